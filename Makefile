@@ -1,0 +1,109 @@
+# Everything a contributor runs. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+PROTO_VENV := .cache/proto-venv
+INTEROP_VENV := .cache/interop-venv
+SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
+
+# Nothing is written outside the project: pip's and uv's caches live in it too.
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_CACHE_DIR := $(CURDIR)/.cache/uv
+export UV_LINK_MODE := copy
+export UV_NO_CONFIG := 1
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## make .venv with everything in it
+
+$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fal-grpc needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@echo "Setting up $(VENV) (once; about a minute on a cold cache)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## run the main job, from `fal up` to `fal down`, and clean up
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+.PHONY: test-interop
+test-interop: $(STAMP) $(INTEROP_VENV)/.ready ## run the published fal and fal-client packages against this controller
+	@$(BIN)/python -m pytest tests/interop --interop
+
+$(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(INTEROP_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(INTEROP_VENV)/bin/python --require-hashes requirements/interop.txt
+	@touch $@
+
+.PHONY: ci
+ci: $(STAMP) ## everything that CI checks
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory type
+	@$(MAKE) --no-print-directory proto-check
+	@$(MAKE) --no-print-directory lock-check
+	@$(MAKE) --no-print-directory test
+
+.PHONY: fmt
+fmt: $(STAMP) ## format the code and the .proto files
+	@$(BIN)/ruff format --quiet $(SOURCES)
+	@$(BIN)/ruff check --quiet --fix $(SOURCES)
+	@$(BIN)/buf format -w protos
+
+.PHONY: lint
+lint: $(STAMP) ## formatting, lint, import rules, buf
+	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make fmt"; exit 1; }
+	@$(BIN)/ruff check $(SOURCES)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf lint protos
+
+.PHONY: type
+type: $(STAMP) ## mypy strict and pyright strict
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright --level error
+
+.PHONY: proto
+proto: $(STAMP) $(PROTO_VENV)/.ready ## regenerate the stubs and docs/reference from protos/
+	@$(PROTO_VENV)/bin/python scripts/gen_proto.py
+
+.PHONY: proto-check
+proto-check: $(STAMP) $(PROTO_VENV)/.ready ## fail where generated files are not what protos/ gives
+	@$(PROTO_VENV)/bin/python scripts/gen_proto.py --check
+
+$(PROTO_VENV)/.ready: requirements/proto.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PROTO_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(PROTO_VENV)/bin/python --require-hashes requirements/proto.txt
+	@touch $@
+
+.PHONY: lock
+lock: $(STAMP) ## resolve the lock files anew
+	@$(BIN)/python scripts/lock.py
+
+.PHONY: lock-check
+lock-check: $(STAMP) ## fail where a lock file names a registry or lacks a requirement
+	@$(BIN)/python scripts/lock.py --check
+
+.PHONY: bench
+bench: $(STAMP) ## measure speed, as ratios taken side by side
+	@$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## remove everything that was built
+	@rm -rf $(VENV) .cache dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

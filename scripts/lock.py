@@ -1,0 +1,57 @@
+"""Resolve the lock files from their inputs, or check that they still match and name no registry."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS: dict[str, list[str]] = {
+    "dev.txt": ["pyproject.toml", "--all-extras", "--group", "dev"],
+    "bootstrap.txt": ["requirements/bootstrap.in"],
+    "proto.txt": ["requirements/proto.in"],
+    "interop.txt": ["requirements/interop.in"],
+}
+FLAGS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"]
+ADDRESS = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
+
+
+def resolve(name: str, source: list[str], *, upgrade: bool) -> int:
+    """Run uv's resolver for one lock file; an existing lock's versions are kept unless upgrading."""
+    command = [str(ROOT / ".venv/bin/uv"), "pip", "compile", *source, *FLAGS, "-o", f"requirements/{name}"]
+    return subprocess.run([*command, *(["--upgrade"] if upgrade else [])], cwd=ROOT, check=False).returncode
+
+
+def check() -> int:
+    """Fail where a lock names an address, or resolving with the lock's own versions would change it."""
+    failed = False
+    for name, source in LOCKS.items():
+        path = ROOT / "requirements" / name
+        before = path.read_text()
+        if found := ADDRESS.search(before):
+            print(f"requirements/{name} names a registry ({found[0]}): run `make lock`", file=sys.stderr)
+            failed = True
+        resolve(name, source, upgrade=False)
+        if path.read_text() != before:
+            path.write_text(before)
+            print(f"requirements/{name} does not match {source[0]}: run `make lock`", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail where a lock is stale")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the bounds allow")
+    options = parser.parse_args()
+    if options.check:
+        return check()
+    return max(resolve(name, source, upgrade=options.upgrade) for name, source in LOCKS.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
