@@ -1,0 +1,1 @@
+"""The controller: builds apps' environments, runs and scales their runners, serves them, and speaks the fal wire."""

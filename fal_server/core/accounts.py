@@ -1,0 +1,63 @@
+"""Keys, secrets and environments as they are stored, and who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """How much a key may do: manage everything, or call apps."""
+
+    ADMIN = "ADMIN"
+    API = "API"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key; of its secret only the SHA-256 is kept (32 random bytes need no slow hash).
+
+    Attributes:
+        preset: the policy preset it was made with, such as FULL; empty where permissions were listed.
+        permissions: what it may do, such as `serverless:apps:run`; `*` is everything.
+    """
+
+    key_id: str
+    secret_hash: str = field(repr=False)
+    scope: Scope
+    alias: str
+    created_at: datetime
+    preset: str = ""
+    permissions: tuple[str, ...] = ()
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSecret:
+    """A secret as it is stored: encrypted; only the vault can open it."""
+
+    environment: str
+    name: str
+    sealed: bytes = field(repr=False)
+    created_at: datetime
+    default_exposed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A named set of apps and secrets."""
+
+    name: str
+    description: str | None
+    is_default: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is calling: the account, by which key, with what permissions."""
+
+    key_id: str
+    scope: Scope
+    permissions: frozenset[str]

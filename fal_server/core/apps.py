@@ -1,0 +1,46 @@
+"""An app: the name that users call, its settings, and the revision that serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from fal_server.core.scaling import Scaling
+
+
+class AuthMode(StrEnum):
+    """Who may call an app: holders of a key, anyone, or any account's key (who then pays; here like private)."""
+
+    PRIVATE = "private"
+    PUBLIC = "public"
+    SHARED = "shared"
+
+
+class Strategy(StrEnum):
+    """How an app moves to a new revision: at once, or after a runner of it is ready."""
+
+    RECREATE = "recreate"
+    ROLLING = "rolling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """An app as it is wanted.
+
+    Attributes:
+        name: unique; carries its environment (`name--env`) outside `main`.
+        revision_id: the revision that gets the traffic.
+        next_revision_id: the revision that a rolling deploy is moving to; None when none is under way.
+        rollout_at: runners created before this are to be replaced; None when there is nothing to replace.
+    """
+
+    name: str
+    environment: str
+    revision_id: str
+    auth_mode: AuthMode
+    scaling: Scaling
+    created_at: datetime
+    updated_at: datetime
+    next_revision_id: str | None = None
+    rollout_at: datetime | None = None

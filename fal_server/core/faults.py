@@ -1,0 +1,88 @@
+"""Why the controller refuses: one tree of errors, which the gRPC and HTTP faces turn into their own status codes."""
+
+from __future__ import annotations
+
+
+class Fault(Exception):
+    """The root. The message says which thing is meant and what to do next; it is shown to the caller as it is."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Invalid(Fault):
+    """An argument is wrong.
+
+    Args:
+        field: the name of the request's field, as in the .proto file.
+        message: what is wrong with it and what would be right.
+    """
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotFound(Fault):
+    """The named thing does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(Fault):
+    """A thing of that name is there already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class Precondition(Fault):
+    """The thing exists, but is not in a state in which this can be done."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class Unauthenticated(Fault):
+    """No key, or one that is wrong or revoked."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Denied(Fault):
+    """The key is good, but its scope is too small."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class Exhausted(Fault):
+    """A limit is met, and waiting does not help."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class Unsupported(Fault):
+    """This controller does not do that."""
+
+    reason = "UNIMPLEMENTED"
+
+
+class Unavailable(Fault):
+    """Not now: the same call may go through later."""
+
+    reason = "UNAVAILABLE"
+
+
+class DeadlinePassed(Fault):
+    """The time that the caller gave is over."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Aborted(Fault):
+    """Something newer took this call's place."""
+
+    reason = "ABORTED"

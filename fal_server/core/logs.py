@@ -1,0 +1,80 @@
+"""Log lines, and the questions that can be asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class LogSource(StrEnum):
+    """Who wrote a line: the environment's build, the platform, or the app on one of its two streams."""
+
+    BUILD = "build"
+    SYSTEM = "system"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class LogLevel(StrEnum):
+    """How serious a line is."""
+
+    TRACE = "TRACE"
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line. (runner_id, sequence) is unique: a second copy is dropped.
+
+    Attributes:
+        sequence: counts a runner's lines from 1, without gaps.
+        request_id: the request that it was written for, where known.
+    """
+
+    runner_id: str
+    sequence: int
+    timestamp: datetime
+    level: LogLevel
+    source: LogSource
+    message: str
+    app_name: str = ""
+    revision_id: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which lines are asked for; what is None does not restrict.
+
+    Attributes:
+        since: lines at or after this.
+        until: lines before this.
+        search: a substring, case-insensitive.
+        newest_first: the order of the lines, and from which end `limit` counts.
+        after: lines that come later in the answer's order than this cursor, as `LogPage.cursor` gave it.
+        limit: at most so many lines, 1 to 10,000.
+    """
+
+    runner_id: str | None = None
+    app_name: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    search: str | None = None
+    sources: tuple[LogSource, ...] = ()
+    request_id: str | None = None
+    newest_first: bool = False
+    after: str | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Some lines, and where to go on; `more` says whether there was anything beyond them at that moment."""
+
+    entries: tuple[LogEntry, ...]
+    cursor: str
+    more: bool

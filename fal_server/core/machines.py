@@ -1,0 +1,94 @@
+"""Machine types: labels with resources, and what fits on a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fal_server.core.faults import Invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a machine type asks for and what a node has: CPU in thousandths of a core, memory in MiB, GPUs by label."""
+
+    milli_cpus: int = 0
+    memory_mib: int = 0
+    gpus: Mapping[str, int]
+
+    def plus(self, other: Resources) -> Resources:
+        """The sum."""
+        labels = set(self.gpus) | set(other.gpus)
+        return Resources(
+            milli_cpus=self.milli_cpus + other.milli_cpus,
+            memory_mib=self.memory_mib + other.memory_mib,
+            gpus={label: self.gpus.get(label, 0) + other.gpus.get(label, 0) for label in labels},
+        )
+
+    def lacks_for(self, wanted: Resources) -> str | None:
+        """What is missing here for `wanted`, in words; None where it fits."""
+        for label, count in sorted(wanted.gpus.items()):
+            if self.gpus.get(label, 0) < count:
+                return f"{count} x {label} asked for, {self.gpus.get(label, 0)} free"
+        if self.memory_mib < wanted.memory_mib:
+            return f"{wanted.memory_mib} MiB of memory asked for, {self.memory_mib} free"
+        if self.milli_cpus < wanted.milli_cpus:
+            return f"{wanted.milli_cpus / 1000:g} cores asked for, {self.milli_cpus / 1000:g} free"
+        return None
+
+    def minus(self, other: Resources) -> Resources:
+        """The difference; what is over-committed becomes negative."""
+        negative = Resources(
+            milli_cpus=-other.milli_cpus,
+            memory_mib=-other.memory_mib,
+            gpus={label: -count for label, count in other.gpus.items()},
+        )
+        return self.plus(negative)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine that runs runners, with everything it has."""
+
+    name: str
+    total: Resources
+
+
+# CPU is shared (a runner that waits for its GPU uses none), so CPU machine types reserve memory and a token of CPU.
+_CPU_MEMORY_MIB = {"XS": 512, "S": 1024, "M": 2048, "L": 4096, "XL": 8192}
+
+
+def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
+    """What one runner of a machine type reserves.
+
+    Args:
+        machine_type: `XS` to `XL`, or `GPU-<model>`.
+        num_gpus: how many GPUs of that model; 1 where the type is a GPU and nothing is said.
+
+    Raises:
+        Invalid: the label is neither.
+    """
+    label = machine_type.upper()
+    if label in _CPU_MEMORY_MIB:
+        return Resources(memory_mib=_CPU_MEMORY_MIB[label], gpus={})
+    if label == "GPU" or label.startswith("GPU-"):
+        return Resources(memory_mib=1024, gpus={label: num_gpus or 1})
+    known = ", ".join(_CPU_MEMORY_MIB)
+    raise Invalid(
+        "machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>"
+    )
+
+
+def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
+    """The first machine type that fits, in the app's own order.
+
+    Returns:
+        (the type, "") or (None, why nothing fits).
+    """
+    reasons: list[str] = []
+    for machine_type in machine_types:
+        lack = free.lacks_for(resources_of(machine_type, num_gpus))
+        if lack is None:
+            return machine_type, ""
+        reasons.append(f"{machine_type}: {lack}")
+    return None, "no node has room (" + "; ".join(reasons) + ")"

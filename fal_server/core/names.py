@@ -1,0 +1,101 @@
+"""The names that users give, and the one rule by which an app's name carries its environment."""
+
+from __future__ import annotations
+
+import re
+
+from fal_server.core.faults import Invalid
+
+MAIN = "main"
+SEPARATOR = "--"
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,126}[a-z0-9])?", re.IGNORECASE)
+_ENVIRONMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_RESERVED_SECRETS = re.compile(
+    r"(FAL_RUNNER_\w*|FAL_SHIM_\w*|IS_ISOLATE_AGENT|LD_PRELOAD|LD_LIBRARY_PATH|PYTHONPATH|PATH)"
+)
+
+
+def environment_name(name: str, field: str = "environment_name") -> str:
+    """Check an environment's name; an empty one means `main`.
+
+    Raises:
+        Invalid: not 1-64 lower-case letters, digits and inner hyphens, or it holds the separator `--`.
+    """
+    if not name:
+        return MAIN
+    if not _ENVIRONMENT.fullmatch(name) or SEPARATOR in name:
+        raise Invalid(
+            field,
+            f"{field} {_shown(name)} is not an environment's name: use 1 to 64 lower-case letters, digits and single hyphens",
+        )
+    return name
+
+
+def app_name(name: str, environment: str, field: str = "application_name") -> str:
+    """An app's full name: `name` in `main`, `name--env` elsewhere; the suffix is added where it is missing.
+
+    Raises:
+        Invalid: empty, too long, with characters outside letters, digits, `_`, `.` and `-`, or with the suffix
+            of another environment.
+    """
+    if not name:
+        raise Invalid(field, f"{field} is empty: name the app")
+    if not _LABEL.fullmatch(name):
+        raise Invalid(
+            field,
+            f"{field} {_shown(name)} is not an app's name: use 1 to 128 letters, digits, '_', '.' and '-', "
+            "with a letter or digit at both ends",
+        )
+    base, separator, suffix = name.rpartition(SEPARATOR)
+    if not separator:
+        return name if environment == MAIN else f"{name}{SEPARATOR}{environment}"
+    if environment == MAIN and suffix != MAIN:
+        return name
+    if suffix != environment:
+        raise Invalid(
+            field, f"{field} {_shown(name)} ends in the name of another environment than {environment!r}"
+        )
+    return base if environment == MAIN else name
+
+
+def split_app_name(name: str) -> tuple[str, str]:
+    """An app's full name -> (name without suffix, environment)."""
+    base, separator, suffix = name.rpartition(SEPARATOR)
+    return (base, suffix) if separator else (name, MAIN)
+
+
+def secret_name(name: str, field: str = "name") -> str:
+    """Check a secret's name: it becomes an environment variable of the runner.
+
+    Raises:
+        Invalid: empty, not a variable's name, or one that the runner itself depends on.
+    """
+    if not name:
+        raise Invalid(field, f"{field} is empty: name the secret")
+    if not _SECRET.fullmatch(name):
+        raise Invalid(
+            field,
+            f"{field} {_shown(name)} cannot be an environment variable: use letters, digits and '_', not a digit first",
+        )
+    if _RESERVED_SECRETS.fullmatch(name):
+        raise Invalid(field, f"{field} {name!r} is reserved for the runner itself: choose another name")
+    return name
+
+
+def identifier(value: str, field: str) -> str:
+    """Check an id that some earlier call returned.
+
+    Raises:
+        Invalid: empty, longer than 128 characters, or with a character that no id has.
+    """
+    if not value:
+        raise Invalid(field, f"{field} is empty")
+    if len(value) > 128 or not re.fullmatch(r"[A-Za-z0-9_.:-]+", value):
+        raise Invalid(field, f"{field} {_shown(value)} is not an id that this controller gave out")
+    return value
+
+
+def _shown(value: str) -> str:
+    """A user's string for a message: quoted, without control characters, cut at 80."""
+    return repr(value if len(value) <= 80 else value[:77] + "...")

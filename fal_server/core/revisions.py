@@ -1,0 +1,121 @@
+"""A revision: one immutable version of an app's code, with all that its runners need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+
+from fal_server.core.scaling import Scaling
+
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSpec:
+    """How an app's Python environment is built.
+
+    Attributes:
+        kind: `virtualenv`, `conda`, `container` or `local`.
+        configuration: as the client sent it: python_version, requirements (a list, or a list of layers), resolver ...
+    """
+
+    kind: str
+    configuration: Mapping[str, Json] = field(repr=False)  # image secrets and registry passwords travel in it
+
+    @property
+    def env_id(self) -> str:
+        """The content hash that names what was built."""
+        text = json.dumps([self.kind, self.configuration], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """A serialised Python object: kept as a blob, loaded only inside the app's own environment.
+
+    Attributes:
+        method: the importable module that loads it, such as `cloudpickle`.
+        blob: the SHA-256 under which the bytes are kept.
+    """
+
+    method: str
+    blob: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppFile:
+    """A file that goes with the code: its content's hash and where it appears below the app's directory."""
+
+    hash: str
+    relative_path: str
+
+
+class HealthMethod(StrEnum):
+    """The HTTP method of a health check."""
+
+    GET = "GET"
+    POST = "POST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How a ready runner is asked whether it is well; times in seconds."""
+
+    path: str
+    start_period_seconds: int = 30
+    timeout_seconds: int = 5
+    failure_threshold: int = 3
+    call_regularly: bool = True
+    allow_on_busy: bool = False
+    method: HealthMethod = HealthMethod.GET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One version of an app.
+
+    Attributes:
+        function: the pickled callable; None where `entrypoint` ("module:attr") says what to run.
+        setup: a pickled callable whose result becomes the function's first argument.
+        exposed_port: the port that the code asks for; None for a function without HTTP. Each runner gets a free
+            one instead, passed to the callable.
+        secret_names: the secrets to give to its runners; None means all that are exposed by default.
+        scaling: the settings that the code asked for.
+        metadata: what the deployer sent along, such as the OpenAPI description.
+    """
+
+    revision_id: str
+    app_name: str
+    environment: str
+    created_at: datetime
+    environments: tuple[EnvironmentSpec, ...]
+    function: Payload | None
+    entrypoint: str | None
+    setup: Payload | None = None
+    run_on_main_thread: bool = False
+    exposed_port: int | None = None
+    metrics_port: int | None = None
+    num_gpus: int | None = None
+    files: tuple[AppFile, ...] = ()
+    secret_names: tuple[str, ...] | None = None
+    scaling: Scaling
+    health_check: HealthCheck | None = None
+    termination_grace_seconds: int = 5
+    private_logs: bool = False
+    retry_config: str | None = None
+    skip_retry_conditions: tuple[str, ...] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    source_code: str | None = None
+
+    @property
+    def serves_http(self) -> bool:
+        """Whether its runners listen on a port."""
+        return self.exposed_port is not None
+
+
+MAX_GRACE_SECONDS = 30

@@ -1,0 +1,114 @@
+"""A runner: one process group that runs one revision, from its order to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class RunnerState(StrEnum):
+    """What a runner is observed to be. RUNNING is never stored: it is IDLE with requests in flight."""
+
+    FAILURE_DELAY = "failure_delay"
+    PENDING = "pending"
+    DOCKER_PULL = "docker_pull"
+    SETUP = "setup"
+    IDLE = "idle"
+    RUNNING = "running"
+    DRAINING = "draining"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+
+
+# How far along its life each state is: observed state only moves up.
+RANK: dict[RunnerState, int] = {
+    RunnerState.FAILURE_DELAY: 0,
+    RunnerState.PENDING: 1,
+    RunnerState.DOCKER_PULL: 2,
+    RunnerState.SETUP: 3,
+    RunnerState.IDLE: 4,
+    RunnerState.RUNNING: 4,
+    RunnerState.DRAINING: 5,
+    RunnerState.TERMINATING: 6,
+    RunnerState.TERMINATED: 7,
+}
+
+
+class Desired(StrEnum):
+    """What a runner is meant to do: take requests, finish those it has, or be gone."""
+
+    SERVE = "serve"
+    DRAIN = "drain"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Which process is the runner's shim: numbers are reused, so pid and start time (and the runner's token) must agree.
+
+    Attributes:
+        pid: the shim's process id on its node.
+        started_ticks: the shim's start time since boot, in clock ticks (field 22 of /proc/PID/stat).
+        address: where the shim listens.
+    """
+
+    pid: int
+    started_ticks: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """One runner as it is stored.
+
+    Attributes:
+        token: a random word that every process of the runner carries in its environment; what does not is not ours.
+        state: observed; written by lifecycle.step alone.
+        desired: what it is meant to do; written by services and the reconciler.
+        reason: why it is in this state, in words for people.
+        not_before: in FAILURE_DELAY and where nothing could be scheduled: when the start is tried (again).
+        replaces: the runner in whose place this one was started (`stop --replace`).
+        replaced_by: the runner that was started to take this one's place.
+        replace_first: it may stop only once its replacement is ready.
+        port: where the app answers HTTP on the runner's node; None until ready, or without HTTP.
+        kill: end it at once, without grace.
+    """
+
+    runner_id: str
+    app_name: str
+    environment: str
+    revision_id: str
+    machine_type: str
+    token: str = field(repr=False)
+    created_at: datetime
+    state: RunnerState = RunnerState.PENDING
+    desired: Desired = Desired.SERVE
+    reason: str = ""
+    node: str = ""
+    process: Process | None = None
+    port: int | None = None
+    metrics_port: int | None = None
+    started_at: datetime | None = None
+    ready_at: datetime | None = None
+    draining_at: datetime | None = None
+    stopping_at: datetime | None = None
+    ended_at: datetime | None = None
+    not_before: datetime | None = None
+    exit_code: int | None = None
+    grace_seconds: int = 5
+    kill: bool = False
+    replaces: str | None = None
+    replaced_by: str | None = None
+    replace_first: bool = False
+    ephemeral: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return self.state is RunnerState.TERMINATED
+
+    @property
+    def routable(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.state is RunnerState.IDLE and self.desired is Desired.SERVE and self.port is not None

@@ -1,0 +1,62 @@
+"""An app's scaling settings: what they are called, their defaults and their bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fal_server.core.faults import Invalid
+
+# name -> (least, most); None: no upper bound. Defaults and meanings: docs/architecture.md, "How many runners".
+BOUNDS: dict[str, tuple[int, int | None]] = {
+    "keep_alive": (0, 7 * 24 * 3600),
+    "min_concurrency": (0, 10_000),
+    "max_concurrency": (0, 10_000),
+    "concurrency_buffer": (0, 10_000),
+    "concurrency_buffer_perc": (0, 1_000),
+    "scaling_delay": (0, 24 * 3600),
+    "max_multiplexing": (1, 10_000),
+    "request_timeout": (1, 7 * 24 * 3600),
+    "request_start_timeout": (0, 7 * 24 * 3600),
+    "startup_timeout": (1, 24 * 3600),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How many runners an app may have and how long things may take; all times in whole seconds."""
+
+    keep_alive: int = 10
+    min_concurrency: int = 0
+    max_concurrency: int = 2
+    concurrency_buffer: int = 0
+    concurrency_buffer_perc: int = 0
+    scaling_delay: int = 0
+    max_multiplexing: int = 1
+    request_timeout: int = 3600
+    request_start_timeout: int | None = None
+    startup_timeout: int = 600
+    machine_types: tuple[str, ...] = ("XS",)
+    regions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in BOUNDS and isinstance(value, int):
+                least, most = BOUNDS[field.name]
+                if value < least or (most is not None and value > most):
+                    raise Invalid(
+                        field.name, f"{field.name} is {value}: it must lie between {least} and {most}"
+                    )
+        if self.min_concurrency > self.max_concurrency:
+            raise Invalid(
+                "min_concurrency",
+                f"min_concurrency is {self.min_concurrency}, above max_concurrency {self.max_concurrency}: "
+                "raise the one or lower the other",
+            )
+        if not self.machine_types:
+            raise Invalid("machine_types", "machine_types is empty: name at least one machine type")
+
+
+# What a new revision brings along even where the app's settings survive a deploy (reference: a deploy without
+# --reset-scale keeps every other setting).
+FROM_CODE = ("max_multiplexing", "startup_timeout", "machine_types")

@@ -1,0 +1,1 @@
+"""Where runners run: the adapters of the Engine port."""

@@ -1,0 +1,1 @@
+"""The HTTP face: front door, REST and the gateway to the runners."""

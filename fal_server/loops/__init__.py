@@ -1,0 +1,1 @@
+"""What runs for the life of the controller: sample, decide, apply."""
