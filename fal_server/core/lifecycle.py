@@ -29,9 +29,7 @@ class Event(StrEnum):
     DUE = "due"  # the delay after a failed start is over
     LAUNCHED = "launched"  # the engine has taken the order; the shim is there
     READY = "ready"  # setup is done: the app's port is open (or its function runs)
-    UNROUTED = (
-        "unrouted"  # the router has acknowledged that it gets no more requests, and some are still open
-    )
+    UNROUTED = "unrouted"  # the router has acknowledged that it gets no more requests, and some are still open
     STOPPING = "stopping"  # SIGTERM or SIGKILL was sent
     GONE = "gone"  # nothing of its process group is alive
 

@@ -74,9 +74,7 @@ def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
     if label == "GPU" or label.startswith("GPU-"):
         return Resources(memory_mib=1024, gpus={label: num_gpus or 1})
     known = ", ".join(_CPU_MEMORY_MIB)
-    raise Invalid(
-        "machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>"
-    )
+    raise Invalid("machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>")
 
 
 def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:

@@ -53,9 +53,7 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
     if environment == MAIN and suffix != MAIN:
         return name
     if suffix != environment:
-        raise Invalid(
-            field, f"{field} {_shown(name)} ends in the name of another environment than {environment!r}"
-        )
+        raise Invalid(field, f"{field} {_shown(name)} ends in the name of another environment than {environment!r}")
     return base if environment == MAIN else name
 
 

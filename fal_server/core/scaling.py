@@ -44,9 +44,7 @@ class Scaling:
             if field.name in BOUNDS and isinstance(value, int):
                 least, most = BOUNDS[field.name]
                 if value < least or (most is not None and value > most):
-                    raise Invalid(
-                        field.name, f"{field.name} is {value}: it must lie between {least} and {most}"
-                    )
+                    raise Invalid(field.name, f"{field.name} is {value}: it must lie between {least} and {most}")
         if self.min_concurrency > self.max_concurrency:
             raise Invalid(
                 "min_concurrency",
