@@ -1,0 +1,1 @@
+"""Generated from protos/fal/v1 by `make proto`; not to be edited."""
