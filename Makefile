@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PROTO_VENV := .cache/proto-venv
+PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
 SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
 
@@ -73,6 +74,7 @@ lint: $(STAMP) ## formatting, lint, import rules, buf
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache
 	@$(BIN)/buf format --diff --exit-code protos
 	@$(BIN)/buf lint protos
+	@$(BIN)/buf breaking protos --against $(PROTO_BASELINE)
 
 .PHONY: type
 type: $(STAMP) ## mypy strict and pyright strict
@@ -86,6 +88,10 @@ proto: $(STAMP) $(PROTO_VENV)/.ready ## regenerate the stubs and docs/reference 
 .PHONY: proto-check
 proto-check: $(STAMP) $(PROTO_VENV)/.ready ## fail where generated files are not what protos/ gives
 	@$(PROTO_VENV)/bin/python scripts/gen_proto.py --check
+
+.PHONY: proto-baseline
+proto-baseline: $(STAMP) ## at a release: make protos/ the contract that later changes may not break
+	@$(BIN)/buf build protos --exclude-source-info -o $(PROTO_BASELINE)
 
 $(PROTO_VENV)/.ready: requirements/proto.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PROTO_VENV)

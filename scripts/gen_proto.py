@@ -12,11 +12,14 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
+import rpc_reference
 from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 STUBS = "fal_grpc/v1"
+GENERATED = (STUBS, rpc_reference.OUTPUT)
+PACKAGE = "fal.v1"
 OWN_PREFIX = "fal/"
 PYTHON_PREFIX = "fal_grpc/"
 LINT_MARK = "buf:lint:ignore"
@@ -92,9 +95,9 @@ def generate(out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         descriptors = compile_descriptors(Path(scratch))
         write_stubs(descriptors, Path(scratch), out)
-
-
-GENERATED = (STUBS,)
+    for name, text in rpc_reference.render(descriptors, PACKAGE).items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
 
 
 def files_under(base: Path) -> dict[str, bytes]:

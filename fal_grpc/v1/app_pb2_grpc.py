@@ -113,8 +113,8 @@ class AppsServicer(object):
         """UpdateApplication changes settings of an app. Fields that are not set keep their value.
 
         Status codes:
-        - INVALID_ARGUMENT: a number is out of its range, or the least number of runners is above the most; BadRequest names
-        the field.
+        - INVALID_ARGUMENT: a number is out of its range, or the least number of runners is above the most; BadRequest
+        names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
         - NOT_FOUND: there is no such app or environment.

@@ -83,7 +83,7 @@ class ListEnvironmentsResponse(_message.Message):
     ENVIRONMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def environments(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnvironmentInfo]:
-        """The environments, by name."""
+        """The environments, the default one first, then by name."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class CreateEnvironmentRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name: lower-case letters, digits and hyphens."""
+    """Its name: 1 to 64 lower-case letters, digits and single hyphens between them."""
     description: _builtins.str
     """What it is for, in words."""
     def __init__(

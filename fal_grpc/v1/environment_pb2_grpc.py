@@ -72,8 +72,8 @@ class EnvironmentsServicer(object):
         """CreateEnvironment makes an environment without apps or secrets.
 
         Status codes:
-        - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and hyphens;
-        BadRequest names the field.
+        - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and single
+        hyphens; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing environments.
         - ALREADY_EXISTS: there is one of that name.

@@ -45,8 +45,8 @@ class EnvironmentsStub:
     """CreateEnvironment makes an environment without apps or secrets.
 
     Status codes:
-    - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and hyphens;
-      BadRequest names the field.
+    - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and single
+      hyphens; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing environments.
     - ALREADY_EXISTS: there is one of that name.
@@ -82,8 +82,8 @@ class EnvironmentsAsyncStub(EnvironmentsStub):
     """CreateEnvironment makes an environment without apps or secrets.
 
     Status codes:
-    - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and hyphens;
-      BadRequest names the field.
+    - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and single
+      hyphens; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing environments.
     - ALREADY_EXISTS: there is one of that name.
@@ -128,8 +128,8 @@ class EnvironmentsServicer(metaclass=_abc_1.ABCMeta):
         """CreateEnvironment makes an environment without apps or secrets.
 
         Status codes:
-        - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and hyphens;
-          BadRequest names the field.
+        - INVALID_ARGUMENT: the name is empty, too long, or has other than lower-case letters, digits and single
+          hyphens; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing environments.
         - ALREADY_EXISTS: there is one of that name.

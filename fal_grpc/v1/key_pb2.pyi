@@ -168,7 +168,7 @@ class ListUserKeysResponse(_message.Message):
     USER_KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___UserKeyInfo]:
-        """The keys, the newest first."""
+        """The keys, the oldest first."""
 
     def __init__(
         self,

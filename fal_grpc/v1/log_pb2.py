@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x61l_grpc/v1/log.proto\x12\x06\x66\x61l.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x03Log\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12)\n\x06source\x18\x02 \x01(\x0e\x32\x11.fal.v1.LogSourceR\x06source\x12&\n\x05level\x18\x03 \x01(\x0e\x32\x10.fal.v1.LogLevelR\x05level\x12\x38\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\"\xaa\x03\n\x08LogEntry\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x38\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12&\n\x05level\x18\x04 \x01(\x0e\x32\x10.fal.v1.LogLevelR\x05level\x12/\n\x06source\x18\x05 \x01(\x0e\x32\x17.fal.v1.LogEntry.SourceR\x06source\x12\x18\n\x07message\x18\x06 \x01(\tR\x07message\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x10\n\x03\x61pp\x18\x08 \x01(\tR\x03\x61pp\x12\x1a\n\x08revision\x18\t \x01(\tR\x08revision\"k\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_BUILD\x10\x01\x12\x11\n\rSOURCE_SYSTEM\x10\x02\x12\x11\n\rSOURCE_STDOUT\x10\x03\x12\x11\n\rSOURCE_STDERR\x10\x04\"\xab\x01\n\x0bLogSelector\x12\x1d\n\trunner_id\x18\x01 \x01(\tH\x00R\x08runnerId\x12(\n\x03\x61pp\x18\x02 \x01(\x0b\x32\x14.fal.v1.AppLogTargetH\x00R\x03\x61pp\x12\x31\n\x07sources\x18\x03 \x03(\x0e\x32\x17.fal.v1.LogEntry.SourceR\x07sources\x12\x16\n\x06search\x18\x04 \x01(\tR\x06searchB\x08\n\x06target\"g\n\x0c\x41ppLogTarget\x12\x10\n\x03\x61pp\x18\x01 \x01(\tR\x03\x61pp\x12)\n\x10\x65nvironment_name\x18\x02 \x01(\tR\x0f\x65nvironmentName\x12\x1a\n\x08revision\x18\x03 \x01(\tR\x08revision\"\xfd\x02\n\x0fListLogsRequest\x12/\n\x08selector\x18\x01 \x01(\x0b\x32\x13.fal.v1.LogSelectorR\x08selector\x12\x30\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12\x33\n\x05order\x18\x04 \x01(\x0e\x32\x1d.fal.v1.ListLogsRequest.OrderR\x05order\x12\x14\n\x05lines\x18\x05 \x01(\x05R\x05lines\x12\x1b\n\tpage_size\x18\x06 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x07 \x01(\tR\tpageToken\"N\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_NEWEST_FIRST\x10\x01\x12\x16\n\x12ORDER_OLDEST_FIRST\x10\x02\"f\n\x10ListLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n\x11\x46ollowLogsRequest\x12/\n\x08selector\x18\x01 \x01(\x0b\x32\x13.fal.v1.LogSelectorR\x08selector\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tH\x00R\x06\x63ursor\x12\x32\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\x05sinceB\x07\n\x05start\"\x90\x01\n\x12\x46ollowLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\x12\x16\n\x06\x63ursor\x18\x02 \x01(\tR\x06\x63ursor\x12\x36\n\x0crunner_ended\x18\x03 \x01(\x0b\x32\x13.fal.v1.RunnerEndedR\x0brunnerEnded\"\xa9\x01\n\x0bRunnerEnded\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x35\n\x08\x65nded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndedAt\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reasonB\x0c\n\n_exit_code*Z\n\x08LogLevel\x12\t\n\x05TRACE\x10\x00\x12\t\n\x05\x44\x45\x42UG\x10\x01\x12\x08\n\x04INFO\x10\x02\x12\x0b\n\x07WARNING\x10\x03\x12\t\n\x05\x45RROR\x10\x04\x12\n\n\x06STDOUT\x10\x05\x12\n\n\x06STDERR\x10\x06*.\n\tLogSource\x12\x0b\n\x07\x42UILDER\x10\x00\x12\n\n\x06\x42RIDGE\x10\x01\x12\x08\n\x04USER\x10\x02\x32\x8c\x01\n\x04Logs\x12=\n\x08ListLogs\x12\x17.fal.v1.ListLogsRequest\x1a\x18.fal.v1.ListLogsResponse\x12\x45\n\nFollowLogs\x12\x19.fal.v1.FollowLogsRequest\x1a\x1a.fal.v1.FollowLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x61l_grpc/v1/log.proto\x12\x06\x66\x61l.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x01\n\x03Log\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\x12)\n\x06source\x18\x02 \x01(\x0e\x32\x11.fal.v1.LogSourceR\x06source\x12&\n\x05level\x18\x03 \x01(\x0e\x32\x10.fal.v1.LogLevelR\x05level\x12\x38\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\"\xaa\x03\n\x08LogEntry\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x38\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12&\n\x05level\x18\x04 \x01(\x0e\x32\x10.fal.v1.LogLevelR\x05level\x12/\n\x06source\x18\x05 \x01(\x0e\x32\x17.fal.v1.LogEntry.SourceR\x06source\x12\x18\n\x07message\x18\x06 \x01(\tR\x07message\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x10\n\x03\x61pp\x18\x08 \x01(\tR\x03\x61pp\x12\x1a\n\x08revision\x18\t \x01(\tR\x08revision\"k\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_BUILD\x10\x01\x12\x11\n\rSOURCE_SYSTEM\x10\x02\x12\x11\n\rSOURCE_STDOUT\x10\x03\x12\x11\n\rSOURCE_STDERR\x10\x04\"\xca\x01\n\x0bLogSelector\x12\x1d\n\trunner_id\x18\x01 \x01(\tH\x00R\x08runnerId\x12(\n\x03\x61pp\x18\x02 \x01(\x0b\x32\x14.fal.v1.AppLogTargetH\x00R\x03\x61pp\x12\x31\n\x07sources\x18\x03 \x03(\x0e\x32\x17.fal.v1.LogEntry.SourceR\x07sources\x12\x16\n\x06search\x18\x04 \x01(\tR\x06search\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestIdB\x08\n\x06target\"K\n\x0c\x41ppLogTarget\x12\x10\n\x03\x61pp\x18\x01 \x01(\tR\x03\x61pp\x12)\n\x10\x65nvironment_name\x18\x02 \x01(\tR\x0f\x65nvironmentName\"\xfd\x02\n\x0fListLogsRequest\x12/\n\x08selector\x18\x01 \x01(\x0b\x32\x13.fal.v1.LogSelectorR\x08selector\x12\x30\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12\x33\n\x05order\x18\x04 \x01(\x0e\x32\x1d.fal.v1.ListLogsRequest.OrderR\x05order\x12\x14\n\x05lines\x18\x05 \x01(\x05R\x05lines\x12\x1b\n\tpage_size\x18\x06 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x07 \x01(\tR\tpageToken\"N\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12ORDER_NEWEST_FIRST\x10\x01\x12\x16\n\x12ORDER_OLDEST_FIRST\x10\x02\"f\n\x10ListLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n\x11\x46ollowLogsRequest\x12/\n\x08selector\x18\x01 \x01(\x0b\x32\x13.fal.v1.LogSelectorR\x08selector\x12\x18\n\x06\x63ursor\x18\x02 \x01(\tH\x00R\x06\x63ursor\x12\x32\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00R\x05sinceB\x07\n\x05start\"\x90\x01\n\x12\x46ollowLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\x12\x16\n\x06\x63ursor\x18\x02 \x01(\tR\x06\x63ursor\x12\x36\n\x0crunner_ended\x18\x03 \x01(\x0b\x32\x13.fal.v1.RunnerEndedR\x0brunnerEnded\"\xa9\x01\n\x0bRunnerEnded\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x35\n\x08\x65nded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndedAt\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reasonB\x0c\n\n_exit_code*Z\n\x08LogLevel\x12\t\n\x05TRACE\x10\x00\x12\t\n\x05\x44\x45\x42UG\x10\x01\x12\x08\n\x04INFO\x10\x02\x12\x0b\n\x07WARNING\x10\x03\x12\t\n\x05\x45RROR\x10\x04\x12\n\n\x06STDOUT\x10\x05\x12\n\n\x06STDERR\x10\x06*.\n\tLogSource\x12\x0b\n\x07\x42UILDER\x10\x00\x12\n\n\x06\x42RIDGE\x10\x01\x12\x08\n\x04USER\x10\x02\x32\x8c\x01\n\x04Logs\x12=\n\x08ListLogs\x12\x17.fal.v1.ListLogsRequest\x1a\x18.fal.v1.ListLogsResponse\x12\x45\n\nFollowLogs\x12\x19.fal.v1.FollowLogsRequest\x1a\x1a.fal.v1.FollowLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fal_grpc.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGLEVEL']._serialized_start=1914
-  _globals['_LOGLEVEL']._serialized_end=2004
-  _globals['_LOGSOURCE']._serialized_start=2006
-  _globals['_LOGSOURCE']._serialized_end=2052
+  _globals['_LOGLEVEL']._serialized_start=1917
+  _globals['_LOGLEVEL']._serialized_end=2007
+  _globals['_LOGSOURCE']._serialized_start=2009
+  _globals['_LOGSOURCE']._serialized_end=2055
   _globals['_LOG']._serialized_start=67
   _globals['_LOG']._serialized_end=239
   _globals['_LOGENTRY']._serialized_start=242
@@ -43,21 +43,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGENTRY_SOURCE']._serialized_start=561
   _globals['_LOGENTRY_SOURCE']._serialized_end=668
   _globals['_LOGSELECTOR']._serialized_start=671
-  _globals['_LOGSELECTOR']._serialized_end=842
-  _globals['_APPLOGTARGET']._serialized_start=844
-  _globals['_APPLOGTARGET']._serialized_end=947
-  _globals['_LISTLOGSREQUEST']._serialized_start=950
-  _globals['_LISTLOGSREQUEST']._serialized_end=1331
-  _globals['_LISTLOGSREQUEST_ORDER']._serialized_start=1253
-  _globals['_LISTLOGSREQUEST_ORDER']._serialized_end=1331
-  _globals['_LISTLOGSRESPONSE']._serialized_start=1333
-  _globals['_LISTLOGSRESPONSE']._serialized_end=1435
-  _globals['_FOLLOWLOGSREQUEST']._serialized_start=1438
-  _globals['_FOLLOWLOGSREQUEST']._serialized_end=1593
-  _globals['_FOLLOWLOGSRESPONSE']._serialized_start=1596
-  _globals['_FOLLOWLOGSRESPONSE']._serialized_end=1740
-  _globals['_RUNNERENDED']._serialized_start=1743
-  _globals['_RUNNERENDED']._serialized_end=1912
-  _globals['_LOGS']._serialized_start=2055
-  _globals['_LOGS']._serialized_end=2195
+  _globals['_LOGSELECTOR']._serialized_end=873
+  _globals['_APPLOGTARGET']._serialized_start=875
+  _globals['_APPLOGTARGET']._serialized_end=950
+  _globals['_LISTLOGSREQUEST']._serialized_start=953
+  _globals['_LISTLOGSREQUEST']._serialized_end=1334
+  _globals['_LISTLOGSREQUEST_ORDER']._serialized_start=1256
+  _globals['_LISTLOGSREQUEST_ORDER']._serialized_end=1334
+  _globals['_LISTLOGSRESPONSE']._serialized_start=1336
+  _globals['_LISTLOGSRESPONSE']._serialized_end=1438
+  _globals['_FOLLOWLOGSREQUEST']._serialized_start=1441
+  _globals['_FOLLOWLOGSREQUEST']._serialized_end=1596
+  _globals['_FOLLOWLOGSRESPONSE']._serialized_start=1599
+  _globals['_FOLLOWLOGSRESPONSE']._serialized_end=1743
+  _globals['_RUNNERENDED']._serialized_start=1746
+  _globals['_RUNNERENDED']._serialized_end=1915
+  _globals['_LOGS']._serialized_start=2058
+  _globals['_LOGS']._serialized_end=2198
 # @@protoc_insertion_point(module_scope)

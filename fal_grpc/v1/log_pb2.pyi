@@ -217,10 +217,13 @@ class LogSelector(_message.Message):
     APP_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """Those of one runner, living or ended."""
     search: _builtins.str
     """Only lines whose message contains this text, upper and lower case alike; empty means all."""
+    request_id: _builtins.str
+    """Only lines written while this request was being served; empty means all."""
     @_builtins.property
     def app(self) -> Global___AppLogTarget:
         """Those of all runners of one app."""
@@ -236,10 +239,11 @@ class LogSelector(_message.Message):
         app: Global___AppLogTarget | None = ...,
         sources: _abc.Iterable[Global___LogEntry.Source.ValueType] | None = ...,
         search: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "runner_id", b"runner_id", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "runner_id", b"runner_id", "search", b"search", "sources", b"sources", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "request_id", b"request_id", "runner_id", b"runner_id", "search", b"search", "sources", b"sources", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["runner_id", "app"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -255,23 +259,19 @@ class AppLogTarget(_message.Message):
 
     APP_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
     app: _builtins.str
     """Name of the app."""
     environment_name: _builtins.str
     """Environment that the app is in; empty means "main"."""
-    revision: _builtins.str
-    """Only runners of this revision; empty means every revision."""
     def __init__(
         self,
         *,
         app: _builtins.str = ...,
         environment_name: _builtins.str = ...,
-        revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "environment_name", b"environment_name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "environment_name", b"environment_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,7 +318,7 @@ class ListLogsRequest(_message.Message):
     lines: _builtins.int
     """At most this many entries over all pages together; 0 means no limit."""
     page_size: _builtins.int
-    """At most this many entries on a page: 0 means 1000, which is also the most; more is taken as 1000."""
+    """At most this many entries on a page: 0 means 1000; the most is 10,000, and more is taken as that."""
     page_token: _builtins.str
     """The next_page_token of the page before; empty for the first. All other fields must be as they were then."""
     @_builtins.property

@@ -56,7 +56,7 @@ class LogsServicer(object):
 
         Status codes:
         - INVALID_ARGUMENT: neither a runner nor an app is named, a number is negative, `until` is before `since`, or the
-        page token was not made by the same request; BadRequest names the field.
+        page token is malformed or belongs to another request; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover reading logs.
         - NOT_FOUND: there is no such runner, app or environment.
@@ -72,8 +72,8 @@ class LogsServicer(object):
         stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 
         Status codes:
-        - INVALID_ARGUMENT: neither a runner nor an app is named, or the cursor is malformed or belongs to another selector;
-        BadRequest names the field.
+        - INVALID_ARGUMENT: neither a runner nor an app is named, or the cursor is malformed or belongs to another
+        selector; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover reading logs.
         - NOT_FOUND: there is no such runner, app or environment.

@@ -81,8 +81,8 @@ Global___SerializedObject: _TypeAlias = SerializedObject  # noqa: Y015
 
 @_typing.final
 class EnvironmentDefinition(_message.Message):
-    """EnvironmentDefinition describes the packages that code runs with. (The places that apps are kept in are another thing:
-    see Environments.)
+    """EnvironmentDefinition describes the packages that code runs with. (The places that apps are kept in are another
+    thing: see Environments.)
     """
 
     DESCRIPTOR: _descriptor.Descriptor

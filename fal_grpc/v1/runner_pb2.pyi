@@ -272,7 +272,7 @@ class ListRunnersResponse(_message.Message):
     RUNNERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
-        """The runners."""
+        """The runners, the oldest first."""
 
     def __init__(
         self,
@@ -343,7 +343,7 @@ class ListAliasRunnersResponse(_message.Message):
     RUNNERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
-        """The runners."""
+        """The runners, the oldest first."""
 
     def __init__(
         self,
@@ -582,8 +582,8 @@ class ShellRunnerOutput(_message.Message):
     exit_code: _builtins.int
     """The command has exited with this code; 128 and the signal's number if a signal ended it. Carries no data."""
     stream: _builtins.int
-    """Where the data was written: 1 standard output, 2 standard error; unset means standard output. With a terminal all is
-    standard output.
+    """Where the data was written: 1 standard output, 2 standard error; unset means standard output. With a terminal all
+    is standard output.
     """
     def __init__(
         self,

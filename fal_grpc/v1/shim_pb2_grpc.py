@@ -181,8 +181,8 @@ class ShimServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all of it
-        was acknowledged.
+        """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all
+        of it was acknowledged.
 
         Status codes:
         - UNAVAILABLE: the shim is ending already.

@@ -97,8 +97,8 @@ class ShimStub:
     - FAILED_PRECONDITION: there is no worker yet.
     """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_shim_pb2.ShutdownRequest, _shim_pb2.ShutdownResponse]
-    """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all of it
-    was acknowledged.
+    """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all
+    of it was acknowledged.
 
     Status codes:
     - UNAVAILABLE: the shim is ending already.
@@ -171,8 +171,8 @@ class ShimAsyncStub(ShimStub):
     - FAILED_PRECONDITION: there is no worker yet.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_shim_pb2.ShutdownRequest, _shim_pb2.ShutdownResponse]  # type: ignore[assignment]
-    """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all of it
-    was acknowledged.
+    """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all
+    of it was acknowledged.
 
     Status codes:
     - UNAVAILABLE: the shim is ending already.
@@ -296,8 +296,8 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         request: _shim_pb2.ShutdownRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_shim_pb2.ShutdownResponse, _abc.Awaitable[_shim_pb2.ShutdownResponse]]:
-        """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all of it
-        was acknowledged.
+        """Shutdown ends the shim itself, and first kills what is left of the worker. The spool on disk is deleted if all
+        of it was acknowledged.
 
         Status codes:
         - UNAVAILABLE: the shim is ending already.
