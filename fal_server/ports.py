@@ -73,7 +73,7 @@ class Store(Protocol):
         ...
 
     async def list_runners(self, ended_since: datetime | None) -> list[Runner]:
-        """All runners that have not ended and, where given, those that ended at or after `ended_since`; oldest first."""
+        """All runners that have not ended and, where given, those that ended since `ended_since`; oldest first."""
         ...
 
     async def forget_runners(self, ended_before: datetime) -> int:

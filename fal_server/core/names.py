@@ -27,7 +27,7 @@ def environment_name(name: str, field: str = "environment_name") -> str:
     if not _ENVIRONMENT.fullmatch(name) or SEPARATOR in name:
         raise Invalid(
             field,
-            f"{field} {_shown(name)} is not an environment's name: use 1 to 64 lower-case letters, digits and single hyphens",
+            f"{field} {_shown(name)} is not an environment's name: use 1 to 64 of a-z, 0-9 and single hyphens",
         )
     return name
 

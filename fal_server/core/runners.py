@@ -45,7 +45,7 @@ class Desired(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """Which process is the runner's shim: numbers are reused, so pid and start time (and the runner's token) must agree.
+    """Which process is the runner's shim: pids are reused, so start time and the runner's token must agree too.
 
     Attributes:
         pid: the shim's process id on its node.

@@ -1,0 +1,40 @@
+"""Which runner gets a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Slot:
+    """A runner as the router sees it; mutable, because it changes with every request.
+
+    Attributes:
+        open: whether requests may be sent to it; closed for good once it is to stop.
+        hints: the words that it said it is warm for.
+    """
+
+    runner_id: str
+    host: str
+    port: int
+    in_flight: int = 0
+    open: bool = True
+    hints: frozenset[str] = field(default_factory=frozenset[str])
+
+
+def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
+    """The runner with the fewest requests in flight among those with room; a matching hint goes first.
+
+    Returns:
+        None where every runner is full or closed: hints are preferred, never waited for.
+    """
+    best: Slot | None = None
+    best_rank = (1, max_multiplexing)
+    for slot in slots:
+        if not slot.open or slot.in_flight >= max_multiplexing:
+            continue
+        rank = (0 if hint is not None and hint in slot.hints else 1, slot.in_flight)
+        if rank < best_rank or best is None:
+            best, best_rank = slot, rank
+    return best
