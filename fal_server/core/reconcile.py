@@ -318,12 +318,14 @@ def _plan_launches(
             free[runner.node] = free[runner.node].minus(taken)
     waiting = [r for r in runners if r.state in _NO_PROCESS and r.desired is Desired.SERVE]
     for runner in sorted(waiting, key=lambda r: (r.created_at, r.runner_id)):
-        if runner.not_before is not None and now < runner.not_before:
+        given = inputs.get(runner.app_name)
+        # A start of the same app that succeeded meanwhile ends the delay of all.
+        delayed = runner.state is not S.FAILURE_DELAY or given is None or given.failures
+        if delayed and runner.not_before is not None and now < runner.not_before:
             continue
         if runner.state is S.FAILURE_DELAY:
             actions.append(Due(runner_id=runner.runner_id))
             continue
-        given = inputs.get(runner.app_name)
         types = given.app.scaling.machine_types if given and not runner.ephemeral else (runner.machine_type,)
         gpus = given.num_gpus.get(runner.revision_id) if given else None
         reasons: list[str] = []

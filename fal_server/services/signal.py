@@ -1,0 +1,43 @@
+"""A wake-up call that many can wait for: a counter of changes that no waiter can miss."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Signal:
+    """Counts changes; who has seen count N waits until it is more."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Something changed: wake every waiter."""
+        self.count += 1
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
+        """Wait until the count is beyond `seen`, or the time is over.
+
+        Args:
+            seen: the count that the caller knows.
+            timeout_seconds: None waits for ever.
+
+        Returns:
+            The count now.
+        """
+        if self.count == seen:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await waiter
+            except TimeoutError:
+                pass  # the count says what happened
+            finally:
+                self._waiters.discard(waiter)
+        return self.count
