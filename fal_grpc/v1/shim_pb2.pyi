@@ -63,15 +63,14 @@ class RunnerSpec(_message.Message):
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     FILES_DIR_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
-    EXPOSED_PORT_FIELD_NUMBER: _builtins.int
-    METRICS_PORT_FIELD_NUMBER: _builtins.int
+    SERVES_HTTP_FIELD_NUMBER: _builtins.int
+    SERVES_METRICS_FIELD_NUMBER: _builtins.int
     BIND_HOST_FIELD_NUMBER: _builtins.int
-    MACHINE_TYPE_FIELD_NUMBER: _builtins.int
-    STARTUP_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     TERMINATION_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
-    RUN_ON_MAIN_THREAD_FIELD_NUMBER: _builtins.int
     REDACT_FIELD_NUMBER: _builtins.int
     SPOOL_LIMITS_FIELD_NUMBER: _builtins.int
+    APP_PORT_FIELD_NUMBER: _builtins.int
+    APP_METRICS_PORT_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -90,20 +89,20 @@ class RunnerSpec(_message.Message):
     """Absolute path of the directory that the worker runs in."""
     files_dir: _builtins.str
     """Absolute path of the directory with the app's files, to be importable; empty where the app has none."""
-    exposed_port: _builtins.int
-    """Port that the app is to listen on; 0 means that it serves none and its result is what counts."""
-    metrics_port: _builtins.int
-    """Port that the app is to serve its metrics on; 0 means none."""
+    serves_http: _builtins.bool
+    """Whether the app serves HTTP. The shim then picks a free port, and the worker is ready when that port is open;
+    otherwise it is ready at once and its result is what counts.
+    """
+    serves_metrics: _builtins.bool
+    """Whether the app serves metrics on a second port."""
     bind_host: _builtins.str
-    """Address that the app is to listen on, such as 127.0.0.1."""
-    machine_type: _builtins.str
-    """Machine type, for the app to read."""
-    startup_timeout_seconds: _builtins.float
-    """Seconds that the worker has to become ready; then it is killed."""
+    """The address that takes the place of "any address" when the app listens, such as 127.0.0.1."""
     termination_grace_seconds: _builtins.float
     """Seconds that the worker has after SIGTERM, where Stop does not say otherwise."""
-    run_on_main_thread: _builtins.bool
-    """Call the callable on the main thread."""
+    app_port: _builtins.int
+    """The port that the app's code asks for; where the code listens on it, the picked port takes its place. 0: none."""
+    app_metrics_port: _builtins.int
+    """The same for metrics."""
     @_builtins.property
     def function(self) -> Global___SerializedFile:
         """A serialised function in a file."""
@@ -139,19 +138,18 @@ class RunnerSpec(_message.Message):
         working_dir: _builtins.str = ...,
         files_dir: _builtins.str = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        exposed_port: _builtins.int = ...,
-        metrics_port: _builtins.int = ...,
+        serves_http: _builtins.bool = ...,
+        serves_metrics: _builtins.bool = ...,
         bind_host: _builtins.str = ...,
-        machine_type: _builtins.str = ...,
-        startup_timeout_seconds: _builtins.float = ...,
         termination_grace_seconds: _builtins.float = ...,
-        run_on_main_thread: _builtins.bool = ...,
         redact: _abc.Iterable[_builtins.str] | None = ...,
         spool_limits: Global___SpoolLimits | None = ...,
+        app_port: _builtins.int = ...,
+        app_metrics_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_name", b"app_name", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "exposed_port", b"exposed_port", "files_dir", b"files_dir", "function", b"function", "machine_type", b"machine_type", "metrics_port", b"metrics_port", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "run_on_main_thread", b"run_on_main_thread", "runner_id", b"runner_id", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "startup_timeout_seconds", b"startup_timeout_seconds", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015
@@ -378,7 +376,6 @@ class ShimStatus(_message.Message):
     """The worker and all that it started are gone."""
 
     RUNNER_ID_FIELD_NUMBER: _builtins.int
-    TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SHIM_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
@@ -393,8 +390,6 @@ class ShimStatus(_message.Message):
     OPEN_SESSIONS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The runner; empty before Start."""
-    token: _builtins.str
-    """The token that Start gave."""
     state: Global___ShimStatus.State.ValueType
     """How far the worker is."""
     last_event_sequence: _builtins.int
@@ -437,7 +432,6 @@ class ShimStatus(_message.Message):
         self,
         *,
         runner_id: _builtins.str = ...,
-        token: _builtins.str = ...,
         state: Global___ShimStatus.State.ValueType = ...,
         shim: Global___ProcessIdentity | None = ...,
         worker: Global___ProcessIdentity | None = ...,
@@ -453,7 +447,7 @@ class ShimStatus(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "exited_at", b"exited_at", "ready", b"ready", "ready_at", b"ready_at", "shim", b"shim", "started_at", b"started_at", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_log_sequence", b"acked_log_sequence", "exited", b"exited", "exited_at", b"exited_at", "last_event_sequence", b"last_event_sequence", "last_log_sequence", b"last_log_sequence", "open_sessions", b"open_sessions", "ready", b"ready", "ready_at", b"ready_at", "runner_id", b"runner_id", "shim", b"shim", "started_at", b"started_at", "state", b"state", "token", b"token", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_log_sequence", b"acked_log_sequence", "exited", b"exited", "exited_at", b"exited_at", "last_event_sequence", b"last_event_sequence", "last_log_sequence", b"last_log_sequence", "open_sessions", b"open_sessions", "ready", b"ready", "ready_at", b"ready_at", "runner_id", b"runner_id", "shim", b"shim", "started_at", b"started_at", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -683,9 +677,7 @@ class WorkerExited(_message.Message):
         """It outlived the grace and was killed."""
         REASON_KILLED: WorkerExited._Reason.ValueType  # 4
         """Kill or Shutdown killed it."""
-        REASON_STARTUP_TIMEOUT: WorkerExited._Reason.ValueType  # 5
-        """It was not ready in time and was killed."""
-        REASON_OUT_OF_MEMORY: WorkerExited._Reason.ValueType  # 6
+        REASON_OUT_OF_MEMORY: WorkerExited._Reason.ValueType  # 5
         """The system ended it for want of memory."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -701,9 +693,7 @@ class WorkerExited(_message.Message):
     """It outlived the grace and was killed."""
     REASON_KILLED: WorkerExited.Reason.ValueType  # 4
     """Kill or Shutdown killed it."""
-    REASON_STARTUP_TIMEOUT: WorkerExited.Reason.ValueType  # 5
-    """It was not ready in time and was killed."""
-    REASON_OUT_OF_MEMORY: WorkerExited.Reason.ValueType  # 6
+    REASON_OUT_OF_MEMORY: WorkerExited.Reason.ValueType  # 5
     """The system ended it for want of memory."""
 
     EXIT_CODE_FIELD_NUMBER: _builtins.int
@@ -770,22 +760,20 @@ class StreamLogsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
-    DROPPED_FIELD_NUMBER: _builtins.int
-    dropped: _builtins.int
-    """Entries that were lost before this batch, because the spool was full."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.LogEntry]:
-        """The entries, in the order of their sequence. runner_id, app and revision are filled in."""
+        """The entries, in the order of their sequence. Where entries were lost, because the spool was full, the last of them is
+        replaced by one of source system that says how many.
+        """
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_log_pb2.LogEntry] | None = ...,
-        dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

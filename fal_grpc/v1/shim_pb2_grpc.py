@@ -28,7 +28,8 @@ if _version_not_supported:
 class ShimStub(object):
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     def __init__(self, channel):
@@ -87,7 +88,8 @@ class ShimStub(object):
 class ShimServicer(object):
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     def Start(self, request, context):
@@ -250,7 +252,8 @@ def add_ShimServicer_to_server(servicer, server):
 class Shim(object):
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     @staticmethod

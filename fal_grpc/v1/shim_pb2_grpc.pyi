@@ -31,7 +31,8 @@ GRPC_VERSION: str
 class ShimStub:
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     @_typing.overload
@@ -108,7 +109,8 @@ class ShimStub:
 class ShimAsyncStub(ShimStub):
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -181,7 +183,8 @@ class ShimAsyncStub(ShimStub):
 class ShimServicer(metaclass=_abc_1.ABCMeta):
     """Shim starts one worker, watches it, keeps its output and ends it. It is served by the shim process on a unix socket
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
-    runner's id and token.
+    runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
+    UNAUTHENTICATED.
     """
 
     @_abc_1.abstractmethod
