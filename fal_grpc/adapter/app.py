@@ -1,0 +1,246 @@
+"""Apps: names that point at a revision, with the settings that decide how many runners they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import app_pb2
+
+
+class AuthMode(StrEnum):
+    """Who may call an app: its owner; anyone; anyone with a key, who pays."""
+
+    PRIVATE = "private"
+    PUBLIC = "public"
+    SHARED = "shared"
+
+    @property
+    def number(self) -> app_pb2.ApplicationAuthMode.ValueType:
+        """The number on the wire."""
+        from fal_grpc.v1 import app_pb2
+
+        return app_pb2.ApplicationAuthMode.Value(self.name)
+
+
+class DeploymentStrategy(StrEnum):
+    """How an app moves to another revision: at once, or when a runner of it is ready."""
+
+    RECREATE = "recreate"
+    ROLLING = "rolling"
+
+    @property
+    def number(self) -> app_pb2.DeploymentStrategy.ValueType:
+        """The number on the wire."""
+        from fal_grpc.v1 import app_pb2
+
+        return app_pb2.DeploymentStrategy.Value(self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasInfo:
+    """An app. Times are in seconds; a field that the controller left out is 0 or empty.
+
+    Attributes:
+        auth_mode: "private", "public", "shared", or "unknown" for a mode that this client does not know.
+        is_rolling: whether its runners are being replaced, or its traffic is moving.
+        request_start_timeout: None where the app has no limit of its own.
+    """
+
+    alias: str
+    revision: str
+    auth_mode: str
+    keep_alive: int
+    max_concurrency: int
+    max_multiplexing: int
+    active_runners: int
+    min_concurrency: int
+    concurrency_buffer: int
+    concurrency_buffer_perc: int
+    scaling_delay: int
+    machine_types: list[str]
+    request_timeout: int
+    startup_timeout: int
+    valid_regions: list[str]
+    environment_name: str | None = None
+    request_start_timeout: int | None = None
+    is_rolling: bool = False
+
+
+_AUTH_MODES = {0: "private", 1: "public", 2: "shared"}
+
+
+def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
+    """An app."""
+    return AliasInfo(
+        alias=message.alias,
+        revision=message.revision,
+        auth_mode=_AUTH_MODES.get(message.auth_mode, "unknown"),
+        keep_alive=message.keep_alive,
+        max_concurrency=message.max_concurrency,
+        max_multiplexing=message.max_multiplexing,
+        active_runners=message.active_runners,
+        min_concurrency=message.min_concurrency,
+        concurrency_buffer=message.concurrency_buffer,
+        concurrency_buffer_perc=message.concurrency_buffer_perc,
+        scaling_delay=message.scaling_delay_seconds,
+        machine_types=list(message.machine_types),
+        request_timeout=message.request_timeout,
+        startup_timeout=message.startup_timeout,
+        valid_regions=list(message.valid_regions),
+        environment_name=message.environment_name if message.HasField("environment_name") else None,
+        request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
+        is_rolling=message.is_rolling,
+    )
+
+
+def alias_infos(message: app_pb2.ListAliasesResult) -> list[AliasInfo]:
+    """The apps, in the order that the controller gave."""
+    return [alias_info(item) for item in message.aliases]
+
+
+def updated(message: app_pb2.SetAliasResult | app_pb2.UpdateApplicationResult) -> AliasInfo:
+    """The app as it is after a change."""
+    return alias_info(message.alias_info)
+
+
+def deleted_revision(message: app_pb2.DeleteAliasResult) -> str:
+    """The revision that a deleted app pointed at."""
+    return message.revision
+
+
+def list_request(environment_name: str | None = None) -> app_pb2.ListAliasesRequest:
+    """A request for the apps of an environment."""
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.ListAliasesRequest(environment_name=environment_name)
+
+
+def set_request(
+    alias: str,
+    revision: str,
+    *,
+    auth_mode: AuthMode | str | None = None,
+    environment_name: str | None = None,
+    deployment_strategy: DeploymentStrategy | str | None = None,
+) -> app_pb2.SetAliasRequest:
+    """A request to point an app at a revision."""
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.SetAliasRequest(
+        alias=app_name(alias),
+        revision=_given("revision", revision),
+        auth_mode=None if auth_mode is None else parse_auth_mode(auth_mode).number,
+        environment_name=environment_name,
+        deployment_strategy=None if deployment_strategy is None else parse_strategy(deployment_strategy).number,
+    )
+
+
+def delete_request(alias: str, *, environment_name: str | None = None) -> app_pb2.DeleteAliasRequest:
+    """A request to delete an app."""
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.DeleteAliasRequest(alias=app_name(alias), environment_name=environment_name)
+
+
+def update_request(
+    application_name: str,
+    *,
+    keep_alive: int | None = None,
+    max_multiplexing: int | None = None,
+    max_concurrency: int | None = None,
+    min_concurrency: int | None = None,
+    concurrency_buffer: int | None = None,
+    concurrency_buffer_perc: int | None = None,
+    scaling_delay: int | None = None,
+    request_timeout: int | None = None,
+    request_start_timeout: int | None = None,
+    startup_timeout: int | None = None,
+    machine_types: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    environment_name: str | None = None,
+) -> app_pb2.UpdateApplicationRequest:
+    """A request to change settings; what is None, or an empty list, changes nothing, and 0 is sent.
+
+    Raises:
+        ArgumentError: a number is negative or no whole number, or a list is given as one text.
+    """
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.UpdateApplicationRequest(
+        application_name=app_name(application_name),
+        keep_alive=_count("keep_alive", keep_alive),
+        max_multiplexing=_count("max_multiplexing", max_multiplexing),
+        max_concurrency=_count("max_concurrency", max_concurrency),
+        min_concurrency=_count("min_concurrency", min_concurrency),
+        concurrency_buffer=_count("concurrency_buffer", concurrency_buffer),
+        concurrency_buffer_perc=_count("concurrency_buffer_perc", concurrency_buffer_perc),
+        scaling_delay_seconds=_count("scaling_delay", scaling_delay),
+        request_timeout=_count("request_timeout", request_timeout),
+        request_start_timeout=_count("request_start_timeout", request_start_timeout),
+        startup_timeout=_count("startup_timeout", startup_timeout),
+        machine_types=_names("machine_types", machine_types),
+        valid_regions=_names("regions", regions),
+        environment_name=environment_name,
+    )
+
+
+def rollout_request(
+    application_name: str, *, force: bool = False, environment_name: str | None = None
+) -> app_pb2.RolloutApplicationRequest:
+    """A request for new runners; `force` is always sent, as the published client does."""
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.RolloutApplicationRequest(
+        application_name=app_name(application_name), force=force, environment_name=environment_name
+    )
+
+
+def app_name(name: object) -> str:
+    """The name, if there is one."""
+    if not isinstance(name, str) or not name:
+        raise ArgumentError("app_name", "must be a name that is not empty; `fal apps list` lists the apps")
+    return name
+
+
+def parse_auth_mode(word: AuthMode | str) -> AuthMode:
+    """A mode by its name, in any case."""
+    try:
+        return AuthMode(word.lower())
+    except ValueError:
+        raise ArgumentError("auth", f"must be private, public or shared, not {word!r}") from None
+
+
+def parse_strategy(word: DeploymentStrategy | str) -> DeploymentStrategy:
+    """A strategy by its name, in any case."""
+    try:
+        return DeploymentStrategy(word.lower())
+    except ValueError:
+        raise ArgumentError("strategy", f"must be recreate or rolling, not {word!r}") from None
+
+
+def _given(argument: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ArgumentError(argument, "must be text that is not empty")
+    return value
+
+
+def _count(argument: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(argument, f"must be a whole number, not {value!r}")
+    if not 0 <= value < 2**31:
+        raise ArgumentError(argument, f"must be from 0 to {2**31 - 1}, not {value}")
+    return value
+
+
+def _names(argument: str, value: Sequence[str] | None) -> Sequence[str]:
+    if isinstance(value, str):
+        raise ArgumentError(argument, f"must be a list, such as [{value!r}]")
+    return value or ()

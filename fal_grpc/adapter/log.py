@@ -1,0 +1,262 @@
+"""Log lines: those that a build, a deploy or a run streams, and those that the controller has stored of runners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.values import moment, timestamp
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import log_pb2
+
+
+class LogLevel(StrEnum):
+    """How serious a line is. STDOUT and STDERR are lines that state no level, in builds, deploys and runs only."""
+
+    TRACE = "TRACE"
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    STDOUT = "STDOUT"
+    STDERR = "STDERR"
+    UNKNOWN = "UNKNOWN"
+
+
+class LogSource(StrEnum):
+    """Who wrote a streamed line: the environment's build, the platform, the user's code."""
+
+    BUILDER = "BUILDER"
+    BRIDGE = "BRIDGE"
+    USER = "USER"
+    UNKNOWN = "UNKNOWN"
+
+
+class LogOrigin(StrEnum):
+    """What a stored line came from: the build, the platform, or one of the app's two streams."""
+
+    BUILD = "build"
+    SYSTEM = "system"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """One line that a build, a deploy or a run streams. `timestamp` is aware, and None where it was not sent."""
+
+    message: str
+    source: LogSource
+    level: LogLevel
+    timestamp: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One stored line of a runner; (runner_id, sequence) names it, and sequence 0 means that it is not numbered.
+
+    Attributes:
+        timestamp: when it was written, aware.
+        message: the text, without the newline at its end.
+        request_id: the request that was being served, where that is known; else empty.
+        app, revision: what the runner serves; empty where that is not told.
+    """
+
+    runner_id: str
+    sequence: int
+    timestamp: datetime
+    level: LogLevel
+    source: LogOrigin
+    message: str
+    request_id: str = ""
+    app: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerEnded:
+    """How a runner came to its end. `exit_code` is None where no process ran, `ended_at` where it was not told."""
+
+    runner_id: str
+    ended_at: datetime | None
+    exit_code: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Some stored lines, and the token to ask for the next page with; None on the last one."""
+
+    entries: tuple[LogEntry, ...]
+    next_page_token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogBatch:
+    """Lines as they are written, and the cursor to resume with after them. Without lines it is a sign of life."""
+
+    entries: tuple[LogEntry, ...]
+    cursor: str
+    runner_ended: RunnerEnded | None
+
+
+LEVELS: Mapping[int, LogLevel] = dict(enumerate(level for level in LogLevel if level is not LogLevel.UNKNOWN))
+SOURCES: Mapping[int, LogSource] = dict(enumerate(source for source in LogSource if source is not LogSource.UNKNOWN))
+ORIGINS: Mapping[int, LogOrigin] = {
+    1: LogOrigin.BUILD,
+    2: LogOrigin.SYSTEM,
+    3: LogOrigin.STDOUT,
+    4: LogOrigin.STDERR,
+}
+
+
+def logs(messages: Iterable[log_pb2.Log]) -> tuple[Log, ...]:
+    """Streamed lines."""
+    return tuple(
+        Log(
+            message=message.message,
+            source=SOURCES.get(message.source, LogSource.UNKNOWN),
+            level=LEVELS.get(message.level, LogLevel.UNKNOWN),
+            timestamp=moment(message.timestamp) if message.HasField("timestamp") else None,
+        )
+        for message in messages
+    )
+
+
+def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
+    """Stored lines."""
+    return tuple(
+        LogEntry(
+            runner_id=message.runner_id,
+            sequence=message.sequence,
+            timestamp=moment(message.timestamp),
+            level=LEVELS.get(message.level, LogLevel.UNKNOWN),
+            source=ORIGINS.get(message.source, LogOrigin.UNKNOWN),
+            message=message.message,
+            request_id=message.request_id,
+            app=message.app,
+            revision=message.revision,
+        )
+        for message in messages
+    )
+
+
+def page(message: log_pb2.ListLogsResponse) -> LogPage:
+    """A page of stored lines."""
+    return LogPage(entries=entries(message.entries), next_page_token=message.next_page_token or None)
+
+
+def batch(message: log_pb2.FollowLogsResponse) -> LogBatch:
+    """A batch of lines."""
+    ended = message.runner_ended if message.HasField("runner_ended") else None
+    return LogBatch(
+        entries=entries(message.entries),
+        cursor=message.cursor,
+        runner_ended=None if ended is None else runner_ended(ended),
+    )
+
+
+def runner_ended(message: log_pb2.RunnerEnded) -> RunnerEnded:
+    """How a runner came to its end."""
+    return RunnerEnded(
+        runner_id=message.runner_id,
+        ended_at=moment(message.ended_at) if message.HasField("ended_at") else None,
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        reason=message.reason,
+    )
+
+
+def _origin_number(origin: LogOrigin) -> log_pb2.LogEntry.Source.ValueType:
+    from fal_grpc.v1 import log_pb2
+
+    return log_pb2.LogEntry.Source.Value(
+        f"SOURCE_{origin.name}" if origin in ORIGINS.values() else "SOURCE_UNSPECIFIED"
+    )
+
+
+def _selector(
+    runner_id: str | None,
+    app: str | None,
+    environment_name: str | None,
+    sources: Sequence[LogOrigin],
+    search: str | None,
+) -> log_pb2.LogSelector:
+    from fal_grpc.v1 import log_pb2
+
+    if bool(runner_id) == bool(app):
+        raise ArgumentError("runner_id", "name either a runner or an app, and not both")
+    selector = log_pb2.LogSelector(search=search or "", sources=[_origin_number(source) for source in sources])
+    if runner_id:
+        selector.runner_id = runner_id
+    else:
+        target = log_pb2.AppLogTarget(app=app or "", environment_name=environment_name or "")
+        selector.app.CopyFrom(target)
+    return selector
+
+
+def list_request(
+    *,
+    runner_id: str | None = None,
+    app: str | None = None,
+    environment_name: str | None = None,
+    sources: Sequence[LogOrigin] = (),
+    search: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    lines: int | None = None,
+    oldest_first: bool = False,
+    page_size: int = 0,
+    page_token: str | None = None,
+) -> log_pb2.ListLogsRequest:
+    """A request for one page of stored lines.
+
+    Raises:
+        ArgumentError: not exactly one of runner_id and app is given, or a number is negative.
+    """
+    from fal_grpc.v1 import log_pb2
+
+    if lines is not None and lines < 1:
+        raise ArgumentError("lines", f"must be at least 1, not {lines}")
+    order = log_pb2.ListLogsRequest.ORDER_OLDEST_FIRST if oldest_first else log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST
+    return log_pb2.ListLogsRequest(
+        selector=_selector(runner_id, app, environment_name, sources, search),
+        since=None if since is None else timestamp(since, argument="since"),
+        until=None if until is None else timestamp(until, argument="until"),
+        order=order,
+        lines=lines or 0,
+        page_size=page_size,
+        page_token=page_token or "",
+    )
+
+
+def follow_request(
+    *,
+    runner_id: str | None = None,
+    app: str | None = None,
+    environment_name: str | None = None,
+    sources: Sequence[LogOrigin] = (),
+    search: str | None = None,
+    cursor: str | None = None,
+    since: datetime | None = None,
+) -> log_pb2.FollowLogsRequest:
+    """A request to follow lines, from a cursor, a moment, or (with neither) from now on.
+
+    Raises:
+        ArgumentError: not exactly one of runner_id and app is given, or both a cursor and a moment.
+    """
+    from fal_grpc.v1 import log_pb2
+
+    if cursor and since is not None:
+        raise ArgumentError("cursor", "cannot be given together with since")
+    message = log_pb2.FollowLogsRequest(selector=_selector(runner_id, app, environment_name, sources, search))
+    if cursor:
+        message.cursor = cursor
+    elif since is not None:
+        message.since.CopyFrom(timestamp(since, argument="since"))
+    return message

@@ -1,0 +1,300 @@
+"""Revisions: what a deploy sends and streams back, builds of environments, and the list of what was registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal_grpc.adapter.log import Log, logs
+from fal_grpc.adapter.run import (
+    EnvironmentSpec,
+    FileRef,
+    HealthCheckConfig,
+    HealthCheckMethod,
+    MachineRequirements,
+    RunState,
+    SerializedCallable,
+    ServiceURLs,
+    check_callable,
+    environment_definition,
+    file,
+    health_check,
+    machine_requirements,
+    run_state,
+    serialized,
+    service_urls,
+)
+from fal_grpc.adapter.values import moment, struct
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import revision_pb2
+
+__all__ = [
+    "ApplicationInfo",
+    "AuthMode",
+    "BuildRequest",
+    "BuildResult",
+    "DeploymentStrategy",
+    "EnvironmentSpec",
+    "FileRef",
+    "HealthCheckConfig",
+    "HealthCheckMethod",
+    "MachineRequirements",
+    "RegisterRequest",
+    "RegisterResult",
+    "RetryCondition",
+    "SerializedCallable",
+    "application_infos",
+    "build_request",
+    "build_result",
+    "delete_request",
+    "list_request",
+    "register_request",
+    "register_result",
+]
+
+
+class RetryCondition(StrEnum):
+    """A kind of failure after which a queued request is tried again."""
+
+    TIMEOUT = "timeout"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    CONNECTION_ERROR = "connection_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """An environment to build. Of `machine` only what matters to a build is sent: types, image, scheduler, regions.
+
+    Attributes:
+        secrets: names of secrets to give to the build; None gives none by name.
+    """
+
+    environments: tuple[EnvironmentSpec, ...]
+    machine: MachineRequirements | None = None
+    files: tuple[FileRef, ...] = ()
+    environment_name: str | None = None
+    application_name: str | None = None
+    secrets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """One message of a build: new log lines, and in the last one how it ended (`state` is None before)."""
+
+    env_id: str
+    state: RunState | None
+    logs: tuple[Log, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterRequest:
+    """What a deploy sends. At most one of `function` and `entrypoint` is given: an image alone has neither.
+
+    Attributes:
+        entrypoint: an import path of the form "module:attribute".
+        setup_func: called first; what it returns is the callable's first argument.
+        application_name: the app to move to the new revision; None only registers it.
+        auth_mode: who may call it; None leaves it as it is.
+        metadata: JSON-like: `openapi`, `message`, `annotations` and more.
+        scale: take the scaling settings of `machine` also where the app has some.
+        source_code: to show to people.
+        secrets: names of the secrets to give; None gives those that are exposed by default.
+        build_environment: False relies on an environment that is built; None means True.
+        env_id: an environment as a build named it.
+        retry_config: how often and after what queued requests are tried again, as JSON.
+        attach_to_deployment: stay until the app has moved to the revision.
+    """
+
+    environments: tuple[EnvironmentSpec, ...]
+    machine: MachineRequirements
+    function: SerializedCallable | None = None
+    entrypoint: str | None = None
+    setup_func: SerializedCallable | None = None
+    application_name: str | None = None
+    auth_mode: AuthMode | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    deployment_strategy: DeploymentStrategy = DeploymentStrategy.ROLLING
+    scale: bool = False
+    private_logs: bool | None = None
+    files: tuple[FileRef, ...] = ()
+    source_code: str | None = field(default=None, repr=False)
+    environment_name: str | None = None
+    health_check: HealthCheckConfig | None = None
+    skip_retry_conditions: tuple[RetryCondition, ...] = ()
+    termination_grace_period_seconds: int | None = None
+    data_mounts: tuple[str, ...] = ()
+    secrets: tuple[str, ...] | None = None
+    run_on_main_thread: bool | None = None
+    build_environment: bool | None = None
+    env_id: str | None = None
+    retry_config: str | None = None
+    attach_to_deployment: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterResult:
+    """One message of a deploy: new log lines, and in the last one the revision and the app's addresses."""
+
+    logs: tuple[Log, ...]
+    application_id: str | None
+    service_urls: ServiceURLs | None
+    env_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationInfo:
+    """A revision. Times are in seconds; a published field that the controller left out is 0 or empty."""
+
+    application_id: str
+    keep_alive: int
+    max_concurrency: int
+    max_multiplexing: int
+    active_runners: int
+    min_concurrency: int
+    concurrency_buffer: int
+    concurrency_buffer_perc: int
+    scaling_delay: int
+    machine_types: list[str]
+    request_timeout: int
+    startup_timeout: int
+    valid_regions: list[str]
+    created_at: datetime
+    environment_name: str | None
+    request_start_timeout: int | None = None
+
+
+def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest:
+    """A build as a message.
+
+    Raises:
+        ArgumentError: there is no environment, or a configuration is not JSON-like.
+    """
+    from fal_grpc.v1 import revision_pb2, run_pb2
+
+    if not request.environments:
+        raise ArgumentError("environments", "must have at least one entry")
+    machine = request.machine
+    return revision_pb2.BuildEnvironmentRequest(
+        environments=[environment_definition(spec) for spec in request.environments],
+        machine_requirements=None if machine is None else machine_requirements(machine, build_only=True),
+        files=[file(ref) for ref in request.files],
+        environment_name=request.environment_name,
+        application_name=request.application_name,
+        secrets=None if request.secrets is None else run_pb2.SecretsConfig(names=request.secrets),
+    )
+
+
+def build_result(message: revision_pb2.BuildEnvironmentResult) -> BuildResult:
+    """One message of a build."""
+    return BuildResult(
+        env_id=message.env_id,
+        state=run_state(message.status) if message.HasField("status") else None,
+        logs=logs(message.logs),
+    )
+
+
+def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicationRequest:
+    """A deploy as a message. `deployment_strategy` and `scale` are always set, as the published client sets them.
+
+    Raises:
+        ArgumentError: both a function and an entrypoint are given, or a structure is not JSON-like.
+    """
+    from fal_grpc.v1 import revision_pb2, run_pb2
+
+    check_callable(request.function, request.entrypoint)
+    message = revision_pb2.RegisterApplicationRequest(
+        environments=[environment_definition(spec) for spec in request.environments],
+        machine_requirements=machine_requirements(request.machine),
+        function=serialized(request.function),
+        setup_func=serialized(request.setup_func),
+        application_name=request.application_name,
+        auth_mode=None if request.auth_mode is None else request.auth_mode.number,
+        metadata=struct(request.metadata, argument="metadata") if request.metadata else None,
+        deployment_strategy=request.deployment_strategy.number,
+        scale=request.scale,
+        private_logs=request.private_logs,
+        files=[file(ref) for ref in request.files],
+        source_code=request.source_code,
+        environment_name=request.environment_name,
+        health_check_config=None if request.health_check is None else health_check(request.health_check),
+        skip_retry_conditions=[
+            revision_pb2.RetryCondition.Value(condition.name) for condition in request.skip_retry_conditions
+        ],
+        termination_grace_period_seconds=request.termination_grace_period_seconds,
+        data_mounts=request.data_mounts,
+        secrets=None if request.secrets is None else run_pb2.SecretsConfig(names=request.secrets),
+        run_on_main_thread=request.run_on_main_thread,
+        build_environment=request.build_environment,
+        env_id=request.env_id,
+        retry_config=request.retry_config,
+        attach_to_deployment=request.attach_to_deployment,
+    )
+    if request.entrypoint is not None:
+        message.entrypoint = request.entrypoint
+    return message
+
+
+def register_result(message: revision_pb2.RegisterApplicationResult) -> RegisterResult:
+    """One message of a deploy."""
+    return RegisterResult(
+        logs=logs(message.logs),
+        application_id=message.result.application_id if message.HasField("result") else None,
+        service_urls=service_urls(message.service_urls) if message.HasField("service_urls") else None,
+        env_id=message.env_id if message.HasField("env_id") else None,
+    )
+
+
+def list_request(
+    *, application_name: str | None = None, environment_name: str | None = None
+) -> revision_pb2.ListApplicationsRequest:
+    """A request for revisions, of one app or of all."""
+    from fal_grpc.v1 import revision_pb2
+
+    return revision_pb2.ListApplicationsRequest(application_name=application_name, environment_name=environment_name)
+
+
+def application_infos(message: revision_pb2.ListApplicationsResult) -> list[ApplicationInfo]:
+    """The revisions, in the order that the controller gave."""
+    return [application_info(item) for item in message.applications]
+
+
+def application_info(message: revision_pb2.ApplicationInfo) -> ApplicationInfo:
+    """A revision."""
+    return ApplicationInfo(
+        application_id=message.application_id,
+        keep_alive=message.keep_alive,
+        max_concurrency=message.max_concurrency,
+        max_multiplexing=message.max_multiplexing,
+        active_runners=message.active_runners,
+        min_concurrency=message.min_concurrency,
+        concurrency_buffer=message.concurrency_buffer,
+        concurrency_buffer_perc=message.concurrency_buffer_perc,
+        scaling_delay=message.scaling_delay_seconds,
+        machine_types=list(message.machine_types),
+        request_timeout=message.request_timeout,
+        startup_timeout=message.startup_timeout,
+        valid_regions=list(message.valid_regions),
+        created_at=moment(message.created_at),
+        environment_name=message.environment_name if message.HasField("environment_name") else None,
+        request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
+    )
+
+
+def delete_request(application_id: str) -> revision_pb2.DeleteApplicationRequest:
+    """A request to delete a revision.
+
+    Raises:
+        ArgumentError: the id is empty.
+    """
+    from fal_grpc.v1 import revision_pb2
+
+    if not application_id:
+        raise ArgumentError("application_id", "must not be empty; `fal apps list-rev` lists the revisions")
+    return revision_pb2.DeleteApplicationRequest(application_id=application_id)

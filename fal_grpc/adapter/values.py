@@ -1,0 +1,108 @@
+"""The value types that several messages share: moments of time and JSON-like structures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct, Value
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def timestamp(moment: object, *, argument: str) -> Timestamp:
+    """A moment as a message.
+
+    Args:
+        moment: aware, or naive, which means the local time of this machine.
+        argument: the name to use in an error.
+
+    Raises:
+        ArgumentError: it is no datetime, or before the year 1970.
+    """
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    if not isinstance(moment, datetime):
+        raise ArgumentError(argument, f"must be a datetime, not {type(moment).__name__}")
+    since_epoch = moment.astimezone(UTC) - _EPOCH
+    if since_epoch < timedelta(0):
+        raise ArgumentError(argument, f"must not be before 1970: {moment.isoformat()}")
+    seconds = since_epoch // timedelta(seconds=1)
+    return Timestamp(seconds=seconds, nanos=since_epoch.microseconds * 1000)
+
+
+def moment(message: Timestamp) -> datetime:
+    """A message as an aware datetime in UTC, to the microsecond; one that no datetime can hold is cut to the ends."""
+    try:
+        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if message.seconds > 0 else datetime.min.replace(tzinfo=UTC)
+
+
+def struct(mapping: Mapping[str, object] | Mapping[object, object], *, argument: str) -> Struct:
+    """A JSON-like mapping as a message.
+
+    Raises:
+        ArgumentError: something in it is neither None, bool, number, text, list nor mapping with text keys.
+    """
+    from google.protobuf.struct_pb2 import Struct
+
+    message = Struct()
+    for key, item in mapping.items():
+        if not isinstance(key, str):
+            raise ArgumentError(argument, f"keys must be text, not {type(key).__name__}")
+        _fill(message.fields[key], item, f"{argument}.{key}")
+    return message
+
+
+def _fill(target: Value, item: object, where: str) -> None:
+    from google.protobuf.struct_pb2 import NULL_VALUE
+
+    if item is None:
+        target.null_value = NULL_VALUE
+    elif isinstance(item, bool):
+        target.bool_value = item
+    elif isinstance(item, int | float):
+        number = float(item)
+        if not math.isfinite(number):
+            raise ArgumentError(where, f"must be a finite number, not {item}")
+        target.number_value = number
+    elif isinstance(item, str):
+        target.string_value = item
+    elif isinstance(item, Mapping):
+        target.struct_value.CopyFrom(struct(item, argument=where))
+    elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray):
+        target.list_value.SetInParent()
+        for index, element in enumerate(item):
+            _fill(target.list_value.values.add(), element, f"{where}[{index}]")
+    else:
+        raise ArgumentError(where, f"must be JSON-like, not {type(item).__name__}")
+
+
+def mapping(message: Struct) -> dict[str, JSON]:
+    """A structure as plain Python; a whole number, which the wire carries as a float, becomes an int."""
+    return {key: _plain(value) for key, value in message.fields.items()}
+
+
+def _plain(value: Value) -> JSON:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "struct_value":
+        return mapping(value.struct_value)
+    if kind == "list_value":
+        return [_plain(element) for element in value.list_value.values]
+    return None

@@ -1,0 +1,350 @@
+"""Every error that the client raises: one tree, one table of status codes, and the words that say what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class FalError(Exception):
+    """The root: whatever this project's client raises on purpose derives from it."""
+
+
+class ConfigError(FalError, ValueError):
+    """A setting, a file or an address is missing or malformed; the message says which and how to mend it."""
+
+
+class ArgumentError(FalError, ValueError):
+    """An argument was refused before anything was sent.
+
+    Attributes:
+        argument: the name of the argument.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+
+
+class UnauthenticatedError(FalError):
+    """Who is calling is not known: no credentials, or ones that the controller does not accept."""
+
+
+class MissingCredentialsError(UnauthenticatedError, ConfigError):
+    """No credentials were found, so nothing was sent."""
+
+
+class InsecureChannelError(ConfigError):
+    """Credentials would have gone in plaintext to another machine, so nothing was sent."""
+
+
+class ClientClosedError(FalError, RuntimeError):
+    """The client was closed before this call."""
+
+
+class ExecLinkError(FalError):
+    """The link to a command in a runner broke: how the command ended, or whether it did, is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """One field of a request that the controller did not accept (google.rpc.BadRequest)."""
+
+    field: str
+    description: str
+
+
+class CallError(FalError):
+    """A call was answered with an error, or not at all.
+
+    Attributes:
+        code: the gRPC status code, such as "NOT_FOUND".
+        details: the controller's own words.
+        method: what was called, such as "Runners.StopRunner"; empty if not known.
+        target: whom was called, as host:port.
+        reason, domain, metadata: from google.rpc.ErrorInfo; empty without one.
+        field_violations: from google.rpc.BadRequest.
+        retry_delay_seconds: from google.rpc.RetryInfo; None without one.
+        request_id: the controller's id of the call, to find it in its log; None if it gave none.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+    hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: str = "",
+        method: str = "",
+        target: str = "",
+        reason: str = "",
+        domain: str = "",
+        metadata: Mapping[str, str] | None = None,
+        field_violations: Iterable[FieldViolation] = (),
+        retry_delay_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.details = details
+        self.method = method
+        self.target = target
+        self.reason = reason
+        self.domain = domain
+        self.metadata = dict(metadata or {})
+        self.field_violations = tuple(field_violations)
+        self.retry_delay_seconds = retry_delay_seconds
+        self.request_id = request_id
+
+
+class CallCancelledError(CallError):
+    """The call was cancelled."""
+
+    code = "CANCELLED"
+
+
+class UnknownError(CallError):
+    """The controller failed without saying how."""
+
+
+class InvalidArgumentError(CallError, ValueError):
+    """The controller did not accept an argument; `field_violations` names it."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class DeadlineExceededError(CallError, TimeoutError):
+    """No answer came in time. Whether the call took effect is not known."""
+
+    code = "DEADLINE_EXCEEDED"
+    hint = "Look whether it took effect before repeating it; FAL_GRPC_TIMEOUT sets the seconds to wait."
+
+
+class NotFoundError(CallError):
+    """The named thing does not exist."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExistsError(CallError):
+    """A thing of that name exists already."""
+
+    code = "ALREADY_EXISTS"
+
+
+class PermissionDeniedError(CallError):
+    """The key is good, but may not do this."""
+
+    code = "PERMISSION_DENIED"
+    hint = "Use a key that may: `fal keys create --scope ADMIN` makes one."
+
+
+class ResourceExhaustedError(CallError):
+    """A limit is met."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class FailedPreconditionError(CallError):
+    """The thing is not in a state in which this can be done."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class AbortedError(CallError):
+    """Something else took this call's place."""
+
+    code = "ABORTED"
+
+
+class OutOfRangeError(CallError):
+    """A number is beyond what there is."""
+
+    code = "OUT_OF_RANGE"
+
+
+class UnimplementedError(CallError):
+    """The controller does not serve this call."""
+
+    code = "UNIMPLEMENTED"
+
+
+class InternalError(CallError):
+    """The controller failed."""
+
+    code = "INTERNAL"
+
+
+class UnavailableError(CallError):
+    """The controller cannot serve the call now; the same call may go through later."""
+
+    code = "UNAVAILABLE"
+
+
+class UnreachableError(UnavailableError):
+    """The controller was not reached, so the call did not take effect.
+
+    Attributes:
+        cause: why, in two or three words, such as "connection refused".
+    """
+
+    cause: str = ""
+
+
+class DataLossError(CallError):
+    """Stored data is lost or damaged."""
+
+    code = "DATA_LOSS"
+
+
+class KeyRejectedError(CallError, UnauthenticatedError):
+    """The controller does not accept the credentials."""
+
+    code = "UNAUTHENTICATED"
+    hint = "Check FAL_KEY or the key of the profile; `fal doctor` shows which one is used."
+
+
+BY_CODE: Mapping[str, type[CallError]] = {
+    error.code: error
+    for error in (
+        CallCancelledError,
+        UnknownError,
+        InvalidArgumentError,
+        DeadlineExceededError,
+        NotFoundError,
+        AlreadyExistsError,
+        PermissionDeniedError,
+        ResourceExhaustedError,
+        FailedPreconditionError,
+        AbortedError,
+        OutOfRangeError,
+        UnimplementedError,
+        InternalError,
+        UnavailableError,
+        DataLossError,
+        KeyRejectedError,
+    )
+}
+"""The one table: status code to error. The codes of grpc.StatusCode but OK, each exactly once."""
+
+
+class _Code(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class RpcFailure(Protocol):
+    """What grpc.Call and grpc.aio.AioRpcError have in common, as far as it is needed here."""
+
+    def code(self) -> _Code: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+
+# How gRPC's own words, in lower case, tell that no connection came about. The first that fits wins.
+_UNREACHABLE = (
+    ("connection refused", "connection refused"),
+    ("dns resolution failed", "the name cannot be resolved"),
+    ("name resolution", "the name cannot be resolved"),
+    ("name or service not known", "the name cannot be resolved"),
+    ("could not contact dns", "the name cannot be resolved"),
+    ("certificate", "its TLS certificate is not trusted"),
+    ("handshake", "the TLS handshake failed"),
+    ("ssl_error", "the TLS handshake failed"),
+    ("no route to host", "no route to host"),
+    ("network is unreachable", "the network is unreachable"),
+    ("failed to connect", "no connection"),
+    ("connection attempt timed out", "timed out"),
+)
+
+
+def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> CallError:
+    """The error of the tree that stands for a failed call.
+
+    Args:
+        failure: what gRPC raised.
+        method: the called method, such as "Runners.StopRunner".
+        target: host:port.
+        local: whether the target is on this machine, where `fal up` can help.
+    """
+    trailing = list(failure.trailing_metadata() or ())
+    details = failure.details() or ""
+    rich = _rich_details(trailing)
+    rich.update(details=details, method=method, target=target, request_id=_text(trailing, "x-request-id"))
+    kind = BY_CODE.get(failure.code().name, UnknownError)
+    if kind is UnavailableError:
+        lowered = details.lower()
+        cause = next((words for sign, words in _UNREACHABLE if sign in lowered), None)
+        if cause is not None:
+            error = UnreachableError(_unreachable(cause, target=target, local=local), **rich)  # type: ignore[arg-type]
+            error.cause = cause
+            return error
+    return kind(_message(kind, details, method=method, target=target), **rich)  # type: ignore[arg-type]
+
+
+def _unreachable(cause: str, *, target: str, local: bool) -> str:
+    if "TLS" in cause:
+        advice = (
+            "SSL_CERT_FILE names the certificates to trust; http:// before the host means plaintext (loopback only)."
+        )
+    elif local:
+        advice = "Is it running? `fal up` starts one here; FAL_GRPC_HOST says where else to look."
+    else:
+        advice = "Check the address (FAL_GRPC_HOST, or `fal profile host`) and the network; `fal up` starts one here."
+    return f"Could not reach the controller at {target}: {cause}. {advice}"
+
+
+def _message(kind: type[CallError], details: str, *, method: str, target: str) -> str:
+    text = details.strip()
+    if kind is DeadlineExceededError:
+        text = f"{method or 'The call'}: no answer from {target} in time."
+    elif kind is UnimplementedError:
+        said = f" It says: {text}" if text and "not found" not in text.lower() else ""
+        text = f"The controller at {target} does not serve {method or 'this call'}.{said}"
+    elif kind is UnavailableError:
+        text = (
+            f"The controller at {target} is not available now: {text or 'it did not say why'}. Try again in a moment."
+        )
+    elif not text:
+        text = f"{method or 'The call'} failed with {kind.code} at {target}, which did not say why."
+    if not kind.hint:
+        return text
+    stop = "" if text.endswith((".", "!", "?")) else "."
+    return f"{text}{stop} {kind.hint}"
+
+
+def _text(metadata: list[tuple[str, str | bytes]], name: str) -> str | None:
+    return next((value for key, value in metadata if key == name and isinstance(value, str)), None)
+
+
+def _rich_details(metadata: list[tuple[str, str | bytes]]) -> dict[str, object]:
+    packed = next((value for key, value in metadata if key == "grpc-status-details-bin"), None)
+    if not isinstance(packed, bytes):
+        return {}
+    from google.protobuf.message import DecodeError
+    from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+    found: dict[str, object] = {}
+    try:
+        for item in status_pb2.Status.FromString(packed).details:
+            info, bad, retry = (
+                error_details_pb2.ErrorInfo(),
+                error_details_pb2.BadRequest(),
+                error_details_pb2.RetryInfo(),
+            )
+            if item.Unpack(info):
+                found.update(reason=info.reason, domain=info.domain, metadata=dict(info.metadata))
+            elif item.Unpack(bad):
+                found["field_violations"] = [
+                    FieldViolation(field=violation.field, description=violation.description)
+                    for violation in bad.field_violations
+                ]
+            elif item.Unpack(retry):
+                found["retry_delay_seconds"] = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    except DecodeError:
+        # Details are an extra; the status itself still says what happened.
+        return found
+    return found
