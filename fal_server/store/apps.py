@@ -1,0 +1,82 @@
+"""Apps in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from sqlalchemy import RowMapping, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.scaling import Scaling
+from fal_server.store.database import explained
+from fal_server.store.dialect import upsert
+from fal_server.store.tables import APPS
+
+
+def scaling_from(stored: Mapping[str, object]) -> Scaling:
+    """Scaling settings from their JSON: lists become tuples again."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return Scaling(**values)  # type: ignore[arg-type]  # Scaling checks its own bounds
+
+
+def to_row(app: App) -> dict[str, object]:
+    """An app as a row."""
+    return {
+        "name": app.name,
+        "environment": app.environment,
+        "revision_id": app.revision_id,
+        "next_revision_id": app.next_revision_id,
+        "auth_mode": app.auth_mode.value,
+        "scaling": asdict(app.scaling),
+        "created_at": app.created_at,
+        "updated_at": app.updated_at,
+        "rollout_at": app.rollout_at,
+    }
+
+
+def from_row(row: RowMapping) -> App:
+    """A row as an app."""
+    return App(
+        name=row["name"],
+        environment=row["environment"],
+        revision_id=row["revision_id"],
+        next_revision_id=row["next_revision_id"],
+        auth_mode=AuthMode(row["auth_mode"]),
+        scaling=scaling_from(row["scaling"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        rollout_at=row["rollout_at"],
+    )
+
+
+async def save(connection: AsyncConnection, app: App) -> None:
+    """Insert or replace.
+
+    Raises:
+        Precondition: its revision or environment does not exist.
+    """
+    with explained(missing=f"app {app.name!r} needs a revision and an environment that exist: register them first"):
+        await connection.execute(upsert(connection, APPS), to_row(app))
+
+
+async def get(connection: AsyncConnection, name: str) -> App | None:
+    """One app."""
+    row = (await connection.execute(select(APPS).where(APPS.c.name == name))).mappings().one_or_none()
+    return None if row is None else from_row(row)
+
+
+async def list_all(connection: AsyncConnection, environment: str | None) -> list[App]:
+    """Apps by name."""
+    query = select(APPS).order_by(APPS.c.name)
+    if environment is not None:
+        query = query.where(APPS.c.environment == environment)
+    return [from_row(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def remove(connection: AsyncConnection, name: str) -> App | None:
+    """Delete; what was deleted."""
+    app = await get(connection, name)
+    await connection.execute(delete(APPS).where(APPS.c.name == name))
+    return app

@@ -1,0 +1,107 @@
+"""One database: transactions that run whole though their caller be cancelled; faults in place of driver errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from fal_server.core.faults import AlreadyExists, Precondition, Unavailable
+from fal_server.store import dialect
+
+T = TypeVar("T")
+Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
+
+
+class Database:
+    """Transactions on one engine.
+
+    SQLite has one writer: writes wait here in line, first come first served, where its own lock would let them poll.
+
+    Args:
+        engine: as `dialect.create_engine` made it.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**dialect.WRITES)
+        self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
+        self._read_turn = self._write_turn if dialect.single_connection(engine) else None
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a query.
+
+        Raises:
+            Unavailable: the database cannot be read, or is closed.
+        """
+        return await self._whole(self._read(work))
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a transaction: all of it or, where `work` raises, nothing; durable on return.
+
+        Raises:
+            Unavailable: the database cannot be written, or is closed.
+        """
+        return await self._whole(self._write(work))
+
+    async def close(self) -> None:
+        """Let what is under way finish, then let go of the database. A second call does nothing."""
+        self._closed = True
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._engine.dispose()
+
+    async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
+        """A cancelled caller must not leave a connection in the middle of a statement: the transaction goes on."""
+        if self._closed:
+            transaction.close()
+            raise Unavailable("the store is closed: the controller is stopping")
+        task = asyncio.create_task(transaction)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _read(self, work: Work[T]) -> T:
+        async with self._read_turn or nullcontext(), _faults(), self._engine.connect() as connection:
+            return await work(connection)
+
+    async def _write(self, work: Work[T]) -> T:
+        async with self._write_turn or nullcontext(), _faults(), self._writer.begin() as connection:
+            return await work(connection)
+
+
+@contextmanager
+def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
+    """Turn a broken constraint into a fault.
+
+    Args:
+        taken: what to say where the primary key is there already.
+        missing: what to say where a row that is referred to is missing, or one to delete is still referred to.
+
+    Raises:
+        AlreadyExists: the former.
+        Precondition: the latter.
+    """
+    try:
+        yield
+    except IntegrityError as error:
+        if dialect.names_missing_row(error):
+            raise Precondition(missing) from None
+        raise AlreadyExists(taken) from None
+
+
+@asynccontextmanager
+async def _faults() -> AsyncGenerator[None]:
+    try:
+        yield
+    except (DataError, IntegrityError, ProgrammingError):
+        raise  # a mistake in this program, not a state of the database
+    except (DBAPIError, PoolTimeout) as error:
+        words = str(error.orig) if isinstance(error, DBAPIError) else "all connections are in use"
+        raise Unavailable(f"the database cannot be used ({words}): see to its disk and permissions") from error

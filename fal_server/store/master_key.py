@@ -1,0 +1,96 @@
+"""Where the master key comes from: the environment, a file of the operator's, or one made at the first start."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from fal_server.core.faults import Unavailable
+from fal_server.store.vault import KEY_BYTES
+
+FILE_NAME = "master.key"
+
+
+def load_master_key(state_dir: Path, environ: Mapping[str, str]) -> bytes:
+    """The master key, 32 bytes: from FAL_MASTER_KEY (base64), else the file that FAL_MASTER_KEY_FILE names, else
+    `master.key` in the state directory, which is made (mode 0600) where it is missing.
+
+    Files hold the key as base64 and must be readable by their owner alone.
+
+    Args:
+        state_dir: exists.
+        environ: environment variables.
+
+    Raises:
+        Unavailable: both variables are set, the file cannot be read or others may read it, or it is not such a key.
+    """
+    text, named = environ.get("FAL_MASTER_KEY"), environ.get("FAL_MASTER_KEY_FILE")
+    if text and named:
+        raise Unavailable("FAL_MASTER_KEY and FAL_MASTER_KEY_FILE are both set: keep one of them")
+    if text:
+        return _decoded(text, "FAL_MASTER_KEY")
+    if named:
+        return _read(Path(named))
+    path = state_dir / FILE_NAME
+    try:
+        return _read(path) if path.exists() else _create(path)
+    except FileExistsError:
+        return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if mode & 0o077:
+                raise Unavailable(f"the master key {path} can be read by others (mode {mode:04o}): chmod 600 {path}")
+            return _decoded(file.read(1024), str(path))
+    except OSError as error:
+        raise Unavailable(f"the master key {path} cannot be read: {error.strerror}") from error
+
+
+def _create(path: Path) -> bytes:
+    """Written under another name first, so that a crash never leaves half a key; linked, so that no other is replaced.
+
+    Raises:
+        FileExistsError: another process was faster.
+    """
+    key = os.urandom(KEY_BYTES)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(key) + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+        path.hardlink_to(draft)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise Unavailable(f"the master key {path} cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return key
+
+
+def _decoded(text: str, source: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise Unavailable(
+            f"{source} is not a master key: give {KEY_BYTES} random bytes as base64 (openssl rand -base64 {KEY_BYTES})"
+        )
+    return key

@@ -1,0 +1,48 @@
+"""Alembic migrations, run at opening; there is no alembic.ini. A new table: CONTRIBUTING, "A table"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+from sqlalchemy import inspect as inspector_of
+
+from fal_server.core.faults import Unavailable
+
+# The newest version; a test holds it equal to the newest file in versions/.
+HEAD = "0001"
+
+
+def bring_up_to_date(connection: Connection, name: str) -> None:
+    """Run the migrations that are missing, within the caller's transaction.
+
+    Args:
+        connection: in a transaction.
+        name: what to call the database in a message.
+
+    Raises:
+        Unavailable: a newer version of this program wrote it.
+    """
+    version = _version_of(connection)
+    if version == HEAD:
+        return  # the usual start is spared the import of Alembic
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if version is not None and version not in known:
+        raise Unavailable(
+            f"{name} was written by a newer version of fal-grpc (its version is {version}, the newest known here "
+            f"{HEAD}): install that version, or choose another state directory"
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, HEAD)
+
+
+def _version_of(connection: Connection) -> str | None:
+    if not inspector_of(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()

@@ -1,0 +1,15 @@
+"""What Alembic runs: the migrations, on the connection and in the transaction of `bring_up_to_date`."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from fal_server.store.tables import METADATA
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=METADATA,
+    transactional_ddl=True,  # SQLite can, but Alembic assumes that it cannot
+)
+with context.begin_transaction():
+    context.run_migrations()

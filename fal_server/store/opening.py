@@ -1,0 +1,65 @@
+"""Opening a store: the database is made or brought up to date, and the master key is checked against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.faults import Unavailable
+from fal_server.ports import Vault
+from fal_server.store import dialect, migrations
+from fal_server.store.database import Database
+from fal_server.store.store import SqlStore
+from fal_server.store.tables import SETTINGS
+
+_PROOF = "master-key-proof"
+
+
+async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
+    """Open a database, made where it is missing and migrated where it is older.
+
+    Args:
+        target: the path of a SQLite file (mode 0600), a URL (`scheme://...`), or None for a private one in memory.
+        vault: encrypts what is secret in it.
+
+    Raises:
+        Unavailable: it cannot be opened or is no database, a newer version wrote it, or the vault's master key is
+            not the one that it was made with.
+    """
+    database = Database(dialect.create_engine(target))
+    name = "the database in memory" if target is None else f"the database {_shown(target)}"
+
+    async def prepare(connection: AsyncConnection) -> None:
+        await connection.run_sync(migrations.bring_up_to_date, name)
+        await _prove_master_key(connection, vault, name)
+
+    try:
+        await database.write(prepare)
+    except BaseException:
+        await database.close()
+        raise
+    return SqlStore(database, vault)
+
+
+async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str) -> None:
+    query = select(SETTINGS.c.value).where(SETTINGS.c.name == _PROOF)
+    proof = (await connection.execute(query)).scalar_one_or_none()
+    if proof is None:
+        await connection.execute(insert(SETTINGS), {"name": _PROOF, "value": vault.seal(_PROOF, _PROOF)})
+        return
+    try:
+        vault.open(_PROOF, proof)
+    except Unavailable as fault:
+        raise Unavailable(
+            f"{name} was made with another master key: start with the key that it was made with "
+            "(FAL_MASTER_KEY, FAL_MASTER_KEY_FILE or master.key in the state directory)"
+        ) from fault
+
+
+def _shown(target: str | Path) -> str:
+    """Without the password that a URL may carry."""
+    text = str(target)
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else text

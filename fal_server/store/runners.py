@@ -1,0 +1,118 @@
+"""Runners in the database; their tokens are sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import RowMapping, delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.runners import Desired, Process, Runner, RunnerState
+from fal_server.ports import Vault
+from fal_server.store.dialect import upsert
+from fal_server.store.tables import RUNNERS
+
+_ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
+
+
+def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
+    """A runner as a row."""
+    return {
+        "runner_id": runner.runner_id,
+        "app_name": runner.app_name,
+        "environment": runner.environment,
+        "revision_id": runner.revision_id,
+        "machine_type": runner.machine_type,
+        "sealed_token": vault.seal(_context(runner.runner_id), runner.token),
+        "created_at": runner.created_at,
+        "state": runner.state.value,
+        "desired": runner.desired.value,
+        "reason": runner.reason,
+        "node": runner.node,
+        "process": runner.process and asdict(runner.process),
+        "port": runner.port,
+        "metrics_port": runner.metrics_port,
+        "started_at": runner.started_at,
+        "ready_at": runner.ready_at,
+        "draining_at": runner.draining_at,
+        "stopping_at": runner.stopping_at,
+        "ended_at": runner.ended_at,
+        "not_before": runner.not_before,
+        "exit_code": runner.exit_code,
+        "grace_seconds": runner.grace_seconds,
+        "kill": runner.kill,
+        "replaces": runner.replaces,
+        "replaced_by": runner.replaced_by,
+        "replace_first": runner.replace_first,
+        "ephemeral": runner.ephemeral,
+    }
+
+
+def from_row(row: RowMapping, vault: Vault) -> Runner:
+    """A row as a runner.
+
+    Raises:
+        Unavailable: the vault cannot open it.
+    """
+    process = row["process"]
+    return Runner(
+        runner_id=row["runner_id"],
+        app_name=row["app_name"],
+        environment=row["environment"],
+        revision_id=row["revision_id"],
+        machine_type=row["machine_type"],
+        token=vault.open(_context(row["runner_id"]), row["sealed_token"]),
+        created_at=row["created_at"],
+        state=RunnerState(row["state"]),
+        desired=Desired(row["desired"]),
+        reason=row["reason"],
+        node=row["node"],
+        process=None if process is None else Process(**process),
+        port=row["port"],
+        metrics_port=row["metrics_port"],
+        started_at=row["started_at"],
+        ready_at=row["ready_at"],
+        draining_at=row["draining_at"],
+        stopping_at=row["stopping_at"],
+        ended_at=row["ended_at"],
+        not_before=row["not_before"],
+        exit_code=row["exit_code"],
+        grace_seconds=row["grace_seconds"],
+        kill=row["kill"],
+        replaces=row["replaces"],
+        replaced_by=row["replaced_by"],
+        replace_first=row["replace_first"],
+        ephemeral=row["ephemeral"],
+    )
+
+
+async def save(connection: AsyncConnection, runners: Sequence[Runner], vault: Vault) -> None:
+    """Insert or replace them all; of two with the same id the later one stays."""
+    rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
+    if rows:
+        await connection.execute(upsert(connection, RUNNERS), list(rows.values()))
+
+
+async def get(connection: AsyncConnection, runner_id: str, vault: Vault) -> Runner | None:
+    """One runner."""
+    row = (await connection.execute(select(RUNNERS).where(RUNNERS.c.runner_id == runner_id))).mappings().one_or_none()
+    return None if row is None else from_row(row, vault)
+
+
+async def list_all(connection: AsyncConnection, ended_since: datetime | None, vault: Vault) -> list[Runner]:
+    """Those that live and, where asked, those that ended at or after a moment; oldest first."""
+    wanted = ~_ENDED if ended_since is None else or_(~_ENDED, RUNNERS.c.ended_at >= ended_since)
+    query = select(RUNNERS).where(wanted).order_by(RUNNERS.c.created_at, RUNNERS.c.runner_id)
+    return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
+
+
+async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
+    """Delete those that ended before a moment; how many."""
+    result = await connection.execute(delete(RUNNERS).where(_ENDED, RUNNERS.c.ended_at < ended_before))
+    return result.rowcount
+
+
+def _context(runner_id: str) -> str:
+    return f"runner/{runner_id}/token"

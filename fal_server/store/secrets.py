@@ -1,0 +1,57 @@
+"""Secrets in the database: as the vault sealed them."""
+
+from __future__ import annotations
+
+from sqlalchemy import RowMapping, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.accounts import SealedSecret
+from fal_server.store.database import explained
+from fal_server.store.dialect import upsert
+from fal_server.store.tables import SECRETS
+
+
+def to_row(secret: SealedSecret) -> dict[str, object]:
+    """A secret as a row."""
+    return {
+        "environment": secret.environment,
+        "name": secret.name,
+        "sealed": secret.sealed,
+        "created_at": secret.created_at,
+        "default_exposed": secret.default_exposed,
+    }
+
+
+def from_row(row: RowMapping) -> SealedSecret:
+    """A row as a secret."""
+    return SealedSecret(
+        environment=row["environment"],
+        name=row["name"],
+        sealed=row["sealed"],
+        created_at=row["created_at"],
+        default_exposed=row["default_exposed"],
+    )
+
+
+async def save(connection: AsyncConnection, secret: SealedSecret) -> None:
+    """Insert or replace.
+
+    Raises:
+        Precondition: its environment does not exist.
+    """
+    with explained(missing=f"environment {secret.environment!r} does not exist: create it first"):
+        await connection.execute(upsert(connection, SECRETS), to_row(secret))
+
+
+async def list_all(connection: AsyncConnection, environment: str | None) -> list[SealedSecret]:
+    """Secrets by environment and name."""
+    query = select(SECRETS).order_by(SECRETS.c.environment, SECRETS.c.name)
+    if environment is not None:
+        query = query.where(SECRETS.c.environment == environment)
+    return [from_row(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def remove(connection: AsyncConnection, environment: str, name: str) -> bool:
+    """Delete; False where it was not there."""
+    chosen = delete(SECRETS).where(SECRETS.c.environment == environment, SECRETS.c.name == name)
+    return (await connection.execute(chosen)).rowcount > 0
