@@ -76,11 +76,16 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A PENDING runner finds no room: say why, look again later."""
+    """A PENDING runner finds no room: say why, look again later.
+
+    Attributes:
+        hopeless: no node has so much even when it is empty.
+    """
 
     runner_id: str
     reason: str
     not_before: datetime
+    hopeless: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,7 +344,8 @@ def _plan_launches(
         else:
             why = "; ".join(reasons) or "there is no node"
             later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
-            actions.append(Hold(runner_id=runner.runner_id, reason=why, not_before=later))
+            hopeless = all(choose(types, gpus, node.total)[0] is None for node in nodes)
+            actions.append(Hold(runner_id=runner.runner_id, reason=why, not_before=later, hopeless=hopeless))
     return actions
 
 

@@ -174,6 +174,10 @@ class Dispatcher:
         """The app was deleted: whoever waits for it is told."""
         self._fail(app_name, lambda: NotFound(f"app {app_name!r} was deleted"))
 
+    def give_up(self, app_name: str, reason: str) -> None:
+        """No runner of the app can come: whoever waits for one is told why."""
+        self._fail(app_name, lambda: Unavailable(f"no runner of {app_name!r} can start here: {reason}"))
+
     async def close(self) -> None:
         """Turn away whoever waits, and finish what was begun."""
         for app_name in list(self._waiting):

@@ -21,6 +21,10 @@ EARLY_END = timedelta(seconds=10)
 LOOPBACK = "127.0.0.1"
 
 
+def _ignore(runner: Runner) -> None:
+    """For whoever does not want to be told."""
+
+
 class Fleet:
     """The one place through which runners change: the store first, then memory, then whoever listens.
 
@@ -37,14 +41,23 @@ class Fleet:
         self._slots: dict[str, dict[str, Slot]] = defaultdict(dict)
         self._leases: dict[str, dict[object, RequestLease]] = {}
         self._last_request_at: dict[str, datetime] = {}
+        self._closed: set[str] = set()
         self._failures: dict[tuple[str, str], int] = {}
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
+        self._on_ended: list[Callable[[Runner], None]] = []
 
-    def subscribe(self, *, ready: Callable[[Runner], None], failed_start: Callable[[Runner], None]) -> None:
-        """Be told when a runner may be routed to, and when one ended that was to serve and never could."""
+    def subscribe(
+        self,
+        *,
+        ready: Callable[[Runner], None] = _ignore,
+        failed_start: Callable[[Runner], None] = _ignore,
+        ended: Callable[[Runner], None] = _ignore,
+    ) -> None:
+        """Be told when a runner may be routed to, when one that was to serve failed to start, and of every end."""
         self._on_ready.append(ready)
         self._on_failed_start.append(failed_start)
+        self._on_ended.append(ended)
 
     async def load(self) -> None:
         """Read the runners that have not ended from the store, at the start."""
@@ -87,6 +100,9 @@ class Fleet:
         if moved.routable:
             for ready in self._on_ready:
                 ready(moved)
+        if moved.ended:
+            for ended in self._on_ended:
+                ended(moved)
         self._changed.notify()
         return moved
 
@@ -124,8 +140,10 @@ class Fleet:
     def close(self, runner_id: str) -> None:
         """Send a runner no further request, before anything is written."""
         runner = self._runners.get(runner_id)
-        slot = self._slots[runner.app_name].pop(runner_id, None) if runner else None
-        if slot is not None:
+        if runner is None:
+            return
+        self._closed.add(runner_id)
+        if (slot := self._slots[runner.app_name].pop(runner_id, None)) is not None:
             slot.open = False
 
     def slots(self, app_name: str) -> Iterable[Slot]:
@@ -203,9 +221,10 @@ class Fleet:
             self._runners.pop(runner.runner_id, None)
             self._leases.pop(runner.runner_id, None)
             self._last_request_at.pop(runner.runner_id, None)
+            self._closed.discard(runner.runner_id)
         else:
             self._runners[runner.runner_id] = runner
-        if runner.routable and runner.port is not None:
+        if runner.routable and runner.port is not None and runner.runner_id not in self._closed:
             if runner.runner_id not in slots:
                 slots[runner.runner_id] = Slot(runner_id=runner.runner_id, host=LOOPBACK, port=runner.port)
         elif (slot := slots.pop(runner.runner_id, None)) is not None:

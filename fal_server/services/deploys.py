@@ -1,0 +1,231 @@
+"""Building environments and deploying revisions, with the build's log as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import fields, replace
+from typing import TypeVar, cast
+
+from fal_server.core import names
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.logs import LogEntry
+from fal_server.core.machines import resources_of
+from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
+from fal_server.core.scaling import FROM_CODE, Scaling
+from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, Store
+from fal_server.services.apps import Apps
+from fal_server.services.catalog import Catalog
+from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
+
+T = TypeVar("T")
+MAX_FUNCTION_BYTES = 64 * 1024 * 1024
+
+
+class Deploys:
+    """The use cases of builds and deploys.
+
+    Args:
+        urls: an app's full name -> where it answers.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        apps: Apps,
+        builder: Builder,
+        blobs: Blobs,
+        clock: Clock,
+        urls: Callable[[str], Urls],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._apps = apps
+        self._builder = builder
+        self._blobs = blobs
+        self._clock = clock
+        self._urls = urls
+        self._deploying: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def build(self, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
+        """Build an environment; its log lines as they come, then what was built.
+
+        Raises:
+            Invalid, Unsupported, Precondition: as Builder.build.
+        """
+        async with aclosing(streamed(lambda log: self.built(code, log))) as events:
+            async for event in events:
+                yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
+
+    async def deploy(self, request: DeployRequest) -> AsyncGenerator[LogEntry | Deployed, None]:
+        """Deploy: check everything, build, store the revision, move the app. Deploys of one app wait for each other.
+
+        Raises:
+            Invalid: something in the request is wrong; nothing was changed.
+            Precondition: the build failed, or a secret or file that the code names is missing; nothing was changed.
+        """
+        async with aclosing(streamed(lambda log: self._deploy(request, log))) as events:
+            async for event in events:
+                yield event
+
+    async def built(self, code: CodeRequest, log: BuildLog) -> BuiltEnvironment:
+        """The environment of a request: found, or built."""
+        if not code.environments:
+            raise Invalid("environments", "environments is empty: say which environment the code runs in")
+        spec = code.environments[0]
+        if code.env_id and code.env_id != spec.env_id:
+            raise Invalid("env_id", "env_id is not that of the given environment: leave one of the two out")
+        known = None if code.force_build else self._builder.find(spec)
+        return known or await self._builder.build(spec, force=code.force_build, log=log)
+
+    async def revision(self, code: CodeRequest, app_name: str, environment: str, scaling: Scaling) -> Revision:
+        """Check a request's code and keep it as a revision (which is not stored yet).
+
+        Raises:
+            Invalid: no callable, one that is too large, or a grace out of bounds.
+            Precondition: a file that it names was not uploaded.
+        """
+        if code.function is None and not code.entrypoint:
+            raise Invalid("callable", "neither function nor entrypoint is set: say what to run")
+        grace = 5 if code.termination_grace_seconds is None else code.termination_grace_seconds
+        if not 0 <= grace <= MAX_GRACE_SECONDS:
+            raise Invalid(
+                "termination_grace_period_seconds",
+                f"termination_grace_period_seconds is {grace}: it must lie between 0 and {MAX_GRACE_SECONDS}",
+            )
+        for port, field in ((code.exposed_port, "exposed_port"), (code.metrics_port, "metrics_port")):
+            if port is not None and not 0 < port < 65536:
+                raise Invalid(field, f"{field} is {port}: it must lie between 1 and 65535")
+        for file in code.files:
+            try:
+                self._blobs.path(file.hash)
+            except NotFound:
+                raise Precondition(
+                    f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
+                ) from None
+        return Revision(
+            revision_id=str(uuid.uuid4()),
+            app_name=app_name,
+            environment=environment,
+            created_at=self._clock.now(),
+            environments=tuple(code.environments),
+            function=await self._keep(code.function, "function"),
+            entrypoint=code.entrypoint,
+            setup=await self._keep(code.setup, "setup_func"),
+            run_on_main_thread=code.run_on_main_thread,
+            exposed_port=code.exposed_port,
+            metrics_port=code.metrics_port,
+            num_gpus=code.num_gpus,
+            files=code.files,
+            secret_names=code.secret_names,
+            scaling=scaling,
+            health_check=code.health_check,
+            termination_grace_seconds=grace,
+            private_logs=code.private_logs,
+        )
+
+    async def _deploy(self, request: DeployRequest, log: BuildLog) -> Deployed:
+        code = request.code
+        environment = names.environment_name(code.environment_name)
+        if not code.application_name:
+            raise Invalid("application_name", "application_name is empty: name the app")
+        name = names.app_name(code.application_name, environment)
+        environment = names.split_app_name(name)[1]
+        if await self._store.get_environment(environment) is None:
+            raise NotFound(f"there is no environment {environment!r}: `fal environments create {environment}` makes it")
+        asked = scaling_of(code.scaling)
+        async with self._deploying[name]:
+            built = await self.built(code, log)
+            revision = replace(
+                await self.revision(code, name, environment, asked),
+                metadata=request.metadata,
+                source_code=request.source_code,
+                retry_config=request.retry_config,
+                skip_retry_conditions=request.skip_retry_conditions,
+            )
+            app = self._moved(request, revision)
+            await self._catalog.register(revision, app)
+        return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
+
+    def _moved(self, request: DeployRequest, revision: Revision) -> App:
+        now = self._clock.now()
+        app = self._catalog.get(revision.app_name)
+        if app is None:
+            return App(
+                name=revision.app_name,
+                environment=revision.environment,
+                revision_id=revision.revision_id,
+                auth_mode=request.code.auth_mode or AuthMode.PRIVATE,
+                scaling=revision.scaling,
+                created_at=now,
+                updated_at=now,
+            )
+        scaling = revision.scaling
+        if not request.reset_scale:
+            # A deploy keeps the settings that `apps scale` made, except those that describe the code itself.
+            scaling = replace(app.scaling, **{name: getattr(scaling, name) for name in FROM_CODE})
+        return replace(
+            self._apps.moved(app, revision.revision_id, request.strategy),
+            auth_mode=request.code.auth_mode or app.auth_mode,
+            scaling=scaling,
+            updated_at=now,
+        )
+
+    async def _keep(self, pickled: tuple[str, bytes] | None, field: str) -> Payload | None:
+        if pickled is None:
+            return None
+        method, content = pickled
+        if not content or len(content) > MAX_FUNCTION_BYTES:
+            raise Invalid(field, f"{field} is {len(content)} bytes: it must have 1 to {MAX_FUNCTION_BYTES}")
+        if not all(part.isidentifier() for part in method.split(".")):
+            raise Invalid(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
+        return Payload(method=method, blob=await self._blobs.put(content))
+
+
+def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
+    """The settings that a request gives, with the platform's defaults for the rest.
+
+    Raises:
+        Invalid: a value out of bounds, an unknown setting or machine type.
+    """
+    unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
+    if unknown:
+        raise Invalid(unknown[0], f"{unknown[0]} is not a scaling setting")
+    values = {name: value for name, value in settings.items() if value != ()}
+    least = values.get("min_concurrency")
+    if isinstance(least, int) and "max_concurrency" not in values:
+        values["max_concurrency"] = max(least, Scaling().max_concurrency)
+    if values.get("request_start_timeout") == 0:
+        del values["request_start_timeout"]
+    scaling = Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
+    for machine_type in scaling.machine_types:
+        resources_of(machine_type)
+    return scaling
+
+
+async def streamed(work: Callable[[BuildLog], Awaitable[T]]) -> AsyncGenerator[LogEntry | T, None]:
+    """Run `work`, yield what it logs as it comes and its result last; closing the iterator cancels it."""
+    lines: asyncio.Queue[LogEntry | None] = asyncio.Queue(maxsize=1000)
+    task = asyncio.ensure_future(work(lines.put))
+    task.add_done_callback(lambda _: end.set())
+    end = asyncio.Event()
+    try:
+        while not (end.is_set() and lines.empty()):
+            getter = asyncio.ensure_future(lines.get())
+            ender = asyncio.ensure_future(end.wait())
+            await asyncio.wait({getter, ender}, return_when=asyncio.FIRST_COMPLETED)
+            ender.cancel()
+            if getter.done():
+                yield cast("LogEntry", getter.result())
+            else:
+                getter.cancel()
+        yield await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,101 @@
+"""What a new runner is given: interpreter, code, files, variables and secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from fal_server.core.faults import Invalid, Precondition
+from fal_server.core.logs import LogEntry
+from fal_server.core.names import split_app_name
+from fal_server.core.revisions import Payload, Revision
+from fal_server.core.runners import Runner
+from fal_server.ports import Blobs, Builder, BuiltEnvironment, Launch
+from fal_server.services.catalog import Catalog
+
+RevealSecrets = Callable[[str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
+
+
+class Launching:
+    """Turns a runner's row into the order that an engine takes.
+
+    Args:
+        reveal: (environment, names or None for all exposed ones) -> the secrets' values.
+        variables: what every runner is told about where it runs, such as FAL_RUN_HOST.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        builder: Builder,
+        blobs: Blobs,
+        reveal: RevealSecrets,
+        variables: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._catalog = catalog
+        self._builder = builder
+        self._blobs = blobs
+        self._reveal = reveal
+        self._variables = variables
+
+    async def prepare(self, runner: Runner) -> Launch:
+        """Collect everything for one runner.
+
+        Raises:
+            Precondition: its revision is gone, a secret that it names is missing, or its environment cannot be built.
+            NotFound: a part of its code is missing from the state dir.
+        """
+        revision = await self._catalog.find_revision(runner.revision_id)
+        if revision is None:
+            raise Precondition(f"revision {runner.revision_id} was deleted")
+        built = await self.environment(revision)
+        secrets = await self._reveal(runner.environment, revision.secret_names)
+        name, environment = split_app_name(runner.app_name)
+        told = {
+            **self._variables(),
+            "FAL_APP_NAME": name,
+            "FAL_ENVIRONMENT_NAME": environment,
+            "FAL_REVISION": runner.revision_id,
+            "FAL_MACHINE_TYPE": runner.machine_type,
+        }
+        app = self._catalog.get(runner.app_name)
+        return Launch(
+            runner_id=runner.runner_id,
+            app_name=runner.app_name,
+            environment=runner.environment,
+            revision_id=runner.revision_id,
+            machine_type=runner.machine_type,
+            python=built.python,
+            function=revision.function,
+            function_path=self._path(revision.function),
+            entrypoint=revision.entrypoint,
+            setup=revision.setup,
+            setup_path=self._path(revision.setup),
+            run_on_main_thread=revision.run_on_main_thread,
+            serves_http=revision.serves_http,
+            serves_metrics=revision.metrics_port is not None,
+            files=tuple((file, self._blobs.path(file.hash)) for file in revision.files),
+            variables={**told, **secrets},
+            redact=tuple(secrets.values()),
+            startup_timeout_seconds=(app.scaling if app else revision.scaling).startup_timeout,
+            termination_grace_seconds=revision.termination_grace_seconds,
+            attempt_token=runner.token,
+        )
+
+    async def environment(self, revision: Revision) -> BuiltEnvironment:
+        """The revision's environment; built again where it is missing (the deploy built it once).
+
+        Raises:
+            Precondition: it cannot be built.
+        """
+        if not revision.environments:
+            raise Invalid("environments", f"revision {revision.revision_id} names no environment")
+        spec = revision.environments[0]
+        return self._builder.find(spec) or await self._builder.build(spec, force=False, log=_silent)
+
+    def _path(self, payload: Payload | None) -> Path | None:
+        return None if payload is None else self._blobs.path(payload.blob)
+
+
+async def _silent(entry: LogEntry) -> None:
+    """A build that nobody asked to see; a failure's message says why."""

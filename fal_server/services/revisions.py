@@ -1,0 +1,59 @@
+"""Listing and deleting revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fal_server.core import names
+from fal_server.core.faults import NotFound, Precondition
+from fal_server.ports import Store
+from fal_server.services.catalog import Catalog
+from fal_server.services.fleet import Fleet
+from fal_server.services.views import RevisionView
+
+
+class Revisions:
+    """The use cases of revisions."""
+
+    def __init__(self, store: Store, catalog: Catalog, fleet: Fleet) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._fleet = fleet
+
+    async def list(self, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
+        """Revisions, newest first.
+
+        Args:
+            app_name: of this app only.
+            environment: of this environment; empty or None is all where no app is named, `main` otherwise.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        full: str | None = None
+        if app_name:
+            full = names.app_name(app_name, names.environment_name(environment or ""))
+            self._catalog.require(full)
+        elif environment:
+            names.environment_name(environment)
+        revisions = await self._store.list_revisions(full, None if full else environment or None)
+        return [
+            RevisionView(revision=r, active_runners=self._fleet.active(r.app_name, r.revision_id)) for r in revisions
+        ]
+
+    async def delete(self, revision_id: str) -> None:
+        """Delete a revision that no app uses.
+
+        Raises:
+            NotFound: there is none of that id.
+            Precondition: an app serves it, or is moving to it.
+        """
+        names.identifier(revision_id, "application_id")
+        for app in self._catalog.apps:
+            if revision_id in (app.revision_id, app.next_revision_id):
+                raise Precondition(
+                    f"revision {revision_id} serves app {app.name!r}: deploy or `fal apps set-rev` another one first, "
+                    f"or delete the app with `fal apps delete {app.name}`"
+                )
+        if not await self._store.delete_revision(revision_id):
+            raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows those that there are")

@@ -1,0 +1,142 @@
+"""Listing, stopping, killing and entering runners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from fal_server.core import autoscale, names
+from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
+from fal_server.services.catalog import Catalog
+from fal_server.services.dispatch import Dispatcher
+from fal_server.services.fleet import Fleet
+from fal_server.services.views import RunnerView
+
+_WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
+_ENTERABLE = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
+MAX_SINCE = timedelta(days=1)
+
+
+class Runners:
+    """The use cases of runners."""
+
+    def __init__(self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, engine: Engine, clock: Clock) -> None:
+        self._catalog = catalog
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._engine = engine
+        self._clock = clock
+
+    async def list(self, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
+        """All runners, oldest first.
+
+        Args:
+            since: also those that ended at or after this moment, at most 24 hours ago.
+            include_pending: also those that have no process yet.
+
+        Raises:
+            Invalid: `since` lies too far back.
+        """
+        return self._views(await self._all(since), include_pending)
+
+    async def list_for_app(
+        self, name: str, environment: str, *, since: datetime | None, include_pending: bool
+    ) -> Sequence[RunnerView]:
+        """The runners of one app, as `list`.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        full = names.app_name(name, names.environment_name(environment), "alias")
+        self._catalog.require(full)
+        mine = [r for r in await self._all(since) if r.app_name == full]
+        return self._views(mine, include_pending)
+
+    async def get(self, runner_id: str) -> RunnerView:
+        """One runner, also one that has ended.
+
+        Raises:
+            NotFound: there is none of that id (any more).
+        """
+        return self._view(await self._require(runner_id))
+
+    async def stop(self, runner_id: str, *, replace_first: bool) -> None:
+        """Stop a runner gracefully: no further requests, those that it has are finished, then SIGTERM.
+
+        Stopping one that is stopping already is done.
+
+        Args:
+            replace_first: start another one and wait until it is ready, first.
+
+        Raises:
+            NotFound: there is none of that id, or it has ended.
+        """
+        runner = await self._require_alive(runner_id)
+        if replace_first and runner.desired is Desired.SERVE and runner.routable:
+            await self._fleet.change(runner_id, lambda r: replace(r, replace_first=True, reason="stopped by request"))
+        else:
+            await self._fleet.drain(runner_id, "stopped by request")
+
+    async def kill(self, runner_id: str) -> None:
+        """Kill a runner at once, with everything that it started.
+
+        Raises:
+            NotFound: there is none of that id, or it has ended.
+        """
+        await self._require_alive(runner_id)
+        await self._fleet.condemn(runner_id, "killed by request")
+
+    async def exec(self, runner_id: str, request: ExecRequest) -> ExecSession:
+        """Run a command beside a runner's worker.
+
+        Raises:
+            NotFound: there is no such runner.
+            Precondition: it has no process yet, or none any more.
+            Unavailable: it cannot be reached.
+        """
+        runner = await self._require(runner_id)
+        if runner.state in _WITHOUT_PROCESS:
+            why = f" ({runner.reason})" if runner.reason else ""
+            raise Precondition(f"runner {runner_id} is {runner.state}{why}: wait until it has started")
+        if runner.state not in _ENTERABLE:
+            raise Precondition(f"runner {runner_id} is {runner.state}: nothing can run in it any more")
+        return await self._engine.exec(runner, request)
+
+    async def _all(self, since: datetime | None) -> Sequence[Runner]:
+        living = list(self._fleet.runners)
+        if since is None:
+            return living
+        # A minute of grace, so that "24h" said by a client is not too much when it arrives.
+        if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
+            raise Invalid("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
+        return [*await self._fleet.ended_since(since), *living]
+
+    async def _require(self, runner_id: str) -> Runner:
+        runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
+        if runner is None:
+            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows those that there are")
+        return runner
+
+    async def _require_alive(self, runner_id: str) -> Runner:
+        runner = await self._require(runner_id)
+        if runner.ended:
+            raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'no reason is known'})")
+        return runner
+
+    def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
+        return [self._view(r) for r in runners if include_pending or r.state not in _WITHOUT_PROCESS]
+
+    def _view(self, runner: Runner) -> RunnerView:
+        app = self._catalog.get(runner.app_name)
+        if app is None or runner.ephemeral:
+            return self._fleet.view(runner, None)
+        # A runner that the floor holds does not expire.
+        current = [r for r in self._fleet.runners if r.app_name == app.name and r.routable]
+        keep = autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
+        used = self._fleet.usage(runner.runner_id).last_request_at is not None
+        floor = app.scaling.min_concurrency or app.scaling.concurrency_buffer
+        patience = app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
+        return self._fleet.view(runner, patience if len(current) > keep else None)

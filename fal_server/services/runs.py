@@ -1,0 +1,130 @@
+"""Ephemeral runs: one runner for the life of one call."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from fal_server.core import names
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.faults import Fault, NotFound, Unavailable
+from fal_server.core.logs import LogEntry, LogQuery
+from fal_server.core.revisions import Revision
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.ports import Clock, Engine, RunResult, Store
+from fal_server.services.catalog import Catalog
+from fal_server.services.deploys import Deploys, scaling_of, streamed
+from fal_server.services.fleet import Fleet
+from fal_server.services.logs import Logs
+from fal_server.services.signal import Signal
+from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
+
+
+class Runs:
+    """The use case of `fal run`: build, start one runner, hand its logs and its result over, end it.
+
+    Args:
+        changed: notified by the fleet at every change.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        fleet: Fleet,
+        deploys: Deploys,
+        engine: Engine,
+        logs: Logs,
+        clock: Clock,
+        changed: Signal,
+        urls: Callable[[str], Urls],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._fleet = fleet
+        self._deploys = deploys
+        self._engine = engine
+        self._logs = logs
+        self._clock = clock
+        self._changed = changed
+        self._urls = urls
+
+    async def run(self, code: CodeRequest) -> AsyncGenerator[LogEntry | RunStarted | RunEnded, None]:
+        """Run code once; closing the iterator ends the runner.
+
+        Yields the build's log, RunStarted, the runner's log, and RunEnded last.
+
+        Raises:
+            Invalid, Unsupported, Precondition: as Deploys.deploy; nothing was started.
+        """
+        environment = names.environment_name(code.environment_name)
+        if await self._store.get_environment(environment) is None:
+            raise NotFound(f"there is no environment {environment!r}: `fal environments create {environment}` makes it")
+        scaling = scaling_of(code.scaling)
+        run_id = str(uuid.uuid4())
+        label = "".join(c if c.isalnum() or c in "-_" else "-" for c in code.application_name or "run").strip("-_")
+        name = names.app_name(f"{label[:60] or 'run'}-{run_id[:8]}", environment)
+        env_id = ""
+        async with aclosing(streamed(lambda log: self._deploys.built(code, log))) as events:
+            async for event in events:
+                if isinstance(event, LogEntry):
+                    yield event
+                else:
+                    env_id = event.env_id
+        revision = await self._deploys.revision(code, name, environment, scaling)
+        now = self._clock.now()
+        app = App(
+            name=name,
+            environment=environment,
+            revision_id=revision.revision_id,
+            auth_mode=code.auth_mode or AuthMode.PUBLIC,
+            scaling=scaling,
+            created_at=now,
+            updated_at=now,
+        )
+        runner = Runner(
+            runner_id=run_id,
+            app_name=name,
+            environment=environment,
+            revision_id=revision.revision_id,
+            machine_type=scaling.machine_types[0],
+            token=secrets.token_urlsafe(24),
+            created_at=now,
+            grace_seconds=revision.termination_grace_seconds,
+            ephemeral=True,
+            reason="fal run",
+        )
+        self._catalog.add_ephemeral(app, revision)
+        try:
+            await self._fleet.add([runner])
+            yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
+            async with aclosing(self._logs.follow(LogQuery(runner_id=run_id), None)) as batches:
+                async for batch in batches:
+                    for entry in batch.entries:
+                        yield entry
+            yield await self._end(runner, revision)
+        finally:
+            await self._fleet.drain(run_id, "the call that started it ended")
+            await self._ended(run_id)
+            self._catalog.drop_ephemeral(app)
+
+    async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
+        ended = await self._fleet.find(runner.runner_id)
+        result: RunResult | None = None
+        reason = ended.reason if ended is not None else "its row is gone"
+        if not revision.serves_http:
+            try:
+                result = await self._engine.result(ended or runner)
+            except Unavailable as fault:
+                reason = ended.reason if ended is not None and ended.reason else fault.message
+            except Fault as fault:
+                reason = fault.message
+        return RunEnded(run_id=runner.runner_id, result=result, reason=reason)
+
+    async def _ended(self, runner_id: str) -> None:
+        """Wait until nothing is left of the runner; a second cancellation stops the waiting, not the ending."""
+        while (runner := self._fleet.get(runner_id)) is not None and runner.state is not RunnerState.TERMINATED:
+            await self._changed.wait(self._changed.count, 1.0)
+
