@@ -6,8 +6,6 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import replace
 
 from fal_server.core import reconcile
@@ -196,39 +194,27 @@ class Reconciler:
         if runner is not None:
             task = asyncio.get_running_loop().create_task(self._start(runner), name=f"start {runner.runner_id}")
             self._starting[runner.runner_id] = task
-            task.add_done_callback(lambda _: self._started(runner.runner_id))
 
     async def _start(self, runner: Runner) -> None:
+        runner_id = runner.runner_id
         try:
             node, process = await self._engine.start(await self._launching.prepare(runner))
+            await self._fleet.observe(
+                Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
+            )
         except Fault as fault:
-            log.warning("runner %s of %s could not be started: %s", runner.runner_id, runner.app_name, fault.message)
-            gone = Observation(runner_id=runner.runner_id, event=Event.GONE, reason=fault.message)
-            await self._fleet.observe(gone)
-            return
-        launched = Observation(runner_id=runner.runner_id, event=Event.LAUNCHED, node=node, process=process)
-        await self._fleet.observe(launched)
-        while early := self._early.pop(runner.runner_id, None):
+            log.warning("runner %s of %s could not be started: %s", runner_id, runner.app_name, fault.message)
+            await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message))
+        except Exception:
+            log.exception("starting runner %s failed", runner_id)
+            reason = "the controller failed to start it; its log says why"
+            await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=reason))
+        while early := self._early.pop(runner_id, None):
             for seen in early:
                 await self._take(seen)
-
-    def _started(self, runner_id: str) -> None:
-        task = self._starting.pop(runner_id)
-        self._early.pop(runner_id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("starting runner %s failed", runner_id, exc_info=error)
-            gone = Observation(runner_id=runner_id, event=Event.GONE, reason="the controller failed to start it")
-            self._later(self._fleet.observe(gone), runner_id)
+        # Without a pause since the last look at what came early, so that nothing can come between.
+        del self._starting[runner_id]
         self._changed.notify()
-
-    def _later(self, change: Coroutine[object, object, object], runner_id: str) -> None:
-        async def finish() -> None:
-            with suppress(Fault):
-                await change
-
-        task = asyncio.get_running_loop().create_task(finish(), name=f"finish {runner_id}")
-        self._starting[runner_id] = task
-        task.add_done_callback(lambda _: self._starting.pop(runner_id, None))
 
     async def _end(self, action: Stop | Kill) -> None:
         runner = self._fleet.get(action.runner_id)
