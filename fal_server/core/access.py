@@ -1,0 +1,173 @@
+"""Who may do what: the permissions, the presets they come in, and the one that each call needs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fal_server.core.accounts import Principal, Scope
+from fal_server.core.faults import Denied, Invalid
+
+EVERYTHING = "*"
+CALL_APPS = "serverless:apps:run"
+
+# Every permission there is. A key holds these words, or patterns over them: `*` stands for one part, at the end for
+# all that follow, so `serverless:*:read` reads and `serverless:*` does all of it.
+PERMISSIONS = frozenset(
+    {
+        "account:read",
+        "billing:read",
+        "billing:write",
+        "compute:instances:read",
+        "compute:instances:write",
+        "keys:read",
+        "keys:write",
+        "serverless:apps:read",
+        "serverless:apps:run",
+        "serverless:apps:write",
+        "serverless:environments:read",
+        "serverless:environments:write",
+        "serverless:files:read",
+        "serverless:files:write",
+        "serverless:logs:read",
+        "serverless:metrics:read",
+        "serverless:queue:read",
+        "serverless:queue:write",
+        "serverless:revisions:read",
+        "serverless:revisions:write",
+        "serverless:runners:exec",
+        "serverless:runners:read",
+        "serverless:runners:write",
+        "serverless:runs:write",
+        "serverless:secrets:read",
+        "serverless:secrets:write",
+    }
+)
+
+_DEVELOP = (
+    "account:read",
+    "serverless:apps:*",
+    "serverless:environments:read",
+    "serverless:files:*",
+    "serverless:logs:read",
+    "serverless:metrics:read",
+    "serverless:queue:read",
+    "serverless:revisions:*",
+    "serverless:runners:read",
+    "serverless:runs:write",
+)
+
+# The presets that clients can name. Whoever may deploy or run code can read the secrets that its runners get.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "FULL": (EVERYTHING,),
+    "API": (CALL_APPS,),
+    "DEPLOY": (*_DEVELOP, "serverless:runners:write", "serverless:secrets:read"),
+    "READONLY": ("account:read", "billing:read", "compute:*:read", "keys:read", "serverless:*:read"),
+    "BILLING": ("account:read", "billing:*"),
+    "COMPUTE": ("account:read", "compute:*"),
+    "SERVERLESS": ("account:read", "serverless:*"),
+    "AGENT": (*_DEVELOP, "serverless:runners:exec"),
+}
+
+PRESET_OF_SCOPE: dict[Scope, str] = {Scope.ADMIN: "FULL", Scope.API: "API"}
+
+# What each call of the gRPC contract needs, by the method's name; a test holds that none is missing.
+METHOD_PERMISSIONS: dict[str, str] = {
+    "BuildEnvironment": "serverless:revisions:write",
+    "CreateEnvironment": "serverless:environments:write",
+    "CreateUserKey": "keys:write",
+    "DeleteAlias": "serverless:apps:write",
+    "DeleteApplication": "serverless:revisions:write",
+    "DeleteEnvironment": "serverless:environments:write",
+    "FollowLogs": "serverless:logs:read",
+    "GetRunner": "serverless:runners:read",
+    "InteractiveRun": "serverless:runs:write",
+    "KillRunner": "serverless:runners:write",
+    "ListAliasRunners": "serverless:runners:read",
+    "ListAliases": "serverless:apps:read",
+    "ListApplications": "serverless:revisions:read",
+    "ListEnvironments": "serverless:environments:read",
+    "ListLogs": "serverless:logs:read",
+    "ListRunners": "serverless:runners:read",
+    "ListSecrets": "serverless:secrets:read",
+    "ListUserKeys": "keys:read",
+    "Map": "serverless:runs:write",
+    "RegisterApplication": "serverless:revisions:write",
+    "RevokeUserKey": "keys:write",
+    "RolloutApplication": "serverless:apps:write",
+    "Run": "serverless:runs:write",
+    "SetAlias": "serverless:apps:write",
+    "SetSecret": "serverless:secrets:write",
+    "ShellRunner": "serverless:runners:exec",
+    "StopRunner": "serverless:runners:write",
+    "UpdateApplication": "serverless:apps:write",
+}
+
+
+def covers(held: str, wanted: str) -> bool:
+    """Whether the pattern `held` permits all that `wanted`, a permission or a pattern, does."""
+    have, want = held.split(":"), wanted.split(":")
+    for position, part in enumerate(have):
+        if position >= len(want):
+            return False
+        if part == EVERYTHING:
+            if position == len(have) - 1:
+                return True
+            # One part only: a `*` at the end of `wanted` would reach further.
+            if want[position] == EVERYTHING and position == len(want) - 1:
+                return False
+        elif part != want[position]:
+            return False
+    return len(have) == len(want)
+
+
+def allows(principal: Principal, permission: str) -> bool:
+    """Whether the caller holds a permission."""
+    return any(covers(held, permission) for held in principal.permissions)
+
+
+def require(principal: Principal, permission: str) -> None:
+    """Refuse a caller who lacks a permission.
+
+    Raises:
+        Denied: naming what is missing.
+    """
+    if not allows(principal, permission):
+        raise Denied(
+            f"key {principal.key_id} lacks the permission {permission!r}: use a key that has it, "
+            "or have one made by who holds an ADMIN key"
+        )
+
+
+def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, ...]:
+    """The permissions of a preset; upper and lower case alike.
+
+    Raises:
+        Invalid: there is no such preset.
+    """
+    permissions = PRESETS.get(preset.upper())
+    if permissions is None:
+        shown = preset if len(preset) <= 40 else preset[:37] + "..."
+        raise Invalid(field, f"{field} {shown!r} is unknown: use one of {', '.join(PRESETS)}")
+    return permissions
+
+
+def checked_permissions(permissions: Iterable[str], field: str = "policy.permissions") -> tuple[str, ...]:
+    """Permissions as a user listed them: each known or a pattern over known ones, sorted, without repetition.
+
+    Raises:
+        Invalid: none is given, or one means nothing here.
+    """
+    wanted = sorted(set(permissions))
+    if not wanted:
+        raise Invalid(field, f"{field} is empty: list at least one permission, such as {CALL_APPS!r}")
+    for permission in wanted:
+        if not any(covers(permission, known) for known in PERMISSIONS):
+            shown = permission if len(permission) <= 80 else permission[:77] + "..."
+            raise Invalid(field, f"{field} {shown!r} is unknown: use some of {', '.join(sorted(PERMISSIONS))}")
+    return tuple(wanted)
+
+
+def excess(wanted: Iterable[str], held: Iterable[str]) -> tuple[str, ...]:
+    """What of `wanted` is not covered by `held`; empty where nothing exceeds it."""
+    have = tuple(held)
+    return tuple(permission for permission in wanted if not any(covers(own, permission) for own in have))

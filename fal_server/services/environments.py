@@ -1,0 +1,100 @@
+"""Environments: separate places, each with apps and secrets of its own; `main` is always there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from fal_server.core.accounts import Environment
+from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
+from fal_server.core.names import MAIN, environment_name
+from fal_server.ports import Clock, Store
+from fal_server.services.text import checked_text
+
+MOST_ENVIRONMENTS = 1000
+_LONGEST_DESCRIPTION = 1024
+_MOST_NAMED = 10
+
+
+async def existing_environment(store: Store, name: str | None, field: str = "environment_name") -> str:
+    """The checked name of an environment that is there; None and empty mean `main`.
+
+    Raises:
+        Invalid: that cannot be an environment's name.
+        NotFound: there is no such environment.
+    """
+    checked = environment_name(name or MAIN, field)
+    if checked != MAIN and await store.get_environment(checked) is None:
+        raise NotFound(f"there is no environment {checked!r}: `fal environments create {checked}` makes it")
+    return checked
+
+
+class Environments:
+    """The use cases of environments.
+
+    Args:
+        store: where they are kept.
+        clock: the time.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._changes = asyncio.Lock()
+
+    async def bootstrap(self) -> None:
+        """See to it that `main` is there."""
+        await self._store.add_environment(
+            Environment(name=MAIN, description=None, is_default=True, created_at=self._clock.now())
+        )
+
+    async def list(self) -> Sequence[Environment]:
+        """All of them, the default one first, then by name."""
+        return await self._store.list_environments()
+
+    async def create(self, name: str, description: str | None = None) -> Environment:
+        """Make an environment without apps or secrets.
+
+        Raises:
+            Invalid: the name or the description does not do.
+            AlreadyExists: there is one of that name.
+            Exhausted: there are as many as may be.
+        """
+        checked = self._named(name)
+        if description is not None:
+            checked_text(description, "description", _LONGEST_DESCRIPTION)
+        made = Environment(name=checked, description=description, is_default=False, created_at=self._clock.now())
+        async with self._changes:
+            if len(await self._store.list_environments()) >= MOST_ENVIRONMENTS:
+                raise Exhausted(f"there are {MOST_ENVIRONMENTS} environments already: delete one that is not needed")
+            if checked == MAIN or not await self._store.add_environment(made):
+                raise AlreadyExists(f"environment {checked!r} is there already: choose another name")
+        return made
+
+    async def delete(self, name: str) -> None:
+        """Delete an environment and the secrets in it.
+
+        Raises:
+            Invalid: that cannot be an environment's name.
+            NotFound: there is no such environment.
+            Precondition: it is `main`, or there are apps in it.
+        """
+        checked = self._named(name)
+        if checked == MAIN:
+            raise Precondition(f"environment {MAIN!r} is always there: it cannot be deleted")
+        async with self._changes:
+            await existing_environment(self._store, checked, "name")
+            apps = [app.name for app in await self._store.list_apps(checked)]
+            if apps:
+                more = f" and {len(apps) - _MOST_NAMED} more" if len(apps) > _MOST_NAMED else ""
+                raise Precondition(
+                    f"environment {checked!r} still has apps ({', '.join(apps[:_MOST_NAMED])}{more}): delete them first"
+                )
+            if not await self._store.delete_environment(checked):
+                raise NotFound(f"there is no environment {checked!r}")
+
+    @staticmethod
+    def _named(name: str) -> str:
+        if not name:
+            raise Invalid("name", "name is empty: name the environment")
+        return environment_name(name, "name")

@@ -1,0 +1,139 @@
+"""API keys: made, listed and revoked; a key's secret is shown once and kept as a hash."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Sequence
+
+from fal_server.core.access import (
+    EVERYTHING,
+    PRESET_OF_SCOPE,
+    PRESETS,
+    checked_permissions,
+    excess,
+    preset_permissions,
+)
+from fal_server.core.accounts import Key, Principal, Scope
+from fal_server.core.faults import Denied, Exhausted, NotFound, Precondition
+from fal_server.core.names import identifier
+from fal_server.ports import Clock, Store
+from fal_server.services.access import Access, hash_secret
+from fal_server.services.text import checked_text
+
+MOST_KEYS = 1000
+_LONGEST_ALIAS = 256
+
+
+class Keys:
+    """The use cases of keys.
+
+    Args:
+        store: where keys are kept.
+        clock: the time.
+        access: told of every revocation, which counts from then on.
+    """
+
+    def __init__(self, store: Store, clock: Clock, access: Access) -> None:
+        self._store = store
+        self._clock = clock
+        self._access = access
+        self._changes = asyncio.Lock()
+
+    async def create(
+        self,
+        creator: Principal | None,
+        *,
+        scope: Scope | None = None,
+        preset: str | None = None,
+        permissions: Sequence[str] | None = None,
+        alias: str = "",
+    ) -> tuple[str, str]:
+        """Make a key that may do what `permissions` list, else what `preset` means, else `scope`, else everything.
+
+        Args:
+            creator: who asks; the key cannot do more than its creator. None is the controller itself.
+            alias: a note for people, at most 256 characters.
+
+        Returns:
+            (key id, secret); the secret can never be read again.
+
+        Raises:
+            Invalid: a preset or permission is unknown, or the note cannot be kept.
+            Denied: the creator lacks some of it.
+            Exhausted: there are as many keys as may be.
+        """
+        if permissions is not None:
+            name, granted = "", checked_permissions(permissions)
+        else:
+            name = PRESET_OF_SCOPE[scope or Scope.ADMIN] if preset is None else preset.upper()
+            granted = preset_permissions(name if preset is None else preset)
+        checked_text(alias, "alias", _LONGEST_ALIAS)
+        beyond = excess(granted, creator.permissions) if creator is not None else ()
+        if creator is not None and beyond:
+            raise Denied(
+                f"key {creator.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "
+                "ask for less, or use a key that has it"
+            )
+        secret = secrets.token_hex(32)
+        key = Key(
+            key_id=str(uuid.uuid4()),
+            secret_hash=hash_secret(secret),
+            scope=Scope.ADMIN if EVERYTHING in granted else Scope.API,
+            alias=alias,
+            created_at=self._clock.now(),
+            preset=name,
+            permissions=granted,
+        )
+        async with self._changes:
+            if len(await self._store.list_keys()) >= MOST_KEYS:
+                raise Exhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
+            await self._store.add_key(key)
+        return key.key_id, secret
+
+    async def list(self) -> Sequence[Key]:
+        """The keys that are not revoked, oldest first."""
+        return await self._store.list_keys()
+
+    async def revoke(self, key_id: str) -> None:
+        """End a key: when this returns, no call is accepted with it.
+
+        Raises:
+            Invalid: that is no id.
+            NotFound: there is no such key, or it is revoked already.
+            Precondition: it is the last one that may do everything; without it nobody could make another.
+        """
+        identifier(key_id, "key_id")
+        async with self._changes:
+            keys = await self._store.list_keys()
+            if not any(key.key_id == key_id for key in keys):
+                raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
+            masters = [key for key in keys if EVERYTHING in key.permissions]
+            if [key.key_id for key in masters] == [key_id]:
+                raise Precondition(
+                    f"key {key_id} is the last ADMIN key, without which no other could be made: "
+                    "create another ADMIN key first, and revoke this one with it"
+                )
+            revoked = await self._store.revoke_key(key_id, self._clock.now())
+            self._access.forget(key_id)
+        if not revoked:
+            raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
+
+    async def bootstrap(self, alias: str = "made at the first start") -> tuple[str, str] | None:
+        """The first ADMIN key, where there is none yet.
+
+        Returns:
+            (key id, secret), or None where there is an ADMIN key, whose secret only its holder knows.
+        """
+        if any(EVERYTHING in key.permissions for key in await self._store.list_keys()):
+            return None
+        return await self.create(None, preset="FULL", alias=alias)
+
+
+def coarse_scope(key: Key) -> Scope | None:
+    """A key's permissions in the older form, which has two words; None where neither says it."""
+    for scope, preset in PRESET_OF_SCOPE.items():
+        if set(key.permissions) == set(PRESETS[preset]):
+            return scope
+    return None

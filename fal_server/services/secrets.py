@@ -1,0 +1,124 @@
+"""Secrets: written, listed by name, given to runners; a value is sealed before it is stored and never read back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from fal_server.core.accounts import SealedSecret
+from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition
+from fal_server.core.names import secret_name
+from fal_server.ports import Clock, Store, Vault
+from fal_server.services.environments import existing_environment
+
+MOST_SECRETS = 1000
+MOST_VALUE_BYTES = 64 * 1024
+
+
+class Secrets:
+    """The use cases of secrets.
+
+    Args:
+        store: where they are kept, sealed.
+        vault: what seals and opens them.
+        clock: the time.
+    """
+
+    def __init__(self, store: Store, vault: Vault, clock: Clock) -> None:
+        self._store = store
+        self._vault = vault
+        self._clock = clock
+        self._changes = asyncio.Lock()
+
+    async def set(
+        self, name: str, value: str, *, environment: str | None = None, default_exposed: bool | None = None
+    ) -> None:
+        """Write a secret, new or in place of what it was.
+
+        Args:
+            value: at most 64 KiB in UTF-8; may be empty.
+            environment: None means `main`.
+            default_exposed: whether runners of code that names no secrets get it; None counts as yes.
+
+        Raises:
+            Invalid: the name or the value cannot be an environment variable's.
+            NotFound: there is no such environment.
+            Exhausted: the environment has as many secrets as may be.
+        """
+        secret_name(name)
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise Invalid("value", f"the value of secret {name} is not valid Unicode text") from None
+        if size > MOST_VALUE_BYTES:
+            raise Invalid("value", f"the value of secret {name} has {size} bytes: use at most {MOST_VALUE_BYTES}")
+        if "\0" in value:
+            raise Invalid(
+                "value", f"the value of secret {name} holds a NUL character, which no environment variable can"
+            )
+        where = await existing_environment(self._store, environment)
+        sealed = SealedSecret(
+            environment=where,
+            name=name,
+            sealed=self._vault.seal(_context(where, name), value),
+            created_at=self._clock.now(),
+            default_exposed=default_exposed,
+        )
+        async with self._changes:
+            names = {secret.name for secret in await self._store.list_secrets(where)}
+            if name not in names and len(names) >= MOST_SECRETS:
+                raise Exhausted(
+                    f"environment {where!r} has {MOST_SECRETS} secrets already: unset one that is not needed"
+                )
+            await self._store.save_secret(sealed)
+
+    async def unset(self, name: str, *, environment: str | None = None) -> None:
+        """Delete a secret.
+
+        Raises:
+            Invalid: that cannot be a secret's name.
+            NotFound: there is no such environment, or no such secret in it.
+        """
+        secret_name(name)
+        where = await existing_environment(self._store, environment)
+        if not await self._store.delete_secret(where, name):
+            raise NotFound(f"there is no secret {name} in environment {where!r}: `fal secrets list` shows the names")
+
+    async def list(self, environment: str | None = None) -> Sequence[SealedSecret]:
+        """The secrets of an environment, by name, still sealed.
+
+        Raises:
+            Invalid: that cannot be an environment's name.
+            NotFound: there is no such environment.
+        """
+        return await self._store.list_secrets(await existing_environment(self._store, environment))
+
+    async def reveal_for(self, environment: str, names: Iterable[str] | None) -> dict[str, str]:
+        """The variables for a new runner.
+
+        Args:
+            environment: where the app is.
+            names: those that the code asks for; None: all that are exposed by default.
+
+        Raises:
+            Precondition: one that the code asks for is not set.
+            Unavailable: the vault's key is not the one that they were sealed with.
+        """
+        there = {secret.name: secret for secret in await self._store.list_secrets(environment)}
+        if names is None:
+            wanted = [secret for secret in there.values() if secret.default_exposed is not False]
+        else:
+            asked = list(dict.fromkeys(names))
+            missing = [name for name in asked if name not in there]
+            if missing:
+                raise Precondition(
+                    f"the code asks for secrets that environment {environment!r} lacks: {', '.join(missing)}; "
+                    "set them with `fal secrets set`"
+                )
+            wanted = [there[name] for name in asked]
+        return {secret.name: self._vault.open(_context(environment, secret.name), secret.sealed) for secret in wanted}
+
+
+def _context(environment: str, name: str) -> str:
+    """Which secret it is: a sealed value that was moved to another name does not open. Neither part holds a slash."""
+    return f"{environment}/{name}"
