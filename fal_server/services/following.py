@@ -93,13 +93,12 @@ class Follower:
 
     Attributes:
         look: it should see whether its runner has ended.
-        behind: lines must be read from the store, because it is new or because more came than may wait here.
     """
 
     def __init__(self, query: LogQuery) -> None:
         self.wake = asyncio.Event()
         self.look = True
-        self.behind = True
+        self._behind = True  # lines must be read from the store: it is new, or more came than may wait here
         self._query = query
         self._overflowed = False
         self._announced: dict[tuple[str, int], LogEntry] = {}
@@ -122,7 +121,7 @@ class Follower:
             if announced is not None:
                 self._released[entry.runner_id, entry.sequence] = announced
         # Not earlier: a read before the lines were stored would miss them.
-        self.behind = self.behind or self._overflowed
+        self._behind = self._behind or self._overflowed
         self._overflowed = False
         self.wake.set()
 
@@ -130,8 +129,17 @@ class Follower:
         """Whether these lines were stored is not known: the store must be asked."""
         self.was_read(entries)
         self._overflowed = False
-        self.behind = True
+        self.fall_behind()
+
+    def fall_behind(self) -> None:
+        """Lines must be read from the store."""
+        self._behind = True
         self.wake.set()
+
+    def must_read(self) -> bool:
+        """Whether lines must be read from the store; who asks does so."""
+        behind, self._behind = self._behind, False
+        return behind
 
     def was_read(self, entries: Iterable[LogEntry]) -> None:
         """These lines were found in the store, and are sent from there."""

@@ -130,16 +130,13 @@ class Logs:
             while True:
                 follower.wake.clear()
                 ended, runner = await self._has_ended(query, follower)
-                while follower.behind:
-                    follower.behind = False
+                while follower.must_read():
                     async with aclosing(self._catch_up(query, position, follower)) as batches:
                         async for batch in batches:
                             yield batch
                 while entries := follower.take(_BATCH):
                     position.advance(entries)
                     yield LogBatch(entries=entries, cursor=position.cursor())
-                if follower.behind:
-                    continue
                 if ended:
                     yield LogBatch(entries=(), cursor=position.cursor(), last=True, runner=runner)
                     return
@@ -148,7 +145,8 @@ class Logs:
                         await follower.wake.wait()
                 except TimeoutError:
                     # Another controller on the same database may have stored lines, or the end.
-                    follower.look = follower.behind = True
+                    follower.look = True
+                    follower.fall_behind()
                     yield LogBatch(entries=(), cursor=position.cursor())
 
     async def _catch_up(self, query: LogQuery, position: Position, follower: Follower) -> AsyncGenerator[LogBatch]:
