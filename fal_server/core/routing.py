@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a request on a runner ended, and so what becomes of the runner.
+
+    DONE: it stays. STOP_RUNNER: it asked to be stopped. RUNNER_FAILED: it answered 503 or its connection broke: kill it.
+    TIMED_OUT: the request took longer than request_timeout: kill it. CLIENT_GONE: the caller left; it stays.
+    """
+
+    DONE = "done"
+    STOP_RUNNER = "stop_runner"
+    RUNNER_FAILED = "runner_failed"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

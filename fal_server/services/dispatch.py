@@ -7,28 +7,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.faults import DeadlinePassed, NotFound, Unavailable
-from fal_server.core.routing import Slot, pick
+from fal_server.core.routing import Outcome, Slot, pick
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import Clock
 from fal_server.services.catalog import Catalog
 from fal_server.services.fleet import Fleet
 from fal_server.services.signal import Signal
 from fal_server.services.views import RequestLease
-
-
-class Outcome(StrEnum):
-    """How a request ended, as far as its runner is concerned."""
-
-    DONE = "done"
-    STOP_RUNNER = "stop_runner"
-    RUNNER_FAILED = "runner_failed"
-    TIMED_OUT = "timed_out"
-    CLIENT_GONE = "client_gone"
 
 
 _CONDEMNED: dict[Outcome, str] = {
