@@ -61,3 +61,17 @@ class Principal:
     key_id: str
     scope: Scope
     permissions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The one account that a controller serves.
+
+    Attributes:
+        nickname: the owner in URLs.
+        user_id: of the form `provider|id`.
+    """
+
+    nickname: str = "local"
+    user_id: str = "local|local"
+    full_name: str = "Local account"

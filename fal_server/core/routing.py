@@ -10,8 +10,8 @@ from enum import StrEnum
 class Outcome(StrEnum):
     """How a request on a runner ended, and so what becomes of the runner.
 
-    DONE: it stays. STOP_RUNNER: it asked to be stopped. RUNNER_FAILED: it answered 503 or its connection broke: kill it.
-    TIMED_OUT: the request took longer than request_timeout: kill it. CLIENT_GONE: the caller left; it stays.
+    DONE: it stays. STOP_RUNNER: it asked to be stopped. RUNNER_FAILED: it answered 503 or its connection broke: it is
+    killed. TIMED_OUT: the request took longer than request_timeout: killed too. CLIENT_GONE: the caller left; it stays.
     """
 
     DONE = "done"

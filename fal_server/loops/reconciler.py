@@ -66,6 +66,7 @@ class Reconciler:
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Observation]] = {}
         self._killed: set[str] = set()
+        self._stopping = False
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
@@ -96,6 +97,8 @@ class Reconciler:
         for action in reconcile.plan(inputs, runners + held, usage, self._engine.nodes(), now):
             if getattr(action, "runner_id", None) in self._starting:
                 continue
+            if self._stopping and isinstance(action, Create | Launch | Promote):
+                continue
             try:
                 await self._apply(action)
             except Fault as fault:
@@ -116,6 +119,10 @@ class Reconciler:
             self._killed.discard(seen.runner_id)
             if runner is None or runner.ended:
                 await self._engine.release(seen.runner_id)
+
+    def stop_starting(self) -> None:
+        """From now on nothing new is started: the controller is on its way out."""
+        self._stopping = True
 
     async def close(self) -> None:
         """Wait for the starts that are under way, so that none is lost between the engine and the store."""

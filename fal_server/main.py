@@ -1,0 +1,106 @@
+"""The controller as a process: arguments, the state directory's lock, signals, logging, and the word that it answers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import uvloop
+
+from fal_server.core.faults import Fault, Precondition
+from fal_server.plane import Plane, Settings
+from fal_server.state import StateDir
+
+EXIT_FAILED = 1
+EXIT_IN_USE = 3
+log = logging.getLogger("fal_server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a controller until SIGTERM or SIGINT; a second one ends it at once.
+
+    Returns:
+        0 after an orderly stop, 3 where the state directory is in use, 1 where it could not start.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.debug else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        state = StateDir(options.state_dir)
+        with state.held():
+            settings = Settings(
+                host=options.host,
+                port=options.port,
+                grpc_port=options.grpc_port,
+                gpus=_gpus(options.gpu),
+                retention_days=options.retention_days,
+            )
+            return uvloop.run(_serve(state, settings, options.ready_fd))
+    except Precondition as fault:
+        sys.stderr.write(f"Error: {fault.message}\n")
+        return EXIT_IN_USE
+    except Fault as fault:
+        sys.stderr.write(f"Error: {fault.message}\n")
+        return EXIT_FAILED
+
+
+async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            log.warning("%s again: stopping at once", signal.Signals(number).name)
+            plane.end_at_once()
+        else:
+            log.info("%s: stopping in order; once more stops at once", signal.Signals(number).name)
+            stop.set()
+
+    plane = Plane(state, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    await plane.run(stop, lambda: _tell_ready(ready_fd, plane.announcement()))
+    return 0
+
+
+def _tell_ready(ready_fd: int | None, line: str) -> None:
+    """One JSON line for whoever started this process; it may have gone away meanwhile."""
+    if ready_fd is None:
+        return
+    with suppress(OSError):
+        os.write(ready_fd, line.encode())
+        os.close(ready_fd)
+
+
+def _gpus(given: Sequence[str]) -> dict[str, int]:
+    """`GPU-H100=2` -> {"GPU-H100": 2}; simulated where the machine has none: a label with a count."""
+    found: dict[str, int] = {}
+    for item in given:
+        label, separator, count = item.partition("=")
+        if not label.upper().startswith("GPU") or (separator and not count.isdigit()):
+            raise Fault(f"--gpu {item!r} is not of the form GPU-<model>=<count>, such as GPU-H100=2")
+        found[label.upper()] = int(count) if separator else 1
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fal_server", description="Run a fal controller in the foreground.")
+    parser.add_argument("--state-dir", type=Path, required=True, help="where everything that must last is kept")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="for gRPC and HTTP; 0 picks a free one (default)")
+    parser.add_argument("--grpc-port", type=int, default=0, help="for gRPC alone; 0 picks a free one (default)")
+    parser.add_argument("--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, e.g. GPU-H100=2")
+    parser.add_argument("--retention-days", type=float, default=7.0, help="how long logs and ended runners are kept")
+    parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    return parser

@@ -1,0 +1,278 @@
+"""The composition root: builds the adapters, starts the loops in one TaskGroup, stops everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from fal_server.builders.virtualenv import VirtualenvBuilder
+from fal_server.core.accounts import Account
+from fal_server.core.faults import Unavailable
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.machines import Node, Resources
+from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.engines.local import LocalEngine
+from fal_server.grpc.server import GrpcServer
+from fal_server.http.door import FrontDoor
+from fal_server.loops.reaper import Reaper
+from fal_server.loops.reconciler import Reconciler
+from fal_server.services.access import Access
+from fal_server.services.apps import Apps
+from fal_server.services.catalog import Catalog
+from fal_server.services.deploys import Deploys
+from fal_server.services.dispatch import Dispatcher
+from fal_server.services.environments import Environments
+from fal_server.services.fleet import Fleet
+from fal_server.services.keys import Keys
+from fal_server.services.launching import Launching
+from fal_server.services.logs import Logs
+from fal_server.services.revisions import Revisions
+from fal_server.services.runners import Runners
+from fal_server.services.runs import Runs
+from fal_server.services.secrets import Secrets
+from fal_server.services.signal import Signal
+from fal_server.services.views import Urls
+from fal_server.state import Running, StateDir, write_private
+from fal_server.store.blobs import FileBlobs
+from fal_server.store.logs import SqlLogStore
+from fal_server.store.master_key import load_master_key
+from fal_server.store.opening import open_store
+from fal_server.store.vault import AesVault
+
+log = logging.getLogger(__name__)
+# An orderly stop lets requests finish for so long; then runners get SIGTERM, and their own grace.
+DRAIN_SECONDS = 10.0
+END_SECONDS = 45.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator chooses.
+
+    Attributes:
+        port: for gRPC and HTTP; 0 picks a free one.
+        grpc_port: for gRPC alone; 0 picks a free one.
+        gpus: what this machine offers, by label; simulated where it has none.
+        retention_days: how long logs and ended runners are kept.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    grpc_port: int = 0
+    gpus: Mapping[str, int] = field(default_factory=dict[str, int])
+    retention_days: float = 7.0
+    account: Account = field(default_factory=Account)
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The current moment in UTC."""
+        return datetime.now(UTC)
+
+
+class Plane:
+    """A whole controller on one state directory, whose lock the caller holds."""
+
+    def __init__(self, state: StateDir, settings: Settings) -> None:
+        self._state = state
+        self._settings = settings
+        self._clock = SystemClock()
+        self._now = asyncio.Event()
+        self._running: Running | None = None
+
+    def announcement(self) -> str:
+        """One line of JSON: where the controller answers."""
+        return json.dumps(asdict(self._listening())) + "\n"
+
+    def end_at_once(self) -> None:
+        """Wait for nothing any more: runners are killed."""
+        self._now.set()
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Start, call `ready` when requests are answered, serve until `stop` is set, stop in order.
+
+        Raises:
+            Unavailable: the database, the master key or a port cannot be had; nothing was started.
+        """
+        async with AsyncExitStack() as stack:
+            await self._build(stack)
+            log.info("listening on %s", self._base)
+            ready()
+            stopping = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                loops = [tasks.create_task(self._reconciler.run()), tasks.create_task(self._reconciler.watch())]
+                tasks.create_task(self._reaper.run(stopping))
+                await stop.wait()
+                await self._stop_in_order()
+                stopping.set()
+                for loop in loops:
+                    loop.cancel()
+            self._state.withdraw()
+
+    async def _build(self, stack: AsyncExitStack) -> None:
+        state, clock, settings = self._state, self._clock, self._settings
+        vault = AesVault(load_master_key(state.root, os.environ))
+        store = await open_store(state.database, vault)
+        stack.push_async_callback(store.close)
+        log_store = SqlLogStore(store.database)
+        blobs = FileBlobs(state.blobs)
+        builder = VirtualenvBuilder(state.environments, state.cache)
+        changed = Signal()
+
+        access = Access(store, clock)
+        keys = Keys(store, clock, access)
+        secrets = Secrets(store, vault, clock)
+        logs = Logs(log_store, store, clock)
+        catalog = Catalog(store, changed)
+        fleet = Fleet(store, clock, changed)
+        engine = LocalEngine(state.runners, node=self._node(), sink=logs.ingest, last_sequence=log_store.last_sequence)
+        stack.push_async_callback(engine.close)
+        dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
+        fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
+        launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables)
+        apps = Apps(catalog, fleet, dispatcher, clock)
+        deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls)
+        runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
+        runners = Runners(catalog, fleet, dispatcher, engine, clock)
+
+        self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
+        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed)
+        self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
+
+        await catalog.load()
+        await fleet.load()
+        await self._adopt()
+        await self._make_admin_key(keys)
+        self._grpc = GrpcServer(
+            access=access,
+            apps=apps,
+            revisions=Revisions(store, catalog, fleet),
+            deploys=deploys,
+            runs=runs,
+            runners=runners,
+            keys=keys,
+            secrets=secrets,
+            environments=Environments(store, clock),
+            logs=logs,
+        )
+        self._door = FrontDoor(
+            grpc_address=f"unix:{state.grpc_socket}",
+            dispatcher=dispatcher,
+            access=access,
+            runners=runners,
+            logs=logs,
+            account=settings.account,
+        )
+        grpc_port = await self._grpc.start([f"unix:{state.grpc_socket}", f"{settings.host}:{settings.grpc_port}"])
+        stack.push_async_callback(self._grpc.stop, 1.0)
+        port = await self._door.start(settings.host, settings.port)
+        stack.push_async_callback(self._door.close, 1.0)
+        self._running = Running(
+            pid=os.getpid(),
+            started_ticks=started_ticks(),
+            host=settings.host,
+            port=port,
+            grpc_port=grpc_port,
+            version=version("fal-grpc"),
+        )
+        state.announce(self._running)
+
+    async def _adopt(self) -> None:
+        """Take back the runners of an earlier controller that live, and close the books of those that do not."""
+        for runner in self._fleet.runners:
+            unborn = runner.state in (RunnerState.PENDING, RunnerState.FAILURE_DELAY)
+            adopted = await self._engine.adopt(runner)
+            if not adopted and not (unborn and not runner.ephemeral):
+                reason = "it was gone when the controller came back"
+                await self._fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=reason))
+            elif runner.ephemeral or (unborn and adopted):
+                # Its caller is gone; or its start was cut off half way, and a new one takes its place.
+                await self._fleet.condemn(runner.runner_id, "the controller was restarted")
+                await self._engine.kill(runner)
+
+    async def _make_admin_key(self, keys: Keys) -> None:
+        """The first key, at the first start, in a file of the state directory."""
+        if await keys.list():
+            return
+        key_id, secret = await keys.create(None, alias="made by the first start of this controller")
+        write_private(self._state.admin_key, f"{key_id}:{secret}\n")
+
+    async def _stop_in_order(self) -> None:
+        """No new requests; open ones finish; runners end; what takes too long is killed."""
+        self._reconciler.stop_starting()
+        self._changed.notify()
+        if await self._wait_for(lambda: not any(self._in_flight(r) for r in self._fleet.runners), DRAIN_SECONDS):
+            log.info("no request is open")
+        await self._dispatcher.close()
+        await self._reconciler.close()
+        for runner in self._fleet.runners:
+            await self._fleet.change(
+                runner.runner_id,
+                lambda r: r if r.kill else replace(r, desired=Desired.GONE, reason="the controller was stopped"),
+            )
+        if not await self._wait_for(lambda: not self._fleet.runners, END_SECONDS):
+            for runner in self._fleet.runners:
+                await self._fleet.condemn(runner.runner_id, "the controller was stopped")
+            if not await self._wait_for(lambda: not self._fleet.runners, 10.0, patient=True):
+                log.error("%d runners did not end", len(self._fleet.runners))
+
+    def _in_flight(self, runner: Runner) -> int:
+        return self._fleet.usage(runner.runner_id).in_flight
+
+    async def _wait_for(self, done: Callable[[], bool], seconds: float, *, patient: bool = False) -> bool:
+        """Wait until `done`, the time is over, or a second signal came (unless `patient`)."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while not done():
+            left = end - loop.time()
+            if left <= 0 or (self._now.is_set() and not patient):
+                return False
+            await self._changed.wait(self._changed.count, min(left, 0.2))
+        return True
+
+    def _listening(self) -> Running:
+        if self._running is None:
+            raise Unavailable("the controller does not listen yet")
+        return self._running
+
+    @property
+    def _base(self) -> str:
+        running = self._listening()
+        return f"{running.host}:{running.port}"
+
+    def _urls(self, app_name: str) -> Urls:
+        path = f"{self._base}/{self._settings.account.nickname}/{app_name}"
+        queue = f"{self._base}/queue/{self._settings.account.nickname}/{app_name}"
+        return Urls(
+            playground=f"http://{path}", run=f"http://{path}", queue=f"http://{queue}", ws=f"ws://{path}", log=""
+        )
+
+    def _variables(self) -> dict[str, str]:
+        return {"FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
+
+    def _node(self) -> Node:
+        return Node(
+            name="local",
+            total=Resources(
+                milli_cpus=(os.cpu_count() or 1) * 1000,
+                memory_mib=psutil.virtual_memory().total // (1024 * 1024),
+                gpus=dict(self._settings.gpus),
+            ),
+        )
+
+
+def started_ticks() -> int:
+    """This process's start time since boot in clock ticks: field 22 of /proc/self/stat."""
+    return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
