@@ -1,4 +1,4 @@
-"""The main job, for real and from nothing: controller up, an app deployed, called, listed, entered, stopped, all cleaned up."""
+"""The main job, for real and from nothing: an app deployed, called, listed, entered and stopped; all cleaned up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAL = ROOT / ".venv" / "bin" / "fal"
-STATES = "running idle".split()
+STATES = ("running", "idle")
 
 
 class Demo:
