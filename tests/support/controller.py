@@ -1,0 +1,142 @@
+"""A real controller in a process of its own, for tests that need the whole product."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an HTTP call brought."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def json(self) -> object:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Controller:
+    """A running controller and how to reach it."""
+
+    state_dir: Path
+    process: subprocess.Popen[bytes]
+    port: int
+    grpc_port: int
+    key: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """gRPC and HTTP."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """A client's environment variables: this controller, and nothing of the machine's user."""
+        home = self.state_dir / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "FAL_CONFIG_PATH": str(home / "config.toml"),
+            "FAL_STATE_DIR": str(self.state_dir),
+            "FAL_GRPC_HOST": self.host,
+            "FAL_KEY": self.key,
+            "COLUMNS": "200",
+            "LANG": "C.UTF-8",
+        }
+
+    def fal(
+        self, *arguments: str, stdin: bytes = b"", check: bool = True, timeout: float = 180
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the `fal` command against this controller; the timeout guards against hanging only."""
+        done = subprocess.run(
+            [str(BIN / "fal"), *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+        )
+        result = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"fal {' '.join(arguments)} exited {done.returncode}\n{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    def call(
+        self, path: str, body: object = None, *, key: str | None = None, method: str | None = None, timeout: float = 120
+    ) -> Answer:
+        """An HTTP request: JSON POST where there is a body, else GET."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{self.host}{path}", data, method=method)
+        request.add_header("Content-Type", "application/json")
+        if key is not None:
+            request.add_header("Authorization", f"Key {key}")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return Answer(status=response.status, body=response.read(), headers=dict(response.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(status=error.code, body=error.read(), headers=dict(error.headers))
+
+    def stop(self) -> int:
+        """Stop in order; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def start(state_dir: Path, *arguments: str) -> Controller:
+    """Start a controller on a state directory and wait until it answers."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
+    kept.setdefault("UV_CACHE_DIR", str(ROOT / ".cache" / "uv"))
+    with (state_dir / "controller.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fal_server", "--state-dir", str(state_dir), "--ready-fd", str(writing), *arguments],
+            pass_fds=(writing,),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=kept,
+        )
+    os.close(writing)
+    with os.fdopen(reading) as ready:
+        line = ready.readline()
+    if not line:
+        process.wait()
+        raise AssertionError(f"the controller did not start:\n{(state_dir / 'controller.log').read_text()[-4000:]}")
+    told = json.loads(line)
+    key = (state_dir / "admin.key").read_text().strip()
+    return Controller(state_dir=state_dir, process=process, port=told["port"], grpc_port=told["grpc_port"], key=key)
+
+
+@contextmanager
+def running(state_dir: Path, *arguments: str) -> Generator[Controller]:
+    """A controller for the length of a block."""
+    controller = start(state_dir, *arguments)
+    try:
+        yield controller
+    finally:
+        if controller.process.poll() is None:
+            controller.stop()
