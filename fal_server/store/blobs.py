@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
+from fal_server.store.files import DRAFT_PREFIX, sync_directory, write_draft
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -18,21 +17,23 @@ class FileBlobs:
     """The Blobs port in a directory, one file a blob, spread over 256 subdirectories.
 
     A file appears under its name only when it is whole and on disk, and is never written again; so reading needs no
-    check of the content.
+    check of the content. What a killed upload left behind is removed at construction.
 
     Args:
-        directory: made (mode 0700) where it is missing.
+        directory: of one controller alone; made (mode 0700) where it is missing.
 
     Raises:
-        Unavailable: the directory cannot be made.
+        Unavailable: the directory cannot be made or read.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for draft in directory.glob(f"*/{DRAFT_PREFIX}*"):
+                draft.unlink()
         except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be made: {error.strerror}") from error
+            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     async def put(self, content: bytes) -> str:
         """Keep; the hash. Durable and whole when it returns.
@@ -60,29 +61,17 @@ class FileBlobs:
             if path.is_file() and path.stat().st_size == len(content):
                 return blob
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _write_whole(path, content)
+            draft = write_draft(path.parent, content)
+            try:
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+            sync_directory(path.parent)
+            sync_directory(self._directory)
         except OSError as error:
             raise Unavailable(f"{len(content)} bytes cannot be kept in {self._directory}: {error.strerror}") from error
         return blob
 
     def _place(self, blob: str) -> Path:
         return self._directory / blob[:2] / blob
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    for directory in (path.parent, path.parent.parent):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -57,7 +57,7 @@ class Database:
         await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._engine.dispose()
 
-    async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
+    async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
         """A cancelled caller must not leave a connection in the middle of a statement: the transaction goes on."""
         if self._closed:
             transaction.close()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fal_server.core.faults import Unavailable
+from fal_server.store.files import sync_directory, write_draft
 from fal_server.store.vault import KEY_BYTES
 
 FILE_NAME = "master.key"
@@ -55,32 +56,23 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
-    """Written under another name first, so that a crash never leaves half a key; linked, so that no other is replaced.
+    """Made under another name and then linked: a crash leaves no half key, and a key that is there is not replaced.
 
     Raises:
         FileExistsError: another process was faster.
     """
     key = os.urandom(KEY_BYTES)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(base64.b64encode(key) + b"\n")
-            file.flush()
-            os.fsync(descriptor)
-        path.hardlink_to(draft)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        draft = write_draft(path.parent, base64.b64encode(key) + b"\n")
         try:
-            os.fsync(directory)
+            path.hardlink_to(draft)
         finally:
-            os.close(directory)
+            draft.unlink()
+        sync_directory(path.parent)
     except FileExistsError:
         raise
     except OSError as error:
         raise Unavailable(f"the master key {path} cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return key
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -68,7 +67,7 @@ def from_row(row: RowMapping, vault: Vault) -> Revision:
         files=tuple(AppFile(hash=content, relative_path=path) for content, path in row["files"]),
         secret_names=None if row["secret_names"] is None else tuple(row["secret_names"]),
         scaling=scaling_from(row["scaling"]),
-        health_check=_health_check(row["health_check"]),
+        health_check=_health_check(row),
         termination_grace_seconds=row["termination_grace_seconds"],
         private_logs=row["private_logs"],
         retry_config=row["retry_config"],
@@ -126,7 +125,8 @@ def _payload(stored: dict[str, str] | None) -> Payload | None:
     return None if stored is None else Payload(method=stored["method"], blob=stored["blob"])
 
 
-def _health_check(stored: dict[str, Any] | None) -> HealthCheck | None:
+def _health_check(row: RowMapping) -> HealthCheck | None:
+    stored = row["health_check"]
     if stored is None:
         return None
     return HealthCheck(

@@ -1,0 +1,73 @@
+"""What was acknowledged is there after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from fal_server.core.logs import LogQuery
+from fal_server.store import AesVault, open_store
+from tests.store import strategies as some
+
+# Writes without end and prints the number of each write once it was acknowledged.
+WRITER = """
+import asyncio, itertools, sys
+sys.path.insert(0, sys.argv[2])
+from fal_server.store import AesVault, open_store
+from tests.store import strategies as some
+
+async def main():
+    store = await open_store(sys.argv[1], AesVault(bytes(range(32))))
+    for n in itertools.count(1):
+        await store.register(some.revision(f"r{n}"), some.app("hello", f"r{n}"))
+        await store.save_runners([some.runner(f"n{n}")])
+        await store.logs.append([some.line(10 * n + i) for i in range(10)])
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_reopening_finds_everything(reopen):
+    store = await reopen()
+    main = await store.list_environments()
+    await store.register(some.revision("r1"), some.app("hello", "r1"))
+    await store.logs.append([some.line(1)])
+    store = await reopen()
+    assert await store.get_revision("r1") == some.revision("r1")
+    assert await store.get_app("hello") == some.app("hello", "r1")
+    assert await store.logs.last_sequence("a") == 1
+    assert await store.list_environments() == main
+
+
+@pytest.mark.parametrize("writes", [1, 40])
+async def test_killed_writer(tmp_path, writes):
+    root = Path(__file__).parents[3]
+    path = tmp_path / "store.db"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITER, str(path), str(root), cwd=root, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        for _ in range(writes):
+            assert await process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        printed = await process.stdout.read()
+        await process.wait()
+    acknowledged = max([writes, *(int(number) for number in printed.split())])
+    store = await open_store(path, AesVault(bytes(range(32))))
+    try:
+        revisions = {revision.revision_id for revision in await store.list_revisions(None, None)}
+        assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}
+        assert (await store.get_app("hello")).revision_id == f"r{len(revisions)}"
+        for n in range(1, acknowledged + 1):
+            assert await store.get_runner(f"n{n}") == some.runner(f"n{n}")
+        lines = (await store.logs.page(LogQuery(runner_id="a", limit=10_000))).entries
+        assert len(lines) >= 10 * acknowledged
+        assert len(lines) % 10 == 0
+    finally:
+        await store.close()

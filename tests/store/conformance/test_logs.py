@@ -1,0 +1,170 @@
+"""What each method of the LogStore port promises."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fal_server.core.faults import Invalid
+from fal_server.core.logs import LogQuery, LogSource
+from tests.store import strategies as some
+
+
+async def messages(store, **query):
+    return [entry.message for entry in (await store.logs.page(LogQuery(**query))).entries]
+
+
+async def walk(store, **query):
+    """All pages of a query."""
+    found, after = [], None
+    while True:
+        page = await store.logs.page(LogQuery(after=after, **query))
+        found += page.entries
+        after = page.cursor
+        if not page.more:
+            return found
+
+
+async def test_a_line_is_kept_once(store):
+    await store.logs.append([])
+    await store.logs.append([some.line(1), some.line(2)])
+    await store.logs.append([some.line(2, "other words"), some.line(3), some.line(3, "twice in a batch")])
+    assert await messages(store, runner_id="a") == ["line 1", "line 2", "line 3"]
+
+
+async def test_last_sequence(store):
+    assert await store.logs.last_sequence("a") == 0
+    await store.logs.append([some.line(7), some.line(3), some.line(9, runner_id="b")])
+    assert await store.logs.last_sequence("a") == 7
+
+
+async def test_a_runner_is_ordered_by_sequence_an_app_by_time(store):
+    await store.logs.append(
+        [some.line(1, "a1", at=5), some.line(2, "a2", at=4), some.line(1, "b1", runner_id="b", at=4)]
+    )
+    assert await messages(store, runner_id="a") == ["a1", "a2"]
+    assert await messages(store, runner_id="a", newest_first=True) == ["a2", "a1"]
+    assert await messages(store, app_name="hello") == ["a2", "b1", "a1"]
+    assert await messages(store, app_name="hello", newest_first=True) == ["a1", "b1", "a2"]
+    assert await messages(store) == ["a2", "b1", "a1"]
+
+
+async def test_restrictions(store):
+    await store.logs.append(
+        [
+            some.line(1, "first"),
+            some.line(2, "second", source=LogSource.STDERR, request_id="q"),
+            some.line(3, "third", source=LogSource.SYSTEM),
+            some.line(4, "other app", app_name="bye"),
+        ]
+    )
+    assert await messages(store, since=some.later(2)) == ["second", "third", "other app"]
+    assert await messages(store, until=some.later(2)) == ["first"]
+    assert await messages(store, since=some.later(2), until=some.later(3), runner_id="a") == ["second"]
+    assert await messages(store, sources=(LogSource.STDERR, LogSource.SYSTEM)) == ["second", "third"]
+    assert await messages(store, request_id="q") == ["second"]
+    assert await messages(store, app_name="bye") == ["other app"]
+    assert await messages(store, runner_id="a", app_name="bye") == ["other app"]
+    assert await messages(store, app_name="none") == []
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("50%", ["50% DONE"]),
+        ("_x", ["a_x"]),
+        ("done", ["50% DONE"]),
+        ("STRAßE", ["Straße"]),
+        ("ÉTÉ", ["été"]),
+        ("\\", ["back\\slash"]),
+        ("%", ["50% DONE"]),
+        ("", ["50% DONE", "a_x", "Straße", "été", "back\\slash", "axx", "500 done!"[:3]]),
+        ("a" * 100_000, []),
+    ],
+)
+async def test_search_is_a_plain_substring(store, search, found):
+    lines = ["50% DONE", "a_x", "Straße", "été", "back\\slash", "axx", "500"]
+    await store.logs.append([some.line(number, text) for number, text in enumerate(lines, 1)])
+    assert await messages(store, runner_id="a", search=search) == found
+
+
+async def test_half_a_surrogate_pair_does_not_cost_the_batch(store):
+    await store.logs.append([some.line(1, "bad \udcff byte"), some.line(2)])
+    assert await messages(store, runner_id="a") == ["bad ? byte", "line 2"]
+
+
+async def test_pages_end(store):
+    empty = await store.logs.page(LogQuery(runner_id="a"))
+    assert (empty.entries, empty.more) == ((), False)
+    await store.logs.append([some.line(n) for n in range(1, 4)])
+    page = await store.logs.page(LogQuery(runner_id="a", limit=3, after=empty.cursor))
+    assert (len(page.entries), page.more) == (3, False)
+    end = await store.logs.page(LogQuery(runner_id="a", after=page.cursor))
+    assert (end.entries, end.cursor, end.more) == ((), page.cursor, False)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    times=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=25),
+    limit=st.integers(1, 7),
+    newest_first=st.booleans(),
+    by_app=st.booleans(),
+)
+async def test_pages_are_the_whole_once(store, times, limit, newest_first, by_app):
+    name = uuid4().hex
+    lines = [
+        some.line(number, runner_id=f"{name}-{runner}", at=at, app_name=name)
+        for number, (runner, at) in enumerate(times, 1)
+    ]
+    await store.logs.append(lines)
+    if by_app:
+        chosen = {"app_name": name}
+        expected = sorted(lines, key=lambda e: (e.timestamp, e.runner_id, e.sequence), reverse=newest_first)
+    else:
+        chosen = {"runner_id": f"{name}-a"}
+        mine = [entry for entry in lines if entry.runner_id == f"{name}-a"]
+        expected = sorted(mine, key=lambda e: e.sequence, reverse=newest_first)
+    assert await walk(store, limit=limit, newest_first=newest_first, **chosen) == expected
+
+
+async def test_cursors_stand_while_lines_come_and_go(store):
+    await store.logs.append([some.line(n) for n in range(1, 6)])
+    first = await store.logs.page(LogQuery(app_name="hello", limit=3))
+    await store.logs.append([some.line(6), some.line(7, runner_id="b", at=2)])
+    assert await store.logs.forget(some.later(4)) == 4
+    rest = await store.logs.page(LogQuery(app_name="hello", after=first.cursor))
+    assert [entry.sequence for entry in rest.entries] == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "é", "bm90aGluZw", "W10", "WzEsMiwzXQ", "=", "W" * 50_000, "WzFlOTk5LCJhIiwxXQ"]
+)
+async def test_a_foreign_cursor_is_refused(store, cursor):
+    with pytest.raises(Invalid, match="not given out") as caught:
+        await store.logs.page(LogQuery(runner_id="a", after=cursor))
+    assert caught.value.field == "cursor"
+
+
+async def test_forget_more_than_a_batch(store):
+    await store.logs.append([some.line(n, at=0) for n in range(1, 12_001)])
+    await store.logs.append([some.line(12_001, at=1)])
+    assert await store.logs.forget(some.later(0)) == 0
+    assert await store.logs.forget(some.later(1)) == 12_000
+    assert await messages(store) == ["line 12001"]
+
+
+async def test_appending_while_reading_and_forgetting(store):
+    async def write(runner_id):
+        for start in range(1, 201, 20):
+            await store.logs.append([some.line(n, runner_id=runner_id) for n in range(start, start + 20)])
+
+    async def read():
+        return [await messages(store, app_name="hello", limit=50) for _ in range(10)]
+
+    await asyncio.gather(*(write(name) for name in "abcd"), read(), store.logs.forget(some.START))
+    for name in "abcd":
+        assert len(await walk(store, runner_id=name, limit=64)) == 200

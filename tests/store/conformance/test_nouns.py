@@ -1,0 +1,152 @@
+"""What each method of the Store port promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fal_server.core.faults import AlreadyExists, Precondition
+from tests.store import strategies as some
+
+
+async def test_register_writes_revision_and_app(store):
+    await store.register(some.revision("r1"), some.app("hello", "r1"))
+    await store.register(some.revision("r2", at=1), some.app("hello", "r2"))
+    assert (await store.get_app("hello")).revision_id == "r2"
+    assert [r.revision_id for r in await store.list_revisions("hello", None)] == ["r2", "r1"]
+
+
+async def test_register_is_both_or_neither(store):
+    with pytest.raises(Precondition, match="'hello'"):
+        await store.register(some.revision("r1"), some.app("hello", "elsewhere"))
+    assert await store.get_revision("r1") is None
+    await store.register(some.revision("r1"), some.app("hello", "r1"))
+    changed = replace(some.app("hello", "r1"), environment="main", updated_at=some.later(9))
+    with pytest.raises(AlreadyExists, match="'r1'"):
+        await store.register(some.revision("r1"), changed)
+    assert (await store.get_app("hello")).updated_at == some.START
+
+
+async def test_revisions_are_found_by_app_and_environment(store):
+    await store.add_revision(some.revision("r1", app_name="a", at=1))
+    await store.add_revision(some.revision("r2", app_name="b", at=3))
+    await store.add_revision(some.revision("r3", app_name="a", environment="dev", at=2))
+
+    async def ids(app_name, environment):
+        return [r.revision_id for r in await store.list_revisions(app_name, environment)]
+
+    assert await ids(None, None) == ["r2", "r3", "r1"]
+    assert await ids("a", None) == ["r3", "r1"]
+    assert await ids("a", "dev") == ["r3"]
+    assert await ids("a", "none") == []
+
+
+async def test_a_revision_in_use_stays(store):
+    await store.register(some.revision("r1"), some.app("hello", "r1"))
+    with pytest.raises(Precondition, match="'r1' is in use"):
+        await store.delete_revision("r1")
+    assert await store.delete_app("hello") == some.app("hello", "r1")
+    assert await store.delete_app("hello") is None
+    assert await store.delete_revision("r1")
+    assert not await store.delete_revision("r1")
+    assert await store.get_revision("r1") is None
+
+
+async def test_apps_are_listed_by_name(store):
+    await store.add_environment(some.environment("dev"))
+    await store.register(some.revision("r1"), some.app("b", "r1"))
+    await store.register(some.revision("r2"), some.app("a", "r2"))
+    await store.register(some.revision("r3"), some.app("c--dev", "r3", environment="dev"))
+    assert [app.name for app in await store.list_apps(None)] == ["a", "b", "c--dev"]
+    assert [app.name for app in await store.list_apps("main")] == ["a", "b"]
+    assert await store.list_apps("none") == []
+    assert await store.get_app("none") is None
+
+
+async def test_runners_are_saved_all_or_none(store):
+    await store.save_runners([])
+    await store.save_runners([some.runner("a"), some.runner("b")])
+    naive = replace(some.runner("d"), created_at=some.START.replace(tzinfo=None))
+    with pytest.raises(Exception, match="naive"):
+        await store.save_runners([replace(some.runner("a"), reason="changed"), some.runner("c"), naive])
+    assert await store.get_runner("c") is None
+    assert (await store.get_runner("a")).reason == ""
+
+
+async def test_of_two_copies_of_a_runner_the_later_stays(store):
+    await store.save_runners([some.runner("a"), replace(some.runner("a"), reason="later")])
+    assert (await store.get_runner("a")).reason == "later"
+
+
+async def test_ended_runners_are_listed_on_demand_and_forgotten(store):
+    old, new = some.runner("old", at=1, ended_at=10), some.runner("new", at=2, ended_at=20)
+    live = some.runner("live", at=0)
+    await store.save_runners([new, old, live])
+    assert await store.list_runners(None) == [live]
+    assert await store.list_runners(some.later(20)) == [live, new]
+    assert await store.list_runners(some.later(0)) == [live, old, new]
+    assert await store.forget_runners(some.later(20)) == 1
+    assert await store.forget_runners(some.later(20)) == 0
+    assert await store.get_runner("old") is None
+    assert await store.get_runner("new") == new
+    assert await store.get_runner("live") == live
+
+
+async def test_keys_are_revoked_once(store):
+    await store.add_key(some.key("k2", at=2))
+    await store.add_key(some.key("k1", at=1))
+    with pytest.raises(AlreadyExists, match="'k1'"):
+        await store.add_key(some.key("k1"))
+    assert [key.key_id for key in await store.list_keys()] == ["k1", "k2"]
+    assert await store.revoke_key("k1", some.later(5))
+    assert not await store.revoke_key("k1", some.later(6))
+    assert not await store.revoke_key("none", some.later(6))
+    assert [key.key_id for key in await store.list_keys()] == ["k2"]
+    assert (await store.get_key("k1")).revoked_at == some.later(5)
+
+
+async def test_secrets_are_replaced_listed_deleted(store):
+    await store.add_environment(some.environment("dev"))
+    await store.save_secret(some.secret("B"))
+    await store.save_secret(some.secret("A", environment="dev"))
+    await store.save_secret(some.secret("A"))
+    await store.save_secret(some.secret("B", b"changed"))
+    assert [(s.environment, s.name, s.sealed) for s in await store.list_secrets(None)] == [
+        ("dev", "A", b"\x01sealed"),
+        ("main", "A", b"\x01sealed"),
+        ("main", "B", b"changed"),
+    ]
+    assert [s.name for s in await store.list_secrets("main")] == ["A", "B"]
+    assert await store.delete_secret("main", "A")
+    assert not await store.delete_secret("main", "A")
+    assert [s.name for s in await store.list_secrets("main")] == ["B"]
+    with pytest.raises(Precondition, match="'none' does not exist"):
+        await store.save_secret(some.secret("A", environment="none"))
+
+
+async def test_main_is_there_from_the_start(store):
+    (main,) = await store.list_environments()
+    assert (main.name, main.is_default, main.created_at.tzinfo is not None) == ("main", True, True)
+
+
+async def test_environments_take_their_secrets_along(store):
+    for name in ("dev", "alpha"):
+        assert await store.add_environment(some.environment(name))
+    assert not await store.add_environment(replace(some.environment("dev"), description="again"))
+    assert (await store.get_environment("dev")).description is None
+    assert [e.name for e in await store.list_environments()] == ["main", "alpha", "dev"]
+    await store.save_secret(some.secret("A", environment="dev"))
+    assert await store.delete_environment("dev")
+    assert not await store.delete_environment("dev")
+    assert await store.get_environment("dev") is None
+    await store.add_environment(some.environment("dev"))
+    assert await store.list_secrets("dev") == []
+
+
+async def test_an_environment_with_apps_stays(store):
+    await store.add_environment(some.environment("dev"))
+    await store.register(some.revision("r1"), some.app("hello--dev", "r1", environment="dev"))
+    with pytest.raises(Precondition, match="'dev' still has apps"):
+        await store.delete_environment("dev")
+    assert await store.get_environment("dev") is not None

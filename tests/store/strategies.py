@@ -1,0 +1,233 @@
+"""Arbitrary domain objects for the round-trip properties, and plain ones for the examples."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from hypothesis import strategies as st
+
+from fal_server.core.accounts import Environment, Key, Scope, SealedSecret
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
+from fal_server.core.runners import Desired, Process, Runner, RunnerState
+from fal_server.core.scaling import Scaling
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+# What every database can hold: PostgreSQL has no NUL in text.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
+moments = st.integers(-(10**14), 10**16).map(lambda number: START + timedelta(microseconds=number))
+small = st.integers(0, 2**31 - 1)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+jsons = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | floats | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+json_objects = st.dictionaries(texts, jsons, max_size=4)
+text_tuples = st.lists(texts, max_size=3).map(tuple)
+
+
+def maybe(strategy: st.SearchStrategy) -> st.SearchStrategy:
+    return st.none() | strategy
+
+
+scalings = st.builds(
+    Scaling,
+    keep_alive=st.integers(0, 100),
+    min_concurrency=st.integers(0, 5),
+    max_concurrency=st.integers(5, 50),
+    concurrency_buffer=st.integers(0, 50),
+    max_multiplexing=st.integers(1, 50),
+    request_start_timeout=maybe(st.integers(0, 50)),
+    machine_types=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    regions=text_tuples,
+)
+payloads = st.builds(Payload, method=texts, blob=texts)
+health_checks = st.builds(
+    HealthCheck,
+    path=texts,
+    start_period_seconds=small,
+    timeout_seconds=small,
+    failure_threshold=small,
+    call_regularly=st.booleans(),
+    allow_on_busy=st.booleans(),
+    method=st.sampled_from(HealthMethod),
+)
+revisions = st.builds(
+    Revision,
+    revision_id=st.builds(lambda: uuid4().hex),
+    app_name=texts,
+    environment=texts,
+    created_at=moments,
+    environments=st.lists(st.builds(EnvironmentSpec, kind=texts, configuration=json_objects), max_size=2).map(tuple),
+    function=maybe(payloads),
+    entrypoint=maybe(texts),
+    setup=maybe(payloads),
+    run_on_main_thread=st.booleans(),
+    exposed_port=maybe(small),
+    metrics_port=maybe(small),
+    num_gpus=maybe(small),
+    files=st.lists(st.builds(AppFile, hash=texts, relative_path=texts), max_size=2).map(tuple),
+    secret_names=maybe(text_tuples),
+    scaling=scalings,
+    health_check=maybe(health_checks),
+    termination_grace_seconds=small,
+    private_logs=st.booleans(),
+    retry_config=maybe(texts),
+    skip_retry_conditions=text_tuples,
+    metadata=json_objects,
+    source_code=maybe(texts),
+)
+apps = st.builds(
+    App,
+    name=names,
+    environment=st.just("main"),
+    revision_id=st.just("r1"),
+    auth_mode=st.sampled_from(AuthMode),
+    scaling=scalings,
+    created_at=moments,
+    updated_at=moments,
+    next_revision_id=st.sampled_from([None, "r1", "r2"]),
+    rollout_at=maybe(moments),
+)
+runners = st.builds(
+    Runner,
+    runner_id=names,
+    app_name=texts,
+    environment=texts,
+    revision_id=texts,
+    machine_type=texts,
+    token=texts,
+    created_at=moments,
+    state=st.sampled_from(RunnerState),
+    desired=st.sampled_from(Desired),
+    reason=texts,
+    node=texts,
+    process=maybe(st.builds(Process, pid=small, started_ticks=st.integers(0, 2**60), address=texts)),
+    port=maybe(small),
+    metrics_port=maybe(small),
+    started_at=maybe(moments),
+    ready_at=maybe(moments),
+    draining_at=maybe(moments),
+    stopping_at=maybe(moments),
+    ended_at=maybe(moments),
+    not_before=maybe(moments),
+    exit_code=maybe(st.integers(-255, 255)),
+    grace_seconds=small,
+    kill=st.booleans(),
+    replaces=maybe(texts),
+    replaced_by=maybe(texts),
+    replace_first=st.booleans(),
+    ephemeral=st.booleans(),
+)
+keys = st.builds(
+    Key,
+    key_id=st.builds(lambda: uuid4().hex),
+    secret_hash=texts,
+    scope=st.sampled_from(Scope),
+    alias=texts,
+    created_at=moments,
+    preset=texts,
+    permissions=text_tuples,
+    revoked_at=maybe(moments),
+)
+sealed_secrets = st.builds(
+    SealedSecret,
+    environment=st.just("main"),
+    name=names,
+    sealed=st.binary(max_size=50),
+    created_at=moments,
+    default_exposed=maybe(st.booleans()),
+)
+environments = st.builds(
+    Environment,
+    name=st.builds(lambda: uuid4().hex),
+    description=maybe(texts),
+    is_default=st.booleans(),
+    created_at=moments,
+)
+log_entries = st.builds(
+    LogEntry,
+    runner_id=st.builds(lambda: uuid4().hex),
+    sequence=st.integers(1, 2**60),
+    timestamp=moments,
+    level=st.sampled_from(LogLevel),
+    source=st.sampled_from(LogSource),
+    message=texts,
+    app_name=texts,
+    revision_id=texts,
+    request_id=maybe(texts),
+)
+
+
+def later(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def revision(revision_id: str, *, app_name: str = "hello", environment: str = "main", at: float = 0) -> Revision:
+    spec = EnvironmentSpec(kind="virtualenv", configuration={"requirements": ["six"], "registry": "hunter2-registry"})
+    return Revision(
+        revision_id=revision_id,
+        app_name=app_name,
+        environment=environment,
+        created_at=later(at),
+        environments=(spec,),
+        function=None,
+        entrypoint="app:run",
+        scaling=Scaling(),
+    )
+
+
+def app(name: str, revision_id: str, *, environment: str = "main") -> App:
+    return App(
+        name=name,
+        environment=environment,
+        revision_id=revision_id,
+        auth_mode=AuthMode.PRIVATE,
+        scaling=Scaling(),
+        created_at=START,
+        updated_at=START,
+    )
+
+
+def runner(runner_id: str, *, at: float = 0, ended_at: float | None = None) -> Runner:
+    return Runner(
+        runner_id=runner_id,
+        app_name="hello",
+        environment="main",
+        revision_id="r1",
+        machine_type="S",
+        token="hunter2-token",
+        created_at=later(at),
+        state=RunnerState.PENDING if ended_at is None else RunnerState.TERMINATED,
+        ended_at=None if ended_at is None else later(ended_at),
+    )
+
+
+def key(key_id: str, *, at: float = 0) -> Key:
+    return Key(key_id=key_id, secret_hash="0" * 64, scope=Scope.API, alias="ci", created_at=later(at))
+
+
+def secret(name: str, sealed: bytes = b"\x01sealed", *, environment: str = "main") -> SealedSecret:
+    return SealedSecret(environment=environment, name=name, sealed=sealed, created_at=START)
+
+
+def environment(name: str) -> Environment:
+    return Environment(name=name, description=None, is_default=False, created_at=START)
+
+
+def line(sequence: int, message: str = "", *, runner_id: str = "a", at: float | None = None, **more) -> LogEntry:
+    return LogEntry(
+        runner_id=runner_id,
+        sequence=sequence,
+        timestamp=later(sequence if at is None else at),
+        level=LogLevel.INFO,
+        source=more.pop("source", LogSource.STDOUT),
+        message=message or f"line {sequence}",
+        app_name=more.pop("app_name", "hello"),
+        **more,
+    )
