@@ -220,6 +220,8 @@ class Launch:
     Attributes:
         variables: environment variables, secrets among them: never logged, never an argv.
         redact: values that must not appear in its logs.
+        app_port: the port that the app's code asks for; where it listens on that, it gets the runner's own instead.
+        app_metrics_port: the same for metrics.
         attempt_token: which start this is; a second start with the same token is the first one.
     """
 
@@ -243,6 +245,8 @@ class Launch:
     startup_timeout_seconds: int
     termination_grace_seconds: int
     attempt_token: str = field(repr=False)
+    app_port: int | None = None
+    app_metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +282,11 @@ class ExecSession(Protocol):
         ...
 
     async def send_eof(self) -> None:
-        """Close its stdin."""
+        """Close its stdin; on a terminal, type the end-of-file character."""
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command's group; on a terminal, to the foreground job."""
         ...
 
     def output(self) -> AsyncIterator[ExecOutput]:
