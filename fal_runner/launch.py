@@ -1,0 +1,48 @@
+"""The step between the shim and a program of the runner: it ties the process to the shim, then becomes the program.
+
+Started by path with `python -I -S`. It exists because code between fork and exec is not safe in a process with gRPC's
+threads, and costs about 10 ms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import termios
+
+_PR_SET_PDEATHSIG = 1
+
+
+def fail(message: str, code: int) -> None:
+    """Say why on stderr, as a shell does, and end."""
+    os.write(2, f"fal: {message}\n".encode())
+    os._exit(code)
+
+
+def main() -> None:
+    """Arguments: the shim's pid, `tty` or `pipes`, the directory, and the command."""
+    parent, mode, directory, *command = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        os._exit(1)  # the shim died before the line above
+    if mode == "tty":
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # Python's own settings would be inherited
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        fail(f"cannot enter the directory {directory}: {error.strerror}", 126)
+    try:
+        os.execvp(command[0], command)  # noqa: S606
+    except FileNotFoundError:
+        fail(f"{command[0]}: command not found", 127)
+    except OSError as error:
+        fail(f"{command[0]}: {error.strerror}", 126)
+
+
+if __name__ == "__main__":
+    main()

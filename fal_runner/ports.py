@@ -1,0 +1,81 @@
+"""Free ports for apps: outside of the range that connections take theirs from, and reserved among all shims."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+_LOWEST = 20000
+
+
+class PortUnavailable(Exception):
+    """No free port was found."""
+
+
+class Reservation:
+    """A port that no other shim takes while this is held. The port itself is not open, so that the app can bind it.
+
+    The kernel gives outgoing connections ports from ip_local_port_range; one from there could be gone by the time that
+    a slow setup is done. What shims reserve lies below it, and is claimed by an abstract socket, which the kernel frees
+    however the shim ends.
+    """
+
+    def __init__(self, port: int, claim: socket.socket) -> None:
+        self.port = port
+        self._claim = claim
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._claim.close()
+
+
+def reserve(host: str) -> Reservation:
+    """Find a port that is free on this address and reserve it.
+
+    Raises:
+        PortUnavailable: after many tries there was none.
+    """
+    low, high = _range()
+    for _ in range(1000):
+        port = random.randrange(low, high)  # noqa: S311
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(f"\0fal-runner-port-{port}")
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.bind((host, port))
+        except OSError:
+            claim.close()
+            continue
+        return Reservation(port, claim)
+    raise PortUnavailable(f"no free port between {low} and {high - 1} on {host}")
+
+
+def _range() -> tuple[int, int]:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if first - _LOWEST >= 1000:
+        return _LOWEST, first
+    return (last + 1, 65536) if 65535 - last >= 1000 else (_LOWEST, 65536)
+
+
+def owners_inode(port: int) -> int | None:
+    """The inode of the socket that listens on this port of 127.0.0.1 or of any address; None where it is not known."""
+    try:
+        rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return None
+    for row in rows:
+        fields = row.split()
+        address, _, number = fields[1].partition(":")
+        if fields[3] == "0A" and int(number, 16) == port and address in {"0100007F", "00000000"}:
+            return int(fields[9])
+    return None
+
+
+def holds(pid: int, inode: int) -> bool:
+    """Whether a process has this socket open."""
+    wanted = f"socket:[{inode}]"
+    try:
+        return any(str(entry.readlink()) == wanted for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False

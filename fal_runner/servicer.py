@@ -1,0 +1,245 @@
+# ruff: noqa: N802
+"""The gRPC face of a shim: who may call, what is asked, and the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
+from fal_runner.address import TOKEN_METADATA
+from fal_runner.ports import PortUnavailable
+from fal_runner.processes import boot_id, look
+from fal_runner.reaper import Reaper
+from fal_runner.sessions import Session
+from fal_runner.supervisor import State, Supervisor
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_BATCH_BYTES = 256 * 1024
+_BATCH_SECONDS = 0.005
+_MAX_SESSIONS = 64
+
+
+class TokenGate(grpc.aio.ServerInterceptor):
+    """Refuses every call that does not carry the token.
+
+    Args:
+        token: what it was started with; Start may replace it, when a shim that was kept ready gets its runner.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def opens(self, token: str) -> bool:
+        """Whether this is the token."""
+        return hmac.compare_digest(self.token.encode(), token.encode())
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Let the call through, or answer in the method's place."""
+        for key, value in handler_call_details.invocation_metadata or ():
+            if key == TOKEN_METADATA and isinstance(value, str) and self.opens(value):
+                return await continuation(handler_call_details)
+        return grpc.unary_unary_rpc_method_handler(_refuse)
+
+
+async def _refuse(_request: bytes, context: Context) -> bytes:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the metadata {TOKEN_METADATA} is not this runner's token")
+
+
+class ShimServicer(shim_pb2_grpc.ShimServicer):
+    """The calls of one shim.
+
+    Args:
+        directory: the runner's directory.
+        reaper: who starts processes here.
+        gate: who may call.
+    """
+
+    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate) -> None:
+        self._directory = directory
+        self._reaper = reaper
+        self._gate = gate
+        self._runner: Supervisor | None = None
+        self._sessions: set[Session] = set()
+        self._session_count = 0
+        self._background: set[asyncio.Task[None]] = set()
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def Start(self, request: shim_pb2.StartRequest, context: Context) -> shim_pb2.StartResponse:
+        """Start the worker, once."""
+        spec = request.spec
+        if self._runner is not None:
+            if (spec.runner_id, spec.token) != (self._runner.spec.runner_id, self._runner.spec.token):
+                await context.abort(grpc.StatusCode.ALREADY_EXISTS, "this shim looks after another runner")
+            return _start_response(self._runner)
+        for field in ("runner_id", "token", "python", "working_dir", "bind_host"):
+            if not getattr(spec, field):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"spec.{field} is empty")
+        if spec.WhichOneof("callable") is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "spec.function or spec.entrypoint must be given")
+        if not os.access(spec.python, os.X_OK):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no interpreter at {spec.python}")
+        if not os.access(spec.working_dir, os.X_OK):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no directory {spec.working_dir}")
+        runner = Supervisor(self._reaper, self._directory, spec)
+        try:
+            runner.start()
+        except (OSError, PortUnavailable) as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
+        self._runner = runner
+        self._gate.token = spec.token
+        self.started.set()
+        return _start_response(runner)
+
+    async def GetStatus(self, request: shim_pb2.GetStatusRequest, context: Context) -> shim_pb2.GetStatusResponse:
+        """All that is known."""
+        own = look(os.getpid())
+        status = shim_pb2.ShimStatus(
+            shim=shim_pb2.ProcessIdentity(
+                pid=os.getpid(), start_ticks=own.started_ticks if own else 0, boot_id=boot_id()
+            ),
+            state=State.STATE_WAITING,
+            open_sessions=len(self._sessions),
+        )
+        if self._runner is None:
+            return shim_pb2.GetStatusResponse(status=status)
+        runner = self._runner
+        status.state = runner.state
+        status.runner_id = runner.spec.runner_id
+        status.worker.CopyFrom(runner.identity)
+        status.last_event_sequence = len(runner.events)
+        status.last_log_sequence = runner.journal.last
+        status.acked_log_sequence = runner.journal.acked
+        if started := runner.event("worker_started"):
+            status.started_at.CopyFrom(started.timestamp)
+        if ready := runner.event("ready"):
+            status.ready.CopyFrom(ready.ready)
+            status.ready_at.CopyFrom(ready.timestamp)
+        if exited := runner.event("exited"):
+            status.exited.CopyFrom(exited.exited)
+            status.exited_at.CopyFrom(exited.timestamp)
+        return shim_pb2.GetStatusResponse(status=status)
+
+    async def Watch(self, request: shim_pb2.WatchRequest, context: Context) -> AsyncIterator[shim_pb2.WatchResponse]:
+        """Events, as they come."""
+        runner = await self._worker(context)
+        position = request.after
+        if position > len(runner.events):
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"after is {position}, the last event is {len(runner.events)}"
+            )
+        while True:
+            while position < len(runner.events):
+                event = runner.events[position]
+                position += 1
+                yield shim_pb2.WatchResponse(event=event)
+                if event.HasField("exited"):
+                    return
+            await runner.changed()
+
+    async def StreamLogs(
+        self, request: shim_pb2.StreamLogsRequest, context: Context
+    ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
+        """Entries in batches: all that there is, then what 5 ms bring."""
+        journal = (await self._worker(context)).journal
+        reader = journal.reader(request.after_sequence)
+        while True:
+            closed = journal.closed  # looked at before reading, so that what came in between is read once more
+            entries = reader.read(_BATCH_BYTES)
+            if entries:
+                yield shim_pb2.StreamLogsResponse(entries=entries)
+            elif closed:
+                return
+            else:
+                await journal.wait()
+                await asyncio.sleep(_BATCH_SECONDS)
+
+    async def AckLogs(self, request: shim_pb2.AckLogsRequest, context: Context) -> shim_pb2.AckLogsResponse:
+        """Forget what was stored."""
+        journal = (await self._worker(context)).journal
+        if request.sequence > journal.last:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"sequence is {request.sequence}, the last entry is {journal.last}"
+            )
+        journal.ack(request.sequence)
+        return shim_pb2.AckLogsResponse()
+
+    async def Exec(
+        self,
+        request_iterator: AsyncIterator[shim_pb2.ExecRequest],
+        context: Context,
+    ) -> AsyncIterator[shim_pb2.ExecResponse]:
+        """Run a command beside the worker."""
+        runner = await self._worker(context)
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("start"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "start: the first message must say what to run")
+        if runner.state == State.STATE_EXITED:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the runner has ended")
+        if len(self._sessions) >= _MAX_SESSIONS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_SESSIONS} sessions are open; end one")
+        self._session_count += 1
+        name = f"{runner.spec.runner_id}.{self._session_count}"
+        try:
+            session = Session(self._reaper, first.start, runner.env, runner.spec.working_dir, name)
+        except OSError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the command could not be started: {error}")
+        self._sessions.add(session)
+
+        context.add_done_callback(lambda _context: self._end_session(session))  # type: ignore[arg-type]
+        async for response in session.run(request_iterator):
+            yield response
+
+    async def Stop(self, request: shim_pb2.StopRequest, context: Context) -> shim_pb2.StopResponse:
+        """Ask the worker to end."""
+        runner = await self._worker(context)
+        grace = request.grace_seconds if request.HasField("grace_seconds") else runner.spec.termination_grace_seconds
+        if grace < 0 or not math.isfinite(grace):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"grace_seconds is {grace:g}: give 0 or more")
+        runner.stop(grace)
+        return shim_pb2.StopResponse()
+
+    async def Kill(self, request: shim_pb2.KillRequest, context: Context) -> shim_pb2.KillResponse:
+        """Kill the worker and all that it started."""
+        (await self._worker(context)).kill()
+        return shim_pb2.KillResponse()
+
+    async def Shutdown(self, request: shim_pb2.ShutdownRequest, context: Context) -> shim_pb2.ShutdownResponse:
+        """Kill what is left, then end."""
+        if self._runner is not None:
+            self._runner.kill()
+            await self._runner.gone()
+        self.ended.set()
+        return shim_pb2.ShutdownResponse()
+
+    async def _worker(self, context: Context) -> Supervisor:
+        if self._runner is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no worker yet: Start comes first")
+        return self._runner
+
+    def _end_session(self, session: Session) -> None:
+        """Whatever ended the call, nothing of an unfinished command is left."""
+        task = asyncio.get_running_loop().create_task(session.end())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        self._sessions.discard(session)
+
+
+def _start_response(runner: Supervisor) -> shim_pb2.StartResponse:
+    response = shim_pb2.StartResponse(worker=runner.identity)
+    if started := runner.event("worker_started"):
+        response.started_at.CopyFrom(started.timestamp)
+    return response

@@ -1,0 +1,101 @@
+"""The small process that looks after one runner and outlives the controller: `python -m fal_runner.shim --dir DIR`.
+
+Its token comes by standard input, on a line; where that is a socket, "ready" is written back when it listens. Nothing
+secret is in its arguments or on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import grpc.aio
+
+from fal_grpc.v1 import shim_pb2_grpc
+from fal_runner.address import SOCKET_NAME, ShimIdentity, SocketPath
+from fal_runner.processes import boot_id, look, mark_of
+from fal_runner.reaper import Reaper
+from fal_runner.servicer import ShimServicer, TokenGate
+
+_START_SECONDS = 60.0
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+]
+
+
+async def serve(directory: Path, token: str, handshake: socket.socket | None) -> None:
+    """Listen until Shutdown, or until nobody has asked for a worker within a minute.
+
+    Args:
+        directory: the runner's directory; the socket and the spool are made in it.
+        token: what callers must show.
+        handshake: told when the shim listens.
+    """
+    reaper = Reaper()
+    reaper.install()
+    gate = TokenGate(token)
+    servicer = ShimServicer(directory, reaper, gate)
+    server = grpc.aio.server(interceptors=[gate], options=_OPTIONS)
+    shim_pb2_grpc.add_ShimServicer_to_server(servicer, server)
+    listening = SocketPath(directory / SOCKET_NAME)
+    server.add_insecure_port(listening.target)
+    await server.start()
+    own = look(os.getpid())
+    ShimIdentity(
+        pid=os.getpid(),
+        started_ticks=own.started_ticks if own else 0,
+        boot_id=boot_id(),
+        mark=mark_of(token),
+        address=str(directory / SOCKET_NAME),
+    ).write(directory)
+    if handshake is not None:
+        handshake.sendall(b"ready\n")
+        handshake.close()
+    try:
+        await asyncio.wait_for(servicer.started.wait(), _START_SECONDS)
+        await servicer.ended.wait()
+    except TimeoutError:
+        print(f"no Start within {_START_SECONDS:g} s: the shim ends", file=sys.stderr)  # noqa: T201
+    await server.stop(1.0)
+    await reaper.sweep()
+    listening.close()
+
+
+def take_standard_input() -> tuple[str, socket.socket | None]:
+    """The token, and where to say that the shim listens; standard input is empty afterwards."""
+    fd = os.dup(0)
+    with Path(os.devnull).open("rb") as null:
+        os.dup2(null.fileno(), 0)
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        connection = socket.socket(fileno=fd)
+        with connection.makefile("rb") as lines:
+            return lines.readline().decode().strip(), connection
+    with os.fdopen(fd, "rb") as pipe:
+        return pipe.readline().decode().strip(), None
+
+
+def main() -> int:
+    """Read the arguments and the token, then serve."""
+    parser = argparse.ArgumentParser(prog="fal_runner.shim", description="Look after one runner.")
+    parser.add_argument("--dir", type=Path, required=True, help="the runner's directory")
+    directory: Path = parser.parse_args().dir
+    token, handshake = take_standard_input()
+    if not token:
+        print("no token on standard input", file=sys.stderr)  # noqa: T201
+        return 2
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is no end of a runner
+    asyncio.run(serve(directory.absolute(), token, handshake))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""What a runner printed, on disk until somebody has stored it: numbered records in segments, bounded in size.
+
+A record survives the death of every process, not a loss of power: nothing is synced.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+_HEADER = struct.Struct("<QII")  # sequence, length, CRC-32 of the payload
+_SEGMENTS = 16  # so that forgetting the oldest loses a sixteenth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record, or, where `payload` is None, the place of `dropped` records that were lost; `sequence` is the last."""
+
+    sequence: int
+    payload: bytes | None
+    dropped: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Segment:
+    """One file. `first` is its name; `last` is below it while it is empty."""
+
+    path: Path
+    first: int
+    last: int
+    size: int
+
+
+class Spool:
+    """The records of one runner. One process appends; any number may read.
+
+    Args:
+        directory: where the segments lie; made where it is not there.
+        max_bytes: all segments together; beyond it the oldest is deleted.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._segments = [_scan(path) for path in sorted(directory.glob("*.seg"))]
+        self.last = self._segments[-1].last if self._segments else 0
+        self.acked = self._segments[0].first - 1 if self._segments else 0
+        self._file: int | None = None
+
+    def append(self, payloads: Sequence[bytes]) -> int:
+        """Number and keep these records; returns the last sequence.
+
+        Where the disk takes nothing even after the oldest segment was given up, the records are lost but numbered, so
+        that readers are told.
+        """
+        for start, stop in self._batches(payloads):
+            block = bytearray()
+            for offset, payload in enumerate(payloads[start:stop], self.last + 1):
+                block += _HEADER.pack(offset, len(payload), zlib.crc32(payload))
+                block += payload
+            self._make_room(len(block))
+            if not self._write(block, stop - start):
+                self._drop_oldest()
+                if not self._write(block, stop - start):
+                    self.last += stop - start
+                    self._close_file()  # the next record begins a segment, so that the gap lies between two
+        return self.last
+
+    def ack(self, sequence: int) -> None:
+        """Forget, a segment at a time, what is at or below this sequence."""
+        self.acked = max(self.acked, min(sequence, self.last))
+        while len(self._segments) > 1 and self._segments[0].last <= self.acked:
+            self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def reader(self, after: int) -> Reader:
+        """Read from the record after this sequence on."""
+        return Reader(self, after)
+
+    def segment_after(self, sequence: int) -> tuple[Path, int] | None:
+        """The segment that holds the first record above this sequence, and where its whole records end."""
+        for segment in self._segments:
+            if segment.last > sequence:
+                return segment.path, segment.size
+        return None
+
+    def close(self) -> None:
+        """Let go of the file that is written to."""
+        self._close_file()
+
+    def _batches(self, payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+        """Ranges of payloads that fit into a segment together."""
+        start, size = 0, 0
+        for index, payload in enumerate(payloads):
+            length = _HEADER.size + len(payload)
+            if size and size + length > self._segment_bytes:
+                yield start, index
+                start, size = index, 0
+            size += length
+        if start < len(payloads):
+            yield start, len(payloads)
+
+    @property
+    def _segment_bytes(self) -> int:
+        return max(1, self._max_bytes // _SEGMENTS)
+
+    def _make_room(self, size: int) -> None:
+        """Begin a new segment where the present one would grow too large, and drop the oldest beyond the bound."""
+        if self._file is not None and self._segments[-1].size + size > self._segment_bytes:
+            self._close_file()
+        while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._max_bytes:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        if len(self._segments) > 1:
+            self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def _write(self, block: bytearray, count: int) -> bool:
+        """Append whole or not at all."""
+        try:
+            if self._file is None:
+                path = self._directory / f"{self.last + 1:020d}.seg"
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._segments.append(_Segment(path=path, first=self.last + 1, last=self.last, size=0))
+            view = memoryview(block)
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:
+            if self._file is not None:
+                os.ftruncate(self._file, self._segments[-1].size)
+            return False
+        self._segments[-1].size += len(block)
+        self._segments[-1].last += count
+        self.last += count
+        return True
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Reader:
+    """A position in a spool."""
+
+    def __init__(self, spool: Spool, after: int) -> None:
+        self._spool = spool
+        self._after = after
+        self._path: Path | None = None
+        self._offset = 0
+
+    def read(self, max_bytes: int) -> list[Record]:
+        """The next records, at least one where there is one, and about `max_bytes` of them; [] where there are none."""
+        records: list[Record] = []
+        size = 0
+        while size < max_bytes:
+            found = self._spool.segment_after(self._after)
+            if found is None:
+                return records + self._lost(self._spool.last + 1)
+            path, end = found
+            if path != self._path:
+                self._path, self._offset = path, 0
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                while self._offset < end and size < max_bytes:
+                    sequence, length, _ = _HEADER.unpack(file.read(_HEADER.size))
+                    payload = file.read(length)
+                    self._offset += _HEADER.size + length
+                    if sequence <= self._after:
+                        continue
+                    records += self._lost(sequence)
+                    records.append(Record(sequence=sequence, payload=payload))
+                    self._after = sequence
+                    size += _HEADER.size + length
+        return records
+
+    def _lost(self, until: int) -> list[Record]:
+        """A record for the gap between the last one read and this sequence, where there is a gap."""
+        dropped = until - 1 - self._after
+        if dropped <= 0:
+            return []
+        self._after = until - 1
+        return [Record(sequence=until - 1, payload=None, dropped=dropped)]
+
+
+def _scan(path: Path) -> _Segment:
+    """Read a segment to its last whole record; what a death in the middle of a write left behind it is not counted."""
+    first = int(path.stem)
+    segment = _Segment(path=path, first=first, last=first - 1, size=0)
+    with path.open("rb") as file:
+        while len(header := file.read(_HEADER.size)) == _HEADER.size:
+            sequence, length, checksum = _HEADER.unpack(header)
+            payload = file.read(length)
+            if len(payload) < length or zlib.crc32(payload) != checksum:
+                break
+            segment.last = sequence
+            segment.size += _HEADER.size + length
+    return segment

@@ -1,0 +1,315 @@
+"""A runner's life inside its shim: start, readiness, result, stop, kill, and the end of everything that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+
+from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
+from fal_runner.capture import capture
+from fal_runner.descriptors import read_some, write_all
+from fal_runner.journal import Journal
+from fal_runner.lines import DEFAULT_MAX_LINE_BYTES
+from fal_runner.ports import Reservation, holds, owners_inode, reserve
+from fal_runner.processes import MARK_VARIABLE, boot_id, look, mark_of
+from fal_runner.reaper import Child, Reaper
+from fal_runner.redaction import Redactor
+from fal_runner.spool import DEFAULT_MAX_BYTES
+
+State = shim_pb2.ShimStatus
+Reason = shim_pb2.WorkerExited
+_WORKER = str(Path(__file__).with_name("worker.py"))
+_MAX_RESULT_BYTES = 512 * 1024 * 1024
+_LEFTOVER_SECONDS = 2.0  # how long output is waited for once every process that could write it is dead
+
+
+class Supervisor:
+    """One worker and all that it starts.
+
+    Args:
+        reaper: who starts processes here.
+        directory: the runner's directory; the spool is made in it.
+        spec: what the worker is.
+    """
+
+    def __init__(self, reaper: Reaper, directory: Path, spec: shim_pb2.RunnerSpec) -> None:
+        self.spec = spec
+        self.state: State.State.ValueType = State.STATE_WAITING
+        self.events: list[shim_pb2.ShimEvent] = []
+        limits = spec.spool_limits
+        self.journal = Journal(directory / "log", limits.max_bytes or DEFAULT_MAX_BYTES)
+        self.identity = shim_pb2.ProcessIdentity()
+        self._max_line_bytes = limits.max_line_bytes or DEFAULT_MAX_LINE_BYTES
+        self._reaper = reaper
+        self._changed = asyncio.Event()
+        self._worker: Child | None = None
+        self._ports: dict[str, Reservation] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._result: asyncio.Task[None] | None = None
+        self._captures: list[asyncio.Task[None]] = []
+        self._grace: asyncio.TimerHandle | None = None
+        self._kill_at = float("inf")
+        self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
+        self._asked = False
+        self._out_of_memory_kills = _out_of_memory_kills()
+        self._started = 0.0
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of everything that runs in this runner."""
+        return {**self.spec.env, MARK_VARIABLE: mark_of(self.spec.token)}
+
+    def start(self) -> None:
+        """Start the worker.
+
+        Raises:
+            OSError: its process could not be made.
+            PortUnavailable: there is no port for it.
+        """
+        if self.spec.serves_http:
+            self._ports["port"] = reserve(self.spec.bind_host)
+        if self.spec.serves_metrics:
+            self._ports["metrics_port"] = reserve(self.spec.bind_host)
+        job_read, job_write = os.pipe()
+        result_read, result_write = os.pipe()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        null = os.open(os.devnull, os.O_RDONLY)
+        theirs = [job_read, result_write, out_write, err_write, null]
+        try:
+            self._worker = self._reaper.spawn(
+                [self.spec.python, _WORKER, str(job_read), str(result_write)],
+                env=self.env,
+                directory=self.spec.working_dir,
+                stdin=null,
+                stdout=out_write,
+                stderr=err_write,
+                pass_fds=(job_read, result_write),
+            )
+        except OSError:
+            for fd in (job_write, result_read, out_read, err_read):
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        self._started = time.monotonic()
+        redactor = Redactor(self.spec.redact)
+        for fd, source in ((out_read, log_pb2.LogEntry.SOURCE_STDOUT), (err_read, log_pb2.LogEntry.SOURCE_STDERR)):
+            self._captures.append(self._spawn(capture(fd, source, self.journal, redactor, self._max_line_bytes)))
+        self._tasks.append(self._spawn(self._send_job(job_write)))
+        self._result = self._spawn(self._read_result(result_read))
+        self._tasks.append(self._spawn(self._watch_end(self._worker)))
+        seen = look(self._worker.pid)
+        self.identity.CopyFrom(
+            shim_pb2.ProcessIdentity(
+                pid=self._worker.pid, start_ticks=seen.started_ticks if seen else 0, boot_id=boot_id()
+            )
+        )
+        self.state = State.STATE_STARTING
+        self.journal.say(f"worker started: process {self._worker.pid}")
+        self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
+        self._tasks.append(self._spawn(self._become_ready()))
+
+    def stop(self, grace_seconds: float) -> None:
+        """SIGTERM to the worker now, SIGKILL to all after the grace. Asking again can only shorten the grace."""
+        if self._worker is None or self.state == State.STATE_EXITED:
+            return
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            self._asked = True
+            self._reason = Reason.REASON_STOPPED
+            self.state = State.STATE_STOPPING
+            self.journal.say(f"asked to stop: SIGTERM sent, {grace_seconds:g} s until SIGKILL")
+            self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=grace_seconds)))
+            self._worker.signal(signal.SIGTERM)
+        if loop.time() + grace_seconds < self._kill_at:
+            self._kill_at = loop.time() + grace_seconds
+            if self._grace is not None:
+                self._grace.cancel()
+            self._grace = loop.call_at(self._kill_at, self._end_grace, grace_seconds)
+
+    def kill(self) -> None:
+        """SIGKILL to everything now."""
+        if self._worker is None or self.state == State.STATE_EXITED:
+            return
+        if self._reason != Reason.REASON_KILLED and not self._worker.exited.done():
+            self._reason = Reason.REASON_KILLED
+            self.journal.say("killed: SIGKILL sent to all of its processes")
+            if not self._asked:
+                self._asked = True
+                self.state = State.STATE_STOPPING
+                self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=0)))
+        self._worker.signal(signal.SIGKILL)  # the sweep that follows its end takes all others
+
+    async def changed(self) -> None:
+        """Wait for the next event."""
+        await self._changed.wait()
+
+    async def gone(self) -> None:
+        """Wait until nothing of the runner is left."""
+        while self.state != State.STATE_EXITED:
+            await self.changed()
+
+    def event(self, kind: str) -> shim_pb2.ShimEvent | None:
+        """The event of this kind, where it has happened."""
+        return next((event for event in self.events if event.WhichOneof("event") == kind), None)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    def _emit(self, event: shim_pb2.ShimEvent) -> None:
+        event.sequence = len(self.events) + 1
+        event.timestamp.FromNanoseconds(time.time_ns())
+        self.events.append(event)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _end_grace(self, grace_seconds: float) -> None:
+        if self._worker is not None and not self._worker.exited.done():
+            self._reason = Reason.REASON_GRACE_EXCEEDED
+            self.journal.say(
+                f"still running {grace_seconds:g} s after SIGTERM: SIGKILL sent to all of its processes",
+                log_pb2.WARNING,
+            )
+            self._worker.signal(signal.SIGKILL)
+
+    def _port(self, name: str) -> int:
+        return self._ports[name].port if name in self._ports else 0
+
+    async def _send_job(self, fd: int) -> None:
+        spec = self.spec
+        job: dict[str, object] = {
+            "name": spec.app_name or "fal",
+            "paths": [spec.files_dir] if spec.files_dir else [],
+            "method": spec.function.method or "cloudpickle",
+            "bind_host": spec.bind_host,
+            "port": self._port("port"),
+            "metrics_port": self._port("metrics_port"),
+            "app_port": spec.app_port,
+            "app_metrics_port": spec.app_metrics_port,
+        }
+        if spec.WhichOneof("callable") == "function":
+            job["function"] = {"path": spec.function.path, "method": spec.function.method}
+        else:
+            job["entrypoint"] = spec.entrypoint
+        if spec.HasField("setup_func"):
+            job["setup"] = {"path": spec.setup_func.path, "method": spec.setup_func.method}
+        os.set_blocking(fd, False)
+        try:
+            await write_all(fd, json.dumps(job).encode())
+        except BrokenPipeError:
+            return  # it died before it read its job; its exit tells
+        finally:
+            os.close(fd)
+
+    async def _read_result(self, fd: int) -> None:
+        """Read what the callable came to; an end without a whole result is none."""
+        os.set_blocking(fd, False)
+        received = bytearray()
+        try:
+            while len(received) < _MAX_RESULT_BYTES and (data := await read_some(fd, 256 * 1024)):
+                received += data
+        finally:
+            os.close(fd)
+        line, newline, body = bytes(received).partition(b"\n")
+        if not newline:
+            return
+        head = json.loads(line)
+        if len(body) != head["length"]:
+            self.journal.say("the result was cut off: the worker ended while it sent it", log_pb2.ERROR)
+            return
+        value = run_pb2.SerializedObject(method=head["method"], definition=body, was_it_raised=head["raised"])
+        if head["raised"]:
+            value.stringized_traceback = head["traceback"]
+            value.exception_type_name = head["type"]
+            value.exception_message = head["message"]
+        self._emit(shim_pb2.ShimEvent(result=shim_pb2.WorkerResult(return_value=value)))
+
+    async def _become_ready(self) -> None:
+        """Wait until the app's port is open and held by this runner; without a port it is ready at once."""
+        port = self._port("port")
+        if port:
+            await self._port_open(port)
+        if self.state != State.STATE_STARTING:
+            return
+        self.state = State.STATE_READY
+        if port:
+            metrics = f", metrics on {self._port('metrics_port')}" if self._port("metrics_port") else ""
+            self.journal.say(f"ready after {time.monotonic() - self._started:.2f} s: listens on {port}{metrics}")
+        ready = shim_pb2.WorkerReady(port=port, metrics_port=self._port("metrics_port"))
+        self._emit(shim_pb2.ShimEvent(ready=ready))
+
+    async def _port_open(self, port: int) -> None:
+        pause = 0.005
+        warned = False
+        while True:
+            if await _connects(self.spec.bind_host, port):
+                if self._is_ours(port):
+                    return
+                if not warned:
+                    warned = True
+                    self.journal.say(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
+            await asyncio.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+
+    def _is_ours(self, port: int) -> bool:
+        inode = owners_inode(port)
+        return inode is None or any(holds(seen.pid, inode) for seen in self._reaper.belongings())
+
+    async def _watch_end(self, worker: Child) -> None:
+        """When the worker ends, so does all else of the runner; then, and only then, it is reported as exited."""
+        code = await worker.exited
+        if self._grace is not None:
+            self._grace.cancel()
+        await self._reaper.sweep()
+        readers = [task for task in (*self._captures, self._result) if task is not None]
+        _, late = await asyncio.wait(readers, timeout=_LEFTOVER_SECONDS)
+        for task in (*late, *(task for task in self._tasks if task is not asyncio.current_task())):
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for reservation in self._ports.values():
+            reservation.release()
+        exited = self._exit(code)
+        failed = code != 0 and self._reason == Reason.REASON_EXITED
+        self.journal.say(exited.message, log_pb2.ERROR if failed else log_pb2.INFO)
+        self.journal.close()
+        self.state = State.STATE_EXITED
+        self._emit(shim_pb2.ShimEvent(exited=exited))
+
+    def _exit(self, code: int) -> shim_pb2.WorkerExited:
+        if code >= 0:
+            return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=f"worker exited with code {code}")
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        message = f"worker was ended by {name}"
+        if -code == signal.SIGKILL and self._reason == Reason.REASON_EXITED:
+            if _out_of_memory_kills() > self._out_of_memory_kills:
+                self._reason = Reason.REASON_OUT_OF_MEMORY
+                message += ": the machine ran out of memory"
+            else:
+                message += ", which was not sent by the platform"
+        return shim_pb2.WorkerExited(signal=-code, reason=self._reason, message=message)
+
+
+async def _connects(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(probe, (host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since boot."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        if line.startswith("oom_kill "):
+            return int(line.split()[1])
+    return 0
