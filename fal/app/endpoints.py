@@ -1,0 +1,149 @@
+"""Marking methods as endpoints: which path, in which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fal.app.health import HealthCheck
+
+_F = TypeVar("_F", bound=Callable[..., object])
+ROUTE_ATTRIBUTE = "route_signature"
+
+
+FROM_ANNOTATIONS = "from annotations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realtime:
+    """How a realtime endpoint exchanges messages.
+
+    Attributes:
+        buffering: inputs that a session holds; beyond, the oldest is dropped. None drops none.
+        session_timeout: seconds without an input after which a session ends; None never ends it.
+        max_batch_size: inputs that one call may be given.
+        content_type: media type of the messages.
+        input_modal, output_modal: the messages' types, or None where they are not checked.
+        encode_message, decode_message: to and from bytes; msgpack where they are not given.
+    """
+
+    buffering: int | None = None
+    session_timeout: float | None = None
+    max_batch_size: int = 1
+    content_type: str = "application/msgpack"
+    input_modal: object = FROM_ANNOTATIONS
+    output_modal: object = FROM_ANNOTATIONS
+    encode_message: Callable[[object], bytes] | None = None
+    decode_message: Callable[[bytes], object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where and how a method is served.
+
+    Attributes:
+        path: the path, from "/" on.
+        is_websocket: served as a WebSocket, rather than as an HTTP POST.
+        health_check: set on the one endpoint that the platform calls to see whether the runner is healthy.
+        realtime: set where the method handles single messages of a realtime session.
+    """
+
+    path: str
+    is_websocket: bool = False
+    health_check: HealthCheck | None = None
+    realtime: Realtime | None = None
+
+
+def endpoint(path: str, *, is_websocket: bool = False, health_check: HealthCheck | None = None) -> Callable[[_F], _F]:
+    """Serve the decorated method of an App.
+
+    Args:
+        path: the path to serve it at, such as "/" or "/image/edit".
+        is_websocket: serve it as a WebSocket; it then must be `async def` and take a `fastapi.WebSocket`. An HTTP
+            endpoint is served by FastAPI: its arguments are the body, the query and so on by FastAPI's rules.
+        health_check: make this the endpoint that tells whether the runner is healthy.
+
+    Raises:
+        ValueError: the path does not begin with "/", the method has a path already, or a health check is asked of
+            a WebSocket.
+    """
+    if not path.startswith("/"):
+        raise ValueError(f'the path of an endpoint is {path!r}: begin it with "/"')
+    if is_websocket and health_check is not None:
+        raise ValueError(
+            f"{path} is a WebSocket, which cannot be a health check: give the check an endpoint of its own"
+        )
+
+    def mark(method: _F) -> _F:
+        set_route(method, Route(path=path, is_websocket=is_websocket, health_check=health_check))
+        return method
+
+    return mark
+
+
+def realtime(
+    path: str,
+    *,
+    buffering: int | None = None,
+    session_timeout: float | None = None,
+    input_modal: object = FROM_ANNOTATIONS,
+    output_modal: object = FROM_ANNOTATIONS,
+    max_batch_size: int = 1,
+    content_type: str = "application/msgpack",
+    encode_message: Callable[[object], bytes] | None = None,
+    decode_message: Callable[[bytes], object] | None = None,
+) -> Callable[[_F], _F]:
+    """Serve the decorated method of an App for realtime sessions: inputs in, outputs out, over a WebSocket.
+
+    What streams is told by the annotations: an `AsyncIterator` argument takes all inputs of a session, an iterator
+    result gives many outputs for one input; otherwise each input is answered by one output.
+
+    Args:
+        path: the path to serve it at, "/realtime" for `fal_client.realtime`.
+        buffering: inputs to hold while one is being worked on; beyond, the oldest is dropped. None drops none.
+        session_timeout: seconds without an input after which the session is ended.
+        input_modal, output_modal: types of the messages, instead of the annotations; None leaves them unchecked.
+        max_batch_size: inputs to give to one call, where more are waiting.
+        content_type: media type of the messages, for the app's description.
+        encode_message, decode_message: from and to Python values, instead of msgpack.
+
+    Raises:
+        ValueError: the path does not begin with "/", or the method has a path already.
+    """
+    if not path.startswith("/"):
+        raise ValueError(f'the path of a realtime endpoint is {path!r}: begin it with "/"')
+    how = Realtime(
+        buffering=buffering,
+        session_timeout=session_timeout,
+        max_batch_size=max_batch_size,
+        content_type=content_type,
+        input_modal=input_modal,
+        output_modal=output_modal,
+        encode_message=encode_message,
+        decode_message=decode_message,
+    )
+
+    def mark(method: _F) -> _F:
+        set_route(method, Route(path=path, is_websocket=True, realtime=how))
+        return method
+
+    return mark
+
+
+def set_route(method: Callable[..., object], route: Route) -> None:
+    """Note where a method is served.
+
+    Raises:
+        ValueError: it is served somewhere already.
+    """
+    earlier = route_of(method)
+    if earlier is not None:
+        raise ValueError(f"{method.__name__} is at {earlier.path} already: an endpoint has one path")
+    setattr(method, ROUTE_ATTRIBUTE, route)
+
+
+def route_of(method: object) -> Route | None:
+    """Where a method is served, or None for what is no endpoint."""
+    route = getattr(method, ROUTE_ATTRIBUTE, None)
+    return route if isinstance(route, Route) else None

@@ -1,0 +1,130 @@
+"""fal.function: single functions to run, or to serve, in an environment of their own; and fal.cached."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Generic, ParamSpec, TypeVar, Unpack, cast
+
+from fal.app.endpoints import route_of
+from fal.app.options import FunctionOptions, Options, check_kind, check_options
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_MACHINE_TYPE = "XS"
+_KEEP_ALIVE_SECONDS = 10
+
+
+class Function(Generic[_P, _R]):
+    """A function and the environment that it is to run in. Calling it runs it here, in this process.
+
+    Attributes:
+        raw_func: the function as it was written.
+        options: its options, by name.
+        app_name: the name to deploy it under.
+    """
+
+    def __init__(self, raw_func: Callable[_P, _R], options: dict[str, object]) -> None:
+        self.raw_func = raw_func
+        self.options = options
+        self.app_name = raw_func.__name__
+        self.app_auth: str | None = None
+        functools.update_wrapper(self, raw_func)
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return self.raw_func(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<fal.function {self.raw_func.__module__}.{self.raw_func.__qualname__}>"
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is served over HTTP rather than called once."""
+        return bool(self.options.get("serve"))
+
+    def on(self, **options: Unpack[Options]) -> Function[_P, _R]:
+        """The same function with other options.
+
+        Raises:
+            ValueError: an unknown option, or a value of the wrong kind.
+        """
+        return Function(self.raw_func, _checked({**self.options, **options}, self.raw_func.__name__))
+
+    def build_metadata(self) -> dict[str, object]:
+        """What is kept with the function's revision: its OpenAPI description, if it is served."""
+        given = self.options.get("metadata")
+        metadata: dict[str, object] = dict(given) if isinstance(given, dict) else {}
+        if self.serves:
+            from fal.app.targets import ServedFunction
+
+            metadata["openapi"] = ServedFunction(self.raw_func).openapi()
+        return metadata
+
+    def run_local(
+        self,
+        *args: object,
+        exposed_port: int | None = None,
+        exposed_metrics_port: int | None = None,
+        **kwargs: object,
+    ) -> object | Coroutine[None, None, None]:
+        """Call it here, or serve it here until Ctrl-C if it is one to serve.
+
+        Args:
+            args, kwargs: its arguments, where it is not served.
+            exposed_port: the port to serve at; 8080 by default.
+            exposed_metrics_port: the port of /metrics; 9090 by default.
+        """
+        if not self.serves:
+            return cast("Callable[..., object]", self.raw_func)(*args, **kwargs)
+        from fal.app.targets import ServedFunction, run_here
+
+        served = ServedFunction(self.raw_func)
+        return run_here(served, exposed_port=exposed_port, exposed_metrics_port=exposed_metrics_port)
+
+
+def function(
+    kind: str = "virtualenv", *, force_env_build: bool = False, **options: Unpack[FunctionOptions]
+) -> Callable[[Callable[_P, _R]], Function[_P, _R]]:
+    """Make the decorated function one to run with `fal run`, or to deploy.
+
+        @fal.function(requirements=["pyjokes"], machine_type="S", serve=True)
+        def joke() -> str: ...
+
+    Args:
+        kind: "virtualenv", "container" (which needs `image`) or "conda".
+        force_env_build: build the environment anew even if it was built before.
+        options: the attributes of `fal.App`, and `serve=True` to serve the function at POST /. Without it the function
+            is called once and its result returned. The machine type is "XS" and keep_alive 10 seconds by default.
+
+    Raises:
+        ValueError: an unknown option, or a value of the wrong kind.
+    """
+    given: dict[str, object] = {"kind": kind, **options}
+    if force_env_build:
+        given["force"] = True
+
+    def wrap(func: Callable[_P, _R]) -> Function[_P, _R]:
+        if route_of(func) is not None:
+            raise ValueError(f"{func.__name__} is an endpoint: endpoints are methods of a fal.App")
+        return Function(func, _checked(given, func.__name__))
+
+    return wrap
+
+
+def _checked(options: dict[str, object], name: str) -> dict[str, object]:
+    owner = f"function {name}"
+    check_options(options, owner)
+    kind = check_kind(options, owner)
+    checked = {"machine_type": _MACHINE_TYPE, "keep_alive": _KEEP_ALIVE_SECONDS, **options, "kind": kind}
+    return {key: value for key, value in checked.items() if value is not None}
+
+
+def cached(func: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keep the function's results for the life of the process that it runs in, by its arguments."""
+    kept = functools.cache(func)
+
+    @functools.wraps(func)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return kept(*args, **kwargs)  # type: ignore[arg-type]  # cache() asks for hashable arguments at run time
+
+    return call

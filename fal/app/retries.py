@@ -1,0 +1,58 @@
+"""What an app says about retrying queued requests: how often, after which kind of failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CONDITIONS = ("timeout", "server_error", "connection_error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryConfig:
+    """Retries of a queued request by the kind of failure; unset leaves the platform's default.
+
+    Attributes:
+        timeout: retries after a request that took too long.
+        server_error: retries after an answer that says the app is at fault.
+        connection_error: retries after a connection to the runner that failed or broke.
+    """
+
+    timeout: int | None = None
+    server_error: int | None = None
+    connection_error: int | None = None
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """The same as a mapping, as it may be written in pyproject.toml."""
+        given = {name: getattr(self, name) for name in CONDITIONS}
+        return {name: {"retries": max(int(count), 0)} for name, count in given.items() if count is not None}
+
+
+def retry_config_json(config: RetryConfig | Mapping[str, object]) -> str:
+    """A retry config as the JSON text that a deploy sends.
+
+    Raises:
+        ValueError: no condition, an unknown one, or a count that is not a whole number of 0 or more.
+    """
+    return json.dumps(checked_retry_config(config), sort_keys=True)
+
+
+def checked_retry_config(config: object) -> dict[str, dict[str, int]]:
+    """A retry config as a mapping, checked.
+
+    Raises:
+        ValueError: no condition, an unknown one, or a count that is not a whole number of 0 or more.
+    """
+    given = config.to_dict() if isinstance(config, RetryConfig) else config
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError('retry_config is empty or no mapping: write it as {"timeout": {"retries": 2}}')
+    checked: dict[str, dict[str, int]] = {}
+    for condition, entry in given.items():
+        if condition not in CONDITIONS:
+            raise ValueError(f"retry_config has {condition!r}: the conditions are {', '.join(CONDITIONS)}")
+        retries = entry.get("retries") if isinstance(entry, Mapping) and set(entry) == {"retries"} else None
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ValueError(f'retry_config[{condition!r}] is {entry!r}: write it as {{"retries": 2}}')
+        checked[condition] = {"retries": retries}
+    return checked

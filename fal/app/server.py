@@ -1,0 +1,247 @@
+"""Serving an app in a runner: set it up, open its port, stop it in order when the platform says so.
+
+The order is the platform's contract: setup() ends before the port opens, so that an open port means "ready"; SIGTERM
+calls handle_exit() at once; requests that are open are finished; then teardown() runs and the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import FrameType
+from typing import Protocol, runtime_checkable
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fal.app.api import Served, build_api, print_traceback
+from fal.app.context import CURRENT, RequestContext
+from fal.app.metrics import Metrics, serve_metrics
+
+HOST_VARIABLE = "FAL_RUNNER_HOST"
+STATE_VARIABLE = "FAL_RUNNER_STATE"
+_CDN_TOKEN = "x-fal-cdn-token"  # noqa: S105 - the name of a header
+_KEEP_ALIVE_SECONDS = 300
+
+
+@runtime_checkable
+class Living(Protocol):
+    """What has a life around its requests: an App."""
+
+    def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[None]:
+        """Set up, yield, tear down."""
+        ...
+
+    def handle_exit(self) -> object:
+        """React to the wish that the runner ends."""
+        ...
+
+    def provide_hints(self) -> list[str] | None:
+        """What the runner has at hand, so that requests can be sent where it is."""
+        ...
+
+
+async def serve(
+    served: Served, *, version: str, port: int, metrics_port: int | None, limit_max_requests: int | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, on the interface of FAL_RUNNER_HOST (all, if it is not set).
+
+    Args:
+        served: an App or a function as one.
+        version: what /metrics says about the app.
+        port: the port of the app.
+        metrics_port: the port of /metrics; None serves none.
+        limit_max_requests: end after this many requests.
+
+    Raises:
+        Exception: what setup() or teardown() raised.
+        SystemExit: the port cannot be listened on; uvicorn has said why.
+    """
+    host = os.environ.get(HOST_VARIABLE) or "0.0.0.0"  # noqa: S104 - a runner is reached from outside
+    api = build_api(served)
+    metrics = Metrics(version=version)
+    config = uvicorn.Config(
+        _Frame(api, served if isinstance(served, Living) else None, metrics),
+        host=host,
+        port=port,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        lifespan="off",  # run below: its exceptions are the runner's, and it must see a stop during setup()
+        limit_max_requests=limit_max_requests,
+    )
+    server = _Server(config, served.handle_exit if isinstance(served, Living) else None)
+    with server.catching_signals():
+        if not isinstance(served, Living):
+            await _listen(server, metrics, host, metrics_port)
+        else:
+            async with served.lifespan(api):
+                await _listen(server, metrics, host, metrics_port)
+                await server.exit_handled()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+async def _listen(server: _Server, metrics: Metrics, host: str, metrics_port: int | None) -> None:
+    if server.should_exit:  # told to stop while it was being set up
+        return
+    endpoint = None if metrics_port is None else await serve_metrics(metrics, host, metrics_port)
+    try:
+        await server.serve()
+    finally:
+        if endpoint is not None:
+            endpoint.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with the app told at once that it is to stop, and signals that end in a clean exit."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], object] | None) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._exiting: asyncio.Future[object] | None = None
+
+    @contextmanager
+    def catching_signals(self) -> Generator[None, None, None]:
+        """Handle SIGTERM and SIGINT, from before setup() until after teardown()."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals to `catching_signals`: uvicorn's own would kill the process before teardown()."""
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Tell the app, once, and stop accepting."""
+        first = not self.should_exit
+        super().handle_exit(sig, frame)
+        if not first or self._on_exit is None:
+            return
+        try:
+            result = self._on_exit()
+        except Exception as error:  # noqa: BLE001 - the app's own fault must not keep it from stopping
+            print_traceback(error)
+            return
+        if inspect.iscoroutine(result):
+            self._loop.call_soon_threadsafe(self._start, result)
+
+    def _start(self, coroutine: object) -> None:
+        assert inspect.iscoroutine(coroutine)
+        self._exiting = self._loop.create_task(coroutine)
+
+    async def exit_handled(self) -> None:
+        """Wait for an `async def handle_exit`."""
+        if self._exiting is None:
+            return
+        try:
+            await self._exiting
+        except Exception as error:  # noqa: BLE001 - teardown() must run all the same
+            print_traceback(error)
+
+
+class _Frame:
+    """The outermost layer: the request's context, hints, counting, and one traceback for an exception, not two."""
+
+    def __init__(self, inner: ASGIApp, living: Living | None, metrics: Metrics) -> None:
+        self._inner = inner
+        self._living = living
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        context = RequestContext(
+            request_id=headers.get("x-fal-request-id"), endpoint=headers.get("x-fal-endpoint"), headers=headers
+        )
+        token = CURRENT.set(context)
+        try:
+            if scope["type"] == "http":
+                await _Exchange(self._living, self._metrics, context, scope, send).run(self._inner, receive)
+            else:
+                await self._inner(scope, receive, send)
+        finally:
+            CURRENT.reset(token)
+
+
+class _Exchange:
+    """One HTTP request and its answer."""
+
+    def __init__(
+        self, living: Living | None, metrics: Metrics, context: RequestContext, scope: Scope, send: Send
+    ) -> None:
+        self._living = living
+        self._metrics = metrics
+        self._context = context
+        self._scope = scope
+        self._send = send
+        self._given_token = context.headers.get(_CDN_TOKEN)
+        self._status = 500
+        self._finished = False
+
+    async def run(self, inner: ASGIApp, receive: Receive) -> None:
+        """Hand the request in, the answer out, and count it."""
+        begun = time.perf_counter()
+        self._metrics.in_progress += 1
+        try:
+            await inner(self._scope, receive, self._answer)
+        except Exception:
+            if not self._finished:
+                raise  # uvicorn cuts the connection, which is how a caller learns that a stream broke
+            # Else the answer was a 500 and the traceback was printed with it; starlette raises again for the log.
+        finally:
+            self._metrics.in_progress -= 1
+            route = getattr(self._scope.get("route"), "path", None)
+            if route is not None:
+                self._metrics.count(self._scope["method"], route, self._status, time.perf_counter() - begun)
+
+    async def _answer(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._extra_headers()]}
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._finished = True
+        await self._send(message)
+
+    def _extra_headers(self) -> list[tuple[bytes, bytes]]:
+        extra: list[tuple[bytes, bytes]] = []
+        hints = _hints(self._living)
+        if hints is not None:
+            extra.append((b"x-fal-runner-hints", hints))
+        token = self._context.headers.get(_CDN_TOKEN)
+        if token and token != self._given_token:
+            extra.append((_CDN_TOKEN.encode(), token.encode("latin-1")))
+        return extra
+
+
+def _hints(living: Living | None) -> bytes | None:
+    """An app's hints as a header; those that no header can carry are left out, with a line on stderr."""
+    if living is None:
+        return None
+    try:
+        hints = living.provide_hints()
+    except Exception as error:  # noqa: BLE001 - a bug in the hints must not fail the request
+        print_traceback(error)
+        return None
+    if hints is None:
+        return None
+    sendable: list[bytes] = []
+    for hint in hints:
+        try:
+            sendable.append(hint.encode("latin-1"))
+        except UnicodeEncodeError:
+            print(f"hint {hint!r} is left out: a header carries latin-1 only", file=sys.stderr)  # noqa: T201
+    return b",".join(sendable)

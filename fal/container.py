@@ -1,0 +1,202 @@
+"""ContainerImage: the image that an app runs in, described by a Dockerfile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+DEFAULT_IGNORE = (
+    ".git",
+    ".gitignore",
+    ".dockerignore",
+    "Dockerfile",
+    "Dockerfile.*",
+    "*.md",
+    "__pycache__",
+    "*.pyc",
+    ".DS_Store",
+    ".venv",
+    "venv",
+    ".env",
+    "node_modules",
+)
+_INSTRUCTION = re.compile(r"^\s*(COPY|ADD)\s+(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_FLAG = re.compile(r"--[\w-]+(?:=(?:\"[^\"]*\"|\S+))?\s*")
+
+
+class ImageOptions(TypedDict, total=False):
+    """The attributes of a ContainerImage beside its Dockerfile."""
+
+    build_args: dict[str, str]
+    registries: dict[str, dict[str, str]]
+    builder: str | None
+    compression: str
+    force_compression: bool
+    secrets: dict[str, str]
+    entrypoint: str | list[str] | None
+    cmd: str | list[str] | None
+    use_isolate: bool | None
+    context_dir: str | os.PathLike[str]
+    dockerignore: list[str] | None
+    dockerignore_path: str | os.PathLike[str] | None
+
+
+@dataclass(slots=True)
+class ContainerImage:
+    """An image to build and run in.
+
+    Attributes:
+        dockerfile_str: the Dockerfile's text.
+        build_args: values for its ARGs.
+        registries: for each registry's host, `username` and `password`.
+        builder: who builds it; the platform's choice if None.
+        compression: compression of the layers.
+        force_compression: compress layers anew that are compressed already.
+        secrets: values for the build's secret mounts. They and the registries' passwords are sent to the controller;
+            they are never part of a pickle or of a repr.
+        entrypoint, cmd: instead of the image's own.
+        use_isolate: whether Python code of the app is run in it; False runs the image as it is.
+        context_dir: directory that COPY and ADD take files from.
+        dockerignore: patterns of files to leave out, as in a .dockerignore.
+        dockerignore_path: a file with such patterns; by default `.dockerignore` of the context directory.
+
+    Raises:
+        ValueError: an empty Dockerfile, a registry without username or password, or a value of the wrong type.
+        FileNotFoundError: there is no such `dockerignore_path`.
+    """
+
+    dockerfile_str: str
+    _: KW_ONLY
+    build_args: dict[str, str] = field(default_factory=dict)
+    registries: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    builder: str | None = None
+    compression: str = "gzip"
+    force_compression: bool = False
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    entrypoint: str | list[str] | None = None
+    cmd: str | list[str] | None = None
+    use_isolate: bool | None = None
+    context_dir: str | os.PathLike[str] = field(default_factory=Path.cwd)
+    dockerignore: list[str] | None = None
+    dockerignore_path: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.dockerfile_str.strip():
+            raise ValueError("ContainerImage: the Dockerfile is empty: give its text, or use from_dockerfile(path)")
+        for host, login in self.registries.items():
+            if not {"username", "password"} <= login.keys():
+                raise ValueError(f"ContainerImage: the registry {host} lacks a username or a password")
+        for name in ("entrypoint", "cmd"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str) or all(isinstance(part, str) for part in value)):
+                raise ValueError(f"ContainerImage: {name} is {value!r}: give a text or a list of texts")
+        if self.dockerignore_path is not None and not Path(self.dockerignore_path).is_file():
+            raise FileNotFoundError(f"ContainerImage: there is no dockerignore file {self.dockerignore_path}")
+
+    @classmethod
+    def from_dockerfile_str(cls, text: str, **options: Unpack[ImageOptions]) -> ContainerImage:
+        """An image from a Dockerfile's text; options as the attributes."""
+        return cls(text, **options)
+
+    @classmethod
+    def from_dockerfile(cls, path: str | os.PathLike[str], **options: Unpack[ImageOptions]) -> ContainerImage:
+        """An image from a Dockerfile; options as the attributes."""
+        return cls.from_dockerfile_str(Path(path).read_text(), **options)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Travel without secrets and passwords: a pickle is kept by the controller and loaded by every runner."""
+        return _bare_image, (self.dockerfile_str,)
+
+    def to_dict(self) -> dict[str, object]:
+        """The image as a deploy sends it, passwords and secrets included."""
+        image: dict[str, object] = {
+            "dockerfile_str": self.dockerfile_str,
+            "build_args": self.build_args,
+            "registries": self.registries,
+            "builder": self.builder,
+            "compression": self.compression,
+            "force_compression": self.force_compression,
+            "secrets": self.secrets,
+            "docker_context_dir": str(self.context_dir),
+            "docker_files_list": self.get_copy_add_sources(),
+            "docker_ignore": [pattern_to_regex(pattern) for pattern in self._ignored()],
+        }
+        optional = {"entrypoint": self.entrypoint, "cmd": self.cmd, "use_isolate": self.use_isolate}
+        return image | {name: value for name, value in optional.items() if value is not None}
+
+    def _ignored(self) -> list[str]:
+        if self.dockerignore is not None:
+            return self.dockerignore
+        path = Path(self.dockerignore_path or Path(self.context_dir) / ".dockerignore")
+        if not path.is_file():
+            return list(DEFAULT_IGNORE)
+        lines = (line.strip() for line in path.read_text().splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+
+    def add_dockerignore(
+        self, patterns: Sequence[str] | None = None, path: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Set what is left out: by patterns, or by a file of patterns.
+
+        Raises:
+            ValueError: both are given, or neither.
+        """
+        if (patterns is None) == (path is None):
+            raise ValueError("add_dockerignore: give either patterns or a path")
+        self.dockerignore = None if patterns is None else list(patterns)
+        self.dockerignore_path = path
+
+    def get_copy_add_sources(self) -> list[str]:
+        """What the Dockerfile's COPY and ADD take from the context directory, in their order."""
+        joined = re.sub(r"\\\n\s*", " ", self.dockerfile_str)
+        found: list[str] = []
+        for instruction, rest in _INSTRUCTION.findall(joined):
+            from_elsewhere = re.search(r"--from=", rest) if instruction.upper() == "COPY" else re.search(r"://", rest)
+            if not from_elsewhere:
+                found += [source.lstrip("/") for source in _sources(rest)]
+        return found
+
+
+def _sources(rest: str) -> list[str]:
+    """The sources of one COPY or ADD, in either of its forms; the last word is the destination."""
+    while match := _FLAG.match(rest):
+        rest = rest[match.end() :]
+    if rest.startswith("["):
+        try:
+            words = json.loads(rest)
+        except ValueError as error:
+            raise ValueError(f"the Dockerfile has a COPY or ADD that cannot be read: {rest}") from error
+    else:
+        words = shlex.split(rest)
+    return [str(word) for word in words[:-1]]
+
+
+def _bare_image(text: str) -> ContainerImage:
+    return ContainerImage(text, dockerignore=[])
+
+
+def pattern_to_regex(pattern: str) -> str:
+    """A gitignore-style pattern as a regular expression over paths relative to the context directory."""
+    directory_only = pattern.endswith("/")
+    body = pattern.rstrip("/")
+    anchored = "/" in body
+    body = body.lstrip("/")
+    parts: list[str] = []
+    index = 0
+    while index < len(body):
+        if body.startswith("**/", index):
+            parts.append("(?:.+/)?")
+            index += 3
+        elif body.startswith("**", index):
+            parts.append(".*")
+            index += 2
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]"}.get(body[index], re.escape(body[index])))
+            index += 1
+    return f"^{'' if anchored else '(?:.+/)?'}{''.join(parts)}{'/.*' if directory_only else '(?:/.*)?'}$"

@@ -1,0 +1,209 @@
+"""Pickling apps by value, together with the few modules of this project that serve them.
+
+A runner has the app's requirements, but neither this package nor the app's own file. So the app's classes and
+functions are pickled by value (cloudpickle), and `fal.app` travels as code that a finder imports there (see carrier).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import io
+import marshal
+import sys
+import threading
+import typing
+import zlib
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from types import ModuleType
+
+import cloudpickle  # type: ignore[import-untyped]  # it has none
+from cloudpickle import cloudpickle as machinery
+
+from fal.deploy import carrier
+from fal.deploy.errors import SerializationError
+
+RUNTIME_MODULES = (
+    "fal",
+    "fal.app",
+    "fal.app.api",
+    "fal.app.app",
+    "fal.app.context",
+    "fal.app.endpoints",
+    "fal.app.errors",
+    "fal.app.functions",
+    "fal.app.health",
+    "fal.app.metrics",
+    "fal.app.openapi",
+    "fal.app.options",
+    "fal.app.realtime",
+    "fal.app.retries",
+    "fal.app.server",
+    "fal.app.targets",
+    "fal.container",
+    "fal.toolkit",
+)
+_EXCEPTIONS = (
+    "from fal.app.errors import *\n"  # a runner's fal.exceptions: the rest of it is about calls to a controller
+)
+_LOCK = threading.Lock()
+_LOCK_TYPE = type(threading.Lock())
+_RLOCK_TYPE = type(threading.RLock())
+_CACHE_TYPE = type(functools.lru_cache(lambda: None))
+
+
+class _Parcel:
+    """Unpickles as what `carrier.restore` returns."""
+
+    def __init__(self, payload: bytes, app_dir: str | None) -> None:
+        self._arguments = (pack_modules(), payload, app_dir)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return carrier.restore, self._arguments
+
+
+def dumps(target: object, modules: Iterable[str | ModuleType], app_dir: str | None = None) -> bytes:
+    """Pickle what a runner is to call.
+
+    Args:
+        target: the callable; see `fal.app.targets`.
+        modules: local modules, or names of them, that are to travel by value; with a package, all of it does.
+        app_dir: directory of the app's file relative to the app's files; None if none are sent.
+
+    Raises:
+        SerializationError: something in it cannot be pickled, or a module cannot be imported here.
+    """
+    found = [_imported(module) for module in modules]
+    with _by_value([*found, carrier]):
+        payload = _dump(target)
+        try:
+            return bytes(cloudpickle.dumps(_Parcel(payload, app_dir)))
+        except Exception as error:
+            raise SerializationError(f"the app could not be packed: {error}") from error
+
+
+def _dump(target: object) -> bytes:
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer)
+    try:
+        pickler.dump((target, pickler.models))
+    except RecursionError as error:
+        raise SerializationError(
+            "the app is nested too deeply to be pickled: look for a very long chain of objects"
+        ) from error
+    except Exception as error:
+        raise SerializationError(
+            f"the app cannot be pickled: {error}. Objects that live in one process only (connections, locks, files, "
+            "loaded models) are best made in setup(), not at the top of the file"
+        ) from error
+    return buffer.getvalue()
+
+
+def _imported(module: str | ModuleType) -> ModuleType:
+    if isinstance(module, ModuleType):
+        return module
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SerializationError(
+            f"local_python_modules has {module!r}, which cannot be imported here: {error}. Give names as in an import, "
+            "and deploy from the directory that they are in"
+        ) from error
+
+
+@contextmanager
+def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
+    """Have cloudpickle treat modules as code that the other side does not have, for as long as this lasts."""
+    with _LOCK:
+        fresh = [module for module in modules if module.__name__ not in machinery.list_registry_pickle_by_value()]
+        named = [module for module in fresh if sys.modules.get(module.__name__) is module]
+        for module in named:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in named:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
+@functools.cache
+def pack_modules() -> bytes:
+    """The modules of this project that an app needs in a runner: compiled, without this machine's paths."""
+    packed: dict[str, tuple[bool, bytes]] = {}
+    for name in RUNTIME_MODULES:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        source = spec.loader.get_source(name)  # type: ignore[attr-defined]  # ours are files, whose loader has it
+        packed[name] = (spec.submodule_search_locations is not None, _compiled(name, source))
+    packed["fal.exceptions"] = (False, _compiled("fal.exceptions", _EXCEPTIONS))
+    return zlib.compress(marshal.dumps(packed), 9)
+
+
+def _compiled(name: str, source: str) -> bytes:
+    return marshal.dumps(compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=2))
+
+
+def resolve_annotations(function: Callable[..., object]) -> None:
+    """Replace a function's textual annotations by what they mean, since names that only they use do not travel.
+
+    Annotations that cannot be resolved are left as they are: FastAPI then says which name is missing.
+    """
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    if not any(isinstance(annotation, str) for annotation in getattr(plain, "__annotations__", {}).values()):
+        return
+    try:
+        plain.__annotations__ = typing.get_type_hints(plain, include_extras=True)
+    except NameError:
+        return
+
+
+class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
+    """cloudpickle, taught the objects that apps commonly hold at the top of their file.
+
+    Attributes:
+        models: pydantic models that travel by value. Their compiled validators do not travel; they are built anew
+            once everything is loaded, since models refer to each other.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.models: list[type] = []
+
+    def reducer_override(self, obj: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]  # inferred there
+        """How to pickle `obj`, or NotImplemented for the usual way."""
+        if isinstance(obj, _LOCK_TYPE):
+            return threading.Lock, ()
+        if isinstance(obj, _RLOCK_TYPE):
+            return threading.RLock, ()
+        if isinstance(obj, _CACHE_TYPE):
+            kept = obj.cache_parameters()
+            return carrier.cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
+        reduced = super().reducer_override(obj)
+        if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(obj, type) and _is_model(obj):
+            self.models.append(obj)
+            return _without_compiled(reduced)
+        return reduced
+
+
+def _is_model(cls: type) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+
+
+_COMPILED = (
+    "__pydantic_core_schema__",
+    "__pydantic_validator__",
+    "__pydantic_serializer__",
+    "__pydantic_parent_namespace__",
+)
+
+
+def _without_compiled(reduced: tuple[object, ...]) -> tuple[object, ...]:
+    state = reduced[2]
+    assert isinstance(state, tuple)
+    attributes = {name: value for name, value in state[0].items() if name not in _COMPILED}
+    return (*reduced[:2], (attributes, *state[1:]), *reduced[3:])
