@@ -1,0 +1,160 @@
+"""`fal apps`: list, scale, roll out and delete apps, and move them between their revisions."""
+
+from __future__ import annotations
+
+import argparse
+
+from fal_cli.app_views import write_apps, write_revisions
+from fal_cli.client import open_client
+from fal_cli.output import note, say
+from fal_cli.parser import (
+    FalParser,
+    Handler,
+    Subparsers,
+    add_client_options,
+    add_command,
+    add_commands,
+    add_env_option,
+    add_output_options,
+)
+from fal_cli.runner_filter import add_runner_filters, of_states
+from fal_cli.runner_views import write_runners
+
+_REGIONS = ("eu-north", "eu-west", "us-central", "us-east", "us-west")
+_SCALE_NUMBERS = {
+    "keep_alive": "Seconds that a runner without requests is kept.",
+    "max_multiplexing": "Requests that a runner serves at once, at most.",
+    "max_concurrency": "Runners, at most.",
+    "min_concurrency": "Runners, at least.",
+    "concurrency_buffer": "Spare runners, at least.",
+    "concurrency_buffer_perc": "Spare runners, in percent of those in use.",
+    "scaling_delay": "Seconds that a request may wait before another runner is started for it.",
+    "request_timeout": "Seconds that a request may take; one that takes longer is aborted.",
+    "request_start_timeout": "Seconds that a request may wait to be served; 0 removes the limit.",
+    "startup_timeout": "Seconds that a runner may take to become ready.",
+}
+# What the app's code says is taken anew at each deploy, so a change of these lasts until then.
+_UNTIL_DEPLOY = ("max_multiplexing", "startup_timeout", "machine_types")
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal apps` and its sub-commands."""
+    commands = add_commands(parser)
+    _add_list(commands)
+    _add(commands, "list-rev", "List application revisions.", _list_rev).add_argument(
+        "app_name", nargs="?", help="Application name."
+    )
+    set_rev = _add(commands, "set-rev", "Set application to a particular revision.", _set_rev)
+    set_rev.add_argument("app_name", help="Application name.")
+    set_rev.add_argument("app_rev", help="Application revision.")
+    set_rev.add_argument("--auth", choices=("public", "private", "shared"), help="Who may call the application.")
+    set_rev.add_argument(
+        "--strategy",
+        choices=("recreate", "rolling"),
+        help="Move at once, or when a runner of the revision is ready.",
+    )
+    _add_scale(commands)
+    rollout = _add(commands, "rollout", "Replace the runners of an application.", _rollout)
+    rollout.add_argument("app_name", help="Application name.")
+    rollout.add_argument("--force", action="store_true", help="End the old runners at once.")
+    runners = _add(commands, "runners", "List application runners.", _runners)
+    runners.add_argument("app_name", help="Application name.")
+    add_runner_filters(runners)
+    add_output_options(runners)
+    _add(commands, "delete", "Delete application.", _delete).add_argument("app_name", help="Application name.")
+    delete_rev = add_command(commands, "delete-rev", "Delete application revision.", _delete_rev)
+    add_client_options(delete_rev)
+    delete_rev.add_argument("app_rev", help="Application revision.")
+
+
+def _add(commands: Subparsers[FalParser], name: str, help: str, handler: Handler) -> FalParser:  # noqa: A002
+    parser = add_command(commands, name, help, handler)
+    add_client_options(parser)
+    add_env_option(parser)
+    return parser
+
+
+def _add_list(commands: Subparsers[FalParser]) -> None:
+    parser = _add(commands, "list", "List applications.", _list)
+    parser.add_argument("--sort-by-runners", action="store_true", help="Sort by number of runners, fewest first.")
+    parser.add_argument("--filter", help="Only applications whose name contains this.")
+    parser.add_argument(
+        "--regions", nargs="+", choices=_REGIONS, help="Only applications that may run in one of these."
+    )
+    add_output_options(parser)
+
+
+def _add_scale(commands: Subparsers[FalParser]) -> None:
+    parser = _add(commands, "scale", "Scale application. What is not given stays as it is.", _scale)
+    parser.add_argument("app_name", help="Application name.")
+    for name, text in _SCALE_NUMBERS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+    parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types that it may run on.")
+    parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions that it may run in.")
+
+
+def _list(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        apps = client.apps.list(filter=args.filter, environment_name=args.env)
+    if args.regions:
+        apps = [app for app in apps if not set(args.regions).isdisjoint(app.valid_regions)]
+    if args.sort_by_runners:
+        apps = sorted(apps, key=lambda app: app.active_runners)
+    else:
+        apps = sorted(apps, key=lambda app: app.alias)
+    write_apps(args.output, apps)
+
+
+def _list_rev(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        revisions = client.apps.list_rev(args.app_name, environment_name=args.env)
+    write_revisions(revisions)
+
+
+def _set_rev(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        app = client.apps.set_rev(
+            args.app_name, args.app_rev, auth=args.auth, strategy=args.strategy, environment_name=args.env
+        )
+    write_apps("pretty", [app])
+
+
+def _scale(args: argparse.Namespace) -> None:
+    names = (*_SCALE_NUMBERS, "machine_types", "regions")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if not changes:
+        note("No parameters for update were provided, ignoring.")
+        return
+    with open_client(args) as client:
+        app = client.apps.scale(args.app_name, environment_name=args.env, **changes)
+    write_apps("pretty", [app])
+    lost = [name for name in _UNTIL_DEPLOY if name in changes]
+    if lost:
+        note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")
+
+
+def _rollout(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.apps.rollout(args.app_name, force=args.force, environment_name=args.env)
+    say(f"Rolled out application {args.app_name}")
+
+
+def _runners(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        runners = client.apps.runners(args.app_name, since=args.since, environment_name=args.env)
+    write_runners(args.output, of_states(runners, args.state), alias=False)
+
+
+def _delete(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        revision = client.apps.delete(args.app_name, environment_name=args.env)
+    if revision is None:
+        # As the published client does: what is to be gone is gone, so a script that cleans up goes on.
+        note(f"Application '{args.app_name}' not found.")
+    else:
+        say(f"Application '{args.app_name}' deleted ({revision})")
+
+
+def _delete_rev(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.apps.delete_rev(args.app_rev)

@@ -1,0 +1,38 @@
+"""`fal down`: stop the controller on this machine, and with it its runners."""
+
+from __future__ import annotations
+
+import argparse
+
+from fal_cli.controller_process import add_state_dir_option, find_controller, stop
+from fal_cli.exits import CommandError
+from fal_cli.output import note
+from fal_cli.parser import FalParser
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal down`."""
+    parser.description = "Stop the controller on this machine. Its runners finish the requests in flight and end."
+    add_state_dir_option(parser)
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="How long to wait for it to be gone (defaults to 120).",
+    )
+    parser.set_defaults(handler=_down)
+
+
+def _down(args: argparse.Namespace) -> None:
+    controller = find_controller(args.state_dir)
+    if controller is None:
+        note(f"No controller runs on {args.state_dir}.")
+        return
+    note(f"Stopping the controller (pid {controller.pid}) and its runners ...")
+    if not stop(controller, timeout_seconds=args.timeout):
+        raise CommandError(
+            f"the controller (pid {controller.pid}) is still stopping after {args.timeout:g} seconds; its log is "
+            f"{args.state_dir / 'controller.log'}. Run `fal down` again to wait on."
+        )
+    note("Stopped.")

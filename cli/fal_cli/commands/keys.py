@@ -1,0 +1,125 @@
+"""`fal keys`: make, list and revoke the keys that callers show."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import note, write_document, write_list, write_table
+from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
+from fal_cli.table import Column
+
+_PRESETS = {
+    "FULL": "everything",
+    "API": "call apps and upload files",
+    "DEPLOY": "deploy apps and upload files",
+    "READONLY": "read apps and logs",
+    "BILLING": "read usage",
+    "COMPUTE": "manage runners",
+    "SERVERLESS": "build, deploy and call apps",
+    "AGENT": "run agents",
+}
+_COLUMNS = (
+    Column(title="Key ID"),
+    Column(title="Created At", folds=True),
+    Column(title="Scope"),
+    Column(title="Description", folds=True),
+)
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal keys` and its sub-commands."""
+    commands = add_commands(parser)
+    create = add_command(commands, "create", "Create a key.", _create)
+    add_client_options(create)
+    grant = create.add_mutually_exclusive_group()
+    grant.add_argument("--preset", choices=tuple(_PRESETS), help="What the key may do, by the name of a preset.")
+    grant.add_argument(
+        "--permission",
+        action="append",
+        metavar="PERMISSION",
+        help="One thing that the key may do. May be repeated, and takes a comma separated list.",
+    )
+    grant.add_argument(
+        "--scope", choices=("ADMIN", "API"), type=str.upper, help="ADMIN may manage, API may call apps only."
+    )
+    create.add_argument("--desc", "--alias", metavar="DESC", help="A description, to know the key by.")
+    add_output_options(create)
+    list_parser = add_command(commands, "list", "List keys.", _list)
+    add_client_options(list_parser)
+    add_output_options(list_parser)
+    revoke = add_command(commands, "revoke", "Revoke a key.", _revoke)
+    add_client_options(revoke)
+    revoke.add_argument("key_id", help="Key ID.")
+
+
+def _create(args: argparse.Namespace) -> None:
+    preset, permissions, scope = args.preset, _split(args.permission or ()), args.scope
+    if args.permission and not permissions:
+        raise CommandError("--permission needs the name of at least one permission", ExitCode.USAGE)
+    if not (preset or permissions or scope):
+        preset = _ask()
+    from fal.api import KeyPreset, KeyScope
+
+    with open_client(args) as client:
+        key_id, key_secret = client.keys.create(
+            preset=KeyPreset(preset) if preset else None,
+            permissions=permissions or None,
+            scope=KeyScope(scope) if scope else None,
+            description=args.desc,
+        )
+    if args.output != "pretty":
+        write_document(args.output, {"key_id": key_id, "key_secret": key_secret})
+        return
+    note(f"Created a key for {preset or scope or ', '.join(permissions)}. Its secret is shown only now: keep it safe.")
+    sys.stdout.write(f"FAL_KEY='{key_id}:{key_secret}'\n")
+
+
+def _split(values: list[str] | tuple[str, ...]) -> list[str]:
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def _ask() -> str:
+    """Ask a person which preset the key is for."""
+    if not sys.stdin.isatty():
+        raise CommandError("say what the key may do: --preset API, or --scope ADMIN to manage", ExitCode.USAGE)
+    for name, text in _PRESETS.items():
+        note(f"  {name:<11} {text}")
+    while True:
+        sys.stderr.write("Preset [API]: ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            raise CommandError("no preset was chosen")
+        answer = line.strip().upper() or "API"
+        if answer in _PRESETS:
+            return answer
+        note(f"'{answer}' is none of {', '.join(_PRESETS)}")
+
+
+def _list(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        keys = client.keys.list()
+    documents = [
+        {
+            "key_id": key.key_id,
+            "created_at": str(key.created_at),
+            "scope": key.scope.value if key.scope else None,
+            "description": key.alias,
+        }
+        for key in keys
+    ]
+    if args.output != "pretty":
+        write_list(args.output, "keys", documents)
+        return
+    write_table(
+        _COLUMNS,
+        ((key.key_id, str(key.created_at), key.scope.value if key.scope else "-", key.alias) for key in keys),
+    )
+
+
+def _revoke(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.keys.revoke(args.key_id)

@@ -1,0 +1,49 @@
+"""`fal runners`: list, stop and kill the processes that serve apps; logs, shell and exec have modules of their own."""
+
+from __future__ import annotations
+
+import argparse
+
+from fal_cli.client import open_client
+from fal_cli.commands import runner_logs, runner_sessions
+from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_commands, add_output_options
+from fal_cli.runner_filter import add_runner_filters, of_states
+from fal_cli.runner_views import write_runners
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal runners` and its sub-commands."""
+    commands = add_commands(parser)
+    _add_ending(commands, "stop", "Stop a runner gracefully.").add_argument(
+        "-r", "--replace", action="store_true", help=argparse.SUPPRESS
+    )
+    _add_ending(commands, "kill", "Kill a runner.")
+    list_parser = add_command(commands, "list", "List runners.", _list)
+    add_client_options(list_parser)
+    add_runner_filters(list_parser)
+    add_output_options(list_parser)
+    runner_logs.add_command_to(commands)
+    runner_sessions.add_commands_to(commands)
+
+
+def _add_ending(commands: Subparsers[FalParser], name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
+    parser = add_command(commands, name, help, _stop if name == "stop" else _kill)
+    add_client_options(parser)
+    parser.add_argument("id", help="Runner ID.")
+    return parser
+
+
+def _list(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        runners = of_states(client.runners.list(since=args.since), args.state)
+    write_runners(args.output, runners)
+
+
+def _stop(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.runners.stop(args.id, replace_first=args.replace)
+
+
+def _kill(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.runners.kill(args.id)

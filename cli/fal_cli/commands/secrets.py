@@ -1,0 +1,120 @@
+"""`fal secrets`: set, list and unset the values that apps get as environment variables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import write_list, write_table
+from fal_cli.parser import (
+    FalParser,
+    add_client_options,
+    add_command,
+    add_commands,
+    add_env_option,
+    add_output_options,
+)
+from fal_cli.table import Column
+
+_COLUMNS = (
+    Column(title="Name"),
+    Column(title="Env"),
+    Column(title="Created At", folds=True),
+    Column(title="Exposed By Default", folds=True),
+)
+_EXPOSED = {True: "yes", False: "no", None: "account default"}
+_SET_EPILOG = """\
+Examples:
+  fal secrets set HF_TOKEN=hf_***
+  fal secrets set HF_TOKEN < token.txt      (the value never shows in the list of processes)
+  fal secrets set HF_TOKEN                  (at a terminal: asks for it, unseen)"""
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal secrets` and its sub-commands."""
+    commands = add_commands(parser)
+    set_parser = add_command(commands, "set", "Set a secret.", _set, epilog=_SET_EPILOG)
+    add_client_options(set_parser)
+    set_parser.add_argument(
+        "secrets",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="Secret NAME=VALUE pairs. A NAME alone reads the value from standard input.",
+    )
+    set_parser.add_argument(
+        "--not-exposed-by-default",
+        action="store_true",
+        help="Give the secret only to apps that list it in their secrets.",
+    )
+    add_env_option(set_parser)
+    list_parser = add_command(commands, "list", "List secrets.", _list)
+    add_client_options(list_parser)
+    add_env_option(list_parser)
+    add_output_options(list_parser)
+    unset = add_command(commands, "unset", "Unset a secret.", _unset)
+    add_client_options(unset)
+    unset.add_argument("name", metavar="NAME", help="Secret's name.")
+    add_env_option(unset)
+
+
+def _set(args: argparse.Namespace) -> None:
+    pairs = [text.partition("=") for text in args.secrets]
+    unnamed = [text for text, (name, _, _) in zip(args.secrets, pairs, strict=True) if not name]
+    if unnamed:
+        raise CommandError("a secret has no name before '='; use NAME=VALUE", ExitCode.USAGE)
+    if sum(not equals for _, equals, _ in pairs) > 1:
+        raise CommandError("only one secret can be read from standard input in a call", ExitCode.USAGE)
+    values = [(name, value if equals else _read(name)) for name, equals, value in pairs]
+    with open_client(args) as client:
+        for name, value in values:
+            client.secrets.set(name, value, environment_name=args.env, default_exposed=not args.not_exposed_by_default)
+
+
+def _read(name: str) -> str:
+    """Read a value: unseen from a terminal, else all of standard input without the newline at its end."""
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        value = getpass(f"Value of {name}: ")
+    else:
+        value = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    if not value:
+        raise CommandError(f"the value of {name} is empty; `fal secrets unset {name}` removes a secret")
+    return value
+
+
+def _list(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        secrets = client.secrets.list(environment_name=args.env)
+    if args.output == "pretty":
+        rows = (
+            (
+                secret.name,
+                secret.environment_name or "main",
+                str(secret.created_at or ""),
+                _EXPOSED[secret.default_exposed],
+            )
+            for secret in secrets
+        )
+        write_table(_COLUMNS, rows)
+        return
+    write_list(
+        args.output,
+        "secrets",
+        (
+            {
+                "name": secret.name,
+                "environment": secret.environment_name,
+                "created_at": str(secret.created_at) if secret.created_at else None,
+                "default_exposed": secret.default_exposed,
+            }
+            for secret in secrets
+        ),
+    )
+
+
+def _unset(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        client.secrets.unset(args.name, environment_name=args.env)

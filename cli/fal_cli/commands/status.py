@@ -1,0 +1,70 @@
+"""`fal status`: whether a controller runs on this machine, where, and with what."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import timedelta
+
+from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
+from fal_cli.exits import ExitCode
+from fal_cli.output import complain, write_document
+from fal_cli.parser import FalParser, add_output_options
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal status`."""
+    parser.description = "Show the controller on this machine. Exits with 1 where none runs."
+    add_state_dir_option(parser)
+    add_output_options(parser)
+    parser.set_defaults(handler=_status)
+
+
+def _status(args: argparse.Namespace) -> int:
+    controller = find_controller(args.state_dir)
+    if controller is None:
+        if args.output == "pretty":
+            complain(f"no controller runs on {args.state_dir}; `fal up -d` starts one")
+        else:
+            write_document(args.output, {"running": False, "state_dir": str(args.state_dir)})
+        return ExitCode.FAILED
+    document = _describe(controller)
+    if args.output != "pretty":
+        write_document(args.output, document)
+        return ExitCode.OK
+    states = document["runners_by_state"]
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) if isinstance(states, dict) else ""
+    lines = [
+        f"Controller:  {controller.version}, running (pid {controller.pid})",
+        f"Address:     {controller.host} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)",
+        f"State dir:   {controller.state_dir}",
+        f"Uptime:      {timedelta(seconds=int(controller.uptime_seconds()))}",
+        f"Apps:        {document['apps']}",
+        f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return ExitCode.OK
+
+
+def _describe(controller: ControllerProcess) -> dict[str, object]:
+    from fal.api import SyncServerlessClient
+
+    with SyncServerlessClient(host=controller.host, api_key=controller.key()) as client:
+        apps = client.apps.list()
+        runners = client.runners.list()
+    states: dict[str, int] = {}
+    for runner in runners:
+        states[runner.state.value] = states.get(runner.state.value, 0) + 1
+    return {
+        "running": True,
+        "version": controller.version,
+        "pid": controller.pid,
+        "url": f"http://{controller.host}",
+        "port": controller.port,
+        "grpc_port": controller.grpc_port,
+        "state_dir": str(controller.state_dir),
+        "uptime_seconds": int(controller.uptime_seconds()),
+        "apps": len(apps),
+        "runners": len(runners),
+        "runners_by_state": states,
+    }

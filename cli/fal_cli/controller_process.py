@@ -1,0 +1,148 @@
+"""The controller on this machine, seen from outside: its state directory, its process, and its administrator's key."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fal_cli.exits import CommandError
+
+if TYPE_CHECKING:
+    from fal_cli.parser import FalParser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerProcess:
+    """A running controller.
+
+    Attributes:
+        pid: its process.
+        started_ticks: when the process started, in clock ticks since boot; with the pid it names one process for ever.
+        port: where gRPC and HTTP are answered, on 127.0.0.1.
+        grpc_port: where gRPC alone is.
+        version: of the controller.
+        state_dir: where its data is.
+    """
+
+    pid: int
+    started_ticks: int
+    port: int
+    grpc_port: int
+    version: str
+    state_dir: Path
+
+    @property
+    def host(self) -> str:
+        """The address that clients use."""
+        return f"127.0.0.1:{self.port}"
+
+    def uptime_seconds(self) -> float:
+        """Return for how long it has run, in seconds."""
+        since_boot = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
+
+    def key(self) -> str:
+        """Return the administrator's key, as `id:secret`.
+
+        Raises:
+            CommandError: it cannot be read.
+        """
+        path = self.state_dir / "admin.key"
+        try:
+            return path.read_text().strip()
+        except OSError as error:
+            raise CommandError(f"cannot read the controller's key: {path}: {error.strerror}") from None
+
+
+def add_state_dir_option(parser: FalParser) -> None:
+    """Add --state-dir, which FAL_STATE_DIR stands in for."""
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        default=default_state_dir(),
+        help="Where the controller keeps its data (defaults to FAL_STATE_DIR, else ~/.fal/controller).",
+    )
+
+
+def default_state_dir() -> Path:
+    """Return FAL_STATE_DIR, or ~/.fal/controller."""
+    return Path(os.environ.get("FAL_STATE_DIR") or "~/.fal/controller").expanduser()
+
+
+def find_controller(state_dir: Path) -> ControllerProcess | None:
+    """Return the controller that runs on `state_dir`, or None.
+
+    Raises:
+        CommandError: what it has written about itself cannot be read.
+    """
+    path = state_dir / "controller.json"
+    try:
+        found = json.loads(path.read_text())
+        controller = ControllerProcess(
+            pid=int(found["pid"]),
+            started_ticks=int(found["started_ticks"]),
+            port=int(found["port"]),
+            grpc_port=int(found["grpc_port"]),
+            version=str(found["version"]),
+            state_dir=state_dir,
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(f"cannot read {path}: {error}; if no controller runs, remove that file") from None
+    return controller if _started_ticks(controller.pid) == controller.started_ticks else None
+
+
+def require_controller(state_dir: Path) -> ControllerProcess:
+    """Return the controller that runs on `state_dir`.
+
+    Raises:
+        CommandError: none does.
+    """
+    controller = find_controller(state_dir)
+    if controller is None:
+        raise CommandError(f"no controller runs on {state_dir}; `fal up -d` starts one")
+    return controller
+
+
+def stop(controller: ControllerProcess, *, timeout_seconds: float) -> bool:
+    """Ask the controller to stop, and wait until its process is gone.
+
+    Args:
+        controller: which.
+        timeout_seconds: how long to wait, at most.
+
+    Returns:
+        Whether it is gone.
+    """
+    try:
+        handle = os.pidfd_open(controller.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The handle holds on to one process, so that what is checked here is what gets the signal.
+        if _started_ticks(controller.pid) != controller.started_ticks:
+            return True
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(timeout_seconds * 1000))
+    finally:
+        os.close(handle)
+
+
+def _started_ticks(pid: int) -> int | None:
+    """Return field 22 of /proc/PID/stat (see proc(5)); None where there is no such process, or only its remains."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name in field 2 may hold spaces and brackets; the last bracket ends it.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])

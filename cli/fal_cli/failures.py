@@ -1,0 +1,35 @@
+"""Turns exceptions into what a user reads on standard error, and into an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import complain
+
+
+def report(error: Exception, *, debug: bool) -> int:
+    """Write an error and return the exit code for it.
+
+    Args:
+        error: what was raised.
+        debug: whether the traceback is written too.
+    """
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, CommandError):
+        complain(str(error))
+        return error.code
+    if _is_expected(error):
+        complain(str(error) or type(error).__name__)
+    else:
+        complain(f"unexpected {type(error).__name__}: {error}\nRun the command again with --debug to see where.")
+    return ExitCode.FAILED
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether it was raised to be read. The SDK's root is looked up among what is imported: an error has a module."""
+    root = getattr(sys.modules.get("fal_grpc.errors"), "FalError", None)
+    return isinstance(error, ValueError | OSError) or (isinstance(root, type) and isinstance(error, root))

@@ -1,0 +1,51 @@
+"""The form of fal's help texts: capital headings, and the value of an option named once after all of its spellings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+# A list of choices longer than this is not repeated in the usage line: `--state {..} [...]`.
+_LONG_METAVAR = 40
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Formats help as `Usage: ...`, `Positional Arguments:`, `Options:`, with `--lines, -n LINES` for an option."""
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None = None,
+    ) -> None:
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Lay a list of commands out by its own names, and not by the width of the options beside it."""
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            super().add_argument(action)
+            return
+        self._add_item(self._format_commands, [action])
+
+    def _format_commands(self, action: argparse.Action) -> str:
+        beside = self._action_max_length
+        self._indent()
+        names = [self._format_action_invocation(command) for command in action._get_subactions()]  # type: ignore[attr-defined]  # noqa: SLF001
+        self._action_max_length = max(map(len, names)) + self._current_indent
+        self._dedent()
+        text = self._format_action(action)
+        self._action_max_length = beside
+        return text
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        metavar = str(action.metavar or default_metavar)
+        if action.nargs == argparse.ONE_OR_MORE and len(metavar) > _LONG_METAVAR:
+            return f"{metavar} [...]"
+        return super()._format_args(action, default_metavar)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        metavar = super()._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {metavar}"

@@ -1,0 +1,48 @@
+"""Reads the moments that people write after --since and --until."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_NAMES = {
+    "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+    "m": "m", "min": "m", "mins": "m", "minute": "m", "minutes": "m",
+    "h": "h", "hr": "h", "hrs": "h", "hour": "h", "hours": "h",
+    "d": "d", "day": "d", "days": "d",
+    "w": "w", "week": "w", "weeks": "w",
+}  # fmt: skip
+_PIECE = r"(\d+(?:\.\d+)?)\s*([a-z]+)"
+_RELATIVE = re.compile(rf"(?:{_PIECE}\s*)+(?:ago)?", re.IGNORECASE)
+FORMS = "'now', a time back from now like '30m', '1h', '1d' or '1h30m', or an ISO timestamp like '2026-01-31T09:00'"
+
+
+def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
+    """Return the moment that `text` names, aware and in UTC.
+
+    Args:
+        text: `now`; a time back from now, as `90s`, `30m`, `1h30m`, `2 days ago`, `2w`; or an ISO 8601 timestamp, in
+            local time unless it names an offset.
+        now: the moment that relative ones count from; the clock's where None.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    now = now or datetime.now(UTC)
+    cleaned = text.strip()
+    if cleaned.lower() == "now":
+        return now.astimezone(UTC)
+    if _RELATIVE.fullmatch(cleaned):
+        pieces = re.findall(_PIECE, cleaned.lower().removesuffix("ago"))
+        units = [_NAMES.get(unit) for _, unit in pieces]
+        if all(units):
+            seconds = sum(float(count) * _UNITS[unit] for (count, _), unit in zip(pieces, units, strict=True) if unit)
+            try:
+                return now.astimezone(UTC) - timedelta(seconds=seconds)
+            except OverflowError:
+                raise ValueError(f"'{text}' is too far back") from None
+    try:
+        return datetime.fromisoformat(cleaned).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"'{text}' is no moment; use {FORMS}") from None

@@ -1,0 +1,67 @@
+"""Writes what a command found: JSON, YAML or JSON lines, alone on standard output, or a table for people."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from fal_cli.printable import visible
+from fal_cli.style import paint, wants_colour
+from fal_cli.table import Column, render
+
+FORMATS = ("pretty", "json", "yaml", "jsonl")
+
+
+def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> None:
+    """Write a list in a form for programs.
+
+    Args:
+        form: `json` and `yaml` write one document `{key: [...]}`, `jsonl` one item a line.
+        key: the name of the list in the document.
+        items: the items.
+    """
+    if form == "jsonl":
+        for item in items:
+            write_line(item)
+    else:
+        write_document(form, {key: list(items)})
+
+
+def write_document(form: str, document: Mapping[str, object]) -> None:
+    """Write one document: `yaml` as YAML, `json` and `jsonl` as one line of JSON."""
+    if form == "yaml":
+        import yaml
+
+        yaml.safe_dump(document, sys.stdout, sort_keys=False, default_flow_style=False)
+    else:
+        write_line(document)
+
+
+def write_line(item: object) -> None:
+    """Write one line of JSON. It is pure ASCII, so that a terminal shows nothing but what is in it."""
+    import json
+
+    sys.stdout.write(json.dumps(item) + "\n")
+
+
+def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table, folded to the terminal's width where there is a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(render(columns, rows, width=width, colour=wants_colour(sys.stdout)))
+
+
+def say(message: str) -> None:
+    """Tell a person that something was done, on standard output."""
+    sys.stdout.write(visible(message) + "\n")
+
+
+def note(message: str) -> None:
+    """Tell a person something beside the result, on standard error."""
+    sys.stderr.write(visible(message) + "\n")
+
+
+def complain(message: str) -> None:
+    """Write an error to standard error."""
+    head = paint("Error:", "red", "bold", colour=wants_colour(sys.stderr))
+    sys.stderr.write(f"{head} {visible(message)}\n")

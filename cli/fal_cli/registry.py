@@ -1,0 +1,41 @@
+"""The commands of `fal`: names, one line of help, and the module that has the rest, which is imported only when its
+command is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: what it is called by.
+        aliases: its other names.
+        help: one line about it.
+        module: the module, whose `add_arguments(parser)` declares its arguments and sub-commands.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    help: str
+    module: str
+
+
+COMMANDS = (
+    Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps"),
+    Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
+    Command(name="deploy", help="Deploy a fal application.", module="deploy"),
+    Command(name="doctor", help="Show versions and settings, and where each comes from.", module="doctor"),
+    Command(name="down", help="Stop the controller on this machine.", module="down"),
+    Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
+    Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
+    Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
+    Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
+    Command(name="run", help="Run a function or an app without deploying it.", module="run"),
+    Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners"),
+    Command(name="secrets", aliases=("secret",), help="Manage fal secrets.", module="secrets"),
+    Command(name="status", help="Show the controller on this machine.", module="status"),
+    Command(name="up", help="Start a controller on this machine.", module="up"),
+)

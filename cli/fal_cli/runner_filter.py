@@ -1,0 +1,47 @@
+"""The options with which runners are chosen for a list: --since and --state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from fal_cli.parser import FalParser, moment_type
+
+if TYPE_CHECKING:
+    from fal.api import RunnerInfo
+
+_SHOWN = ("all", "idle", "running", "pending", "setup", "failure_delay", "terminated")
+_STATES = (*_SHOWN, "crash_backoff", "docker_pull", "draining", "terminating")
+# The published client calls the state by its newer name, the reference by its older one, and DEAD is an old TERMINATED.
+_SAME = {"failure_delay": "crash_backoff", "dead": "terminated"}
+
+
+def add_runner_filters(parser: FalParser) -> None:
+    """Add --since and --state. The help names the states of the reference; the others are in docs/cli.md."""
+    parser.add_argument(
+        "--since",
+        type=moment_type(at_most=timedelta(hours=24)),
+        help="Show terminated runners since the given time. Accepts 'now', relative like '30m', '1h', '1d', or an "
+        "ISO timestamp. Max 24 hours.",
+    )
+    parser.add_argument(
+        "--state",
+        nargs="+",
+        choices=_STATES,
+        metavar="{" + ",".join(_SHOWN) + "}",
+        help="Filter by runner state(s). Choose one or more, or 'all' (default).",
+    )
+
+
+def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> list[RunnerInfo]:
+    """Return the runners in one of these states; all where None or `all` is asked for."""
+    if not states or "all" in states:
+        return list(runners)
+    wanted = {_SAME.get(state, state) for state in states}
+
+    def name(runner: RunnerInfo) -> str:
+        state = runner.state.value.lower()
+        return _SAME.get(state, state)
+
+    return [runner for runner in runners if name(runner) in wanted]

@@ -1,0 +1,27 @@
+"""Colour, where it is wanted: on a terminal, unless NO_COLOR says otherwise; elsewhere when FORCE_COLOR asks for it."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether text for `stream` may be coloured: NO_COLOR beats FORCE_COLOR, which beats TERM=dumb and a pipe.
+
+    Source: no-color.org and force-color.org; empty counts as unset.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return os.environ["FORCE_COLOR"] != "0"
+    return os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def paint(text: str, *styles: str, colour: bool) -> str:
+    """Return `text` in these styles (bold, dim, or a colour), or as it is where `colour` is false."""
+    if not colour or not text:
+        return text
+    return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"

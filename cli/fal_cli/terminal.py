@@ -1,0 +1,134 @@
+"""This process's terminal while a remote command has it: raw mode that is always undone, its size, and its input."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import selectors
+import signal
+import termios
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+
+CHUNK_BYTES = 128 * 1024
+_RESIZED = b"r"
+_STOP = b"q"
+# A process that these end would leave the terminal raw behind it.
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def terminal_size(descriptor: int) -> tuple[int, int]:
+    """Return the rows and columns of the terminal; 24 and 80 where it does not say."""
+    try:
+        size = os.get_terminal_size(descriptor)
+    except OSError:
+        return 24, 80
+    return size.lines or 24, size.columns or 80
+
+
+@contextmanager
+def raw_mode(descriptor: int) -> Iterator[None]:
+    """Hand every key of the terminal over as it is, Ctrl-C included; undone at the end, however the process ends."""
+    before = termios.tcgetattr(descriptor)
+
+    def restore() -> None:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    atexit.register(restore)
+    with ExitStack() as stack:
+        stack.callback(atexit.unregister, restore)
+        stack.callback(restore)
+        for number in _ENDING:
+            stack.callback(signal.signal, number, signal.signal(number, end))
+        tty.setraw(descriptor, termios.TCSADRAIN)
+        yield
+
+
+class InputPump:
+    """Sends what is read from a descriptor in a thread of its own, and the terminal's size whenever it changes.
+
+    Args:
+        descriptor: what to read; None sends nothing, as if it were at its end.
+        send: takes what was read.
+        end: called when there is no more.
+        resize: takes rows and columns; None for no terminal.
+    """
+
+    def __init__(
+        self,
+        descriptor: int | None,
+        *,
+        send: Callable[[bytes], None],
+        end: Callable[[], None],
+        resize: Callable[[int, int], None] | None,
+    ) -> None:
+        self._descriptor = descriptor
+        self._send = send
+        self._end = end
+        self._resize = resize
+        self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Pump until the end of the block."""
+        with ExitStack() as stack:
+            # Not inherited, and closed only when nobody can write to it any more.
+            self._wake, waker = os.pipe()
+            stack.callback(os.close, self._wake)
+            stack.callback(os.close, waker)
+            # The signal handler only wakes the thread: sending may block, and must not do so in a handler.
+            os.set_blocking(waker, False)
+            if self._resize is not None:
+
+                def resized(_number: int, _frame: FrameType | None) -> None:
+                    _write_quietly(waker, _RESIZED)
+
+                stack.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, resized))
+            self._thread.start()
+            stack.callback(self._thread.join, 5.0)
+            stack.callback(_write_quietly, waker, _STOP)
+            yield
+
+    def _run(self) -> None:
+        # poll, and not epoll, which refuses regular files.
+        with selectors.PollSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            if self._descriptor is None:
+                self._end()
+            else:
+                selector.register(self._descriptor, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == self._wake:
+                        if _STOP in os.read(self._wake, 64):
+                            return
+                        self._tell_size()
+                    elif not self._pump(key.fd):
+                        selector.unregister(key.fd)
+                        self._end()
+
+    def _pump(self, descriptor: int) -> bool:
+        try:
+            data = os.read(descriptor, CHUNK_BYTES)
+        except OSError:
+            # A terminal that was hung up.
+            data = b""
+        if data:
+            self._send(data)
+        return bool(data)
+
+    def _tell_size(self) -> None:
+        if self._resize is not None and self._descriptor is not None:
+            self._resize(*terminal_size(self._descriptor))
+
+
+def _write_quietly(descriptor: int, data: bytes) -> None:
+    """Wake the pump; where its pipe is full, it will wake anyhow."""
+    with suppress(BlockingIOError):
+        os.write(descriptor, data)

@@ -1,0 +1,153 @@
+"""Help texts, usage errors, and what `fal` imports for them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from fal_cli.main import main
+from fal_cli.registry import COMMANDS
+
+# The help texts as the users of `fal runners` know them: the specification that the command's own are held to.
+HELP = {
+    text.partition("\n")[0].split(" [")[0].removeprefix("Usage: fal runners").strip(): text
+    for text in re.split(r"\n(?=Usage: )", Path(__file__).with_name("runner_help.txt").read_text())
+}
+
+
+def unwrapped(text: str) -> str:
+    """The text with its lines joined where they were only wrapped: what matters is words, order and headings."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_of_runners_is_the_specified_one(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["runners", *command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert unwrapped(shown) == unwrapped(HELP[command])
+    usage, _, _ = HELP[command].partition("\n\n")
+    assert shown.startswith(usage + "\n\n"), "the usage is wrapped as specified, too"
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help_of_runners_is_the_specified_one_line_by_line_on_a_wide_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    main(["runners", *command.split(), "--help"])
+    _, _, shown = capsys.readouterr().out.partition("\n\n")
+    _, _, expected = HELP[command].partition("\n\n")
+    assert shown.strip() == expected.strip()
+
+
+@pytest.mark.parametrize("alias", ["machine", "runners"])
+def test_log_is_another_name_of_logs(alias, capsys):
+    assert main([alias, "log", "--help"]) == 0
+    assert "Show logs for a runner." in capsys.readouterr().out
+
+
+def test_the_root_help_names_every_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Usage: fal [-h] [--version] command ...")
+    for command in COMMANDS:
+        assert re.search(rf"^    {command.name}\b.*", shown, re.MULTILINE)
+        assert command.help in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help_under_all_of_its_names(command, capsys):
+    for name in (command.name, *command.aliases):
+        assert main([name, "--help"]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: fal {command.name} ")
+
+
+def test_nothing_asked_for_shows_the_help_as_an_error(capsys):
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Usage: fal ")
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("fal-grpc")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runers"], "unknown command 'runers'; did you mean 'runners'?"),
+        (["runners", "lst"], "unknown command 'lst'; did you mean 'list'?"),
+        (["runners", "zzz"], "choose from stop, kill, list, logs, log, shell, exec"),
+        (["runners"], "the following arguments are required: command"),
+        (["runners", "list", "--stat", "idle"], "unrecognized arguments: --stat idle"),
+        (["runners", "list", "--state", "asleep"], "invalid choice: 'asleep'"),
+        (["runners", "list", "--output", "xml"], "choose from 'pretty', 'json', 'yaml', 'jsonl'"),
+        (["runners", "list", "--since", "3 days"], "'3 days' is older than the limit of 24 hours"),
+        (["runners", "list", "--since", "soon"], "'soon' is no moment"),
+        (["runners", "logs", "--lines", "many", "r"], "'many' is no number of lines"),
+        (["runners", "logs", "-n", "0", "r"], "'0' is no number of lines"),
+        (["runners", "logs", "r", "--since", "1m", "--until", "1h"], "--until is before --since"),
+        (["runners", "logs", "r", "-f", "--until", "now"], "leave out --until"),
+        (["runners", "stop"], "the following arguments are required: id"),
+        (["runners", "exec", "r"], "no command is named: fal runners exec ID -- COMMAND"),
+        (["runners", "exec", "r", "--"], "no command is named"),
+        (["runners", "exec", "r", "ls", "-l"], "unrecognized arguments: -l; the command goes after --"),
+        (["keys", "create", "--scope", "ROOT"], "invalid choice: 'ROOT'"),
+        (["keys", "create", "--permission", ","], "--permission needs the name"),
+        (["secrets", "set", "=x"], "a secret has no name before '='"),
+        (["secrets", "set", "A", "B"], "only one secret can be read from standard input"),
+        (["up", "--port", "99999"], "'99999' is no port"),
+    ],
+)
+def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert "Error: " in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["runners", "--help"], ["completion", "bash"], ["--version"]])
+def test_what_calls_nobody_imports_neither_grpc_nor_the_sdk(arguments):
+    script = (
+        "import sys; from fal_cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'grpc', 'google.protobuf', 'fal.api', 'yaml', 'tomlkit', 'asyncio', 'fal_server'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_command_line_is_completed_without_grpc():
+    script = (
+        "import os, sys; from fal_cli.main import main; exit_now = os._exit;"
+        "os._exit = lambda code: exit_now(9 if 'grpc' in sys.modules else code); main([])"
+    )
+    line = "fal runners lo"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.dup2(1, 8); {script}"],
+        env={
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+            "_ARGCOMPLETE_IFS": "\n",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["logs", "log"] or set(done.stdout.split()) == {"logs", "log"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_completion_prints_the_shells_code(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert "fal" in capsys.readouterr().out

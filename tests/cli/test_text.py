@@ -1,0 +1,74 @@
+"""Tables, and the text that others wrote in them: nothing of it acts on the terminal, nothing of it is lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_cli.printable import log_text, one_line, visible
+from fal_cli.table import Column, display_width, render
+
+IDS = (Column(title="Alias", folds=True), Column(title="Runner ID"), Column(title="Count", right=True))
+
+
+def test_columns_are_aligned_and_nothing_trails():
+    assert render(IDS, [("a", "r-1", "1"), ("bcdefgh", "r-22", "100")]) == (
+        "Alias    Runner ID  Count\na        r-1            1\nbcdefgh  r-22         100\n"
+    )
+
+
+def test_no_rows_leave_the_head():
+    assert render(IDS, []) == "Alias  Runner ID  Count\n"
+
+
+def test_wide_and_combining_characters_keep_the_columns():
+    text = render(IDS, [("日本", "r-1", "1"), ("e\u0301", "r-2", "2"), ("abcd", "r-3", "3")])
+    assert len({display_width(line) for line in text.splitlines()}) == 1
+
+
+def test_a_narrow_terminal_folds_words_and_cuts_no_id():
+    long_id = "0123456789abcdef-0123456789abcdef"
+    text = render(IDS, [("one two three four", long_id, "5")], width=len(long_id) + 20)
+    assert long_id in text
+    assert all(len(line) <= len(long_id) + 20 for line in text.splitlines())
+    assert "one two three four" not in text
+    assert all(word in text for word in ("one", "two", "three", "four"))
+
+
+def test_what_cannot_be_folded_is_whole_even_on_a_terminal_that_is_too_narrow():
+    assert "x" * 60 in render(IDS, [("a", "x" * 60, "1")], width=20)
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=5), st.none() | st.integers(1, 120))
+def test_any_text_makes_a_table_without_control_characters(rows, width):
+    text = render(IDS, rows, width=width)
+    assert text.endswith("\n")
+    assert visible(text) == text
+    if width is None:
+        assert text.count("\n") == len(rows) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [red]text[/red]", "plain [red]text[/red]"),
+        ("\x1b]0;owned\x07", "^[]0;owned^G"),
+        ("a\x9bb\x7f", "a\\x9bb^?"),
+        ("\u202etxt.exe", "\\u202etxt.exe"),
+        ("tab\tand\nline", "tab\tand\nline"),
+        ("日本", "日本"),
+    ],
+)
+def test_control_characters_are_spelt_out(text, shown):
+    assert visible(text) == shown
+
+
+def test_a_cell_stays_in_its_line():
+    assert one_line("a\nb\tc") == "a\\nb\\tc"
+
+
+def test_a_log_message_keeps_its_colours_and_nothing_else():
+    message = "\x1b[31mred\x1b[0m \x1b[2J\x1b]0;t\x07 end\r"
+    assert log_text(message, colour=True) == "\x1b[31mred\x1b[0m ^[[2J^[]0;t^G end\x1b[0m"
+    assert log_text(message, colour=False) == "red ^[[2J^[]0;t^G end"
