@@ -1,0 +1,110 @@
+"""Handlers for apps, which the wire calls aliases, and the settings that apps and revisions show alike."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from fal_grpc.v1 import app_pb2 as pb
+from fal_server.core.apps import AuthMode, Strategy
+from fal_server.core.names import MAIN
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.convert import named
+from fal_server.grpc.interfaces import Apps
+from fal_server.services.views import AppView
+
+AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: AuthMode.PUBLIC, pb.SHARED: AuthMode.SHARED}
+STRATEGIES: dict[int, Strategy] = {pb.RECREATE: Strategy.RECREATE, pb.ROLLING: Strategy.ROLLING}
+_AUTH_NUMBERS = {AuthMode.PRIVATE: pb.PRIVATE, AuthMode.PUBLIC: pb.PUBLIC, AuthMode.SHARED: pb.SHARED}
+
+# The optional numbers of UpdateApplicationRequest and MachineRequirements -> fields of core.scaling.Scaling.
+_SETTINGS = {
+    "keep_alive": "keep_alive",
+    "max_multiplexing": "max_multiplexing",
+    "max_concurrency": "max_concurrency",
+    "min_concurrency": "min_concurrency",
+    "request_timeout": "request_timeout",
+    "startup_timeout": "startup_timeout",
+    "concurrency_buffer": "concurrency_buffer",
+    "concurrency_buffer_perc": "concurrency_buffer_perc",
+    "scaling_delay_seconds": "scaling_delay",
+    "request_start_timeout": "request_start_timeout",
+}
+
+
+class AppHandlers:
+    """fal.v1.Apps."""
+
+    def __init__(self, apps: Apps) -> None:
+        self._apps = apps
+
+    async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
+        """The apps of an environment."""
+        views = await self._apps.list(request.environment_name or MAIN)
+        return pb.ListAliasesResult(aliases=[alias_info(view) for view in views])
+
+    async def set_alias(self, request: pb.SetAliasRequest, caller: Caller) -> pb.SetAliasResult:
+        """Point an app at a revision."""
+        view = await self._apps.set_revision(
+            request.alias,
+            request.environment_name or MAIN,
+            request.revision,
+            auth_mode=named(request.auth_mode, AUTH_MODES, "auth_mode") if request.HasField("auth_mode") else None,
+            strategy=named(request.deployment_strategy, STRATEGIES, "deployment_strategy")
+            if request.HasField("deployment_strategy")
+            else None,
+        )
+        return pb.SetAliasResult(alias_info=alias_info(view))
+
+    async def delete_alias(self, request: pb.DeleteAliasRequest, caller: Caller) -> pb.DeleteAliasResult:
+        """Delete an app."""
+        app = await self._apps.delete(request.alias, request.environment_name or MAIN)
+        return pb.DeleteAliasResult(revision=app.revision_id)
+
+    async def update_application(
+        self, request: pb.UpdateApplicationRequest, caller: Caller
+    ) -> pb.UpdateApplicationResult:
+        """Change settings; core.scaling checks the bounds."""
+        changes = numbers_set(request)
+        if request.machine_types:
+            changes["machine_types"] = tuple(request.machine_types)
+        if request.valid_regions:
+            changes["regions"] = tuple(request.valid_regions)
+        view = await self._apps.update(request.application_name, request.environment_name or MAIN, changes)
+        return pb.UpdateApplicationResult(alias_info=alias_info(view))
+
+    async def rollout_application(
+        self, request: pb.RolloutApplicationRequest, caller: Caller
+    ) -> pb.RolloutApplicationResult:
+        """Replace an app's runners."""
+        await self._apps.rollout(request.application_name, request.environment_name or MAIN, force=request.force)
+        return pb.RolloutApplicationResult()
+
+
+def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
+    """The numeric settings that a message sets, by the field names of core.scaling.Scaling."""
+    return {setting: getattr(message, field) for field, setting in _SETTINGS.items() if message.HasField(field)}
+
+
+def alias_info(view: AppView) -> pb.AliasInfo:
+    """An app for the wire."""
+    app, scaling = view.app, view.app.scaling
+    return pb.AliasInfo(
+        alias=app.name,
+        revision=app.revision_id,
+        auth_mode=_AUTH_NUMBERS[app.auth_mode],
+        max_concurrency=scaling.max_concurrency,
+        max_multiplexing=scaling.max_multiplexing,
+        keep_alive=scaling.keep_alive,
+        active_runners=view.active_runners,
+        min_concurrency=scaling.min_concurrency,
+        machine_types=scaling.machine_types,
+        request_timeout=scaling.request_timeout,
+        startup_timeout=scaling.startup_timeout,
+        valid_regions=scaling.regions,
+        concurrency_buffer=scaling.concurrency_buffer,
+        concurrency_buffer_perc=scaling.concurrency_buffer_perc,
+        scaling_delay_seconds=scaling.scaling_delay,
+        environment_name=app.environment,
+        is_rolling=view.is_rolling,
+        request_start_timeout=scaling.request_start_timeout,
+    )

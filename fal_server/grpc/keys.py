@@ -1,0 +1,51 @@
+"""Handlers for keys."""
+
+from __future__ import annotations
+
+from fal_grpc.v1 import key_pb2 as pb
+from fal_server.core.accounts import Key, Scope
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.convert import named, timestamp
+from fal_server.services.keys import Keys, coarse_scope
+
+_SCOPES: dict[int, Scope] = {pb.CreateUserKeyRequest.ADMIN: Scope.ADMIN, pb.CreateUserKeyRequest.API: Scope.API}
+_SCOPE_NUMBERS = {Scope.ADMIN: pb.CreateUserKeyRequest.ADMIN, Scope.API: pb.CreateUserKeyRequest.API}
+# Sent for a key that neither word of the older form describes: readers take an unknown number for "no scope".
+_NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
+
+
+class KeyHandlers:
+    """fal.v1.Keys."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def create_user_key(self, request: pb.CreateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:
+        """Make a key. Where several ways to say what it may do are used, policy counts, then preset, then scope."""
+        key_id, secret = await self._keys.create(
+            caller.principal,
+            scope=named(request.scope, _SCOPES, "scope") if request.HasField("scope") else None,
+            preset=request.policy_preset if request.HasField("policy_preset") else None,
+            permissions=tuple(request.policy.permissions) if request.HasField("policy") else None,
+            alias=request.alias,
+        )
+        return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
+
+    async def list_user_keys(self, request: pb.ListUserKeysRequest, caller: Caller) -> pb.ListUserKeysResponse:
+        """The keys, without their secrets."""
+        return pb.ListUserKeysResponse(user_keys=[_info(key) for key in await self._keys.list()])
+
+    async def revoke_user_key(self, request: pb.RevokeUserKeyRequest, caller: Caller) -> pb.RevokeUserKeyResponse:
+        """End a key."""
+        await self._keys.revoke(request.key_id)
+        return pb.RevokeUserKeyResponse()
+
+
+def _info(key: Key) -> pb.UserKeyInfo:
+    scope = coarse_scope(key)
+    return pb.UserKeyInfo(
+        key_id=key.key_id,
+        created_at=timestamp(key.created_at),
+        scope=_NO_SCOPE if scope is None else _SCOPE_NUMBERS[scope],
+        alias=key.alias,
+    )

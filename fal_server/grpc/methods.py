@@ -1,0 +1,71 @@
+"""Which handler serves which method, read off the contract's descriptors; one without a handler stops the start."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
+from fal_server.grpc import compat
+from fal_server.grpc.apps import AppHandlers
+from fal_server.grpc.environments import EnvironmentHandlers
+from fal_server.grpc.guard import Guard
+from fal_server.grpc.interfaces import Services
+from fal_server.grpc.keys import KeyHandlers
+from fal_server.grpc.logs import LogHandlers
+from fal_server.grpc.revisions import RevisionHandlers
+from fal_server.grpc.runners import RunnerHandlers
+from fal_server.grpc.runs import RunHandlers
+from fal_server.grpc.secrets import SecretHandlers
+
+_FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
+)
+
+
+def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
+    """The handlers of every service, each method under both its names.
+
+    Raises:
+        AttributeError: a method has no handler.
+    """
+    nouns: dict[str, object] = {
+        "Apps": AppHandlers(services.apps),
+        "Environments": EnvironmentHandlers(services.environments),
+        "Keys": KeyHandlers(services.keys),
+        "Logs": LogHandlers(services.logs),
+        "Revisions": RevisionHandlers(services.revisions, services.deploys),
+        "Runners": RunnerHandlers(services.runners),
+        "Runs": RunHandlers(services.runs),
+        "Secrets": SecretHandlers(services.secrets),
+    }
+    guard = Guard(services.access)
+    everything: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    generic: list[grpc.GenericRpcHandler] = []
+    for service in SERVICES:
+        methods = {method.name: _guarded(guard, method, nouns[service.name]) for method in service.methods}
+        everything |= methods
+        generic.append(grpc.method_handlers_generic_handler(service.full_name, methods))
+    generic.append(grpc.method_handlers_generic_handler(compat.FULL_NAME, everything))
+    return generic
+
+
+def _guarded(guard: Guard, method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any, Any]:
+    handler = getattr(noun, _python_name(method.name))
+    request_type = GetMessageClass(method.input_type)
+    if method.client_streaming:
+        return guard.duplex(method.name, request_type, handler)
+    if method.server_streaming:
+        return guard.streaming(method.name, request_type, handler)
+    return guard.unary(method.name, request_type, handler)
+
+
+def _python_name(name: str) -> str:
+    """ListAliasRunners -> list_alias_runners."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,94 @@
+"""Handlers for revisions, which the wire calls applications: building, deploying, listing, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from fal_grpc.v1 import revision_pb2 as pb
+from fal_grpc.v1 import run_pb2
+from fal_server.core.names import MAIN
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.code import build_request, deploy_request
+from fal_server.grpc.convert import timestamp
+from fal_server.grpc.interfaces import Deploys, Revisions
+from fal_server.grpc.lines import short_line
+from fal_server.grpc.streams import closing
+from fal_server.services.views import Built, Deployed, RevisionView, Urls
+
+
+class RevisionHandlers:
+    """fal.v1.Revisions."""
+
+    def __init__(self, revisions: Revisions, deploys: Deploys) -> None:
+        self._revisions = revisions
+        self._deploys = deploys
+
+    async def build_environment(
+        self, request: pb.BuildEnvironmentRequest, caller: Caller
+    ) -> AsyncGenerator[pb.BuildEnvironmentResult]:
+        """Build an environment; every message names it."""
+        code = build_request(request)
+        env_id = code.environments[0].env_id
+        async with closing(self._deploys.build(code)) as steps:
+            async for step in steps:
+                if isinstance(step, Built):
+                    yield pb.BuildEnvironmentResult(
+                        env_id=step.env_id, status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS)
+                    )
+                    return
+                yield pb.BuildEnvironmentResult(env_id=env_id, logs=[short_line(step)])
+
+    async def register_application(
+        self, request: pb.RegisterApplicationRequest, caller: Caller
+    ) -> AsyncGenerator[pb.RegisterApplicationResult]:
+        """Deploy. Published clients read nothing after the result, so the addresses are in the same message."""
+        async with closing(self._deploys.deploy(deploy_request(request))) as steps:
+            async for step in steps:
+                if isinstance(step, Deployed):
+                    yield pb.RegisterApplicationResult(
+                        result=pb.RegisterApplicationResultType(application_id=step.revision_id),
+                        service_urls=service_urls(step.urls),
+                        env_id=step.env_id,
+                    )
+                    return
+                yield pb.RegisterApplicationResult(logs=[short_line(step)])
+
+    async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
+        """Revisions, newest first."""
+        views = await self._revisions.list(request.application_name or None, request.environment_name or MAIN)
+        return pb.ListApplicationsResult(applications=[application_info(view) for view in views])
+
+    async def delete_application(
+        self, request: pb.DeleteApplicationRequest, caller: Caller
+    ) -> pb.DeleteApplicationResult:
+        """Delete a revision that no app points at."""
+        await self._revisions.delete(request.application_id)
+        return pb.DeleteApplicationResult()
+
+
+def application_info(view: RevisionView) -> pb.ApplicationInfo:
+    """A revision for the wire."""
+    revision, scaling = view.revision, view.revision.scaling
+    return pb.ApplicationInfo(
+        application_id=revision.revision_id,
+        created_at=timestamp(revision.created_at),
+        max_concurrency=scaling.max_concurrency,
+        max_multiplexing=scaling.max_multiplexing,
+        keep_alive=scaling.keep_alive,
+        active_runners=view.active_runners,
+        min_concurrency=scaling.min_concurrency,
+        machine_types=scaling.machine_types,
+        request_timeout=scaling.request_timeout,
+        startup_timeout=scaling.startup_timeout,
+        valid_regions=scaling.regions,
+        concurrency_buffer=scaling.concurrency_buffer,
+        concurrency_buffer_perc=scaling.concurrency_buffer_perc,
+        scaling_delay_seconds=scaling.scaling_delay,
+        environment_name=revision.environment,
+        request_start_timeout=scaling.request_start_timeout,
+    )
+
+
+def service_urls(urls: Urls) -> run_pb2.ServiceURLs:
+    """An app's addresses for the wire."""
+    return run_pb2.ServiceURLs(playground=urls.playground, run=urls.run, queue=urls.queue, ws=urls.ws, log=urls.log)

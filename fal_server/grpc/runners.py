@@ -1,0 +1,126 @@
+"""Handlers for runners: listing, stopping, killing; entering one is in shell.py."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from google.protobuf.struct_pb2 import Struct
+
+from fal_grpc.v1 import runner_pb2 as pb
+from fal_server.core.names import MAIN
+from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.convert import optional_moment, timestamp
+from fal_server.grpc.interfaces import Runners
+from fal_server.grpc.shell import serve_shell
+from fal_server.services.views import RunnerView
+
+_Info = pb.RunnerInfo
+# DEAD, the old name of TERMINATED, is never sent, and published clients raise on a number that they do not know.
+STATES = {
+    RunnerState.FAILURE_DELAY: _Info.FAILURE_DELAY,
+    RunnerState.PENDING: _Info.PENDING,
+    RunnerState.DOCKER_PULL: _Info.DOCKER_PULL,
+    RunnerState.SETUP: _Info.SETUP,
+    RunnerState.IDLE: _Info.IDLE,
+    RunnerState.RUNNING: _Info.RUNNING,
+    RunnerState.DRAINING: _Info.DRAINING,
+    RunnerState.TERMINATING: _Info.TERMINATING,
+    RunnerState.TERMINATED: _Info.TERMINATED,
+}
+
+
+class RunnerHandlers:
+    """fal.v1.Runners."""
+
+    def __init__(self, runners: Runners) -> None:
+        self._runners = runners
+
+    async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
+        """All runners."""
+        views = await self._runners.list(
+            since=optional_moment(request, "start_time"), include_pending=request.list_pending
+        )
+        return pb.ListRunnersResponse(runners=[runner_info(view) for view in views])
+
+    async def list_alias_runners(
+        self, request: pb.ListAliasRunnersRequest, caller: Caller
+    ) -> pb.ListAliasRunnersResponse:
+        """The runners of one app."""
+        views = await self._runners.list_for_app(
+            request.alias,
+            request.environment_name or MAIN,
+            since=optional_moment(request, "start_time"),
+            include_pending=request.list_pending,
+        )
+        return pb.ListAliasRunnersResponse(runners=[runner_info(view) for view in views])
+
+    async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
+        """One runner."""
+        return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(request.runner_id)))
+
+    async def stop_runner(self, request: pb.StopRunnerRequest, caller: Caller) -> pb.StopRunnerResponse:
+        """Stop a runner in order."""
+        await self._runners.stop(request.runner_id, replace_first=request.replace_first)
+        return pb.StopRunnerResponse()
+
+    async def kill_runner(self, request: pb.KillRunnerRequest, caller: Caller) -> pb.KillRunnerResponse:
+        """Kill a runner at once."""
+        await self._runners.kill(request.runner_id)
+        return pb.KillRunnerResponse()
+
+    def shell_runner(
+        self, requests: AsyncIterator[pb.ShellRunnerInput], caller: Caller
+    ) -> AsyncGenerator[pb.ShellRunnerOutput]:
+        """Run a command, or a shell, inside a runner."""
+        return serve_shell(self._runners, requests, caller)
+
+
+def runner_info(view: RunnerView) -> pb.RunnerInfo:
+    """A runner for the wire."""
+    runner = view.runner
+    return pb.RunnerInfo(
+        runner_id=runner.runner_id,
+        in_flight_requests=view.in_flight,
+        expiration_countdown=view.expires_in_seconds,
+        uptime=view.uptime_seconds,
+        external_metadata=_metadata(view),
+        revision=runner.revision_id,
+        alias=runner.app_name,
+        state=STATES[view.state],
+        replacement=_replacement(runner),
+        machine_type=runner.machine_type,
+        state_reason=runner.reason or None,
+        created_at=timestamp(runner.created_at),
+        ready_at=timestamp(runner.ready_at) if runner.ready_at else None,
+        ended_at=timestamp(runner.ended_at) if runner.ended_at else None,
+        environment_name=runner.environment,
+        exit_code=runner.exit_code,
+        node=runner.node or None,
+    )
+
+
+def _metadata(view: RunnerView) -> Struct:
+    struct = Struct()
+    struct.update(
+        {
+            "reason": view.runner.reason,
+            "leases": [
+                {
+                    "request_id": lease.request_id,
+                    "caller_user_id": lease.caller,
+                    "leased_at_epoch": lease.started_at.timestamp(),
+                }
+                for lease in view.leases
+            ],
+        }
+    )
+    return struct
+
+
+def _replacement(runner: Runner) -> pb.RunnerInfo.ReplaceState.ValueType:
+    if not runner.replace_first and runner.replaced_by is None:
+        return _Info.NO_REPLACE
+    if runner.desired is Desired.SERVE:
+        return _Info.WILL_REPLACE
+    return _Info.NO_REPLACE if runner.replaced_by is None else _Info.DID_REPLACE

@@ -1,0 +1,42 @@
+"""Handlers for secrets: names and dates go out, values never do."""
+
+from __future__ import annotations
+
+from fal_grpc.v1 import secret_pb2 as pb
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.convert import timestamp
+from fal_server.services.secrets import Secrets
+
+
+class SecretHandlers:
+    """fal.v1.Secrets."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+
+    async def set_secret(self, request: pb.SetSecretRequest, caller: Caller) -> pb.SetSecretResponse:
+        """Write a secret; without a value, delete it."""
+        if request.HasField("value"):
+            await self._secrets.set(
+                request.name,
+                request.value,
+                environment=request.environment_name,
+                default_exposed=request.default_exposed if request.HasField("default_exposed") else None,
+            )
+        else:
+            await self._secrets.unset(request.name, environment=request.environment_name)
+        return pb.SetSecretResponse()
+
+    async def list_secrets(self, request: pb.ListSecretsRequest, caller: Caller) -> pb.ListSecretsResponse:
+        """The secrets of an environment, by name."""
+        return pb.ListSecretsResponse(
+            secrets=[
+                pb.Secret(
+                    name=secret.name,
+                    created_time=timestamp(secret.created_at),
+                    environment_name=secret.environment,
+                    default_exposed=secret.default_exposed,
+                )
+                for secret in await self._secrets.list(request.environment_name)
+            ]
+        )

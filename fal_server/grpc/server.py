@@ -1,0 +1,104 @@
+"""The gRPC server: every method of the contract, health and reflection, on a Unix socket, a loopback port, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import aio as reflection
+
+from fal_server.core.faults import Unavailable
+from fal_server.grpc import compat
+from fal_server.grpc.interfaces import Services
+from fal_server.grpc.methods import SERVICES, generic_handlers
+
+_MEBIBYTE = 1024 * 1024
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", 256 * _MEBIBYTE),  # pickled apps
+    ("grpc.max_send_message_length", 256 * _MEBIBYTE),
+    ("grpc.max_concurrent_streams", 1000),
+    # Clients ping each 30 seconds, also between calls; a server that did not expect it would hang up on them.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # A caller whose machine is gone is noticed, and its shells and streams end.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error
+)
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+
+class GrpcServer:
+    """The controller's gRPC face.
+
+    Args:
+        services: what its handlers call.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers(generic_handlers(services))
+        self._names = (*(service.full_name for service in SERVICES), compat.FULL_NAME)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(self._reflection())
+
+    async def start(self, *, unix_socket: Path | None = None, host: str = "127.0.0.1", port: int | None = None) -> int:
+        """Listen.
+
+        Args:
+            unix_socket: a path to listen on; None for none.
+            host: the address of `port`.
+            port: 0 picks a free one; None listens on none.
+
+        Returns:
+            The port that was bound; 0 without one.
+
+        Raises:
+            Unavailable: the port or the path cannot be listened on.
+        """
+        bound = 0
+        target = f"unix:{unix_socket}"
+        try:
+            if unix_socket is not None:
+                self._server.add_insecure_port(target)
+            if port is not None:
+                target = f"{host}:{port}"
+                bound = self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise Unavailable(f"{target} cannot be listened on: is it in use by another process?") from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return bound
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What health checks are told."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Take no further calls; those under way have so long to finish, and are then cancelled. None is at once."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    def _reflection(self) -> list[grpc.GenericRpcHandler]:
+        """Both versions of the protocol, which differ in name alone."""
+        pool = compat.reflection_pool(
+            SERVICES, (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
+        )
+        servicer = reflection.ReflectionServicer((*self._names, HEALTH, REFLECTION), pool)
+        method = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        return [
+            grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+            for name in (REFLECTION, _REFLECTION_V1)
+        ]

@@ -1,0 +1,135 @@
+"""A command or login shell inside a runner: input and output go both ways until the exit code, which comes alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import suppress
+
+from fal_grpc.v1 import runner_pb2 as pb
+from fal_server.core.faults import Fault, Invalid, Unavailable
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.interfaces import Runners
+from fal_server.grpc.streams import closing
+from fal_server.ports import ExecOutput, ExecRequest, ExecSession
+
+_MOST_CELLS = 10_000
+_MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
+
+
+async def serve_shell(
+    runners: Runners, requests: AsyncIterator[pb.ShellRunnerInput], caller: Caller
+) -> AsyncGenerator[pb.ShellRunnerOutput]:
+    """One session. When the caller goes away, this is closed and hangs the command up.
+
+    Raises:
+        Invalid: the first message names no runner, or a later one makes no sense.
+        Unavailable: the link to the runner broke before the exit code.
+    """
+    first = await anext(requests, None)
+    if first is None or not first.runner_id:
+        raise Invalid("runner_id", "the first message names no runner: send its id")
+    request = _exec_request(first)
+    session = await runners.exec(first.runner_id, request)
+    try:
+        await caller.accept()
+        keyboard = asyncio.create_task(_pump(session, first, requests, tty=request.tty))
+        try:
+            async with closing(session.output()) as output:
+                while True:
+                    part = await _next(output, keyboard)
+                    if part is None:
+                        raise Unavailable("the link to the runner broke: how the command ended is not known")
+                    if part.data:
+                        yield pb.ShellRunnerOutput(data=part.data, stream=part.stream)
+                    if part.exit_code is not None:
+                        # Published clients read nothing else from a message that has an exit code.
+                        yield pb.ShellRunnerOutput(exit_code=part.exit_code)
+                        return
+        finally:
+            keyboard.cancel()
+            with suppress(asyncio.CancelledError, Fault):
+                await keyboard
+    finally:
+        await session.close()
+
+
+async def _next(output: AsyncIterator[ExecOutput], keyboard: asyncio.Task[None]) -> ExecOutput | None:
+    """The next output; None at its end. A caller who sends nonsense ends the wait.
+
+    Raises:
+        Invalid: what the caller sent makes no sense.
+    """
+    reading = asyncio.ensure_future(_anext(output))
+    try:
+        if not keyboard.done():
+            await asyncio.wait((reading, keyboard), return_when=asyncio.FIRST_COMPLETED)
+        if keyboard.done() and not keyboard.cancelled():
+            failure = keyboard.exception()
+            # A command that reads no more, or has gone, still has an exit code to tell.
+            if failure is not None and not (isinstance(failure, Fault) and not isinstance(failure, Invalid)):
+                raise failure
+        return await reading
+    finally:
+        if not reading.done():
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+
+def _anext(output: AsyncIterator[ExecOutput]) -> Awaitable[ExecOutput | None]:
+    return anext(output, None)
+
+
+async def _pump(
+    session: ExecSession, first: pb.ShellRunnerInput, requests: AsyncIterator[pb.ShellRunnerInput], *, tty: bool
+) -> None:
+    """Carry the caller's input to the command.
+
+    With a terminal, an input that ends leaves the command as it is, as with a terminal whose user types no more.
+    """
+    open_input = await _carry(session, first, tty=tty, open_input=True)
+    async for message in requests:
+        open_input = await _carry(session, message, tty=tty, open_input=open_input)
+    if open_input and not tty:
+        await session.send_eof()
+
+
+async def _carry(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool, open_input: bool) -> bool:
+    """Carry one message; whether the input is still open after it."""
+    if message.HasField("tty_size"):
+        height, width = _size(message.tty_size)
+        if tty:
+            await session.resize(height, width)
+    if message.data:
+        if not open_input:
+            raise Invalid("data", "data came after close: send close last")
+        await session.write(message.data)
+    if message.close and open_input:
+        await session.send_eof()
+        return False
+    return open_input
+
+
+def _exec_request(first: pb.ShellRunnerInput) -> ExecRequest:
+    command = tuple(first.command)
+    if any("\0" in argument for argument in command):
+        raise Invalid("command", "command holds a NUL character, which no argument can")
+    if sum(len(argument.encode()) for argument in command) > _MOST_COMMAND_BYTES:
+        raise Invalid("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
+    if command and not command[0]:
+        raise Invalid("command", "command begins with an empty word: name the program to run")
+    # Clients older than the field mean a terminal.
+    tty = first.tty if first.HasField("tty") else True
+    if not first.HasField("tty_size"):
+        return ExecRequest(command=command, tty=tty)
+    height, width = _size(first.tty_size)
+    return ExecRequest(command=command, tty=tty, height=height, width=width)
+
+
+def _size(size: pb.TerminalSize) -> tuple[int, int]:
+    if not (1 <= size.height <= _MOST_CELLS and 1 <= size.width <= _MOST_CELLS):
+        raise Invalid(
+            "tty_size", f"tty_size is {size.height} x {size.width}: both must lie between 1 and {_MOST_CELLS}"
+        )
+    return size.height, size.width
