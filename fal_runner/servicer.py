@@ -200,6 +200,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self._sessions.add(session)
 
         context.add_done_callback(lambda _context: self._end_session(session))  # type: ignore[arg-type]
+        await context.send_initial_metadata(())  # tells the caller that the command runs, before it says anything
         async for response in session.run(request_iterator):
             yield response
 

@@ -1,0 +1,231 @@
+"""The Engine port on this machine: each runner is a shim process, found again by its directory, process and token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import grpc.aio
+
+from fal_runner.address import ShimIdentity
+from fal_runner.processes import mark_of
+from fal_server.core.faults import Unavailable
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.machines import Node
+from fal_server.core.runners import Process, Runner
+from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
+from fal_server.engines.local.ownership import living_shim, sweep
+from fal_server.engines.local.session import LocalExecSession
+from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of
+from fal_server.ports import ExecRequest, ExecSession, Launch, RunResult
+
+log = logging.getLogger(__name__)
+
+
+class LocalEngine:
+    """Runs runners on this machine. To be made and used in one event loop.
+
+    Args:
+        runners_dir: holds a directory for each runner, named by its id; made with mode 0700.
+        node: this machine and what it has.
+        sink: keeps log lines; returns when they are durable. Lines of one runner come in order, a line may come again.
+        last_sequence: the highest sequence that was kept for a runner, 0 for none.
+        home: HOME of all runners; by default `home` beside `runners_dir`.
+    """
+
+    def __init__(
+        self, runners_dir: Path, *, node: Node, sink: LogSink, last_sequence: LastSequence, home: Path | None = None
+    ) -> None:
+        self._runners_dir = runners_dir.absolute()
+        self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._home = (home or self._runners_dir.with_name("home")).absolute()
+        self._node = node
+        self._sink = sink
+        self._last_sequence = last_sequence
+        self._links: dict[str, RunnerLink] = {}
+        self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
+
+    def nodes(self) -> Sequence[Node]:
+        """This machine."""
+        return (self._node,)
+
+    async def start(self, launch: Launch) -> tuple[str, Process]:
+        """Start a runner; asking again with the same attempt token gives the first one.
+
+        LAUNCHED is also observed, before anything else of the runner.
+
+        Raises:
+            Unavailable: it could not be started; nothing is left of it.
+        """
+        link = self._links.get(launch.runner_id)
+        if link is not None and link.token == launch.attempt_token:
+            return self._node.name, link.process
+        directory = self._directory(launch.runner_id)
+        try:
+            link = await self._begin(directory, launch)
+        except (OSError, Unavailable) as error:
+            await self._clean_up(directory, launch.attempt_token)
+            raise Unavailable(f"runner {launch.runner_id} could not be started: {error}") from error
+        except asyncio.CancelledError:
+            await self._clean_up(directory, launch.attempt_token)
+            raise
+        self._links[launch.runner_id] = link
+        link.follow()
+        return self._node.name, link.process
+
+    async def stop(self, runner: Runner, grace_seconds: float) -> None:
+        """SIGTERM to the worker now, SIGKILL to its whole group when the grace is over."""
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            await link.stop(grace_seconds)
+        else:
+            await self._end_stranger(runner)
+
+    async def kill(self, runner: Runner) -> None:
+        """SIGKILL to its whole group now; what is not marked as its own is not touched."""
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            await link.kill()
+        else:
+            await self._end_stranger(runner)
+
+    async def adopt(self, runner: Runner) -> bool:
+        """Watch a runner of an earlier controller again; False where it is gone, and then nothing of it is alive.
+
+        What a dead shim left of its log is stored first.
+        """
+        if runner.runner_id in self._links:
+            return True
+        directory = self._directory(runner.runner_id)
+        identity = living_shim(directory, runner.token)
+        stored = runner.process
+        if identity is not None and stored is not None:
+            same = (identity.pid, identity.started_ticks) == (stored.pid, stored.started_ticks)
+            identity = identity if same else None
+        names = (runner.runner_id, runner.app_name, runner.revision_id)
+        if identity is not None:
+            link = self._link(directory, identity, runner.token, names)
+            try:
+                status = await link.client.status()
+            except grpc.aio.AioRpcError as error:
+                log.warning("runner %s: its shim does not answer (%s): ended", runner.runner_id, error.details())
+            else:
+                if status.runner_id == runner.runner_id:
+                    self._links[runner.runner_id] = link
+                    link.follow()
+                    return True
+            await link.close()
+        await sweep(mark_of(runner.token))
+        await self._store_leftover(directory, runner)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        return False
+
+    async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
+        """Run a command beside the worker, in its environment and directory.
+
+        Raises:
+            Unavailable: the runner cannot be reached, has ended, or has too many sessions open.
+        """
+        session = LocalExecSession(self._followed(runner).client.exec(), runner.runner_id)
+        await session.begin(request)
+        return session
+
+    async def result(self, runner: Runner) -> RunResult:
+        """Wait for the value that a function returned.
+
+        Raises:
+            Unavailable: the runner ended without one.
+        """
+        return await self._followed(runner).result()
+
+    async def observations(self) -> AsyncIterator[Observation]:
+        """What happens to the runners, in order for each runner: LAUNCHED, READY, STOPPING, GONE.
+
+        GONE comes when nothing of the runner is alive and its last lines were given to the sink (or that took too
+        long). After adoption everything is told again. Ends when the engine is closed.
+        """
+        while (seen := await self._observations.get()) is not None:
+            yield seen
+
+    async def release(self, runner_id: str) -> None:
+        """End the shim and delete the runner's directory, once its last log lines are stored."""
+        link = self._links.pop(runner_id, None)
+        if link is not None:
+            await link.release()
+        await asyncio.to_thread(shutil.rmtree, self._directory(runner_id), ignore_errors=True)
+
+    async def release_strangers(self, known: Sequence[str]) -> None:
+        """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
+        for directory in await asyncio.to_thread(lambda: sorted(self._runners_dir.iterdir())):
+            if directory.name not in known and directory.name not in self._links:
+                identity = ShimIdentity.read(directory)
+                if identity is not None:
+                    await sweep(identity.mark)
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def close(self) -> None:
+        """Let go of the runners without ending them: they go on and can be adopted."""
+        links, self._links = list(self._links.values()), {}
+        await asyncio.gather(*(link.close() for link in links))
+        self._observations.put_nowait(None)
+
+    def _directory(self, runner_id: str) -> Path:
+        directory = self._runners_dir / runner_id
+        if directory.parent != self._runners_dir or runner_id in {"", ".", ".."}:
+            raise Unavailable(f"{runner_id!r} is no runner's id")
+        return directory
+
+    def _followed(self, runner: Runner) -> RunnerLink:
+        link = self._links.get(runner.runner_id)
+        if link is None:
+            raise Unavailable(f"runner {runner.runner_id} is not running on node {self._node.name}")
+        return link
+
+    def _link(self, directory: Path, identity: ShimIdentity, token: str, names: tuple[str, str, str]) -> RunnerLink:
+        return RunnerLink(
+            directory,
+            identity,
+            token,
+            names,
+            node=self._node.name,
+            sink=self._sink,
+            last_sequence=self._last_sequence,
+            emit=self._observations.put_nowait,
+        )
+
+    async def _begin(self, directory: Path, launch: Launch) -> RunnerLink:
+        """A shim that has taken the order; one that an earlier controller left half-way is used."""
+        identity = living_shim(directory, launch.attempt_token)
+        if identity is None:
+            await self._clean_up(directory, launch.attempt_token)
+            await asyncio.to_thread(lay_out, directory, launch, self._home)
+            identity = await spawn_shim(directory, launch.attempt_token)
+        names = (launch.runner_id, launch.app_name, launch.revision_id)
+        link = self._link(directory, identity, launch.attempt_token, names)
+        try:
+            await link.client.start(spec_of(directory, launch, self._home))
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    async def _clean_up(self, directory: Path, token: str) -> None:
+        if await asyncio.to_thread(directory.exists):
+            await sweep(mark_of(token))
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _end_stranger(self, runner: Runner) -> None:
+        """A runner that is not followed: whatever is left of it ends, and that is its end."""
+        await sweep(mark_of(runner.token))
+        self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=self._node.name))
+
+    async def _store_leftover(self, directory: Path, runner: Runner) -> None:
+        names = (runner.runner_id, runner.app_name, runner.revision_id)
+        identity = ShimIdentity.read(directory)
+        if identity is not None:
+            link = self._link(directory, identity, runner.token, names)
+            await link.store_leftover()
+            await link.close()

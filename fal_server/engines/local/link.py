@@ -1,0 +1,263 @@
+"""One runner as the engine follows it: events, log lines and the end, over whatever happens to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import grpc.aio
+
+from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
+from fal_runner.address import ShimIdentity
+from fal_runner.journal import read_leftover
+from fal_runner.processes import is_alive, mark_of
+from fal_server.core.faults import Unavailable
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.logs import LogEntry
+from fal_server.core.runners import Process
+from fal_server.engines.local.logs import entry_from_wire
+from fal_server.engines.local.ownership import sweep
+from fal_server.engines.local.shim_client import ShimClient
+from fal_server.ports import RunResult
+
+log = logging.getLogger(__name__)
+
+LogSink = Callable[[Sequence[LogEntry]], Awaitable[None]]
+LastSequence = Callable[[str], Awaitable[int]]
+_DRAIN_SECONDS = 5.0  # how long the end of a runner waits for its last lines to be stored
+_RELEASE_SECONDS = 30.0
+_RETRY_SECONDS = 0.2
+_LEFTOVER_BYTES = 256 * 1024
+
+
+class RunnerLink:
+    """Watches one runner until nothing of it is left.
+
+    Args:
+        directory: the runner's directory.
+        identity: its shim.
+        token: its token.
+        names: runner_id, app_name and revision_id, as its log lines carry them.
+        node: the name of this machine.
+        sink: keeps log lines; returns when they are durable.
+        last_sequence: the highest sequence that was kept for a runner.
+        emit: takes what is observed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: ShimIdentity,
+        token: str,
+        names: tuple[str, str, str],
+        *,
+        node: str,
+        sink: LogSink,
+        last_sequence: LastSequence,
+        emit: Callable[[Observation], None],
+    ) -> None:
+        self.directory = directory
+        self.token = token
+        self.identity = identity
+        self.client = ShimClient(identity.address, token)
+        self.process = Process(pid=identity.pid, started_ticks=identity.started_ticks, address=identity.address)
+        self._runner_id, self._app_name, self._revision_id = names
+        self._node = node
+        self._sink = sink
+        self._last_sequence = last_sequence
+        self._emit = emit
+        self._died = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._exited: shim_pb2.WorkerExited | None = None
+        self._result: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
+        self._pid_handle: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def follow(self) -> None:
+        """Begin to watch."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._pid_handle = os.pidfd_open(self.identity.pid)
+        except ProcessLookupError:
+            self._died.set()
+        else:
+            loop.add_reader(self._pid_handle, self._notice_death)
+        self._observe(Event.LAUNCHED)
+        pump = loop.create_task(self._pump_logs(), name=f"logs of {self._runner_id}")
+        self._tasks = [pump, loop.create_task(self._watch(pump), name=f"watch of {self._runner_id}")]
+
+    async def stop(self, grace_seconds: float) -> None:
+        """SIGTERM, SIGKILL after the grace; a shim that does not answer is ended with all that it has."""
+        await self._ask(self.client.stop(grace_seconds))
+
+    async def kill(self) -> None:
+        """SIGKILL to all, through the shim or, where it does not answer, past it."""
+        await self._ask(self.client.kill())
+
+    async def result(self) -> RunResult:
+        """What the function returned or raised.
+
+        Raises:
+            Unavailable: the runner ended without.
+        """
+        return await asyncio.shield(self._result)
+
+    async def release(self) -> None:
+        """End the shim; to be called when the runner's end is stored. Waits for its last lines to be stored."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks[:1], timeout=_RELEASE_SECONDS)
+            if late:
+                log.error("runner %s: its last log lines could not be stored and are lost", self._runner_id)
+        if not self._died.is_set():
+            with contextlib.suppress(grpc.aio.AioRpcError):  # it may end before it has answered
+                await self.client.shut_down()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._died.wait(), _DRAIN_SECONDS)
+        await sweep(mark_of(self.token))
+        await self.close()
+
+    async def store_leftover(self) -> None:
+        """Store what a dead shim could not send, from the disk."""
+        after = await self._last_sequence(self._runner_id)
+        reader = read_leftover(self.directory / "log", after)
+        while reader is not None and (entries := reader.read(_LEFTOVER_BYTES)):
+            after = await self._keep(entries, after)
+
+    async def close(self) -> None:
+        """Stop watching; the runner goes on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._result.done():
+            self._result.cancel()
+        elif not self._result.cancelled():
+            self._result.exception()  # looked at, so that nobody is told that it was not
+        if self._pid_handle is not None:
+            asyncio.get_running_loop().remove_reader(self._pid_handle)
+            os.close(self._pid_handle)
+            self._pid_handle = None
+        await self.client.close()
+
+    async def _ask(self, call: Awaitable[None]) -> None:
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            if self._exited is None and not self._died.is_set():
+                log.warning("runner %s: its shim does not answer (%s): ended", self._runner_id, error.details())
+            await sweep(mark_of(self.token))
+
+    def _notice_death(self) -> None:
+        if self._pid_handle is not None:
+            asyncio.get_running_loop().remove_reader(self._pid_handle)
+        with contextlib.suppress(ChildProcessError):  # started by an earlier controller
+            os.waitpid(self.identity.pid, os.WNOHANG)
+        self._died.set()
+
+    def _observe(self, event: Event, *, ready: shim_pb2.WorkerReady | None = None, reason: str = "") -> None:
+        self._emit(
+            Observation(
+                runner_id=self._runner_id,
+                event=event,
+                reason=reason,
+                node=self._node,
+                process=self.process,
+                port=(ready.port or None) if ready else None,
+                metrics_port=(ready.metrics_port or None) if ready else None,
+                exit_code=_exit_code(self._exited) if event is Event.GONE else None,
+            )
+        )
+
+    async def _watch(self, pump: asyncio.Task[None]) -> None:
+        """Follow the events to the last one, or to the shim's own end."""
+        position = 0
+        while self._exited is None and self._alive():
+            try:
+                async for response in self.client.watch(position):
+                    position = response.event.sequence
+                    self._take(response.event)
+            except grpc.aio.AioRpcError as error:
+                log.debug("runner %s: watching broke off: %s", self._runner_id, error.details())
+            if self._exited is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._died.wait(), _RETRY_SECONDS)
+        await self._finish(pump)
+
+    def _take(self, event: shim_pb2.ShimEvent) -> None:
+        match event.WhichOneof("event"):
+            case "ready":
+                self._observe(Event.READY, ready=event.ready)
+            case "stopping":
+                self._observe(Event.STOPPING)
+            case "result":
+                self._result.set_result(_run_result(event.result.return_value))
+            case "exited":
+                self._exited = event.exited
+            case _:
+                return
+
+    async def _finish(self, pump: asyncio.Task[None]) -> None:
+        """Report the end, once nothing is alive and the last lines are stored."""
+        if self._exited is None:
+            reason = "its shim ended before it did; all of its processes were killed"
+            log.warning("runner %s: %s", self._runner_id, reason)
+            await sweep(mark_of(self.token))
+        else:
+            reason = self._exited.message
+        await asyncio.wait([pump], timeout=_DRAIN_SECONDS)
+        if not self._result.done():
+            self._result.set_exception(Unavailable(f"runner {self._runner_id} ended without a result: {reason}"))
+        self._observe(Event.GONE, reason=reason)
+
+    def _alive(self) -> bool:
+        return not self._died.is_set() and is_alive(self.identity.pid, self.identity.started_ticks)
+
+    async def _pump_logs(self) -> None:
+        """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
+        after: int | None = None
+        complete = False
+        while not complete:
+            try:
+                if after is None:
+                    after = await self._last_sequence(self._runner_id)
+                if self._alive():
+                    async for batch in self.client.logs(after):
+                        after = await self._keep(batch.entries, after)
+                        await self.client.ack_logs(after)
+                    complete = True
+                else:
+                    await sweep(mark_of(self.token))  # so that nothing writes any more
+                    await self.store_leftover()
+                    complete = True
+            except grpc.aio.AioRpcError as error:
+                log.debug("runner %s: reading its log broke off: %s", self._runner_id, error.details())
+            except Exception:
+                log.exception("runner %s: its log lines could not be stored; trying again", self._runner_id)
+            if not complete:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._died.wait(), _RETRY_SECONDS)
+
+    async def _keep(self, entries: Sequence[log_pb2.LogEntry], after: int) -> int:
+        names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}
+        await self._sink([entry_from_wire(entry, **names) for entry in entries])
+        return entries[-1].sequence if entries else after
+
+
+def _exit_code(exited: shim_pb2.WorkerExited | None) -> int | None:
+    if exited is None:
+        return None
+    return 128 + exited.signal if exited.HasField("signal") else exited.exit_code
+
+
+def _run_result(value: run_pb2.SerializedObject) -> RunResult:
+    return RunResult(
+        method=value.method,
+        definition=value.definition,
+        raised=value.was_it_raised,
+        traceback=value.stringized_traceback if value.HasField("stringized_traceback") else None,
+        exception_type=value.exception_type_name if value.HasField("exception_type_name") else None,
+        exception_message=value.exception_message if value.HasField("exception_message") else None,
+    )

@@ -1,0 +1,29 @@
+"""Which processes of this machine are a runner's, seen from outside of its shim, and the end of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from fal_runner.address import ShimIdentity
+from fal_runner.processes import MARK_VARIABLE, belongings, boot_id, carries, is_alive, mark_of, send_signal
+
+
+def living_shim(directory: Path, token: str) -> ShimIdentity | None:
+    """The shim of a runner, where it is alive: pid, start time, boot and mark agree, or it is not ours."""
+    identity = ShimIdentity.read(directory)
+    if identity is None or identity.mark != mark_of(token) or identity.boot_id != boot_id():
+        return None
+    if not is_alive(identity.pid, identity.started_ticks) or not carries(identity.pid, MARK_VARIABLE, identity.mark):
+        return None
+    return identity
+
+
+async def sweep(mark: str) -> None:
+    """Kill every process that carries this mark, its children and sessions; returns when none is alive."""
+    pause = 0.002
+    while alive := await asyncio.to_thread(belongings, mark):
+        for seen in alive:
+            send_signal(seen)
+        await asyncio.sleep(pause)
+        pause = min(0.1, pause * 2)

@@ -1,0 +1,102 @@
+"""The calls to one shim over its unix socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
+from fal_runner.address import TOKEN_METADATA, SocketPath
+from fal_server.core.faults import Unavailable
+from fal_server.engines.local.session import Call
+
+_CALL_SECONDS = 10.0
+_START_SECONDS = 30.0
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+Watching = grpc.aio.UnaryStreamCall[shim_pb2.WatchRequest, shim_pb2.WatchResponse]
+Logging = grpc.aio.UnaryStreamCall[shim_pb2.StreamLogsRequest, shim_pb2.StreamLogsResponse]
+
+
+class ShimClient:
+    """A channel to a shim; every call carries the runner's token.
+
+    Args:
+        address: the socket's path.
+        token: the runner's token.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._socket = SocketPath(Path(address))
+        self._channel = grpc.aio.insecure_channel(self._socket.target, options=_OPTIONS)
+        self._stub = shim_pb2_grpc.ShimStub(self._channel)
+        self._metadata = ((TOKEN_METADATA, token),)
+
+    async def start(self, spec: shim_pb2.RunnerSpec) -> None:
+        """Have the worker started.
+
+        Raises:
+            Unavailable: the shim cannot, and says why.
+        """
+        try:
+            await self._stub.Start(
+                shim_pb2.StartRequest(spec=spec),
+                timeout=_START_SECONDS,
+                metadata=self._metadata,
+                wait_for_ready=True,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"runner {spec.runner_id} could not be started: {error.details()}") from error
+
+    async def status(self) -> shim_pb2.ShimStatus:
+        """All that the shim knows.
+
+        Raises:
+            grpc.aio.AioRpcError: it does not answer, or the token is not its own.
+        """
+        response = await self._stub.GetStatus(
+            shim_pb2.GetStatusRequest(), timeout=_CALL_SECONDS, metadata=self._metadata, wait_for_ready=True
+        )
+        return response.status
+
+    def watch(self, after: int) -> Watching:
+        """Events after this one."""
+        return self._stub.Watch(shim_pb2.WatchRequest(after=after), metadata=self._metadata)
+
+    def logs(self, after: int) -> Logging:
+        """Entries after this one."""
+        return self._stub.StreamLogs(shim_pb2.StreamLogsRequest(after_sequence=after), metadata=self._metadata)
+
+    async def ack_logs(self, sequence: int) -> None:
+        """Entries up to this one are stored."""
+        request = shim_pb2.AckLogsRequest(sequence=sequence)
+        await self._stub.AckLogs(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """SIGTERM, and SIGKILL after the grace."""
+        request = shim_pb2.StopRequest(grace_seconds=grace_seconds)
+        await self._stub.Stop(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._stub.Kill(shim_pb2.KillRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def shut_down(self) -> None:
+        """End the shim."""
+        await self._stub.Shutdown(shim_pb2.ShutdownRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    def exec(self) -> Call:
+        """Begin a command."""
+        return self._stub.Exec(metadata=self._metadata)
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+        await self._channel.close()
+        self._socket.close()

@@ -1,0 +1,153 @@
+"""A new runner on this machine: its directory, its shim's process, and what the shim is told about the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import fal_runner
+from fal_grpc.v1 import shim_pb2
+from fal_runner.address import ShimIdentity
+from fal_runner.processes import MARK_VARIABLE, mark_of
+from fal_server.core.faults import Unavailable
+from fal_server.ports import Launch
+
+_LISTEN_SECONDS = 30.0
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOG_NAME = "shim.log"
+_LAST_WORDS = 2000
+BIND_HOST = "127.0.0.1"
+
+
+def app_directory(directory: Path) -> Path:
+    """Where the worker runs: the app's files at their relative paths."""
+    return directory / "app"
+
+
+def lay_out(directory: Path, launch: Launch, home: Path) -> None:
+    """Make the runner's directory with the app's files in it; they are copied, since blobs are shared and apps write.
+
+    Raises:
+        Unavailable: a file's path leads out of the directory.
+        OSError: the disk does not take it.
+    """
+    work = app_directory(directory)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True)
+    work.mkdir(mode=0o700)
+    for file, blob in launch.files:
+        target = Path(os.path.normpath(work / file.relative_path))
+        if not target.is_relative_to(work) or target == work:
+            raise Unavailable(f"the app's file {file.relative_path!r} lies outside of the app's directory")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(blob, target)
+
+
+async def spawn_shim(directory: Path, token: str) -> ShimIdentity:
+    """Start a shim, in a session of its own, and wait until it listens.
+
+    Raises:
+        Unavailable: it ended, or did not answer in time; the message has its last words.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        pid = _start_process(directory, token, theirs)
+        theirs.close()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_LISTEN_SECONDS):
+                await loop.sock_sendall(ours, f"{token}\n".encode())
+                answer = await loop.sock_recv(ours, 64)
+        except (TimeoutError, OSError):
+            answer = b""
+    identity = ShimIdentity.read(directory)
+    if not answer or identity is None or identity.pid != pid:
+        raise Unavailable(f"the shim did not start: {last_words(directory)}")
+    return identity
+
+
+def last_words(directory: Path) -> str:
+    """The end of what a shim wrote to its own log, on one line."""
+    try:
+        text = (directory / _LOG_NAME).read_text(errors="replace")
+    except OSError:
+        text = ""
+    return " | ".join(text[-_LAST_WORDS:].strip().splitlines()) or "it said nothing"
+
+
+def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
+    """What the shim is told; the only place where it gets the variables from."""
+    work = str(app_directory(directory))
+    spec = shim_pb2.RunnerSpec(
+        runner_id=launch.runner_id,
+        token=launch.attempt_token,
+        app_name=launch.app_name,
+        environment_name=launch.environment,
+        revision_id=launch.revision_id,
+        python=str(launch.python),
+        working_dir=work,
+        files_dir=work,
+        env=variables_of(launch, home),
+        serves_http=launch.serves_http,
+        serves_metrics=launch.serves_metrics,
+        bind_host=BIND_HOST,
+        termination_grace_seconds=launch.termination_grace_seconds,
+        redact=launch.redact,
+        app_port=launch.app_port or 0,
+        app_metrics_port=launch.app_metrics_port or 0,
+    )
+    if launch.function is not None:
+        spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function_path), method=launch.function.method))
+    elif launch.entrypoint is not None:
+        spec.entrypoint = launch.entrypoint
+    if launch.setup is not None:
+        spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup_path), method=launch.setup.method))
+    return spec
+
+
+def variables_of(launch: Launch, home: Path) -> Mapping[str, str]:
+    """All that a worker and what it starts have in their environment; nothing of the controller's own.
+
+    HOME is one directory for all runners, so that what libraries keep below it (models, compiled kernels) is there for
+    the next runner, while the files of the user who runs the controller are not.
+    """
+    binaries = launch.python.parent
+    return {
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "VIRTUAL_ENV": str(binaries.parent),
+        "PATH": f"{binaries}:{_SYSTEM_PATH}",
+        **launch.variables,
+        "IS_ISOLATE_AGENT": "1",
+        "FAL_RUNNER_ID": launch.runner_id,
+    }
+
+
+def _start_process(directory: Path, token: str, handshake: socket.socket) -> int:
+    package_root = Path(fal_runner.__file__).parent.parent
+    environment = {
+        "PATH": _SYSTEM_PATH,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(package_root),
+        MARK_VARIABLE: mark_of(token),
+    }
+    with (directory / _LOG_NAME).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fal_runner.shim", "--dir", str(directory)],
+            cwd=directory,
+            env=environment,
+            stdin=handshake.fileno(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    process.returncode = 0  # it outlives this object on purpose; who watches it reaps it by its pid
+    return process.pid

@@ -1,0 +1,226 @@
+"""A controller's side of the local engine: the engine, a log store in memory, and apps as cloudpickled callables."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from fal_runner.processes import belongings, mark_of
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.logs import LogEntry, LogSource
+from fal_server.core.machines import Node, Resources
+from fal_server.core.revisions import AppFile, Payload
+from fal_server.core.runners import Process, Runner
+from fal_server.engines.local import LocalEngine
+from fal_server.ports import ExecOutput, ExecRequest, Launch
+
+NODE = Node(name="here", total=Resources(milli_cpus=2000, memory_mib=4096, gpus={}))
+
+
+class Lines:
+    """A log store in memory that refuses nothing and remembers how often each line came."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, int], LogEntry] = {}
+        self.arrivals: list[tuple[str, int]] = []
+        self.changed = asyncio.Condition()
+
+    async def append(self, entries: Sequence[LogEntry]) -> None:
+        async with self.changed:
+            for entry in entries:
+                self.arrivals.append((entry.runner_id, entry.sequence))
+                self.entries.setdefault((entry.runner_id, entry.sequence), entry)
+            self.changed.notify_all()
+
+    async def last_sequence(self, runner_id: str) -> int:
+        return max((sequence for owner, sequence in self.entries if owner == runner_id), default=0)
+
+    def of(self, runner_id: str) -> list[LogEntry]:
+        return [entry for (owner, _), entry in sorted(self.entries.items()) if owner == runner_id]
+
+    def app_lines(self, runner_id: str) -> list[str]:
+        return [entry.message for entry in self.of(runner_id) if entry.source is not LogSource.SYSTEM]
+
+    async def until(self, runner_id: str, text: str) -> LogEntry:
+        """Wait for a line with this text."""
+        async with asyncio.timeout(30), self.changed:
+            while True:
+                for entry in self.of(runner_id):
+                    if text in entry.message:
+                        return entry
+                await self.changed.wait()
+
+
+class Rig:
+    """An engine under test. `restart` is what a controller's end and new start are to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lines = Lines()
+        self.seen: dict[str, list[Observation]] = {}
+        self.changed = asyncio.Condition()
+        self.launches: dict[str, Launch] = {}
+        self.processes: dict[str, Process] = {}
+        self.engine = self._open()
+
+    def _open(self) -> LocalEngine:
+        engine = LocalEngine(
+            self.root / "runners", node=NODE, sink=self.lines.append, last_sequence=self.lines.last_sequence
+        )
+        self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
+        return engine
+
+    async def _observe(self, engine: LocalEngine) -> None:
+        async for seen in engine.observations():
+            async with self.changed:
+                self.seen.setdefault(seen.runner_id, []).append(seen)
+                self.changed.notify_all()
+
+    def blob(self, content: bytes) -> tuple[str, Path]:
+        name = hashlib.sha256(content).hexdigest()
+        path = self.root / "blobs" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return name, path
+
+    def launch(
+        self,
+        function: Callable[..., Any] | None,
+        *,
+        http: bool = False,
+        metrics: bool = False,
+        setup: Callable[[], Any] | None = None,
+        entrypoint: str | None = None,
+        files: dict[str, bytes] | None = None,
+        variables: dict[str, str] | None = None,
+        redact: tuple[str, ...] = (),
+        app_port: int | None = None,
+        python: Path | None = None,
+    ) -> Launch:
+        def pickled(what: Callable[..., Any] | None) -> tuple[Payload | None, Path | None]:
+            if what is None:
+                return None, None
+            module = sys.modules[what.__module__]
+            cloudpickle.register_pickle_by_value(module)  # as an app's own file is
+            try:
+                name, path = self.blob(cloudpickle.dumps(what))
+            finally:
+                cloudpickle.unregister_pickle_by_value(module)
+            return Payload(method="cloudpickle", blob=name), path
+
+        payload, path = pickled(function)
+        setup_payload, setup_path = pickled(setup)
+        kept = [(name, *self.blob(content)) for name, content in (files or {}).items()]
+        return Launch(
+            runner_id=secrets.token_hex(16),
+            app_name="shop",
+            environment="main",
+            revision_id="revision-1",
+            machine_type="XS",
+            python=python or Path(sys.executable),
+            function=payload,
+            function_path=path,
+            entrypoint=entrypoint,
+            setup=setup_payload,
+            setup_path=setup_path,
+            run_on_main_thread=True,
+            serves_http=http,
+            serves_metrics=metrics,
+            files=tuple((AppFile(hash=blob, relative_path=name), path) for name, blob, path in kept),
+            variables=variables or {},
+            redact=redact,
+            startup_timeout_seconds=60,
+            termination_grace_seconds=5,
+            attempt_token=secrets.token_urlsafe(24),
+            app_port=app_port,
+        )
+
+    async def start(self, function: Callable[..., Any] | None, **options: Any) -> Runner:
+        return await self.start_launch(self.launch(function, **options))
+
+    async def start_launch(self, launch: Launch) -> Runner:
+        self.launches[launch.runner_id] = launch
+        node, process = await self.engine.start(launch)
+        self.processes[launch.runner_id] = process
+        return Runner(
+            runner_id=launch.runner_id,
+            app_name=launch.app_name,
+            environment=launch.environment,
+            revision_id=launch.revision_id,
+            machine_type=launch.machine_type,
+            token=launch.attempt_token,
+            created_at=datetime.now(UTC),
+            node=node,
+            process=process,
+        )
+
+    async def until(self, runner: Runner, event: Event) -> Observation:
+        async with asyncio.timeout(30), self.changed:
+            while True:
+                for seen in self.seen.get(runner.runner_id, []):
+                    if seen.event is event:
+                        return seen
+                await self.changed.wait()
+
+    async def restart(self, *, adopt: Runner | None = None) -> bool:
+        await self.engine.close()
+        await self._watch
+        self.seen.clear()
+        self.engine = self._open()
+        return await self.engine.adopt(adopt) if adopt is not None else False
+
+    def alive(self, runner: Runner) -> list[int]:
+        """The living processes of a runner, without its shim."""
+        shim = self.processes[runner.runner_id].pid
+        return [seen.pid for seen in belongings(mark_of(runner.token)) if seen.pid != shim]
+
+    async def run(self, runner: Runner, *command: str, stdin: bytes | None = None, **options: Any) -> Ran:
+        """Run a command to its end."""
+        session = await self.engine.exec(runner, ExecRequest(command=command, tty=False, **options))
+        if stdin is not None:
+            await session.write(stdin)
+        await session.send_eof()
+        ran = Ran()
+        async with asyncio.timeout(30):
+            async for output in session.output():
+                ran.take(output)
+        return ran
+
+    async def close(self) -> None:
+        for runner_id in self.launches:
+            await self.engine.release(runner_id)
+        await self.engine.close()
+        await self._watch
+
+
+class Ran:
+    """What a command did."""
+
+    def __init__(self) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self.code: int | None = None
+
+    def take(self, output: ExecOutput) -> None:
+        if output.exit_code is not None:
+            self.code = output.exit_code
+        elif output.stream == 2:
+            self.stderr += output.data
+        else:
+            self.stdout += output.data
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    await rig.close()
