@@ -1,0 +1,186 @@
+"""The errors that users catch, under their published names; what the client itself raises is in `fal_grpc.errors`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fal_grpc.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    ArgumentError,
+    CallCancelledError,
+    CallError,
+    ClientClosedError,
+    ConfigError,
+    DataLossError,
+    DeadlineExceededError,
+    ExecLinkError,
+    FailedPreconditionError,
+    FalError,
+    FieldViolation,
+    InsecureChannelError,
+    InternalError,
+    InvalidArgumentError,
+    KeyRejectedError,
+    MissingCredentialsError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    UnknownError,
+    UnreachableError,
+)
+
+FalServerlessException = FalError
+FalServerlessError = CallError
+UnauthenticatedException = UnauthenticatedError
+
+
+class InternalFalServerlessError(FalServerlessException):
+    """The platform failed to run something that it had accepted."""
+
+
+class FalSerializationError(FalServerlessException):
+    """Code or a value could not be made into bytes, or read back from them."""
+
+
+class FalMissingDependencyError(FalSerializationError):
+    """A package is missing on the side that reads the bytes."""
+
+
+class UserFunctionException(FalServerlessException):
+    """The user's own function raised; the cause is what it raised."""
+
+
+@dataclass(eq=False)
+class AppException(FalServerlessException):
+    """An app's answer that is an error.
+
+    Attributes:
+        message: what the caller reads.
+        status_code: the HTTP status of the answer.
+    """
+
+    message: str
+    status_code: int
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(eq=False)
+class GPUException(AppException):
+    """The GPU failed: the answer is 503, so that the platform replaces the runner."""
+
+    message: str = "The GPU failed."
+    status_code: int = 503
+
+
+@dataclass(eq=False)
+class GPUOutOfMemoryException(GPUException):
+    """The GPU's memory is full."""
+
+    message: str = "The GPU is out of memory."
+
+
+@dataclass(eq=False)
+class CUDAOutOfMemoryException(GPUOutOfMemoryException):
+    """The same, as CUDA says it."""
+
+
+@dataclass(eq=False)
+class FieldException(FalServerlessException):
+    """An app's answer that a field of the request is wrong.
+
+    Attributes:
+        field: the field.
+        message: what is wrong with it.
+        status_code: the HTTP status of the answer.
+        type: the kind of error, as pydantic names them.
+        billable_units: units to charge for the answer.
+    """
+
+    field: str
+    message: str
+    status_code: int = 422
+    type: str = "value_error"
+    billable_units: int | float | str | None = 0
+
+    def to_pydantic_format(self) -> dict[str, list[dict[str, object]]]:
+        """The body of the answer, in the form of a validation error."""
+        return {"detail": [{"loc": ["body", self.field], "msg": self.message, "type": self.type}]}
+
+
+@dataclass(eq=False)
+class RequestCancelledException(FalServerlessException):
+    """The caller went away."""
+
+    message: str = "The caller cancelled the request."
+
+
+@dataclass(eq=False)
+class FileTooLargeError(FalServerlessException):
+    """A file is larger than may be sent."""
+
+    message: str = "The file is too large."
+
+
+@dataclass(eq=False)
+class AppFileUploadException(FalServerlessException):
+    """A file of an app could not be uploaded.
+
+    Attributes:
+        relative_path: the file, relative to the app's directory.
+    """
+
+    message: str
+    relative_path: str
+
+
+__all__ = [
+    "AbortedError",
+    "AlreadyExistsError",
+    "AppException",
+    "AppFileUploadException",
+    "ArgumentError",
+    "CUDAOutOfMemoryException",
+    "CallCancelledError",
+    "CallError",
+    "ClientClosedError",
+    "ConfigError",
+    "DataLossError",
+    "DeadlineExceededError",
+    "ExecLinkError",
+    "FailedPreconditionError",
+    "FalError",
+    "FalMissingDependencyError",
+    "FalSerializationError",
+    "FalServerlessError",
+    "FalServerlessException",
+    "FieldException",
+    "FieldViolation",
+    "FileTooLargeError",
+    "GPUException",
+    "GPUOutOfMemoryException",
+    "InsecureChannelError",
+    "InternalError",
+    "InternalFalServerlessError",
+    "InvalidArgumentError",
+    "KeyRejectedError",
+    "MissingCredentialsError",
+    "NotFoundError",
+    "OutOfRangeError",
+    "PermissionDeniedError",
+    "RequestCancelledException",
+    "ResourceExhaustedError",
+    "UnauthenticatedError",
+    "UnauthenticatedException",
+    "UnavailableError",
+    "UnimplementedError",
+    "UnknownError",
+    "UnreachableError",
+    "UserFunctionException",
+]

@@ -1,0 +1,193 @@
+"""Whom to call, and as whom: the one place where arguments, environment and profile are weighed against each other.
+
+docs/configuration.md has the table of precedence; its test reads both.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fal.config import Config, home_dir, load
+from fal.login import access_token
+from fal_grpc.channel import ChannelOptions
+from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
+from fal_grpc.errors import ConfigError, MissingCredentialsError
+from fal_grpc.target import Target, parse_target
+
+DEFAULT_HOST = "api.alpha.fal.ai"
+NO_CREDENTIALS = (
+    "No key was found. `fal up` starts a controller here and makes one, `eval $(fal env)` takes it into this shell; "
+    "or set FAL_KEY to a key of another controller, as KEY_ID:KEY_SECRET, or store it with `fal profile key`."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What was decided.
+
+    Attributes:
+        target: the controller.
+        rest_url: where it answers HTTP, without a slash at the end.
+        account_url: where accounts and teams are asked for; FAL_REST_HOST moves it.
+        profile: the profile in use, if any.
+        team: the team to act for, if any.
+        environment_name: the environment that commands mean where none is named (FAL_ENV); None means "main".
+        sources: for each of `host`, `credentials`, `profile` and `team`, where it came from, in words for a person.
+    """
+
+    target: Target
+    credentials: Credentials
+    options: ChannelOptions
+    rest_url: str
+    account_url: str
+    profile: str | None
+    team: str | None
+    environment_name: str | None
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(
+    *,
+    host: str | None = None,
+    api_key: str | None = None,
+    profile: str | None = None,
+    team: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Decide.
+
+    Args:
+        host: of the controller, as `parse_target` reads it.
+        api_key: "KEY_ID:KEY_SECRET".
+        profile: the profile to use.
+        team: the team to act for; with a key it is ignored, since the key decides.
+        environ: the environment variables.
+
+    Raises:
+        MissingCredentialsError: there are no credentials.
+        ConfigError: the file or a setting is malformed.
+    """
+    config = load(environ=environ)
+    chosen, chosen_by = find_profile(config, profile, environ)
+    target, target_by = find_target(config, chosen, host, environ)
+    found, credentials_by = find_credentials(config, chosen, api_key, environ)
+    acting, acting_by = (team, "argument") if team else (config.team, f"team in {config.path}")
+    rest_url = target.rest_url
+    if truthy(environ, "ISOLATE_AUTH_DISABLED"):
+        rest_url = rest_url.replace("https://", "http://", 1)
+    account_host = environ.get("FAL_REST_HOST")
+    account_url = f"{rest_url.partition('://')[0]}://{account_host}" if account_host else rest_url
+    sources = {"host": target_by, "credentials": credentials_by}
+    if chosen is not None:
+        sources["profile"] = chosen_by
+    if acting is not None:
+        sources["team"] = acting_by
+    return Settings(
+        target=target,
+        credentials=found,
+        options=_options(environ),
+        rest_url=rest_url,
+        account_url=account_url.rstrip("/"),
+        profile=chosen,
+        team=acting,
+        environment_name=environ.get("FAL_ENV") or None,
+        sources=sources,
+    )
+
+
+def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The profile, and where the choice came from: argument, FAL_PROFILE, the file."""
+    if profile:
+        return profile, "argument"
+    if environ.get("FAL_PROFILE"):
+        return environ["FAL_PROFILE"], "FAL_PROFILE"
+    return config.current_profile, f"current profile in {config.path}"
+
+
+def find_target(
+    config: Config, profile: str | None, host: str | None, environ: Mapping[str, str]
+) -> tuple[Target, str]:
+    """The controller, and where it came from: argument, FAL_GRPC_HOST, FAL_HOST, profile, the fal cloud."""
+    plaintext: bool | None = None
+    if "FAL_GRPC_TLS" in environ:
+        plaintext = not truthy(environ, "FAL_GRPC_TLS")
+    elif truthy(environ, "ISOLATE_TEST_MODE"):
+        plaintext = True
+    stored = None if profile is None else config.setting(profile, "host")
+    candidates = (
+        (host, "host"),
+        (environ.get("FAL_GRPC_HOST"), "FAL_GRPC_HOST"),
+        (environ.get("FAL_HOST"), "FAL_HOST"),
+        (stored, f"host of profile {profile!r}"),
+    )
+    text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, "default"))
+    return parse_target(text, plaintext=plaintext, source=source), source
+
+
+def find_credentials(
+    config: Config, profile: str | None, api_key: str | None, environ: Mapping[str, str]
+) -> tuple[Credentials, str]:
+    """The credentials, and where they came from.
+
+    Argument, FAL_KEY, the profile's key, a Colab secret, FAL_KEY_ID with FAL_KEY_SECRET, login token.
+
+    Raises:
+        MissingCredentialsError: there are none.
+        ConfigError: the first ones found are malformed; weaker ones are not tried, so that a typing error is noticed.
+    """
+    if api_key:
+        return KeyCredentials.parse(api_key, source="api_key"), "argument"
+    if truthy(environ, "ISOLATE_AUTH_DISABLED"):
+        return NoCredentials(), "ISOLATE_AUTH_DISABLED"
+    if environ.get("FAL_FORCE_AUTH_BY_USER") != "1":
+        stored = None if profile is None else config.setting(profile, "key")
+        candidates = (
+            (environ.get("FAL_KEY"), "FAL_KEY"),
+            (stored, f"key of profile {profile!r}"),
+            (_colab_secret(), "Colab secret FAL_KEY"),
+        )
+        for text, source in candidates:
+            if text:
+                return KeyCredentials.parse(text, source=source), source
+        key_id, secret = environ.get("FAL_KEY_ID"), environ.get("FAL_KEY_SECRET")
+        if key_id and secret:
+            source = "FAL_KEY_ID and FAL_KEY_SECRET"
+            return KeyCredentials.parse(f"{key_id}:{secret}", source=source), source
+    token = access_token(home_dir(environ))
+    if token is not None:
+        return TokenCredentials(token), f"login token in {home_dir(environ)}"
+    raise MissingCredentialsError(NO_CREDENTIALS)
+
+
+def truthy(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a switch is on: set, and not to 0, false or nothing."""
+    return environ.get(name, "").strip().lower() not in ("", "0", "false")
+
+
+def _options(environ: Mapping[str, str]) -> ChannelOptions:
+    text = environ.get("FAL_GRPC_TIMEOUT")
+    if not text:
+        return ChannelOptions()
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise ConfigError(f"FAL_GRPC_TIMEOUT must be a number of seconds above 0, not {text!r}")
+    return ChannelOptions(deadline_seconds=seconds)
+
+
+def _colab_secret() -> str | None:
+    """The secret FAL_KEY of a Colab notebook; None outside one, and where the notebook may not read it."""
+    colab = sys.modules.get("google.colab")
+    userdata = getattr(colab, "userdata", None)
+    if userdata is None:
+        return None
+    try:
+        secret: object = userdata.get("FAL_KEY")
+    except Exception:  # noqa: BLE001  # Colab raises errors of its own for "not there" and "not allowed"
+        return None
+    return secret.strip() if isinstance(secret, str) else None

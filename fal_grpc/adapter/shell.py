@@ -1,0 +1,118 @@
+"""Commands and shells inside runners: the messages of a session, and what comes back of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.runner import check_runner_id
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import runner_pb2
+
+STDOUT = 1
+STDERR = 2
+CHUNK_BYTES = 32 * 1024
+"""Bytes of input in a message: larger ones carry no more a second, smaller ones fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellOutput:
+    """Bytes that a command wrote, and to what: STDOUT (1, also whatever a terminal shows) or STDERR (2)."""
+
+    data: bytes
+    stream: int = STDOUT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellExit:
+    """How a command ended: its exit code; 128 and the signal's number if a signal ended it."""
+
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """What a command came to: its exit code, and all that it wrote. With a terminal all of it is in `stdout`."""
+
+    exit_code: int
+    stdout: bytes = field(default=b"")
+    stderr: bytes = field(default=b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """A new size of the caller's terminal, in characters."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseInput:
+    """The input is at its end."""
+
+
+ShellInput = bytes | Resize | CloseInput
+
+
+def start(runner_id: str, command: Sequence[str], *, tty: bool) -> runner_pb2.ShellRunnerInput:
+    """The first message of a session.
+
+    Args:
+        runner_id: the runner.
+        command: the command and its arguments; empty means a login shell.
+        tty: whether it gets a terminal. Always sent, since unset means that it does.
+
+    Raises:
+        ArgumentError: the id is empty, or the command is one text instead of a list.
+    """
+    from fal_grpc.v1 import runner_pb2
+
+    if isinstance(command, str):
+        raise ArgumentError("command", f"must be a list, such as ['sh', '-c', {command!r}]")
+    return runner_pb2.ShellRunnerInput(runner_id=check_runner_id(runner_id), command=command, tty=tty)
+
+
+def messages(item: ShellInput, *, tty: bool) -> Iterator[runner_pb2.ShellRunnerInput]:
+    """What is sent for one input: long data in pieces; for the end of a terminal's input nothing, since there the
+    half-close of the stream says it.
+    """
+    from fal_grpc.v1 import runner_pb2
+
+    match item:
+        case Resize(height=height, width=width):
+            size = runner_pb2.TerminalSize(height=height, width=width)
+            yield runner_pb2.ShellRunnerInput(tty_size=size)
+        case CloseInput():
+            if not tty:
+                yield runner_pb2.ShellRunnerInput(close=True)
+        case data:
+            view = memoryview(data)
+            for offset in range(0, len(view), CHUNK_BYTES):
+                yield runner_pb2.ShellRunnerInput(data=bytes(view[offset : offset + CHUNK_BYTES]))
+
+
+def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | None:
+    """What a message of the controller says; None for one that says nothing, and for a close without an exit code.
+
+    A message with an exit code is read for that alone, as the published client reads it.
+    """
+    if message.HasField("exit_code"):
+        return ShellExit(exit_code=message.exit_code)
+    if message.data:
+        return ShellOutput(data=message.data, stream=STDERR if message.stream == STDERR else STDOUT)
+    return None
+
+
+def inputs(stdin: bytes | str | Iterable[bytes] | None) -> Iterator[ShellInput]:
+    """The whole input of a command: the data, and then its end."""
+    if isinstance(stdin, str):
+        yield stdin.encode()
+    elif isinstance(stdin, bytes | bytearray):
+        yield bytes(stdin)
+    elif stdin is not None:
+        yield from stdin
+    yield CloseInput()

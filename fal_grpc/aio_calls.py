@@ -1,0 +1,188 @@
+"""How an asyncio call is made: as in `calls`, on a channel that belongs to the event loop of the first call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+
+from fal_grpc.calls import method_name
+from fal_grpc.channel import ChannelOptions, open_aio_channel
+from fal_grpc.compat import renamed_aio
+from fal_grpc.credentials import Credentials
+from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
+from fal_grpc.target import Target
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
+    from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
+    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
+    from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
+    from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
+    from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
+    from fal_grpc.v1.run_pb2_grpc import RunsAsyncStub
+    from fal_grpc.v1.runner_pb2_grpc import RunnersAsyncStub
+    from fal_grpc.v1.secret_pb2_grpc import SecretsAsyncStub
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class AsyncCalls:
+    """What the asyncio face makes its calls through. One channel for its life, within one event loop."""
+
+    def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
+        self.target = target
+        self.options = options
+        self._credentials = credentials
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: dict[object, object] = {}
+        self._closed = False
+
+    def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
+        """The stub of a service, made once; opens the channel if this is the first.
+
+        Raises:
+            ClientClosedError: `close` was called, or this is another event loop than that of the first call.
+            ConfigError: the target cannot be spoken to as configured.
+        """
+        if self._closed:
+            self._refuse()
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._channel = open_aio_channel(self.target, self._credentials, self.options)
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ClientClosedError(
+                "This client belongs to the event loop of its first call. Make one client for each asyncio.run()."
+            )
+        if make not in self._stubs:
+            isolate = self.options.wire == "isolate"
+            self._stubs[make] = make(renamed_aio(self._channel) if isolate else self._channel)
+        return cast("S", self._stubs[make])
+
+    # The stubs, each imported when it is first used.
+
+    @property
+    def apps(self) -> AppsAsyncStub:
+        """The stub of Apps."""
+        from fal_grpc.v1.app_pb2_grpc import AppsStub
+
+        return self._stub(AppsStub)
+
+    @property
+    def revisions(self) -> RevisionsAsyncStub:
+        """The stub of Revisions."""
+        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+
+        return self._stub(RevisionsStub)
+
+    @property
+    def runs(self) -> RunsAsyncStub:
+        """The stub of Runs."""
+        from fal_grpc.v1.run_pb2_grpc import RunsStub
+
+        return self._stub(RunsStub)
+
+    @property
+    def runners(self) -> RunnersAsyncStub:
+        """The stub of Runners."""
+        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+
+        return self._stub(RunnersStub)
+
+    @property
+    def keys(self) -> KeysAsyncStub:
+        """The stub of Keys."""
+        from fal_grpc.v1.key_pb2_grpc import KeysStub
+
+        return self._stub(KeysStub)
+
+    @property
+    def secrets(self) -> SecretsAsyncStub:
+        """The stub of Secrets."""
+        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+        return self._stub(SecretsStub)
+
+    @property
+    def environments(self) -> EnvironmentsAsyncStub:
+        """The stub of Environments."""
+        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+
+        return self._stub(EnvironmentsStub)
+
+    @property
+    def logs(self) -> LogsAsyncStub:
+        """The stub of Logs."""
+        from fal_grpc.v1.log_pb2_grpc import LogsStub
+
+        return self._stub(LogsStub)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        self._closed = True
+        channel, self._channel = self._channel, None
+        self._stubs.clear()
+        if channel is not None:
+            await channel.close()
+
+    async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        """Call a method with one answer, within the deadline."""
+        with self.translated(method):
+            return await method(request, timeout=self.options.deadline_seconds, metadata=self._credentials.metadata())
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
+    ) -> AsyncGenerator[T, None]:
+        """Call a method with many answers. Closing the generator cancels the call."""
+        with self.translated(method):
+            call = method(request, metadata=self._credentials.metadata())
+            try:
+                async for message in call:
+                    yield convert(message)
+            finally:
+                call.cancel()
+
+    def session(
+        self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None
+    ) -> grpc.aio.StreamStreamCall[Q, R]:
+        """Open a call with many requests and many answers. The caller translates its errors."""
+        return method(timeout=timeout_seconds, metadata=self._credentials.metadata())
+
+    @contextmanager
+    def translated(self, method: object) -> Generator[None, None, None]:
+        """Turn what gRPC raises into an error of the tree."""
+        import grpc
+        import grpc.aio
+
+        try:
+            yield
+        except grpc.RpcError as failure:
+            raise self.error(failure, method) from None
+        except grpc.aio.UsageError:
+            # gRPC's own answer to a call on a channel that another task has closed.
+            if self._closed:
+                self._refuse()
+            raise
+
+    def error(self, failure: grpc.RpcError, method: object) -> CallError | ClientClosedError:
+        """The error of the tree that stands for what gRPC raised."""
+        error = from_rpc(
+            cast("RpcFailure", failure),
+            method=method_name(method),
+            target=str(self.target),
+            local=self.target.is_loopback,
+        )
+        if self._closed and isinstance(error, CallCancelledError):
+            return ClientClosedError("The client was closed while this call was under way.")
+        return error
+
+    def _refuse(self) -> NoReturn:
+        raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")

@@ -1,0 +1,199 @@
+"""How a blocking call is made: a channel that opens when needed, a deadline, credentials, errors of the one tree."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
+
+from fal_grpc.channel import ChannelOptions, open_channel
+from fal_grpc.compat import renamed
+from fal_grpc.credentials import Credentials
+from fal_grpc.errors import CallCancelledError, CallError, ClientClosedError, RpcFailure, from_rpc
+from fal_grpc.target import Target
+
+if TYPE_CHECKING:
+    import grpc
+
+    from fal_grpc.v1.app_pb2_grpc import AppsStub
+    from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+    from fal_grpc.v1.key_pb2_grpc import KeysStub
+    from fal_grpc.v1.log_pb2_grpc import LogsStub
+    from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+    from fal_grpc.v1.run_pb2_grpc import RunsStub
+    from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+    from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Answers(Protocol[R_co]):
+    """A call under way that has many answers."""
+
+    def __iter__(self) -> Iterator[R_co]: ...
+    def cancel(self) -> object: ...
+
+
+class Calls:
+    """What the blocking face makes its calls through. Usable from several threads; one channel for its life."""
+
+    def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
+        self.target = target
+        self.options = options
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stubs: dict[object, object] = {}
+        self._closed = False
+
+    def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
+        """The stub of a service, made once; opens the channel if this is the first.
+
+        Raises:
+            ClientClosedError: `close` was called.
+            ConfigError: the target cannot be spoken to as configured.
+        """
+        with self._lock:
+            if self._closed:
+                self._refuse()
+            if self._channel is None:
+                self._channel = open_channel(self.target, self._credentials, self.options)
+            if make not in self._stubs:
+                isolate = self.options.wire == "isolate"
+                self._stubs[make] = make(renamed(self._channel) if isolate else self._channel)
+            return cast("S", self._stubs[make])
+
+    # The stubs, each imported when it is first used, since a command needs one or two of them.
+
+    @property
+    def apps(self) -> AppsStub:
+        """The stub of Apps."""
+        from fal_grpc.v1.app_pb2_grpc import AppsStub
+
+        return self._stub(AppsStub)
+
+    @property
+    def revisions(self) -> RevisionsStub:
+        """The stub of Revisions."""
+        from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+
+        return self._stub(RevisionsStub)
+
+    @property
+    def runs(self) -> RunsStub:
+        """The stub of Runs."""
+        from fal_grpc.v1.run_pb2_grpc import RunsStub
+
+        return self._stub(RunsStub)
+
+    @property
+    def runners(self) -> RunnersStub:
+        """The stub of Runners."""
+        from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+
+        return self._stub(RunnersStub)
+
+    @property
+    def keys(self) -> KeysStub:
+        """The stub of Keys."""
+        from fal_grpc.v1.key_pb2_grpc import KeysStub
+
+        return self._stub(KeysStub)
+
+    @property
+    def secrets(self) -> SecretsStub:
+        """The stub of Secrets."""
+        from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+
+        return self._stub(SecretsStub)
+
+    @property
+    def environments(self) -> EnvironmentsStub:
+        """The stub of Environments."""
+        from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+
+        return self._stub(EnvironmentsStub)
+
+    @property
+    def logs(self) -> LogsStub:
+        """The stub of Logs."""
+        from fal_grpc.v1.log_pb2_grpc import LogsStub
+
+        return self._stub(LogsStub)
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        with self._lock:
+            self._closed = True
+            channel, self._channel = self._channel, None
+            self._stubs.clear()
+        if channel is not None:
+            channel.close()
+
+    def unary(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        """Call a method with one answer, within the deadline."""
+        with self.translated(method):
+            return method(request, timeout=self.options.deadline_seconds, metadata=self._credentials.metadata())
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
+    ) -> Generator[T, None, None]:
+        """Call a method with many answers. Closing the generator cancels the call."""
+        with self.translated(method):
+            call = method(request, metadata=self._credentials.metadata())
+            try:
+                for message in call:
+                    yield convert(message)
+            finally:
+                call.cancel()
+
+    def session(
+        self,
+        method: grpc.StreamStreamMultiCallable[Q, R],
+        requests: Iterator[Q],
+        *,
+        timeout_seconds: float | None,
+    ) -> Answers[R]:
+        """Open a call with many requests and many answers. The caller translates its errors."""
+        return method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata())
+
+    @contextmanager
+    def translated(self, method: object) -> Generator[None, None, None]:
+        """Turn what gRPC raises into an error of the tree."""
+        import grpc
+
+        try:
+            yield
+        except grpc.RpcError as failure:
+            raise self.error(failure, method) from None
+        except ValueError as error:
+            # gRPC's own answer to a call on a channel that another thread has closed.
+            if self._closed and "closed channel" in str(error):
+                self._refuse()
+            raise
+
+    def error(self, failure: grpc.RpcError, method: object) -> CallError | ClientClosedError:
+        """The error of the tree that stands for what gRPC raised."""
+        error = from_rpc(
+            cast("RpcFailure", failure),
+            method=method_name(method),
+            target=str(self.target),
+            local=self.target.is_loopback,
+        )
+        if self._closed and isinstance(error, CallCancelledError):
+            return ClientClosedError("The client was closed while this call was under way.")
+        return error
+
+    def _refuse(self) -> NoReturn:
+        raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
+
+
+def method_name(method: object) -> str:
+    """The name to show for what was called, such as "ListRunners"; empty if gRPC does not tell."""
+    path = getattr(method, "_method", b"")
+    return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

@@ -1,0 +1,46 @@
+"""The other name of every method: fal.v1's Runners.ListRunners is IsolateController's ListRunners elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
+ISOLATE_SERVICE = "controller.IsolateController"
+OURS_ALONE = frozenset({"/fal.v1.Runners/GetRunner", "/fal.v1.Logs/ListLogs", "/fal.v1.Logs/FollowLogs"})
+"""The methods that IsolateController has no counterpart of."""
+
+
+def isolate_name(method: str) -> str:
+    """The name that a foreign controller knows a method by; one of ours alone keeps its own."""
+    return method if method in OURS_ALONE else f"/{ISOLATE_SERVICE}/{method.rpartition('/')[2]}"
+
+
+class _Make(Protocol):
+    def __call__(self, method: str, *args: object, **kwargs: object) -> object: ...
+
+
+class _Renamed:
+    """A channel, blocking or asyncio, for a stub to make its calls from: each by its other name."""
+
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        self.unary_unary = _renaming(cast("_Make", channel.unary_unary))
+        self.unary_stream = _renaming(cast("_Make", channel.unary_stream))
+        self.stream_unary = _renaming(cast("_Make", channel.stream_unary))
+        self.stream_stream = _renaming(cast("_Make", channel.stream_stream))
+
+
+def _renaming(make: _Make) -> _Make:
+    return lambda method, *args, **kwargs: make(isolate_name(method), *args, **kwargs)
+
+
+def renamed(channel: grpc.Channel) -> grpc.Channel:
+    """A blocking channel whose calls go by their other name. For stubs only; closing is the original's business."""
+    return cast("grpc.Channel", _Renamed(channel))
+
+
+def renamed_aio(channel: grpc.aio.Channel) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    return cast("grpc.aio.Channel", _Renamed(channel))

@@ -1,0 +1,336 @@
+"""The blocking face: every call of a controller as a method, with plain Python in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from fal_grpc.adapter import app, environment, key, log, revision, run, runner, secret
+from fal_grpc.calls import Calls
+from fal_grpc.channel import ChannelOptions
+from fal_grpc.credentials import Credentials
+from fal_grpc.session import ShellSession
+from fal_grpc.target import Target
+
+
+class Controller:
+    """One controller, reached over one channel that opens at the first call.
+
+    Usable from several threads. Every method raises a `CallError` for what the controller answers, an `ArgumentError`
+    for an argument that is refused before anything is sent, and a `ClientClosedError` after `close`.
+    """
+
+    def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions | None = None) -> None:
+        self._calls = Calls(target, credentials, options or ChannelOptions())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        self._calls.close()
+
+    # Apps
+
+    def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
+        """The apps of an environment."""
+        return app.alias_infos(self._calls.unary(self._calls.apps.ListAliases, app.list_request(environment_name)))
+
+    def set_alias(
+        self,
+        alias: str,
+        revision: str,
+        *,
+        auth_mode: app.AuthMode | str | None = None,
+        environment_name: str | None = None,
+        deployment_strategy: app.DeploymentStrategy | str | None = None,
+    ) -> app.AliasInfo:
+        """Point an app at a revision, and make the app where there is none of that name."""
+        request = app.set_request(
+            alias,
+            revision,
+            auth_mode=auth_mode,
+            environment_name=environment_name,
+            deployment_strategy=deployment_strategy,
+        )
+        return app.updated(self._calls.unary(self._calls.apps.SetAlias, request))
+
+    def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
+        """Delete an app, and return the revision that it pointed at, which stays."""
+        request = app.delete_request(alias, environment_name=environment_name)
+        return app.deleted_revision(self._calls.unary(self._calls.apps.DeleteAlias, request))
+
+    def update_application(
+        self,
+        application_name: str,
+        *,
+        keep_alive: int | None = None,
+        max_multiplexing: int | None = None,
+        max_concurrency: int | None = None,
+        min_concurrency: int | None = None,
+        concurrency_buffer: int | None = None,
+        concurrency_buffer_perc: int | None = None,
+        scaling_delay: int | None = None,
+        request_timeout: int | None = None,
+        request_start_timeout: int | None = None,
+        startup_timeout: int | None = None,
+        machine_types: Sequence[str] | None = None,
+        regions: Sequence[str] | None = None,
+        environment_name: str | None = None,
+    ) -> app.AliasInfo:
+        """Change settings of an app: what is None, or an empty list, stays; 0 is a value. Times are in seconds."""
+        request = app.update_request(
+            application_name,
+            keep_alive=keep_alive,
+            max_multiplexing=max_multiplexing,
+            max_concurrency=max_concurrency,
+            min_concurrency=min_concurrency,
+            concurrency_buffer=concurrency_buffer,
+            concurrency_buffer_perc=concurrency_buffer_perc,
+            scaling_delay=scaling_delay,
+            request_timeout=request_timeout,
+            request_start_timeout=request_start_timeout,
+            startup_timeout=startup_timeout,
+            machine_types=machine_types,
+            regions=regions,
+            environment_name=environment_name,
+        )
+        return app.updated(self._calls.unary(self._calls.apps.UpdateApplication, request))
+
+    def rollout_application(
+        self, application_name: str, *, force: bool = False, environment_name: str | None = None
+    ) -> None:
+        """Replace the runners of an app with new ones of the same revision; `force` replaces all at once."""
+        request = app.rollout_request(application_name, force=force, environment_name=environment_name)
+        self._calls.unary(self._calls.apps.RolloutApplication, request)
+
+    # Revisions
+
+    def build_environment(self, request: revision.BuildRequest) -> Generator[revision.BuildResult, None, None]:
+        """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
+        message = revision.build_request(request)
+        return self._calls.stream(self._calls.revisions.BuildEnvironment, message, revision.build_result)
+
+    def register_application(self, request: revision.RegisterRequest) -> Generator[revision.RegisterResult, None, None]:
+        """Deploy and stream logs; the result with an application_id is the last. Closing it cancels the call."""
+        message = revision.register_request(request)
+        return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
+
+    def list_applications(
+        self, application_name: str | None = None, *, environment_name: str | None = None
+    ) -> list[revision.ApplicationInfo]:
+        """The revisions of one app, or of all, the newest first."""
+        request = revision.list_request(application_name=application_name, environment_name=environment_name)
+        return revision.application_infos(self._calls.unary(self._calls.revisions.ListApplications, request))
+
+    def delete_application(self, application_id: str) -> None:
+        """Delete a revision that no app points at."""
+        self._calls.unary(self._calls.revisions.DeleteApplication, revision.delete_request(application_id))
+
+    # Runs
+
+    def run(self, request: run.RunRequest) -> Generator[run.RunResult, None, None]:
+        """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
+        return self._calls.stream(self._calls.runs.Run, run.run_request(request), run.run_result)
+
+    # Runners
+
+    def list_runners(self, *, since: datetime | None = None, list_pending: bool = True) -> list[runner.RunnerInfo]:
+        """The runners of all apps that are up.
+
+        Args:
+            since: also those that ended at or after this moment; a naive one is local time.
+            list_pending: also those that are not up yet.
+        """
+        request = runner.list_request(since=since, list_pending=list_pending)
+        return runner.runner_infos(self._calls.unary(self._calls.runners.ListRunners, request))
+
+    def list_alias_runners(
+        self,
+        alias: str,
+        *,
+        since: datetime | None = None,
+        list_pending: bool = True,
+        environment_name: str | None = None,
+    ) -> list[runner.RunnerInfo]:
+        """The runners of one app; the arguments are those of `list_runners`."""
+        request = runner.list_alias_request(
+            alias, since=since, list_pending=list_pending, environment_name=environment_name
+        )
+        return runner.runner_infos(self._calls.unary(self._calls.runners.ListAliasRunners, request))
+
+    def get_runner(self, runner_id: str) -> runner.RunnerInfo:
+        """One runner, living or ended. Only this project's controllers serve this call."""
+        return runner.got(self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
+
+    def stop_runner(self, runner_id: str, *, replace_first: bool = False) -> None:
+        """End a runner in order; with `replace_first` only when another has taken its place."""
+        self._calls.unary(self._calls.runners.StopRunner, runner.stop_request(runner_id, replace_first=replace_first))
+
+    def kill_runner(self, runner_id: str) -> None:
+        """End a runner at once; requests in flight break."""
+        self._calls.unary(self._calls.runners.KillRunner, runner.kill_request(runner_id))
+
+    def shell_runner(
+        self,
+        runner_id: str,
+        command: Sequence[str] = (),
+        *,
+        tty: bool = True,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        interactive: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> ShellSession:
+        """Run a command, or a login shell, inside a runner.
+
+        Args:
+            runner_id: the runner.
+            command: the command and its arguments, not read by any shell; empty means a login shell.
+            tty: whether it gets a terminal.
+            stdin: its whole input; not together with `interactive`.
+            interactive: input comes by the session's `send`, until `close_input`.
+            timeout_seconds: after so long the command is ended; None sets no limit.
+        """
+        method = self._calls.runners.ShellRunner
+        return ShellSession(
+            self._calls,
+            method,
+            runner_id,
+            command,
+            tty=tty,
+            stdin=stdin,
+            interactive=interactive,
+            timeout_seconds=timeout_seconds,
+        )
+
+    # Keys
+
+    def create_user_key(
+        self,
+        *,
+        preset: key.KeyPreset | str | None = None,
+        permissions: Sequence[str] | None = None,
+        scope: key.KeyScope | str | None = None,
+        description: str | None = None,
+    ) -> key.NewKey:
+        """Make a key, by exactly one of preset, permissions and scope. Its secret can never be read again."""
+        request = key.create_request(preset=preset, permissions=permissions, scope=scope, description=description)
+        return key.new_key(self._calls.unary(self._calls.keys.CreateUserKey, request))
+
+    def list_user_keys(self) -> list[key.UserKeyInfo]:
+        """The keys that are not revoked, without their secrets."""
+        return key.key_infos(self._calls.unary(self._calls.keys.ListUserKeys, key.list_request()))
+
+    def revoke_user_key(self, key_id: str) -> None:
+        """End a key."""
+        self._calls.unary(self._calls.keys.RevokeUserKey, key.revoke_request(key_id))
+
+    # Secrets
+
+    def set_secret(
+        self, name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
+    ) -> None:
+        """Write a secret; `default_exposed` says whether apps that name no secrets get it."""
+        request = secret.set_request(name, value, environment_name=environment_name, default_exposed=default_exposed)
+        self._calls.unary(self._calls.secrets.SetSecret, request)
+
+    def unset_secret(self, name: str, *, environment_name: str | None = None) -> None:
+        """Delete a secret."""
+        self._calls.unary(self._calls.secrets.SetSecret, secret.unset_request(name, environment_name=environment_name))
+
+    def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
+        """The secrets of an environment, without their values."""
+        return secret.secrets(self._calls.unary(self._calls.secrets.ListSecrets, secret.list_request(environment_name)))
+
+    # Environments
+
+    def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
+        """Make an environment without apps or secrets."""
+        request = environment.create_request(name, description=description)
+        return environment.created(self._calls.unary(self._calls.environments.CreateEnvironment, request))
+
+    def list_environments(self) -> list[environment.EnvironmentInfo]:
+        """All environments."""
+        request = environment.list_request()
+        return environment.environment_infos(self._calls.unary(self._calls.environments.ListEnvironments, request))
+
+    def delete_environment(self, name: str) -> None:
+        """Delete an environment and the secrets in it."""
+        self._calls.unary(self._calls.environments.DeleteEnvironment, environment.delete_request(name))
+
+    # Logs
+
+    def list_logs(
+        self,
+        *,
+        runner_id: str | None = None,
+        app: str | None = None,
+        environment_name: str | None = None,
+        sources: Sequence[log.LogOrigin] = (),
+        search: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        lines: int | None = None,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        page_token: str | None = None,
+    ) -> log.LogPage:
+        """One page of stored lines of a runner or of an app. Only this project's controllers serve this call.
+
+        Args:
+            runner_id, app, environment_name: whose lines.
+            sources: only lines from these; empty means all.
+            search: only lines that contain this text, upper and lower case alike.
+            since, until: only lines at or after, and before, these moments; naive ones are local time.
+            lines: at most so many over all pages.
+            oldest_first: from the earliest line forwards, rather than from the latest backwards.
+            page_size: at most so many on this page; 0 leaves it to the controller.
+            page_token: of the page before; all else must be as it was then.
+        """
+        request = log.list_request(
+            runner_id=runner_id,
+            app=app,
+            environment_name=environment_name,
+            sources=sources,
+            search=search,
+            since=since,
+            until=until,
+            lines=lines,
+            oldest_first=oldest_first,
+            page_size=page_size,
+            page_token=page_token,
+        )
+        return log.page(self._calls.unary(self._calls.logs.ListLogs, request))
+
+    def follow_logs(
+        self,
+        *,
+        runner_id: str | None = None,
+        app: str | None = None,
+        environment_name: str | None = None,
+        sources: Sequence[log.LogOrigin] = (),
+        search: str | None = None,
+        cursor: str | None = None,
+        since: datetime | None = None,
+    ) -> Generator[log.LogBatch, None, None]:
+        """Lines as they are written, from a cursor, a moment, or now on. Closing it cancels the call.
+
+        Only this project's controllers serve this call. The arguments are those of `list_logs`.
+        """
+        request = log.follow_request(
+            runner_id=runner_id,
+            app=app,
+            environment_name=environment_name,
+            sources=sources,
+            search=search,
+            cursor=cursor,
+            since=since,
+        )
+        return self._calls.stream(self._calls.logs.FollowLogs, request, log.batch)
