@@ -1,0 +1,149 @@
+"""Runs an ASGI application on exchanges, for what is not worth a protocol of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Scope
+
+from fal_server.http.answers import Refusal, refuse
+from fal_server.http.call import origin_form
+from fal_server.http.exchange import Exchange
+from fal_server.http.messages import HOP_BY_HOP, RequestIds
+
+_log = logging.getLogger(__name__)
+
+_NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id"}
+
+
+class Bridge:
+    """Answers exchanges with an ASGI application, each in a task of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._ids = RequestIds()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Start answering."""
+        conversation = _Conversation(exchange, self._ids.next())
+        exchange.sink = conversation
+        task = asyncio.get_running_loop().create_task(conversation.run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what still runs; the front door is closed before."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Conversation:
+    """One call of the application."""
+
+    def __init__(self, exchange: Exchange, request_id: str) -> None:
+        self._exchange = exchange
+        self._request_id = request_id
+        self._news = asyncio.Event()
+        self._body_given = False
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+
+    # What the connection tells.
+
+    def on_body(self) -> None:
+        """There is something to receive."""
+        self._news.set()
+
+    def on_client_gone(self) -> None:
+        """The application learns it from `receive`, or when it sends."""
+        self._news.set()
+        self._may_write.set()
+
+    def on_client_slow(self) -> None:
+        """Let the application wait."""
+        self._may_write.clear()
+
+    def on_client_ready(self) -> None:
+        """Go on."""
+        self._may_write.set()
+
+    async def run(self, app: ASGIApp) -> None:
+        """Call the application, and see that the client gets a whole answer or a broken connection."""
+        exchange = self._exchange
+        try:
+            await app(self._scope(), self._receive, self._send)
+        except Exception:  # noqa: BLE001 - whatever the application raises, the client gets an answer
+            if exchange.gone:
+                return
+            _log.exception("%s %s failed", exchange.method.decode("latin-1"), exchange.target.decode("latin-1"))
+        if exchange.finished or exchange.gone:
+            return
+        exchange.sink = None
+        if exchange.started:
+            exchange.abort()
+        else:
+            refusal = Refusal(500, "internal_error", "the controller failed; its log says why")
+            refuse(exchange, self._request_id, refusal)
+
+    def _scope(self) -> Scope:
+        exchange = self._exchange
+        target = exchange.target if exchange.target.startswith(b"/") else origin_form(exchange.target)
+        path, _, query = target.partition(b"?")
+        transport = exchange.carrier.transport
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1" if exchange.http11 else "1.0",
+            "method": exchange.method.decode("latin-1"),
+            "scheme": "http" if transport.get_extra_info("ssl_object") is None else "https",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": exchange.headers,
+            "client": transport.get_extra_info("peername") or None,
+            "server": transport.get_extra_info("sockname") or None,
+        }
+
+    async def _receive(self) -> Message:
+        exchange = self._exchange
+        exchange.accept_body()
+        while True:
+            self._news.clear()
+            if exchange.gone or exchange.finished:
+                return {"type": "http.disconnect"}
+            if not self._body_given:
+                body = exchange.take()
+                if body or exchange.complete:
+                    self._body_given = exchange.complete
+                    return {"type": "http.request", "body": body, "more_body": not exchange.complete}
+            await self._news.wait()
+
+    async def _send(self, message: Message) -> None:
+        exchange = self._exchange
+        if exchange.gone:
+            raise OSError("the client has gone")
+        if message["type"] == "http.response.start":
+            self._start(message)
+            return
+        exchange.send(message.get("body", b""), end=not message.get("more_body", False))
+        if exchange.finished:
+            self._news.set()
+        await self._may_write.wait()
+
+    def _start(self, message: Message) -> None:
+        fields: list[bytes] = [b"x-fal-request-id: %b\r\n" % self._request_id.encode()]
+        length: int | None = None
+        for name, value in message.get("headers", ()):
+            lower = name.lower()
+            if lower == b"content-length":
+                length = int(value)
+            elif lower not in _NOT_PASSED:
+                fields.append(b"%b: %b\r\n" % (name, value))
+        self._exchange.start(message["status"], b"".join(fields), length)
+        if length is None:
+            self._exchange.send(b"", end=False)  # a stream may be long silent before its first part

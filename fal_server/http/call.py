@@ -1,0 +1,128 @@
+"""A request to an app, read from an exchange: which app, by whose key, and what is passed on to the runner."""
+
+from __future__ import annotations
+
+import math
+from urllib.parse import unquote_to_bytes
+
+from fal_server.http.answers import Refusal
+from fal_server.http.exchange import Exchange
+from fal_server.http.messages import HOP_BY_HOP, tokens
+
+_DROPPED = HOP_BY_HOP | {
+    b"expect",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-fal-request-id",
+    b"x-fal-caller-user-id",
+}
+_READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
+_SPECIAL = _DROPPED | _READ
+
+
+class Call:
+    """What a request to an app says.
+
+    Attributes:
+        path: what the runner is asked for, with the query.
+        fields: header lines for the runner, without framing, connection and key.
+        key: (id, secret), where it has one of the platform's.
+        length: of the body, in bytes; None where it is chunked or there is none.
+        hint: runners that are warm for this word are preferred.
+        start_timeout: seconds that it may wait for a runner; None leaves that to the app.
+    """
+
+    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout")
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Read.
+
+        Raises:
+            Refusal: it cannot be a request to an app, or a header of the platform's is wrong.
+        """
+        self.owner, self.app, self.path = split_target(exchange.target)
+        self.key: tuple[str, str] | None = None
+        self.length: int | None = None
+        self.hint: str | None = None
+        self.start_timeout: float | None = None
+        fields: list[bytes] = []
+        nominated: list[bytes] = []
+        for name, value in exchange.headers:
+            if name not in _SPECIAL:
+                fields.append(b"%b: %b\r\n" % (name, value))
+            elif name in _READ:
+                if name == b"authorization":
+                    key = platform_key(value)
+                    if key is None:
+                        fields.append(b"authorization: %b\r\n" % value)
+                    else:
+                        self.key = key
+                elif name == b"content-length":
+                    self.length = int(value)
+                elif name == b"connection":
+                    nominated = tokens(value)
+                elif name == b"x-fal-request-timeout":
+                    self.start_timeout = _seconds(value)
+                    fields.append(b"x-fal-request-timeout: %b\r\n" % value)
+                else:
+                    self.hint = value.decode("latin-1") or None
+                    fields.append(b"x-fal-runner-hint: %b\r\n" % value)
+        for token in nominated:
+            # RFC 9110, 7.6.1: a field that Connection names ends here too; but the host must go on.
+            if token not in (b"close", b"keep-alive", b"upgrade", b"host"):
+                fields = [line for line in fields if not line.startswith(token + b":")]
+        self.fields = b"".join(fields)
+
+
+def split_target(target: bytes) -> tuple[str, str, bytes]:
+    """A request's target -> (owner, app, what the app is asked for).
+
+    Raises:
+        Refusal: it does not name an owner and an app.
+    """
+    if not target.startswith(b"/"):
+        target = origin_form(target)
+    path, mark, query = target.partition(b"?")
+    parts = path.split(b"/", 3)
+    if len(parts) < 3 or not parts[1] or not parts[2]:
+        raise Refusal(404, "bad_request", "there is nothing at this path: call an app at /{owner}/{app}")
+    rest = b"/" + parts[3] if len(parts) == 4 else b"/"
+    return segment(parts[1]), segment(parts[2]), rest + mark + query
+
+
+def origin_form(target: bytes) -> bytes:
+    """`http://host/path` -> `/path`; a server must take both (RFC 9112, 3.2.2)."""
+    _, _, rest = target.partition(b"://")
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"
+
+
+def segment(raw: bytes) -> str:
+    """One segment of a path, with its escapes resolved; what is not UTF-8 matches no name."""
+    return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
+
+
+def platform_key(value: bytes) -> tuple[str, str] | None:
+    """The key in an Authorization field: `Key id:secret`, or `Bearer id:secret`.
+
+    Basic with the id as user name is not a platform key: an app may use it for itself. Nor is a Bearer token without
+    a colon.
+    """
+    scheme, _, credentials = value.partition(b" ")
+    if scheme.lower() not in (b"key", b"bearer"):
+        return None
+    key_id, colon, secret = credentials.strip().partition(b":")
+    if not colon and scheme.lower() == b"bearer":
+        return None
+    return key_id.decode("latin-1"), secret.decode("latin-1")
+
+
+def _seconds(value: bytes) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        shown = value[:80].decode("latin-1")
+        raise Refusal(400, "bad_request", f"X-Fal-Request-Timeout is {shown!r}: give seconds, more than 0")
+    return seconds

@@ -1,0 +1,155 @@
+"""The front door: one port for gRPC and for HTTP/1.1, told apart by the first bytes of a connection or by ALPN."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import cast
+
+from fal_server.http.connection import HttpConnection, Site
+from fal_server.http.registry import Registry
+from fal_server.http.rules import Limits
+from fal_server.http.splice import Splice
+
+_log = logging.getLogger(__name__)
+# RFC 9113, 3.4: how every HTTP/2 connection of a client begins. No HTTP/1.1 request begins so.
+_PREFACE = b"PRI * HTTP/2.0\r\n"
+
+
+class FrontDoor:
+    """Listens on one port, and hands connections to the gRPC server or to the site.
+
+    Args:
+        site: answers HTTP/1.1.
+        grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
+        tls: with a context, only TLS is spoken, and ALPN decides (`h2` is gRPC, all else HTTP/1.1).
+        limits: what a client may take.
+        first_byte_seconds: how long a connection may be silent, or in its TLS handshake.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        grpc_address: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        first_byte_seconds: float = 10,
+    ) -> None:
+        self.site = site
+        self.grpc_address = grpc_address
+        self.limits = limits or Limits()
+        self.first_byte_seconds = first_byte_seconds
+        self.registry = Registry()
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        if tls is not None:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen.
+
+        Args:
+            port: 0 picks a free one.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        timeout = None if self._tls is None else self.first_byte_seconds
+        self._server = await loop.create_server(
+            lambda: _Visitor(self), host, port, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=1024
+        )
+        address: tuple[str, int] = self._server.sockets[0].getsockname()
+        return address[1]
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop listening, let open requests finish, and abort those that are open after the grace."""
+        if self._server is not None:
+            self._server.close()
+        await self.registry.close(grace_seconds)
+        for task in tuple(self._links):
+            task.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def link_grpc(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Join a client's connection to the gRPC server."""
+        outer = Splice(self.registry)
+        transport.set_protocol(outer)
+        outer.connection_made(transport)
+        if data:
+            outer.data_received(data)
+        task = asyncio.get_running_loop().create_task(self._link(outer))
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+
+    async def _link(self, outer: Splice) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if self.grpc_address.startswith("unix:"):
+                _, inner = await loop.create_unix_connection(Splice, self.grpc_address.removeprefix("unix:"))
+            else:
+                host, _, port = self.grpc_address.rpartition(":")
+                _, inner = await loop.create_connection(Splice, host.strip("[]"), int(port))
+        except OSError as error:
+            _log.warning("the gRPC server at %s cannot be reached: %s", self.grpc_address, error)
+            outer.abort()
+            return
+        outer.join(inner)
+
+
+class _Visitor(asyncio.Protocol):
+    """A connection of which it is not known yet what it speaks."""
+
+    __slots__ = ("_data", "_door", "_timer", "_transport")
+
+    def __init__(self, door: FrontDoor) -> None:
+        self._door = door
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        door = self._door
+        tls = transport.get_extra_info("ssl_object")
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(door.first_byte_seconds, self.abort)
+        door.registry.add(self)
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            door.link_grpc(self._transport, b"")
+            self._leave()
+
+    def data_received(self, data: bytes) -> None:
+        data = self._data = self._data + data if self._data else data
+        door = self._door
+        if self._transport.get_extra_info("ssl_object") is None:
+            if data.startswith(_PREFACE):
+                door.link_grpc(self._transport, data)
+                self._leave()
+                return
+            if _PREFACE.startswith(data):
+                return
+        http = HttpConnection(door.site, door.registry, door.limits)
+        self._transport.set_protocol(http)
+        http.connection_made(self._transport)
+        self._leave()
+        http.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def drain(self) -> None:
+        """It has asked for nothing yet."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._door.registry.discard(self)

@@ -1,0 +1,31 @@
+"""What stands behind the front door: the controller's own pages under their reserved paths, apps under all others."""
+
+from __future__ import annotations
+
+from fal_server.http.bridge import Bridge
+from fal_server.http.call import origin_form, segment
+from fal_server.http.exchange import Exchange
+from fal_server.http.gateway import Gateway
+from fal_server.http.interfaces import RESERVED_OWNERS
+
+_RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
+
+
+class ControllerSite:
+    """Sends each exchange to the gateway or to the ASGI app."""
+
+    def __init__(self, gateway: Gateway, rest: Bridge) -> None:
+        self._gateway = gateway
+        self._rest = rest
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer, now or later."""
+        target = exchange.target
+        if not target.startswith(b"/"):
+            target = origin_form(target)
+        parts = target.partition(b"?")[0].split(b"/", 3)
+        own = len(parts) < 3 or parts[1] in _RESERVED or not parts[2]
+        if own or (b"%" in parts[1] and segment(parts[1]) in RESERVED_OWNERS):
+            self._rest.handle(exchange)
+        else:
+            self._gateway.handle(exchange)

@@ -1,0 +1,114 @@
+"""Two connections joined end to end: what comes in on one goes out on the other, at the pace of the slower."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from fal_server.http.registry import Registry
+
+
+class Splice(asyncio.Protocol):
+    """One of the two ends. Bytes that come before the ends are joined are kept, and reading stops meanwhile.
+
+    Args:
+        registry: where this end is listed while it is open; None for the inner end.
+        on_end: called once when this end is closed.
+
+    Attributes:
+        early: what came before the ends were joined.
+        eof: whether this side has said that it sends no more.
+        slow: whether this side reads slower than it is sent to.
+        lost: whether this end is closed.
+    """
+
+    __slots__ = ("_on_end", "_peer", "_registry", "early", "eof", "lost", "slow", "transport")
+
+    def __init__(self, registry: Registry | None = None, on_end: Callable[[], None] | None = None) -> None:
+        self._registry = registry
+        self._on_end = on_end
+        self._peer: Splice | None = None
+        self.early: list[bytes] = []
+        self.lost = False
+        self.eof = False
+        self.slow = False
+
+    def join(self, peer: Splice) -> None:
+        """Join this end and another, both of them connected."""
+        self._peer, peer._peer = peer, self
+        for end in (self, peer):
+            early, end.early = end.early, []
+            for data in early:
+                end.data_received(data)
+            if end.lost:
+                end.hang_up()
+                continue
+            if end.eof:
+                end.eof_received()
+        for end, other in ((self, peer), (peer, self)):
+            if not end.transport.is_closing() and not other.slow:
+                end.transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """This end is connected."""
+        self.transport = cast("asyncio.Transport", transport)
+        if self._peer is None:
+            self.transport.pause_reading()
+        if self._registry is not None:
+            self._registry.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on."""
+        if self._peer is None:
+            self.early.append(data)
+        elif not self._peer.transport.is_closing():
+            self._peer.transport.write(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass on that this side sends no more; the other may go on."""
+        self.eof = True
+        peer = self._peer
+        if peer is None:
+            return True
+        if peer.transport.is_closing() or not peer.transport.can_write_eof() or not self.transport.can_write_eof():
+            peer.transport.close()
+            return None
+        peer.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        """This side reads slowly: so let the other side be read no faster."""
+        self.slow = True
+        if self._peer is not None and not self._peer.transport.is_closing():
+            self._peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This side has caught up."""
+        self.slow = False
+        if self._peer is not None and not self._peer.transport.is_closing():
+            self._peer.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other end, once what it was given is sent."""
+        self.lost = True
+        if self._registry is not None:
+            self._registry.discard(self)
+        self.hang_up()
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end()
+
+    def drain(self) -> None:
+        """Who speaks inside ends it: the gRPC server, or the app."""
+
+    def abort(self) -> None:
+        """Close now, both ends."""
+        self.transport.abort()
+        if self._peer is not None:
+            self._peer.transport.abort()
+
+    def hang_up(self) -> None:
+        """Close the other end, once what it was given is sent."""
+        if self._peer is not None and not self._peer.lost:
+            self._peer.transport.close()

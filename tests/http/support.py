@@ -1,0 +1,288 @@
+"""What the HTTP tests stand the server on: a dispatcher and keys in memory, runners that are real servers, and a door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fal_server.core.accounts import Principal, Scope
+from fal_server.core.faults import DeadlinePassed, Unauthenticated
+from fal_server.http.bridge import Bridge
+from fal_server.http.door import FrontDoor
+from fal_server.http.gateway import Gateway
+from fal_server.http.interfaces import Outcome
+from fal_server.http.rules import Limits
+from fal_server.http.site import ControllerSite
+
+KEY = b"Authorization: Key good:secret\r\n"
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+Script = Callable[[Reader, Writer], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class App:
+    name: str
+    public: bool = True
+    request_timeout: float = 60
+    request_start_timeout: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    runner_id: str
+    host: str
+    port: int
+
+
+class Ledger:
+    """A dispatcher with one runner an app; keeps what was acquired and released."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str, App] = {}
+        self.places: dict[str, Place] = {}
+        self.asked: list[dict[str, object]] = []
+        self.outcomes: list[Outcome] = []
+        self.held = 0
+        self.waiting = 0
+        self.changed = asyncio.Condition()
+        self.fault: Exception | None = None
+        self._notices: set[asyncio.Task[None]] = set()
+
+    def add(self, app: App, port: int | None) -> None:
+        self.apps[app.name] = app
+        if port is not None:
+            self.place(app.name, port)
+
+    def place(self, name: str, port: int) -> None:
+        self.places[name] = Place(f"runner-{port}", "127.0.0.1", port)
+        self.notify()
+
+    def notify(self) -> None:
+        async def tell() -> None:
+            async with self.changed:
+                self.changed.notify_all()
+
+        task = asyncio.get_running_loop().create_task(tell())
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(condition)
+
+    async def ended(self, count: int = 1) -> list[Outcome]:
+        await self.until(lambda: len(self.outcomes) >= count)
+        assert self.held == 0
+        return self.outcomes
+
+    def find(self, owner: str, app: str) -> App | None:
+        return self.apps.get(app) if owner == "me" else None
+
+    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Place | None:
+        place = self.places.get(app_name)
+        if place is None:
+            return None
+        self.asked.append({"app": app_name, "request_id": request_id, "caller": caller, "hint": hint})
+        self.held += 1
+        return place
+
+    async def acquire(
+        self, app_name: str, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
+    ) -> Place:
+        if self.fault is not None:
+            raise self.fault
+        self.waiting += 1
+        self.notify()
+        try:
+            async with asyncio.timeout(start_timeout), self.changed:
+                await self.changed.wait_for(lambda: app_name in self.places)
+        except TimeoutError:
+            raise DeadlinePassed(f"no runner of {app_name} within {start_timeout} s") from None
+        finally:
+            self.waiting -= 1
+            self.notify()
+        place = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
+        assert place is not None
+        return place
+
+    def release(self, lease: object, outcome: Outcome) -> None:
+        assert isinstance(lease, Place)
+        self.held -= 1
+        assert self.held >= 0, "released twice"
+        self.outcomes.append(outcome)
+        self.notify()
+
+
+class Keys:
+    """Access to one key of each kind; `warm` are those that are cached."""
+
+    def __init__(self) -> None:
+        self.warm: set[str] = set()
+        self.asked: list[str] = []
+
+    async def authenticate(self, key_id: str, secret: str) -> Principal:
+        self.asked.append(key_id)
+        if key_id not in {"good", "small", "admin"} or secret != "secret":
+            raise Unauthenticated("this key is unknown or revoked: make one with `fal keys create`")
+        scope = Scope.ADMIN if key_id == "admin" else Scope.API
+        self.warm.add(key_id)
+        return Principal(key_id=key_id, scope=scope, permissions=frozenset())
+
+    def cached(self, key_id: str, secret: str) -> Principal | None:
+        if key_id not in self.warm or secret != "secret":
+            return None
+        scope = Scope.ADMIN if key_id == "admin" else Scope.API
+        return Principal(key_id=key_id, scope=scope, permissions=frozenset())
+
+    def may_call_apps(self, principal: Principal) -> bool:
+        return principal.key_id != "small"
+
+    def may_read(self, principal: Principal) -> bool:
+        return principal.scope is Scope.ADMIN
+
+
+async def _plain(scope, receive, send) -> None:
+    """The smallest ASGI application: tells what it was asked for."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": scope["path"].encode() + b"|" + body})
+
+
+@dataclass
+class House:
+    """A front door with everything behind it."""
+
+    port: int
+    door: FrontDoor
+    gateway: Gateway
+    ledger: Ledger
+    keys: Keys
+    writers: list[Writer] = field(default_factory=list)
+
+    async def connect(self, *, limit: int = 2**16) -> tuple[Reader, Writer]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
+        self.writers.append(writer)
+        return reader, writer
+
+
+@asynccontextmanager
+async def house(
+    *,
+    rest=_plain,
+    grpc_address: str = "127.0.0.1:1",
+    limits: Limits | None = None,
+    first_byte_seconds: float = 10,
+    tls=None,
+    connect_seconds: float = 5,
+) -> AsyncIterator[House]:
+    ledger, keys = Ledger(), Keys()
+    gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
+    bridge = Bridge(rest)
+    site = ControllerSite(gateway, bridge)
+    door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
+    port = await door.start("127.0.0.1", 0)
+    built = House(port, door, gateway, ledger, keys)
+    try:
+        async with asyncio.timeout(50):
+            yield built
+    finally:
+        for writer in built.writers:
+            writer.close()
+        await door.close(0)
+        await gateway.close()
+        await bridge.close()
+        for writer in built.writers:
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+@asynccontextmanager
+async def runner(script: Script) -> AsyncIterator[int]:
+    """A server that does to each connection what the script says; gives its port."""
+    tasks: set[asyncio.Task[None]] = set()
+    failures: list[BaseException] = []
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+            tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not failures, failures
+
+
+async def read_head(reader: Reader) -> tuple[bytes, dict[bytes, bytes]]:
+    """A message's first line and its fields; of a field that is there twice, the last."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head[:-4].split(b"\r\n")
+    return first, {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+
+
+async def read_chunks(reader: Reader) -> AsyncIterator[bytes]:
+    """The parts of a chunked body."""
+    while size := int(await reader.readline(), 16):
+        yield await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+
+
+async def read_message(reader: Reader, *, head_only: bool = False) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """A whole message: first line, fields, body."""
+    first, fields = await read_head(reader)
+    if head_only:
+        return first, fields, b""
+    if b"content-length" in fields:
+        return first, fields, await reader.readexactly(int(fields[b"content-length"]))
+    if fields.get(b"transfer-encoding") == b"chunked":
+        return first, fields, b"".join([part async for part in read_chunks(reader)])
+    if first.startswith(b"HTTP/"):
+        return first, fields, await reader.read()
+    return first, fields, b""
+
+
+async def echo(reader: Reader, writer: Writer) -> None:
+    """A runner that answers each request with its own head and body."""
+    while True:
+        first, fields, body = await read_message(reader)
+        head = first + b"\n" + b"".join(b"%b: %b\n" % pair for pair in fields.items())
+        answer = head + b"\n" + body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-App: yes\r\n\r\n" % len(answer) + answer)
+        await writer.drain()
+
+
+def answering(raw: bytes, *, close: bool = False) -> Script:
+    """A runner that answers each request with these bytes."""
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        while True:
+            await read_message(reader)
+            writer.write(raw)
+            await writer.drain()
+            if close:
+                return
+
+    return script
