@@ -1,0 +1,365 @@
+"""A real gRPC server on a free loopback port, with a real store; the services of other rooms are small objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.faults import Fault, NotFound
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.names import app_name, environment_name, identifier
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.scaling import Scaling
+from fal_server.grpc.interfaces import Services
+from fal_server.grpc.server import GrpcServer
+from fal_server.ports import ExecOutput, ExecRequest, RunResult
+from fal_server.services.access import Access
+from fal_server.services.environments import Environments
+from fal_server.services.keys import Keys
+from fal_server.services.logs import Logs
+from fal_server.services.secrets import Secrets
+from fal_server.services.views import (
+    AppView,
+    Built,
+    CodeRequest,
+    Deployed,
+    DeployRequest,
+    RequestLease,
+    RevisionView,
+    RunEnded,
+    RunnerView,
+    RunStarted,
+    Urls,
+)
+from fal_server.store import AesVault, SqlStore, open_store
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+URLS = Urls(playground="http://h/p", run="http://h/r", queue="http://h/q", ws="ws://h", log="http://h/l")
+
+
+class ManualClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+
+    def now(self) -> datetime:
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+def line(runner_id: str, sequence: int, message: str = "", **changes: Any) -> LogEntry:
+    entry = LogEntry(
+        runner_id=runner_id,
+        sequence=sequence,
+        timestamp=NOON + timedelta(milliseconds=sequence),
+        level=LogLevel.INFO,
+        source=LogSource.STDOUT,
+        message=message or f"line {sequence}",
+        app_name="hello",
+        revision_id="rev-1",
+    )
+    return replace(entry, **changes)
+
+
+def runner(runner_id: str = "runner-1", **changes: Any) -> Runner:
+    made = Runner(
+        runner_id=runner_id,
+        app_name="hello",
+        environment="main",
+        revision_id="rev-1",
+        machine_type="XS",
+        token="word",
+        created_at=NOON,
+        state=RunnerState.IDLE,
+    )
+    return replace(made, **changes)
+
+
+class FakeApps:
+    """Apps in a dictionary, by the rules that the wire depends on."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str, App] = {}
+        self.calls: list[tuple[object, ...]] = []
+        self.fault: BaseException | None = None
+
+    def add(self, name: str = "hello", **changes: Any) -> App:
+        app = App(
+            name=name,
+            environment="main",
+            revision_id="rev-1",
+            auth_mode=AuthMode.PRIVATE,
+            scaling=Scaling(),
+            created_at=NOON,
+            updated_at=NOON,
+        )
+        self.apps[name] = replace(app, **changes)
+        return self.apps[name]
+
+    async def list(self, environment: str | None) -> Sequence[AppView]:
+        if self.fault is not None:
+            raise self.fault
+        wanted = environment_name(environment or "main")
+        return [_view(app) for app in self.apps.values() if app.environment == wanted]
+
+    async def set_revision(
+        self, name: str, environment: str, revision_id: str, *, auth_mode: AuthMode | None, strategy: Strategy | None
+    ) -> AppView:
+        self.calls.append((name, environment, revision_id, auth_mode, strategy))
+        app = self._require(name, environment)
+        identifier(revision_id, "revision")
+        self.apps[app.name] = replace(app, revision_id=revision_id, auth_mode=auth_mode or app.auth_mode)
+        return _view(self.apps[app.name])
+
+    async def update(self, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...]]) -> AppView:
+        self.calls.append((name, environment, dict(changes)))
+        app = self._require(name, environment)
+        self.apps[app.name] = replace(app, scaling=replace(app.scaling, **changes))
+        return _view(self.apps[app.name])
+
+    async def rollout(self, name: str, environment: str, *, force: bool) -> None:
+        self.calls.append((name, environment, force))
+        self._require(name, environment)
+
+    async def delete(self, name: str, environment: str) -> App:
+        return self.apps.pop(self._require(name, environment).name)
+
+    def _require(self, name: str, environment: str) -> App:
+        full = app_name(name, environment_name(environment))
+        if full not in self.apps:
+            raise NotFound(f"there is no app {full!r}")
+        return self.apps[full]
+
+
+def _view(app: App) -> AppView:
+    return AppView(app=app, active_runners=1, is_rolling=app.next_revision_id is not None)
+
+
+class FakeRevisions:
+    """No revisions but those that a test puts here."""
+
+    def __init__(self) -> None:
+        self.views: list[RevisionView] = []
+
+    async def list(self, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
+        return [v for v in self.views if app_name in (None, v.revision.app_name)]
+
+    async def delete(self, revision_id: str) -> None:
+        identifier(revision_id, "application_id")
+        raise NotFound(f"there is no revision {revision_id!r}")
+
+
+@dataclass
+class Script:
+    """Deploys and Runs that yield what a test says, and keep what they were asked."""
+
+    steps: list[object] = field(default_factory=list)
+    asked: list[Any] = field(default_factory=list)
+    closed: int = 0
+
+    async def _play(self, request: object) -> AsyncIterator[Any]:
+        self.asked.append(request)
+        try:
+            for step in self.steps:
+                if isinstance(step, Fault):
+                    raise step
+                if callable(step):
+                    await step()
+                else:
+                    yield step
+        finally:
+            self.closed += 1
+
+    def build(self, code: CodeRequest) -> AsyncIterator[LogEntry | Built]:
+        return self._play(code)
+
+    def deploy(self, request: DeployRequest) -> AsyncIterator[LogEntry | Deployed]:
+        return self._play(request)
+
+    def run(self, code: CodeRequest) -> AsyncIterator[LogEntry | RunStarted | RunEnded]:
+        return self._play(code)
+
+
+class FakeRunners:
+    """Runners in a dictionary; entering one gives the session that a test put here."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, RunnerView] = {}
+        self.calls: list[tuple[object, ...]] = []
+        self.session: Any = None
+
+    def add(self, made: Runner, **facts: Any) -> None:
+        view = RunnerView(
+            runner=made, state=made.state, in_flight=0, expires_in_seconds=None, uptime_seconds=0.0, leases=()
+        )
+        self.views[made.runner_id] = replace(view, **facts)
+
+    async def list(self, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
+        self.calls.append((since, include_pending))
+        return list(self.views.values())
+
+    async def list_for_app(
+        self, name: str, environment: str, *, since: datetime | None, include_pending: bool
+    ) -> Sequence[RunnerView]:
+        full = app_name(name, environment_name(environment), "alias")
+        self.calls.append((full, since, include_pending))
+        found = [v for v in self.views.values() if v.runner.app_name == full]
+        if not found:
+            raise NotFound(f"there is no app {full!r}")
+        return found
+
+    async def get(self, runner_id: str) -> RunnerView:
+        return self._require(runner_id)
+
+    async def stop(self, runner_id: str, *, replace_first: bool) -> None:
+        self.calls.append((runner_id, replace_first))
+        self._require(runner_id)
+
+    async def kill(self, runner_id: str) -> None:
+        self._require(runner_id)
+
+    async def exec(self, runner_id: str, request: ExecRequest) -> Any:
+        self._require(runner_id)
+        self.calls.append((runner_id, request))
+        return self.session
+
+    def _require(self, runner_id: str) -> RunnerView:
+        identifier(runner_id, "runner_id")
+        if runner_id not in self.views:
+            raise NotFound(f"there is no runner {runner_id!r}")
+        return self.views[runner_id]
+
+
+@dataclass
+class Plane:
+    """A running server, what is behind it, and how to call it."""
+
+    store: SqlStore
+    clock: ManualClock
+    access: Access
+    keys: Keys
+    secrets: Secrets
+    environments: Environments
+    logs: Logs
+    apps: FakeApps
+    revisions: FakeRevisions
+    deploys: Script
+    runs: Script
+    runners: FakeRunners
+    server: GrpcServer
+    port: int
+    admin: tuple[str, str]
+    api: tuple[str, str]
+    channel: grpc.aio.Channel
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return metadata(self.admin)
+
+
+def metadata(key: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    return (("auth-key-id", key[0]), ("auth-key", key[1]))
+
+
+@pytest.fixture
+async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
+    vault = AesVault(bytes(32))
+    store = await open_store(getattr(request, "param", None), vault)
+    clock = ManualClock()
+    access = Access(store, clock)
+    keys = Keys(store, clock, access)
+    environments = Environments(store, clock)
+    await environments.bootstrap()
+    secrets = Secrets(store, vault, clock)
+    logs = Logs(store.logs, store, clock)
+    apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()
+    server = GrpcServer(
+        Services(
+            access=access,
+            apps=apps,
+            revisions=revisions,
+            deploys=deploys,
+            runs=runs,
+            runners=runners,
+            keys=keys,
+            secrets=secrets,
+            environments=environments,
+            logs=logs,
+        )
+    )
+    port = await server.start(port=0)
+    admin = await keys.bootstrap()
+    assert admin is not None
+    api = await keys.create(None, preset="API")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Plane(
+            store=store,
+            clock=clock,
+            access=access,
+            keys=keys,
+            secrets=secrets,
+            environments=environments,
+            logs=logs,
+            apps=apps,
+            revisions=revisions,
+            deploys=deploys,
+            runs=runs,
+            runners=runners,
+            server=server,
+            port=port,
+            admin=admin,
+            api=api,
+            channel=channel,
+        )
+    await server.stop()
+    await store.close()
+
+
+class FakeSession:
+    """A command that echoes its input, in upper case, and exits when its input ends or it reads `exit N`."""
+
+    def __init__(self, *, tty: bool = False) -> None:
+        self.written: list[bytes] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.eof = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.broken = False
+        self.outputs: asyncio.Queue[ExecOutput | None] = asyncio.Queue()
+
+    async def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if data.startswith(b"exit "):
+            await self.outputs.put(ExecOutput(exit_code=int(data[5:])))
+        else:
+            await self.outputs.put(ExecOutput(data=data.upper()))
+
+    async def resize(self, height: int, width: int) -> None:
+        self.sizes.append((height, width))
+
+    async def send_eof(self) -> None:
+        self.eof.set()
+        await self.outputs.put(ExecOutput(data=b"bye", stream=2))
+        await self.outputs.put(ExecOutput(exit_code=0))
+
+    async def output(self) -> AsyncIterator[ExecOutput]:
+        while (part := await self.outputs.get()) is not None:
+            yield part
+            if part.exit_code is not None:
+                return
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+LEASE = RequestLease(request_id="req-1", caller="user", started_at=NOON)
+RESULT = RunResult(method="cloudpickle", definition=b"42")
