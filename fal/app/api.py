@@ -19,8 +19,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from fal.app.endpoints import Route
-from fal.app.errors import AppException, FieldException, RequestCancelledException, gpu_fault
+from fal.app.gpu import gpu_fault
 from fal.app.openapi import describe
+from fal.exceptions import AppException, FieldException, RequestCancelledException
 
 _UNBILLED = {"x-fal-billable-units": "0"}
 _OUR_PACKAGES = frozenset({"fal", "fastapi", "starlette", "uvicorn", "anyio", "asyncio", "concurrent", "threading"})

@@ -6,7 +6,6 @@ They may use the standard library only, and nothing else of this project.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import marshal
 import os
 import pickle
@@ -30,15 +29,22 @@ class BundledModules:
     def __init__(self, modules: dict[str, tuple[bool, bytes]]) -> None:
         self.modules = modules
 
-    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, _target: object = None) -> ModuleSpec | None:
         """The module's spec, or None for what did not come along.
 
+        Where the app's requirements have this project too, its other modules are imported from there.
+
         Raises:
-            ModuleNotFoundError: a module of `fal` that runners do not have.
+            ModuleNotFoundError: a module of `fal` that is not there.
         """
         if name in self.modules:
-            return importlib.util.spec_from_loader(name, self, origin="bundled", is_package=self.modules[name][0])  # type: ignore[arg-type]  # a loader by its methods
-        if name.startswith("fal."):
+            is_package = self.modules[name][0]
+            spec = ModuleSpec(name, self, origin="bundled", is_package=is_package)  # type: ignore[arg-type]  # a loader
+            if is_package:
+                installed = [Path(entry) for entry in sys.path if Path(entry, "fal", "app", "targets.py").is_file()]
+                spec.submodule_search_locations = [str(entry.joinpath(*name.split("."))) for entry in installed]
+            return spec
+        if name.startswith("fal.") and not path:
             raise ModuleNotFoundError(
                 f"{name} is not there inside of a runner: apps use fal.App and what belongs to it"
             )

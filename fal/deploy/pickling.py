@@ -33,8 +33,8 @@ RUNTIME_MODULES = (
     "fal.app.app",
     "fal.app.context",
     "fal.app.endpoints",
-    "fal.app.errors",
     "fal.app.functions",
+    "fal.app.gpu",
     "fal.app.health",
     "fal.app.metrics",
     "fal.app.openapi",
@@ -44,10 +44,10 @@ RUNTIME_MODULES = (
     "fal.app.server",
     "fal.app.targets",
     "fal.container",
+    "fal.exceptions",
     "fal.toolkit",
-)
-_EXCEPTIONS = (
-    "from fal.app.errors import *\n"  # a runner's fal.exceptions: the rest of it is about calls to a controller
+    "fal_grpc",
+    "fal_grpc.errors",
 )
 _LOCK = threading.Lock()
 _LOCK_TYPE = type(threading.Lock())
@@ -139,7 +139,6 @@ def pack_modules() -> bytes:
         assert spec.loader is not None
         source = spec.loader.get_source(name)  # type: ignore[attr-defined]  # ours are files, whose loader has it
         packed[name] = (spec.submodule_search_locations is not None, _compiled(name, source))
-    packed["fal.exceptions"] = (False, _compiled("fal.exceptions", _EXCEPTIONS))
     return zlib.compress(marshal.dumps(packed), 9)
 
 

@@ -1,0 +1,117 @@
+"""The files of an app: which they are, and what identifies each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fal.deploy.errors import AppFileError
+
+MAX_BYTES = 1024**3
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppFile:
+    """A file to send.
+
+    Attributes:
+        path: where it is here.
+        relative_path: where it is to be, under the app's directory, with "/" between its parts.
+        hash: SHA-256, in hexadecimal, of the content followed by the decimal digits of the mode.
+        size: bytes.
+        mtime: seconds since 1970.
+        mode: type and permissions, as stat says.
+    """
+
+    path: Path
+    relative_path: str
+    hash: str
+    size: int
+    mtime: float
+    mode: int
+
+
+def context_dir(app_path: Path | None, given: str | None) -> Path:
+    """The directory that an app's files are relative to: as given, relative to the app's own, which is the default."""
+    base = Path.cwd() if app_path is None else app_path.resolve().parent
+    return (base / given).resolve() if given else base
+
+
+def app_dir_in(app_path: Path | None, context: Path) -> str:
+    """The directory of the app's file relative to `context`, which is where the app is to run."""
+    base = Path.cwd() if app_path is None else app_path.resolve().parent
+    return Path(os.path.relpath(base, context)).as_posix()
+
+
+def collect_files(
+    names: Sequence[str], context: Path, *, ignore: Sequence[str] = (), leave_out: Path | None = None
+) -> list[AppFile]:
+    """The files that `names` stand for, directories with all that is in them, sorted by where they are to be.
+
+    Args:
+        names: files and directories, relative to `context`.
+        context: the directory that the files keep their places in.
+        ignore: regular expressions; a file whose relative path has a match is left out.
+        leave_out: a file that is not sent: the app's own, whose code is sent as a pickle.
+
+    Raises:
+        AppFileError: there is no such file, it is outside of `context`, it is too large, or a pattern is malformed.
+    """
+    try:
+        patterns = [re.compile(pattern) for pattern in ignore]
+    except re.error as error:
+        raise AppFileError(
+            f"app_files_ignore has {error.pattern!r}, which is no regular expression: {error}"
+        ) from error
+    found: dict[str, AppFile] = {}
+    for name in names:
+        for path in _files_of(name, context):
+            relative = os.path.relpath(path.resolve(), context)
+            if relative.startswith(".."):
+                raise AppFileError(
+                    f"{path} is outside of {context}, where the app's files must be: set app_files_context_dir, "
+                    "or leave it out by app_files_ignore"
+                )
+            relative = Path(relative).as_posix()
+            ignored = any(pattern.search(relative) for pattern in patterns)
+            if not ignored and (leave_out is None or path.resolve() != leave_out.resolve()):
+                found[relative] = _identified(path, relative)
+    return [found[relative] for relative in sorted(found)]
+
+
+def _files_of(name: str, context: Path) -> Iterator[Path]:
+    path = context / name
+    if path.is_file():
+        yield path
+        return
+    if not path.is_dir():
+        raise AppFileError(f"app_files has {name!r}, but there is no {path}")
+    for directory, _, files in os.walk(path):
+        for file in files:
+            inner = Path(directory) / file
+            if inner.is_file():  # neither a socket nor a link to nothing
+                yield inner
+
+
+def _identified(path: Path, relative: str) -> AppFile:
+    status = path.stat()
+    if status.st_size > MAX_BYTES:
+        raise AppFileError(f"{path} has {status.st_size} bytes; a file of an app has at most {MAX_BYTES}")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    digest.update(str(status.st_mode).encode())
+    return AppFile(
+        path=path,
+        relative_path=relative,
+        hash=digest.hexdigest(),
+        size=status.st_size,
+        mtime=status.st_mtime,
+        mode=status.st_mode,
+    )

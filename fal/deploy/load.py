@@ -1,0 +1,142 @@
+"""Loading an app's file, and finding the app or function in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from fal.app.app import App
+from fal.app.functions import Function
+from fal.deploy.errors import AppFileError, AppNotFoundError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedApp:
+    """An app or a function, with the file that it came from.
+
+    Attributes:
+        symbol: its name in the file.
+        packages: top-level names of the local code that it is part of, which travels along.
+    """
+
+    target: type[App] | Function[..., object]
+    symbol: str
+    path: Path
+    module: ModuleType
+    packages: tuple[str, ...]
+    source_code: str = field(repr=False)
+
+
+@contextmanager
+def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None, None]:
+    """Load an app's file; for as long as this lasts, its neighbours can be imported.
+
+    The file is run anew each time. It may import from its own directory, from the current one and, if it is in a
+    package, relatively.
+
+    Args:
+        path: the file.
+        symbol: the app or function in it; None takes the only app or, where there is no app, the only function.
+
+    Raises:
+        AppNotFoundError: no such file, no such app, or several where none is named.
+        AppFileError: the file raised an exception.
+    """
+    path = path.absolute()
+    if not path.is_file():
+        raise AppNotFoundError(f"there is no file {path}")
+    root, name = _import_name(path)
+    earlier_path = list(sys.path)
+    sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
+    try:
+        module = _run(path, name)
+        target, found = _find(vars(module), path, symbol)
+        package = name.partition(".")[0] if "." in name else None
+        yield LoadedApp(
+            target=target,
+            symbol=found,
+            path=path,
+            module=module,
+            packages=(package,) if package else (),
+            source_code=path.read_text(),
+        )
+    finally:
+        sys.path[:] = earlier_path
+        sys.modules.pop(name, None)
+
+
+def _import_name(path: Path) -> tuple[Path, str]:
+    """The directory to import from, and the module's name: with its packages, or one that hides no other module."""
+    directory, parts = path.parent, [path.stem]
+    while (directory / "__init__.py").is_file():
+        parts.insert(0, directory.name)
+        directory = directory.parent
+    if len(parts) > 1:
+        return directory, ".".join(parts)
+    return directory, f"fal_app_{path.stem}".replace("-", "_")
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise AppNotFoundError(f"{path} is no Python file: an app is written in a .py file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        if "." in name:
+            importlib.import_module(name.rpartition(".")[0])
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise AppFileError(_why(path, error)) from error
+    return module
+
+
+def _why(path: Path, error: Exception) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename or path}, line {error.lineno}"
+    hint = ""
+    if isinstance(error, ModuleNotFoundError):
+        hint = ". A deploy runs the app's file here: install it here too, or import it inside of setup()"
+    return f"{where}: {type(error).__name__}: {error}{hint}"
+
+
+def _find(names: dict[str, object], path: Path, symbol: str | None) -> tuple[type[App] | Function[..., object], str]:
+    apps = {name: value for name, value in names.items() if _is_app(value)}
+    functions = {name: value for name, value in names.items() if isinstance(value, Function)}
+    known: dict[str, object] = {**apps, **functions}
+    if symbol is None:
+        candidates = apps or functions
+        if not candidates:
+            raise AppNotFoundError(f"{path} has no fal.App and no fal.function")
+        if len(candidates) > 1:
+            raise AppNotFoundError(
+                f"{path} has several: {', '.join(candidates)}. Name one, as in {_shown(path)}::{next(iter(candidates))}"
+            )
+        symbol = next(iter(candidates))
+    elif symbol not in names:
+        listed = f": it has {', '.join(known)}" if known else ""
+        raise AppNotFoundError(f"{path} has no {symbol}{listed}")
+    elif symbol not in known:
+        raise AppNotFoundError(f"{symbol} in {path} is neither a fal.App nor a fal.function")
+    target = known[symbol]
+    assert isinstance(target, Function) or _is_app(target)
+    return target, symbol  # type: ignore[return-value]  # what _is_app says is not known to the checker
+
+
+def _is_app(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, App) and value is not App
+
+
+def _shown(path: Path) -> str:
+    """The path as one would type it here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
