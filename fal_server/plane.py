@@ -15,15 +15,20 @@ from pathlib import Path
 
 import psutil
 
-from fal_server.builders.virtualenv import VirtualenvBuilder
+from fal_server.builders import VirtualenvBuilder
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node, Resources
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.engines.local import LocalEngine
+from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
+from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
+from fal_server.http.gateway import Gateway
+from fal_server.http.rest import Rest
+from fal_server.http.site import ControllerSite
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.services.access import Access
@@ -36,6 +41,7 @@ from fal_server.services.fleet import Fleet
 from fal_server.services.keys import Keys
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
+from fal_server.services.reading import ReadLogs, ReadRunners
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
@@ -44,7 +50,6 @@ from fal_server.services.signal import Signal
 from fal_server.services.views import Urls
 from fal_server.state import Running, StateDir, write_private
 from fal_server.store.blobs import FileBlobs
-from fal_server.store.logs import SqlLogStore
 from fal_server.store.master_key import load_master_key
 from fal_server.store.opening import open_store
 from fal_server.store.vault import AesVault
@@ -126,7 +131,7 @@ class Plane:
         vault = AesVault(load_master_key(state.root, os.environ))
         store = await open_store(state.database, vault)
         stack.push_async_callback(store.close)
-        log_store = SqlLogStore(store.database)
+        log_store = store.logs
         blobs = FileBlobs(state.blobs)
         builder = VirtualenvBuilder(state.environments, state.cache)
         changed = Signal()
@@ -155,30 +160,25 @@ class Plane:
         await fleet.load()
         await self._adopt()
         await self._make_admin_key(keys)
+        environments = Environments(store, clock)
+        await environments.bootstrap()
         self._grpc = GrpcServer(
-            access=access,
-            apps=apps,
-            revisions=Revisions(store, catalog, fleet),
-            deploys=deploys,
-            runs=runs,
-            runners=runners,
-            keys=keys,
-            secrets=secrets,
-            environments=Environments(store, clock),
-            logs=logs,
+            Services(
+                access=access,
+                apps=apps,
+                revisions=Revisions(store, catalog, fleet),
+                deploys=deploys,
+                runs=runs,
+                runners=runners,
+                keys=keys,
+                secrets=secrets,
+                environments=environments,
+                logs=logs,
+            )
         )
-        self._door = FrontDoor(
-            grpc_address=f"unix:{state.grpc_socket}",
-            dispatcher=dispatcher,
-            access=access,
-            runners=runners,
-            logs=logs,
-            account=settings.account,
-        )
-        grpc_port = await self._grpc.start([f"unix:{state.grpc_socket}", f"{settings.host}:{settings.grpc_port}"])
+        grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=settings.host, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
-        port = await self._door.start(settings.host, settings.port)
-        stack.push_async_callback(self._door.close, 1.0)
+        port = await self._open_door(stack, Gateway(dispatcher, access), access, runners, logs)
         self._running = Running(
             pid=os.getpid(),
             started_ticks=started_ticks(),
@@ -188,6 +188,30 @@ class Plane:
             version=version("fal-grpc"),
         )
         state.announce(self._running)
+
+    async def _open_door(
+        self, stack: AsyncExitStack, gateway: Gateway, access: Access, runners: Runners, logs: Logs
+    ) -> int:
+        rest = Rest(
+            access=access,
+            account=self._settings.account,
+            runners=ReadRunners(runners),
+            logs=ReadLogs(logs),
+            version=version("fal-grpc"),
+        )
+        bridge = Bridge(rest.app)
+        door = FrontDoor(ControllerSite(gateway, bridge), f"unix:{self._state.grpc_socket}")
+        try:
+            port = await door.start(self._settings.host, self._settings.port)
+        except OSError as error:
+            address = f"{self._settings.host}:{self._settings.port}"
+            raise Unavailable(
+                f"{address} cannot be listened on: {error.strerror}; --port 0 picks a free one"
+            ) from error
+        stack.push_async_callback(bridge.close)
+        stack.push_async_callback(gateway.close)
+        stack.push_async_callback(door.close, 1.0)
+        return port
 
     async def _adopt(self) -> None:
         """Take back the runners of an earlier controller that live, and close the books of those that do not."""

@@ -9,6 +9,7 @@ from fal_server.core.faults import Denied, Invalid
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
+READ_LOGS = "serverless:logs:read"
 
 # Every permission there is. A key holds these words, or patterns over them: `*` stands for one part, at the end for
 # all that follow, so `serverless:*:read` reads and `serverless:*` does all of it.

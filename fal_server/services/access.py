@@ -7,7 +7,7 @@ import hmac
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fal_server.core.access import CALL_APPS, allows
+from fal_server.core.access import CALL_APPS, READ_LOGS, allows
 from fal_server.core.accounts import Key, Principal
 from fal_server.core.faults import Unauthenticated
 from fal_server.ports import Clock, Store
@@ -76,6 +76,10 @@ class Access:
     def may_call_apps(self, principal: Principal) -> bool:
         """Whether the caller may call apps that are not public."""
         return allows(principal, CALL_APPS)
+
+    def may_read(self, principal: Principal) -> bool:
+        """Whether the caller may see runners, their logs and the account."""
+        return allows(principal, READ_LOGS)
 
     def forget(self, key_id: str) -> None:
         """A key was revoked: from now on it is refused."""
