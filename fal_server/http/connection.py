@@ -309,8 +309,13 @@ class HttpConnection(asyncio.Protocol):
             self._close()
             return
         if self._url is None:
-            self._wait(self._limits.idle_seconds)
-        self._pump()
+            self._deadline = self._loop.time() + self._limits.idle_seconds
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        if self._queue or self._refusal is not None:
+            self._pump()
+        elif self._paused:
+            self._pace()
 
     def release_transport(self, protocol: asyncio.Protocol) -> None:
         """Another protocol speaks on this connection from now on."""

@@ -8,10 +8,12 @@ from collections.abc import Coroutine
 
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, Unauthenticated, Unavailable
+from fal_server.core.routing import Outcome
 from fal_server.http.answers import Refusal, refuse
 from fal_server.http.call import Call
+from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
-from fal_server.http.interfaces import Access, Dispatcher, Lease, Outcome, RoutedApp
+from fal_server.http.interfaces import Access, Dispatcher, Lease, RoutedApp
 from fal_server.http.messages import RequestIds
 from fal_server.http.relay import Relay
 from fal_server.http.upstream import Pool
@@ -31,6 +33,7 @@ class Gateway:
         self.access = access
         self.connect_seconds = connect_seconds
         self.pool = Pool()
+        self.deadlines = Deadlines()
         self._ids = RequestIds()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -150,6 +153,7 @@ class Gateway:
     async def close(self) -> None:
         """Let go of the runners. The front door is closed before, so no request is under way."""
         self.pool.close()
+        self.deadlines.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 from fal_server.core.accounts import Principal
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
+from fal_server.core.routing import Outcome
 from fal_server.core.runners import Runner
 
 
@@ -53,20 +53,6 @@ class Lease(Protocol):
     def port(self) -> int:
         """Where the runner answers HTTP: a port."""
         ...
-
-
-class Outcome(StrEnum):
-    """How a request on a runner ended, and so what becomes of the runner.
-
-    DONE: it stays. STOP_RUNNER: it asked to be stopped. RUNNER_FAILED: it answered 503, or its connection broke: kill
-    it. TIMED_OUT: the request took longer than request_timeout: terminate it. CLIENT_GONE: the caller left; it stays.
-    """
-
-    DONE = "done"
-    STOP_RUNNER = "stop_runner"
-    RUNNER_FAILED = "runner_failed"
-    TIMED_OUT = "timed_out"
-    CLIENT_GONE = "client_gone"
 
 
 class Dispatcher(Protocol):

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Protocol
 
+from fal_server.core.routing import Outcome
 from fal_server.http.answers import Refusal, refuse
 from fal_server.http.call import Call
+from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
-from fal_server.http.interfaces import Dispatcher, Lease, Outcome
+from fal_server.http.interfaces import Dispatcher, Lease
 from fal_server.http.messages import HOP_BY_HOP, tokens
 from fal_server.http.splice import Splice
 from fal_server.http.upstream import Pool, Upstream
@@ -24,6 +26,7 @@ class Depot(Protocol):
 
     dispatcher: Dispatcher
     pool: Pool
+    deadlines: Deadlines
     connect_seconds: float
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -49,7 +52,6 @@ class Relay:
         "_sent",
         "_sent_end",
         "_task",
-        "_timer",
         "_upstream",
     )
 
@@ -64,14 +66,13 @@ class Relay:
         self._seconds = request_timeout
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._sent = b""
         self._sent_end = self._chunked = self._runner_slow = self._paused = self._over = False
         self._outcome = Outcome.DONE
 
     def begin(self) -> None:
         """Send the request, on a connection that is there or on a new one."""
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._time_out)
+        self._depot.deadlines.add(self, self._seconds)
         self._exchange.sink = self
         self._exchange.accept_body()
         upstream = self._depot.pool.get(self._lease.runner_id)
@@ -199,7 +200,7 @@ class Relay:
         upstream.done(reusable=self._sent_end)
         exchange.sink = None
         if upstream.status in (502, 504) and self._outcome is Outcome.DONE:
-            self._stop_timer()
+            self._depot.deadlines.discard(self, self._seconds)
             self._over = True
             self._depot.spawn(self._probe())
         else:
@@ -249,7 +250,7 @@ class Relay:
         if not exchange.upgrade:
             self._fail("runner_connection_error", "the runner answered 101 to a request without Upgrade")
             return
-        self._stop_timer()
+        self._depot.deadlines.discard(self, self._seconds)
         fields, _ = self._fields(upstream)
         early = exchange.take()
         outer = Splice(exchange.carrier.registry, lambda: self._end(self._outcome))
@@ -266,8 +267,8 @@ class Relay:
 
     # Ending.
 
-    def _time_out(self) -> None:
-        self._timer = None
+    def time_out(self) -> None:
+        """The app has taken longer than it may."""
         self._answer_failure(
             Outcome.TIMED_OUT,
             Refusal(
@@ -292,7 +293,7 @@ class Relay:
         if self._over:
             return
         self._over = True
-        self._stop_timer()
+        self._depot.deadlines.discard(self, self._seconds)
         self._drop()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
@@ -304,11 +305,6 @@ class Relay:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.done(reusable=False)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     async def _probe(self) -> None:
         """After 502 or 504: does the runner still accept connections?"""

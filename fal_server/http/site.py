@@ -23,9 +23,9 @@ class ControllerSite:
         target = exchange.target
         if not target.startswith(b"/"):
             target = origin_form(target)
-        parts = target.partition(b"?")[0].split(b"/", 3)
-        own = len(parts) < 3 or parts[1] in _RESERVED or not parts[2]
-        if own or (b"%" in parts[1] and segment(parts[1]) in RESERVED_OWNERS):
+        end = target.find(b"/", 1)
+        owner = target[1:end]
+        if end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_OWNERS):
             self._rest.handle(exchange)
         else:
             self._gateway.handle(exchange)

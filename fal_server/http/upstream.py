@@ -219,7 +219,7 @@ class Upstream(asyncio.Protocol):
         if self._bodyless:
             self.complete = True
             self._reusable = False  # the parser waits for a body that will not come
-        elif status not in (204, 304):
+        elif not self._reusable and status not in (204, 304):
             self._eof_ends = not any(name in _NO_BODY_END for name, _ in self.headers)
 
     def on_body(self, body: bytes) -> None:

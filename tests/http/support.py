@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import DeadlinePassed, Unauthenticated
+from fal_server.core.routing import Outcome
 from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
-from fal_server.http.interfaces import Outcome
 from fal_server.http.rules import Limits
 from fal_server.http.site import ControllerSite
 

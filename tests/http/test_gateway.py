@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from fal_server.http.interfaces import Outcome
+from fal_server.core.routing import Outcome
 from tests.http.support import App, answering, echo, house, read_message, runner
 
 

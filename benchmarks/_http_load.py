@@ -1,0 +1,76 @@
+"""A load generator for HTTP/1.1 in a process of its own: how many requests a second, and how long each takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import cast
+
+import httptools
+import uvloop
+
+
+class Client(asyncio.Protocol):
+    """One connection that asks again as soon as it is answered."""
+
+    def __init__(self, request: bytes, until: float, times: list[float], done: asyncio.Future[None]) -> None:
+        self.request = request
+        self.until = until
+        self.times = times
+        self.done = done
+        self.parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.ask()
+
+    def ask(self) -> None:
+        self.started = time.perf_counter()
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        now = time.perf_counter()
+        if self.parser.get_status_code() != 200:
+            self.done.set_exception(RuntimeError(f"status {self.parser.get_status_code()}"))
+            return
+        self.times.append(now - self.started)
+        if now < self.until:
+            self.ask()
+        elif not self.done.done():
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+
+
+async def load(port: int, request: bytes, connections: int, seconds: float) -> dict[str, float]:
+    """Ask on so many connections for so long."""
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    begun = time.perf_counter()
+    waits = [loop.create_future() for _ in range(connections)]
+    clients = [
+        await loop.create_connection(lambda wait=wait: Client(request, begun + seconds, times, wait), "127.0.0.1", port)
+        for wait in waits
+    ]
+    await asyncio.gather(*waits)
+    took = time.perf_counter() - begun
+    for transport, _ in clients:
+        transport.close()
+    times.sort()
+    return {
+        "per_second": len(times) / took,
+        "p50_ms": times[len(times) // 2] * 1000,
+        "p99_ms": times[int(len(times) * 0.99)] * 1000,
+    }
+
+
+if __name__ == "__main__":
+    port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    print(json.dumps(uvloop.run(load(port, sys.stdin.buffer.read(), connections, seconds))))
