@@ -11,8 +11,6 @@ from fal.app.options import FunctionOptions, Options, check_kind, check_options
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_MACHINE_TYPE = "XS"
-_KEEP_ALIVE_SECONDS = 10
 
 
 class Function(Generic[_P, _R]):
@@ -20,7 +18,7 @@ class Function(Generic[_P, _R]):
 
     Attributes:
         raw_func: the function as it was written.
-        options: its options, by name.
+        options: the options that were given, by name; those of `fal.app.options.FUNCTION_DEFAULTS` hold for others.
         app_name: the name to deploy it under.
     """
 
@@ -114,9 +112,8 @@ def function(
 def _checked(options: dict[str, object], name: str) -> dict[str, object]:
     owner = f"function {name}"
     check_options(options, owner)
-    kind = check_kind(options, owner)
-    checked = {"machine_type": _MACHINE_TYPE, "keep_alive": _KEEP_ALIVE_SECONDS, **options, "kind": kind}
-    return {key: value for key, value in checked.items() if value is not None}
+    check_kind(options, owner)
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def cached(func: Callable[_P, _R]) -> Callable[_P, _R]:

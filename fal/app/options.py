@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fal.app.retries import RetryConfig
     from fal.container import ContainerImage
 
+FUNCTION_DEFAULTS: Mapping[str, object] = {"machine_type": "XS", "keep_alive": 10}
 RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
 
 

@@ -1,0 +1,27 @@
+"""Deploying apps and running code. The names are loaded when first used, since they need the extra `app`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fal.deploy.deployment import Client, DeploymentResult, DeployOptions, build, deploy, run
+    from fal.deploy.preparation import PreparedApp, prepare
+
+__all__ = ["Client", "DeployOptions", "DeploymentResult", "PreparedApp", "build", "deploy", "prepare", "run"]
+
+_PACKAGES = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'fal.deploy' has no attribute {name!r}")
+    missing = [package for package in _PACKAGES if find_spec(package) is None]
+    if missing:
+        from fal.deploy.errors import MissingExtraError
+
+        raise MissingExtraError(f"writing and deploying apps needs {', '.join(missing)}: pip install 'fal-grpc[app]'")
+    module = import_module("fal.deploy.preparation" if name in ("PreparedApp", "prepare") else "fal.deploy.deployment")
+    return getattr(module, name)

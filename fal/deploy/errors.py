@@ -45,3 +45,7 @@ class UserFunctionError(DeployError):
         super().__init__(message)
         self.exception_type_name = exception_type_name
         self.traceback = traceback
+
+
+class MissingExtraError(DeployError, ImportError):
+    """A package of the extra `app` is not installed."""

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from fal.deploy.errors import UploadError
 from fal.deploy.files import AppFile
+from fal_grpc.adapter.values import JSON
+from fal_grpc.errors import CallError
 
 PART_BYTES = 10 * 1024 * 1024
 _PARALLEL = 10
 _TIMEOUT_SECONDS = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStore:
-    """The controller's store of app files.
+class Sender(Protocol):
+    """What is needed of the HTTP side of a controller: `fal.rest.Rest` is one."""
 
-    Attributes:
-        url: the controller's address, such as "http://127.0.0.1:8080".
-        headers: makes the headers that say who is calling.
+    def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
+        """Send a body, and return the JSON that is answered; None where the answer is empty.
+
+        Raises:
+            CallError: the controller refused, or cannot be reached.
+        """
+        ...
+
+
+class FileStore:
+    """The controller's store of app files, where each is known by its hash.
+
+    Args:
+        sender: the HTTP side of the controller.
     """
 
-    url: str
-    headers: Callable[[], Mapping[str, str]] = field(repr=False)
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
 
     def ensure(self, files: Sequence[AppFile]) -> list[AppFile]:
         """Send those files that the controller does not have.
@@ -49,56 +59,50 @@ class FileStore:
     def _missing(self, hashes: list[str]) -> list[str]:
         if not hashes:
             return []
-        answer = self._json("/files/missing_hashes", {"hashes": hashes}, "the list of files")
+        answer = self._json("/files/missing_hashes", {"hashes": list(hashes)}, "the list of files")
         if not isinstance(answer, list):
-            raise UploadError(f"{self.url} answered something else than a list of missing files")
+            raise UploadError("the controller answered something else than a list of missing files")
         return [str(item) for item in answer]
 
     def _send(self, file: AppFile) -> None:
         what = file.relative_path
-        about = {"size": str(file.size), "mtime": str(file.mtime), "mode": str(file.mode), "hash": file.hash}
+        about: dict[str, JSON] = {
+            "size": str(file.size),
+            "mtime": str(file.mtime),
+            "mode": str(file.mode),
+            "hash": file.hash,
+        }
         base = f"/files/app/multipart/{file.hash}"
         begun = self._json(f"{base}/initiate", about, what)
-        if not isinstance(begun, dict) or not isinstance(begun.get("upload_id"), str):
-            raise UploadError(f"{what}: {self.url} gave no upload id")
-        upload = f"{base}/{begun['upload_id']}"
-        parts = [self._part(f"{upload}/{number}", number, chunk, what) for number, chunk in _parts(file.path)]
+        upload_id = begun.get("upload_id") if isinstance(begun, dict) else None
+        if not isinstance(upload_id, str):
+            raise UploadError(f"{what} could not be sent: the controller gave no upload id")
+        upload = f"{base}/{upload_id}"
+        parts: list[JSON] = [
+            self._part(f"{upload}/{number}", number, chunk, what) for number, chunk in _parts(file.path)
+        ]
         self._json(f"{upload}/complete", {"parts": parts, "metadata": about}, what)
 
-    def _part(self, path: str, number: int, chunk: bytes, what: str) -> dict[str, object]:
+    def _part(self, path: str, number: int, chunk: bytes, what: str) -> dict[str, JSON]:
         boundary = uuid4().hex
-        body = (
+        head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="file_upload"; filename="part{number}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        body += chunk + f"\r\n--{boundary}--\r\n".encode()
+        )
+        body = head.encode() + chunk + f"\r\n--{boundary}--\r\n".encode()
         answer = self._call("PUT", path, body, f"multipart/form-data; boundary={boundary}", what)
         if not isinstance(answer, dict) or "part_number" not in answer:
-            raise UploadError(f"{what}: {self.url} did not acknowledge part {number}")
+            raise UploadError(f"{what} could not be sent: the controller did not acknowledge part {number}")
         return {"part_number": answer["part_number"], "etag": answer.get("etag")}
 
-    def _json(self, path: str, body: Mapping[str, object], what: str) -> object:
+    def _json(self, path: str, body: dict[str, JSON], what: str) -> JSON:
         return self._call("POST", path, json.dumps(body).encode(), "application/json", what)
 
-    def _call(self, method: str, path: str, body: bytes, content_type: str, what: str) -> object:
-        headers = {**self.headers(), "Content-Type": content_type, "Accept": "application/json"}
-        request = urllib.request.Request(self.url + path, data=body, headers=headers, method=method)  # noqa: S310
+    def _call(self, method: str, path: str, body: bytes, content_type: str, what: str) -> JSON:
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http(s) of the profile
-                text = response.read()
-        except urllib.error.HTTPError as error:
-            said = _detail(error.read())
-            hint = ": this controller takes no app files" if error.code == 404 else ""
-            raise UploadError(
-                f"{what} could not be sent to {self.url}: {error.code} {said or error.reason}{hint}"
-            ) from error
-        except OSError as error:
-            raise UploadError(f"{what} could not be sent to {self.url}: {error}") from error
-        try:
-            answer: object = json.loads(text) if text else None
-        except ValueError as error:
-            raise UploadError(f"{what}: {self.url} answered something that is not JSON") from error
-        return answer
+            return self._sender.send(method, path, body, content_type, timeout_seconds=_TIMEOUT_SECONDS)
+        except CallError as error:
+            raise UploadError(f"{what} could not be sent: {error}") from error
 
 
 def _parts(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -108,12 +112,3 @@ def _parts(path: Path) -> Iterator[tuple[int, bytes]]:
         while chunk or number == 1:
             yield number, chunk
             number, chunk = number + 1, file.read(PART_BYTES)
-
-
-def _detail(body: bytes) -> str:
-    """What an error's body says, in its `detail` or as it is."""
-    try:
-        parsed = json.loads(body)
-    except ValueError:
-        return body.decode(errors="replace")[:200]
-    return str(parsed.get("detail", parsed)) if isinstance(parsed, dict) else str(parsed)

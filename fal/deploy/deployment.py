@@ -1,0 +1,300 @@
+"""Deploying an app and running one without deploying it: prepare, send the files, build, then register or run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+from fal.deploy.errors import BuildFailedError, DeployError
+from fal.deploy.notes import checked_notes
+from fal.deploy.preparation import PreparedApp, prepare
+from fal.deploy.project import STRATEGIES
+from fal.deploy.requests import build_request, register_request, run_request
+from fal.deploy.results import read_result
+from fal.deploy.upload import FileStore, Sender
+from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
+from fal_grpc.controller import Controller
+
+
+class Client(Protocol):
+    """What is needed of a client: `fal.api.SyncServerlessClient` is one."""
+
+    def controller(self) -> Controller:
+        """The controller's calls."""
+        ...
+
+    def rest(self) -> Sender:
+        """The HTTP side of the same controller."""
+        ...
+
+
+class DeployOptions(TypedDict, total=False):
+    """The options of `deploy`, for those who pass them on."""
+
+    app_name: str | None
+    auth: str | None
+    strategy: str
+    reset_scale: bool
+    attach_to_deployment: bool | None
+    force_env_build: bool
+    no_cache: bool
+    environment_name: str | None
+    message: str | None
+    annotations: Mapping[str, str] | None
+    result_handler: Callable[[RegisterResult], object] | None
+    build_result_handler: Callable[[BuildResult], object] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentResult:
+    """What a deploy came to.
+
+    Attributes:
+        revision: the new revision's id.
+        app_name: the app's name, without an environment's suffix.
+        urls: for each of "playground", "sync" and "async", the address of each path.
+        log_url: where its logs are shown.
+        auth_mode: who may call it; "private" where the deploy did not say.
+    """
+
+    revision: str
+    app_name: str
+    urls: dict[str, dict[str, str]]
+    log_url: str
+    auth_mode: str
+
+
+def deploy(
+    client: Client,
+    app_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    app_name: str | None = None,
+    auth: str | None = None,
+    strategy: str = "rolling",
+    reset_scale: bool = False,
+    attach_to_deployment: bool | None = None,
+    force_env_build: bool = False,
+    no_cache: bool = False,
+    environment_name: str | None = None,
+    message: str | None = None,
+    annotations: Mapping[str, str] | None = None,
+    result_handler: Callable[[RegisterResult], object] | None = None,
+    build_result_handler: Callable[[BuildResult], object] | None = None,
+) -> DeploymentResult:
+    """Deploy an app.
+
+    Args:
+        client: whom to deploy to.
+        app_ref: "file.py", "file.py::Name", a name from pyproject.toml, or None to find what there is.
+        app_name: deploy it under this name.
+        auth: who may call it: "private", "public" or "shared"; None keeps what the app has.
+        strategy: "rolling" moves the app once the new revision is ready, "recreate" at once. Where it is "rolling",
+            pyproject.toml may say otherwise.
+        reset_scale: take the scaling settings of the code also where the app has some.
+        attach_to_deployment: True stays until the app has moved, False does not; None leaves it to the controller.
+            Only for rolling deploys.
+        force_env_build, no_cache: build the environment anew; two names of one thing.
+        environment_name: the environment to deploy to; None means "main".
+        message: a note on the revision.
+        annotations: notes by name.
+        result_handler: gets each message of the deploy, with its log lines.
+        build_result_handler: the same of the build; by default `result_handler` gets none of these.
+
+    Raises:
+        DeployError: it could not be prepared or built, or the answer was incomplete; see the subclasses.
+        CallError: what the controller answered.
+    """
+    notes = checked_notes(message, annotations)
+    app = prepare(app_ref, app_name=app_name, auth=auth)
+    chosen = app.strategy if strategy == "rolling" and app.strategy else strategy
+    if chosen not in STRATEGIES:
+        raise DeployError(f"strategy is {chosen!r}: give one of {', '.join(STRATEGIES)}")
+    if attach_to_deployment is not None and chosen != "rolling":
+        raise DeployError(
+            "attaching and detaching are for rolling deploys: leave it out, or use the strategy 'rolling'"
+        )
+    build(
+        client,
+        app,
+        environment_name=environment_name,
+        no_cache=no_cache or force_env_build,
+        handler=build_result_handler,
+    )
+    metadata = fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
+    request = register_request(
+        app,
+        strategy=chosen,
+        reset_scale=reset_scale or app.reset_scale,
+        environment_name=environment_name,
+        attach_to_deployment=attach_to_deployment,
+        metadata={**metadata, **notes},
+    )
+    with closing(client.controller().register_application(request)) as stream:
+        return _registered(stream, app, _endpoints(metadata), result_handler)
+
+
+def build(
+    client: Client,
+    app: PreparedApp,
+    *,
+    environment_name: str | None,
+    no_cache: bool = False,
+    handler: Callable[[BuildResult], object] | None = None,
+) -> None:
+    """Send an app's files and build its environment, or find that it is built.
+
+    Args:
+        client: whom to send it to.
+        app: the app.
+        environment_name: the environment that it is for; None means "main".
+        no_cache: build it anew.
+        handler: gets each message of the build, with its log lines.
+
+    Raises:
+        UploadError: a file could not be sent.
+        BuildFailedError: it could not be built.
+        CallError: what the controller answered.
+    """
+    if app.files:
+        FileStore(client.rest()).ensure(app.files)
+    request = build_request(app, environment_name=environment_name, no_cache=no_cache)
+    with closing(client.controller().build_environment(request)) as stream:
+        for result in stream:
+            if handler is not None:
+                handler(result)
+            if result.state is RunState.SUCCESS:
+                return
+            if result.state is RunState.INTERNAL_FAILURE:
+                raise BuildFailedError(
+                    f"the environment of {app.app_name} could not be built: see the lines of the build above this"
+                )
+    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
+
+
+def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
+    """Ask an app that is an import path for its description, by a run in its own environment.
+
+    Raises:
+        DeployError: it answered something that is no description.
+        CallError: what the controller answered.
+    """
+    request = run_request(app, environment_name=environment_name, build_environment=False, attribute="build_metadata")
+    with closing(client.controller().run(request)) as stream:
+        described = read_result(_returned(stream, None))
+    if not isinstance(described, Mapping):
+        raise DeployError(f"{app.entrypoint}.build_metadata returned no mapping: is it a fal.App or a fal.function?")
+    return described
+
+
+def run(
+    client: Client,
+    func_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    arguments: Sequence[object] = (),
+    keywords: Mapping[str, object] | None = None,
+    app_name: str | None = None,
+    auth: str | None = None,
+    machine_type: str | Sequence[str] | None = None,
+    limit_max_requests: int | None = None,
+    force_env_build: bool = False,
+    no_cache: bool = False,
+    environment_name: str | None = None,
+    allow_pickle: bool = False,
+    result_handler: Callable[[RunResult], object] | None = None,
+    build_result_handler: Callable[[BuildResult], object] | None = None,
+) -> object:
+    """Run a function and return what it returned; or serve an app until this is interrupted, which ends it.
+
+    Args:
+        client: whom to run it at.
+        func_ref: as `app_ref` of `deploy`.
+        arguments, keywords: the function's arguments.
+        app_name: serve and log it under this name.
+        auth: who may call what it serves; "public" by default, whatever the code says.
+        machine_type: instead of the code's.
+        limit_max_requests: end an app after this many requests.
+        force_env_build, no_cache: build the environment anew; two names of one thing.
+        environment_name: the environment to run in; None means "main".
+        allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
+        result_handler: gets each message of the run, with its log lines and the addresses that it serves.
+        build_result_handler: gets each message of the build.
+
+    Raises:
+        UserFunctionError: the function raised an exception.
+        DeployError: it could not be prepared, built or run; see the subclasses.
+        CallError: what the controller answered.
+    """
+    app = prepare(
+        func_ref,
+        app_name=app_name,
+        auth=auth or "public",
+        machine_type=machine_type,
+        arguments=tuple(arguments),
+        keywords=keywords,
+        limit_max_requests=limit_max_requests,
+    )
+    build(
+        client,
+        app,
+        environment_name=environment_name,
+        no_cache=no_cache or force_env_build,
+        handler=build_result_handler,
+    )
+    request = run_request(app, environment_name=environment_name, build_environment=False)
+    with closing(client.controller().run(request)) as stream:
+        return read_result(_returned(stream, result_handler), allow_pickle=allow_pickle)
+
+
+def _registered(
+    stream: Iterator[RegisterResult],
+    app: PreparedApp,
+    endpoints: list[str],
+    handler: Callable[[RegisterResult], object] | None,
+) -> DeploymentResult:
+    for result in stream:
+        if handler is not None:
+            handler(result)
+        if result.application_id is None:
+            continue
+        if result.service_urls is None:
+            raise DeployError(f"{app.app_name} was deployed as {result.application_id}, but no addresses came back")
+        return DeploymentResult(
+            revision=result.application_id,
+            app_name=app.app_name,
+            urls=_urls(result.service_urls, endpoints),
+            log_url=result.service_urls.log,
+            auth_mode=app.auth or "private",
+        )
+    raise DeployError(
+        f"the controller did not confirm the deploy of {app.app_name}: look at `fal apps list`, then try again"
+    )
+
+
+def _endpoints(metadata: Mapping[str, object]) -> list[str]:
+    openapi = metadata.get("openapi")
+    paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
+    return [str(path) for path in paths] if isinstance(paths, Mapping) and paths else ["/"]
+
+
+def _urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict[str, str]]:
+    bases = {"playground": services.playground, "sync": services.run, "async": services.queue}
+    return {kind: {path: f"{base}{path}" for path in endpoints} for kind, base in bases.items()}
+
+
+def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object] | None) -> ReturnValue:
+    for result in stream:
+        if handler is not None:
+            handler(result)
+        if result.state is RunState.INTERNAL_FAILURE:
+            raise DeployError(f"the platform could not carry out the run {result.run_id}: see the lines above this")
+        if result.state is RunState.SUCCESS:
+            if result.return_value is None:
+                raise DeployError(f"the run {result.run_id} ended without a result")
+            return result.return_value
+    raise DeployError("the run ended without a word on its result: try again")
+
+
+__all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "fetch_metadata", "run"]

@@ -1,0 +1,258 @@
+"""From a reference to everything that a deploy or a run sends: the app is loaded, described and pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from fal.app.app import App
+from fal.app.functions import Function
+from fal.app.options import FUNCTION_DEFAULTS, Options, check_kind
+from fal.container import ContainerImage
+from fal.deploy.errors import AppFileError, DeployError
+from fal.deploy.files import AppFile, app_dir_in, collect_files, context_dir
+from fal.deploy.load import LoadedApp, load_app
+from fal.deploy.project import AppReference, resolve_reference
+from fal.deploy.requirements import python_version, refuse_local_requirements, serving_requirements, with_requirements
+
+DEFAULT_PORT = 8080
+DEFAULT_METRICS_PORT = 9090
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedApp:
+    """An app, ready to be sent.
+
+    Attributes:
+        app_name: the name to deploy it under, without an environment's suffix.
+        display_name: the class, function or import path that it comes from.
+        auth: who may call it, if that is decided.
+        strategy, reset_scale: what pyproject.toml says about the deploy.
+        options: its options, by name, with requirements and Python version complete.
+        definition: the pickled callable; None for an import path or an image alone.
+        setup_definition: a pickled function that is called first.
+        entrypoint: an import path of the form "module:attribute", instead of a definition.
+        metadata: its OpenAPI description and more.
+        files: the files that go with it.
+        exposed_port, metrics_port: where it listens; None for what serves nothing.
+    """
+
+    app_name: str
+    display_name: str
+    auth: str | None
+    strategy: str | None = None
+    reset_scale: bool = False
+    options: Mapping[str, object] = field(repr=False)
+    kind: str
+    definition: bytes | None = field(default=None, repr=False)
+    setup_definition: bytes | None = field(default=None, repr=False)
+    entrypoint: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict, repr=False)
+    source_code: str | None = field(default=None, repr=False)
+    files: tuple[AppFile, ...] = ()
+    exposed_port: int | None = None
+    metrics_port: int | None = None
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The paths that it serves, as its description has them; "/" where there is none."""
+        openapi = self.metadata.get("openapi")
+        paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
+        return [*paths] if isinstance(paths, Mapping) and paths else ["/"]
+
+
+def prepare(
+    app_ref: str | tuple[str | None, str | None] | None,
+    *,
+    app_name: str | None = None,
+    auth: str | None = None,
+    machine_type: str | Sequence[str] | None = None,
+    arguments: tuple[object, ...] = (),
+    keywords: Mapping[str, object] | None = None,
+    limit_max_requests: int | None = None,
+) -> PreparedApp:
+    """Load what is referred to and make it ready to be sent. Nothing is sent yet.
+
+    Args:
+        app_ref: as for `resolve_reference`.
+        app_name, auth: instead of what the code or pyproject.toml say.
+        machine_type: instead of what they say.
+        arguments, keywords: arguments of a function that is to be called.
+        limit_max_requests: end an app after this many requests.
+
+    Raises:
+        DeployError: it is not found, cannot be loaded or pickled, or is not acceptable; see the subclasses.
+    """
+    reference = resolve_reference(app_ref)
+    forced = {} if machine_type is None else {"machine_type": machine_type}
+    if reference.path is None:
+        return _without_code(reference, app_name, auth, forced)
+    with load_app(reference.path, reference.symbol) as loaded:
+        options, kind = _merged(loaded, reference, forced)
+        return _with_code(
+            loaded, reference, options, kind, app_name, auth, (arguments, keywords or {}), limit_max_requests
+        )
+
+
+def _without_code(
+    reference: AppReference, app_name: str | None, auth: str | None, forced: Mapping[str, object]
+) -> PreparedApp:
+    """An import path, found in the environment; or an image that is run as it is."""
+    name = app_name or reference.name or ""
+    options = {**FUNCTION_DEFAULTS, **reference.options, **forced}
+    kind = _kind(options, name)
+    refuse_local_requirements(options.get("requirements"), name)
+    options["python_version"] = python_version(options, pickled=False, owner=name)
+    port = _int(options.get("exposed_port"))
+    metrics_port = _int(options.get("metrics_port"))
+    if reference.entrypoint is not None:
+        port = DEFAULT_PORT if port is None else port
+        metrics_port = DEFAULT_METRICS_PORT if metrics_port is None else metrics_port
+    return PreparedApp(
+        app_name=name,
+        display_name=reference.entrypoint or name,
+        auth=auth or reference.auth,
+        strategy=reference.strategy,
+        reset_scale=reference.reset_scale,
+        options=options,
+        kind=kind,
+        entrypoint=reference.entrypoint,
+        files=_files(options, kind, reference.directory and reference.directory / "pyproject.toml", None),
+        exposed_port=port,
+        metrics_port=metrics_port,
+    )
+
+
+def _with_code(
+    loaded: LoadedApp,
+    reference: AppReference,
+    options: dict[str, object],
+    kind: str,
+    app_name: str | None,
+    auth: str | None,
+    call: tuple[tuple[object, ...], Mapping[str, object]],
+    limit_max_requests: int | None,
+) -> PreparedApp:
+    from fal.deploy.pickling import dumps, resolve_annotations
+
+    for method in _methods(loaded.target):
+        resolve_annotations(method)
+    metadata = _metadata(loaded)
+    target = _target(loaded.target, call, limit_max_requests)
+    modules: list[str | ModuleType] = [loaded.module, *loaded.packages, *_names(options.get("local_python_modules"))]
+    app_dir = None
+    if options.get("app_files"):
+        app_dir = app_dir_in(loaded.path, context_dir(loaded.path, _text(options.get("app_files_context_dir"))))
+    setup = options.get("setup_function")
+    serves = isinstance(loaded.target, type) or loaded.target.serves
+    port = _int(options.get("exposed_port"))
+    if port is None and serves:
+        port = DEFAULT_PORT
+    metrics_port = _int(options.get("metrics_port"))
+    return PreparedApp(
+        app_name=app_name or reference.name or loaded.target.app_name or loaded.symbol,
+        display_name=loaded.symbol,
+        auth=auth or reference.auth or loaded.target.app_auth,
+        strategy=reference.strategy,
+        reset_scale=reference.reset_scale,
+        options=options,
+        kind=kind,
+        definition=dumps(target, modules, app_dir),
+        setup_definition=None if setup is None else dumps(setup, modules, app_dir),
+        metadata=metadata,
+        source_code=loaded.source_code,
+        files=_files(options, kind, loaded.path, loaded.path),
+        exposed_port=port,
+        metrics_port=DEFAULT_METRICS_PORT if metrics_port is None and port is not None else metrics_port,
+    )
+
+
+def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, object]) -> tuple[dict[str, object], str]:
+    """The options: what the code says itself, else what pyproject.toml says, else the defaults."""
+    target = loaded.target
+    if isinstance(target, type):
+        every = target.options()
+        own = [vars(cls) for cls in target.__mro__ if issubclass(cls, App) and cls is not App]
+        explicit = {key: value for key, value in every.items() if any(key in names for names in own)}
+        if "health_check_config" in every:
+            explicit["health_check_config"] = every["health_check_config"]
+        defaults: Mapping[str, object] = every
+        realtime = any(route.is_websocket for route in target(_allow_init=True).collect_routes())
+        serves = True
+    else:
+        explicit, defaults, realtime, serves = target.options, FUNCTION_DEFAULTS, False, target.serves
+        explicit = {key: value for key, value in explicit.items() if (key, value) != ("kind", "virtualenv")}
+    options = {**defaults, **reference.options, **explicit, **forced}
+    owner = loaded.symbol
+    kind = _kind(options, owner)
+    refuse_local_requirements(options.get("requirements"), owner)
+    if serves:
+        key = "pip" if kind == "conda" else "requirements"
+        options[key] = with_requirements(options.get(key), serving_requirements(realtime=realtime))
+    options["python_version"] = python_version(options, pickled=True, owner=owner)
+    return options, kind
+
+
+def _kind(options: Mapping[str, object], owner: str) -> str:
+    try:
+        return check_kind({key: value for key, value in options.items() if key in Options.__annotations__}, owner)
+    except ValueError as error:
+        raise DeployError(str(error)) from error
+
+
+def _methods(target: type[App] | Function[..., object]) -> list[Callable[..., object]]:
+    if isinstance(target, Function):
+        return [target.raw_func]
+    return list(target(_allow_init=True).collect_routes().values())
+
+
+def _metadata(loaded: LoadedApp) -> dict[str, object]:
+    try:
+        return loaded.target.build_metadata()
+    except Exception as error:
+        raise AppFileError(f"{loaded.symbol} in {loaded.path} cannot be described: {error}") from error
+
+
+def _target(
+    target: type[App] | Function[..., object],
+    call: tuple[tuple[object, ...], Mapping[str, object]],
+    limit_max_requests: int | None,
+) -> object:
+    from fal.app.targets import AppTarget, FunctionTarget, ServedFunction
+
+    if isinstance(target, type):
+        return AppTarget(target, limit_max_requests)
+    if target.serves:
+        return ServedFunction(target.raw_func)
+    return FunctionTarget(target.raw_func, *call)
+
+
+def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:
+    """The files that go with an app; for a container, those that its Dockerfile copies."""
+    if kind == "container":
+        image = options.get("image")
+        described = image.to_dict() if isinstance(image, ContainerImage) else image
+        table = described if isinstance(described, Mapping) else {}
+        names, ignore = _names(table.get("docker_files_list")), _names(table.get("docker_ignore"))
+        context = Path(str(table.get("docker_context_dir") or Path.cwd())).resolve()
+        return tuple(collect_files(names, context, ignore=ignore)) if names else ()
+    names = _names(options.get("app_files"))
+    if not names:
+        return ()
+    context = context_dir(anchor, _text(options.get("app_files_context_dir")))
+    ignore = _names(options.get("app_files_ignore"))
+    return tuple(collect_files(names, context, ignore=ignore, leave_out=app_path))
+
+
+def _names(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,219 @@
+"""The requests of a deploy and of a run, from a prepared app: field by field what the published client sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fal.app.health import HealthCheckConfig as AppHealthCheck
+from fal.app.options import ENVIRONMENT_KEYS
+from fal.app.retries import RetryConfig, retry_config_json
+from fal.container import ContainerImage
+from fal.deploy.errors import DeployError
+from fal.deploy.preparation import PreparedApp
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal_grpc.adapter.revision import BuildRequest, RegisterRequest, RetryCondition
+from fal_grpc.adapter.run import (
+    EnvironmentSpec,
+    FileRef,
+    HealthCheckConfig,
+    HealthCheckMethod,
+    MachineRequirements,
+    RunRequest,
+    SerializedCallable,
+)
+
+MAIN_ENVIRONMENT = "main"
+
+
+def full_app_name(name: str, environment_name: str | None) -> str:
+    """An app's name as it is sent: with `--` and the environment's name, unless that is "main" or not given."""
+    if environment_name in (None, "", MAIN_ENVIRONMENT):
+        return name
+    return f"{name}--{environment_name}"
+
+
+def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: bool) -> BuildRequest:
+    """The environment of an app, to build.
+
+    Args:
+        app: the app.
+        environment_name: the environment that it is for; None means "main".
+        no_cache: build it anew even if it was built before.
+    """
+    return BuildRequest(
+        environments=(environment_spec(app, force=no_cache or bool(app.options.get("force"))),),
+        machine=machine_requirements(app),
+        files=_files(app),
+        environment_name=environment_name,
+        application_name=app.app_name,
+        secrets=_texts(app.options.get("secrets")),
+    )
+
+
+def register_request(
+    app: PreparedApp,
+    *,
+    strategy: str,
+    reset_scale: bool,
+    environment_name: str | None,
+    attach_to_deployment: bool | None,
+    metadata: Mapping[str, object],
+) -> RegisterRequest:
+    """An app, to deploy; its environment is built already.
+
+    Args:
+        app: the app.
+        strategy: "rolling" or "recreate".
+        reset_scale: take the scaling settings of the code.
+        environment_name: the environment to deploy to; None means "main".
+        attach_to_deployment: stay until the app has moved, or do not; None leaves it to the controller.
+        metadata: what to keep with the revision.
+    """
+    options = app.options
+    return RegisterRequest(
+        environments=(environment_spec(app),),
+        machine=machine_requirements(app),
+        function=_callable(app.definition),
+        entrypoint=None if app.entrypoint is None else f"{app.entrypoint}.run_local",
+        application_name=full_app_name(app.app_name, environment_name),
+        auth_mode=_auth_mode(app.auth),
+        metadata=metadata,
+        deployment_strategy=DeploymentStrategy(strategy),
+        scale=reset_scale,
+        private_logs=_flag(options.get("private_logs")),
+        files=_files(app),
+        source_code=app.source_code,
+        environment_name=environment_name,
+        health_check=_health_check(options.get("health_check_config")),
+        skip_retry_conditions=tuple(
+            RetryCondition(word) for word in _texts(options.get("skip_retry_conditions")) or ()
+        ),
+        termination_grace_period_seconds=_number(options.get("termination_grace_period_seconds")),
+        data_mounts=_texts(options.get("data_mounts")) or (),
+        secrets=_texts(options.get("secrets")),
+        build_environment=False,
+        retry_config=_retry_config(options.get("retry_config")),
+        attach_to_deployment=attach_to_deployment,
+    )
+
+
+def run_request(
+    app: PreparedApp, *, environment_name: str | None, build_environment: bool | None, attribute: str = "run_local"
+) -> RunRequest:
+    """An app or function, to run without deploying it.
+
+    Args:
+        app: the app.
+        environment_name: the environment to run in; None means "main".
+        build_environment: False where it is built already.
+        attribute: what to call of an app that is an import path.
+    """
+    return RunRequest(
+        environments=(environment_spec(app),),
+        machine=machine_requirements(app),
+        function=_callable(app.definition),
+        entrypoint=None if app.entrypoint is None else f"{app.entrypoint}.{attribute}",
+        setup_func=_callable(app.setup_definition),
+        files=_files(app),
+        environment_name=environment_name,
+        application_name=app.app_name,
+        auth_mode=_auth_mode(app.auth or "public"),
+        data_mounts=_texts(app.options.get("data_mounts")) or (),
+        secrets=_texts(app.options.get("secrets")),
+        build_environment=build_environment,
+        health_check=_health_check(app.options.get("health_check_config")),
+    )
+
+
+def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpec:
+    """The packages, in the terms of the environment's kind; of a container, the image with its passwords."""
+    configuration: dict[str, object] = {}
+    for key in ENVIRONMENT_KEYS[app.kind]:
+        value = app.options.get(key)
+        if value is not None and key != "force":
+            configuration[key] = value.to_dict() if isinstance(value, ContainerImage) else value
+    return EnvironmentSpec(kind=app.kind, configuration=configuration, force=force)
+
+
+def machine_requirements(app: PreparedApp) -> MachineRequirements:
+    """The machine, and how the app scales; what the app does not say is left to the controller."""
+    options = app.options
+    types = options.get("machine_type")
+    scheduler_options = options.get("_scheduler_options")
+    return MachineRequirements(
+        machine_types=(types,) if isinstance(types, str) else _texts(types) or (),
+        num_gpus=_number(options.get("num_gpus")),
+        base_image=_text(options.get("_base_image")),
+        exposed_port=app.exposed_port,
+        metrics_port=app.metrics_port,
+        scheduler=_text(options.get("_scheduler")),
+        scheduler_options=scheduler_options if isinstance(scheduler_options, Mapping) else {},
+        keep_alive=_number(options.get("keep_alive")),
+        max_concurrency=_number(options.get("max_concurrency")),
+        min_concurrency=_number(options.get("min_concurrency")),
+        max_multiplexing=_number(options.get("max_multiplexing")),
+        concurrency_buffer=_number(options.get("concurrency_buffer")),
+        concurrency_buffer_perc=_number(options.get("concurrency_buffer_perc")),
+        scaling_delay=_number(options.get("scaling_delay")),
+        request_timeout=_number(options.get("request_timeout")),
+        request_start_timeout=_number(options.get("request_start_timeout")),
+        startup_timeout=_number(options.get("startup_timeout")),
+        valid_regions=_texts(options.get("regions")) or (),
+    )
+
+
+def _callable(definition: bytes | None) -> SerializedCallable | None:
+    return None if definition is None else SerializedCallable(definition=definition)
+
+
+def _files(app: PreparedApp) -> tuple[FileRef, ...]:
+    return tuple(FileRef(hash=file.hash, relative_path=file.relative_path) for file in app.files)
+
+
+def _auth_mode(auth: str | None) -> AuthMode | None:
+    if auth is None:
+        return None
+    try:
+        return AuthMode(auth)
+    except ValueError as error:
+        raise DeployError(f"auth is {auth!r}: give one of {', '.join(AuthMode)}") from error
+
+
+def _health_check(config: object) -> HealthCheckConfig | None:
+    if not isinstance(config, AppHealthCheck):
+        return None
+    return HealthCheckConfig(
+        path=config.path,
+        start_period_seconds=config.start_period_seconds,
+        timeout_seconds=config.timeout_seconds,
+        failure_threshold=config.failure_threshold,
+        call_regularly=config.call_regularly,
+        method=None if config.method is None else HealthCheckMethod(config.method.upper()),
+    )
+
+
+def _retry_config(config: object) -> str | None:
+    if config is None:
+        return None
+    if not isinstance(config, RetryConfig | Mapping):
+        raise DeployError(f"retry_config is {config!r}: give a fal.RetryConfig or a mapping")
+    try:
+        return retry_config_json(config)
+    except ValueError as error:
+        raise DeployError(str(error)) from error
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    return tuple(str(item) for item in value) if isinstance(value, list | tuple) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None

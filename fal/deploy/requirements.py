@@ -1,0 +1,80 @@
+"""The packages of an app's environment: its own, and those that serve it, in the versions that are installed here."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fal.deploy.errors import DeployError
+
+REALTIME = ("websockets", "msgpack")
+_DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
+
+
+def serving_requirements(*, realtime: bool) -> list[str]:
+    """What serves an app in its runner.
+
+    FastAPI and pydantic are pinned to the versions that are here: the app was built with them, and its description was
+    made by them.
+
+    Raises:
+        DeployError: they are not installed here.
+    """
+    try:
+        pinned = [f"{name}=={version(name)}" for name in ("fastapi", "pydantic")]
+    except PackageNotFoundError as error:
+        raise DeployError(
+            f"{error.name} is not installed, which writing and deploying apps needs: pip install 'fal-grpc[app]'"
+        ) from error
+    return [*pinned, "uvicorn", "httptools", *(REALTIME if realtime else ())]
+
+
+def with_requirements(given: object, added: list[str]) -> list[str] | list[list[str]]:
+    """The app's requirements and then others; where the app's are layers, the others are the last layer."""
+    present = given if isinstance(given, list) else []
+    layered = bool(present) and all(isinstance(item, list) for item in present)
+    flat = {str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])}
+    if set(added) <= flat:
+        return present
+    return [*present, list(added)] if layered else [*present, *added]
+
+
+def refuse_local_requirements(requirements: object, owner: str) -> None:
+    """Refuse requirements that are directories here: a runner does not have them.
+
+    Raises:
+        DeployError: there is one.
+    """
+    for layer in requirements if isinstance(requirements, list) else ():
+        for requirement in layer if isinstance(layer, list) else [layer]:
+            text = str(requirement)
+            if _DIRECT.match(text) or (os.sep in text and "@" not in text and Path(text).is_dir()):
+                raise DeployError(
+                    f"{owner}: the requirement {text!r} is a path of this machine, which a runner does not have: "
+                    "name a published package or a URL, or send the code by local_python_modules or app_files"
+                )
+
+
+def python_version(options: Mapping[str, object], *, pickled: bool, owner: str) -> str:
+    """The Python version of the environment: as given, by default this interpreter's.
+
+    Args:
+        options: the app's options.
+        pickled: whether code is sent as a pickle, which only the same minor version can read.
+        owner: whose they are, for messages.
+
+    Raises:
+        DeployError: another minor version is asked for, but code is pickled.
+    """
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    asked = str(options.get("python_version") or here)
+    if pickled and asked.split(".")[:2] != here.split("."):
+        raise DeployError(
+            f"{owner} asks for Python {asked}, but this is {here}, and an app's code can only be read by the version "
+            f"that packed it: deploy with Python {asked}, or set python_version to {here!r}"
+        )
+    return asked
