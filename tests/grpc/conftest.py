@@ -261,6 +261,10 @@ class Plane:
     admin: tuple[str, str]
     api: tuple[str, str]
     channel: grpc.aio.Channel
+    services: Services
+
+    line = staticmethod(line)
+    runner = staticmethod(runner)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -283,20 +287,19 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     secrets = Secrets(store, vault, clock)
     logs = Logs(store.logs, store, clock)
     apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()
-    server = GrpcServer(
-        Services(
-            access=access,
-            apps=apps,
-            revisions=revisions,
-            deploys=deploys,
-            runs=runs,
-            runners=runners,
-            keys=keys,
-            secrets=secrets,
-            environments=environments,
-            logs=logs,
-        )
+    services = Services(
+        access=access,
+        apps=apps,
+        revisions=revisions,
+        deploys=deploys,
+        runs=runs,
+        runners=runners,
+        keys=keys,
+        secrets=secrets,
+        environments=environments,
+        logs=logs,
     )
+    server = GrpcServer(services)
     port = await server.start(port=0)
     admin = await keys.bootstrap()
     assert admin is not None
@@ -320,6 +323,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
             admin=admin,
             api=api,
             channel=channel,
+            services=services,
         )
     await server.stop()
     await store.close()

@@ -121,9 +121,7 @@ async def test_environments_hold_secrets_and_apps_apart(plane) -> None:
             metadata=plane.metadata,
         )
     assert await plane.secrets.reveal_for("staging", None) == {"WHERE": "staging"}
-    listed = await environments.ListEnvironments(
-        environment_pb2.ListEnvironmentsRequest(), metadata=plane.metadata
-    )
+    listed = await environments.ListEnvironments(environment_pb2.ListEnvironmentsRequest(), metadata=plane.metadata)
     assert [(each.name, each.is_default) for each in listed.environments] == [("main", True), ("staging", False)]
     twice = await refused(
         environments.CreateEnvironment(
@@ -137,8 +135,6 @@ async def test_environments_hold_secrets_and_apps_apart(plane) -> None:
     assert await plane.secrets.reveal_for("staging", None) == {}
     for name, code in (("staging", grpc.StatusCode.NOT_FOUND), ("main", grpc.StatusCode.FAILED_PRECONDITION)):
         error = await refused(
-            environments.DeleteEnvironment(
-                environment_pb2.DeleteEnvironmentRequest(name=name), metadata=plane.metadata
-            )
+            environments.DeleteEnvironment(environment_pb2.DeleteEnvironmentRequest(name=name), metadata=plane.metadata)
         )
         assert error.code() is code

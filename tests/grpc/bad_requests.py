@@ -1,0 +1,320 @@
+"""Bad requests of every kind: the method, the request, the status that it must have, and the field that is named."""
+
+from __future__ import annotations
+
+import math
+
+import grpc
+from google.protobuf.message import Message
+
+from fal_grpc.v1 import (
+    app_pb2,
+    environment_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
+
+INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+
+
+def spec(**fields) -> run_pb2.EnvironmentDefinition:
+    made = run_pb2.EnvironmentDefinition(kind="virtualenv")
+    made.configuration.update(fields)
+    return made
+
+
+def code(**fields) -> dict[str, object]:
+    function = run_pb2.SerializedObject(method="cloudpickle", definition=b"x")
+    return {"function": function, "environments": [spec()], **fields}
+
+
+def stamped(kind: type[Message], seconds: int, nanos: int = 0, field: str = "start_time", **fields) -> Message:
+    made = kind(**fields)
+    getattr(made, field).seconds = seconds
+    getattr(made, field).nanos = nanos
+    return made
+
+
+def infinite() -> run_pb2.EnvironmentDefinition:
+    made = spec()
+    made.configuration.fields["x"].number_value = math.inf
+    return made
+
+
+def hollow() -> run_pb2.EnvironmentDefinition:
+    made = spec()
+    made.configuration.fields["x\x1b[2J"].list_value.values.add()
+    return made
+
+
+HUGE = "x" * 100_000
+CONTROL = "\x1b[2J\x00"
+File = run_pb2.File
+Machine = run_pb2.MachineRequirements
+Health = run_pb2.ApplicationHealthCheckConfig
+Register = revision_pb2.RegisterApplicationRequest
+Selector = log_pb2.LogSelector
+
+BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
+    # Keys
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(scope=7), INVALID, "scope"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(scope=-1), INVALID, "scope"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(policy_preset="ROOT"), INVALID, "policy_preset"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(policy_preset=""), INVALID, "policy_preset"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(policy_preset=HUGE), INVALID, "policy_preset"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(policy=key_pb2.KeyPolicy()), INVALID, "policy.permissions"),
+    (
+        "CreateUserKey",
+        key_pb2.CreateUserKeyRequest(policy=key_pb2.KeyPolicy(permissions=["serverless:everything"])),
+        INVALID,
+        "policy.permissions",
+    ),
+    (
+        "CreateUserKey",
+        key_pb2.CreateUserKeyRequest(policy=key_pb2.KeyPolicy(permissions=[HUGE])),
+        INVALID,
+        "policy.permissions",
+    ),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(alias=HUGE), INVALID, "alias"),
+    ("CreateUserKey", key_pb2.CreateUserKeyRequest(alias=CONTROL), INVALID, "alias"),
+    ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(), INVALID, "key_id"),
+    ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id=HUGE), INVALID, "key_id"),
+    ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id=CONTROL), INVALID, "key_id"),
+    ("RevokeUserKey", key_pb2.RevokeUserKeyRequest(key_id="nobody"), MISSING, ""),
+    # Secrets
+    ("SetSecret", secret_pb2.SetSecretRequest(value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="9A", value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="A B", value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="PATH", value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name=HUGE, value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name=CONTROL, value="x"), INVALID, "name"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="A", value=HUGE), INVALID, "value"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="A", value="a\0b"), INVALID, "value"),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="A", value="x", environment_name="nowhere"), MISSING, ""),
+    (
+        "SetSecret",
+        secret_pb2.SetSecretRequest(name="A", value="x", environment_name="No--Where"),
+        INVALID,
+        "environment_name",
+    ),
+    ("SetSecret", secret_pb2.SetSecretRequest(name="UNSET"), MISSING, ""),
+    ("ListSecrets", secret_pb2.ListSecretsRequest(environment_name="nowhere"), MISSING, ""),
+    ("ListSecrets", secret_pb2.ListSecretsRequest(environment_name=HUGE), INVALID, "environment_name"),
+    # Environments
+    ("CreateEnvironment", environment_pb2.CreateEnvironmentRequest(), INVALID, "name"),
+    ("CreateEnvironment", environment_pb2.CreateEnvironmentRequest(name="A b"), INVALID, "name"),
+    ("CreateEnvironment", environment_pb2.CreateEnvironmentRequest(name="a--b"), INVALID, "name"),
+    ("CreateEnvironment", environment_pb2.CreateEnvironmentRequest(name=HUGE), INVALID, "name"),
+    ("CreateEnvironment", environment_pb2.CreateEnvironmentRequest(name="a", description=HUGE), INVALID, "description"),
+    (
+        "CreateEnvironment",
+        environment_pb2.CreateEnvironmentRequest(name="a", description=CONTROL),
+        INVALID,
+        "description",
+    ),
+    (
+        "CreateEnvironment",
+        environment_pb2.CreateEnvironmentRequest(name="main"),
+        grpc.StatusCode.ALREADY_EXISTS,
+        "",
+    ),
+    ("DeleteEnvironment", environment_pb2.DeleteEnvironmentRequest(), INVALID, "name"),
+    ("DeleteEnvironment", environment_pb2.DeleteEnvironmentRequest(name="nowhere"), MISSING, ""),
+    (
+        "DeleteEnvironment",
+        environment_pb2.DeleteEnvironmentRequest(name="main"),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "",
+    ),
+    # Apps
+    ("ListAliases", app_pb2.ListAliasesRequest(environment_name="No Where"), INVALID, "environment_name"),
+    ("SetAlias", app_pb2.SetAliasRequest(alias="hello", revision="r", auth_mode=9), INVALID, "auth_mode"),
+    (
+        "SetAlias",
+        app_pb2.SetAliasRequest(alias="hello", revision="r", deployment_strategy=9),
+        INVALID,
+        "deployment_strategy",
+    ),
+    ("SetAlias", app_pb2.SetAliasRequest(alias="hello", revision=CONTROL), INVALID, "revision"),
+    ("DeleteAlias", app_pb2.DeleteAliasRequest(), INVALID, "application_name"),
+    ("DeleteAlias", app_pb2.DeleteAliasRequest(alias="nothing"), MISSING, ""),
+    ("UpdateApplication", app_pb2.UpdateApplicationRequest(), INVALID, "application_name"),
+    (
+        "UpdateApplication",
+        app_pb2.UpdateApplicationRequest(application_name="hello", keep_alive=-1),
+        INVALID,
+        "keep_alive",
+    ),
+    (
+        "UpdateApplication",
+        app_pb2.UpdateApplicationRequest(application_name="hello", max_multiplexing=0),
+        INVALID,
+        "max_multiplexing",
+    ),
+    (
+        "UpdateApplication",
+        app_pb2.UpdateApplicationRequest(application_name="hello", min_concurrency=2**31 - 1),
+        INVALID,
+        "min_concurrency",
+    ),
+    (
+        "UpdateApplication",
+        app_pb2.UpdateApplicationRequest(application_name="hello", min_concurrency=5, max_concurrency=4),
+        INVALID,
+        "min_concurrency",
+    ),
+    ("RolloutApplication", app_pb2.RolloutApplicationRequest(application_name=HUGE), INVALID, "application_name"),
+    ("RolloutApplication", app_pb2.RolloutApplicationRequest(application_name="none"), MISSING, ""),
+    # Revisions and runs
+    ("DeleteApplication", revision_pb2.DeleteApplicationRequest(), INVALID, "application_id"),
+    ("DeleteApplication", revision_pb2.DeleteApplicationRequest(application_id="none"), MISSING, ""),
+    ("BuildEnvironment", revision_pb2.BuildEnvironmentRequest(), INVALID, "environments"),
+    (
+        "BuildEnvironment",
+        revision_pb2.BuildEnvironmentRequest(environments=[run_pb2.EnvironmentDefinition()]),
+        INVALID,
+        "environments[0].kind",
+    ),
+    (
+        "BuildEnvironment",
+        revision_pb2.BuildEnvironmentRequest(environments=[infinite()]),
+        INVALID,
+        "environments[0].configuration.x",
+    ),
+    (
+        "BuildEnvironment",
+        revision_pb2.BuildEnvironmentRequest(environments=[hollow()]),
+        INVALID,
+        "environments[0].configuration.x?[2J[0]",
+    ),
+    ("RegisterApplication", Register(), INVALID, "function"),
+    ("RegisterApplication", Register(**code(function=run_pb2.SerializedObject())), INVALID, "function.method"),
+    (
+        "RegisterApplication",
+        Register(**code(function=run_pb2.SerializedObject(method="os; rm", definition=b"x"))),
+        INVALID,
+        "function.method",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(function=run_pb2.SerializedObject(method="json"))),
+        INVALID,
+        "function.definition",
+    ),
+    ("RegisterApplication", Register(entrypoint="no colon"), INVALID, "entrypoint"),
+    ("RegisterApplication", Register(**code(auth_mode=5)), INVALID, "auth_mode"),
+    ("RegisterApplication", Register(**code(deployment_strategy=5)), INVALID, "deployment_strategy"),
+    ("RegisterApplication", Register(**code(skip_retry_conditions=[9])), INVALID, "skip_retry_conditions"),
+    ("RegisterApplication", Register(**code(retry_config="[")), INVALID, "retry_config"),
+    (
+        "RegisterApplication",
+        Register(**code(termination_grace_period_seconds=-1)),
+        INVALID,
+        "termination_grace_period_seconds",
+    ),
+    ("RegisterApplication", Register(**code(env_id="../../etc")), INVALID, "env_id"),
+    ("RegisterApplication", Register(**code(health_check_path="no")), INVALID, "health_check_path"),
+    (
+        "RegisterApplication",
+        Register(**code(health_check_config=Health(path="/h", timeout_seconds=0))),
+        INVALID,
+        "health_check_config.timeout_seconds",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(health_check_config=Health(path="/h", method=4))),
+        INVALID,
+        "health_check_config.method",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(machine_requirements=Machine(exposed_port=0))),
+        INVALID,
+        "exposed_port",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(machine_requirements=Machine(metrics_port=70_000))),
+        INVALID,
+        "metrics_port",
+    ),
+    ("RegisterApplication", Register(**code(machine_requirements=Machine(num_gpus=-1))), INVALID, "num_gpus"),
+    ("RegisterApplication", Register(**code(files=[File(hash="x")])), INVALID, "files[0].hash"),
+    (
+        "RegisterApplication",
+        Register(**code(files=[File(hash="0" * 64, relative_path="../../etc/passwd")])),
+        INVALID,
+        "files[0].relative_path",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(files=[File(hash="0" * 64, relative_path="/etc/passwd")])),
+        INVALID,
+        "files[0].relative_path",
+    ),
+    (
+        "RegisterApplication",
+        Register(**code(volumes=[run_pb2.VolumeMount(volume_name="v", mount_path="/v")])),
+        grpc.StatusCode.UNIMPLEMENTED,
+        "",
+    ),
+    ("Run", run_pb2.HostedRun(), INVALID, "function"),
+    ("Run", run_pb2.HostedRun(**code(setup_func=run_pb2.SerializedObject(method="x y"))), INVALID, "setup_func.method"),
+    ("Run", run_pb2.HostedRun(entrypoint=HUGE), INVALID, "entrypoint"),
+    ("Map", run_pb2.HostedMap(), grpc.StatusCode.UNIMPLEMENTED, ""),
+    ("InteractiveRun", run_pb2.InteractiveRunRequest(), grpc.StatusCode.UNIMPLEMENTED, ""),
+    # Runners
+    ("ListRunners", stamped(runner_pb2.ListRunnersRequest, -(10**14)), INVALID, "start_time"),
+    ("ListRunners", stamped(runner_pb2.ListRunnersRequest, 2**63 - 1), INVALID, "start_time"),
+    ("ListRunners", stamped(runner_pb2.ListRunnersRequest, 0, -1), INVALID, "start_time"),
+    ("ListRunners", stamped(runner_pb2.ListRunnersRequest, 0, 10**9), INVALID, "start_time"),
+    ("ListAliasRunners", runner_pb2.ListAliasRunnersRequest(), INVALID, "alias"),
+    ("ListAliasRunners", runner_pb2.ListAliasRunnersRequest(alias="none"), MISSING, ""),
+    ("GetRunner", runner_pb2.GetRunnerRequest(), INVALID, "runner_id"),
+    ("GetRunner", runner_pb2.GetRunnerRequest(runner_id="none"), MISSING, ""),
+    ("StopRunner", runner_pb2.StopRunnerRequest(runner_id=HUGE), INVALID, "runner_id"),
+    ("StopRunner", runner_pb2.StopRunnerRequest(runner_id="none"), MISSING, ""),
+    ("KillRunner", runner_pb2.KillRunnerRequest(runner_id="-1; drop"), INVALID, "runner_id"),
+    ("KillRunner", runner_pb2.KillRunnerRequest(runner_id="none"), MISSING, ""),
+    ("ShellRunner", runner_pb2.ShellRunnerInput(), INVALID, "runner_id"),
+    ("ShellRunner", runner_pb2.ShellRunnerInput(runner_id="none"), MISSING, ""),
+    ("ShellRunner", runner_pb2.ShellRunnerInput(runner_id="r", command=["a\0b"]), INVALID, "command"),
+    ("ShellRunner", runner_pb2.ShellRunnerInput(runner_id="r", command=[""]), INVALID, "command"),
+    ("ShellRunner", runner_pb2.ShellRunnerInput(runner_id="r", command=[HUGE, HUGE]), INVALID, "command"),
+    (
+        "ShellRunner",
+        runner_pb2.ShellRunnerInput(runner_id="r", tty_size=runner_pb2.TerminalSize(height=-1, width=80)),
+        INVALID,
+        "tty_size",
+    ),
+    # Logs
+    ("ListLogs", log_pb2.ListLogsRequest(), INVALID, "selector"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="")), INVALID, "selector.runner_id"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="none")), MISSING, ""),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(app=log_pb2.AppLogTarget(app="no"))), MISSING, ""),
+    (
+        "ListLogs",
+        log_pb2.ListLogsRequest(selector=Selector(app=log_pb2.AppLogTarget())),
+        INVALID,
+        "selector.app.app",
+    ),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="r"), lines=-1), INVALID, "lines"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="r"), page_size=-1), INVALID, "page_size"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="r"), order=9), INVALID, "order"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="r"), page_token="é"), INVALID, "page_token"),
+    ("ListLogs", log_pb2.ListLogsRequest(selector=Selector(runner_id="r", sources=[0])), INVALID, "selector.sources"),
+    (
+        "ListLogs",
+        stamped(log_pb2.ListLogsRequest, 0, -5, field="since", selector=Selector(runner_id="r")),
+        INVALID,
+        "since",
+    ),
+    ("FollowLogs", log_pb2.FollowLogsRequest(), INVALID, "selector"),
+    ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="none")), MISSING, ""),
+    ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="r"), cursor="????"), INVALID, "cursor"),
+    ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="r"), cursor="W10"), INVALID, "cursor"),
+]

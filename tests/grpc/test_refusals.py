@@ -1,0 +1,132 @@
+"""Faults on the wire: their codes and details, and a table of bad requests, each with its proper status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_grpc.v1 import app_pb2, environment_pb2
+from fal_grpc.v1.app_pb2_grpc import AppsStub
+from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+from fal_server.core import faults
+from fal_server.grpc.methods import SERVICES
+from fal_server.grpc.status import shortened
+from tests.grpc.bad_requests import BAD
+from tests.grpc.calls import answers
+
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
+ALIASES = app_pb2.ListAliasesRequest()
+
+
+def details(error: grpc.aio.AioRpcError) -> Status:
+    return Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+
+
+def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
+    found = []
+    for packed in details(error).details:
+        one = kind()
+        if packed.Unpack(one):
+            found.append(one)
+    return found
+
+
+@pytest.mark.parametrize("kind", faults.Fault.__subclasses__(), ids=lambda kind: kind.__name__)
+async def test_each_fault_has_its_code_and_details(plane, kind) -> None:
+    plane.apps.fault = kind("alias", "words") if kind is faults.Invalid else kind("words")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=(*plane.metadata, ("x-request-id", "r-1")))
+    error = caught.value
+    assert error.code().name == kind.reason
+    assert error.details() == details(error).message == "words"
+    assert details(error).code == error.code().value[0]
+    [info] = unpacked(error, ErrorInfo)
+    assert (info.reason, info.domain, info.metadata["request_id"]) == (kind.reason, "fal.v1", "r-1")
+    violations = [v for each in unpacked(error, BadRequest) for v in each.field_violations]
+    assert [v.field for v in violations] == (["alias"] if kind is faults.Invalid else [])
+    assert len(unpacked(error, RetryInfo)) == (kind is faults.Unavailable)
+
+
+async def test_what_nobody_expected_shows_its_id_and_nothing_else(plane, caplog) -> None:
+    plane.apps.fault = ZeroDivisionError("the inside")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=(*plane.metadata, ("x-request-id", "r-2")))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "r-2" in caught.value.details()
+    assert "inside" not in str(caught.value)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (record.request_id, record.exc_info[0]) == ("r-2", ZeroDivisionError)
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(environment: str | None) -> list[object]:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return []
+
+    plane.apps.list = wait
+    call = AppsStub(plane.channel).ListAliases(ALIASES, metadata=plane.metadata)
+    waiting = asyncio.ensure_future(call)
+    async with asyncio.timeout(30):
+        await started.wait()
+        call.cancel()
+        await ended.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+@pytest.mark.parametrize("words", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
+async def test_a_long_message_still_arrives(plane, words) -> None:
+    plane.apps.fault = faults.Precondition("begin " + words + " the end")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=plane.metadata)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.details().startswith("begin ")
+    assert caught.value.details().endswith(" the end")
+
+
+@given(st.text(max_size=5000))
+def test_messages_are_short_enough_for_trailers(words: str) -> None:
+    encoded = shortened(words).encode()
+    assert sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in encoded) <= 2000
+
+
+@pytest.mark.parametrize(("name", "request_", "status", "field"), BAD)
+async def test_bad_requests(plane, name, request_, status, field) -> None:
+    plane.apps.add()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers(plane.channel, METHODS[name], request_.SerializeToString(), plane.metadata)
+    error = caught.value
+    assert error.code() is status, error.details()
+    assert [v.field for each in unpacked(error, BadRequest) for v in each.field_violations] == (
+        [field] if field else []
+    )
+    assert error.details()
+    assert len(error.details()) < 2100
+    assert "\x1b" not in error.details()
+    listed = await EnvironmentsStub(plane.channel).ListEnvironments(
+        environment_pb2.ListEnvironmentsRequest(), metadata=plane.metadata
+    )
+    assert [each.name for each in listed.environments] == ["main"]
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(BAD) >= 100
+    assert {name for name, *_ in BAD} >= set(METHODS) - {
+        "ListUserKeys",
+        "ListEnvironments",
+        "ListApplications",
+    }
