@@ -1,1 +1,7 @@
 """What builds the environments that apps run in: the adapters of the Builder port."""
+
+from __future__ import annotations
+
+from fal_server.builders.virtualenv import VirtualenvBuilder
+
+__all__ = ["VirtualenvBuilder"]

@@ -1,0 +1,146 @@
+"""Runs uv: its environment variables, its output line by line, and the interpreters that it finds here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from uv import find_uv_bin
+
+_LONGEST_LINE = 8_192
+_CHUNK = 65_536
+# What an installer may know: how to reach the network and where packages are. Builds run foreign code, and the
+# controller's own variables hold secrets.
+_PASSED = re.compile(
+    r"PATH|HOME|USER|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
+    r"(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
+    r"SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|GIT_SSL_CAINFO|UV_\w+|PIP_\w+"
+)
+
+
+class Uv:
+    """The uv program.
+
+    Args:
+        cache_dir: where packages are cached, unless UV_CACHE_DIR says otherwise.
+        environ: the controller's environment variables; of these uv gets what it needs.
+    """
+
+    def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
+        passed = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
+        self._variables = {
+            "UV_CACHE_DIR": str(cache_dir),
+            **passed,
+            "PATH": _search_path(environ),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_NO_PROGRESS": "1",
+            "NO_COLOR": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+        }
+        self._interpreters: dict[str, Path] = {}
+
+    async def run(
+        self,
+        *arguments: str,
+        cwd: Path,
+        stdin: str = "",
+        line: Callable[[str], None],
+        keep_open: Sequence[int] = (),
+    ) -> int:
+        """Run to the end; cancelled, it is killed with all that it started.
+
+        Args:
+            arguments: of uv; nothing secret, since other users can see them.
+            stdin: what it reads.
+            line: called with each line of output.
+            keep_open: descriptors that it inherits.
+
+        Returns:
+            Its exit code.
+        """
+        async with self._started(*arguments, cwd=cwd, keep_open=keep_open) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
+                process.stdin.write(stdin.encode())
+                await process.stdin.drain()
+            process.stdin.close()
+            await _read_lines(process.stdout, line)
+            return await process.wait()
+
+    async def find_python(self, version: str, cwd: Path) -> Path | None:
+        """The interpreter of a version such as `3.11`, the controller's own where that fits; None if there is none."""
+        if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+            return Path(sys.executable)
+        if version not in self._interpreters or not self._interpreters[version].exists():
+            lines: list[str] = []
+            query = ("python", "find", "--no-config", "--no-project", "--quiet", version)
+            if await self.run(*query, cwd=cwd, line=lines.append) != 0 or not lines:
+                return None
+            self._interpreters[version] = Path(lines[-1])
+        return self._interpreters[version]
+
+    async def list_pythons(self, cwd: Path) -> list[str]:
+        """The minor versions that are here, newest first, such as `3.11`."""
+        lines: list[str] = []
+        query = ("python", "list", "--no-config", "--only-installed", "--quiet", "--output-format", "json")
+        found = {(sys.version_info.major, sys.version_info.minor)}
+        if await self.run(*query, cwd=cwd, line=lines.append) == 0:
+            for item in json.loads("".join(lines)):
+                if item["implementation"] == "cpython":
+                    found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
+        return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
+
+    @asynccontextmanager
+    async def _started(
+        self, *arguments: str, cwd: Path, keep_open: Sequence[int]
+    ) -> AsyncGenerator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            find_uv_bin(),
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=cwd,
+            env=self._variables,
+            pass_fds=keep_open,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+
+async def _read_lines(stream: asyncio.StreamReader, line: Callable[[str], None]) -> None:
+    """Split into lines, however long; a longer one than the limit is cut."""
+    rest = b""
+    while chunk := await stream.read(_CHUNK):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for text in whole:
+            line(_text(text))
+        rest = rest[:_LONGEST_LINE]
+    if rest:
+        line(_text(rest))
+
+
+def _text(raw: bytes) -> str:
+    return raw[:_LONGEST_LINE].decode(errors="replace").rstrip()
+
+
+def _search_path(environ: Mapping[str, str]) -> str:
+    """PATH, with pyenv's interpreters in place of its shims: a shim of a version that is not selected fails to run."""
+    home = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/")) / ".pyenv")
+    places = [place for place in environ.get("PATH", os.defpath).split(os.pathsep) if place != str(home / "shims")]
+    versions = sorted(home.glob("versions/3.*/bin"))
+    return os.pathsep.join([*places, *map(str, versions)])

@@ -1,0 +1,201 @@
+"""Environments of the kind `virtualenv`, built with uv and kept by the hash of their specification."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from fal_server.builders.configuration import FIELD, VirtualenvConfiguration, parse
+from fal_server.builders.redaction import Redactor
+from fal_server.builders.sharing import SharedBuild
+from fal_server.builders.uv import Uv
+from fal_server.core.faults import Invalid, Precondition, Unavailable, Unsupported
+from fal_server.core.revisions import EnvironmentSpec
+from fal_server.ports import BuildLog, BuiltEnvironment
+
+_DIRECTORY = re.compile(r"[0-9a-f]{64}-[0-9]+")
+# Written last: a directory without it is a build that is under way or was killed, and counts for nothing.
+_MARKER = ".fal-built"
+_WORDS_IN_ERROR = 25
+
+
+class VirtualenvBuilder:
+    """The Builder port. Each build has a directory of its own, `<env_id>-<generation>`: a virtual environment cannot be
+    moved, and one that runners use is not to be changed when it is built anew.
+
+    While it is built, the builder and all that it started hold a lock on the directory; what is unfinished and not
+    locked was left by a killed controller, and is removed at construction.
+
+    Args:
+        root: where environments are kept; made (mode 0700) where it is missing.
+        cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
+        environ: the controller's environment variables. Of these uv gets proxies, certificates, UV_* and PIP_*.
+
+    Raises:
+        Unavailable: `root` cannot be made.
+    """
+
+    def __init__(self, root: Path, cache_dir: Path, environ: Mapping[str, str] | None = None) -> None:
+        self._root = root.absolute()
+        self._uv = Uv(cache_dir.absolute(), os.environ if environ is None else environ)
+        self._under_way: dict[str, SharedBuild] = {}
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._remove_abandoned()
+        except OSError as error:
+            raise Unavailable(f"the environments in {root} cannot be used: {error.strerror}") from error
+
+    async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
+        """Build, or find what was built; each line of output goes to `log` as it comes, from the start for all askers.
+
+        A build goes on while somebody waits for it. Lines are numbered from 1 and carry no runner's id.
+
+        Args:
+            force: build anew even where it is there, and look for newer packages; joins a build that is under way.
+
+        Raises:
+            Invalid: the configuration is wrong (field `environments`).
+            Unsupported: the kind cannot be built here.
+            Precondition: the build failed, or there is no such interpreter; the message holds the installer's words.
+            Unavailable: the directory cannot be made.
+        """
+        _check_kind(spec.kind)
+        configuration = parse(spec.configuration)
+        if not force and (found := self.find(spec)):
+            return found
+        env_id = spec.env_id
+        build = self._under_way.get(env_id)
+        if build is None:
+
+            def ended(ended: SharedBuild) -> None:
+                if self._under_way.get(env_id) is ended:
+                    del self._under_way[env_id]
+
+            build = SharedBuild(lambda line: self._build(env_id, configuration, force, line), ended)
+            self._under_way[env_id] = build
+        return await build.follow(log)
+
+    def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        """What was built for this spec: its newest finished generation whose interpreter is still there."""
+        env_id = spec.env_id
+        for directory in sorted(self._generations(env_id), key=_generation, reverse=True):
+            python = directory / "bin" / "python"
+            if (directory / _MARKER).exists() and python.exists():
+                return BuiltEnvironment(env_id=env_id, python=python)
+        return None
+
+    async def close(self) -> None:
+        """Give up the builds that are under way; nothing is left of them."""
+        for build in list(self._under_way.values()):
+            await build.cancel()
+
+    async def _build(
+        self, env_id: str, configuration: VirtualenvConfiguration, force: bool, line: Callable[[str], None]
+    ) -> BuiltEnvironment:
+        redact = Redactor(text for layer in configuration.layers for text in layer)
+        words: deque[str] = deque(maxlen=_WORDS_IN_ERROR)
+
+        def say(text: str) -> None:
+            clean = redact(text)
+            words.append(clean)
+            line(clean)
+
+        version = configuration.python_version
+        interpreter = await self._uv.find_python(version, self._root)
+        if interpreter is None:
+            here = ", ".join(await self._uv.list_pythons(self._root))
+            raise Precondition(
+                f"there is no Python {version} on this machine: it has {here}; use one, or install {version}"
+            )
+        directory, lock = self._reserve(env_id)
+        try:
+            say(f"Making a virtual environment with Python {version}")
+            create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
+            if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
+                raise Precondition(_failure("the virtual environment could not be made", words))
+            for number, layer in enumerate(configuration.layers, 1):
+                last = number == len(configuration.layers)
+                say(f"Installing requirements, {number} of {len(configuration.layers)}")
+                install = ["pip", "install", "--python", str(directory), "--requirements", "-"]
+                install += ["--refresh"] if force else []
+                # Compiled here once, so that not the first start of each app pays for it.
+                install += ["--compile-bytecode"] if last else []
+                text = "\n".join(layer) + "\n"
+                if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
+                    raise Precondition(_failure("the requirements could not be installed", words))
+            _mark(directory)
+            say("The environment is built")
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+            raise
+        finally:
+            os.close(lock)
+        return BuiltEnvironment(env_id=env_id, python=directory / "bin" / "python")
+
+    def _reserve(self, env_id: str) -> tuple[Path, int]:
+        """Make the next generation's directory, locked for as long as the descriptor is open here or in a child."""
+        generation = max((_generation(place) for place in self._generations(env_id)), default=0) + 1
+        directory = self._root / f"{env_id}-{generation}"
+        try:
+            directory.mkdir(mode=0o700)
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(f"the directory {directory} cannot be made: {error.strerror}") from error
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return directory, lock
+
+    def _generations(self, env_id: str) -> Iterator[Path]:
+        return (place for place in self._root.glob(f"{env_id}-*") if _DIRECTORY.fullmatch(place.name))
+
+    def _remove_abandoned(self) -> None:
+        for directory in self._generations("*"):
+            if (directory / _MARKER).exists():
+                continue
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+            except BlockingIOError:
+                continue  # an installer outlived its controller and still writes there
+            finally:
+                os.close(lock)
+
+
+def _check_kind(kind: str) -> None:
+    match kind:
+        case "virtualenv":
+            return
+        case "container":
+            raise Unsupported("environments of the kind 'container' cannot be built here yet: use kind 'virtualenv'")
+        case "conda":
+            raise Unsupported(
+                "environments of the kind 'conda' cannot be built here: use kind 'virtualenv' with requirements"
+            )
+        case "local":
+            raise Unsupported(
+                "environments of the kind 'local' would run in the controller's own: use kind 'virtualenv'"
+            )
+        case _:
+            raise Invalid(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv'")
+
+
+def _generation(directory: Path) -> int:
+    return int(directory.name.rpartition("-")[2])
+
+
+def _mark(directory: Path) -> None:
+    descriptor = os.open(directory / _MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failure(what: str, words: deque[str]) -> str:
+    return f"{what}:\n" + "\n".join(words)
