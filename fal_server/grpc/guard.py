@@ -62,9 +62,8 @@ class Guard:
     def duplex(self, method: str, request_type: type[M], handler: Duplex[M]) -> grpc.RpcMethodHandler[bytes, Message]:
         """Many messages to many."""
 
-        async def serve(data: AsyncIterator[bytes], context: Context) -> None:
-            async with self._call(method, context) as caller:
-                requests = (_parsed(request_type, part) async for part in data)
+        async def serve(_: object, context: Context) -> None:
+            async with self._call(method, context) as caller, aclosing(_received(request_type, context)) as requests:
                 await _send_all(handler(requests, caller), caller, context)
 
         return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
@@ -110,6 +109,12 @@ class Guard:
                     "duration_seconds": seconds,
                 },
             )
+
+
+async def _received(request_type: type[M], context: Context) -> AsyncGenerator[M]:
+    """Read a stream, up to where the caller half-closes it."""
+    while (data := await context.read()) is not grpc.aio.EOF:
+        yield _parsed(request_type, data)
 
 
 async def _send_all(responses: AsyncGenerator[Message], caller: Caller, context: Context) -> None:
