@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -221,6 +220,8 @@ def _locked(directory: Path) -> Generator[None, None, None]:
 
 
 def _replace(path: Path, text: str) -> None:
+    import tempfile
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

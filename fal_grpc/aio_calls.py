@@ -166,6 +166,12 @@ class AsyncCalls:
             yield
         except grpc.RpcError as failure:
             raise self.error(failure, method) from None
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls, which gRPC reports as if this task had been cancelled.
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise ClientClosedError("The client was closed while this call was under way.") from None
+            raise
         except grpc.aio.UsageError:
             # gRPC's own answer to a call on a channel that another task has closed.
             if self._closed:

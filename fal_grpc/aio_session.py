@@ -101,7 +101,8 @@ class AsyncShellSession:
             # gRPC reports a call that was cancelled here as a cancellation of the reader, which it is not.
             if self._input_error is not None:
                 raise input_failed(self.runner_id, self._input_error) from self._input_error
-            if self._closed:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
                 raise session_closed(self.runner_id) from None
             raise
         finally:

@@ -128,7 +128,7 @@ def service_config(attempts: int) -> str:
     return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}] if attempts > 1 else []})
 
 
-def arguments(options: ChannelOptions) -> list[tuple[str, str | int]]:
+def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | int]]:
     """The channel arguments."""
     return [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -140,6 +140,8 @@ def arguments(options: ChannelOptions) -> list[tuple[str, str | int]]:
         ("grpc.primary_user_agent", user_agent()),
         ("grpc.service_config", service_config(options.attempts)),
         ("grpc.enable_retries", 1),
+        # A proxy cannot reach this machine, and must not see its keys.
+        ("grpc.enable_http_proxy", 0 if target.is_loopback else 1),
     ]
 
 
@@ -154,8 +156,8 @@ def open_channel(target: Target, credentials: Credentials, options: ChannelOptio
 
     check_secure(target, credentials)
     if target.plaintext and not target.is_loopback:
-        return grpc.insecure_channel(target.authority, arguments(options))
-    return grpc.secure_channel(target.authority, _transport(target, options), arguments(options))
+        return grpc.insecure_channel(target.authority, arguments(target, options))
+    return grpc.secure_channel(target.authority, _transport(target, options), arguments(target, options))
 
 
 def open_aio_channel(target: Target, credentials: Credentials, options: ChannelOptions) -> grpc.aio.Channel:
@@ -164,8 +166,8 @@ def open_aio_channel(target: Target, credentials: Credentials, options: ChannelO
 
     check_secure(target, credentials)
     if target.plaintext and not target.is_loopback:
-        return grpc.aio.insecure_channel(target.authority, arguments(options))
-    return grpc.aio.secure_channel(target.authority, _transport(target, options), arguments(options))
+        return grpc.aio.insecure_channel(target.authority, arguments(target, options))
+    return grpc.aio.secure_channel(target.authority, _transport(target, options), arguments(target, options))
 
 
 def _transport(target: Target, options: ChannelOptions) -> grpc.ChannelCredentials:

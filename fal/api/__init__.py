@@ -1,0 +1,140 @@
+"""The SDK: `from fal.api import SyncServerlessClient`, its namespaces, and the types that they take and return.
+
+Each name is loaded when it is first used: who lists runners without asyncio does not wait for asyncio to be imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fal.api.aio import AsyncServerlessClient
+    from fal.api.apps import AppsNamespace, AsyncAppsNamespace
+    from fal.api.client import SyncServerlessClient
+    from fal.api.environments import AsyncEnvironmentsNamespace, EnvironmentsNamespace
+    from fal.api.keys import AsyncKeysNamespace, KeysNamespace
+    from fal.api.runners import RunnersNamespace
+    from fal.api.runners_aio import AsyncRunnersNamespace
+    from fal.api.secrets import AsyncSecretsNamespace, SecretsNamespace
+    from fal.exceptions import (
+        FalError,
+        FalMissingDependencyError,
+        FalSerializationError,
+        FalServerlessError,
+        FalServerlessException,
+        InternalFalServerlessError,
+        UserFunctionException,
+    )
+    from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
+    from fal_grpc.adapter.environment import EnvironmentInfo
+    from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
+    from fal_grpc.adapter.log import LogEntry, LogLevel, LogOrigin
+    from fal_grpc.adapter.revision import ApplicationInfo
+    from fal_grpc.adapter.run import ServiceURLs
+    from fal_grpc.adapter.runner import ReplaceState, RunnerInfo, RunnerState
+    from fal_grpc.adapter.secret import ServerlessSecret
+    from fal_grpc.adapter.shell import ExecResult, ShellOutput
+    from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
+
+__all__ = [
+    "AliasInfo",
+    "ApplicationInfo",
+    "AppsNamespace",
+    "AsyncAppsNamespace",
+    "AsyncEnvironmentsNamespace",
+    "AsyncKeysNamespace",
+    "AsyncRunnersNamespace",
+    "AsyncSecretsNamespace",
+    "AsyncServerlessClient",
+    "AuthMode",
+    "Credentials",
+    "DeploymentStrategy",
+    "EnvironmentInfo",
+    "EnvironmentsNamespace",
+    "ExecResult",
+    "FalError",
+    "FalMissingDependencyError",
+    "FalSerializationError",
+    "FalServerlessError",
+    "FalServerlessException",
+    "InternalFalServerlessError",
+    "KeyCredentials",
+    "KeyPreset",
+    "KeyScope",
+    "KeysNamespace",
+    "LogEntry",
+    "LogLevel",
+    "LogOrigin",
+    "NoCredentials",
+    "ReplaceState",
+    "RunnerInfo",
+    "RunnerState",
+    "RunnersNamespace",
+    "SecretsNamespace",
+    "ServerlessSecret",
+    "ServiceURLs",
+    "ShellOutput",
+    "SyncServerlessClient",
+    "TokenCredentials",
+    "UserFunctionException",
+    "UserKeyInfo",
+]
+
+_WHERE = {
+    "AliasInfo": "fal_grpc.adapter.app",
+    "ApplicationInfo": "fal_grpc.adapter.revision",
+    "AppsNamespace": "fal.api.apps",
+    "AsyncAppsNamespace": "fal.api.apps",
+    "AsyncEnvironmentsNamespace": "fal.api.environments",
+    "AsyncKeysNamespace": "fal.api.keys",
+    "AsyncRunnersNamespace": "fal.api.runners_aio",
+    "AsyncSecretsNamespace": "fal.api.secrets",
+    "AsyncServerlessClient": "fal.api.aio",
+    "AuthMode": "fal_grpc.adapter.app",
+    "Credentials": "fal_grpc.credentials",
+    "DeploymentStrategy": "fal_grpc.adapter.app",
+    "EnvironmentInfo": "fal_grpc.adapter.environment",
+    "EnvironmentsNamespace": "fal.api.environments",
+    "ExecResult": "fal_grpc.adapter.shell",
+    "FalError": "fal.exceptions",
+    "FalMissingDependencyError": "fal.exceptions",
+    "FalSerializationError": "fal.exceptions",
+    "FalServerlessError": "fal.exceptions",
+    "FalServerlessException": "fal.exceptions",
+    "InternalFalServerlessError": "fal.exceptions",
+    "KeyCredentials": "fal_grpc.credentials",
+    "KeyPreset": "fal_grpc.adapter.key",
+    "KeyScope": "fal_grpc.adapter.key",
+    "KeysNamespace": "fal.api.keys",
+    "LogEntry": "fal_grpc.adapter.log",
+    "LogLevel": "fal_grpc.adapter.log",
+    "LogOrigin": "fal_grpc.adapter.log",
+    "NoCredentials": "fal_grpc.credentials",
+    "ReplaceState": "fal_grpc.adapter.runner",
+    "RunnerInfo": "fal_grpc.adapter.runner",
+    "RunnerState": "fal_grpc.adapter.runner",
+    "RunnersNamespace": "fal.api.runners",
+    "SecretsNamespace": "fal.api.secrets",
+    "ServerlessSecret": "fal_grpc.adapter.secret",
+    "ServiceURLs": "fal_grpc.adapter.run",
+    "ShellOutput": "fal_grpc.adapter.shell",
+    "SyncServerlessClient": "fal.api.client",
+    "TokenCredentials": "fal_grpc.credentials",
+    "UserFunctionException": "fal.exceptions",
+    "UserKeyInfo": "fal_grpc.adapter.key",
+}
+
+
+def __getattr__(name: str) -> object:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'fal.api' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,273 @@
+"""`client.apps`: the apps, their revisions, their scaling and their runners."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
+from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
+from fal_grpc.documented import documented_by
+from fal_grpc.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from fal.api.aio import AsyncServerlessClient
+    from fal.api.client import SyncServerlessClient
+    from fal_grpc.adapter.revision import ApplicationInfo
+
+
+class AppsNamespace:
+    """The apps of a controller; `fal apps` on the command line. Reached as `client.apps`.
+
+    Example:
+        with SyncServerlessClient() as client:
+            for app in client.apps.list():
+                print(app.alias, app.active_runners)
+            client.apps.scale("my-app", max_concurrency=10)
+    """
+
+    def __init__(self, client: SyncServerlessClient) -> None:
+        self.client = client
+
+    def list(self, *, filter: str | None = None, environment_name: str | None = None) -> list[AliasInfo]:  # noqa: A002
+        """The apps of an environment.
+
+        Args:
+            filter: only apps whose name contains this text.
+            environment_name: the environment; None means the default one.
+        """
+        return _containing(filter, self.client.controller().list_aliases(environment_name=environment_name))
+
+    def runners(
+        self,
+        app_name: str,
+        *,
+        since: datetime | None = None,
+        state: Sequence[RunnerState | str] | None = None,
+        environment_name: str | None = None,
+    ) -> builtins.list[RunnerInfo]:
+        """The runners of one app.
+
+        Args:
+            app_name: the app.
+            since: also those that ended at or after this moment; a naive one is local time.
+            state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
+            environment_name: the environment; None means the default one.
+        """
+        wanted = parse_states(state)
+        found = self.client.controller().list_alias_runners(app_name, since=since, environment_name=environment_name)
+        return found if wanted is None else [runner for runner in found if runner.state in wanted]
+
+    def scale(
+        self,
+        app_name: str,
+        *,
+        keep_alive: int | None = None,
+        max_multiplexing: int | None = None,
+        max_concurrency: int | None = None,
+        min_concurrency: int | None = None,
+        concurrency_buffer: int | None = None,
+        concurrency_buffer_perc: int | None = None,
+        scaling_delay: int | None = None,
+        request_timeout: int | None = None,
+        request_start_timeout: int | None = None,
+        startup_timeout: int | None = None,
+        machine_types: builtins.list[str] | None = None,
+        regions: builtins.list[str] | None = None,
+        environment_name: str | None = None,
+    ) -> AliasInfo:
+        """Change how an app scales; what is not given stays as it is.
+
+        Args:
+            app_name: the app.
+            keep_alive: seconds that a runner without requests is kept.
+            max_multiplexing: most requests at a time on one runner.
+            max_concurrency: most runners.
+            min_concurrency: least runners, also without any request.
+            concurrency_buffer: runners kept above what the load needs.
+            concurrency_buffer_perc: the same as a percentage; the greater of the two counts.
+            scaling_delay: seconds that a request waits before it may cause another runner.
+            request_timeout: seconds after which a request is cut off.
+            request_start_timeout: seconds that a request may wait to be started; 0 takes the limit away.
+            startup_timeout: seconds that a runner has to become ready.
+            machine_types: types that will do, the preferred one first.
+            regions: regions that will do.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The app as it now is.
+        """
+        return self.client.controller().update_application(
+            app_name,
+            keep_alive=keep_alive,
+            max_multiplexing=max_multiplexing,
+            max_concurrency=max_concurrency,
+            min_concurrency=min_concurrency,
+            concurrency_buffer=concurrency_buffer,
+            concurrency_buffer_perc=concurrency_buffer_perc,
+            scaling_delay=scaling_delay,
+            request_timeout=request_timeout,
+            request_start_timeout=request_start_timeout,
+            startup_timeout=startup_timeout,
+            machine_types=machine_types,
+            regions=regions,
+            environment_name=environment_name,
+        )
+
+    def rollout(self, app_name: str, *, force: bool = False, environment_name: str | None = None) -> None:
+        """Replace the runners of an app with new ones of the same revision, one after another.
+
+        Args:
+            app_name: the app.
+            force: replace all at once.
+            environment_name: the environment; None means the default one.
+        """
+        self.client.controller().rollout_application(app_name, force=force, environment_name=environment_name)
+
+    def list_rev(
+        self, app_name: str | None = None, *, environment_name: str | None = None
+    ) -> builtins.list[ApplicationInfo]:
+        """The revisions of one app, or of all, the newest first."""
+        return self.client.controller().list_applications(app_name, environment_name=environment_name)
+
+    def set_rev(
+        self,
+        app_name: str,
+        app_rev: str,
+        *,
+        auth: AuthMode | str | None = None,
+        strategy: DeploymentStrategy | str | None = None,
+        environment_name: str | None = None,
+    ) -> AliasInfo:
+        """Point an app at a revision.
+
+        Args:
+            app_name: the app; made where there is none of that name.
+            app_rev: the revision.
+            auth: who may call it: private, public or shared; None leaves that as it is.
+            strategy: how it moves: rolling or recreate; None leaves that to the controller.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The app as it now is.
+        """
+        return self.client.controller().set_alias(
+            app_name, app_rev, auth_mode=auth, environment_name=environment_name, deployment_strategy=strategy
+        )
+
+    def delete(self, app_name: str, *, environment_name: str | None = None) -> str | None:
+        """Delete an app.
+
+        Returns:
+            The revision that it pointed at, which stays; None where there was no such app.
+        """
+        try:
+            return self.client.controller().delete_alias(app_name, environment_name=environment_name)
+        except NotFoundError:
+            return None
+
+    def delete_rev(self, app_rev: str) -> None:
+        """Delete a revision that no app points at."""
+        self.client.controller().delete_application(app_rev)
+
+
+@documented_by(AppsNamespace)
+class AsyncAppsNamespace:
+    """`AppsNamespace` for asyncio."""
+
+    def __init__(self, client: AsyncServerlessClient) -> None:
+        self.client = client
+
+    async def list(self, *, filter: str | None = None, environment_name: str | None = None) -> list[AliasInfo]:  # noqa: A002
+        controller = await self.client.controller()
+        return _containing(filter, await controller.list_aliases(environment_name=environment_name))
+
+    async def runners(
+        self,
+        app_name: str,
+        *,
+        since: datetime | None = None,
+        state: Sequence[RunnerState | str] | None = None,
+        environment_name: str | None = None,
+    ) -> builtins.list[RunnerInfo]:
+        wanted = parse_states(state)
+        controller = await self.client.controller()
+        found = await controller.list_alias_runners(app_name, since=since, environment_name=environment_name)
+        return found if wanted is None else [runner for runner in found if runner.state in wanted]
+
+    async def scale(
+        self,
+        app_name: str,
+        *,
+        keep_alive: int | None = None,
+        max_multiplexing: int | None = None,
+        max_concurrency: int | None = None,
+        min_concurrency: int | None = None,
+        concurrency_buffer: int | None = None,
+        concurrency_buffer_perc: int | None = None,
+        scaling_delay: int | None = None,
+        request_timeout: int | None = None,
+        request_start_timeout: int | None = None,
+        startup_timeout: int | None = None,
+        machine_types: builtins.list[str] | None = None,
+        regions: builtins.list[str] | None = None,
+        environment_name: str | None = None,
+    ) -> AliasInfo:
+        controller = await self.client.controller()
+        return await controller.update_application(
+            app_name,
+            keep_alive=keep_alive,
+            max_multiplexing=max_multiplexing,
+            max_concurrency=max_concurrency,
+            min_concurrency=min_concurrency,
+            concurrency_buffer=concurrency_buffer,
+            concurrency_buffer_perc=concurrency_buffer_perc,
+            scaling_delay=scaling_delay,
+            request_timeout=request_timeout,
+            request_start_timeout=request_start_timeout,
+            startup_timeout=startup_timeout,
+            machine_types=machine_types,
+            regions=regions,
+            environment_name=environment_name,
+        )
+
+    async def rollout(self, app_name: str, *, force: bool = False, environment_name: str | None = None) -> None:
+        controller = await self.client.controller()
+        await controller.rollout_application(app_name, force=force, environment_name=environment_name)
+
+    async def list_rev(
+        self, app_name: str | None = None, *, environment_name: str | None = None
+    ) -> builtins.list[ApplicationInfo]:
+        controller = await self.client.controller()
+        return await controller.list_applications(app_name, environment_name=environment_name)
+
+    async def set_rev(
+        self,
+        app_name: str,
+        app_rev: str,
+        *,
+        auth: AuthMode | str | None = None,
+        strategy: DeploymentStrategy | str | None = None,
+        environment_name: str | None = None,
+    ) -> AliasInfo:
+        controller = await self.client.controller()
+        return await controller.set_alias(
+            app_name, app_rev, auth_mode=auth, environment_name=environment_name, deployment_strategy=strategy
+        )
+
+    async def delete(self, app_name: str, *, environment_name: str | None = None) -> str | None:
+        controller = await self.client.controller()
+        try:
+            return await controller.delete_alias(app_name, environment_name=environment_name)
+        except NotFoundError:
+            return None
+
+    async def delete_rev(self, app_rev: str) -> None:
+        controller = await self.client.controller()
+        await controller.delete_application(app_rev)
+
+
+def _containing(text: str | None, apps: list[AliasInfo]) -> list[AliasInfo]:
+    return [app for app in apps if text in app.alias] if text else apps

@@ -1,0 +1,143 @@
+"""SyncServerlessClient: the SDK's front door for programs without asyncio."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from fal.api.apps import AppsNamespace
+from fal.api.connection import Connection
+from fal.api.environments import EnvironmentsNamespace
+from fal.api.keys import KeysNamespace
+from fal.api.runners import RunnersNamespace
+from fal.api.secrets import SecretsNamespace
+
+if TYPE_CHECKING:
+    from fal.deploy import DeploymentResult, DeployOptions
+    from fal.rest import Rest
+    from fal.settings import Settings
+    from fal_grpc.controller import Controller
+    from fal_grpc.credentials import Credentials
+
+
+@dataclass
+class SyncServerlessClient:
+    """Manages apps, runners, keys, secrets and environments, and deploys. The methods are named as the commands are.
+
+    One client keeps one connection, which opens at the first call. Use it from as many threads as you like, and close
+    it, or use `with`. Every call can raise `fal.exceptions.FalServerlessException`.
+
+    Example:
+        from fal.api import SyncServerlessClient
+
+        with SyncServerlessClient() as client:
+            for runner in client.runners.list():
+                print(runner.runner_id, runner.state.value)
+
+    Args:
+        host: of the controller, as host or host:port; None takes FAL_GRPC_HOST, FAL_HOST or the profile's.
+        api_key: "KEY_ID:KEY_SECRET"; None takes FAL_KEY or the profile's.
+        profile: the profile of ~/.fal/config.toml to use; None takes FAL_PROFILE or the current one.
+        team: the team to act for, with a login token; with a key it is ignored, since the key decides.
+    """
+
+    host: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    team: str | None = None
+
+    def __post_init__(self) -> None:
+        self._connection = Connection(self.host, self.api_key, self.profile, self.team)
+        self._opening = threading.Lock()
+        self._opened: Controller | None = None
+
+    @cached_property
+    def apps(self) -> AppsNamespace:
+        """`fal apps`."""
+        return AppsNamespace(self)
+
+    @cached_property
+    def runners(self) -> RunnersNamespace:
+        """`fal runners`."""
+        return RunnersNamespace(self)
+
+    @cached_property
+    def keys(self) -> KeysNamespace:
+        """`fal keys`."""
+        return KeysNamespace(self)
+
+    @cached_property
+    def secrets(self) -> SecretsNamespace:
+        """`fal secrets`."""
+        return SecretsNamespace(self)
+
+    @cached_property
+    def environments(self) -> EnvironmentsNamespace:
+        """`fal environments`."""
+        return EnvironmentsNamespace(self)
+
+    def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
+        """Deploy an app; `fal deploy` on the command line.
+
+        Args:
+            app_ref: "path/to/file.py", "path/to/file.py::MyApp", or the name of an app in pyproject.toml; None looks
+                for one as the command does.
+            options: `app_name`, `auth`, `strategy`, `reset_scale`, `environment_name` and more: those of
+                `fal.deploy.deploy`.
+
+        Returns:
+            The revision, and where it can be called.
+        """
+        from fal.deploy import deploy
+
+        return deploy(self, app_ref, **options)
+
+    @property
+    def settings(self) -> Settings:
+        """Whom this client calls and as whom, and where each choice came from."""
+        return self._connection.settings
+
+    @property
+    def _credentials(self) -> Credentials:
+        return self._connection.ready().credentials
+
+    @property
+    def _grpc_host(self) -> str:
+        return self._connection.settings.target.authority
+
+    @property
+    def _rest_url(self) -> str:
+        return self._connection.settings.rest_url
+
+    def controller(self) -> Controller:
+        """The controller's calls themselves, for what the namespaces do not cover."""
+        with self._opening:
+            settings = self._connection.ready()
+            if self._opened is None:
+                from fal_grpc.controller import Controller
+
+                self._opened = Controller(settings.target, settings.credentials, settings.options)
+            return self._opened
+
+    def rest(self) -> Rest:
+        """The HTTP side of the controller."""
+        return self._connection.rest()
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled. A second close does nothing."""
+        self._connection.close()
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

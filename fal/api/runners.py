@@ -1,0 +1,226 @@
+"""`client.runners`: the processes that serve apps: listed, read, entered, stopped."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Generator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fal.api.logs import LogQuestion, Reconnects, history, not_listed, question, stream
+from fal_grpc.adapter.log import LogEntry
+from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
+from fal_grpc.adapter.shell import STDERR, ExecResult
+from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
+
+if TYPE_CHECKING:
+    from fal.api.client import SyncServerlessClient
+    from fal_grpc.session import ShellSession
+
+LOOK_BACK = timedelta(days=1)
+"""How long ago a runner may have ended for `get` to find it with a controller that can only list runners."""
+
+
+class RunnersNamespace:
+    """The runners of all apps; `fal runners` on the command line. Reached as `client.runners`.
+
+    Example:
+        with SyncServerlessClient() as client:
+            for runner in client.runners.list(state=["running"]):
+                print(client.runners.exec(runner.runner_id, ["nvidia-smi"]).stdout.decode())
+    """
+
+    def __init__(self, client: SyncServerlessClient) -> None:
+        self.client = client
+
+    def list(
+        self, *, since: datetime | None = None, state: Sequence[RunnerState | str] | None = None
+    ) -> list[RunnerInfo]:
+        """The runners that are up or on their way.
+
+        Args:
+            since: also those that ended at or after this moment; a naive one is local time.
+            state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
+        """
+        wanted = parse_states(state)
+        found = self.client.controller().list_runners(since=since)
+        return found if wanted is None else [runner for runner in found if runner.state in wanted]
+
+    def get(self, runner_id: str) -> RunnerInfo:
+        """One runner, living or ended.
+
+        Raises:
+            NotFoundError: there is no such runner.
+        """
+        controller = self.client.controller()
+        try:
+            return controller.get_runner(runner_id)
+        except UnimplementedError:
+            # A controller that only lists: what ended within the last day is in the list.
+            listed = controller.list_runners(since=datetime.now(UTC) - LOOK_BACK)
+        for runner in listed:
+            if runner.runner_id == runner_id:
+                return runner
+        raise not_listed(runner_id)
+
+    def stop(self, runner_id: str, replace_first: bool = False) -> None:  # as published
+        """End a runner in order: it finishes what it has, and gets no more.
+
+        Args:
+            runner_id: the runner.
+            replace_first: start another in its place, and stop this one only when that one is ready.
+        """
+        self.client.controller().stop_runner(runner_id, replace_first=replace_first)
+
+    def kill(self, runner_id: str) -> None:
+        """End a runner at once; requests in flight break."""
+        self.client.controller().kill_runner(runner_id)
+
+    def logs(
+        self,
+        runner_id: str,
+        *,
+        follow: bool = False,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        search: str | None = None,
+        lines: int | None = None,
+        oldest: bool = False,
+    ) -> Generator[LogEntry, None, None]:
+        """What a runner has printed, the oldest line first.
+
+        Args:
+            runner_id: the runner, living or ended.
+            follow: go on with lines as they are written, until the runner ends. If the controller cannot be reached
+                for a moment, it goes on where it was, without a gap or a line twice.
+            since: only lines at or after this moment; None means all, or with follow those of the last minute. This
+                and `until` are local time if naive.
+            until: only lines before this moment; not with follow.
+            search: only lines that contain this text, upper and lower case alike.
+            lines: at most so many, the newest ones; not with follow.
+            oldest: with `lines`, the oldest ones instead.
+
+        Returns:
+            The lines. Close it (or break out of the loop and forget it) to stop following.
+
+        Raises:
+            NotFoundError: there is no such runner.
+        """
+        asked = question(
+            check_runner_id(runner_id),
+            follow=follow,
+            since=since,
+            until=until,
+            search=search,
+            lines=lines,
+            oldest=oldest,
+        )
+        return self._follow(asked) if follow else self._stored(asked)
+
+    def exec(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> ExecResult:
+        """Run a command in a runner and wait for its end.
+
+        Args:
+            runner_id: the runner.
+            command: the command and its arguments, not read by any shell, such as ["ls", "-l"].
+            tty: give it a terminal; then all its output is in stdout.
+            stdin: its input; None is empty.
+            timeout: seconds after which the command is ended; None sets no limit.
+
+        Returns:
+            Its exit code, whatever that is, and its output.
+
+        Raises:
+            ExecLinkError: the link broke, so that nobody knows how the command ended.
+            DeadlineExceededError: it had not ended in time. It is a TimeoutError.
+        """
+        if not command:
+            raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
+        stdout, stderr = bytearray(), bytearray()
+        with self.exec_stream(runner_id, command, tty=tty, stdin=stdin, timeout=timeout) as session:
+            for output in session:
+                (stderr if output.stream == STDERR else stdout).extend(output.data)
+            return ExecResult(exit_code=session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
+
+    def exec_stream(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        interactive: bool = False,
+        timeout: float | None = None,
+    ) -> ShellSession:
+        """Run a command in a runner and read its output as it comes.
+
+        Iterate over what this returns for the output; `exit_code` is set after that, and `wait()` returns it. The
+        arguments are those of `exec`, and:
+
+        Args:
+            interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
+        """
+        return self.client.controller().shell_runner(
+            runner_id, command, tty=tty, stdin=stdin, interactive=interactive, timeout_seconds=timeout
+        )
+
+    def shell(self, runner_id: str) -> ShellSession:
+        """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
+        return self.client.controller().shell_runner(runner_id, (), tty=True, interactive=True)
+
+    def _stored(self, asked: LogQuestion) -> Generator[LogEntry, None, None]:
+        controller = self.client.controller()
+        newest = asked.lines is not None and not asked.oldest
+        kept: builtins.list[LogEntry] = []
+        token: str | None = None
+        while True:
+            try:
+                page = controller.list_logs(
+                    runner_id=asked.runner_id,
+                    search=asked.search,
+                    since=asked.since,
+                    until=asked.until,
+                    lines=asked.lines,
+                    oldest_first=not newest,
+                    page_token=token,
+                )
+            except UnimplementedError:
+                yield from history(self.client.rest(), asked)
+                return
+            if newest:
+                kept.extend(page.entries)
+            else:
+                yield from page.entries
+            token = page.next_page_token
+            if token is None:
+                yield from reversed(kept)
+                return
+
+    def _follow(self, asked: LogQuestion) -> Generator[LogEntry, None, None]:
+        controller, reconnects = self.client.controller(), Reconnects()
+        cursor: str | None = None
+        while True:
+            since = asked.since if cursor is None else None
+            try:
+                for batch in controller.follow_logs(
+                    runner_id=asked.runner_id, search=asked.search, cursor=cursor, since=since
+                ):
+                    reconnects.succeeded()
+                    yield from batch.entries
+                    cursor = batch.cursor or cursor
+                    if batch.runner_ended is not None:
+                        return
+            except UnimplementedError:
+                yield from stream(self.client.rest(), asked)
+                return
+            except UnavailableError as error:
+                time.sleep(reconnects.pause(error, resumable=cursor is not None))
