@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.runners import RANK, Process, Runner, RunnerState
+from fal_server.core.runners import RANK, Desired, Process, Runner, RunnerState
 
 S = RunnerState
 
@@ -39,7 +39,7 @@ class Observation:
     """Something seen of one runner.
 
     Attributes:
-        reason: in words for people; empty keeps the runner's reason.
+        reason: in words for people. A runner that was told to stop keeps the reason for which it was.
         exit_code: GONE: the worker's exit code, 128 + number where a signal ended it; None where it is not known.
     """
 
@@ -67,7 +67,7 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
     target = _TARGETS[seen.event]
     if target not in MOVES[runner.state]:
         return runner
-    moved = replace(runner, state=target, reason=seen.reason or _kept_reason(runner, target))
+    moved = replace(runner, state=target, reason=_reason(runner, seen, target))
     match seen.event:
         case Event.DUE:
             return replace(moved, not_before=None)
@@ -93,6 +93,9 @@ _TARGETS: dict[Event, RunnerState] = {
 }
 
 
-def _kept_reason(runner: Runner, target: RunnerState) -> str:
-    """A reason to wait ends with the waiting; a reason to stop stays to the end."""
-    return runner.reason if RANK[target] >= RANK[S.DRAINING] else ""
+def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
+    """A reason to wait ends with the waiting; why a runner was to stop says more than how it then ended."""
+    if RANK[target] < RANK[S.DRAINING]:
+        return seen.reason
+    told = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
+    return runner.reason if told and runner.reason else seen.reason or runner.reason

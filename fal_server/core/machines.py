@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fal_server.core.faults import Invalid
 
@@ -36,6 +37,14 @@ class Resources:
             return f"{wanted.milli_cpus / 1000:g} cores asked for, {self.milli_cpus / 1000:g} free"
         return None
 
+    def times(self, count: int) -> Resources:
+        """So much for each of `count`."""
+        return Resources(
+            milli_cpus=self.milli_cpus * count,
+            memory_mib=self.memory_mib * count,
+            gpus={label: each * count for label, each in self.gpus.items()},
+        )
+
     def minus(self, other: Resources) -> Resources:
         """The difference; what is over-committed becomes negative."""
         negative = Resources(
@@ -58,6 +67,7 @@ class Node:
 _CPU_MEMORY_MIB = {"XS": 512, "S": 1024, "M": 2048, "L": 4096, "XL": 8192}
 
 
+@lru_cache(maxsize=1024)
 def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
     """What one runner of a machine type reserves.
 
@@ -72,7 +82,7 @@ def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
     if label in _CPU_MEMORY_MIB:
         return Resources(memory_mib=_CPU_MEMORY_MIB[label], gpus={})
     if label == "GPU" or label.startswith("GPU-"):
-        return Resources(memory_mib=1024, gpus={label: num_gpus or 1})
+        return Resources(memory_mib=1024, gpus={label: max(1, num_gpus or 1)})
     known = ", ".join(_CPU_MEMORY_MIB)
     raise Invalid("machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>")
 

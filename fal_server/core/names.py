@@ -8,7 +8,7 @@ from fal_server.core.faults import Invalid
 
 MAIN = "main"
 SEPARATOR = "--"
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,126}[a-z0-9])?", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 _ENVIRONMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _RESERVED_SECRETS = re.compile(
@@ -41,15 +41,18 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
     """
     if not name:
         raise Invalid(field, f"{field} is empty: name the app")
-    if not _LABEL.fullmatch(name):
+    base, separator, suffix = name.rpartition(SEPARATOR)
+    base = base if separator else name
+    if not _LABEL.fullmatch(base) or SEPARATOR in base:
         raise Invalid(
             field,
-            f"{field} {_shown(name)} is not an app's name: use 1 to 128 letters, digits, '_', '.' and '-', "
-            "with a letter or digit at both ends",
+            f"{field} {_shown(name)} is not an app's name: use 1 to 128 letters, digits, '_', '.' and single hyphens, "
+            "with a letter or digit at both ends, then, outside main, '--' and the environment",
         )
-    base, separator, suffix = name.rpartition(SEPARATOR)
     if not separator:
         return name if environment == MAIN else f"{name}{SEPARATOR}{environment}"
+    if not _ENVIRONMENT.fullmatch(suffix):
+        raise Invalid(field, f"{field} {_shown(name)}: {_shown(suffix)}, after '--', is not an environment's name")
     if environment == MAIN and suffix != MAIN:
         return name
     if suffix != environment:

@@ -26,11 +26,12 @@ class Slot:
     """A runner as the router sees it; mutable, because it changes with every request.
 
     Attributes:
-        open: whether requests may be sent to it; closed for good once it is to stop.
+        open: whether requests may be sent to it; closed once it is to stop.
         hints: the words that it said it is warm for.
     """
 
     runner_id: str
+    revision_id: str = ""
     host: str
     port: int
     in_flight: int = 0

@@ -35,6 +35,10 @@ RANK: dict[RunnerState, int] = {
 }
 
 
+# Its start was not ordered yet: nothing of it is alive anywhere.
+NO_PROCESS = frozenset({RunnerState.FAILURE_DELAY, RunnerState.PENDING})
+
+
 class Desired(StrEnum):
     """What a runner is meant to do: take requests, finish those it has, or be gone."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from fal_server.core.faults import Invalid
 
@@ -55,6 +55,14 @@ class Scaling:
             raise Invalid("machine_types", "machine_types is empty: name at least one machine type")
 
 
-# What a new revision brings along even where the app's settings survive a deploy (reference: a deploy without
-# --reset-scale keeps every other setting).
-FROM_CODE = ("max_multiplexing", "startup_timeout", "machine_types")
+def carried_over(kept: Scaling, code: Scaling) -> Scaling:
+    """An app's settings when it moves to another revision: its own, and from the code what describes the code.
+
+    So max_multiplexing, startup_timeout and machine_types come with every revision; the rest survives.
+    """
+    return replace(
+        kept,
+        max_multiplexing=code.max_multiplexing,
+        startup_timeout=code.startup_timeout,
+        machine_types=code.machine_types,
+    )

@@ -6,15 +6,13 @@ import asyncio
 import logging
 import secrets
 import uuid
+from collections import defaultdict
 from dataclasses import replace
 
 from fal_server.core import reconcile
-from fal_server.core.faults import Fault
-from fal_server.core.lifecycle import Event, Observation
-from fal_server.core.reconcile import (
+from fal_server.core.actions import (
     Abandon,
     Action,
-    AppInput,
     Create,
     Drain,
     Drop,
@@ -26,7 +24,11 @@ from fal_server.core.reconcile import (
     Stop,
     Unrouted,
 )
-from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.apps import App
+from fal_server.core.faults import Fault
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.reconcile import AppInput
+from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.ports import Clock, Engine
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher
@@ -38,12 +40,16 @@ log = logging.getLogger(__name__)
 # While there is anything that time can change (keep_alive, delays, timeouts), look this often.
 BUSY_SECONDS = 0.5
 QUIET_SECONDS = 30.0
+# What cannot be stored is tried again after so long.
+RETRY_SECONDS = 1.0
 
 
 class Reconciler:
     """Plans at every change and at every tick, and carries the plan out.
 
-    Starting a runner takes a while, so each start is a task of its own; all else is applied in the plan's order.
+    Starting a runner takes a while, so each start is a task of its own; all else is applied in the plan's order. What
+    the plan says again at every round, such as Stop and Kill, is sent to the engine once; after a restart of the
+    controller it is sent again.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Reconciler:
         self._changed = changed
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Observation]] = {}
+        self._stopped: set[str] = set()
         self._killed: set[str] = set()
         self._stopping = False
 
@@ -73,28 +80,22 @@ class Reconciler:
         seen = -1
         while True:
             seen = await self._changed.wait(seen, BUSY_SECONDS if self._restless() else QUIET_SECONDS)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception:
+                # A loop that ended here would leave every app without care; the next round may do better.
+                log.exception("planning failed, trying again")
+                await self._pause()
 
     async def tick(self) -> None:
         """One round: plan, apply."""
-        apps = list(self._catalog.apps)
-        inputs = [
-            AppInput(
-                app=app,
-                load=self._dispatcher.load(app),
-                failures=self._fleet.failures(app.name, app.revision_id),
-                next_failures=self._fleet.failures(app.name, app.next_revision_id),
-                num_gpus=self._gpus(app.revision_id, app.next_revision_id),
-            )
-            for app in apps
-        ]
-        runners = [r for r in self._fleet.runners if r.runner_id not in self._starting]
-        starting = [r for r in self._fleet.runners if r.runner_id in self._starting]
+        self._dispatcher.serve_waiting()
+        runners = self._fleet.runners
         # What is being started holds its machine already, and cannot be planned for until it is.
-        held = [replace(r, state=RunnerState.SETUP) for r in starting]
-        usage = {runner.runner_id: self._fleet.usage(runner.runner_id) for runner in runners}
-        now = self._clock.now()
-        for action in reconcile.plan(inputs, runners + held, usage, self._engine.nodes(), now):
+        planned = [replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r for r in runners]
+        usage = {r.runner_id: self._fleet.usage(r.runner_id) for r in runners if r.state not in NO_PROCESS}
+        plan = reconcile.plan(self._inputs(runners), planned, usage, self._engine.nodes(), self._clock.now())
+        for action in plan:
             if getattr(action, "runner_id", None) in self._starting:
                 continue
             if self._stopping and isinstance(action, Create | Launch | Promote):
@@ -103,6 +104,7 @@ class Reconciler:
                 await self._apply(action)
             except Fault as fault:
                 log.warning("%s failed: %s", action, fault.message)
+        self._catalog.prune({r.revision_id for r in runners})
 
     async def watch(self) -> None:
         """Take in what the engine sees, until cancelled."""
@@ -113,13 +115,6 @@ class Reconciler:
             else:
                 await self._take(seen)
 
-    async def _take(self, seen: Observation) -> None:
-        runner = await self._fleet.observe(seen)
-        if seen.event is Event.GONE:
-            self._killed.discard(seen.runner_id)
-            if runner is None or runner.ended:
-                await self._engine.release(seen.runner_id)
-
     def stop_starting(self) -> None:
         """From now on nothing new is started: the controller is on its way out."""
         self._stopping = True
@@ -128,12 +123,59 @@ class Reconciler:
         """Wait for the starts that are under way, so that none is lost between the engine and the store."""
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
 
+    async def _take(self, seen: Observation) -> None:
+        runner = await self._record(seen)
+        if seen.event is Event.GONE:
+            self._stopped.discard(seen.runner_id)
+            self._killed.discard(seen.runner_id)
+            # Who waits for an ephemeral runner's result releases it after that.
+            awaited = runner is not None and runner.ephemeral and self._catalog.get(runner.app_name) is not None
+            if (runner is None or runner.ended) and not awaited:
+                try:
+                    await self._engine.release(seen.runner_id)
+                except Fault as fault:
+                    log.warning("what was kept for runner %s stays: %s", seen.runner_id, fault.message)
+
+    async def _record(self, seen: Observation) -> Runner | None:
+        """Store what was seen, however often that must be tried: nobody says it a second time."""
+        while True:
+            try:
+                return await self._fleet.observe(seen)
+            except Fault as fault:
+                log.warning("%s of runner %s cannot be stored yet: %s", seen.event, seen.runner_id, fault.message)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        await self._changed.wait(self._changed.count, RETRY_SECONDS)
+
     def _restless(self) -> bool:
         return bool(self._fleet.runners) or self._dispatcher.busy
 
-    def _gpus(self, *revision_ids: str | None) -> dict[str, int | None]:
-        known = [self._catalog.known_revision(revision_id) for revision_id in revision_ids if revision_id]
-        return {revision.revision_id: revision.num_gpus for revision in known if revision is not None}
+    def _inputs(self, runners: list[Runner]) -> list[AppInput]:
+        revisions: dict[str, set[str]] = defaultdict(set)
+        for runner in runners:
+            revisions[runner.app_name].add(runner.revision_id)
+        deployed = [self._input(app, revisions[app.name], ephemeral=False) for app in self._catalog.apps]
+        return deployed + [self._input(a, revisions[a.name], ephemeral=True) for a in self._catalog.ephemeral_apps]
+
+    def _input(self, app: App, revision_ids: set[str], *, ephemeral: bool) -> AppInput:
+        known = {i: self._catalog.known_revision(i) for i in (app.revision_id, *revision_ids)}
+        current = known[app.revision_id]
+        coming = self._catalog.known_revision(app.next_revision_id) if app.next_revision_id else None
+        failures = self._fleet.failures(app.name, app.revision_id)
+        next_failures = self._fleet.failures(app.name, app.next_revision_id)
+        return AppInput(
+            app=app,
+            load=self._dispatcher.load(app),
+            failures=failures.count,
+            failed_at=failures.at,
+            next_failures=next_failures.count,
+            next_failure=next_failures.reason,
+            next_scaling=None if coming is None else coming.scaling,
+            num_gpus={i: revision.num_gpus for i, revision in known.items() if revision is not None},
+            serves_http=current is None or current.serves_http,
+            ephemeral=ephemeral,
+        )
 
     async def _apply(self, action: Action) -> None:
         match action:
@@ -152,13 +194,16 @@ class Reconciler:
             case Stop() | Kill():
                 await self._end(action)
             case Drop(runner_id=runner_id, reason=reason):
+                # Unwanted first, so that its end is not taken for a failed start.
+                await self._fleet.drain(runner_id, reason)
                 await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=reason))
             case Promote(app_name=name, revision_id=revision_id):
                 log.info("app %s moves to revision %s", name, revision_id)
                 await self._catalog.promote(name, revision_id)
+                self._dispatcher.serve_waiting()
             case Abandon(app_name=name, revision_id=revision_id, reason=reason):
                 log.warning("app %s stays where it is, revision %s is given up: %s", name, revision_id, reason)
-                await self._catalog.abandon(name, revision_id)
+                await self._catalog.abandon(name, revision_id, reason)
 
     async def _create(self, action: Create) -> None:
         revision = await self._catalog.find_revision(action.revision_id)
@@ -167,14 +212,17 @@ class Reconciler:
             log.error("app %s wants a runner of revision %s, which is gone", action.app_name, action.revision_id)
             return
         delayed = action.not_before is not None
-        failures = self._fleet.failures(action.app_name, action.revision_id)
-        reason = f"waits after {failures} failed start(s) in a row" if delayed else action.reason
+        reason = action.reason
+        if delayed:
+            failures = self._fleet.failures(action.app_name, action.revision_id)
+            reason = f"waits after {failures.count} failed start(s) in a row; the last one: {failures.reason}"
+        types = app.scaling.machine_types if action.revision_id == app.revision_id else revision.scaling.machine_types
         runner = Runner(
             runner_id=str(uuid.uuid4()),
             app_name=action.app_name,
             environment=app.environment,
             revision_id=action.revision_id,
-            machine_type=app.scaling.machine_types[0],
+            machine_type=types[0],
             token=secrets.token_urlsafe(24),
             created_at=self._clock.now(),
             state=RunnerState.FAILURE_DELAY if delayed else RunnerState.PENDING,
@@ -198,7 +246,7 @@ class Reconciler:
         runner = await self._fleet.change(
             action.runner_id, lambda r: replace(r, node=action.node, machine_type=action.machine_type)
         )
-        if runner is not None:
+        if runner is not None and runner.state is RunnerState.PENDING and runner.desired is Desired.SERVE:
             task = asyncio.get_running_loop().create_task(self._start(runner), name=f"start {runner.runner_id}")
             self._starting[runner.runner_id] = task
 
@@ -206,16 +254,15 @@ class Reconciler:
         runner_id = runner.runner_id
         try:
             node, process = await self._engine.start(await self._launching.prepare(runner))
-            await self._fleet.observe(
-                Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
-            )
+            seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
         except Fault as fault:
             log.warning("runner %s of %s could not be started: %s", runner_id, runner.app_name, fault.message)
-            await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message))
+            seen = Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message)
         except Exception:
             log.exception("starting runner %s failed", runner_id)
             reason = "the controller failed to start it; its log says why"
-            await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=reason))
+            seen = Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
+        await self._record(seen)
         while early := self._early.pop(runner_id, None):
             for seen in early:
                 await self._take(seen)
@@ -224,14 +271,16 @@ class Reconciler:
         self._changed.notify()
 
     async def _end(self, action: Stop | Kill) -> None:
-        runner = self._fleet.get(action.runner_id)
-        if runner is None or runner.runner_id in self._killed:
+        runner_id = action.runner_id
+        if runner_id in self._killed or (isinstance(action, Stop) and runner_id in self._stopped):
             return
-        reason = action.reason if isinstance(action, Kill) else runner.reason
-        stopping = Observation(runner_id=runner.runner_id, event=Event.STOPPING, reason=reason)
-        runner = await self._fleet.observe(stopping) or runner
+        reason = action.reason if isinstance(action, Kill) else ""
+        runner = await self._fleet.observe(Observation(runner_id=runner_id, event=Event.STOPPING, reason=reason))
+        if runner is None:
+            return
         if isinstance(action, Kill):
             await self._engine.kill(runner)
-            self._killed.add(runner.runner_id)
+            self._killed.add(runner_id)
         else:
             await self._engine.stop(runner, action.grace_seconds)
+            self._stopped.add(runner_id)

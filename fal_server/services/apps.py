@@ -9,12 +9,15 @@ from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.faults import Invalid, NotFound
 from fal_server.core.machines import resources_of
+from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
-from fal_server.core.scaling import Scaling
-from fal_server.ports import Clock
+from fal_server.core.scaling import Scaling, carried_over
+from fal_server.ports import BuildLog, Clock
+from fal_server.services.attaching import Attachment
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.fleet import Fleet
+from fal_server.services.logs import Logs
 from fal_server.services.views import AppView
 
 _SETTINGS = frozenset(field.name for field in fields(Scaling))
@@ -45,7 +48,7 @@ class Apps:
         """Move an app to one of its revisions (a rollback, mostly); an app that is not there is made.
 
         Args:
-            strategy: None and rolling wait for a ready runner where the app has runners; recreate moves at once.
+            strategy: None and rolling wait for a ready runner of the revision; recreate moves at once.
 
         Raises:
             NotFound: there is no such revision, or it belongs to another app.
@@ -55,36 +58,48 @@ class Apps:
         revision = await self._catalog.find_revision(revision_id)
         if revision is None:
             raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev {full}` shows those of the app")
+        if revision.app_name != full:
+            raise NotFound(
+                f"revision {revision_id!r} is one of app {revision.app_name!r}, not of {full!r}: "
+                f"`fal apps list-rev {full}` shows those of the app"
+            )
+        # Whoever asks for it wants it tried, also where its starts failed before.
+        self._fleet.forgive(full, revision_id)
         now = self._clock.now()
-        app = self._catalog.get(full)
-        if app is None:
-            app = App(
-                name=full,
-                environment=names.split_app_name(full)[1],
-                revision_id=revision_id,
-                auth_mode=auth_mode or AuthMode.PRIVATE,
-                scaling=revision.scaling,
-                created_at=now,
-                updated_at=now,
-            )
-        else:
-            app = replace(
-                self.moved(app, revision_id, strategy or Strategy.ROLLING),
-                auth_mode=auth_mode or app.auth_mode,
-                updated_at=now,
-            )
-        await self._catalog.save(app)
-        return self._view(app)
 
-    def moved(self, app: App, revision_id: str, strategy: Strategy) -> App:
-        """The app on its way to a revision: at once, or, where it has runners to protect, when one of it is ready."""
-        protects = any(
-            r.app_name == app.name and r.desired is Desired.SERVE and r.revision_id == app.revision_id and r.routable
-            for r in self._fleet.runners
+        def set_to(app: App | None) -> App:
+            if app is None:
+                return App(
+                    name=full,
+                    environment=revision.environment,
+                    revision_id=revision_id,
+                    auth_mode=auth_mode or AuthMode.PRIVATE,
+                    scaling=revision.scaling,
+                    created_at=now,
+                    updated_at=now,
+                )
+            moved = self.moved(app, revision, strategy or Strategy.ROLLING)
+            return replace(moved, auth_mode=auth_mode or app.auth_mode, updated_at=now)
+
+        return self._view(await self._catalog.put(full, set_to))
+
+    def moved(self, app: App, revision: Revision, strategy: Strategy) -> App:
+        """The app on its way to one of its revisions: at once, or, rolling, when a runner of that is ready.
+
+        Rolling protects the old revision also where it has no runner at the moment: a revision that never becomes
+        ready never gets the traffic. An app that is paused, or a revision without a port, has no runner to wait for.
+        """
+        if (
+            strategy is Strategy.ROLLING
+            and revision.revision_id != app.revision_id
+            and revision.serves_http
+            and app.scaling.max_concurrency > 0
+        ):
+            return replace(app, next_revision_id=revision.revision_id)
+        scaling = (
+            app.scaling if revision.revision_id == app.revision_id else carried_over(app.scaling, revision.scaling)
         )
-        if strategy is Strategy.ROLLING and protects and revision_id != app.revision_id:
-            return replace(app, next_revision_id=revision_id)
-        return replace(app, revision_id=revision_id, next_revision_id=None)
+        return replace(app, revision_id=revision.revision_id, next_revision_id=None, scaling=scaling)
 
     async def update(self, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...] | None]) -> AppView:
         """Change scaling settings; what is not named stays.
@@ -96,19 +111,21 @@ class Apps:
             NotFound: there is no such app.
             Invalid: an unknown setting, or a value out of bounds.
         """
-        app = self._require(name, environment)
+        full = self._require(name, environment).name
         unknown = sorted(set(changes) - _SETTINGS)
         if unknown:
             raise Invalid(unknown[0], f"{unknown[0]} is not a scaling setting")
         values = dict(changes)
         if values.get("request_start_timeout") == 0:
             values["request_start_timeout"] = None
-        scaling = replace(app.scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
-        for machine_type in scaling.machine_types:
-            resources_of(machine_type)
-        app = replace(app, scaling=scaling, updated_at=self._clock.now())
-        await self._catalog.save(app)
-        return self._view(app)
+
+        def scaled(app: App) -> App:
+            scaling = replace(app.scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
+            for machine_type in scaling.machine_types:
+                resources_of(machine_type)
+            return replace(app, scaling=scaling, updated_at=self._clock.now())
+
+        return self._view(await self._catalog.change(full, scaled))
 
     async def rollout(self, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
@@ -117,7 +134,8 @@ class Apps:
             NotFound: there is no such app.
         """
         app = self._require(name, environment)
-        for runner in [r for r in self._fleet.runners if r.app_name == app.name and r.desired is Desired.SERVE]:
+        self._fleet.forgive(app.name, app.revision_id)
+        for runner in [r for r in self._fleet.of_app(app.name) if r.desired is Desired.SERVE]:
             if force or not runner.routable:
                 await self._fleet.drain(runner.runner_id, "rolled out")
             else:
@@ -133,12 +151,17 @@ class Apps:
         """
         app = await self._catalog.delete(self._require(name, environment).name)
         self._dispatcher.drop_app(app.name)
+        self._fleet.forgive(app.name)
         return app
 
     def _require(self, name: str, environment: str) -> App:
         return self._catalog.require(names.app_name(name, names.environment_name(environment)))
 
+    def attachment(self, logs: Logs | None, log: BuildLog) -> Attachment:
+        """What stays with a rolling deploy."""
+        return Attachment(self._catalog, self._fleet, logs, self._clock, log)
+
     def _view(self, app: App) -> AppView:
-        return AppView(
-            app=app, active_runners=self._fleet.active(app.name), is_rolling=app.next_revision_id is not None
-        )
+        replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
+        rolling = app.next_revision_id is not None or replacing
+        return AppView(app=app, active_runners=self._fleet.active(app.name), is_rolling=rolling)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 from fal_server.core.apps import App
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
+from fal_server.core.scaling import carried_over
 from fal_server.ports import Store
 from fal_server.services.signal import Signal
+from fal_server.services.whole import whole
+
+_MOST_ABANDONED = 1000
 
 
 class Catalog:
     """Every app by its full name, and the revisions that are in use.
 
     Ephemeral apps (of `fal run`) live here only: they end with the call that made them.
+
+    Attributes:
+        changed: notified at every change.
     """
 
     def __init__(self, store: Store, changed: Signal) -> None:
         self._store = store
-        self._changed = changed
+        self.changed = changed
+        # Held from the reading of an app to the end of its writing, so that no change undoes another.
+        self._lock = asyncio.Lock()
+        self._abandoned: dict[str, str] = {}
         self._apps: dict[str, App] = {}
         self._ephemeral: dict[str, App] = {}
         self._revisions: dict[str, Revision] = {}
@@ -52,18 +63,46 @@ class Catalog:
             raise NotFound(f"there is no app {name!r}: `fal apps list` shows those that there are")
         return app
 
-    async def save(self, app: App) -> None:
-        """Write an app to the store, then here."""
-        await self._store.save_app(app)
-        self._apps[app.name] = app
-        self._changed.notify()
+    @property
+    def ephemeral_apps(self) -> Iterable[App]:
+        """The apps of `fal run`."""
+        return self._ephemeral.values()
 
-    async def register(self, revision: Revision, app: App) -> None:
-        """Write a new revision and its app to the store, then here."""
-        await self._store.register(revision, app)
-        self._revisions[revision.revision_id] = revision
-        self._apps[app.name] = app
-        self._changed.notify()
+    async def change(self, name: str, change: Callable[[App], App]) -> App:
+        """Change an app, in the store, then here; what `change` raises changes nothing.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+
+        async def work() -> App:
+            async with self._lock:
+                return await self._save(change(self.require(name)))
+
+        return await whole(work())
+
+    async def put(self, name: str, make: Callable[[App | None], App]) -> App:
+        """Write an app, made from the one of that name or from None, to the store, then here."""
+
+        async def work() -> App:
+            async with self._lock:
+                return await self._save(make(self._apps.get(name)))
+
+        return await whole(work())
+
+    async def register(self, revision: Revision, make: Callable[[App | None], App]) -> App:
+        """Write a new revision and its app, made from the one that there is or None, to the store, then here."""
+
+        async def work() -> App:
+            async with self._lock:
+                app = make(self._apps.get(revision.app_name))
+                await self._store.register(revision, app)
+                self._revisions[revision.revision_id] = revision
+                self._apps[app.name] = app
+            self.changed.notify()
+            return app
+
+        return await whole(work())
 
     async def delete(self, name: str) -> App:
         """Delete an app.
@@ -71,13 +110,16 @@ class Catalog:
         Raises:
             NotFound: there is none of that name.
         """
-        self.require(name)
-        app = await self._store.delete_app(name)
-        self._apps.pop(name, None)
-        self._changed.notify()
-        if app is None:
-            raise NotFound(f"there is no app {name!r}: it was deleted meanwhile")
-        return app
+
+        async def work() -> App:
+            async with self._lock:
+                app = self.require(name)
+                await self._store.delete_app(name)
+                self._apps.pop(name, None)
+            self.changed.notify()
+            return app
+
+        return await whole(work())
 
     def add_ephemeral(self, app: App, revision: Revision) -> None:
         """Make an app of `fal run` known to the router."""
@@ -88,6 +130,7 @@ class Catalog:
         """Forget an app of `fal run`."""
         self._ephemeral.pop(app.name, None)
         self._revisions.pop(app.revision_id, None)
+        self.changed.notify()
 
     def known_revision(self, revision_id: str) -> Revision | None:
         """A revision, without asking the store."""
@@ -100,14 +143,56 @@ class Catalog:
             self._revisions[revision_id] = known
         return known
 
+    def forget_revision(self, revision_id: str) -> None:
+        """A revision was deleted from the store."""
+        self._revisions.pop(revision_id, None)
+
+    def prune(self, in_use: Container[str]) -> None:
+        """Let go of the revisions that neither an app nor anything in `in_use` names; the store still has them."""
+        named = {app.revision_id for app in (*self._apps.values(), *self._ephemeral.values())}
+        named |= {app.next_revision_id for app in self._apps.values() if app.next_revision_id}
+        if len(self._revisions) > len(named):
+            self._revisions = {i: r for i, r in self._revisions.items() if i in named or i in in_use}
+
+    def on_revision(self, app: App, revision_id: str) -> App:
+        """The app, moved to a revision (which is known here) with the settings that come with its code."""
+        revision = self._revisions.get(revision_id)
+        scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
+        return replace(app, revision_id=revision_id, next_revision_id=None, scaling=scaling)
+
     async def promote(self, name: str, revision_id: str) -> None:
         """Move an app to the revision that a rolling deploy prepared, unless a newer deploy came between."""
-        app = self._apps.get(name)
-        if app is not None and app.next_revision_id == revision_id:
-            await self.save(replace(app, revision_id=revision_id, next_revision_id=None))
+        await self.find_revision(revision_id)
+        await self._settle(name, revision_id, lambda app: self.on_revision(app, revision_id))
 
-    async def abandon(self, name: str, revision_id: str) -> None:
+    async def abandon(self, name: str, revision_id: str, reason: str = "") -> None:
         """Give a rolling deploy up: the app stays where it is."""
-        app = self._apps.get(name)
-        if app is not None and app.next_revision_id == revision_id:
-            await self.save(replace(app, next_revision_id=None))
+
+        def stay(app: App) -> App:
+            while len(self._abandoned) >= _MOST_ABANDONED:
+                del self._abandoned[next(iter(self._abandoned))]
+            self._abandoned[revision_id] = reason or "its runner did not become ready"
+            return replace(app, next_revision_id=None)
+
+        await self._settle(name, revision_id, stay)
+
+    def why_abandoned(self, revision_id: str) -> str | None:
+        """Why a rolling deploy to this revision was given up; None where it was not."""
+        return self._abandoned.get(revision_id)
+
+    async def _settle(self, name: str, revision_id: str, change: Callable[[App], App]) -> None:
+        """End a rolling deploy to this revision, where it is under way still."""
+
+        async def work() -> None:
+            async with self._lock:
+                app = self._apps.get(name)
+                if app is not None and app.next_revision_id == revision_id:
+                    await self._save(change(app))
+
+        await whole(work())
+
+    async def _save(self, app: App) -> App:
+        await self._store.save_app(app)
+        self._apps[app.name] = app
+        self.changed.notify()
+        return app

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
-from typing import TypeVar, cast
+from pathlib import PurePosixPath
+from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
@@ -16,14 +17,16 @@ from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
-from fal_server.core.scaling import FROM_CODE, Scaling
+from fal_server.core.scaling import Scaling, carried_over
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, Store
 from fal_server.services.apps import Apps
 from fal_server.services.catalog import Catalog
+from fal_server.services.logs import Logs
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
 
 T = TypeVar("T")
 MAX_FUNCTION_BYTES = 64 * 1024 * 1024
+MOST_GPUS = 64
 
 
 class Deploys:
@@ -31,6 +34,7 @@ class Deploys:
 
     Args:
         urls: an app's full name -> where it answers.
+        logs: where an attached deploy finds what its first runner says; None shows none of that.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class Deploys:
         blobs: Blobs,
         clock: Clock,
         urls: Callable[[str], Urls],
+        logs: Logs | None = None,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._apps = apps
+        self._logs = logs
         self._builder = builder
         self._blobs = blobs
         self._clock = clock
@@ -65,9 +71,15 @@ class Deploys:
     async def deploy(self, request: DeployRequest) -> AsyncGenerator[LogEntry | Deployed, None]:
         """Deploy: check everything, build, store the revision, move the app. Deploys of one app wait for each other.
 
+        A rolling deploy of an app that is there stays until the app has moved, unless the request says to detach;
+        hanging up leaves the rollout to go on.
+
         Raises:
             Invalid: something in the request is wrong; nothing was changed.
+            NotFound: there is no such environment; nothing was changed.
             Precondition: the build failed, or a secret or file that the code names is missing; nothing was changed.
+                Or the new revision did not become ready: the app stays where it was.
+            Aborted: a newer deploy took this one's place.
         """
         async with aclosing(streamed(lambda log: self._deploy(request, log))) as events:
             async for event in events:
@@ -87,11 +99,15 @@ class Deploys:
         """Check a request's code and keep it as a revision (which is not stored yet).
 
         Raises:
-            Invalid: no callable, one that is too large, or a grace out of bounds.
-            Precondition: a file that it names was not uploaded.
+            Invalid: no callable, one that is too large, a number out of bounds, or a file outside the app's directory.
+            Precondition: a file that it names was not uploaded, or a secret that it names is not set.
         """
         if code.function is None and not code.entrypoint:
             raise Invalid("callable", "neither function nor entrypoint is set: say what to run")
+        if code.function is not None and code.entrypoint:
+            raise Invalid("callable", "both function and entrypoint are set: say one thing to run")
+        if code.num_gpus is not None and not 0 <= code.num_gpus <= MOST_GPUS:
+            raise Invalid("num_gpus", f"num_gpus is {code.num_gpus}: it must lie between 0 and {MOST_GPUS}")
         grace = 5 if code.termination_grace_seconds is None else code.termination_grace_seconds
         if not 0 <= grace <= MAX_GRACE_SECONDS:
             raise Invalid(
@@ -101,7 +117,14 @@ class Deploys:
         for port, field in ((code.exposed_port, "exposed_port"), (code.metrics_port, "metrics_port")):
             if port is not None and not 0 < port < 65536:
                 raise Invalid(field, f"{field} is {port}: it must lie between 1 and 65535")
+        await self._check_secrets(code.secret_names, environment)
         for file in code.files:
+            path = PurePosixPath(file.relative_path)
+            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file.relative_path:
+                raise Invalid(
+                    "files",
+                    f"file {file.relative_path[:80]!r} would lie outside the app's directory: use a path below it",
+                )
             try:
                 self._blobs.path(file.hash)
             except NotFound:
@@ -148,13 +171,15 @@ class Deploys:
                 retry_config=request.retry_config,
                 skip_retry_conditions=request.skip_retry_conditions,
             )
-            app = self._moved(request, revision)
-            await self._catalog.register(revision, app)
+            app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
+        # Not under the lock: a later deploy must be able to take this one's place.
+        if app.next_revision_id == revision.revision_id and request.attach is not False:
+            await self._apps.attachment(self._logs, log).stay(name, revision.revision_id)
+            app = self._catalog.get(name) or app
         return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
 
-    def _moved(self, request: DeployRequest, revision: Revision) -> App:
+    def _moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
         now = self._clock.now()
-        app = self._catalog.get(revision.app_name)
         if app is None:
             return App(
                 name=revision.app_name,
@@ -165,16 +190,23 @@ class Deploys:
                 created_at=now,
                 updated_at=now,
             )
-        scaling = revision.scaling
-        if not request.reset_scale:
-            # A deploy keeps the settings that `apps scale` made, except those that describe the code itself.
-            scaling = replace(app.scaling, **{name: getattr(scaling, name) for name in FROM_CODE})
-        return replace(
-            self._apps.moved(app, revision.revision_id, request.strategy),
-            auth_mode=request.code.auth_mode or app.auth_mode,
-            scaling=scaling,
-            updated_at=now,
-        )
+        if request.reset_scale:
+            # What describes the code comes when the app moves; the rest of the reset is at once.
+            app = replace(app, scaling=carried_over(revision.scaling, app.scaling))
+        moved = self._apps.moved(app, revision, request.strategy)
+        return replace(moved, auth_mode=request.code.auth_mode or app.auth_mode, updated_at=now)
+
+    async def _check_secrets(self, secret_names: tuple[str, ...] | None, environment: str) -> None:
+        if not secret_names:
+            return
+        there = {secret.name for secret in await self._store.list_secrets(environment)}
+        missing = [name for name in dict.fromkeys(secret_names) if name not in there]
+        if missing:
+            listed = ", ".join(name[:80] for name in missing[:10])
+            raise Precondition(
+                f"the code asks for secrets that environment {environment!r} lacks: {listed}; "
+                "set them with `fal secrets set`, then deploy again"
+            )
 
     async def _keep(self, pickled: tuple[str, bytes] | None, field: str) -> Payload | None:
         if pickled is None:
@@ -211,21 +243,24 @@ def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
 async def streamed(work: Callable[[BuildLog], Awaitable[T]]) -> AsyncGenerator[LogEntry | T, None]:
     """Run `work`, yield what it logs as it comes and its result last; closing the iterator cancels it."""
     lines: asyncio.Queue[LogEntry | None] = asyncio.Queue(maxsize=1000)
-    task = asyncio.ensure_future(work(lines.put))
-    task.add_done_callback(lambda _: end.set())
-    end = asyncio.Event()
+
+    async def working() -> T:
+        try:
+            return await work(lines.put)
+        finally:
+            if not lines.full():  # else nobody waits for a line, and the end is seen after the last one
+                lines.put_nowait(None)
+
+    task = asyncio.ensure_future(working())
     try:
-        while not (end.is_set() and lines.empty()):
-            getter = asyncio.ensure_future(lines.get())
-            ender = asyncio.ensure_future(end.wait())
-            await asyncio.wait({getter, ender}, return_when=asyncio.FIRST_COMPLETED)
-            ender.cancel()
-            if getter.done():
-                yield cast("LogEntry", getter.result())
-            else:
-                getter.cancel()
+        while not (task.done() and lines.empty()):
+            line = await lines.get()
+            if line is not None:
+                yield line
         yield await task
     finally:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        elif not task.cancelled():
+            task.exception()

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
-from fal_server.core.faults import DeadlinePassed, NotFound, Unavailable
+from fal_server.core.faults import DeadlinePassed, Fault, NotFound, Unavailable
 from fal_server.core.routing import Outcome, Slot, pick
-from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock
 from fal_server.services.catalog import Catalog
 from fal_server.services.fleet import Fleet
 from fal_server.services.signal import Signal
 from fal_server.services.views import RequestLease
 
-
+log = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
 _CONDEMNED: dict[Outcome, str] = {
     Outcome.RUNNER_FAILED: "it broke a connection or answered 503",
     Outcome.TIMED_OUT: "a request outlived request_timeout",
@@ -68,7 +70,8 @@ class Dispatcher:
         self._changed = changed
         self._owner = owner
         self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -88,7 +91,7 @@ class Dispatcher:
         waiting = self._waiting.get(app.name, ())
         ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
         return Load(
-            in_flight=self._fleet.in_flight(app.name),
+            in_flight=self._fleet.in_flight(app.name, app.revision_id),
             queued=len(waiting),
             ripe=sum(w.request.started_at <= ripe_before for w in waiting),
         )
@@ -123,34 +126,37 @@ class Dispatcher:
             DeadlinePassed: no runner had room in time.
             Unavailable: the app's runners fail to start; the message says why.
         """
-        if (lease := self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)) is not None:
-            return lease
+        at_once = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
+        if at_once is not None:
+            return at_once
         app = self._catalog.get(app_name)
         if app is None:
             raise NotFound(f"there is no app {app_name!r}")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
             raise NotFound(f"app {app_name!r} is a function without a port: it cannot be called over HTTP")
+        if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
+            raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
         request = RequestLease(request_id=request_id, caller=caller, started_at=self._clock.now())
         waiter = _Waiter(request=request, hint=hint, future=asyncio.get_running_loop().create_future())
         self._waiting[app_name].append(waiter)
         self._serve_waiting(app_name)
         self._changed.notify()
+        lease: Lease | None = None
         try:
             async with asyncio.timeout(start_timeout):
-                return await waiter.future
+                lease = await waiter.future
+                return lease
         except TimeoutError:
             raise DeadlinePassed(f"no runner of {app_name!r} took the request within {start_timeout:g} s") from None
         finally:
-            if waiter in self._waiting[app_name]:
-                self._waiting[app_name].remove(waiter)
-                self._changed.notify()
-            elif waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                self._give_back_if_unused(waiter)
+            if lease is None:
+                self._withdraw(app_name, waiter)
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """The request has left the runner; a second time changes nothing."""
-        self._fleet.end(lease.slot, lease)
+        if not self._fleet.end(lease.slot, lease):
+            return
         if outcome in _CONDEMNED:
             self._spawn(lease.runner_id, _CONDEMNED[outcome], kill=True)
         elif outcome is Outcome.STOP_RUNNER:
@@ -158,6 +164,11 @@ class Dispatcher:
         runner = self._fleet.get(lease.runner_id)
         if runner is not None:
             self._serve_waiting(runner.app_name)
+
+    def serve_waiting(self) -> None:
+        """Look at every line again: an app may have moved, been scaled, or be gone."""
+        for app_name in list(self._waiting):
+            self._serve_waiting(app_name)
 
     def drop_app(self, app_name: str) -> None:
         """The app was deleted: whoever waits for it is told."""
@@ -169,47 +180,68 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Turn away whoever waits, and finish what was begun."""
+        self._closing = True
         for app_name in list(self._waiting):
             self._fail(app_name, lambda: Unavailable("the controller is stopping"))
+        self._changed.notify()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _routes(self, app: App) -> Iterable[Slot]:
+        """The runners that may get an app's requests: those of the revision that it is on."""
+        return (slot for slot in self._fleet.slots(app.name) if slot.revision_id == app.revision_id)
+
     def _place(self, app: App, request: RequestLease, hint: str | None) -> Lease | None:
-        slot = pick(self._fleet.slots(app.name), app.scaling.max_multiplexing, hint)
+        slot = pick(self._routes(app), app.scaling.max_multiplexing, hint)
         if slot is None:
             return None
         lease = Lease(runner_id=slot.runner_id, host=slot.host, port=slot.port, slot=slot)
         self._fleet.begin(slot, lease, request)
         return lease
 
+    def _withdraw(self, app_name: str, waiter: _Waiter) -> None:
+        """The caller has left the line, perhaps in the same moment in which its turn came: then the place goes on."""
+        line = self._waiting.get(app_name)
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            self._forget_empty(app_name)
+            self._changed.notify()
+        future = waiter.future
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self.release(future.result(), Outcome.DONE)
+
+    def _forget_empty(self, app_name: str) -> None:
+        if not self._waiting.get(app_name):
+            self._waiting.pop(app_name, None)
+
     def _serve_waiting_of(self, runner: Runner) -> None:
         self._serve_waiting(runner.app_name)
 
     def _serve_waiting(self, app_name: str) -> None:
         line = self._waiting.get(app_name)
+        if line is None:
+            return
         app = self._catalog.get(app_name)
-        while line and app is not None:
+        if app is None:
+            self._fail(app_name, lambda: NotFound(f"app {app_name!r} is gone"))
+            return
+        while line:
             waiter = line[0]
-            if waiter.future.done():
-                line.popleft()
-                continue
-            lease = self._place(app, waiter.request, waiter.hint)
-            if lease is None:
-                return
+            if not waiter.future.done():
+                lease = self._place(app, waiter.request, waiter.hint)
+                if lease is None:
+                    return
+                waiter.future.set_result(lease)
             line.popleft()
-            waiter.future.set_result(lease)
-
-    def _give_back_if_unused(self, waiter: _Waiter) -> None:
-        """The place came in the same moment in which the caller left: it never used it."""
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            self.release(waiter.future.result(), Outcome.DONE)
+        self._forget_empty(app_name)
 
     def _fail_waiting_of(self, runner: Runner) -> None:
         """A start failed: direct calls are told, unless another runner of the app is there or on its way."""
-        hopeful = (RunnerState.SETUP, RunnerState.IDLE)
-        others = [r for r in self._fleet.runners if r.app_name == runner.app_name and r.state in hopeful]
-        if not others:
+        app = self._catalog.get(runner.app_name)
+        if app is None or runner.revision_id != app.revision_id:
+            return
+        if not any(_hopeful(other) for other in self._fleet.of_app(runner.app_name)):
             words = (
-                f"a runner of {runner.app_name!r} failed to start: {runner.reason}. "
+                f"a runner of {runner.app_name!r} failed to start: {runner.reason or 'it gave no reason'}. "
                 f"`fal runners logs {runner.runner_id}` shows what it said"
             )
             self._fail(runner.app_name, lambda: Unavailable(words))
@@ -221,7 +253,31 @@ class Dispatcher:
 
     def _spawn(self, runner_id: str, reason: str, *, kill: bool) -> None:
         self._fleet.close(runner_id)
-        change = self._fleet.condemn(runner_id, reason) if kill else self._fleet.drain(runner_id, reason)
-        task = asyncio.get_running_loop().create_task(change, name=f"end runner {runner_id}")
+        task = asyncio.get_running_loop().create_task(
+            self._end(runner_id, reason, kill), name=f"end runner {runner_id}"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _end(self, runner_id: str, reason: str, kill: bool) -> None:
+        """Write that a runner is to end, however often that takes: it gets no request meanwhile."""
+        while True:
+            try:
+                await (self._fleet.condemn if kill else self._fleet.drain)(runner_id, reason)
+            except Fault as fault:
+                log.warning(
+                    "runner %s is to end (%s), which cannot be written yet: %s", runner_id, reason, fault.message
+                )
+                if self._closing:
+                    return
+                await self._changed.wait(self._changed.count, _RETRY_SECONDS)
+            else:
+                return
+
+
+def _hopeful(runner: Runner) -> bool:
+    """Whether a runner serves, starts, or is to be started without waiting for anything."""
+    if runner.desired is not Desired.SERVE:
+        return False
+    waits = runner.state is RunnerState.PENDING and runner.not_before is None
+    return waits or runner.state in (RunnerState.DOCKER_PULL, RunnerState.SETUP, RunnerState.IDLE)

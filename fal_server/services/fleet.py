@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from fal_server.core.lifecycle import Event, Observation, step
+from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock, Store
 from fal_server.services.signal import Signal
 from fal_server.services.views import RequestLease, RunnerView
+from fal_server.services.whole import whole
 
 # A runner that ends by itself so soon after it became ready counts as a failed start.
 EARLY_END = timedelta(seconds=10)
+# After a restart, starts that failed so long ago are looked at again; no delay lasts longer.
+FAILURES_WITHIN = timedelta(hours=1)
 LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Starts of one revision that failed in a row: how many, when the last one did, which runner it was, and why."""
+
+    count: int = 0
+    at: datetime | None = None
+    runner_id: str = ""
+    reason: str = ""
+
+
+NO_FAILURES = Failures()
 
 
 def _ignore(runner: Runner) -> None:
@@ -38,11 +53,13 @@ class Fleet:
         self._changed = changed
         self._lock = asyncio.Lock()
         self._runners: dict[str, Runner] = {}
-        self._slots: dict[str, dict[str, Slot]] = defaultdict(dict)
+        self._of_app: dict[str, dict[str, Runner]] = {}
+        self._slots: dict[str, Slot] = {}
+        self._open: dict[str, dict[str, Slot]] = {}
         self._leases: dict[str, dict[object, RequestLease]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._closed: set[str] = set()
-        self._failures: dict[tuple[str, str], int] = {}
+        self._failures: dict[tuple[str, str], Failures] = {}
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
         self._on_ended: list[Callable[[Runner], None]] = []
@@ -60,12 +77,24 @@ class Fleet:
         self._on_ended.append(ended)
 
     async def load(self) -> None:
-        """Read the runners that have not ended from the store, at the start."""
-        for runner in await self._store.list_runners(None):
-            self._put(runner)
+        """Read the runners that have not ended from the store, and the failures of late, at the start."""
+        now = self._clock.now()
+        known = await self._store.list_runners(now - FAILURES_WITHIN)
+        for runner in known:
+            if not runner.ended:
+                self._put(runner)
+                if runner.ready_at is not None:
+                    # What it did before is not known: no data is no decision, so it counts as used just now.
+                    self._last_request_at[runner.runner_id] = now
+        moments = [(r.ready_at, r) for r in known if r.ready_at] + [(r.ended_at, r) for r in known if r.ended_at]
+        for moment, runner in sorted(moments, key=lambda item: item[0]):
+            if moment == runner.ready_at:
+                self._failures.pop((runner.app_name, runner.revision_id), None)
+            elif _failed_to_start(runner):
+                self._count_failure(runner)
 
     @property
-    def runners(self) -> Sequence[Runner]:
+    def runners(self) -> list[Runner]:
         """All that have not ended, oldest first."""
         return list(self._runners.values())
 
@@ -77,16 +106,27 @@ class Fleet:
         """A runner, also one that has ended, or None."""
         return self._runners.get(runner_id) or await self._store.get_runner(runner_id)
 
+    def of_app(self, app_name: str) -> Collection[Runner]:
+        """The runners of an app that have not ended, oldest first."""
+        return self._of_app.get(app_name, {}).values()
+
     async def add(self, runners: Sequence[Runner]) -> None:
         """Add new runners."""
-        async with self._lock:
-            await self._store.save_runners(runners)
-            for runner in runners:
-                self._put(runner)
-        self._changed.notify()
+
+        async def work() -> None:
+            async with self._lock:
+                await self._store.save_runners(runners)
+                for runner in runners:
+                    self._put(runner)
+            self._changed.notify()
+
+        await whole(work())
 
     async def observe(self, seen: Observation) -> Runner | None:
         """Apply an observation; the runner after it, or None where it is not known (any more)."""
+        return await whole(self._observe(seen))
+
+    async def _observe(self, seen: Observation) -> Runner | None:
         async with self._lock:
             runner = self._runners.get(seen.runner_id)
             if runner is None:
@@ -96,11 +136,16 @@ class Fleet:
                 return runner
             await self._store.save_runners([moved])
             self._put(moved)
-        self._count_failures(runner, moved)
+        if moved.state is RunnerState.IDLE:
+            self._failures.pop((moved.app_name, moved.revision_id), None)
         if moved.routable:
             for ready in self._on_ready:
                 ready(moved)
         if moved.ended:
+            if _failed_to_start(moved):
+                self._count_failure(moved)
+                for failed in self._on_failed_start:
+                    failed(moved)
             for ended in self._on_ended:
                 ended(moved)
         self._changed.notify()
@@ -109,82 +154,112 @@ class Fleet:
     async def change(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Write what is wanted of a runner (never its observed state); None where it has ended.
 
-        A runner that is no longer to serve gets no further request from this moment on.
+        A runner that is no longer to serve gets no further request once this is written.
         """
-        async with self._lock:
-            runner = self._runners.get(runner_id)
-            if runner is None:
-                return None
-            wanted = change(runner)
-            if wanted == runner:
-                return runner
-            await self._store.save_runners([wanted])
-            self._put(wanted)
-        self._changed.notify()
-        return wanted
+
+        async def work() -> Runner | None:
+            async with self._lock:
+                runner = self._runners.get(runner_id)
+                if runner is None:
+                    return None
+                wanted = change(runner)
+                if wanted == runner:
+                    return runner
+                await self._store.save_runners([wanted])
+                self._put(wanted)
+            self._changed.notify()
+            return wanted
+
+        return await whole(work())
 
     async def drain(self, runner_id: str, reason: str) -> Runner | None:
-        """Let a runner finish what it has, then stop it."""
-        return await self.change(
+        """Let a runner finish what it has, then stop it. It gets no further request from this moment on."""
+        return await self._take_out(
             runner_id,
             lambda r: r if r.desired is not Desired.SERVE else replace(r, desired=Desired.DRAIN, reason=reason),
         )
 
+    async def dismiss(self, runner_id: str, reason: str) -> Runner | None:
+        """Stop a runner with its grace, without waiting for what it has."""
+        return await self._take_out(
+            runner_id,
+            lambda r: r if r.desired is Desired.GONE else replace(r, desired=Desired.GONE, reason=reason),
+        )
+
     async def condemn(self, runner_id: str, reason: str) -> Runner | None:
         """End a runner at once."""
-        self.close(runner_id)
-        return await self.change(
+        return await self._take_out(
             runner_id, lambda r: r if r.kill else replace(r, desired=Desired.GONE, kill=True, reason=reason)
         )
 
-    def close(self, runner_id: str) -> None:
-        """Send a runner no further request, before anything is written."""
+    async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
+        """Close first, so that nothing can be sent to it while this is written; open again where that fails."""
+        closed = self.close(runner_id)
+
+        async def work() -> Runner | None:
+            try:
+                return await self.change(runner_id, change)
+            except BaseException:
+                if closed:
+                    self._closed.discard(runner_id)
+                    if (runner := self._runners.get(runner_id)) is not None:
+                        self._put(runner)
+                raise
+
+        return await whole(work())
+
+    def close(self, runner_id: str) -> bool:
+        """Send a runner no further request, before anything is written; False where that was so already."""
         runner = self._runners.get(runner_id)
-        if runner is None:
-            return
+        if runner is None or runner_id in self._closed:
+            return False
         self._closed.add(runner_id)
-        if (slot := self._slots[runner.app_name].pop(runner_id, None)) is not None:
-            slot.open = False
+        self._put(runner)
+        return True
 
     def slots(self, app_name: str) -> Iterable[Slot]:
         """The runners of an app that may be routed to."""
-        return self._slots[app_name].values()
+        return self._open.get(app_name, {}).values()
 
     def begin(self, slot: Slot, handle: object, lease: RequestLease) -> None:
         """A request goes to a runner."""
         slot.in_flight += 1
         self._leases.setdefault(slot.runner_id, {})[handle] = lease
 
-    def end(self, slot: Slot, handle: object) -> None:
-        """A request has left a runner; a second time changes nothing."""
+    def end(self, slot: Slot, handle: object) -> bool:
+        """A request has left a runner; a second time changes nothing and is False."""
         leases = self._leases.get(slot.runner_id)
         if leases is None or leases.pop(handle, None) is None:
-            return
+            return False
         slot.in_flight -= 1
         self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
             self._changed.notify()
+        return True
 
     def usage(self, runner_id: str) -> Usage:
         """What the router knows of a runner."""
         leases = self._leases.get(runner_id)
         return Usage(in_flight=len(leases) if leases else 0, last_request_at=self._last_request_at.get(runner_id))
 
-    def in_flight(self, app_name: str) -> int:
-        """Requests that serving runners of an app are working on."""
-        return sum(slot.in_flight for slot in self._slots[app_name].values())
+    def in_flight(self, app_name: str, revision_id: str) -> int:
+        """Requests that the serving runners of an app's revision are working on."""
+        return sum(slot.in_flight for slot in self.slots(app_name) if slot.revision_id == revision_id)
 
-    def failures(self, app_name: str, revision_id: str | None) -> int:
+    def failures(self, app_name: str, revision_id: str | None) -> Failures:
         """Starts of a revision that failed in a row."""
-        return self._failures.get((app_name, revision_id or ""), 0)
+        return self._failures.get((app_name, revision_id or ""), NO_FAILURES)
+
+    def forgive(self, app_name: str, revision_id: str | None = None) -> None:
+        """Forget the failed starts of an app (of one revision): somebody wants it tried anew."""
+        for key in [k for k in self._failures if k[0] == app_name and revision_id in (None, k[1])]:
+            del self._failures[key]
+        self._changed.notify()
 
     def active(self, app_name: str, revision_id: str | None = None) -> int:
         """How many runners of an app (of one revision) have a process that is not ending."""
         living = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
-        return sum(
-            r.app_name == app_name and r.state in living and revision_id in (None, r.revision_id)
-            for r in self._runners.values()
-        )
+        return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_name))
 
     async def ended_since(self, moment: datetime) -> list[Runner]:
         """Runners that ended at or after a moment, oldest first."""
@@ -216,35 +291,48 @@ class Fleet:
         )
 
     def _put(self, runner: Runner) -> None:
-        slots = self._slots[runner.app_name]
+        runner_id = runner.runner_id
         if runner.ended:
-            self._runners.pop(runner.runner_id, None)
-            self._leases.pop(runner.runner_id, None)
-            self._last_request_at.pop(runner.runner_id, None)
-            self._closed.discard(runner.runner_id)
+            self._runners.pop(runner_id, None)
+            self._leases.pop(runner_id, None)
+            self._last_request_at.pop(runner_id, None)
+            self._closed.discard(runner_id)
+            if (mine := self._of_app.get(runner.app_name)) is not None:
+                mine.pop(runner_id, None)
+                if not mine:
+                    del self._of_app[runner.app_name]
         else:
-            self._runners[runner.runner_id] = runner
-        if runner.routable and runner.port is not None and runner.runner_id not in self._closed:
-            if runner.runner_id not in slots:
-                slots[runner.runner_id] = Slot(runner_id=runner.runner_id, host=LOOPBACK, port=runner.port)
-        elif (slot := slots.pop(runner.runner_id, None)) is not None:
+            self._runners[runner_id] = runner
+            self._of_app.setdefault(runner.app_name, {})[runner_id] = runner
+        slot = self._slots.get(runner_id)
+        if runner.routable and runner.port is not None and runner_id not in self._closed:
+            if slot is None:
+                slot = Slot(runner_id=runner_id, revision_id=runner.revision_id, host=LOOPBACK, port=runner.port)
+                self._slots[runner_id] = slot
+            slot.open = True
+            self._open.setdefault(runner.app_name, {})[runner_id] = slot
+        elif slot is not None:
             slot.open = False
+            if (routed := self._open.get(runner.app_name)) is not None:
+                routed.pop(runner_id, None)
+                if not routed:
+                    del self._open[runner.app_name]
+        if runner.ended:
+            self._slots.pop(runner_id, None)
 
-    def _count_failures(self, before: Runner, after: Runner) -> None:
-        key = (after.app_name, after.revision_id)
-        if after.state is RunnerState.IDLE:
-            self._failures.pop(key, None)
-            return
-        if not after.ended or before.desired is not Desired.SERVE:
-            return
-        if after.ready_at is not None and self._clock.now() - after.ready_at >= EARLY_END:
-            return
-        if not after.ephemeral:
-            self._failures[key] = self._failures.get(key, 0) + 1
-        for failed in self._on_failed_start:
-            failed(after)
+    def _count_failure(self, runner: Runner) -> None:
+        key = (runner.app_name, runner.revision_id)
+        if not runner.ephemeral:
+            self._failures[key] = Failures(
+                count=self.failures(*key).count + 1,
+                at=runner.ended_at,
+                runner_id=runner.runner_id,
+                reason=runner.reason,
+            )
 
 
-def event(runner_id: str, what: Event, reason: str = "") -> Observation:
-    """An observation that the controller makes itself."""
-    return Observation(runner_id=runner_id, event=what, reason=reason)
+def _failed_to_start(runner: Runner) -> bool:
+    """Whether a runner that was to serve ended by itself before it was ready, or very soon after."""
+    if runner.desired is not Desired.SERVE or runner.ended_at is None:
+        return False
+    return runner.ready_at is None or runner.ended_at - runner.ready_at < EARLY_END

@@ -57,3 +57,4 @@ class Revisions:
                 )
         if not await self._store.delete_revision(revision_id):
             raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows those that there are")
+        self._catalog.forget_revision(revision_id)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from fal_server.core import autoscale, names
 from fal_server.core.faults import Invalid, NotFound, Precondition
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher
@@ -61,7 +61,8 @@ class Runners:
         Raises:
             NotFound: there is none of that id (any more).
         """
-        return self._view(await self._require(runner_id))
+        runner = await self._require(runner_id)
+        return self._view(runner, held=self._floor_holds(runner.app_name))
 
     async def stop(self, runner_id: str, *, replace_first: bool) -> None:
         """Stop a runner gracefully: no further requests, those that it has are finished, then SIGTERM.
@@ -75,7 +76,7 @@ class Runners:
             NotFound: there is none of that id, or it has ended.
         """
         runner = await self._require_alive(runner_id)
-        if replace_first and runner.desired is Desired.SERVE and runner.routable:
+        if replace_first and runner.routable and not runner.ephemeral:
             await self._fleet.change(runner_id, lambda r: replace(r, replace_first=True, reason="stopped by request"))
         else:
             await self._fleet.drain(runner_id, "stopped by request")
@@ -106,13 +107,15 @@ class Runners:
         return await self._engine.exec(runner, request)
 
     async def _all(self, since: datetime | None) -> Sequence[Runner]:
-        living = list(self._fleet.runners)
         if since is None:
-            return living
+            return list(self._fleet.runners)
         # A minute of grace, so that "24h" said by a client is not too much when it arrives.
         if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
             raise Invalid("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
-        return [*await self._fleet.ended_since(since), *living]
+        # The living first: one that ends in between is then in both, and shown as ended.
+        known = {r.runner_id: r for r in self._fleet.runners}
+        known |= {r.runner_id: r for r in await self._fleet.ended_since(since)}
+        return sorted(known.values(), key=lambda r: (r.created_at, r.runner_id))
 
     async def _require(self, runner_id: str) -> Runner:
         runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
@@ -127,16 +130,25 @@ class Runners:
         return runner
 
     def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
-        return [self._view(r) for r in runners if include_pending or r.state not in _WITHOUT_PROCESS]
+        held: dict[str, bool] = {}
+        shown = [r for r in runners if include_pending or r.state not in _WITHOUT_PROCESS]
+        for runner in shown:
+            if runner.app_name not in held:
+                held[runner.app_name] = self._floor_holds(runner.app_name)
+        return [self._view(r, held=held[r.app_name]) for r in shown]
 
-    def _view(self, runner: Runner) -> RunnerView:
+    def _floor_holds(self, app_name: str) -> bool:
+        """Whether an app has no more ready runners than it is to keep, so that none of them expires."""
+        app = self._catalog.get(app_name)
+        if app is None:
+            return True
+        ready = sum(r.routable and r.revision_id == app.revision_id for r in self._fleet.of_app(app_name))
+        return ready <= autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
+
+    def _view(self, runner: Runner, *, held: bool) -> RunnerView:
         app = self._catalog.get(runner.app_name)
-        if app is None or runner.ephemeral:
+        if app is None or held or runner.ephemeral:
             return self._fleet.view(runner, None)
-        # A runner that the floor holds does not expire.
-        current = [r for r in self._fleet.runners if r.app_name == app.name and r.routable]
-        keep = autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
         used = self._fleet.usage(runner.runner_id).last_request_at is not None
         floor = app.scaling.min_concurrency or app.scaling.concurrency_buffer
-        patience = app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
-        return self._fleet.view(runner, patience if len(current) > keep else None)
+        return self._fleet.view(runner, app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS)

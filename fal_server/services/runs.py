@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -9,10 +10,10 @@ from contextlib import aclosing
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.faults import Fault, NotFound, Unavailable
+from fal_server.core.faults import Fault, NotFound
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
-from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.runners import Runner
 from fal_server.ports import Clock, Engine, RunResult, Store
 from fal_server.services.catalog import Catalog
 from fal_server.services.deploys import Deploys, scaling_of, streamed
@@ -64,8 +65,8 @@ class Runs:
             raise NotFound(f"there is no environment {environment!r}: `fal environments create {environment}` makes it")
         scaling = scaling_of(code.scaling)
         run_id = str(uuid.uuid4())
-        label = "".join(c if c.isalnum() or c in "-_" else "-" for c in code.application_name or "run").strip("-_")
-        name = names.app_name(f"{label[:60] or 'run'}-{run_id[:8]}", environment)
+        label = re.sub(r"[^A-Za-z0-9_]+", "-", code.application_name)[:60].strip("-_") or "run"
+        name = names.app_name(f"{label}-{run_id[:8]}", environment)
         env_id = ""
         async with aclosing(streamed(lambda log: self._deploys.built(code, log))) as events:
             async for event in events:
@@ -106,25 +107,28 @@ class Runs:
                         yield entry
             yield await self._end(runner, revision)
         finally:
-            await self._fleet.drain(run_id, "the call that started it ended")
-            await self._ended(run_id)
-            self._catalog.drop_ephemeral(app)
+            try:
+                await self._fleet.dismiss(run_id, "the call that started it has ended")
+                await self._ended(run_id)
+            finally:
+                # Once the app is forgotten, the reconciler ends and releases what is left (a second cancellation).
+                self._catalog.drop_ephemeral(app)
+            # Here, not when it ended: its result was to be read first.
+            await self._engine.release(run_id)
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
-        ended = await self._fleet.find(runner.runner_id)
+        ended = await self._fleet.find(runner.runner_id) or runner
         result: RunResult | None = None
-        reason = ended.reason if ended is not None else "its row is gone"
-        if not revision.serves_http:
+        reason = ended.reason
+        if not revision.serves_http and ended.started_at is not None:
             try:
-                result = await self._engine.result(ended or runner)
-            except Unavailable as fault:
-                reason = ended.reason if ended is not None and ended.reason else fault.message
+                result = await self._engine.result(ended)
             except Fault as fault:
-                reason = fault.message
+                reason = ended.reason or fault.message
         return RunEnded(run_id=runner.runner_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:
         """Wait until nothing is left of the runner; a second cancellation stops the waiting, not the ending."""
-        while (runner := self._fleet.get(runner_id)) is not None and runner.state is not RunnerState.TERMINATED:
-            await self._changed.wait(self._changed.count, 1.0)
-
+        seen = self._changed.count
+        while self._fleet.get(runner_id) is not None:
+            seen = await self._changed.wait(seen)

@@ -1,0 +1,106 @@
+"""Which PENDING runner starts on which node, and what happens to one that fits nowhere."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
+from fal_server.core.faults import Invalid
+from fal_server.core.machines import Node, Resources, choose, resources_of
+from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
+
+# Where nothing had room: how long until the next look.
+UNSCHEDULABLE_DELAY_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a runner must have to start.
+
+    Attributes:
+        machine_types: those that will do, the best first.
+        delayed: the last start of its revision failed, so that its own delay holds.
+        rolling: it is the first one of the revision that a rolling deploy moves to.
+        ephemeral: a call waits for it and for no other.
+    """
+
+    machine_types: tuple[str, ...]
+    num_gpus: int | None = None
+    delayed: bool = True
+    rolling: bool = False
+    ephemeral: bool = False
+
+
+def plan_launches(
+    runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs], now: datetime
+) -> list[Action]:
+    """Give PENDING runners room, oldest first; one that does not fit does not hold up a smaller one behind it.
+
+    Args:
+        runners: all that have not ended; those with a process hold what their machine type reserves.
+        nodes: with all that they have.
+        needs: what one of them must have.
+        now: the moment of the plan.
+    """
+    waiting = [r for r in runners if r.state in NO_PROCESS and r.desired is Desired.SERVE]
+    if not waiting:
+        return []
+    actions: list[Action] = []
+    free = _free(runners, nodes, needs)
+    for runner in sorted(waiting, key=lambda r: (r.created_at, r.runner_id)):
+        wanted = needs(runner)
+        delayed = wanted.delayed or runner.state is not RunnerState.FAILURE_DELAY
+        if delayed and runner.not_before is not None and now < runner.not_before:
+            continue
+        if runner.state is RunnerState.FAILURE_DELAY:
+            actions.append(Due(runner_id=runner.runner_id))
+        else:
+            actions.append(_place(runner, wanted, free, nodes, now))
+    return actions
+
+
+def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Sequence[Node], now: datetime) -> Action:
+    lacks: list[str] = []
+    for name in sorted(free):
+        machine_type, lack = _choose(wanted, free[name])
+        if machine_type is not None:
+            free[name] = free[name].minus(resources_of(machine_type, wanted.num_gpus))
+            return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type)
+        lacks.append(lack)
+    reason = "; ".join(dict.fromkeys(lacks)) or "there is no node"
+    hopeless = bool(nodes) and all(_choose(wanted, node.total)[0] is None for node in nodes)
+    if hopeless and wanted.ephemeral:
+        return Drop(runner_id=runner.runner_id, reason=reason)
+    if hopeless and wanted.rolling:
+        return Abandon(app_name=runner.app_name, revision_id=runner.revision_id, reason=reason)
+    later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
+    return Hold(runner_id=runner.runner_id, reason=reason, not_before=later, hopeless=hopeless)
+
+
+def _choose(wanted: Needs, room: Resources) -> tuple[str | None, str]:
+    try:
+        return choose(wanted.machine_types, wanted.num_gpus, room)
+    except Invalid as fault:  # a label that an earlier version knew
+        return None, fault.message
+
+
+def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs]) -> dict[str, Resources]:
+    """What each node has left. Summed up in place: there may be thousands of runners."""
+    taken: dict[str, dict[tuple[str, int | None], int]] = {node.name: defaultdict(int) for node in nodes}
+    for runner in runners:
+        if runner.state not in NO_PROCESS and not runner.ended and runner.node in taken:
+            taken[runner.node][runner.machine_type, needs(runner).num_gpus] += 1
+    free: dict[str, Resources] = {}
+    for node in nodes:
+        left = node.total
+        for (machine_type, num_gpus), count in taken[node.name].items():
+            try:
+                each = resources_of(machine_type, num_gpus)
+            except Invalid:  # a label that an earlier version knew: its runner goes on, its size is not known
+                continue
+            left = left.minus(each.times(count))
+        free[node.name] = left
+    return free
