@@ -29,6 +29,8 @@ _URL_OPTIONS = {
 }
 _PACKAGE_OPTIONS = {"--no-binary", "--only-binary"}
 _PACKAGES = re.compile(r":all:|:none:|[A-Za-z0-9._,-]+")
+# In every environment: what a runner needs to load an app.
+ALWAYS = ("cloudpickle", "grpcio")
 # Keys that change nothing here: the installer is always uv, tags are for other builders.
 _IGNORED = {"resolver", "tags"}
 
@@ -44,9 +46,6 @@ class VirtualenvConfiguration:
 
     python_version: str
     layers: tuple[tuple[str, ...], ...] = field(repr=False)  # URLs in it may carry passwords
-
-
-ALWAYS = ("cloudpickle", "grpcio")
 
 
 def parse(configuration: Mapping[str, Json]) -> VirtualenvConfiguration:

@@ -18,7 +18,7 @@ class SharedBuild:
 
     Args:
         work: the build; it calls its argument with each line of output.
-        ended: called once when no more askers can join: it is done, or given up.
+        ended: called when no more askers can join: it is done, or given up (then twice).
     """
 
     def __init__(self, work: Work, ended: Callable[[SharedBuild], None]) -> None:
@@ -26,7 +26,7 @@ class SharedBuild:
         self._changed = asyncio.Event()
         self._askers = 0
         self._ended = ended
-        self._task = asyncio.create_task(work(self._add))
+        self._task = asyncio.create_task(self._run(work))
         self._task.add_done_callback(self._finish)
 
     async def follow(self, log: BuildLog) -> BuiltEnvironment:
@@ -63,6 +63,12 @@ class SharedBuild:
         self._task.cancel()
         await asyncio.wait([self._task])
 
+    async def _run(self, work: Work) -> BuiltEnvironment:
+        try:
+            return await work(self._add)
+        finally:
+            self._ended(self)  # before anybody can see that it is done, and ask anew
+
     def _add(self, text: str) -> None:
         entry = LogEntry(
             runner_id="",
@@ -78,7 +84,6 @@ class SharedBuild:
     def _finish(self, task: asyncio.Task[BuiltEnvironment]) -> None:
         if not task.cancelled():
             task.exception()  # seen, even where every asker has gone
-        self._ended(self)
         self._wake()
 
     def _wake(self) -> None:

@@ -53,6 +53,7 @@ class Uv:
         stdin: str = "",
         line: Callable[[str], None],
         keep_open: Sequence[int] = (),
+        warnings: bool = True,
     ) -> int:
         """Run to the end; cancelled, it is killed with all that it started.
 
@@ -61,11 +62,12 @@ class Uv:
             stdin: what it reads.
             line: called with each line of output.
             keep_open: descriptors that it inherits.
+            warnings: whether what it writes to stderr belongs to its output.
 
         Returns:
             Its exit code.
         """
-        async with self._started(*arguments, cwd=cwd, keep_open=keep_open) as process:
+        async with self._started(*arguments, cwd=cwd, keep_open=keep_open, warnings=warnings) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
@@ -81,8 +83,8 @@ class Uv:
             return Path(sys.executable)
         if version not in self._interpreters or not self._interpreters[version].exists():
             lines: list[str] = []
-            query = ("python", "find", "--no-config", "--no-project", "--quiet", version)
-            if await self.run(*query, cwd=cwd, line=lines.append) != 0 or not lines:
+            query = ("python", "find", "--no-config", "--no-project", version)
+            if await self.run(*query, cwd=cwd, line=lines.append, warnings=False) != 0 or not lines:
                 return None
             self._interpreters[version] = Path(lines[-1])
         return self._interpreters[version]
@@ -90,9 +92,9 @@ class Uv:
     async def list_pythons(self, cwd: Path) -> list[str]:
         """The minor versions that are here, newest first, such as `3.11`."""
         lines: list[str] = []
-        query = ("python", "list", "--no-config", "--only-installed", "--quiet", "--output-format", "json")
+        query = ("python", "list", "--no-config", "--only-installed", "--output-format", "json")
         found = {(sys.version_info.major, sys.version_info.minor)}
-        if await self.run(*query, cwd=cwd, line=lines.append) == 0:
+        if await self.run(*query, cwd=cwd, line=lines.append, warnings=False) == 0:
             for item in json.loads("".join(lines)):
                 if item["implementation"] == "cpython":
                     found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
@@ -100,14 +102,14 @@ class Uv:
 
     @asynccontextmanager
     async def _started(
-        self, *arguments: str, cwd: Path, keep_open: Sequence[int]
+        self, *arguments: str, cwd: Path, keep_open: Sequence[int], warnings: bool
     ) -> AsyncGenerator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
             find_uv_bin(),
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.STDOUT if warnings else asyncio.subprocess.DEVNULL,
             cwd=cwd,
             env=self._variables,
             pass_fds=keep_open,

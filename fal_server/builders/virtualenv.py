@@ -120,12 +120,10 @@ class VirtualenvBuilder:
             if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
                 raise Precondition(_failure("the virtual environment could not be made", words))
             for number, layer in enumerate(configuration.layers, 1):
-                last = number == len(configuration.layers)
                 say(f"Installing requirements, {number} of {len(configuration.layers)}")
-                install = ["pip", "install", "--python", str(directory), "--requirements", "-"]
+                # Compiled here once, so that the first start of an app does not pay for it.
+                install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
                 install += ["--refresh"] if force else []
-                # Compiled here once, so that not the first start of each app pays for it.
-                install += ["--compile-bytecode"] if last else []
                 text = "\n".join(layer) + "\n"
                 if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
                     raise Precondition(_failure("the requirements could not be installed", words))
