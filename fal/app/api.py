@@ -28,7 +28,14 @@ _OUR_PACKAGES = frozenset({"fal", "fastapi", "starlette", "uvicorn", "anyio", "a
 
 
 class Served(Protocol):
-    """What can be served: an App, or a function as one."""
+    """What can be served: an App, or a function as one.
+
+    Attributes:
+        describes_health: whether the OpenAPI description has GET /health.
+    """
+
+    @property
+    def describes_health(self) -> bool: ...
 
     def collect_routes(self) -> dict[Route, Callable[..., object]]:
         """The routes and the bound methods behind them."""
@@ -64,7 +71,9 @@ def build_api(served: Served) -> FastAPI:
         answer = served.health()
         return await answer if inspect.isawaitable(answer) else answer
 
-    api.add_api_route("/health", health, methods=["GET"])
+    api.add_api_route(
+        "/health", health, methods=["GET"], response_model=None, include_in_schema=served.describes_health
+    )
     _add_answers(api)
     base = api.openapi
     api.openapi = lambda: describe(api, base, sockets)  # type: ignore[method-assign]  # FastAPI's documented way

@@ -120,6 +120,8 @@ class App:
     _scheduler_options: ClassVar[dict[str, object] | None] = {"storage_region": "us-east"}
     version: ClassVar[str] = "unknown"
 
+    describes_health: ClassVar[bool] = True
+
     host_kwargs: ClassVar[dict[str, object]] = {}
     """Options as a mapping, as older apps give them; an attribute of the same name wins."""
 

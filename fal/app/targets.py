@@ -51,6 +51,7 @@ class ServedFunction:
     """
 
     _run_on_main_thread = True
+    describes_health = False
 
     def __init__(self, function: Callable[..., object]) -> None:
         self.function = function

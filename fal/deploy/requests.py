@@ -45,7 +45,7 @@ def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: b
         machine=machine_requirements(app),
         files=_files(app),
         environment_name=environment_name,
-        application_name=app.app_name,
+        application_name=full_app_name(app.app_name, environment_name),
         secrets=_texts(app.options.get("secrets")),
     )
 
@@ -116,7 +116,7 @@ def run_request(
         setup_func=_callable(app.setup_definition),
         files=_files(app),
         environment_name=environment_name,
-        application_name=app.app_name,
+        application_name=full_app_name(app.app_name, environment_name),
         auth_mode=_auth_mode(app.auth or "public"),
         data_mounts=_texts(app.options.get("data_mounts")) or (),
         secrets=_texts(app.options.get("secrets")),
