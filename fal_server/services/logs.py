@@ -126,6 +126,7 @@ class Logs:
         position = Position.read(cursor) if cursor else Position(self._clock.now() if from_now else query.since)
         query = replace(query, newest_first=False, until=None, after=None, limit=_BATCH, since=position.floor)
         await self._check_subject(query)
+        silent = True
         async with self._follower(query) as follower:
             while True:
                 follower.wake.clear()
@@ -133,13 +134,19 @@ class Logs:
                 while follower.must_read():
                     async with aclosing(self._catch_up(query, position, follower)) as batches:
                         async for batch in batches:
+                            silent = False
                             yield batch
                 while entries := follower.take(_BATCH):
+                    silent = False
                     position.advance(entries)
                     yield LogBatch(entries=entries, cursor=position.cursor())
                 if ended:
                     yield LogBatch(entries=(), cursor=position.cursor(), last=True, runner=runner)
                     return
+                if silent:
+                    # Who follows learns that the stream is open, and has a cursor from the start.
+                    silent = False
+                    yield LogBatch(entries=(), cursor=position.cursor())
                 try:
                     async with asyncio.timeout(self._sign_of_life_seconds):
                         await follower.wake.wait()

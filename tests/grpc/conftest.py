@@ -19,7 +19,7 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
-from fal_server.ports import ExecOutput, ExecRequest, RunResult
+from fal_server.ports import ExecOutput, ExecRequest
 from fal_server.services.access import Access
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
@@ -31,7 +31,6 @@ from fal_server.services.views import (
     CodeRequest,
     Deployed,
     DeployRequest,
-    RequestLease,
     RevisionView,
     RunEnded,
     RunnerView,
@@ -240,6 +239,42 @@ class FakeRunners:
         return self.views[runner_id]
 
 
+class FakeSession:
+    """A command that echoes its input, in upper case, and exits when its input ends or it reads `exit N`."""
+
+    def __init__(self, *, tty: bool = False) -> None:
+        self.written: list[bytes] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.eof = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.broken = False
+        self.outputs: asyncio.Queue[ExecOutput | None] = asyncio.Queue()
+
+    async def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if data.startswith(b"exit "):
+            await self.outputs.put(ExecOutput(exit_code=int(data[5:])))
+        else:
+            await self.outputs.put(ExecOutput(data=data.upper()))
+
+    async def resize(self, height: int, width: int) -> None:
+        self.sizes.append((height, width))
+
+    async def send_eof(self) -> None:
+        self.eof.set()
+        await self.outputs.put(ExecOutput(data=b"bye", stream=2))
+        await self.outputs.put(ExecOutput(exit_code=0))
+
+    async def output(self) -> AsyncIterator[ExecOutput]:
+        while (part := await self.outputs.get()) is not None:
+            yield part
+            if part.exit_code is not None:
+                return
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
 @dataclass
 class Plane:
     """A running server, what is behind it, and how to call it."""
@@ -265,6 +300,7 @@ class Plane:
 
     line = staticmethod(line)
     runner = staticmethod(runner)
+    session = FakeSession
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -329,41 +365,6 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     await store.close()
 
 
-class FakeSession:
-    """A command that echoes its input, in upper case, and exits when its input ends or it reads `exit N`."""
-
-    def __init__(self, *, tty: bool = False) -> None:
-        self.written: list[bytes] = []
-        self.sizes: list[tuple[int, int]] = []
-        self.eof = asyncio.Event()
-        self.closed = asyncio.Event()
-        self.broken = False
-        self.outputs: asyncio.Queue[ExecOutput | None] = asyncio.Queue()
-
-    async def write(self, data: bytes) -> None:
-        self.written.append(data)
-        if data.startswith(b"exit "):
-            await self.outputs.put(ExecOutput(exit_code=int(data[5:])))
-        else:
-            await self.outputs.put(ExecOutput(data=data.upper()))
-
-    async def resize(self, height: int, width: int) -> None:
-        self.sizes.append((height, width))
-
-    async def send_eof(self) -> None:
-        self.eof.set()
-        await self.outputs.put(ExecOutput(data=b"bye", stream=2))
-        await self.outputs.put(ExecOutput(exit_code=0))
-
-    async def output(self) -> AsyncIterator[ExecOutput]:
-        while (part := await self.outputs.get()) is not None:
-            yield part
-            if part.exit_code is not None:
-                return
-
-    async def close(self) -> None:
-        self.closed.set()
-
-
-LEASE = RequestLease(request_id="req-1", caller="user", started_at=NOON)
-RESULT = RunResult(method="cloudpickle", definition=b"42")
+@pytest.fixture
+def runner_() -> Runner:
+    return runner()

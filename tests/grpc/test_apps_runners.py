@@ -1,0 +1,250 @@
+"""Apps and runners: requests become calls of the services, views become messages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from fal_grpc.v1 import app_pb2, revision_pb2, runner_pb2
+from fal_grpc.v1.app_pb2_grpc import AppsStub
+from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+from fal_grpc.v1.runner_pb2_grpc import RunnersStub
+from fal_server.core.apps import AuthMode, Strategy
+from fal_server.core.revisions import Revision
+from fal_server.core.runners import Desired, RunnerState
+from fal_server.core.scaling import Scaling
+from fal_server.grpc.runners import STATES, runner_info
+from fal_server.services.views import RequestLease, RevisionView, RunnerView
+
+SCALING = Scaling(
+    keep_alive=1,
+    min_concurrency=2,
+    max_concurrency=3,
+    concurrency_buffer=4,
+    concurrency_buffer_perc=5,
+    scaling_delay=6,
+    max_multiplexing=7,
+    request_timeout=8,
+    request_start_timeout=9,
+    startup_timeout=10,
+    machine_types=("M", "L"),
+    regions=("us-west",),
+)
+SHOWN = {
+    "keep_alive": 1,
+    "min_concurrency": 2,
+    "max_concurrency": 3,
+    "concurrency_buffer": 4,
+    "concurrency_buffer_perc": 5,
+    "scaling_delay_seconds": 6,
+    "max_multiplexing": 7,
+    "request_timeout": 8,
+    "request_start_timeout": 9,
+    "startup_timeout": 10,
+    "machine_types": ["M", "L"],
+    "valid_regions": ["us-west"],
+    "active_runners": 1,
+    "environment_name": "main",
+}
+
+
+def plain(message) -> dict[str, object]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+async def test_an_app_shows_all_its_settings(plane) -> None:
+    plane.apps.add(scaling=SCALING, auth_mode=AuthMode.SHARED, next_revision_id="rev-2")
+    plane.apps.add("plain")
+    plane.apps.add("other--staging", environment="staging")
+    listed = await AppsStub(plane.channel).ListAliases(app_pb2.ListAliasesRequest(), metadata=plane.metadata)
+    first, second = listed.aliases
+    assert plain(first) == SHOWN | {
+        "alias": "hello",
+        "revision": "rev-1",
+        "auth_mode": "SHARED",
+        "is_rolling": True,
+    }
+    assert not second.HasField("request_start_timeout")
+    there = await AppsStub(plane.channel).ListAliases(
+        app_pb2.ListAliasesRequest(environment_name="staging"), metadata=plane.metadata
+    )
+    assert [each.alias for each in there.aliases] == ["other--staging"]
+
+
+async def test_a_revision_shows_all_its_settings(plane) -> None:
+    revision = Revision(
+        revision_id="rev-1",
+        app_name="hello",
+        environment="main",
+        created_at=plane.clock.now(),
+        environments=(),
+        function=None,
+        entrypoint="a:b",
+        scaling=SCALING,
+    )
+    plane.revisions.views = [RevisionView(revision=revision, active_runners=1)]
+    request = revision_pb2.ListApplicationsRequest(application_name="hello")
+    listed = await RevisionsStub(plane.channel).ListApplications(request, metadata=plane.metadata)
+    assert [plain(each) for each in listed.applications] == [
+        SHOWN | {"application_id": "rev-1", "created_at": "2026-03-01T12:00:00Z"}
+    ]
+
+
+async def test_only_what_is_set_is_changed_and_zero_is_a_value(plane) -> None:
+    plane.apps.add()
+    request = app_pb2.UpdateApplicationRequest(
+        application_name="hello",
+        keep_alive=0,
+        request_start_timeout=0,
+        scaling_delay_seconds=30,
+        machine_types=["L"],
+        valid_regions=["eu-north"],
+    )
+    answer = await AppsStub(plane.channel).UpdateApplication(request, metadata=plane.metadata)
+    assert plane.apps.calls == [
+        (
+            "hello",
+            "main",
+            {
+                "keep_alive": 0,
+                "scaling_delay": 30,
+                "request_start_timeout": 0,
+                "machine_types": ("L",),
+                "regions": ("eu-north",),
+            },
+        )
+    ]
+    assert (answer.alias_info.keep_alive, answer.alias_info.scaling_delay_seconds) == (0, 30)
+
+
+async def test_an_app_is_moved_rolled_out_and_deleted(plane) -> None:
+    plane.apps.add()
+    apps = AppsStub(plane.channel)
+    plainly = app_pb2.SetAliasRequest(alias="hello", revision="rev-2")
+    fully = app_pb2.SetAliasRequest(
+        alias="hello", revision="rev-3", auth_mode=app_pb2.PUBLIC, deployment_strategy=app_pb2.RECREATE
+    )
+    await apps.SetAlias(plainly, metadata=plane.metadata)
+    answer = await apps.SetAlias(fully, metadata=plane.metadata)
+    assert (answer.alias_info.revision, answer.alias_info.auth_mode) == ("rev-3", app_pb2.PUBLIC)
+    for force in (None, False, True):
+        request = app_pb2.RolloutApplicationRequest(application_name="hello", force=force)
+        await apps.RolloutApplication(request, metadata=plane.metadata)
+    assert plane.apps.calls == [
+        ("hello", "main", "rev-2", None, None),
+        ("hello", "main", "rev-3", AuthMode.PUBLIC, Strategy.RECREATE),
+        ("hello", "main", False),
+        ("hello", "main", False),
+        ("hello", "main", True),
+    ]
+    gone = await apps.DeleteAlias(app_pb2.DeleteAliasRequest(alias="hello"), metadata=plane.metadata)
+    assert gone.revision == "rev-3"
+
+
+async def test_a_runner_shows_what_is_true_of_it(plane) -> None:
+    now = plane.clock.now()
+    plane.runners.add(
+        plane.runner("idle", reason="because", ready_at=now, node="here"),
+        state=RunnerState.RUNNING,
+        in_flight=1,
+        uptime_seconds=12.5,
+        leases=(RequestLease(request_id="q", caller="u", started_at=now),),
+    )
+    plane.runners.add(
+        plane.runner("gone", state=RunnerState.TERMINATED, ended_at=now + timedelta(seconds=1), exit_code=0),
+        expires_in_seconds=0,
+    )
+    runners = RunnersStub(plane.channel)
+    listed = await runners.ListRunners(runner_pb2.ListRunnersRequest(list_pending=True), metadata=plane.metadata)
+    assert [plain(each) for each in listed.runners] == [
+        {
+            "runner_id": "idle",
+            "in_flight_requests": 1,
+            "uptime": 12.5,
+            "external_metadata": {
+                "reason": "because",
+                "leases": [{"request_id": "q", "caller_user_id": "u", "leased_at_epoch": now.timestamp()}],
+            },
+            "revision": "rev-1",
+            "alias": "hello",
+            "state": "RUNNING",
+            "machine_type": "XS",
+            "state_reason": "because",
+            "created_at": "2026-03-01T12:00:00Z",
+            "ready_at": "2026-03-01T12:00:00Z",
+            "environment_name": "main",
+            "node": "here",
+        },
+        {
+            "runner_id": "gone",
+            "expiration_countdown": 0,
+            "external_metadata": {"reason": "", "leases": []},
+            "revision": "rev-1",
+            "alias": "hello",
+            "state": "TERMINATED",
+            "machine_type": "XS",
+            "created_at": "2026-03-01T12:00:00Z",
+            "ended_at": "2026-03-01T12:00:01Z",
+            "environment_name": "main",
+            "exit_code": 0,
+        },
+    ]
+    assert listed.runners[0].HasField("state")
+    one = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="gone"), metadata=plane.metadata)
+    assert one.runner == listed.runners[1]
+
+
+async def test_which_runners_are_asked_for(plane) -> None:
+    plane.runners.add(plane.runner())
+    runners = RunnersStub(plane.channel)
+    since = Timestamp(seconds=1_700_000_000, nanos=5000)
+    await runners.ListRunners(runner_pb2.ListRunnersRequest(), metadata=plane.metadata)
+    await runners.ListAliasRunners(
+        runner_pb2.ListAliasRunnersRequest(alias="hello", list_pending=True, start_time=since), metadata=plane.metadata
+    )
+    await runners.StopRunner(runner_pb2.StopRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
+    await runners.StopRunner(
+        runner_pb2.StopRunnerRequest(runner_id="runner-1", replace_first=True), metadata=plane.metadata
+    )
+    await runners.KillRunner(runner_pb2.KillRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
+    moment = since.ToDatetime(tzinfo=plane.clock.now().tzinfo)
+    assert plane.runners.calls == [
+        (None, False),
+        ("hello", moment, True),
+        ("runner-1", False),
+        ("runner-1", True),
+    ]
+
+
+def test_every_state_has_a_number_that_published_clients_know() -> None:
+    assert set(STATES) == set(RunnerState)
+    assert sorted(STATES.values()) == [0, 1, 2, 4, 5, 6, 7, 8, 9]  # never 3, the old DEAD
+    assert {state.value.upper() for state in RunnerState} == {
+        runner_pb2.RunnerInfo.State.Name(number) for number in STATES.values()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, "NO_REPLACE"),
+        ({"replace_first": True}, "WILL_REPLACE"),
+        ({"replace_first": True, "replaced_by": "x"}, "WILL_REPLACE"),
+        ({"replace_first": True, "replaced_by": "x", "desired": Desired.DRAIN}, "DID_REPLACE"),
+        ({"replaced_by": "x", "desired": Desired.GONE}, "DID_REPLACE"),
+        ({"replace_first": True, "desired": Desired.GONE}, "NO_REPLACE"),
+    ],
+)
+def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
+    view = RunnerView(
+        runner=replace(runner_, **changes),
+        state=RunnerState.IDLE,
+        in_flight=0,
+        expires_in_seconds=None,
+        uptime_seconds=0.0,
+    )
+    assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view).replacement) == shown

@@ -1,0 +1,171 @@
+"""ListLogs and FollowLogs over the wire: pages, tokens, cursors, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+
+from fal_grpc.v1 import log_pb2 as pb
+from fal_grpc.v1.log_pb2_grpc import LogsStub
+from fal_server.core.logs import LogLevel, LogSource
+from fal_server.core.runners import RunnerState
+
+R1 = pb.LogSelector(runner_id="runner-1")
+HELLO = pb.LogSelector(app=pb.AppLogTarget(app="hello"))
+
+
+async def pages(plane, **fields) -> list[list[int]]:
+    """The sequences of all pages of a listing."""
+    found: list[list[int]] = []
+    token = ""
+    while True:
+        request = pb.ListLogsRequest(page_token=token, **fields)
+        answer = await LogsStub(plane.channel).ListLogs(request, metadata=plane.metadata)
+        found.append([entry.sequence for entry in answer.entries])
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+def numbers(messages) -> list[int]:
+    return [entry.sequence for message in messages for entry in message.entries]
+
+
+async def test_a_line_as_it_is_stored(plane) -> None:
+    await plane.logs.ingest(
+        [plane.line("runner-1", 1, "hi", level=LogLevel.ERROR, source=LogSource.STDERR, request_id="q")]
+    )
+    answer = await LogsStub(plane.channel).ListLogs(pb.ListLogsRequest(selector=R1), metadata=plane.metadata)
+    assert [MessageToDict(entry, preserving_proto_field_name=True) for entry in answer.entries] == [
+        {
+            "runner_id": "runner-1",
+            "sequence": "1",
+            "timestamp": "2026-03-01T12:00:00.001Z",
+            "level": "ERROR",
+            "source": "SOURCE_STDERR",
+            "message": "hi",
+            "request_id": "q",
+            "app": "hello",
+            "revision": "rev-1",
+        }
+    ]
+    assert answer.next_page_token == ""
+
+
+async def test_pages_in_both_orders_and_a_limit_over_all(plane) -> None:
+    await plane.logs.ingest([plane.line("runner-1", number) for number in range(1, 8)])
+    oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
+    assert await pages(plane, selector=R1) == [[7, 6, 5, 4, 3, 2, 1]]
+    assert await pages(plane, selector=R1, page_size=3) == [[7, 6, 5], [4, 3, 2], [1]]
+    assert await pages(plane, selector=HELLO, page_size=3, order=oldest) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert await pages(plane, selector=R1, page_size=3, lines=5) == [[7, 6, 5], [4, 3]]
+    assert await pages(plane, selector=R1, page_size=3, lines=3) == [[7, 6, 5]]
+    assert await pages(plane, selector=R1, page_size=1_000_000, order=oldest) == [[1, 2, 3, 4, 5, 6, 7]]
+
+
+async def test_what_is_looked_for(plane) -> None:
+    await plane.logs.ingest(
+        [
+            plane.line("runner-1", 1, "Apple"),
+            plane.line("runner-1", 2, "pear", request_id="q"),
+            plane.line("runner-1", 3, "pineapple", source=LogSource.SYSTEM),
+        ]
+    )
+    assert await pages(plane, selector=pb.LogSelector(runner_id="runner-1", search="APPLE")) == [[3, 1]]
+    assert await pages(plane, selector=pb.LogSelector(runner_id="runner-1", request_id="q")) == [[2]]
+    system = pb.LogSelector(runner_id="runner-1", sources=[pb.LogEntry.SOURCE_SYSTEM])
+    assert await pages(plane, selector=system) == [[3]]
+    request = pb.ListLogsRequest(selector=R1)
+    request.since.FromDatetime(plane.clock.now() + timedelta(milliseconds=2))
+    request.until.FromDatetime(plane.clock.now() + timedelta(milliseconds=3))
+    assert await pages(plane, selector=R1, since=request.since, until=request.until) == [[2]]
+    assert await pages(plane, selector=R1, until=request.since) == [[1]]
+
+
+async def test_a_token_belongs_to_its_request(plane) -> None:
+    await plane.logs.ingest([plane.line("runner-1", number) for number in range(1, 4)])
+    stub = LogsStub(plane.channel)
+    answer = await stub.ListLogs(pb.ListLogsRequest(selector=R1, page_size=1), metadata=plane.metadata)
+    for other in (
+        pb.ListLogsRequest(selector=HELLO, page_token=answer.next_page_token),
+        pb.ListLogsRequest(selector=R1, lines=2, page_token=answer.next_page_token),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
+            await stub.ListLogs(other, metadata=plane.metadata)
+
+
+async def test_a_stream_ends_with_how_the_runner_ended(plane) -> None:
+    living = plane.runner(state=RunnerState.SETUP)
+    await plane.store.save_runners([living])
+    await plane.logs.ingest([plane.line("runner-1", 1)])
+    stream = LogsStub(plane.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=R1, since={"seconds": 0}), metadata=plane.metadata
+    )
+    assert numbers([await stream.read()]) == [1]
+    await plane.logs.ingest([plane.line("runner-1", 2)])
+    assert numbers([await stream.read()]) == [2]
+    await plane.logs.ingest([plane.line("runner-1", 3)])
+    ended = replace(living, state=RunnerState.TERMINATED, ended_at=plane.clock.now(), exit_code=143, reason="stopped")
+    await plane.store.save_runners([ended])
+    plane.logs.runner_ended("runner-1")
+    rest = []
+    while (message := await stream.read()) is not grpc.aio.EOF:
+        rest.append(message)
+    assert numbers(rest) == [3]
+    last = rest[-1].runner_ended
+    assert (last.runner_id, last.exit_code, last.reason) == ("runner-1", 143, "stopped")
+    assert last.ended_at.ToDatetime(tzinfo=plane.clock.now().tzinfo) == plane.clock.now()
+    # Resumed after its end, it ends again, and repeats nothing.
+    again = LogsStub(plane.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=R1, cursor=rest[-1].cursor), metadata=plane.metadata
+    )
+    assert [(len(m.entries), m.HasField("runner_ended")) async for m in again] == [(0, True)]
+
+
+async def test_from_now_on_means_what_is_written_later(plane) -> None:
+    await plane.logs.ingest([plane.line("runner-1", 1)])
+    plane.clock.advance(3600)
+    stream = LogsStub(plane.channel).FollowLogs(pb.FollowLogsRequest(selector=HELLO), metadata=plane.metadata)
+    async with asyncio.timeout(30):
+        first = await stream.read()  # the stream is open: what comes now is in it
+    assert (numbers([first]), bool(first.cursor)) == ([], True)
+    later = plane.clock.now() + timedelta(seconds=1)
+    await plane.logs.ingest([plane.line("runner-1", 2, timestamp=later)])
+    assert numbers([await stream.read()]) == [2]
+    stream.cancel()
+
+
+async def test_a_cursor_belongs_to_its_selector(plane) -> None:
+    await plane.logs.ingest([plane.line("runner-1", 1)])
+    stub = LogsStub(plane.channel)
+    stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=plane.metadata)
+    cursor = (await stream.read()).cursor
+    stream.cancel()
+    with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
+        _ = [
+            m async for m in stub.FollowLogs(pb.FollowLogsRequest(selector=R1, cursor=cursor), metadata=plane.metadata)
+        ]
+
+
+async def test_a_hundred_streams_each_get_every_line_once(plane) -> None:
+    await plane.logs.ingest([plane.line("runner-1", 1)])
+
+    async def follow() -> list[int]:
+        request = pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0})
+        stream = LogsStub(plane.channel).FollowLogs(request, metadata=plane.metadata)
+        found: list[int] = []
+        while len(found) < 50:
+            found += numbers([await stream.read()])
+        stream.cancel()
+        return found
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        streams = [group.create_task(follow()) for _ in range(100)]
+        for number in range(2, 51):
+            await plane.logs.ingest([plane.line("runner-1", number)])
+    assert [task.result() for task in streams] == [list(range(1, 51))] * 100
