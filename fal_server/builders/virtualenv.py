@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from fal_server.builders.configuration import FIELD, VirtualenvConfiguration, parse
+from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
 from fal_server.builders.uv import Uv
@@ -22,6 +22,8 @@ from fal_server.ports import BuildLog, BuiltEnvironment
 _DIRECTORY = re.compile(r"[0-9a-f]{64}-[0-9]+")
 # Written last: a directory without it is a build that is under way or was killed, and counts for nothing.
 _MARKER = ".fal-built"
+# Its content: how this version builds. What a version that does it otherwise has built is built anew.
+_RECIPE = "1 " + " ".join(ALWAYS)
 _WORDS_IN_ERROR = 25
 
 
@@ -86,7 +88,7 @@ class VirtualenvBuilder:
         env_id = spec.env_id
         for directory in sorted(self._generations(env_id), key=_generation, reverse=True):
             python = directory / "bin" / "python"
-            if (directory / _MARKER).exists() and python.exists():
+            if python.exists() and _is_built(directory):
                 return BuiltEnvironment(env_id=env_id, python=python)
         return None
 
@@ -188,11 +190,20 @@ def _generation(directory: Path) -> int:
 
 
 def _mark(directory: Path) -> None:
-    descriptor = os.open(directory / _MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """On disk before it has its name: a marker is there whole or not at all."""
+    draft = directory / f"{_MARKER}.draft"
+    with draft.open("w") as file:
+        file.write(_RECIPE)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(directory / _MARKER)
+
+
+def _is_built(directory: Path) -> bool:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return (directory / _MARKER).read_text() == _RECIPE
+    except OSError:
+        return False
 
 
 def _failure(what: str, words: deque[str]) -> str:

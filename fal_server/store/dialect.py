@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, Executable, Table, event, func
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fal_server.core.faults import Unavailable
@@ -30,7 +30,7 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
         target: the path of a SQLite file, a URL (`scheme://...`), or None for a private database in memory.
 
     Raises:
-        Unavailable: the URL is malformed, or the file cannot be made.
+        Unavailable: the URL is malformed, its driver is not installed, or the file cannot be made.
     """
     try:
         url = make_url(target) if isinstance(target, str) and "://" in target else _sqlite_url(target)
@@ -43,6 +43,8 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
         raise Unavailable(
             "the database's URL is malformed: write postgresql+<driver>://... or a file's path"
         ) from error
+    except (ImportError, InvalidRequestError) as error:
+        raise Unavailable(f"the database's driver cannot be used ({error}): install one for asyncio") from error
     except OSError as error:
         raise Unavailable(f"the database {target} cannot be opened: {error.strerror}") from error
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)

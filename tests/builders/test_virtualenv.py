@@ -167,8 +167,10 @@ async def test_force_leaves_the_old_generation_to_its_runners(builder, root):
     assert old.python.exists()
     assert new.python == root / f"{wanted.env_id}-2" / "bin" / "python"
     assert builder.find(wanted) == new
-    (new.python.parents[1] / "bin" / "python").unlink()
+    new.python.unlink()
     assert builder.find(wanted) == old, "an environment without its interpreter is none"
+    (old.python.parents[1] / ".fal-built").write_text("as another version does it")
+    assert builder.find(wanted) is None
 
 
 BUILD = """

@@ -92,6 +92,8 @@ async def test_what_is_no_database_is_refused(tmp_path):
         await open_store(tmp_path / "none" / "store.db", VAULT)
     with pytest.raises(Unavailable, match="malformed"):
         await open_store("://", VAULT)
+    with pytest.raises(Unavailable, match="driver cannot be used"):
+        await open_store("postgresql+psycopg2://me:hunter2@127.0.0.1/fal", VAULT)
 
 
 async def test_secrets_are_not_on_the_disk(tmp_path):

@@ -1,4 +1,4 @@
-"""Alembic migrations, run at opening; there is no alembic.ini. A new table: CONTRIBUTING, "A table"."""
+"""Alembic migrations, run at opening, without alembic.ini. For a new one: tables.py, a file in versions/, HEAD."""
 
 from __future__ import annotations
 

@@ -32,13 +32,15 @@ async def test_one_of_many_gets_the_name(store):
     assert sorted(revoked) == [False] * 19 + [True]
 
 
-async def test_cancelled_callers_leave_whole_transactions(store):
+async def test_cancelled_callers_leave_whole_transactions(reopen):
+    store = await reopen()
     tasks = [asyncio.create_task(store.register(some.revision(f"r{n}"), some.app(f"a{n}", f"r{n}"))) for n in range(50)]
     for number, task in enumerate(tasks):
         if number % 2:
             await asyncio.sleep(0)
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    store = await reopen()  # what was cancelled goes on until it is whole
     revisions = {revision.revision_id[1:] for revision in await store.list_revisions(None, None)}
     apps = {app.name[1:] for app in await store.list_apps(None)}
     assert revisions == apps
