@@ -117,26 +117,40 @@ class VirtualenvBuilder:
             )
         directory, lock = self._reserve(env_id)
         try:
-            say(f"Making a virtual environment with Python {version}")
-            create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
-            if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
-                raise Precondition(_failure("the virtual environment could not be made", words))
-            for number, layer in enumerate(configuration.layers, 1):
-                say(f"Installing requirements, {number} of {len(configuration.layers)}")
-                # Compiled here once, so that the first start of an app does not pay for it.
-                install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
-                install += ["--refresh"] if force else []
-                text = "\n".join(layer) + "\n"
-                if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
-                    raise Precondition(_failure("the requirements could not be installed", words))
-            _mark(directory)
-            say("The environment is built")
-        except BaseException:
+            await self._install(directory, interpreter, configuration, force, say, words, lock)
+        except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+            if isinstance(error, OSError):
+                raise Unavailable(f"the environment could not be built in {self._root}: {error.strerror}") from error
             raise
         finally:
             os.close(lock)
         return BuiltEnvironment(env_id=env_id, python=directory / "bin" / "python")
+
+    async def _install(
+        self,
+        directory: Path,
+        interpreter: Path,
+        configuration: VirtualenvConfiguration,
+        force: bool,
+        say: Callable[[str], None],
+        words: deque[str],
+        lock: int,
+    ) -> None:
+        say(f"Making a virtual environment with Python {configuration.python_version}")
+        create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
+        if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
+            raise Precondition(_failure("the virtual environment could not be made", words))
+        for number, layer in enumerate(configuration.layers, 1):
+            say(f"Installing requirements, {number} of {len(configuration.layers)}")
+            # Compiled here once, so that the first start of an app does not pay for it.
+            install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
+            install += ["--refresh"] if force else []
+            text = "\n".join(layer) + "\n"
+            if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
+                raise Precondition(_failure("the requirements could not be installed", words))
+        _mark(directory)
+        say("The environment is built")
 
     def _reserve(self, env_id: str) -> tuple[Path, int]:
         """Make the next generation's directory, locked for as long as the descriptor is open here or in a child."""
