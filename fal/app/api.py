@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.encoders import jsonable_encoder
@@ -34,8 +34,7 @@ class Served(Protocol):
         describes_health: whether the OpenAPI description has GET /health.
     """
 
-    @property
-    def describes_health(self) -> bool: ...
+    describes_health: ClassVar[bool]
 
     def collect_routes(self) -> dict[Route, Callable[..., object]]:
         """The routes and the bound methods behind them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from typing import ClassVar
 
 from fal.app.app import AGENT_VARIABLE, App
 from fal.app.endpoints import Route
@@ -35,10 +36,10 @@ class AppTarget:
         self, *, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None]:
         """Make the app, and return the coroutine that serves it."""
-        declared = self.app.metrics_port
+        declared = self.app.metrics_port or _METRICS_PORT
         return self.app().serve(
             port=_PORT if exposed_port is None else exposed_port,
-            metrics_port=exposed_metrics_port or declared or _METRICS_PORT,
+            metrics_port=declared if exposed_metrics_port is None else exposed_metrics_port,
             limit_max_requests=self.limit_max_requests,
         )
 
@@ -51,7 +52,7 @@ class ServedFunction:
     """
 
     _run_on_main_thread = True
-    describes_health = False
+    describes_health: ClassVar[bool] = False
 
     def __init__(self, function: Callable[..., object]) -> None:
         self.function = function
@@ -80,7 +81,7 @@ class ServedFunction:
             self,
             version="unknown",
             port=_PORT if exposed_port is None else exposed_port,
-            metrics_port=exposed_metrics_port or _METRICS_PORT,
+            metrics_port=_METRICS_PORT if exposed_metrics_port is None else exposed_metrics_port,
         )
 
 
