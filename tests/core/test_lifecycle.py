@@ -1,0 +1,94 @@
+"""The states of a runner: only the table's moves, only upwards, and late or repeated reports change nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.lifecycle import MOVES, Event, Observation, step
+from fal_server.core.runners import RANK, Desired, Process, RunnerState
+from tests.fakes.domain import START, at, make_runner
+
+STORED = [state for state in RunnerState if state is not RunnerState.RUNNING]
+PROCESS = Process(pid=1, started_ticks=2, address="unix:x")
+
+observations = st.builds(
+    Observation,
+    runner_id=st.just("x"),
+    event=st.sampled_from(Event),
+    reason=st.sampled_from(["", "because"]),
+    exit_code=st.none() | st.integers(0, 255),
+    port=st.none() | st.integers(1, 65535),
+)
+
+
+def seen(event: Event, **fields: object) -> Observation:
+    return Observation(runner_id="x", event=event, **fields)
+
+
+@given(st.sampled_from(STORED), st.sampled_from(Desired), observations)
+def test_a_step_is_a_move_of_the_table_or_nothing(state: RunnerState, desired: Desired, what: Observation) -> None:
+    runner = make_runner(state=state, desired=desired)
+    moved = step(runner, what, at(5))
+    if moved is not runner:
+        assert moved.state in MOVES[state]
+        assert RANK[moved.state] > RANK[state]
+    assert moved.desired is desired
+
+
+@given(st.sampled_from(STORED), observations)
+def test_a_repeated_observation_changes_nothing(state: RunnerState, what: Observation) -> None:
+    once = step(make_runner(state=state), what, at(5))
+    assert step(once, what, at(9)) is once
+
+
+@given(st.lists(observations, max_size=12))
+def test_states_never_move_down_whatever_is_reported(whats: list[Observation]) -> None:
+    runner = make_runner(state=RunnerState.FAILURE_DELAY)
+    for number, what in enumerate(whats):
+        moved = step(runner, what, at(number))
+        assert RANK[moved.state] >= RANK[runner.state]
+        if runner.ended:
+            assert moved is runner
+        runner = moved
+
+
+def test_the_table_moves_up_only_and_an_end_is_possible_from_everywhere() -> None:
+    assert set(MOVES) == set(STORED)
+    for state, targets in MOVES.items():
+        assert all(RANK[target] > RANK[state] for target in targets)
+        assert state is RunnerState.TERMINATED or RunnerState.TERMINATED in targets
+
+
+def test_a_whole_life_with_its_moments() -> None:
+    runner = make_runner(state=RunnerState.FAILURE_DELAY, not_before=at(30), reason="waits")
+    runner = step(runner, seen(Event.DUE), at(30))
+    assert (runner.state, runner.not_before, runner.reason) == (RunnerState.PENDING, None, "")
+    runner = step(runner, seen(Event.LAUNCHED, node="n", process=PROCESS), at(31))
+    assert (runner.state, runner.started_at, runner.node, runner.process) == (RunnerState.SETUP, at(31), "n", PROCESS)
+    runner = step(runner, seen(Event.READY, port=8080, metrics_port=9090), at(32))
+    assert (runner.state, runner.ready_at, runner.port, runner.metrics_port) == (RunnerState.IDLE, at(32), 8080, 9090)
+    runner = step(runner, seen(Event.UNROUTED), at(33))
+    assert (runner.state, runner.draining_at) == (RunnerState.DRAINING, at(33))
+    runner = step(runner, seen(Event.STOPPING), at(34))
+    assert (runner.state, runner.stopping_at) == (RunnerState.TERMINATING, at(34))
+    runner = step(runner, seen(Event.GONE, exit_code=143), at(35))
+    assert (runner.state, runner.ended_at, runner.exit_code) == (RunnerState.TERMINATED, at(35), 143)
+
+
+@pytest.mark.parametrize(
+    ("desired", "state", "reason", "reported", "shown"),
+    [
+        (Desired.DRAIN, RunnerState.TERMINATING, "stopped by request", "signal 15", "stopped by request"),
+        (Desired.GONE, RunnerState.IDLE, "killed by request", "signal 9", "killed by request"),
+        (Desired.SERVE, RunnerState.SETUP, "", "setup() raised ValueError", "setup() raised ValueError"),
+        (Desired.SERVE, RunnerState.TERMINATING, "not ready in time", "signal 9", "not ready in time"),
+        (Desired.SERVE, RunnerState.IDLE, "", "", ""),
+    ],
+)
+def test_why_a_runner_was_to_stop_says_more_than_how_it_ended(
+    desired: Desired, state: RunnerState, reason: str, reported: str, shown: str
+) -> None:
+    runner = make_runner(state=state, desired=desired, reason=reason)
+    assert step(runner, seen(Event.GONE, reason=reported), START).reason == shown
