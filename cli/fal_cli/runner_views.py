@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.output import write_list, write_table
+from fal_cli.output import say, write_list, write_table
 from fal_cli.style import paint, wants_colour
 from fal_cli.table import Column
 
@@ -32,6 +32,8 @@ _REQUEST_COLUMNS = (
     Column(title="Caller ID"),
     Column(title="Time Running"),
 )
+
+_WAITING = frozenset({"PENDING", "CRASH_BACKOFF"})
 
 
 def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = True) -> None:
@@ -57,6 +59,9 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
         lines.append(paint(delayed, "red", colour=wants_colour(sys.stdout)))
     sys.stdout.write("\n".join(lines) + "\n")
     write_table(_COLUMNS if alias else _COLUMNS[1:], ([*_row(runner)][0 if alias else 1 :] for runner in runners))
+    for runner in runners:
+        if runner.state.value in _WAITING and runner.state_reason:
+            say(f"{runner.runner_id} waits: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         sys.stdout.write("(*) another runner is to take its place\n")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]

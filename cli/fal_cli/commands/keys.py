@@ -61,14 +61,9 @@ def _create(args: argparse.Namespace) -> None:
         raise CommandError("--permission needs the name of at least one permission", ExitCode.USAGE)
     if not (preset or permissions or scope):
         preset = _ask()
-    from fal.api import KeyPreset, KeyScope
-
     with open_client(args) as client:
         key_id, key_secret = client.keys.create(
-            preset=KeyPreset(preset) if preset else None,
-            permissions=permissions or None,
-            scope=KeyScope(scope) if scope else None,
-            description=args.desc,
+            preset=preset, permissions=permissions or None, scope=scope, description=args.desc
         )
     if args.output != "pretty":
         write_document(args.output, {"key_id": key_id, "key_secret": key_secret})

@@ -1,0 +1,147 @@
+"""`fal deploy`: build an app's environment and register it, so that it can be called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import note, say, write_document
+from fal_cli.parser import FalParser, add_client_options, add_env_option, add_output_options
+from fal_cli.printable import visible
+
+if TYPE_CHECKING:
+    from fal.api import SyncServerlessClient
+    from fal.deploy import DeploymentResult
+
+_EPILOG = """\
+Examples:
+  fal deploy
+  fal deploy path/to/myfile.py
+  fal deploy path/to/myfile.py::MyApp --app-name myapp --auth public
+  fal deploy my-app --message "fix the cold start" --annotation GIT_SHA=1234567"""
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal deploy`."""
+    parser.description = (
+        "Deploy a fal application. Without a reference, the one in pyproject.toml or the only file here."
+    )
+    parser.epilog = _EPILOG
+    parser.set_defaults(handler=_deploy)
+    add_client_options(parser)
+    parser.add_argument(
+        "app_ref", nargs="?", help="A file, a file and a name in it (FILE.py::NAME), or a name in pyproject.toml."
+    )
+    parser.add_argument("--app-name", help="Application name to deploy with.")
+    parser.add_argument("--auth", choices=("public", "private", "shared"), help="Who may call the application.")
+    parser.add_argument(
+        "--strategy",
+        choices=("recreate", "rolling"),
+        default="rolling",
+        help="Move to the new revision at once, or when a runner of it is ready (the default).",
+    )
+    attach = parser.add_mutually_exclusive_group()
+    attach.add_argument(
+        "--attach", action="store_true", default=None, dest="attach", help="Wait until a rolling deployment is done."
+    )
+    attach.add_argument(
+        "--detach", action="store_false", default=None, dest="attach", help="Do not wait for a rolling deployment."
+    )
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--no-scale", action="store_true", help="Keep the scale settings that it has (the default).")
+    scale.add_argument("--reset-scale", action="store_true", help="Take the scale settings of the code.")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=os.environ.get("FAL_DEPLOY_CHECK", "").lower() not in {"", "0", "false"},
+        help="Show what is about to be deployed, and ask first. Can also be set via FAL_DEPLOY_CHECK.",
+    )
+    parser.add_argument("--yes", action="store_true", help="Do not ask.")
+    parser.add_argument("--message", help="A note on this revision.")
+    parser.add_argument(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="A note on this revision by name. May be repeated.",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="Build the environment anew.")
+    parser.add_argument("--force-env-build", action="store_true", dest="no_cache", help=argparse.SUPPRESS)
+    add_env_option(parser)
+    add_output_options(parser)
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    from fal_cli.deploy_logs import show_logs
+
+    annotations = _annotations(args.annotation)
+    with open_client(args) as client:
+        if args.check:
+            _check(client, args)
+        # A first deployment has nothing to roll from, so that it is done although nobody waited.
+        known = {app.alias for app in client.apps.list(environment_name=args.env)} if args.attach is False else set()
+        result = client.deploy(
+            args.app_ref,
+            app_name=args.app_name,
+            auth=args.auth,
+            strategy=args.strategy,
+            reset_scale=args.reset_scale,
+            attach_to_deployment=args.attach,
+            force_env_build=args.no_cache,
+            environment_name=args.env,
+            message=args.message,
+            annotations=annotations or None,
+            result_handler=lambda found: show_logs(found.logs),
+            build_result_handler=lambda found: show_logs(found.logs, building=True),
+        )
+    rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
+    _show(args.output, result, "rolling_out" if rolling else "deployed")
+
+
+def _annotations(pairs: list[str]) -> Mapping[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    wrong = next((pair for pair, (key, equals, _) in zip(pairs, split, strict=True) if not (key and equals)), None)
+    if wrong is not None:
+        raise CommandError(f"--annotation '{wrong}' is not of the form KEY=VALUE", ExitCode.USAGE)
+    return {key: value for key, _, value in split}
+
+
+def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
+    """Show what a deploy would do, and ask a person whether it should."""
+    summary = {
+        "application": args.app_ref or "(found here)",
+        "name": args.app_name or "(its own)",
+        "environment": args.env or "main",
+        "controller": str(client.settings.target),
+        "auth": args.auth or "(as it is)",
+        "strategy": args.strategy,
+        "scale": "from the code" if args.reset_scale else "as it is",
+    }
+    note("About to deploy:\n" + "\n".join(f"  {name:<12} {value}" for name, value in summary.items()))
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError("--check asks before it deploys, and there is no terminal: add --yes", ExitCode.USAGE)
+    sys.stderr.write("Deploy? (y/N): ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise CommandError("nothing was deployed")
+
+
+def _show(form: str, result: DeploymentResult, status: str) -> None:
+    if form != "pretty":
+        write_document(form, {"revision": result.revision, "app_name": result.app_name, "status": status})
+        return
+    say(f"{'Rolling out' if status == 'rolling_out' else 'Deployed'} {result.app_name}, revision {result.revision}")
+    wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
+    kinds = {"none": (), "playground": ("playground",)}.get(wanted, tuple(result.urls))
+    for kind in kinds:
+        for url in result.urls.get(kind, {}).values():
+            sys.stdout.write(visible(f"  {kind:<11} {url}\n"))
+    if wanted == "all":
+        sys.stdout.write(visible(f"  {'logs':<11} {result.log_url}\n"))

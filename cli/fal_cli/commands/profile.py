@@ -1,0 +1,143 @@
+"""`fal profile`: named hosts and keys in the configuration file, and which of them is current."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import note, say, write_list, write_table
+from fal_cli.parser import FalParser, add_command, add_commands, add_output_options
+from fal_cli.printable import visible
+from fal_cli.table import Column
+
+_COLUMNS = (Column(title="Set"), Column(title="Profile"), Column(title="Settings", folds=True))
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal profile` and its sub-commands."""
+    commands = add_commands(parser)
+    add_output_options(add_command(commands, "list", "List all profiles.", _list))
+    set_parser = add_command(commands, "set", "Make a profile the current one.", _set)
+    set_parser.add_argument("profile", metavar="PROFILE", help="Profile name.")
+    add_command(commands, "unset", "Make no profile current.", _unset)
+    add_command(commands, "key", "Set the key of the profile; it is asked for, or read from standard input.", _key)
+    host = add_command(commands, "host", "Set the host of the profile.", _host)
+    host.add_argument("address", metavar="HOST", help="Fal host, as HOST or HOST:PORT.")
+    create = add_command(commands, "create", "Create a profile, and make it the current one.", _create)
+    create.add_argument("profile", metavar="PROFILE", help="Profile name.")
+    delete = add_command(commands, "delete", "Delete a profile.", _delete)
+    delete.add_argument("profile", metavar="PROFILE", help="Profile name.")
+
+
+def _list(args: argparse.Namespace) -> None:
+    from fal.config import load
+
+    config = load()
+    current = os.environ.get("FAL_PROFILE") or config.current_profile
+    if args.output == "pretty":
+        rows = (
+            ("*" if name == current else "", name, ", ".join(settings)) for name, settings in config.profiles.items()
+        )
+        write_table(_COLUMNS, rows)
+        return
+    documents = (
+        {"profile": name, "is_set": name == current, "settings": list(settings)}
+        for name, settings in config.profiles.items()
+    )
+    write_list(args.output, "profiles", documents)
+
+
+def _set(args: argparse.Namespace) -> None:
+    from fal.config import edit
+
+    with edit() as config:
+        if args.profile not in config.profiles:
+            _confirm_creation(args.profile)
+            config.create_profile(args.profile)
+        config.set_current(args.profile)
+    say(f"Profile '{args.profile}' is the current one.")
+    _hint_key()
+
+
+def _confirm_creation(name: str) -> None:
+    if not sys.stdin.isatty():
+        raise CommandError(f"there is no profile '{name}'; `fal profile create {name}` makes one")
+    sys.stderr.write(visible(f"There is no profile '{name}'. Create it? (y/N): "))
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise CommandError("no profile was created")
+
+
+def _unset(_args: argparse.Namespace) -> None:
+    from fal.config import edit
+
+    with edit() as config:
+        config.set_current(None)
+    say("No profile is current.")
+
+
+def _key(_args: argparse.Namespace) -> None:
+    from fal.config import edit
+    from fal_grpc.credentials import KeyCredentials
+
+    profile = _chosen()
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        key = getpass("Key, as id:secret: ").strip()
+    else:
+        key = sys.stdin.read().strip()
+    KeyCredentials.parse(key, source="the key")
+    with edit() as config:
+        config.set(profile, "key", key)
+    say(f"Key set for profile '{profile}'.")
+
+
+def _host(args: argparse.Namespace) -> None:
+    from fal.config import edit
+    from fal_grpc.target import parse_target
+
+    profile = _chosen()
+    parse_target(args.address, source="HOST")
+    with edit() as config:
+        config.set(profile, "host", args.address)
+    say(f"Host of profile '{profile}' set to {args.address}.")
+
+
+def _create(args: argparse.Namespace) -> None:
+    from fal.config import edit
+
+    with edit() as config:
+        config.create_profile(args.profile)
+        config.set_current(args.profile)
+    say(f"Profile '{args.profile}' created; it is the current one.")
+    _hint_key()
+
+
+def _delete(args: argparse.Namespace) -> None:
+    from fal.config import edit
+
+    with edit() as config:
+        config.delete_profile(args.profile)
+    say(f"Profile '{args.profile}' deleted.")
+
+
+def _chosen() -> str:
+    """Return the profile that is in use."""
+    from fal.config import load
+    from fal.settings import find_profile
+
+    profile, _ = find_profile(load(), None, os.environ)
+    if profile is None:
+        raise CommandError("no profile is current; choose one with `fal profile set PROFILE`", ExitCode.FAILED)
+    return profile
+
+
+def _hint_key() -> None:
+    from fal.config import load
+
+    config = load()
+    if config.current_profile and not config.setting(config.current_profile, "key"):
+        note("It has no key yet; `fal profile key` sets one.")

@@ -1,0 +1,96 @@
+"""`fal run`: call a function, or serve an app, without deploying it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import note, say
+from fal_cli.parser import FalParser, add_client_options, add_env_option
+
+if TYPE_CHECKING:
+    from fal_grpc.adapter.run import RunResult
+
+_EPILOG = """\
+Examples:
+  fal run path/to/myfile.py::myfunc
+  fal run path/to/myfile.py::MyApp --local --exposed-port 8000"""
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal run`."""
+    parser.description = "Run a function and show what it returns, or serve an app until Ctrl-C; nothing is deployed."
+    parser.epilog = _EPILOG
+    parser.set_defaults(handler=_run)
+    add_client_options(parser)
+    parser.add_argument("func_ref", help="A file and a name in it (FILE.py::NAME), or a name in pyproject.toml.")
+    parser.add_argument("--no-cache", action="store_true", help="Build the environment anew.")
+    parser.add_argument("--app-name", help="Application name to run with.")
+    parser.add_argument(
+        "--auth", choices=("public", "private", "shared"), help="Who may call the application (defaults to public)."
+    )
+    parser.add_argument("--force-env-build", action="store_true", dest="no_cache", help=argparse.SUPPRESS)
+    add_env_option(parser)
+    parser.add_argument("--local", action="store_true", help="Run here, in this Python, without a controller.")
+    parser.add_argument(
+        "--exposed-port", type=int, metavar="PORT", help="Where an app is served with --local (defaults to 8080)."
+    )
+    parser.add_argument(
+        "--exposed-metrics-port",
+        type=int,
+        metavar="PORT",
+        help="Where its metrics are served with --local (defaults to 9090).",
+    )
+    parser.add_argument("--machine-type", help="Machine type to run on.")
+    parser.add_argument("--limit-max-requests", type=int, metavar="N", help="Stop an app in order after N requests.")
+
+
+def _run(args: argparse.Namespace) -> None:
+    result = _here(args) if args.local else _there(args)
+    if result is not None:
+        say(str(result))
+
+
+def _there(args: argparse.Namespace) -> object:
+    from fal.deploy import run
+    from fal_cli.deploy_logs import show_logs
+
+    if args.exposed_port is not None or args.exposed_metrics_port is not None:
+        raise CommandError("--exposed-port and --exposed-metrics-port are for --local", ExitCode.USAGE)
+    shown: set[str] = set()
+
+    def show(found: RunResult) -> None:
+        show_logs(found.logs)
+        if found.service_urls is not None and found.service_urls.run not in shown:
+            shown.add(found.service_urls.run)
+            note(f"Serving at {found.service_urls.run}")
+
+    with open_client(args) as client:
+        return run(
+            client,
+            args.func_ref,
+            app_name=args.app_name,
+            auth=args.auth,
+            machine_type=args.machine_type,
+            limit_max_requests=args.limit_max_requests,
+            no_cache=args.no_cache,
+            environment_name=args.env,
+            result_handler=show,
+            build_result_handler=lambda found: show_logs(found.logs, building=True),
+        )
+
+
+def _here(args: argparse.Namespace) -> object:
+    import fal.deploy  # noqa: F401 - tells of a missing extra before anything is loaded
+    from fal.deploy.load import load_app
+    from fal.deploy.project import resolve_reference
+
+    reference = resolve_reference(args.func_ref)
+    if reference.path is None:
+        raise CommandError(f"'{args.func_ref}' has no file here that could be run with --local")
+    with load_app(reference.path, reference.symbol) as loaded:
+        ports = {"exposed_port": args.exposed_port, "exposed_metrics_port": args.exposed_metrics_port}
+        given = {name: port for name, port in ports.items() if port is not None}
+        return loaded.target.run_local(**given)

@@ -1,0 +1,178 @@
+"""`fal up`: start a controller on this machine, in the foreground or as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
+from fal_cli.exits import CommandError
+from fal_cli.output import note, say
+from fal_cli.parser import FalParser
+
+PROFILE = "local"
+_PORT = 7400
+_START_SECONDS = 120.0
+_LOG_LINES = 15
+# What only the controller extra brings.
+_CONTROLLER_MODULES = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
+_EPILOG = """\
+Examples:
+  fal up                 in the foreground; Ctrl-C stops it in order, a second Ctrl-C at once
+  fal up -d              in the background; `fal down` stops it
+  fal up --port 0        on a free port
+  fal up --gpu GPU-H100=2"""
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal up`."""
+    parser.description = "Start a controller on this machine. It listens on loopback only."
+    parser.epilog = _EPILOG
+    add_state_dir_option(parser)
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="Return when the controller answers, and leave it running."
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=_PORT,
+        metavar="PORT",
+        help=f"Where gRPC and HTTP are answered (defaults to {_PORT}; 0: a free one).",
+    )
+    parser.add_argument(
+        "--grpc-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="Where gRPC alone is answered (defaults to a free one).",
+    )
+    parser.add_argument(
+        "--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, as GPU-H100=2. May be repeated."
+    )
+    parser.set_defaults(handler=_up)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; use 0 to 65535, 0 for a free one")
+    return int(text)
+
+
+def _up(args: argparse.Namespace) -> int:
+    state_dir = args.state_dir.absolute()
+    running = find_controller(state_dir)
+    if running is not None:
+        raise CommandError(
+            f"a controller (pid {running.pid}) is already running on {state_dir}, at {running.host}; `fal down` stops "
+            "it, --state-dir chooses another directory"
+        )
+    arguments = ["--state-dir", str(state_dir), "--port", str(args.port), "--grpc-port", str(args.grpc_port)]
+    arguments += [word for label in args.gpu for word in ("--gpu", label)]
+    if getattr(args, "debug", False):
+        arguments.append("--debug")
+    _require_extra()
+    return _detached(state_dir, arguments) if args.detach else _foreground(state_dir, arguments)
+
+
+def _require_extra() -> None:
+    missing = next((module for module in _CONTROLLER_MODULES if find_spec(module) is None), None)
+    if missing is not None:
+        raise CommandError(
+            f"fal up needs the controller extra ({missing} is missing): pip install 'fal-grpc[controller]'"
+        )
+
+
+def _foreground(state_dir: Path, arguments: list[str]) -> int:
+    """Run the controller in this process; a thread greets as soon as it answers."""
+    from fal_server.main import main as serve
+
+    reader, writer = os.pipe()
+
+    def greet() -> None:
+        with os.fdopen(reader) as announcements:
+            controller = find_controller(state_dir) if announcements.readline() else None
+        if controller is not None:
+            _greet(controller, "Ctrl-C stops it.")
+
+    greeter = threading.Thread(target=greet, daemon=True)
+    greeter.start()
+    # The controller closes its end when it has written; where it failed before, nobody waits for the greeting.
+    return 1 if serve([*arguments, "--ready-fd", str(writer)]) else 0
+
+
+def _detached(state_dir: Path, arguments: list[str]) -> int:
+    """Start the controller in a session of its own, and wait until it answers."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = state_dir / "controller.log"
+    note("Starting the controller ...")
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as announcements:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "ab") as log_file:
+            start = log_file.tell()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fal_server", *arguments, "--ready-fd", str(writer)],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                cwd=state_dir,
+                start_new_session=True,
+                pass_fds=(writer,),
+            )
+        os.close(writer)
+        try:
+            answered = bool(select.select([announcements], [], [], _START_SECONDS)[0]) and announcements.readline()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    controller = find_controller(state_dir) if answered else None
+    if controller is None:
+        process.terminate()
+        code = process.wait()
+        with log.open(errors="replace") as lines:
+            lines.seek(start)
+            last = "".join(lines.readlines()[-_LOG_LINES:]).strip()
+        raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
+    _greet(controller, "`fal down` stops it.")
+    # It goes on without us: Popen must not warn that it was left running.
+    process.returncode = 0
+    return 0
+
+
+def _greet(controller: ControllerProcess, ending: str) -> None:
+    current = _write_profile(controller)
+    prefix = "" if current else f"FAL_PROFILE={PROFILE} "
+    say(
+        f"The controller is up (pid {controller.pid}). {ending}\n"
+        f"  address    {controller.host} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
+        f"  state      {controller.state_dir}\n"
+        f"  profile    {PROFILE}{' (current)' if current else ', not current: `fal profile set local` changes that'}\n"
+        "Try next:\n"
+        f"  {prefix}fal deploy FILE.py::App\n"
+        f"  {prefix}fal runners list\n"
+        '  eval "$(fal env)"    points every fal client of this shell at it'
+    )
+    sys.stdout.flush()
+
+
+def _write_profile(controller: ControllerProcess) -> bool:
+    """Write host and key of the controller into the profile `local`, and return whether that is the one in use."""
+    from fal.config import edit, load
+
+    with edit() as config:
+        if PROFILE not in config.profiles:
+            config.create_profile(PROFILE)
+        config.set(PROFILE, "host", controller.host)
+        config.set(PROFILE, "key", controller.key())
+        current = load().current_profile
+        if current not in config.profiles:
+            config.set_current(PROFILE)
+            current = PROFILE
+    return (os.environ.get("FAL_PROFILE") or current) == PROFILE

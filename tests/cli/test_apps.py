@@ -1,0 +1,129 @@
+"""`fal apps`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+
+from fal_cli.main import main
+from fal_grpc.v1 import app_pb2, revision_pb2
+
+KEYS = {
+    *("alias", "revision", "auth_mode", "keep_alive", "max_concurrency", "max_multiplexing", "active_runners"),
+    *("min_concurrency", "concurrency_buffer", "concurrency_buffer_perc", "scaling_delay", "machine_types"),
+    *("request_timeout", "startup_timeout", "valid_regions", "environment_name", "request_start_timeout"),
+}
+
+
+def app(alias="hello", **fields):
+    given = {"revision": "rev-1", "machine_types": ["S", "M"], "valid_regions": ["us-east"], "active_runners": 1}
+    return app_pb2.AliasInfo(alias=alias, **{**given, **fields})
+
+
+@pytest.fixture
+def apps(controller):
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult(
+        aliases=[
+            app("hello", active_runners=2),
+            app("b--staging", environment_name="staging", concurrency_buffer=1, concurrency_buffer_perc=20),
+            app("a", valid_regions=["eu-west"], auth_mode=app_pb2.PUBLIC),
+        ]
+    )
+    return controller
+
+
+def test_json_has_exactly_the_published_keys(apps, capsys):
+    assert main(["apps", "list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["apps"]
+    assert [item["alias"] for item in found] == ["a", "b--staging", "hello"]
+    assert all(set(item) == KEYS for item in found)
+    assert found[0]["auth_mode"] == "public"
+    assert found[0]["request_start_timeout"] is None
+    assert found[1]["environment_name"] == "staging"
+
+
+def test_the_table_shows_names_without_their_environment(apps, capsys):
+    assert main(["app", "list"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("Name   Env      Revision  Auth     Min Concurrency")
+    assert [row.split()[:2] for row in rows] == [["a", "main"], ["b", "staging"], ["hello", "main"]]
+    assert "20%, min 1" in rows[1]
+
+
+def test_the_list_is_filtered_and_sorted_here(apps, capsys):
+    assert main(["apps", "list", "--json", "--sort-by-runners", "--regions", "us-east", "eu-north"]) == 0
+    assert [item["alias"] for item in json.loads(capsys.readouterr().out)["apps"]] == ["b--staging", "hello"]
+    assert main(["apps", "list", "--json", "--filter", "ell"]) == 0
+    assert [item["alias"] for item in json.loads(capsys.readouterr().out)["apps"]] == ["hello"]
+
+
+def test_the_environment_is_sent(apps):
+    assert main(["apps", "list", "--env", "staging"]) == 0
+    assert apps.request("ListAliases").environment_name == "staging"
+
+
+def test_scale_sends_only_what_is_given(controller, capsys):
+    controller.answers["UpdateApplication"] = app_pb2.UpdateApplicationResult(alias_info=app())
+    assert main(["apps", "scale", "hello", "--keep-alive", "0", "--machine-types", "S", "M"]) == 0
+    request = controller.request("UpdateApplication")
+    assert {field.name for field, _ in request.ListFields()} == {"application_name", "keep_alive", "machine_types"}
+    assert request.keep_alive == 0
+    captured = capsys.readouterr()
+    assert "hello" in captured.out
+    assert "machine_types" in captured.err
+
+
+def test_scale_without_a_change_calls_nobody(controller, capsys):
+    assert main(["apps", "scale", "hello"]) == 0
+    assert "No parameters for update were provided, ignoring." in capsys.readouterr().err
+    assert controller.asked == []
+
+
+def test_set_rev(controller, capsys):
+    controller.answers["SetAlias"] = app_pb2.SetAliasResult(alias_info=app(revision="rev-2"))
+    assert main(["apps", "set-rev", "hello", "rev-2", "--auth", "shared", "--strategy", "rolling"]) == 0
+    request = controller.request("SetAlias")
+    assert (request.alias, request.revision, request.auth_mode) == ("hello", "rev-2", app_pb2.SHARED)
+    assert request.deployment_strategy == app_pb2.ROLLING
+    assert "rev-2" in capsys.readouterr().out
+
+
+def test_list_rev(controller, capsys):
+    revision = revision_pb2.ApplicationInfo(application_id="rev-1", machine_types=["S"])
+    revision.created_at.FromDatetime(datetime(2026, 1, 31, 9, tzinfo=UTC))
+    controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision])
+    assert main(["apps", "list-rev", "hello"]) == 0
+    assert controller.request("ListApplications").application_name == "hello"
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.startswith("Revision  Env   Min Concurrency")
+    assert row.startswith("rev-1     main  0")
+    assert row.endswith("2026-01-31 09:00:00+00:00")
+    controller.asked.clear()
+    assert main(["apps", "list-rev"]) == 0
+    assert not controller.request("ListApplications").HasField("application_name")
+
+
+def test_rollout(controller, capsys):
+    controller.answers["RolloutApplication"] = app_pb2.RolloutApplicationResult()
+    assert main(["apps", "rollout", "hello"]) == 0
+    assert controller.request("RolloutApplication").HasField("force")
+    assert not controller.request("RolloutApplication").force
+    assert capsys.readouterr().out == "Rolled out application hello\n"
+
+
+def test_delete_of_an_app_that_is_not_there_is_no_failure(controller, capsys):
+    controller.answers["DeleteAlias"] = app_pb2.DeleteAliasResult(revision="rev-1")
+    assert main(["apps", "delete", "hello"]) == 0
+    assert capsys.readouterr().out == "Application 'hello' deleted (rev-1)\n"
+    controller.answers["DeleteAlias"] = (grpc.StatusCode.NOT_FOUND, "no")
+    assert main(["apps", "delete", "hello"]) == 0
+    assert "Application 'hello' not found." in capsys.readouterr().err
+
+
+def test_delete_rev(controller):
+    controller.answers["DeleteApplication"] = revision_pb2.DeleteApplicationResult()
+    assert main(["apps", "delete-rev", "rev-1"]) == 0
+    assert controller.request("DeleteApplication").application_id == "rev-1"

@@ -1,0 +1,188 @@
+"""`fal runners list|stop|kill` and `fal apps runners`."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+import yaml
+
+from fal_cli.main import main
+from fal_grpc.v1.runner_pb2 import (
+    KillRunnerResponse,
+    ListAliasRunnersResponse,
+    ListRunnersResponse,
+    RunnerInfo,
+    StopRunnerResponse,
+)
+
+
+def runner(runner_id="r-1", state=RunnerInfo.IDLE, **fields):
+    given = {"alias": "hello", "machine_type": "S", "revision": "rev-1", "uptime": 3725.9}
+    return RunnerInfo(runner_id=runner_id, state=state, **{**given, **fields})
+
+
+@pytest.fixture
+def three(controller):
+    busy = runner("r-busy", RunnerInfo.RUNNING, in_flight_requests=1, replacement=RunnerInfo.WILL_REPLACE)
+    busy.external_metadata.update(
+        {"leases": [{"request_id": "q-1", "caller_user_id": "me", "leased_at_epoch": time.time() - 61}, {"odd": 1}]}
+    )
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[
+            busy,
+            runner("r-idle", expiration_countdown=57),
+            runner("r-late", RunnerInfo.FAILURE_DELAY, uptime=0),
+            runner("r-new", RunnerInfo.PENDING, uptime=0),
+            runner("r-old", RunnerInfo.TERMINATED),
+            runner("r-dead", RunnerInfo.DEAD),
+        ]
+    )
+    return controller
+
+
+def test_json_has_the_published_keys_and_is_alone(three, capsys):
+    assert main(["runners", "list", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    document = json.loads(captured.out)
+    assert list(document) == ["runners"]
+    assert document["runners"][1] == {
+        "alias": "hello",
+        "machine_type": "S",
+        "runner_id": "r-idle",
+        "in_flight_requests": 0,
+        "expiration_countdown": 57,
+        "uptime_seconds": 3725,
+        "revision": "rev-1",
+        "state": "IDLE",
+        "replacement": "NO_REPLACE",
+    }
+    assert document["runners"][0]["expiration_countdown"] is None
+    assert document["runners"][2]["state"] == "CRASH_BACKOFF"
+    assert three.request("ListRunners").list_pending
+
+
+def test_the_other_forms_say_the_same(three, capsys):
+    main(["runners", "list", "--output", "json"])
+    expected = json.loads(capsys.readouterr().out)
+    main(["runners", "list", "--output", "yaml"])
+    assert yaml.safe_load(capsys.readouterr().out) == expected
+    main(["runners", "list", "--output", "jsonl"])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected["runners"]
+
+
+def test_the_table_has_the_specified_columns(three, capsys):
+    assert main(["runners", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["Runners: 3", "Runners Pending: 1", "Runners Setting Up: 0"]
+    assert lines[3].startswith("Runners delayed after failed starts: 1")
+    assert lines[4].split("  ") == [
+        *("Alias", "Machine Type", "Runner ID", "In Flight Requests", "Expires In", "Uptime", "         Revision"),
+        "State",
+    ]
+    assert lines[5].split() == ["hello", "S", "r-busy", "1", "N/A", "1:02:05", "(3725s)", "rev-1", "RUNNING", "(*)"]
+    assert lines[6].split() == ["hello", "S", "r-idle", "0", "57s", "1:02:05", "(3725s)", "rev-1", "IDLE"]
+    assert lines[11] == "(*) another runner is to take its place"
+    assert lines[12:14] == ["Requests: 1", "Runner ID  Request ID  Caller ID  Time Running"]
+    assert lines[14].split()[:4] == ["r-busy", "q-1", "me", "0:01:01"] or lines[14].split()[3] == "0:01:02"
+
+
+@pytest.mark.parametrize(
+    ("states", "ids"),
+    [
+        (["idle"], ["r-idle"]),
+        (["failure_delay"], ["r-late"]),
+        (["crash_backoff"], ["r-late"]),
+        (["terminated"], ["r-old", "r-dead"]),
+        (["running", "pending"], ["r-busy", "r-new"]),
+        (["idle", "all"], ["r-busy", "r-idle", "r-late", "r-new", "r-old", "r-dead"]),
+        (["docker_pull"], []),
+        (["draining"], []),
+        (["terminating"], []),
+    ],
+)
+def test_states_choose(three, states, ids, capsys):
+    assert main(["runners", "list", "--json", "--state", *states]) == 0
+    assert [found["runner_id"] for found in json.loads(capsys.readouterr().out)["runners"]] == ids
+
+
+def test_since_is_sent(controller, capsys):
+    controller.answers["ListRunners"] = ListRunnersResponse()
+    assert main(["runners", "list", "--since", "1h"]) == 0
+    sent = controller.request("ListRunners").start_time.ToDatetime(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - timedelta(hours=1) - sent) < timedelta(minutes=1)
+    assert main(["runners", "list", "--since", "24h"]) == 0
+
+
+def test_what_others_wrote_is_no_markup_and_moves_no_cursor(controller, capsys):
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[runner("[red]r[/red]", alias="\x1b[2Jevil\u202e", machine_type="a\nb")]
+    )
+    main(["runners", "list"])
+    shown = capsys.readouterr().out
+    assert "[red]r[/red]" in shown
+    assert "\x1b" not in shown
+    assert "^[[2Jevil\\u202e" in shown
+    assert "a\\nb" in shown
+    main(["runners", "list", "--json"])
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert shown.rstrip("\n").isprintable()
+    assert json.loads(shown)["runners"][0]["alias"] == "\x1b[2Jevil\u202e"
+
+
+def test_stop_and_kill_name_the_runner_and_say_nothing(controller, capsys):
+    controller.answers["StopRunner"] = StopRunnerResponse()
+    controller.answers["KillRunner"] = KillRunnerResponse()
+    assert main(["runners", "stop", "r-1"]) == 0
+    assert main(["runners", "kill", "r-2"]) == 0
+    assert controller.request("StopRunner").runner_id == "r-1"
+    assert not controller.request("StopRunner").replace_first
+    assert controller.request("KillRunner").runner_id == "r-2"
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    controller.asked.clear()
+    assert main(["runners", "stop", "-r", "r-1"]) == 0
+    assert controller.request("StopRunner").replace_first
+
+
+def test_a_refusal_is_told_on_stderr_with_code_1(controller, capsys):
+    controller.answers["StopRunner"] = (grpc.StatusCode.NOT_FOUND, "runner 'r-9' not found\x1b[31m")
+    assert main(["runners", "stop", "r-9"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Error: runner 'r-9' not found^[[31m")
+
+
+def test_debug_shows_where(controller, capsys):
+    controller.answers["StopRunner"] = (grpc.StatusCode.NOT_FOUND, "no")
+    assert main(["runners", "stop", "r-9", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_controller_is_told_with_what_to_do(monkeypatch, capsys):
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    assert main(["runners", "list", "--host", "127.0.0.1:1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: Could not reach the controller at 127.0.0.1:1")
+    assert "fal up" in error
+
+
+def test_no_key_is_told_with_what_to_do(capsys):
+    assert main(["runners", "list", "--host", "127.0.0.1:1"]) == 1
+    assert "FAL_KEY" in capsys.readouterr().err
+
+
+def test_runners_of_an_app(controller, capsys):
+    controller.answers["ListAliasRunners"] = ListAliasRunnersResponse(runners=[runner()])
+    assert main(["apps", "runners", "hello", "--env", "staging", "--state", "idle"]) == 0
+    shown = capsys.readouterr().out
+    assert "Alias" not in shown
+    assert "r-1" in shown
+    request = controller.request("ListAliasRunners")
+    assert request.alias.startswith("hello")
+    assert request.environment_name == "staging"
