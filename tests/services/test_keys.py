@@ -1,0 +1,114 @@
+"""Keys: what is stored of them, what they may do, and that nobody can lock themselves out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from fal_server.core.access import CALL_APPS
+from fal_server.core.accounts import Scope
+from fal_server.core.faults import Denied, Exhausted, Fault, NotFound, Precondition
+from fal_server.services.access import Access
+from fal_server.services.keys import Keys, coarse_scope
+from fal_server.store import AesVault, SqlStore, open_store
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    def now(self) -> datetime:
+        return NOON
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    store = await open_store(None, AesVault(bytes(32)))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def access(store: SqlStore) -> Access:
+    return Access(store, Clock())
+
+
+@pytest.fixture
+def keys(store: SqlStore, access: Access) -> Keys:
+    return Keys(store, Clock(), access)
+
+
+async def test_of_a_secret_only_its_hash_is_kept(keys: Keys, store: SqlStore) -> None:
+    key_id, secret = await keys.create(None, alias="ci")
+    key = await store.get_key(key_id)
+    assert key is not None
+    assert key.secret_hash == hashlib.sha256(secret.encode()).hexdigest()
+    assert (key.alias, key.created_at, key.preset, key.scope) == ("ci", NOON, "FULL", Scope.ADMIN)
+    assert len(secret) == 64
+    assert ":" not in key_id + secret
+    assert secret not in repr(key)
+    assert key.secret_hash not in repr(key)
+
+
+async def test_permissions_then_preset_then_scope(keys: Keys, store: SqlStore) -> None:
+    asked = [
+        {"permissions": ["keys:read", "keys:read"], "preset": "FULL", "scope": Scope.API},
+        {"preset": "readonly", "scope": Scope.API},
+        {"scope": Scope.API},
+        {"scope": Scope.ADMIN},
+        {},
+    ]
+    made = [await store.get_key((await keys.create(None, **each))[0]) for each in asked]  # type: ignore[arg-type]
+    assert [(key.preset, key.scope, coarse_scope(key)) for key in made if key] == [
+        ("", Scope.API, None),
+        ("READONLY", Scope.API, None),
+        ("API", Scope.API, Scope.API),
+        ("FULL", Scope.ADMIN, Scope.ADMIN),
+        ("FULL", Scope.ADMIN, Scope.ADMIN),
+    ]
+    assert made[0] is not None
+    assert made[0].permissions == ("keys:read",)
+
+
+async def test_no_key_exceeds_its_creator(keys: Keys, access: Access) -> None:
+    creator = await access.authenticate(*await keys.create(None, permissions=["keys:*", "serverless:apps:*"]))
+    await keys.create(creator, permissions=[CALL_APPS, "keys:write"])
+    await keys.create(creator, preset="API")
+    for more in ({"preset": "FULL"}, {"permissions": ["serverless:*"]}, {"permissions": ["*"]}, {}):
+        with pytest.raises(Denied, match="lacks itself"):
+            await keys.create(creator, **more)  # type: ignore[arg-type]
+
+
+async def test_the_first_key_is_made_once(keys: Keys, access: Access) -> None:
+    await keys.create(None, preset="API")
+    first = await keys.bootstrap()
+    assert first is not None
+    assert (await access.authenticate(*first)).permissions == {"*"}
+    assert await keys.bootstrap() is None
+
+
+async def test_one_admin_key_always_stays(keys: Keys, store: SqlStore) -> None:
+    made = [(await keys.create(None))[0] for _ in range(5)]
+    api, _ = await keys.create(None, preset="API")
+    await keys.revoke(api)
+    answers = await asyncio.gather(*(keys.revoke(key_id) for key_id in made), return_exceptions=True)
+    assert [type(answer) for answer in answers].count(Precondition) == 1
+    assert len(await keys.list()) == 1
+
+
+async def test_what_is_not_there_cannot_be_revoked(keys: Keys) -> None:
+    key_id, _ = await keys.create(None, preset="API")
+    await keys.revoke(key_id)
+    for gone in (key_id, "nobody"):
+        with pytest.raises(NotFound, match=gone):
+            await keys.revoke(gone)
+
+
+async def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fal_server.services.keys.MOST_KEYS", 3)
+    answers = await asyncio.gather(*(keys.create(None) for _ in range(5)), return_exceptions=True)
+    assert [type(answer) for answer in answers].count(Exhausted) == 2
+    assert all(isinstance(answer, tuple | Fault) for answer in answers)

@@ -1,0 +1,378 @@
+"""Following logs: every line once, whatever comes between the store and the stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_server.core.faults import Exhausted, Invalid, NotFound
+from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.ports import LogStore
+from fal_server.services import following
+from fal_server.services.following import Position
+from fal_server.services.logs import LogBatch, Logs
+from fal_server.store import AesVault, SqlStore, open_store
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ALL = LogQuery(app_name="hello")
+
+
+class Clock:
+    def now(self) -> datetime:
+        return NOON
+
+
+def line(runner_id: str, sequence: int, after: float | None = None, message: str = "") -> LogEntry:
+    """A line, `after` seconds after noon."""
+    return LogEntry(
+        runner_id=runner_id,
+        sequence=sequence,
+        timestamp=NOON + timedelta(seconds=sequence if after is None else after),
+        level=LogLevel.INFO,
+        source=LogSource.STDOUT,
+        message=message or f"{runner_id} {sequence}",
+        app_name="hello",
+        revision_id="rev",
+    )
+
+
+def runner(state: RunnerState = RunnerState.IDLE) -> Runner:
+    return Runner(
+        runner_id="a",
+        app_name="hello",
+        environment="main",
+        revision_id="rev",
+        machine_type="XS",
+        token="t",
+        created_at=NOON,
+        state=state,
+    )
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    store = await open_store(None, AesVault(bytes(32)))
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def logs(store: SqlStore) -> Logs:
+    return Logs(store.logs, store, Clock())
+
+
+async def collected(logs: Logs, count: int, query: LogQuery = ALL, cursor: str | None = None) -> list[LogEntry]:
+    """The first lines of a stream."""
+    found: list[LogEntry] = []
+    async with asyncio.timeout(30), aclosing(logs.follow(query, cursor)) as batches:
+        if count == 0:
+            return found
+        async for batch in batches:
+            found += batch.entries
+            if len(found) >= count:
+                break
+    return found
+
+
+def keys(entries: Sequence[LogEntry]) -> list[tuple[str, int]]:
+    return [(entry.runner_id, entry.sequence) for entry in entries]
+
+
+class Interrupted:
+    """A log store in which something happens at each read and each write."""
+
+    def __init__(self, inner: LogStore, *, before_page=None, after_page=None, before_append=None) -> None:
+        self._inner = inner
+        self._before_page, self._after_page, self._before_append = before_page, after_page, before_append
+
+    async def append(self, entries: Sequence[LogEntry]) -> None:
+        if self._before_append is not None:
+            await self._before_append()
+        await self._inner.append(entries)
+
+    async def page(self, query: LogQuery) -> LogPage:
+        if self._before_page is not None:
+            await self._before_page()
+        page = await self._inner.page(query)
+        if self._after_page is not None:
+            await self._after_page()
+        return page
+
+    async def last_sequence(self, runner_id: str) -> int:
+        return await self._inner.last_sequence(runner_id)
+
+    async def forget(self, before: datetime) -> int:
+        return await self._inner.forget(before)
+
+
+async def test_what_was_and_what_comes(logs: Logs) -> None:
+    await logs.ingest([line("a", 1), line("a", 2)])
+    reading = asyncio.create_task(collected(logs, 4))
+    await logs.ingest([line("a", 3)])
+    await logs.ingest([line("a", 4)])
+    assert keys(await reading) == [("a", n) for n in (1, 2, 3, 4)]
+
+
+async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
+    await logs.ingest([line("a", 1)])
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        assert keys((await anext(batches)).entries) == [("a", 1)]
+        await logs.ingest([line("a", 1), line("a", 2)])
+        await logs.ingest([line("a", 1), line("a", 2), line("a", 3)])
+        assert keys((await anext(batches)).entries) == [("a", 2), ("a", 3)]
+
+
+async def test_a_line_that_is_late_comes_too(logs: Logs) -> None:
+    """Runners push on their own: one's older line may arrive after another's younger one."""
+    await logs.ingest([line("a", 1, after=10)])
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        assert keys((await anext(batches)).entries) == [("a", 1)]
+        await logs.ingest([line("b", 1, after=5)])
+        late = await anext(batches)
+        assert keys(late.entries) == [("b", 1)]
+    # Also where the stream is cut, and lines arrive in between.
+    await logs.ingest([line("c", 1, after=2), line("a", 2, after=11)])
+    assert keys(await collected(logs, 2, cursor=late.cursor)) == [("c", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize("moment", ["before_page", "after_page"])
+async def test_a_line_that_comes_while_history_is_read(store: SqlStore, moment: str) -> None:
+    arrived = False
+
+    async def arrive() -> None:
+        nonlocal arrived
+        if not arrived:
+            arrived = True
+            await logs.ingest([line("b", 1, after=0.5), line("a", 3)])
+
+    interrupted = Interrupted(store.logs, **{moment: arrive})
+    logs = Logs(interrupted, store, Clock())
+    await store.logs.append([line("a", 1), line("a", 2)])
+    await store.save_runners([runner()])
+    # Subjects are looked up with a page of their own: the app is there already.
+    found = await collected(logs, 3, LogQuery(runner_id="a"))
+    assert keys(found) == [("a", 1), ("a", 2), ("a", 3)]
+
+
+async def test_a_follower_that_comes_while_a_batch_is_stored(store: SqlStore) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause() -> None:
+        storing.set()
+        await go_on.wait()
+
+    await store.save_runners([runner()])
+    logs = Logs(Interrupted(store.logs, before_append=pause), store, Clock())
+    ingest = asyncio.create_task(logs.ingest([line("a", 1)]))
+    await storing.wait()
+    reading = asyncio.create_task(collected(logs, 1, LogQuery(runner_id="a")))
+    await asyncio.sleep(0)
+    go_on.set()
+    await ingest
+    assert keys(await reading) == [("a", 1)]
+
+
+async def test_more_than_may_wait_is_read_from_the_store(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_MOST_WAITING", 5)
+    await logs.ingest([line("a", 1)])
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        found = list((await anext(batches)).entries)
+        for first in range(2, 40, 3):
+            await logs.ingest([line("a", n) for n in range(first, first + 3)])
+        while len(found) < 40:
+            found += (await anext(batches)).entries
+    assert keys(found) == [("a", n) for n in range(1, 41)]
+
+
+async def test_a_write_of_which_nobody_knows_whether_it_came(store: SqlStore) -> None:
+    """The lines are stored, and then the call fails, as when it is cancelled in between."""
+
+    class Broken(Interrupted):
+        async def append(self, entries: Sequence[LogEntry]) -> None:
+            await super().append(entries)
+            if entries[0].sequence == 2:
+                raise OSError("cut off")
+
+    logs = Logs(Broken(store.logs), store, Clock())
+    await logs.ingest([line("a", 1)])
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        assert keys((await anext(batches)).entries) == [("a", 1)]
+        with pytest.raises(OSError, match="cut off"):
+            await logs.ingest([line("a", 2)])
+        await logs.ingest([line("a", 3)])
+        found: list[LogEntry] = []
+        while len(found) < 2:
+            found += (await anext(batches)).entries
+    assert sorted(keys(found)) == [("a", 2), ("a", 3)]
+
+
+async def test_the_stream_of_an_ended_runner_ends(logs: Logs, store: SqlStore) -> None:
+    await store.save_runners([runner(RunnerState.TERMINATED)])
+    await logs.ingest([line("a", 1)])
+    batches = [batch async for batch in logs.follow(LogQuery(runner_id="a"))]
+    assert [keys(batch.entries) for batch in batches] == [[("a", 1)], []]
+    assert [batch.last for batch in batches] == [False, True]
+    assert batches[-1].runner == runner(RunnerState.TERMINATED)
+
+
+async def test_the_stream_ends_after_the_last_line(logs: Logs, store: SqlStore) -> None:
+    await store.save_runners([runner()])
+    found: list[LogBatch] = []
+
+    async def follow() -> None:
+        found.extend([batch async for batch in logs.follow(LogQuery(runner_id="a"))])
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        for number in range(1, 6):
+            await logs.ingest([line("a", number)])
+        await store.save_runners([runner(RunnerState.TERMINATED)])
+        logs.runner_ended("a")
+    assert keys([entry for batch in found for entry in batch.entries]) == [("a", n) for n in range(1, 6)]
+    assert found[-1].last
+
+
+async def test_a_runner_of_which_only_lines_are_left(logs: Logs) -> None:
+    await logs.ingest([line("a", 1)])
+    batches = [batch async for batch in logs.follow(LogQuery(runner_id="a"))]
+    assert (batches[-1].last, batches[-1].runner) == (True, None)
+
+
+async def test_a_silent_stream_gives_signs_of_life_and_sees_what_others_stored(store: SqlStore) -> None:
+    await store.logs.append([line("a", 1)])
+    logs = Logs(store.logs, store, Clock(), sign_of_life_seconds=0.01)
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        assert keys((await anext(batches)).entries) == [("a", 1)]
+        assert (await anext(batches)).entries == ()
+        await store.logs.append([line("a", 2)])  # another controller
+        found: list[LogEntry] = []
+        while not found:
+            found += (await anext(batches)).entries
+    assert keys(found) == [("a", 2)]
+
+
+async def test_only_what_is_asked_for_is_followed(logs: Logs) -> None:
+    await logs.ingest([line("a", 1, message="One Apple")])
+    query = replace(ALL, search="apple", since=NOON + timedelta(seconds=1))
+    async with asyncio.timeout(30), aclosing(logs.follow(query)) as batches:
+        assert keys((await anext(batches)).entries) == [("a", 1)]
+        await logs.ingest([line("a", 2, message="pear")])
+        await logs.ingest([line("a", 3, after=0, message="apple, too old")])
+        await logs.ingest([replace(line("x", 1, message="apple"), app_name="other")])
+        await logs.ingest([line("a", 4, message="APPLE")])
+        assert keys((await anext(batches)).entries) == [("a", 4)]
+
+
+async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
+    for query, fault in (
+        (LogQuery(runner_id="nobody"), NotFound),
+        (LogQuery(app_name="nothing"), NotFound),
+        (LogQuery(), Invalid),
+        (LogQuery(runner_id="no body"), Invalid),
+    ):
+        with pytest.raises(fault):
+            await anext(logs.follow(query))
+        with pytest.raises(fault):
+            await logs.page(query)
+
+
+@pytest.mark.parametrize(
+    "query", [LogQuery(runner_id="a", limit=0), LogQuery(runner_id="a", since=NOON, until=NOON - timedelta(seconds=1))]
+)
+async def test_limits_that_make_no_sense(logs: Logs, query: LogQuery) -> None:
+    await logs.ingest([line("a", 1)])
+    with pytest.raises(Invalid):
+        await logs.page(query)
+
+
+async def test_there_is_an_end_to_streams(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fal_server.services.logs.MOST_FOLLOWERS", 1)
+    await logs.ingest([line("a", 1)])
+    async with aclosing(logs.follow(ALL)) as first:
+        await anext(first)
+        with pytest.raises(Exhausted):
+            await anext(logs.follow(ALL))
+    assert keys(await collected(logs, 1)) == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "W10", "bnVsbA", "WzEsMiwzXQ", "W251bGwsbnVsbCx7ImEiOjF9XQ", "WzFlOTksbnVsbCx7fV0"]
+)
+async def test_cursors_that_are_none(logs: Logs, cursor: str) -> None:
+    await logs.ingest([line("a", 1)])
+    with pytest.raises(Invalid) as caught:
+        await anext(logs.follow(ALL, cursor))
+    assert caught.value.field == "cursor"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=30), st.booleans())
+def test_a_cursor_is_the_place_that_it_was_made_of(lines: list[tuple[str, int]], floored: bool) -> None:
+    position = Position(NOON if floored else None)
+    for number, (runner_id, after) in enumerate(lines, 1):
+        position.advance([line(runner_id, number, after)])
+    again = Position.read(position.cursor())
+    assert (again.cursor(), again.sent(), again.resume(), again.floor) == (
+        position.cursor(),
+        position.sent(),
+        position.resume(),
+        position.floor,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrivals=st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(-20, 20)), min_size=1, max_size=12
+    ),
+    batch=st.integers(1, 7),
+    cuts=st.lists(st.integers(1, 10), max_size=4),
+    before=st.integers(0, 12),
+)
+async def test_every_line_comes_once_through_any_cuts(
+    arrivals: list[tuple[str, int, int]], batch: int, cuts: list[int], before: int
+) -> None:
+    """Two runners push batches, some late, while a follower reads, is cut off, and resumes with its last cursor."""
+    store = await open_store(None, AesVault(bytes(32)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fal_server.services.logs._BATCH", batch)
+        logs = Logs(store.logs, store, Clock())
+        counts = {"a": 0, "b": 0}
+        pushes: list[list[LogEntry]] = []
+        for turn, (runner_id, size, lateness) in enumerate(arrivals):
+            numbers = range(counts[runner_id] + 1, counts[runner_id] + size + 1)
+            # Later numbers have later times; a whole batch may be earlier than what the other runner wrote before.
+            pushes.append([line(runner_id, n, after=n + (lateness if turn % 2 else 0) / 100) for n in numbers])
+            counts[runner_id] += size
+        total = sum(counts.values())
+
+        async def push(some: list[list[LogEntry]]) -> None:
+            for entries in some:
+                await logs.ingest(entries)
+                await asyncio.sleep(0)
+
+        await push(pushes[: max(1, before)])
+        found: list[LogEntry] = []
+        cursor: str | None = None
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(push(pushes[max(1, before) :]))
+            for cut in [*cuts, 10_000]:
+                stream = 0
+                if len(found) >= total:
+                    break
+                async with aclosing(logs.follow(ALL, cursor)) as batches:
+                    async for each in batches:
+                        found += each.entries
+                        cursor = each.cursor
+                        stream += 1
+                        if stream >= cut or len(found) >= total:
+                            break
+        assert sorted(keys(found)) == sorted(keys([entry for push_ in pushes for entry in push_]))
+    await store.close()

@@ -1,0 +1,134 @@
+"""Secrets: sealed in the store, opened for runners alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition, Unavailable
+from fal_server.services.environments import Environments
+from fal_server.services.secrets import MOST_VALUE_BYTES, Secrets
+from fal_server.store import AesVault, SqlStore, open_store
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Clock:
+    def now(self) -> datetime:
+        return NOON
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[SqlStore]:
+    store = await open_store(None, AesVault(bytes(32)))
+    environments = Environments(store, Clock())
+    await environments.bootstrap()
+    await environments.create("staging")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def secrets(store: SqlStore) -> Secrets:
+    return Secrets(store, AesVault(bytes(32)), Clock())
+
+
+async def test_a_value_is_sealed_and_opened_for_runners(secrets: Secrets, store: SqlStore) -> None:
+    await secrets.set("TOKEN", "geheim ☃")
+    [stored] = await store.list_secrets(None)
+    assert b"geheim" not in stored.sealed
+    assert "geheim" not in repr(stored)
+    assert await secrets.reveal_for("main", None) == {"TOKEN": "geheim ☃"}
+
+
+async def test_who_names_none_gets_those_that_are_exposed(secrets: Secrets) -> None:
+    await secrets.set("SHY", "1", default_exposed=False)
+    await secrets.set("OPEN", "2", default_exposed=True)
+    await secrets.set("PLAIN", "3")
+    assert await secrets.reveal_for("main", None) == {"OPEN": "2", "PLAIN": "3"}
+    assert await secrets.reveal_for("main", ["SHY", "OPEN", "SHY"]) == {"SHY": "1", "OPEN": "2"}
+    assert await secrets.reveal_for("main", []) == {}
+    assert await secrets.reveal_for("staging", None) == {}
+
+
+async def test_a_name_that_is_not_set_is_named(secrets: Secrets) -> None:
+    await secrets.set("HERE", "1", environment="main")
+    with pytest.raises(Precondition, match="THERE, NOR"):
+        await secrets.reveal_for("main", ["HERE", "THERE", "NOR"])
+    with pytest.raises(Precondition, match="'staging' lacks: HERE"):
+        await secrets.reveal_for("staging", ["HERE"])
+
+
+async def test_a_second_value_takes_the_place_of_the_first(secrets: Secrets) -> None:
+    await secrets.set("A", "1")
+    await secrets.set("A", "")
+    assert await secrets.reveal_for("main", ["A"]) == {"A": ""}
+    assert len(await secrets.list()) == 1
+
+
+async def test_unset(secrets: Secrets) -> None:
+    await secrets.set("A", "1", environment="staging")
+    with pytest.raises(NotFound, match="main"):
+        await secrets.unset("A")
+    await secrets.unset("A", environment="staging")
+    assert await secrets.list("staging") == []
+
+
+async def test_the_longest_value(secrets: Secrets) -> None:
+    await secrets.set("A", "é" * (MOST_VALUE_BYTES // 2))
+    with pytest.raises(Invalid) as caught:
+        await secrets.set("A", "é" * (MOST_VALUE_BYTES // 2) + "x")
+    assert caught.value.field == "value"
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+async def test_values_that_no_variable_can_have(secrets: Secrets, value: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        await secrets.set("A", value)
+    assert caught.value.field == "value"
+    assert value not in caught.value.message
+
+
+async def test_a_sealed_value_opens_under_its_own_name_alone(secrets: Secrets, store: SqlStore) -> None:
+    await secrets.set("MINE", "geheim")
+    [stored] = await store.list_secrets("main")
+    await store.save_secret(replace(stored, name="YOURS"))
+    await store.save_secret(replace(stored, environment="staging"))
+    for environment, name in (("main", "YOURS"), ("staging", "MINE")):
+        with pytest.raises(Unavailable):
+            await secrets.reveal_for(environment, [name])
+
+
+async def test_an_environment_takes_its_secrets_along(secrets: Secrets, store: SqlStore) -> None:
+    environments = Environments(store, Clock())
+    await secrets.set("A", "1", environment="staging")
+    await environments.delete("staging")
+    with pytest.raises(NotFound, match="staging"):
+        await secrets.set("A", "1", environment="staging")
+    await environments.create("staging")
+    assert await secrets.list("staging") == []
+
+
+async def test_there_is_an_end_to_secrets(secrets: Secrets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fal_server.services.secrets.MOST_SECRETS", 3)
+    answers = await asyncio.gather(*(secrets.set(f"S{n}", "x") for n in range(5)), return_exceptions=True)
+    assert [type(answer) for answer in answers].count(Exhausted) == 2
+    await secrets.set("S0", "changed")  # one that is there can still change
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
+async def test_every_text_comes_back_as_it_was(value: str) -> None:
+    store = await open_store(None, AesVault(bytes(32)))
+    try:
+        await Environments(store, Clock()).bootstrap()
+        secrets = Secrets(store, AesVault(bytes(32)), Clock())
+        await secrets.set("A", value)
+        assert await secrets.reveal_for("main", None) == {"A": value}
+    finally:
+        await store.close()
