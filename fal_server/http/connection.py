@@ -30,8 +30,8 @@ class HttpConnection(asyncio.Protocol):
     """One connection. Requests are answered one after another, in the order in which they came."""
 
     __slots__ = (
-        "_closing", "_current", "_deadline", "_fed", "_forwarded", "_head_fed", "_headers", "_limits", "_lingering",
-        "_loop", "_lost", "_parser", "_paused", "_progress", "_pumping", "_queue", "_quiet", "_receiving",
+        "_begun", "_closing", "_current", "_deadline", "_fed", "_forwarded", "_head_fed", "_headers", "_limits",
+        "_lingering", "_loop", "_lost", "_parser", "_paused", "_progress", "_pumping", "_queue", "_quiet", "_receiving",
         "_refusal", "_site", "_slow", "_stop", "_timer", "_url", "registry", "transport",
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ class HttpConnection(asyncio.Protocol):
         # The answer to what cannot be read as a request; given when those before it are answered.
         self._refusal: tuple[int, str] | None = None
         self._fed = self._head_fed = self._quiet = 0
-        self._progress = self._pumping = self._paused = self._lost = False
+        self._begun = self._progress = self._pumping = self._paused = self._lost = False
         self._slow = self._closing = self._lingering = False
         # Once set, no byte that comes is taken for a request.
         self._stop = False
@@ -90,16 +90,19 @@ class HttpConnection(asyncio.Protocol):
             return
         size = self._fed = len(data)
         receiving = self._receiving
-        self._progress = False
+        self._progress = self._begun = False
         self._feed(data)
         if self._lost:
             return
         if self._url is not None:
-            self._head_fed += size
-            if self._head_fed > self._limits.head_bytes:
-                self._refuse(431, f"the request's head is larger than {self._limits.head_bytes} bytes")
-            elif self._head_fed == size:
+            # Where in the first part a head begins the parser does not tell: only whole parts of it are counted, and
+            # the limit is exact when the head is complete.
+            if self._begun:
                 self._wait_at_most(self._limits.head_seconds)
+            else:
+                self._head_fed += size
+                if self._head_fed > self._limits.head_bytes:
+                    self._refuse(431, f"the request's head is larger than {self._limits.head_bytes} bytes")
         elif self._receiving is not None and not self._progress:
             # Trailers and chunk extensions are kept by the parser until they end.
             self._quiet += size
@@ -144,6 +147,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url = b""
+        self._begun = True
         self._headers = []
         self._head_fed = 0
 

@@ -1,4 +1,4 @@
-"""Many deadlines at the price of few timers: requests that may take equally long are due in the order of their start."""
+"""Many deadlines for few timers: requests that may take equally long are due in the order of their start."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ class Splice(asyncio.Protocol):
                 continue
             if end.eof:
                 end.eof_received()
+                end.transport.close()
         for end, other in ((self, peer), (peer, self)):
             if not end.transport.is_closing() and not other.slow:
                 end.transport.resume_reading()
@@ -66,16 +67,12 @@ class Splice(asyncio.Protocol):
             self._peer.transport.write(data)
 
     def eof_received(self) -> bool | None:
-        """Pass on that this side sends no more; the other may go on."""
+        """The end of one direction is the end of both: neither HTTP/2 nor WebSocket goes on half closed."""
         self.eof = True
-        peer = self._peer
-        if peer is None:
-            return True
-        if peer.transport.is_closing() or not peer.transport.can_write_eof() or not self.transport.can_write_eof():
-            peer.transport.close()
-            return None
-        peer.transport.write_eof()
-        return True
+        if self._peer is None:
+            return True  # what came before the ends were joined is still to be passed on
+        self.hang_up()
+        return None
 
     def pause_writing(self) -> None:
         """This side reads slowly: so let the other side be read no faster."""

@@ -1,4 +1,4 @@
-"""What the HTTP tests stand the server on: a dispatcher and keys in memory, runners that are real servers, and a door."""
+"""What the HTTP tests stand on: a dispatcher and keys in memory, runners that are real servers, and a door."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ async def house(
 async def runner(script: Script) -> AsyncIterator[int]:
     """A server that does to each connection what the script says; gives its port."""
     tasks: set[asyncio.Task[None]] = set()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     async def serve(reader: Reader, writer: Writer) -> None:
         task = asyncio.current_task()
@@ -217,7 +217,7 @@ async def runner(script: Script) -> AsyncIterator[int]:
             await script(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - told when the test ends
             failures.append(error)
         finally:
             writer.close()

@@ -2,22 +2,421 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import uuid
 
+import pytest
+
+from fal_server.core.faults import NotFound, Unavailable
 from fal_server.core.routing import Outcome
-from tests.http.support import App, answering, echo, house, read_message, runner
+from tests.http.support import KEY, App, House, answering, echo, house, read_head, read_message, runner
+
+HOST = b"Host: here\r\n"
+
+
+async def ask(h: House, request: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+    """One request on a connection of its own."""
+    reader, writer = await h.connect()
+    writer.write(request)
+    first, fields, body = await read_message(reader, head_only=request.startswith(b"HEAD"))
+    return int(first.split()[1]), fields, body
+
+
+def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
+    """The error's word, which is in the body and in a field."""
+    content = json.loads(body)
+    assert content["error_type"].encode() == fields[b"x-fal-error-type"]
+    assert content["detail"]
+    return content["error_type"]
 
 
 async def test_a_request_reaches_the_app_without_its_prefix_and_comes_back() -> None:
     async with house() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
-        reader, writer = await h.connect()
-        writer.write(b"POST /me/hello/a/b?x=1&y=%20 HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody")
-        first, fields, body = await read_message(reader)
-        assert first == b"HTTP/1.1 200 OK"
+        status, fields, body = await ask(
+            h, b"POST /me/hello/a/b?x=1&y=%20 HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody"
+        )
+        assert status == 200
         assert fields[b"x-app"] == b"yes"
         assert body.startswith(b"POST /a/b?x=1&y=%20 HTTP/1.1\n")
         assert b"host: here\n" in body
         assert body.endswith(b"\n\nbody")
         assert await h.ledger.ended() == [Outcome.DONE]
+
+
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        (b"/me/hello", b"/"),
+        (b"/me/hello/", b"/"),
+        (b"/me/hello?q=/a/b", b"/?q=/a/b"),
+        (b"/me/hello//x//", b"//x//"),
+        (b"/m%65/h%65llo/%2e%2E/x", b"/%2e%2E/x"),
+        (b"http://anywhere/me/hello/x", b"/x"),
+    ],
+)
+async def test_targets(target: bytes, seen: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, _, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert body.split(b"\n")[0] == b"GET " + seen + b" HTTP/1.1"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
+async def test_any_method(method: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, _, body = await ask(h, method + b" /me/hello/x HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert body.startswith(method + b" /x HTTP/1.1\n")
+
+
+async def test_what_ends_at_this_hop_is_not_passed_on() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        fields = (
+            b"Connection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+            b"Proxy-Connection: x\r\nX-Forwarded-For: 6.6.6.6\r\nX-Fal-Request-Id: mine\r\n"
+            b"Cookie: a=1\r\nCookie: b=2\r\nX-Empty:\r\n"
+        )
+        _, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + fields + b"\r\n")
+        head = body.split(b"\n\n")[0]
+        names = {line.partition(b":")[0] for line in head.split(b"\n")[1:]}
+        assert names == {b"host", b"cookie", b"x-empty", b"x-forwarded-for", b"x-forwarded-proto", b"x-fal-request-id"}
+        assert b"x-forwarded-for: 127.0.0.1" in head
+        assert b"mine" not in head
+
+
+async def test_the_answer_loses_what_is_not_for_the_client() -> None:
+    raw = (
+        b"HTTP/1.1 203 Quite Fine\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nX-Fal-Stop-Runner: 0\r\n"
+        b"Set-Cookie: a\r\nSet-Cookie: b\r\nX-Fal-Request-Id: theirs\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    )
+    async with house() as h, runner(answering(raw)) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: here\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 203 quite fine\r\n")
+        assert head.count(b"set-cookie") == 2
+        for absent in (b"x-hop", b"stop-runner", b"theirs", b"x-trailer", b"connection"):
+            assert absent not in head
+        assert await reader.readexactly(13) == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+async def test_every_answer_has_an_id_of_its_own_and_the_app_sees_it() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        ids = set()
+        for _ in range(600):  # more than are made at once
+            _, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            assert b"x-fal-request-id: " + fields[b"x-fal-request-id"] in body
+            ids.add(uuid.UUID(fields[b"x-fal-request-id"].decode()))
+        assert len(ids) == 600
+        assert {identity.version for identity in ids} == {4}
+        _, fields, _ = await ask(h, b"GET /me/none HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert uuid.UUID(fields[b"x-fal-request-id"].decode())
+
+
+async def test_connections_to_the_runner_are_kept() -> None:
+    opened = 0
+
+    async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        await echo(reader, writer)
+
+    async with house() as h, runner(counting) as port:
+        h.ledger.add(App("hello"), port)
+        for _ in range(5):
+            assert (await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: here\r\n\r\n"))[0] == 200
+        assert opened == 1
+
+
+# Keys.
+
+
+async def test_a_private_app_wants_a_good_key() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello", public=False), port)
+        for field in (
+            b"",
+            b"Authorization: Key nonsense\r\n",
+            b"Authorization: Key good:wrong\r\n",
+            b"Authorization: Basic eDp5\r\n",
+        ):
+            status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + field + b"\r\n")
+            assert status == 401
+            assert error_of(fields, body) == "bad_request"
+            assert b"secret" not in body
+            assert fields[b"www-authenticate"] == b"Key"
+        assert h.ledger.asked == []
+        for field in (KEY, b"authorization: bearer good:secret\r\n", KEY):
+            status, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + field + b"\r\n")
+            assert status == 200
+            assert b"authorization" not in body
+        assert [asked["caller"] for asked in h.ledger.asked] == ["good"] * 3
+        assert h.keys.asked.count("good") == 2  # the wrong secret, and the first time
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_key_that_may_not_call_apps(warm: bool) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello", public=False), port)
+        if warm:
+            h.keys.warm.add("small")
+        status, fields, body = await ask(
+            h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\nAuthorization: Key small:secret\r\n\r\n"
+        )
+        assert status == 403
+        assert error_of(fields, body) == "bad_request"
+
+
+async def test_a_public_app_wants_none_and_never_sees_the_platforms() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        for field, seen in (
+            (b"Authorization: Key a:b\r\n", False),
+            (b"Authorization: Bearer a:b\r\n", False),
+            (b"Authorization: Bearer its.own.token\r\n", True),
+            (b"Authorization: Basic eDp5\r\n", True),
+        ):
+            status, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + field + b"\r\n")
+            assert status == 200
+            assert (b"authorization" in body) is seen
+
+
+# What the platform's own headers ask for.
+
+
+async def test_the_hint_is_handed_on() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\nX-Fal-Runner-Hint: lora-7\r\n\r\n")
+        assert h.ledger.asked[0]["hint"] == "lora-7"
+
+
+@pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"soon", b""])
+async def test_a_start_timeout_that_is_none(value: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(
+            h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\nX-Fal-Request-Timeout: " + value + b"\r\n\r\n"
+        )
+        assert (status, error_of(fields, body)) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("asked", [b"X-Fal-Request-Timeout: 0.05\r\n", b""])
+async def test_no_runner_in_the_start_timeout(asked: bytes) -> None:
+    async with house() as h:
+        h.ledger.add(App("hello", request_start_timeout=0 if not asked else 60), None)
+        status, fields, body = await ask(
+            h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + asked + b"Content-Length: 2\r\n\r\nhi"
+        )
+        assert (status, error_of(fields, body)) == (504, "request_timeout")
+        assert fields[b"x-fal-request-timeout-type"] == b"user"
+        assert h.ledger.outcomes == []
+
+
+async def test_a_request_waits_for_a_runner() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello", public=False), None)
+        reader, writer = await h.connect()
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + KEY + b"Content-Length: 4\r\n\r\nbo")
+        await h.ledger.until(lambda: h.ledger.waiting)
+        writer.write(b"dy")
+        h.ledger.place("hello", port)
+        first, _, body = await read_message(reader)
+        assert first == b"HTTP/1.1 200 OK"
+        assert body.endswith(b"\n\nbody")
+        assert await h.ledger.ended() == [Outcome.DONE]
+
+
+async def test_a_client_that_leaves_gives_up_its_place() -> None:
+    async with house() as h:
+        h.ledger.add(App("hello"), None)
+        _, writer = await h.connect()
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        await h.ledger.until(lambda: h.ledger.waiting == 1)
+        writer.close()
+        await h.ledger.until(lambda: h.ledger.waiting == 0)
+        assert h.ledger.outcomes == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "word"),
+    [
+        (Unavailable("the app's setup failed: no such module"), 503, "runner_scheduling_failure"),
+        (NotFound("the app was deleted"), 404, "bad_request"),
+        (RuntimeError("a mistake of ours"), 500, "internal_error"),
+    ],
+)
+async def test_faults_of_the_dispatcher(fault: Exception, status: int, word: str, caplog) -> None:
+    async with house() as h:
+        h.ledger.add(App("hello"), None)
+        h.ledger.fault = fault
+        got, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (got, error_of(fields, body)) == (status, word)
+        assert (str(fault) in body.decode()) is (status != 500)
+
+
+@pytest.mark.parametrize("target", [b"/me/other", b"/you/hello", b"/me/%ff", b"/me//hello", b"/me/"])
+async def test_what_is_not_there(target: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, error_of(fields, body)) == (404, "bad_request")
+
+
+# How requests end, and what becomes of the runner.
+
+
+@pytest.mark.parametrize(
+    ("head", "outcome"),
+    [
+        (b"200 OK\r\n", Outcome.DONE),
+        (b"404 No\r\n", Outcome.DONE),
+        (b"500 No\r\n", Outcome.DONE),
+        (b"503 No\r\n", Outcome.RUNNER_FAILED),
+        (b"502 No\r\n", Outcome.DONE),  # the runner still accepts connections
+        (b"200 OK\r\nX-Fal-Stop-Runner: 1\r\n", Outcome.STOP_RUNNER),
+        (b"500 No\r\nx-fal-stop-runner: 1\r\n", Outcome.STOP_RUNNER),
+    ],
+)
+async def test_outcomes(head: bytes, outcome: Outcome) -> None:
+    async with house() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, body) == (int(head[:3]), b"ok")
+        assert b"x-fal-stop-runner" not in fields
+        assert await h.ledger.ended() == [outcome]
+
+
+async def test_a_504_of_a_runner_that_is_gone() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    loop = asyncio.get_running_loop()
+    listening.setblocking(False)
+    async with house() as h:
+        h.ledger.add(App("hello"), listening.getsockname()[1])
+        reader, writer = await h.connect()
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection, _ = await loop.sock_accept(listening)
+        listening.close()
+        await loop.sock_recv(connection, 4096)
+        await loop.sock_sendall(connection, b"HTTP/1.1 504 No\r\nContent-Length: 0\r\n\r\n")
+        assert (await read_head(reader))[0] == b"HTTP/1.1 504 No"
+        connection.close()
+        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
+
+
+async def test_a_runner_that_refuses_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    async with house() as h:
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, error_of(fields, body)) == (503, "runner_connection_refused")
+        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
+
+
+@pytest.mark.parametrize(
+    ("raw", "word"),
+    [
+        (b"", "runner_disconnected"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "runner_incomplete_response"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "runner_incomplete_response"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "runner_incomplete_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "runner_incomplete_response"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000, "runner_incomplete_response"),
+    ],
+)
+async def test_a_runner_that_breaks_off_before_the_head(raw: bytes, word: str) -> None:
+    async with house() as h, runner(answering(raw, close=True)) as port:
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, error_of(fields, body)) == (503, word)
+        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
+
+
+async def test_a_request_that_takes_too_long() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        assert await reader.read() == b""
+        left.set()
+
+    left = asyncio.Event()
+    async with house() as h, runner(silent) as port:
+        h.ledger.add(App("hello", request_timeout=0.1), port)
+        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, error_of(fields, body)) == (504, "request_timeout")
+        assert b"x-fal-request-timeout-type" not in fields
+        assert await h.ledger.ended() == [Outcome.TIMED_OUT]
+        await left.wait()
+
+
+async def test_deadlines_are_kept_while_other_requests_go_on() -> None:
+    async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            first, _, _ = await read_message(reader)
+            if b"/slow" not in first:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with house() as h, runner(some) as port:
+        h.ledger.add(App("hello", request_timeout=0.2), port)
+        slow = asyncio.create_task(ask(h, b"GET /me/hello/slow HTTP/1.1\r\nHost: x\r\n\r\n"))
+        answered = 0
+        while not slow.done():
+            assert (await ask(h, b"GET /me/hello/x HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+            answered += 1
+        assert (await slow)[0] == 504
+        assert answered
+        outcomes = await h.ledger.ended(answered + 1)
+        assert outcomes.count(Outcome.TIMED_OUT) == 1
+
+
+# A kept connection that the runner has closed.
+
+
+async def test_a_kept_connection_that_was_closed_is_not_used() -> None:
+    served = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        await read_message(reader)
+        served += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with house() as h, runner(once) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        for count in range(1, 21):
+            writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+            first, _, _ = await read_message(reader)
+            assert first == b"HTTP/1.1 200 OK"
+            assert served == count
+        assert set(await h.ledger.ended(20)) == {Outcome.DONE}
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"POST", 503)])
+async def test_only_what_may_be_repeated_is_sent_again(method: bytes, status: int) -> None:
+    seen: list[bytes] = []
+
+    async def fickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, _, _ = await read_message(reader)
+        seen.append(first)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        if len(seen) == 1:  # takes the second request, and leaves without a word
+            first, _, _ = await read_message(reader)
+            seen.append(first)
+        else:
+            await reader.read()
+
+    async with house() as h, runner(fickle) as port:
+        h.ledger.add(App("hello"), port)
+        assert (await ask(h, method + b" /me/hello HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+        got, _, _ = await ask(h, method + b" /me/hello/2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert got == status
+        assert len(seen) == (3 if status == 200 else 2)
+        await h.ledger.ended(2)
