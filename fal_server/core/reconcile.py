@@ -105,12 +105,13 @@ def plan(
     for name, given in inputs.items():
         if not given.ephemeral:
             actions += _plan_app(given, by_app[name], usage, now)
-    ending = {action.runner_id for action in actions if isinstance(action, Drain | Drop)}
+    # What is drained holds its room until it is gone; what is dropped never had any.
+    dropped = {action.runner_id for action in actions if isinstance(action, Drop)}
     for runner in runners:
         given = inputs.get(runner.app_name)
         startup_timeout = None if given is None else given.scaling_of(runner).startup_timeout
         actions += _plan_end(runner, usage.get(runner.runner_id, _UNUSED), startup_timeout, now)
-    staying = [r for r in runners if r.runner_id not in ending] if ending else runners
+    staying = [r for r in runners if r.runner_id not in dropped] if dropped else runners
     actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_name), runner), now)
     return actions
 

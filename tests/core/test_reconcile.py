@@ -150,6 +150,12 @@ def test_what_lives_holds_its_room_and_who_finds_none_is_told_why() -> None:
     )
 
 
+def test_a_runner_that_is_drained_now_holds_its_room_until_it_is_gone() -> None:
+    given = AppInput(app=make_app(revision_id="r2", min_concurrency=1))
+    actions = planned(given, [idle("old"), make_runner("new", revision_id="r2")], nodes=[SMALL])
+    assert [type(a) for a in actions] == [Drain, Hold]
+
+
 def test_a_held_runner_is_looked_at_again_after_20_seconds() -> None:
     given = AppInput(app=make_app(), load=Load(queued=1, ripe=1))
     held = make_runner(not_before=at(20), reason="no room")
