@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 
+from fal_grpc.compat import ISOLATE_SERVICE
 from fal_grpc.v1.runner_pb2 import ListRunnersResponse, RunnerInfo
 
 _FAL = Path(sys.executable).with_name("fal")
@@ -48,7 +49,8 @@ def _serving(count: int) -> Iterator[str]:
         lambda _request, _context: answer, request_deserializer=None, response_serializer=None
     )
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fal.v1.Runners", {"ListRunners": handler}),))
+    for service in ("fal.v1.Runners", ISOLATE_SERVICE):
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ListRunners": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -16,14 +16,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         self,
         usage: str | None,
         actions: Iterable[argparse.Action],
-        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],  # pyright: ignore[reportPrivateUsage]
         prefix: str | None = None,
     ) -> None:
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
     def add_argument(self, action: argparse.Action) -> None:
         """Lay a list of commands out by its own names, and not by the width of the options beside it."""
-        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+        if action.nargs != argparse.PARSER:
             super().add_argument(action)
             return
         self._add_item(self._format_commands, [action])

@@ -14,7 +14,8 @@ from fal_cli.help_format import HelpFormatter
 from fal_cli.output import FORMATS, complain
 
 Handler = Callable[[argparse.Namespace], int | None]
-Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for what add_subparsers returns
+# argparse has no public name for what add_subparsers returns.
+Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 # A clock that is a little off, or a command that took a moment to type, is no reason to refuse `--since 24h`.
 _LEEWAY = timedelta(minutes=1)
@@ -63,7 +64,7 @@ class FalParser(argparse.ArgumentParser):
             # argparse alone would give an empty command to `ID -it -- COMMAND`, and drop a second `--`.
             end = words.index("--") if "--" in words else len(words)
             words, tail = self._flags_first(words[:end]), words[end + 1 :]
-        parsed, unknown = super().parse_known_args(words, namespace)
+        parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
         if unknown:
             hint = "; the command goes after --" if self._rest is not None else ""
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
@@ -93,13 +94,14 @@ class FalParser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         """Refuse an unknown command with the nearest known one."""
-        if not isinstance(action, argparse._SubParsersAction) or value in action.choices:  # noqa: SLF001
+        if action.nargs != argparse.PARSER or action.choices is None or value in action.choices:
             super()._check_value(action, value)
             return
         from difflib import get_close_matches
 
-        near = get_close_matches(str(value), list(action.choices), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(action.choices)}"
+        known = [str(choice) for choice in action.choices]
+        near = get_close_matches(str(value), known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(known)}"
         raise argparse.ArgumentError(None, f"unknown command '{value}'{hint}")
 
 

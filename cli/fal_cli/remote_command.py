@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
     descriptor = sys.stdin.fileno() if send_input else None
     try:
         with open_client(args) as client, ExitStack() as stack:
-            session = stack.enter_context(client.runners.exec_stream(args.id, command, tty=tty, interactive=True))
+            session = client.runners.exec_stream(args.id, command, tty=tty, interactive=True)
             if tty:
                 session.resize(*terminal_size(sys.stdin.fileno()))
                 stack.enter_context(raw_mode(sys.stdin.fileno()))
@@ -40,6 +40,8 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
                 descriptor, send=session.send, end=session.close_input, resize=session.resize if tty else None
             )
             stack.enter_context(pump.running())
+            # Closed first: the pump may be waiting in `send` for a runner that does not read.
+            stack.enter_context(session)
             for output in session:
                 _write(sys.stderr.buffer if output.stream == _STDERR else sys.stdout.buffer, output.data)
             return session.wait()

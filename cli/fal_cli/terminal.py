@@ -9,13 +9,14 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
 CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
-_STOP = b"q"
+# Sending may be waiting for a runner that does not read; the session ends it when it is closed.
+_STOP_SECONDS = 5.0
 # A process that these end would leave the terminal raw behind it.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -30,7 +31,7 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 
 
 @contextmanager
-def raw_mode(descriptor: int) -> Iterator[None]:
+def raw_mode(descriptor: int) -> Generator[None]:
     """Hand every key of the terminal over as it is, Ctrl-C included; undone at the end, however the process ends."""
     before = termios.tcgetattr(descriptor)
 
@@ -75,12 +76,13 @@ class InputPump:
         self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> Generator[None]:
         """Pump until the end of the block."""
         with ExitStack() as stack:
-            # Not inherited, and closed only when nobody can write to it any more.
+            # The thread closes the end that it reads, so that Ctrl-C at any moment leaves it nothing to stumble over;
+            # the end of the other one tells it to stop.
             self._wake, waker = os.pipe()
-            stack.callback(os.close, self._wake)
+            stack.callback(self._join)
             stack.callback(os.close, waker)
             # The signal handler only wakes the thread: sending may block, and must not do so in a handler.
             os.set_blocking(waker, False)
@@ -91,13 +93,17 @@ class InputPump:
 
                 stack.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, resized))
             self._thread.start()
-            stack.callback(self._thread.join, 5.0)
-            stack.callback(_write_quietly, waker, _STOP)
             yield
 
+    def _join(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+
     def _run(self) -> None:
-        # poll, and not epoll, which refuses regular files.
-        with selectors.PollSelector() as selector:
+        with ExitStack() as stack:
+            stack.callback(os.close, self._wake)
+            # poll, and not epoll, which refuses regular files.
+            selector = stack.enter_context(selectors.PollSelector())
             selector.register(self._wake, selectors.EVENT_READ)
             if self._descriptor is None:
                 self._end()
@@ -106,7 +112,7 @@ class InputPump:
             while True:
                 for key, _ in selector.select():
                     if key.fd == self._wake:
-                        if _STOP in os.read(self._wake, 64):
+                        if not os.read(self._wake, 64):
                             return
                         self._tell_size()
                     elif not self._pump(key.fd):

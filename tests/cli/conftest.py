@@ -8,33 +8,13 @@ from concurrent import futures
 
 import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
-from fal_grpc.v1 import (
-    app_pb2,
-    app_pb2_grpc,
-    environment_pb2,
-    environment_pb2_grpc,
-    key_pb2,
-    key_pb2_grpc,
-    log_pb2,
-    log_pb2_grpc,
-    revision_pb2,
-    revision_pb2_grpc,
-    runner_pb2,
-    runner_pb2_grpc,
-    secret_pb2,
-    secret_pb2_grpc,
-)
+from fal_grpc.compat import ISOLATE_SERVICE
+from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, runner_pb2, secret_pb2
 
-SERVICES = (
-    (app_pb2, app_pb2_grpc, "Apps"),
-    (environment_pb2, environment_pb2_grpc, "Environments"),
-    (key_pb2, key_pb2_grpc, "Keys"),
-    (log_pb2, log_pb2_grpc, "Logs"),
-    (revision_pb2, revision_pb2_grpc, "Revisions"),
-    (runner_pb2, runner_pb2_grpc, "Runners"),
-    (secret_pb2, secret_pb2_grpc, "Secrets"),
-)
+FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, runner_pb2, secret_pb2)
 
 
 class Controller:
@@ -57,11 +37,26 @@ class Controller:
         self.gone = threading.Event()
         self.port = 0
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-        for module, stubs, name in SERVICES:
-            servicer = getattr(stubs, f"{name}Servicer")()
-            for method in module.DESCRIPTOR.services_by_name[name].methods:
-                setattr(servicer, method.name, self._handler(method.name, stream=method.server_streaming))
-            getattr(stubs, f"add_{name}Servicer_to_server")(servicer, self._server)
+        handlers: dict[str, grpc.RpcMethodHandler] = {}
+        for file in FILES:
+            for service in file.DESCRIPTOR.services_by_name.values():
+                found = {method.name: self._method(method) for method in service.methods}
+                self._serve(service.full_name, found)
+                handlers.update(found)
+        # Clients call most methods by the name that every controller knows.
+        self._serve(ISOLATE_SERVICE, handlers)
+
+    def _serve(self, service: str, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    def _method(self, method: MethodDescriptor) -> grpc.RpcMethodHandler:
+        sides = ("stream" if stream else "unary" for stream in (method.client_streaming, method.server_streaming))
+        make = getattr(grpc, f"{'_'.join(sides)}_rpc_method_handler")
+        return make(
+            self._handler(method.name, stream=method.server_streaming),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
 
     def _handler(self, name: str, *, stream: bool) -> Callable[[object, grpc.ServicerContext], object]:
         def answer(request, context):

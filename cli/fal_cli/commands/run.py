@@ -83,7 +83,6 @@ def _there(args: argparse.Namespace) -> object:
 
 
 def _here(args: argparse.Namespace) -> object:
-    import fal.deploy  # noqa: F401 - tells of a missing extra before anything is loaded
     from fal.deploy.load import load_app
     from fal.deploy.project import resolve_reference
 

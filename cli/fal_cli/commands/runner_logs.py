@@ -89,7 +89,7 @@ def _follow(args: argparse.Namespace) -> None:
     if args.until:
         raise CommandError("--follow goes on until the runner ends: leave out --until", ExitCode.USAGE)
     since = args.since or datetime.now(UTC) - _FOLLOW_FROM
-    write = _printer() if args.output == "pretty" else lambda entry: write_line(_document(entry))
+    write = _printer() if args.output == "pretty" else _write_document
     with open_client(args) as client:
         for entry in client.runners.logs(args.id, follow=True, since=since, search=args.search):
             write(entry)
@@ -116,6 +116,10 @@ def _document(entry: LogEntry) -> Mapping[str, object]:
         "app": entry.app,
         "revision": entry.revision,
     }
+
+
+def _write_document(entry: LogEntry) -> None:
+    write_line(_document(entry))
 
 
 def _write_json(items: Iterable[Mapping[str, object]]) -> None:
