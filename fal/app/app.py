@@ -159,7 +159,9 @@ class App:
         """
         found = {key: getattr(cls, key, None) for key in Options.__annotations__ if key not in _NOT_OF_A_CLASS}
         found["health_check_config"] = cls.get_health_check_config()
-        return {key: value for key, value in found.items() if value is not None and value != []}
+        return {
+            key: value for key, value in found.items() if value is not None and (value != [] or key == "machine_type")
+        }
 
     @classmethod
     def get_health_check_config(cls) -> HealthCheckConfig | None:

@@ -68,11 +68,13 @@ async def serve(
     host = os.environ.get(HOST_VARIABLE) or "0.0.0.0"  # noqa: S104 - a runner is reached from outside
     api = build_api(served)
     metrics = Metrics(version=version)
+    has_sockets = any(route.is_websocket for route in served.collect_routes())
     config = uvicorn.Config(
         _Frame(api, served if isinstance(served, Living) else None, metrics),
         host=host,
         port=port,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        ws="auto" if has_sockets else "none",  # what an app does not use, its start does not wait for
         lifespan="off",  # run below: its exceptions are the runner's, and it must see a stop during setup()
         limit_max_requests=limit_max_requests,
     )

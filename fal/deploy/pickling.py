@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import io
 import marshal
@@ -18,12 +17,12 @@ import typing
 import zlib
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 import cloudpickle  # type: ignore[import-untyped]  # it has none
 from cloudpickle import cloudpickle as machinery
 
-from fal.deploy import carrier
 from fal.deploy.errors import SerializationError
 
 RUNTIME_MODULES = (
@@ -62,7 +61,7 @@ class _Parcel:
         self._arguments = (pack_modules(), payload, app_dir)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return carrier.restore, self._arguments
+        return _carrier().restore, self._arguments
 
 
 def dumps(target: object, modules: Iterable[str | ModuleType], app_dir: str | None = None) -> bytes:
@@ -77,7 +76,7 @@ def dumps(target: object, modules: Iterable[str | ModuleType], app_dir: str | No
         SerializationError: something in it cannot be pickled, or a module cannot be imported here.
     """
     found = [_imported(module) for module in modules]
-    with _by_value([*found, carrier]):
+    with _by_value(found):
         payload = _dump(target)
         try:
             return bytes(cloudpickle.dumps(_Parcel(payload, app_dir)))
@@ -130,16 +129,27 @@ def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
 
 
 @functools.cache
+def _carrier() -> ModuleType:
+    """The functions of `fal.deploy.carrier`, in a module that cannot be imported: so they are pickled by value."""
+    module = ModuleType("fal_carrier")
+    exec(marshal.loads(_compiled("fal_carrier", _source("fal.deploy.carrier"))), module.__dict__)  # noqa: S102, S302 - our own code
+    return module
+
+
+@functools.cache
 def pack_modules() -> bytes:
     """The modules of this project that an app needs in a runner: compiled, without this machine's paths."""
     packed: dict[str, tuple[bool, bytes]] = {}
     for name in RUNTIME_MODULES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.loader is not None
-        source = spec.loader.get_source(name)  # type: ignore[attr-defined]  # ours are files, whose loader has it
-        packed[name] = (spec.submodule_search_locations is not None, _compiled(name, source))
+        is_package = hasattr(importlib.import_module(name), "__path__")
+        packed[name] = (is_package, _compiled(name, _source(name)))
     return zlib.compress(marshal.dumps(packed), 9)
+
+
+def _source(name: str) -> str:
+    path = importlib.import_module(name).__file__
+    assert path is not None
+    return Path(path).read_text()
 
 
 def _compiled(name: str, source: str) -> bytes:
@@ -180,11 +190,13 @@ class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
             return threading.RLock, ()
         if isinstance(obj, _CACHE_TYPE):
             kept = obj.cache_parameters()
-            return carrier.cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
+            return _carrier().cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
         reduced = super().reducer_override(obj)
         if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(obj, type) and _is_model(obj):
             self.models.append(obj)
-            return _without_compiled(reduced)
+            # A model that refers to a later one is completed at its first use, by names that do not travel.
+            obj.model_rebuild(raise_errors=False)  # type: ignore[attr-defined]  # what _is_model says
+            return _without_compiled(super().reducer_override(obj))
         return reduced
 
 
