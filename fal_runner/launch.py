@@ -30,8 +30,9 @@ def main() -> None:
         os._exit(1)  # the shim died before the line above
     if mode == "tty":
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)  # Python's own settings would be inherited
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # what Python, the shim or who started it ignores would be inherited
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         os.chdir(directory)
     except OSError as error:

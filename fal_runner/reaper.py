@@ -22,7 +22,8 @@ class Child:
     """A process that the shim started; leader of a session of its own.
 
     Attributes:
-        exited: its exit code, or minus the number of the signal that ended it.
+        exited: its exit code, or minus the number of the signal that ended it. To be awaited by `wait` alone, since
+            cancelling who awaits a future cancels the future.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], exited: asyncio.Future[int]) -> None:
@@ -34,6 +35,10 @@ class Child:
         """Called by the reaper, once."""
         self._process.returncode = code  # else Popen would wait for a pid that is not its own any more
         self.exited.set_result(code)
+
+    async def wait(self) -> int:
+        """Wait for its end; returns what `exited` holds then."""
+        return await asyncio.shield(self.exited)
 
     def signal(self, number: int) -> None:
         """Signal the process itself; nothing where it was reaped."""

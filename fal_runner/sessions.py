@@ -77,7 +77,7 @@ class Session:
         self._tasks = [*pumps, loop.create_task(self._feed(requests))]
         async for data, stream in self._merged(pumps):
             yield shim_pb2.ExecResponse(data=shim_pb2.ExecData(data=data, stream=stream))
-        code = await self._child.exited
+        code = await self._child.wait()
         exited = shim_pb2.ExecExit(code=code) if code >= 0 else shim_pb2.ExecExit(code=128 - code, signal=-code)
         yield shim_pb2.ExecResponse(exit=exited)
 

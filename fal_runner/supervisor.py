@@ -265,7 +265,7 @@ class Supervisor:
 
     async def _watch_end(self, worker: Child) -> None:
         """When the worker ends, so does all else of the runner; then, and only then, it is reported as exited."""
-        code = await worker.exited
+        code = await worker.wait()
         if self._grace is not None:
             self._grace.cancel()
         await self._reaper.sweep()

@@ -164,12 +164,16 @@ class Rig:
         )
 
     async def until(self, runner: Runner, event: Event) -> Observation:
-        async with asyncio.timeout(30), self.changed:
-            while True:
-                for seen in self.seen.get(runner.runner_id, []):
-                    if seen.event is event:
-                        return seen
-                await self.changed.wait()
+        try:
+            async with asyncio.timeout(30), self.changed:
+                while True:
+                    for seen in self.seen.get(runner.runner_id, []):
+                        if seen.event is event:
+                            return seen
+                    await self.changed.wait()
+        except TimeoutError:
+            said = "\n".join(entry.message for entry in self.lines.of(runner.runner_id))
+            raise AssertionError(f"no {event} of the runner; it said:\n{said}") from None
 
     async def restart(self, *, adopt: Runner | None = None) -> bool:
         await self.engine.close()

@@ -46,6 +46,11 @@ def get(port: int, host: str = "127.0.0.1") -> bytes:
         return answer.read()
 
 
+def listening_addresses() -> list[str]:
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A"]
+
+
 async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
     runner = await rig.start(serve, http=True)
     launched = await rig.until(runner, Event.LAUNCHED)
@@ -70,8 +75,7 @@ async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
 async def test_an_app_listens_on_loopback_alone(rig: Any) -> None:
     runner = await rig.start(serve, http=True)
     ready = await rig.until(runner, Event.READY)
-    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    listening = [row.split()[1] for row in rows if row.split()[3] == "0A"]
+    listening = listening_addresses()
     assert f"0100007F:{ready.port:04X}" in listening
     assert f"00000000:{ready.port:04X}" not in listening
 
@@ -79,6 +83,7 @@ async def test_an_app_listens_on_loopback_alone(rig: Any) -> None:
 async def test_an_asyncio_server_gets_its_ports_and_loopback(rig: Any) -> None:
     async def app(exposed_port: int, exposed_metrics_port: int) -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.0 200 OK\r\n\r\nfrom asyncio")
             writer.close()
 
@@ -108,7 +113,7 @@ async def test_uvloop_gets_them_too(rig: Any) -> None:
     runner = await rig.start(app, http=True)
     ready = await rig.until(runner, Event.READY)
     await rig.lines.until(runner.runner_id, "uvloop")
-    assert f"00000000:{ready.port:04X}" not in Path("/proc/net/tcp").read_text()
+    assert f"00000000:{ready.port:04X}" not in listening_addresses()
 
 
 async def test_a_port_that_the_code_names_becomes_the_runners_own(rig: Any) -> None:
@@ -128,9 +133,11 @@ async def test_files_are_there_and_importable(rig: Any) -> None:
     files = {"data/words.txt": b"some words", "greeting.py": b"TEXT = 'from a module'\ndef main(): print(TEXT)"}
 
     def app() -> None:
+        from pathlib import Path
+
         from greeting import TEXT  # type: ignore[import-not-found]
 
-        print(TEXT, open("data/words.txt").read())
+        print(TEXT, Path("data/words.txt").read_text())
 
     runner = await rig.start(app, files=files)
     await rig.until(runner, Event.GONE)
@@ -231,8 +238,8 @@ async def test_grace_ends_one_that_ignores_sigterm(rig: Any) -> None:
     await rig.lines.until(runner.runner_id, "still running")
 
 
-def with_daemons() -> None:
-    """Children, and a daemon that detached itself by every trick, without the environment that marks it."""
+def with_daemons(wiped: bool) -> None:
+    """A child, and a daemon with a session of its own and a double fork, with or without its marked environment."""
     import os
     import subprocess
     import sys
@@ -242,7 +249,7 @@ def with_daemons() -> None:
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            os.execve("/bin/sleep", ["sleep", "3600"], {})
+            os.execve("/bin/sleep", ["sleep", "3600"], {} if wiped else dict(os.environ))
         os._exit(0)
     os.wait()
     print("daemons started", flush=True)
@@ -250,7 +257,7 @@ def with_daemons() -> None:
 
 
 async def test_kill_leaves_nothing_alive(rig: Any) -> None:
-    runner = await rig.start(with_daemons)
+    runner = await rig.start(lambda: with_daemons(wiped=True))
     await rig.lines.until(runner.runner_id, "daemons started")
     before = rig.alive(runner)
     assert len(before) == 3
@@ -262,7 +269,7 @@ async def test_kill_leaves_nothing_alive(rig: Any) -> None:
 
 
 async def test_sigkill_of_the_worker_takes_its_children_along(rig: Any) -> None:
-    runner = await rig.start(with_daemons)
+    runner = await rig.start(lambda: with_daemons(wiped=True))
     await rig.lines.until(runner.runner_id, "daemons started")
     before = rig.alive(runner)
     started = await rig.lines.until(runner.runner_id, "worker started: process ")
@@ -274,7 +281,7 @@ async def test_sigkill_of_the_worker_takes_its_children_along(rig: Any) -> None:
 
 
 async def test_sigkill_of_the_shim_takes_everything_along(rig: Any) -> None:
-    runner = await rig.start(with_daemons)
+    runner = await rig.start(lambda: with_daemons(wiped=False))
     await rig.lines.until(runner.runner_id, "daemons started")
     before = rig.alive(runner)
     os.kill(runner.process.pid, signal.SIGKILL)

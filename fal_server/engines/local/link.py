@@ -108,6 +108,8 @@ class RunnerLink:
 
     async def release(self) -> None:
         """End the shim; to be called when the runner's end is stored. Waits for its last lines to be stored."""
+        if self._exited is None and not self._died.is_set():
+            await self.kill()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks[:1], timeout=_RELEASE_SECONDS)
             if late:

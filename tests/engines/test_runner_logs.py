@@ -1,0 +1,194 @@
+"""Every line of a runner reaches the sink once, in order, whatever happens to the controller and the shim."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fal_server.core.lifecycle import Event
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
+
+
+def arguments_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def assert_no_gap(rig: Any, runner: Any) -> None:
+    sequences = [entry.sequence for entry in rig.lines.of(runner.runner_id)]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+async def test_lines_have_source_level_and_number(rig: Any) -> None:
+    def app() -> None:
+        import sys
+
+        print("plain")
+        print("ERROR: worse")
+        print('{"level": "warning", "event": "structured"}')
+        print("two\nlines")
+        sys.stderr.write("on the other stream\n")
+        sys.stderr.flush()
+        sys.stdout.write("no newline at the end")
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    lines = rig.lines.of(runner.runner_id)
+    assert_no_gap(rig, runner)
+    stdout = [(entry.message, entry.level) for entry in lines if entry.source is LogSource.STDOUT]
+    assert stdout == [
+        ("plain", LogLevel.INFO),
+        ("ERROR: worse", LogLevel.ERROR),
+        ('{"level": "warning", "event": "structured"}', LogLevel.WARNING),
+        ("two", LogLevel.INFO),
+        ("lines", LogLevel.INFO),
+        ("no newline at the end", LogLevel.INFO),
+    ]
+    stderr = [entry for entry in lines if entry.source is LogSource.STDERR]
+    assert [entry.message for entry in stderr] == ["on the other stream"]
+    assert {entry.app_name for entry in lines} == {"shop"}
+    assert {entry.revision_id for entry in lines} == {"revision-1"}
+    assert all(entry.timestamp.tzinfo is not None for entry in lines)
+    assert lines[-1].source is LogSource.SYSTEM
+
+
+async def test_nothing_that_is_printed_can_hurt(rig: Any) -> None:
+    def app() -> None:
+        import sys
+
+        sys.stdout.buffer.write(b"x" * 10_000_000 + b"\n")
+        sys.stdout.buffer.write(b"\xff\xfe not utf-8 \x00\x1b[31m\n")
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.write("last: ü\n".encode())
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    long, binary, empty, last = rig.lines.app_lines(runner.runner_id)
+    assert long == "x" * 1024 * 1024 + f" [... {10_000_000 - 1024 * 1024} bytes cut]"
+    assert binary == "\ufffd\ufffd not utf-8 \x00\x1b[31m"
+    assert empty == ""
+    assert last == "last: ü"
+
+
+async def test_a_burst_before_a_crash_is_whole(rig: Any) -> None:
+    def app() -> None:
+        import os
+        import signal
+
+        print("\n".join(f"line {number}" for number in range(50_000)), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    assert rig.lines.app_lines(runner.runner_id) == [f"line {number}" for number in range(50_000)]
+    assert_no_gap(rig, runner)
+
+
+def count_slowly() -> None:
+    import time
+
+    number = 0
+    while True:
+        print("line", number, flush=True)
+        number += 1
+        time.sleep(0.0005)
+
+
+async def test_each_line_comes_once_through_restarts_of_the_controller(rig: Any) -> None:
+    runner = await rig.start(count_slowly)
+    for wanted in (100, 300, 500):
+        await rig.lines.until(runner.runner_id, f"line {wanted}")
+        assert await rig.restart(adopt=runner)
+    await rig.lines.until(runner.runner_id, "line 700")
+    await rig.engine.kill(runner)
+    await rig.until(runner, Event.GONE)
+    lines = rig.lines.app_lines(runner.runner_id)
+    assert lines == [f"line {number}" for number in range(len(lines))]
+    assert_no_gap(rig, runner)
+
+
+async def test_lines_that_are_printed_while_no_controller_is_there_wait(rig: Any) -> None:
+    def app() -> None:
+        import sys
+
+        print("\n".join(f"line {number}" for number in range(1000)))
+        sys.exit(4)
+
+    launch = rig.launch(app)
+    runner = await rig.start_launch(launch)
+    assert await rig.restart(adopt=runner)
+    assert (await rig.until(runner, Event.GONE)).exit_code == 4
+    assert len(rig.lines.app_lines(runner.runner_id)) == 1000
+
+
+async def test_what_a_dead_shim_left_is_stored(rig: Any) -> None:
+    runner = await rig.start(count_slowly)
+    await rig.lines.until(runner.runner_id, "line 100")
+    os.kill(runner.process.pid, signal.SIGKILL)
+    await rig.until(runner, Event.GONE)
+    lines = rig.lines.app_lines(runner.runner_id)
+    assert lines == [f"line {number}" for number in range(len(lines))]
+
+
+async def test_what_a_shim_left_that_died_without_a_controller_is_stored(rig: Any) -> None:
+    runner = await rig.start(count_slowly)
+    await rig.lines.until(runner.runner_id, "line 100")
+    before = len(rig.lines.arrivals)
+    await rig.engine.close()
+    os.kill(runner.process.pid, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, runner.process.pid, 0)
+    assert not await rig.restart(adopt=runner)
+    assert rig.alive(runner) == []
+    lines = rig.lines.app_lines(runner.runner_id)
+    assert lines == [f"line {number}" for number in range(len(lines))]
+    assert len(rig.lines.arrivals) >= before
+    assert not (rig.root / "runners" / runner.runner_id).exists()
+
+
+async def test_a_sink_that_fails_gets_the_lines_again(rig: Any) -> None:
+    failures = iter([OSError("disk full"), OSError("disk full")])
+    plain = rig.lines.append
+
+    async def unwilling(entries: Sequence[LogEntry]) -> None:
+        for failure in failures:
+            raise failure
+        await plain(entries)
+
+    rig.lines.append = unwilling
+    await rig.restart()
+    runner = await rig.start(lambda: print("kept"))
+    await rig.until(runner, Event.GONE)
+    assert rig.lines.app_lines(runner.runner_id) == ["kept"]
+
+
+async def test_secrets_are_nowhere_in_the_open(rig: Any) -> None:
+    secret, token_word = "s3cret-value-of-the-app", "another+secret/with=signs"
+
+    def app() -> None:
+        import base64
+        import os
+        import sys
+        import time
+        import urllib.parse
+
+        print("value:", os.environ["API_KEY"], base64.b64encode(os.environ["API_KEY"].encode()).decode())
+        print(urllib.parse.quote(os.environ["OTHER"], safe=""), file=sys.stderr)
+        print("said", flush=True)
+        time.sleep(3600)
+
+    variables = {"API_KEY": secret, "OTHER": token_word}
+    runner = await rig.start(app, variables=variables, redact=(secret, token_word))
+    await rig.lines.until(runner.runner_id, "said")
+    assert set(rig.lines.app_lines(runner.runner_id)) == {"value: ****** ******", "******", "said"}
+    planted = [secret.encode(), token_word.encode(), runner.token.encode()]
+    files = [path for path in (rig.root / "runners").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".seg" for path in files)
+    for path in files:
+        assert not any(word in path.read_bytes() for word in planted), path
+    for pid in (runner.process.pid, *rig.alive(runner)):
+        assert not any(word in arguments_of(pid) for word in planted)
+    for directory in (rig.root / "runners", rig.root / "runners" / runner.runner_id):
+        assert directory.stat().st_mode & 0o077 == 0
