@@ -1,0 +1,87 @@
+"""From bytes to lines, levels and lines without secrets."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_grpc.v1 import log_pb2
+from fal_runner.lines import LineSplitter, level_of
+from fal_runner.redaction import MASK, Redactor
+
+
+@given(st.lists(st.binary(max_size=40)), st.integers(0, 30))
+def test_lines_do_not_depend_on_how_the_bytes_come(pieces: list[bytes], limit: int) -> None:
+    splitter = LineSplitter(max_bytes=limit)
+    lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.flush()
+    whole = b"".join(pieces)
+    expected = whole.split(b"\n")
+    if expected[-1] == b"":
+        expected.pop()
+    assert [(line.data, line.cut_bytes) for line in lines] == [
+        (text[:limit].removesuffix(b"\r"), max(0, len(text) - limit)) for text in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("plain", log_pb2.INFO),
+        ("", log_pb2.INFO),
+        ("INFO:     Started server process", log_pb2.INFO),
+        ("WARNING: disk is nearly full", log_pb2.WARNING),
+        ("[ERROR] no", log_pb2.ERROR),
+        ("2025-01-01 10:00:00,123 - DEBUG - x", log_pb2.DEBUG),
+        ("CRITICAL:root:x", log_pb2.ERROR),
+        ("ERRORS are fine", log_pb2.INFO),
+        ("an ERROR: in the middle", log_pb2.INFO),
+        ('{"event": "x", "level": "error"}', log_pb2.ERROR),
+        ('{"severity":"WARNING"}', log_pb2.WARNING),
+        ('{"level": "unheard of"}', log_pb2.INFO),
+        ('{"a": 1}', log_pb2.INFO),
+        ("Traceback (most recent call last):", log_pb2.ERROR),
+    ],
+)
+def test_levels(line: str, level: log_pb2.LogLevel.ValueType) -> None:
+    assert level_of(line) == level
+
+
+@given(st.text())
+def test_every_line_has_a_level(line: str) -> None:
+    assert level_of(line) in log_pb2.LogLevel.values()
+
+
+secrets = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\r\n*"), min_size=4, max_size=30
+).filter(lambda value: value == value.strip() and len(value.splitlines()) == 1)
+
+
+@given(st.lists(secrets, min_size=1, max_size=4), st.text(), st.text())
+def test_values_do_not_get_through(values: list[str], before: str, after: str) -> None:
+    redactor = Redactor(values)
+    for value in values:
+        redacted = redactor.redact(before + value + after)
+        assert MASK in redacted
+        assert len(value) < 4 or value not in redacted or value in redactor.redact(before) + redactor.redact(after)
+
+
+def test_encodings_and_lines_of_a_value() -> None:
+    value = "first line+/\nsecond line"
+    redactor = Redactor([value, "abc", "p&ss word"])
+    assert redactor.redact("second line, abc") == f"{MASK}, abc"
+    assert redactor.redact(base64.b64encode(value.encode()).decode()) == MASK
+    assert redactor.redact("?q=p%26ss%20word&r=p%26ss+word") == f"?q={MASK}&r={MASK}"
+    assert Redactor([]).redact("nothing to hide") == "nothing to hide"
+
+
+@given(secrets, st.integers(1, 29), st.text())
+def test_a_cut_line_does_not_end_with_a_part_of_a_value(value: str, kept: int, before: str) -> None:
+    part = value[: min(kept, len(value) - 1)]
+    assert Redactor([value]).redact_cut(before + part).endswith(MASK)
+
+
+def test_the_longest_value_goes_first() -> None:
+    assert Redactor(["word", "wordplay"]).redact("wordplay word") == f"{MASK} {MASK}"
