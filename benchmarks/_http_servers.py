@@ -14,7 +14,6 @@ import uvloop
 
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.routing import Outcome
-from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
 from fal_server.http.site import ControllerSite
@@ -115,15 +114,14 @@ async def serve_app() -> None:
 async def serve_gateway(port: int) -> None:
     """As `serve_app`, the gateway before that port; prints at the end what a request cost, in seconds of CPU."""
     gateway = Gateway(Dispatcher(port), Access())
-    bridge = Bridge(app)
-    door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
+    site = ControllerSite(gateway, app)
+    door = FrontDoor(site, "127.0.0.1:1")
     print(await door.start("127.0.0.1", 0), flush=True)
     before = sum(os.times()[:2])
     await _end_of_input()
     print(json.dumps({"cpu_seconds": sum(os.times()[:2]) - before}), flush=True)
     await door.close(1)
-    await gateway.close()
-    await bridge.close()
+    await site.close()
 
 
 async def _end_of_input() -> None:

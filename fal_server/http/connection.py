@@ -6,24 +6,16 @@ import asyncio
 import logging
 import math
 from collections import deque
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
 
-from fal_server.http.exchange import Exchange
+from fal_server.http.exchange import Exchange, Site
 from fal_server.http.messages import Headers, error_body
 from fal_server.http.registry import Registry
 from fal_server.http.rules import Limits, objection
 
 _log = logging.getLogger(__name__)
-
-
-class Site(Protocol):
-    """What stands behind the connections."""
-
-    def handle(self, exchange: Exchange) -> None:
-        """Answer, or set `exchange.sink` and answer later."""
-        ...
 
 
 class HttpConnection(asyncio.Protocol):

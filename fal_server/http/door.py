@@ -7,7 +7,8 @@ import logging
 import ssl
 from typing import cast
 
-from fal_server.http.connection import HttpConnection, Site
+from fal_server.http.connection import HttpConnection
+from fal_server.http.exchange import Site
 from fal_server.http.registry import Registry
 from fal_server.http.rules import Limits
 from fal_server.http.splice import Splice
@@ -72,6 +73,7 @@ class FrontDoor:
         """Stop listening, let open requests finish, and abort those that are open after the grace."""
         if self._server is not None:
             self._server.close()
+        self.site.drain()
         await self.registry.close(grace_seconds)
         for task in tuple(self._links):
             task.cancel()

@@ -226,3 +226,15 @@ class Exchange:
         if not self.gone:
             self.gone = True
             self.carrier.transport.abort()
+
+
+class Site(Protocol):
+    """What stands behind the connections."""
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer, or set `exchange.sink` and answer later."""
+        ...
+
+    def drain(self) -> None:
+        """The front door is closing: answers that have no end of their own are to end now."""
+        ...

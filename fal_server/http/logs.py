@@ -30,6 +30,11 @@ class LogPages:
     def __init__(self, logs: LogReader, *, comment_seconds: float = _COMMENT_SECONDS) -> None:
         self._logs = logs
         self._comment_seconds = comment_seconds
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """End all streams: the controller is going."""
+        self._draining.set()
 
     async def history(self, request: Request) -> Response:
         """A page, newest first; `next_until` is the `until` of the next one, or null.
@@ -92,12 +97,15 @@ class LogPages:
         """The stream's bytes; a fault is an event, since the status is long sent."""
         lines = self._logs.follow(runner_id, since)
         pending: asyncio.Task[Sequence[LogEntry] | None] | None = None
+        end = asyncio.create_task(self._draining.wait())
         try:
-            while True:
+            while not end.done():
                 pending = pending or asyncio.create_task(_next(lines))
-                done, _ = await asyncio.wait((pending,), timeout=self._comment_seconds)
+                first = asyncio.FIRST_COMPLETED
+                done, _ = await asyncio.wait((pending, end), timeout=self._comment_seconds, return_when=first)
                 if not done:
                     yield b": still here\n\n"
+                if pending not in done:
                     continue
                 batch, pending = pending, None
                 entries = batch.result()
@@ -107,6 +115,7 @@ class LogPages:
         except Fault as fault:
             yield b"event: error\ndata: " + " ".join(fault.message.splitlines()).encode() + b"\n\n"
         finally:
+            end.cancel()
             if pending is not None:
                 pending.cancel()
                 await asyncio.gather(pending, return_exceptions=True)

@@ -43,7 +43,7 @@ class Rest:
         self._account = account
         self._runners = runners
         self._version = version
-        pages = LogPages(logs)
+        self._pages = pages = LogPages(logs)
         self.app = Starlette(
             routes=[
                 Route("/", self._root),
@@ -56,6 +56,10 @@ class Rest:
             exception_handlers={Fault: _fault, HTTPException: _http_exception},
         )
         self.app.router.redirect_slashes = False
+
+    def drain(self) -> None:
+        """End the streams of log lines."""
+        self._pages.drain()
 
     def _for_readers(self, endpoint: Endpoint) -> Endpoint:
         """Let only keys in that may read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import DeadlinePassed, Unauthenticated
 from fal_server.core.routing import Outcome
-from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
 from fal_server.http.rules import Limits
@@ -177,6 +177,7 @@ class House:
 async def house(
     *,
     rest=_plain,
+    on_drain: Callable[[], None] = lambda: None,
     grpc_address: str = "127.0.0.1:1",
     limits: Limits | None = None,
     first_byte_seconds: float = 10,
@@ -185,8 +186,7 @@ async def house(
 ) -> AsyncIterator[House]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
-    bridge = Bridge(rest)
-    site = ControllerSite(gateway, bridge)
+    site = ControllerSite(gateway, rest, on_drain)
     door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
     port = await door.start("127.0.0.1", 0)
     built = House(port, door, gateway, ledger, keys)
@@ -197,8 +197,7 @@ async def house(
         for writer in built.writers:
             writer.close()
         await door.close(0)
-        await gateway.close()
-        await bridge.close()
+        await site.close()
         for writer in built.writers:
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
@@ -286,3 +285,19 @@ def answering(raw: bytes, *, close: bool = False) -> Script:
                 return
 
     return script
+
+
+async def ask(house: House, request: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+    """One request on a connection of its own."""
+    reader, writer = await house.connect()
+    writer.write(request)
+    first, fields, body = await read_message(reader, head_only=request.startswith(b"HEAD"))
+    return int(first.split()[1]), fields, body
+
+
+def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
+    """The error's word, which is in the body and in a field."""
+    content = json.loads(body)
+    assert content["error_type"].encode() == fields[b"x-fal-error-type"]
+    assert content["detail"]
+    return content["error_type"]

@@ -303,6 +303,8 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]] = []
 
+    def drain(self) -> None: ...
+
     def handle(self, exchange: Exchange) -> None:
         exchange.sink = _Collect(self, exchange)
         exchange.sink.on_body()

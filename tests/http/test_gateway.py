@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 import uuid
 
 import pytest
 
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.core.routing import Outcome
-from tests.http.support import KEY, App, House, answering, echo, house, read_head, read_message, runner
+from tests.http.support import KEY, App, answering, ask, echo, error_of, house, read_message, runner
 
 HOST = b"Host: here\r\n"
-
-
-async def ask(h: House, request: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One request on a connection of its own."""
-    reader, writer = await h.connect()
-    writer.write(request)
-    first, fields, body = await read_message(reader, head_only=request.startswith(b"HEAD"))
-    return int(first.split()[1]), fields, body
-
-
-def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
-    """The error's word, which is in the body and in a field."""
-    content = json.loads(body)
-    assert content["error_type"].encode() == fields[b"x-fal-error-type"]
-    assert content["detail"]
-    return content["error_type"]
 
 
 async def test_a_request_reaches_the_app_without_its_prefix_and_comes_back() -> None:
@@ -268,155 +250,3 @@ async def test_what_is_not_there(target: bytes) -> None:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (404, "bad_request")
-
-
-# How requests end, and what becomes of the runner.
-
-
-@pytest.mark.parametrize(
-    ("head", "outcome"),
-    [
-        (b"200 OK\r\n", Outcome.DONE),
-        (b"404 No\r\n", Outcome.DONE),
-        (b"500 No\r\n", Outcome.DONE),
-        (b"503 No\r\n", Outcome.RUNNER_FAILED),
-        (b"502 No\r\n", Outcome.DONE),  # the runner still accepts connections
-        (b"200 OK\r\nX-Fal-Stop-Runner: 1\r\n", Outcome.STOP_RUNNER),
-        (b"500 No\r\nx-fal-stop-runner: 1\r\n", Outcome.STOP_RUNNER),
-    ],
-)
-async def test_outcomes(head: bytes, outcome: Outcome) -> None:
-    async with house() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
-        h.ledger.add(App("hello"), port)
-        status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (status, body) == (int(head[:3]), b"ok")
-        assert b"x-fal-stop-runner" not in fields
-        assert await h.ledger.ended() == [outcome]
-
-
-async def test_a_504_of_a_runner_that_is_gone() -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.get_running_loop()
-    listening.setblocking(False)
-    async with house() as h:
-        h.ledger.add(App("hello"), listening.getsockname()[1])
-        reader, writer = await h.connect()
-        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
-        connection, _ = await loop.sock_accept(listening)
-        listening.close()
-        await loop.sock_recv(connection, 4096)
-        await loop.sock_sendall(connection, b"HTTP/1.1 504 No\r\nContent-Length: 0\r\n\r\n")
-        assert (await read_head(reader))[0] == b"HTTP/1.1 504 No"
-        connection.close()
-        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
-
-
-async def test_a_runner_that_refuses_connections() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    async with house() as h:
-        h.ledger.add(App("hello"), port)
-        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (status, error_of(fields, body)) == (503, "runner_connection_refused")
-        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
-
-
-@pytest.mark.parametrize(
-    ("raw", "word"),
-    [
-        (b"", "runner_disconnected"),
-        (b"HTTP/1.1 200 OK\r\nContent-Le", "runner_incomplete_response"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "runner_incomplete_response"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "runner_incomplete_response"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "runner_incomplete_response"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000, "runner_incomplete_response"),
-    ],
-)
-async def test_a_runner_that_breaks_off_before_the_head(raw: bytes, word: str) -> None:
-    async with house() as h, runner(answering(raw, close=True)) as port:
-        h.ledger.add(App("hello"), port)
-        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (status, error_of(fields, body)) == (503, word)
-        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
-
-
-async def test_a_request_that_takes_too_long() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_message(reader)
-        assert await reader.read() == b""
-        left.set()
-
-    left = asyncio.Event()
-    async with house() as h, runner(silent) as port:
-        h.ledger.add(App("hello", request_timeout=0.1), port)
-        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (status, error_of(fields, body)) == (504, "request_timeout")
-        assert b"x-fal-request-timeout-type" not in fields
-        assert await h.ledger.ended() == [Outcome.TIMED_OUT]
-        await left.wait()
-
-
-async def test_deadlines_are_kept_while_other_requests_go_on() -> None:
-    async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            first, _, _ = await read_message(reader)
-            if b"/slow" not in first:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-
-    async with house() as h, runner(some) as port:
-        h.ledger.add(App("hello", request_timeout=0.2), port)
-        slow = asyncio.create_task(ask(h, b"GET /me/hello/slow HTTP/1.1\r\nHost: x\r\n\r\n"))
-        answered = 0
-        while not slow.done():
-            assert (await ask(h, b"GET /me/hello/x HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
-            answered += 1
-        assert (await slow)[0] == 504
-        assert answered
-        outcomes = await h.ledger.ended(answered + 1)
-        assert outcomes.count(Outcome.TIMED_OUT) == 1
-
-
-# A kept connection that the runner has closed.
-
-
-async def test_a_kept_connection_that_was_closed_is_not_used() -> None:
-    served = 0
-
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal served
-        await read_message(reader)
-        served += 1
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    async with house() as h, runner(once) as port:
-        h.ledger.add(App("hello"), port)
-        reader, writer = await h.connect()
-        for count in range(1, 21):
-            writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
-            first, _, _ = await read_message(reader)
-            assert first == b"HTTP/1.1 200 OK"
-            assert served == count
-        assert set(await h.ledger.ended(20)) == {Outcome.DONE}
-
-
-@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"POST", 503)])
-async def test_only_what_may_be_repeated_is_sent_again(method: bytes, status: int) -> None:
-    seen: list[bytes] = []
-
-    async def fickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first, _, _ = await read_message(reader)
-        seen.append(first)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        if len(seen) == 1:  # takes the second request, and leaves without a word
-            first, _, _ = await read_message(reader)
-            seen.append(first)
-        else:
-            await reader.read()
-
-    async with house() as h, runner(fickle) as port:
-        h.ledger.add(App("hello"), port)
-        assert (await ask(h, method + b" /me/hello HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
-        got, _, _ = await ask(h, method + b" /me/hello/2 HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert got == status
-        assert len(seen) == (3 if status == 200 else 2)
-        await h.ledger.ended(2)

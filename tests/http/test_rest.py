@@ -1,0 +1,372 @@
+"""The controller's own paths, as the published client reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_server.core.faults import NotFound
+from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.http.interfaces import RESERVED_OWNERS
+from fal_server.http.rest import Rest
+from tests.http.support import App, House, Keys, echo, house, runner
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+ADMIN = {"authorization": "Key admin:secret"}
+
+
+class Account:
+    nickname = "me"
+    user_id = "local|1"
+    full_name = "Me Myself"
+
+
+class Runners:
+    def __init__(self) -> None:
+        self.runners: dict[str, Runner] = {}
+
+    async def get(self, runner_id: str) -> Runner:
+        try:
+            return self.runners[runner_id]
+        except KeyError:
+            raise NotFound(f"there is no runner {runner_id}") from None
+
+
+def line(sequence: int, at: datetime, message: str = "hello") -> LogEntry:
+    return LogEntry(
+        runner_id="r", sequence=sequence, timestamp=at, level=LogLevel.INFO, source=LogSource.STDOUT, message=message
+    )
+
+
+class Logs:
+    """Lines in memory; `follow` gives what is put into `live`, None ends it."""
+
+    def __init__(self, lines: Sequence[LogEntry] = ()) -> None:
+        self.lines = list(lines)
+        self.live: asyncio.Queue[Sequence[LogEntry] | Exception | None] = asyncio.Queue()
+        self.followed: list[tuple[str, datetime | None]] = []
+        self.closed = asyncio.Event()
+
+    async def page(self, query: LogQuery) -> LogPage:
+        found = [
+            entry
+            for entry in self.lines
+            if entry.runner_id == query.runner_id
+            and (query.since is None or entry.timestamp >= query.since)
+            and (query.until is None or entry.timestamp < query.until)
+            and (query.search is None or query.search.lower() in entry.message.lower())
+        ]
+        found.sort(key=lambda entry: (entry.timestamp, entry.sequence), reverse=query.newest_first)
+        start = int(query.after or 0)
+        part = tuple(found[start : start + query.limit])
+        return LogPage(entries=part, cursor=str(start + len(part)), more=start + len(part) < len(found))
+
+    async def follow(self, runner_id: str, since: datetime | None) -> AsyncIterator[Sequence[LogEntry]]:
+        self.followed.append((runner_id, since))
+        try:
+            while (batch := await self.live.get()) is not None:
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+        finally:
+            self.closed.set()
+
+
+class Controller:
+    """A house with the real REST application, and a client for it."""
+
+    def __init__(self, h: House, client: httpx.AsyncClient, logs: Logs, runners: Runners) -> None:
+        self.house, self.client, self.logs, self.runners = h, client, logs, runners
+
+
+@asynccontextmanager
+async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller]:
+    logs, runners = Logs(lines), Runners()
+    rest = Rest(access=Keys(), account=Account(), runners=runners, logs=logs, version="1.2.3")
+    async with (
+        house(rest=rest.app, on_drain=rest.drain) as h,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
+    ):
+        yield Controller(h, client, logs, runners)
+
+
+async def test_health_and_the_root_need_no_key() -> None:
+    async with controller() as c:
+        answer = await c.client.get("/health")
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "ok", "version": "1.2.3"}
+        assert uuid.UUID(answer.headers["x-fal-request-id"])
+        root = (await c.client.get("/")).json()
+        assert root["version"] == "1.2.3"
+        assert root["owner"] == "me"
+        assert (await c.client.head("/health")).content == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/users/current"),
+        ("GET", "/runners/r"),
+        ("POST", "/logs/history?job_id=r"),
+        ("POST", "/logs/stream?job_id=r"),
+    ],
+)
+async def test_all_else_needs_one_that_may_read(method: str, path: str) -> None:
+    async with controller() as c:
+        for headers, status in (
+            ({}, 401),
+            ({"authorization": "Key admin:wrong"}, 401),
+            ({"authorization": "Basic eDp5"}, 401),
+            ({"authorization": "Key good:secret"}, 403),
+        ):
+            answer = await c.client.request(method, path, headers=headers)
+            assert answer.status_code == status
+            assert answer.json()["detail"]
+        assert "Insufficient permissions" in answer.json()["detail"]
+
+
+async def test_the_current_user() -> None:
+    async with controller() as c:
+        user = (await c.client.get("/users/current", headers=ADMIN)).json()
+        wanted = {
+            "full_name": "Me Myself", "nickname": "me", "user_id": "local|1", "is_personal": True, "is_locked": False
+        }  # fmt: skip
+        assert wanted.items() <= user.items()
+
+
+async def test_a_runner() -> None:
+    async with controller() as c:
+        of = {"app_name": "hello", "environment": "main", "revision_id": "v", "machine_type": "XS", "token": "hidden"}
+        c.runners.runners["r"] = waiting = Runner(runner_id="r", created_at=START, **of)
+        c.runners.runners["old"] = Runner(
+            runner_id="old",
+            created_at=START,
+            started_at=START + timedelta(seconds=1),
+            ended_at=START + timedelta(seconds=2),
+            state=RunnerState.TERMINATED,
+            **of,
+        )
+        answer = await c.client.get("/runners/r", headers=ADMIN)
+        assert "hidden" not in answer.text
+        got = answer.json()
+        assert (got["id"], got["app"], got["state"], got["ended_at"]) == ("r", "hello", "pending", None)
+        assert datetime.fromisoformat(got["started_at"]) == waiting.created_at
+        got = (await c.client.get("/runners/old", headers=ADMIN)).json()
+        assert datetime.fromisoformat(got["started_at"]) == START + timedelta(seconds=1)
+        # Lines before this moment are read, so one that was written at the end is too.
+        assert datetime.fromisoformat(got["ended_at"]) == START + timedelta(seconds=2, microseconds=1)
+        missing = await c.client.get("/runners/none", headers=ADMIN)
+        assert (missing.status_code, missing.json()["detail"]) == (404, "there is no runner none")
+
+
+async def test_history() -> None:
+    lines = [line(n, START + timedelta(seconds=n), f"line {n}") for n in range(1, 11)]
+    async with controller(lines) as c:
+        answer = await c.client.post("/logs/history", params={"job_id": "r", "page_size": "4"}, headers=ADMIN)
+        page = answer.json()
+        first = page["items"][0]
+        assert (first["message"], first["level"], first["source"]) == ("line 10", "INFO", "stdout")
+        assert datetime.fromisoformat(first["timestamp"]) == lines[-1].timestamp
+        between = {
+            "since": (START + timedelta(seconds=3)).isoformat(),
+            "until": (START + timedelta(seconds=6)).isoformat().replace("+00:00", "Z"),
+        }
+        page = (await c.client.post("/logs/history", params={"job_id": "r", **between}, headers=ADMIN)).json()
+        assert [item["message"] for item in page["items"]] == ["line 5", "line 4", "line 3"]
+        assert page["next_until"] is None
+        page = (await c.client.post("/logs/history", params={"job_id": "r", "search": "LINE 1"}, headers=ADMIN)).json()
+        assert [item["message"] for item in page["items"]] == ["line 10", "line 1"]
+        page = (await c.client.post("/logs/history", params={"job_id": "other"}, headers=ADMIN)).json()
+        assert page == {"items": [], "next_until": None}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"job_id": "r", "page_size": "0"},
+        {"job_id": "r", "page_size": "many"},
+        {"job_id": "r", "page_size": "10001"},
+        {"job_id": "r", "page_size": "9" * 5000},
+        {"job_id": "r", "since": "yesterday"},
+        {"job_id": "r", "until": "2026-99-99"},
+    ],
+)
+async def test_a_wrong_question_about_logs(params: dict[str, str]) -> None:
+    async with controller() as c:
+        answer = await c.client.post("/logs/history", params=params, headers=ADMIN)
+        assert answer.status_code == 400
+        assert "give" in answer.json()["detail"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 7))
+def test_paging_gives_every_line_once(moments: list[int], size: int) -> None:
+    """However many lines were written in one moment."""
+    lines = [line(n, START + timedelta(microseconds=at)) for n, at in enumerate(sorted(moments), 1)]
+
+    async def read() -> list[int]:
+        got: list[int] = []
+        async with controller(lines) as c:
+            params = {"job_id": "r", "page_size": str(size)}
+            while True:
+                page = (await c.client.post("/logs/history", params=params, headers=ADMIN)).json()
+                got += [item["sequence"] for item in page["items"]]
+                if page["next_until"] is None:
+                    return got
+                params["until"] = page["next_until"]
+
+    assert asyncio.run(read()) == list(range(len(lines), 0, -1))
+
+
+async def events(answer: httpx.Response) -> AsyncIterator[str]:
+    """The events of a stream, each whole."""
+    text = ""
+    async for part in answer.aiter_text():
+        text += part
+        while "\n\n" in text:
+            event, _, text = text.partition("\n\n")
+            yield event
+
+
+async def test_following() -> None:
+    async with controller() as c:
+        params = {"job_id": "r", "since": START.isoformat()}
+        async with c.client.stream("POST", "/logs/stream", params=params, headers=ADMIN) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            got = events(answer)
+            await c.logs.live.put([line(1, START, "one\ntwo"), line(2, START)])
+            first = await anext(got)
+            assert json.loads(first.removeprefix("data: "))["message"] == "one\ntwo"
+            assert json.loads((await anext(got)).removeprefix("data: "))["sequence"] == 2
+            await c.logs.live.put([line(3, START)])
+            assert json.loads((await anext(got)).removeprefix("data: "))["sequence"] == 3
+            await c.logs.live.put(None)
+            assert [event async for event in got] == []
+        assert c.logs.followed == [("r", START)]
+
+
+async def test_a_fault_while_following_is_an_event() -> None:
+    async with controller() as c:
+        await c.logs.live.put(NotFound("there is no\nrunner r"))
+        async with c.client.stream("POST", "/logs/stream", params={"job_id": "r"}, headers=ADMIN) as answer:
+            assert [event async for event in events(answer)] == ["event: error\ndata: there is no runner r"]
+
+
+async def test_followers_do_not_hold_up_the_end() -> None:
+    async with controller() as c:
+        async with c.client.stream("POST", "/logs/stream", params={"job_id": "r"}, headers=ADMIN) as answer:
+            await c.logs.live.put([line(1, START)])
+            got = events(answer)
+            await anext(got)
+            await c.house.door.close(30)
+            assert [event async for event in got] == []
+        await c.logs.closed.wait()
+
+
+async def test_a_follower_that_leaves_is_let_go() -> None:
+    async with controller() as c:
+        async with c.client.stream("POST", "/logs/stream", params={"job_id": "r"}, headers=ADMIN) as answer:
+            await c.logs.live.put([line(1, START)])
+            await anext(events(answer))
+        await c.logs.closed.wait()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/logs/history", 405),
+        ("POST", "/health", 405),
+        ("GET", "/users/nobody", 404),
+        ("GET", "/health/", 404),
+        ("GET", "/%75sers/current", 401),
+    ],
+)
+async def test_other_paths(method: str, path: str, status: int) -> None:
+    async with controller() as c:
+        answer = await c.client.request(method, path)
+        assert answer.status_code == status
+        assert answer.json()["detail"]
+
+
+async def test_reserved_words_are_never_an_owner() -> None:
+    async with controller() as c, runner(echo) as port:
+        c.house.ledger.add(App("current"), port)
+        assert (await c.client.get("/me/current")).status_code == 200
+        for owner in RESERVED_OWNERS:
+            answer = await c.client.get(f"/{owner}/current")
+            assert "x-app" not in answer.headers
+            assert answer.status_code in {401, 404, 405}
+
+
+async def test_a_mistake_of_ours_is_a_500_without_its_words(caplog) -> None:
+    async def broken(scope, receive, send) -> None:
+        if scope["path"] == "/late":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+            await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        raise RuntimeError("private words")
+
+    async with (
+        house(rest=broken) as h,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", trust_env=False) as client,
+    ):
+        answer = await client.get("/x")
+        assert (answer.status_code, answer.json()["error_type"]) == (500, "internal_error")
+        assert "private" not in answer.text
+        assert "private words" in caplog.text
+        with pytest.raises(httpx.HTTPError):
+            await client.get("/late")
+
+
+async def test_the_application_learns_that_the_client_has_left() -> None:
+    asked, learned = asyncio.Event(), asyncio.Event()
+
+    async def waiting(scope, receive, send) -> None:
+        assert (await receive()) == {"type": "http.request", "body": b"ab", "more_body": False}
+        asked.set()
+        assert (await receive()) == {"type": "http.disconnect"}
+        with pytest.raises(OSError, match="gone"):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        learned.set()
+
+    async with house(rest=waiting) as h:
+        _, writer = await h.connect()
+        writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
+        await asked.wait()
+        writer.close()
+        await learned.wait()
+
+
+async def test_the_application_is_held_back_by_a_slow_client() -> None:
+    held = asyncio.Event()
+
+    async def eager(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(50):
+            sending = asyncio.ensure_future(
+                send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+            )
+            done, _ = await asyncio.wait((sending,), timeout=0.3)
+            if not done:
+                held.set()
+            await sending
+        await send({"type": "http.response.body", "body": b""})
+
+    async with house(rest=eager) as h:
+        reader, writer = await h.connect()
+        writer.write(b"GET /x HTTP/1.0\r\n\r\n")
+        await held.wait()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert b"connection: close" in head
+        assert len(body) == 50 * 2**20
