@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fal.exceptions import FalSerializationError, InternalFalServerlessError, UserFunctionException
 from fal_grpc.errors import FalError
 
 
@@ -21,7 +22,7 @@ class ProjectFileError(DeployError):
     """pyproject.toml has something that is not acceptable in [tool.fal]."""
 
 
-class SerializationError(DeployError):
+class SerializationError(DeployError, FalSerializationError):
     """The app cannot be sent, because something in it cannot be pickled."""
 
 
@@ -29,11 +30,11 @@ class UploadError(DeployError):
     """A file of the app could not be sent."""
 
 
-class BuildFailedError(DeployError):
+class BuildFailedError(DeployError, InternalFalServerlessError):
     """The environment could not be built; the build's log says why."""
 
 
-class UserFunctionError(DeployError):
+class UserFunctionError(DeployError, UserFunctionException):
     """The function that was run raised an exception there.
 
     Attributes:

@@ -194,7 +194,8 @@ def _options(table: Mapping[str, object], owner: str, directory: Path, *, bare: 
         if "image" in table:
             options["image"] = image_from_table(table["image"], owner, directory, bare=bare)
     except (ValueError, OSError) as error:
-        raise ProjectFileError(str(error)) from error
+        said = str(error)
+        raise ProjectFileError(said if said.startswith(owner) else f"{owner}: {said}") from error
     wrong = set(_texts(options.get("regions"))) - set(REGIONS)
     if wrong:
         raise ProjectFileError(f"{owner}: regions has {', '.join(sorted(wrong))}: the regions are {', '.join(REGIONS)}")

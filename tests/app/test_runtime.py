@@ -344,5 +344,5 @@ def test_bodies_of_metadata_and_runtime_agree(start, tmp_path):
     from fal.deploy.preparation import prepare
 
     app = start(APP)
-    metadata = prepare(str(tmp_path / "code" / "sample.py")).metadata
+    metadata = prepare(str(tmp_path / "sample.py")).metadata
     assert app.get("/openapi.json").json() == json.loads(json.dumps(metadata["openapi"]))

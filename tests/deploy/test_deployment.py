@@ -1,0 +1,230 @@
+"""The course of a deploy and of a run, against a controller's calls."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass, field
+
+import pytest
+
+from fal.deploy import deploy, run
+from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
+from fal.deploy.notes import checked_notes
+from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
+from fal_grpc.errors import FalError
+
+CODE = """
+import fal
+
+
+class Sample(fal.App):
+    @fal.endpoint("/")
+    def run(self) -> str: ...
+
+    @fal.endpoint("/more")
+    def more(self) -> str: ...
+
+
+@fal.function()
+def twice(n): return 2 * n
+"""
+URLS = ServiceURLs(playground="http://p/o/a", run="http://r/o/a", queue="http://q/o/a", ws="ws://w", log="http://l")
+
+
+def plain(value):
+    return ReturnValue(method="pickle", definition=pickle.dumps(value))
+
+
+@dataclass
+class Calls:
+    """A controller's calls: notes what is asked, and answers as told."""
+
+    build: list[RunState | None] = field(default_factory=lambda: [None, RunState.SUCCESS])
+    registered: list[tuple[str | None, ServiceURLs | None]] = field(
+        default_factory=lambda: [(None, None), ("rev", URLS)]
+    )
+    returned: ReturnValue | None = None
+    run_state: RunState = RunState.SUCCESS
+    asked: list[object] = field(default_factory=list)
+
+    def controller(self):
+        return self
+
+    def rest(self):
+        raise AssertionError("no files are sent")
+
+    def build_environment(self, request):
+        self.asked.append(request)
+        for state in self.build:
+            yield BuildResult(env_id="env", state=state, logs=())
+
+    def register_application(self, request):
+        self.asked.append(request)
+        for application_id, urls in self.registered:
+            yield RegisterResult(logs=(), application_id=application_id, service_urls=urls, env_id=None)
+
+    def run(self, request):
+        self.asked.append(request)
+        common = {"run_id": "run", "logs": (), "service_urls": None, "env_id": None}
+        yield RunResult(state=RunState.IN_PROGRESS, return_value=None, **common)
+        yield RunResult(state=self.run_state, return_value=self.returned, **common)
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    (tmp_path / "app.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    return Calls()
+
+
+def test_a_deploy_builds_then_registers(calls):
+    built, streamed = [], []
+    result = deploy(
+        calls,
+        "app.py",
+        auth="shared",
+        message="why",
+        annotations={"sha": "1"},
+        build_result_handler=built.append,
+        result_handler=streamed.append,
+    )
+    build, register = calls.asked
+    assert build.application_name == register.application_name == "sample"
+    assert register.build_environment is False
+    assert {key: register.metadata[key] for key in ("message", "annotations")} == {
+        "message": "why",
+        "annotations": {"sha": "1"},
+    }
+    assert (result.revision, result.app_name, result.auth_mode, result.log_url) == (
+        "rev",
+        "sample",
+        "shared",
+        "http://l",
+    )
+    assert result.urls["sync"] == {
+        "/": "http://r/o/a/",
+        "/health": "http://r/o/a/health",
+        "/more": "http://r/o/a/more",
+    }
+    assert result.urls["async"]["/more"] == "http://q/o/a/more"
+    assert (len(built), len(streamed)) == (2, 2)
+
+
+def test_a_strategy_of_pyproject_holds_unless_another_is_asked_for(calls, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.fal.apps.x]\nref = "app.py"\ndeployment_strategy = "recreate"\napp_scale_settings = true\n'
+    )
+    deploy(calls, "x")
+    assert (calls.asked[-1].deployment_strategy, calls.asked[-1].scale) == ("recreate", True)
+    deploy(calls, "app.py", reset_scale=True, no_cache=True)
+    assert (calls.asked[-1].deployment_strategy, calls.asked[-1].scale) == ("rolling", True)
+    assert calls.asked[-2].environments[0].force
+
+
+def test_an_import_path_is_asked_for_its_description(calls, tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.fal.apps.x]\npython_entry_point = "mod:Sym"\n')
+    calls.returned = plain({"openapi": {"paths": {"/there": {}}}})
+    result = deploy(calls, "x")
+    _, described, register = calls.asked
+    assert (described.entrypoint, register.entrypoint) == ("mod:Sym.build_metadata", "mod:Sym.run_local")
+    assert result.urls["sync"] == {"/there": "http://r/o/a/there"}
+    calls.returned = plain("no mapping")
+    with pytest.raises(DeployError, match=r"is it a fal\.App"):
+        deploy(calls, "x")
+
+
+@pytest.mark.parametrize("states", [[RunState.INTERNAL_FAILURE], [None], []])
+def test_a_build_that_fails_ends_the_deploy(calls, states):
+    calls.build = states
+    with pytest.raises(BuildFailedError, match="sample"):
+        deploy(calls, "app.py")
+    assert len(calls.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("registered", "words"), [([], "did not confirm"), ([("rev", None)], "no addresses came back")]
+)
+def test_an_incomplete_answer_is_no_deploy(calls, registered, words):
+    calls.registered = registered
+    with pytest.raises(DeployError, match=words):
+        deploy(calls, "app.py")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"strategy": "slow"}, "give one of rolling, recreate"),
+        ({"strategy": "recreate", "attach_to_deployment": True}, "for rolling deploys"),
+        ({"auth": "open"}, "give one of private, public, shared"),
+        ({"message": "x" * 3000}, "at most 2048"),
+    ],
+)
+def test_wrong_options_send_nothing_that_deploys(calls, options, words):
+    with pytest.raises(DeployError, match=words):
+        deploy(calls, "app.py", **options)
+    assert not any(hasattr(request, "source_code") for request in calls.asked)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        ({"": "x"}, "1 to 64"),
+        ({"k" * 65: "x"}, "1 to 64"),
+        ({"openapi": "x"}, "reserved"),
+        ({"k": 3}, "give a text"),
+        ({str(n): "x" for n in range(33)}, "at most 32"),
+        ({"k": "ü" * 9000}, "at most 16384"),
+    ],
+)
+def test_annotations_have_limits(annotations, words):
+    with pytest.raises(DeployError, match=words):
+        checked_notes(None, annotations)
+
+
+def test_a_run_returns_what_the_function_returned(calls):
+    calls.returned = plain({"n": [1, 2.5, None, "x"]})
+    seen = []
+    assert run(calls, "app.py::twice", arguments=[3], result_handler=seen.append) == {"n": [1, 2.5, None, "x"]}
+    assert len(seen) == 2
+    assert pickle.loads(calls.asked[-1].function.definition)() == 6
+    calls.returned = ReturnValue(method="json", definition=json.dumps([1]).encode())
+    assert run(calls, "app.py::twice", keywords={"n": 1}) == [1]
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("the sender's code ran",))
+
+
+def test_a_result_that_could_run_code_is_not_read_unasked(calls, capsys):
+    calls.returned = plain(Evil())
+    with pytest.raises(FalError, match="not read unasked"):
+        run(calls, "app.py::twice")
+    assert capsys.readouterr().out == ""
+    assert run(calls, "app.py::twice", allow_pickle=True) is None
+    assert "the sender's code ran" in capsys.readouterr().out
+
+
+def test_an_exception_there_is_an_error_here(calls):
+    calls.returned = ReturnValue(
+        method="pickle",
+        definition=b"",
+        was_it_raised=True,
+        exception_type_name="ValueError",
+        exception_message="no",
+        traceback="Traceback …",
+    )
+    with pytest.raises(UserFunctionError, match="the function raised ValueError: no") as caught:
+        run(calls, "app.py::twice")
+    assert (caught.value.exception_type_name, caught.value.traceback) == ("ValueError", "Traceback …")
+
+
+def test_a_platform_that_fails_is_an_error(calls):
+    calls.run_state = RunState.INTERNAL_FAILURE
+    with pytest.raises(DeployError, match="could not carry out the run"):
+        run(calls, "app.py::twice")
+    calls.run_state = RunState.IN_PROGRESS
+    with pytest.raises(DeployError, match="ended without a word"):
+        run(calls, "app.py::twice")

@@ -1,0 +1,115 @@
+"""Finding apps in files."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fal.deploy.errors import AppFileError, AppNotFoundError, DeployError
+from fal.deploy.load import load_app
+from fal.deploy.preparation import prepare
+
+APP = "class {0}(fal.App):\n    @fal.endpoint('/')\n    def run(self) -> str: ...\n\n"
+FUNCTION = "@fal.function()\ndef {0}(): ...\n\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(place, *parts, name="app.py"):
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("import fal\n\n" + "".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parts", "symbol", "found"),
+    [
+        ([APP.format("One")], None, "One"),
+        ([APP.format("One"), FUNCTION.format("two")], None, "One"),
+        ([APP.format("One"), FUNCTION.format("two")], "two", "two"),
+        ([FUNCTION.format("two")], None, "two"),
+        ([APP.format("One"), APP.format("Other")], "Other", "Other"),
+    ],
+)
+def test_what_is_meant(place, parts, symbol, found):
+    with load_app(write(place, *parts), symbol) as loaded:
+        assert loaded.symbol == found
+        assert loaded.source_code.startswith("import fal")
+
+
+@pytest.mark.parametrize(
+    ("parts", "symbol", "words"),
+    [
+        ([], None, "has no fal.App and no fal.function"),
+        ([APP.format("One"), APP.format("Other")], None, "has several: One, Other. Name one, as in app.py::One"),
+        ([FUNCTION.format("one"), FUNCTION.format("other")], None, "has several: one, other"),
+        ([APP.format("One")], "Two", "has no Two: it has One"),
+        (["THING = 3\n"], "THING", "THING in"),
+    ],
+)
+def test_what_is_not_found(place, parts, symbol, words):
+    with pytest.raises(AppNotFoundError) as caught, load_app(write(place, *parts), symbol):
+        pass
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("1 / 0\n", "line 3: ZeroDivisionError"),
+        ("import no_such_package\n", "install it here too, or import it inside of setup()"),
+        ("def broken(:\n", "line 3: SyntaxError"),
+    ],
+)
+def test_a_file_that_fails_is_named_with_its_line(place, line, words):
+    with pytest.raises(AppFileError) as caught, load_app(write(place, line)):
+        pass
+    assert words in str(caught.value)
+    assert str(place / "app.py") in str(caught.value)
+
+
+def test_no_file(place):
+    with pytest.raises(AppNotFoundError, match="there is no file"), load_app(place / "none.py"):
+        pass
+
+
+def test_nothing_is_left_behind(place):
+    path, modules = list(sys.path), set(sys.modules)
+    write(place, name="neighbour_of_app.py")
+    with load_app(write(place, "import neighbour_of_app\n", APP.format("One"))) as loaded:
+        assert loaded.module.__name__ in sys.modules
+    assert sys.path == path
+    assert set(sys.modules) - modules == {"neighbour_of_app"}
+    sys.modules.pop("neighbour_of_app")
+
+
+def test_a_changed_file_is_loaded_anew(place):
+    for name in ("One", "Two"):
+        with load_app(write(place, APP.format(name))) as loaded:
+            assert loaded.symbol == name
+
+
+def test_a_name_of_a_known_module_hides_none(place):
+    path = write(place, "import json\n", FUNCTION.format("run"), name="json.py")
+    with load_app(path) as loaded:
+        assert loaded.module is not sys.modules["json"]
+    assert hasattr(sys.modules["json"], "dumps")
+
+
+def test_another_python_is_refused_since_code_is_pickled(place):
+    path = write(place, "@fal.function(python_version='3.8')\ndef run(): ...\n")
+    with pytest.raises(DeployError, match=r"deploy with Python 3\.8"):
+        prepare(str(path))
+
+
+@pytest.mark.parametrize("requirement", [".", ".[extra]", "./local", "-e .", "/srv/package"])
+def test_requirements_of_this_machine_are_refused(place, requirement):
+    path = write(place, f"@fal.function(requirements=[{requirement!r}])\ndef run(): ...\n")
+    with pytest.raises(DeployError, match="path of this machine"):
+        prepare(str(path))

@@ -1,0 +1,5 @@
+"""The runners that these tests start."""
+
+from tests.support.app_runner import runner_python, start
+
+__all__ = ["runner_python", "start"]

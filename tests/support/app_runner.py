@@ -1,0 +1,171 @@
+"""A runner's environment, which has no `fal`, and runners in it that do what the platform's worker does.
+
+A conftest that imports `runner_python` and `start` has them as fixtures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fal.deploy.preparation import prepare
+from fal.deploy.requirements import serving_requirements
+
+LAUNCHER = """
+import asyncio, inspect, pickle, sys
+
+with open(sys.argv[1], "rb") as file:
+    function = pickle.load(file)
+ports = {"exposed_port": 0, "exposed_metrics_port": int(sys.argv[2])}
+parameters = inspect.signature(function).parameters
+result = function(**{name: port for name, port in ports.items() if name in parameters})
+if inspect.iscoroutine(result):
+    result = asyncio.run(result)
+print("RESULT", repr(result), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment with what a deploy asks for, and cloudpickle, which every runner has."""
+    place = tmp_path_factory.mktemp("runner-env")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert uv is not None
+    environment = {**os.environ, "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "copy"), "VIRTUAL_ENV": ""}
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, place / "env"], check=True, env=environment)
+    python = place / "env" / "bin" / "python"
+    packages = [*serving_requirements(realtime=True), "cloudpickle"]
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True, env=environment)
+    return python
+
+
+class Runner:
+    """A process that serves a definition, as the platform's worker would."""
+
+    def __init__(self, python: Path, definition: Path, directory: Path, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.metrics_port: int = free.getsockname()[1]
+        launcher = directory / "launcher.py"
+        launcher.write_text(LAUNCHER)
+        self.process = subprocess.Popen(
+            [python, "-P", launcher, definition, str(self.metrics_port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=directory,
+            env={
+                "PATH": os.environ["PATH"],
+                "IS_ISOLATE_AGENT": "1",
+                "FAL_RUNNER_HOST": "127.0.0.1",
+                "PYTHONUNBUFFERED": "1",
+                **environment,
+            },
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._changed = threading.Condition()
+        self._open = 2
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self.out), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.err), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, pipe: Iterator[str], lines: list[str]) -> None:
+        for line in pipe:
+            with self._changed:
+                lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line, on either stream, that has `pattern`."""
+        with self._changed:
+            while True:
+                for line in [*self.out, *self.err]:
+                    if match := re.search(pattern, line):
+                        return match
+                assert self._open, f"no {pattern!r} in {self.out} {self.err}"
+                assert self._changed.wait(timeout=30), f"no {pattern!r} for 30 s in {self.out} {self.err}"
+
+    @property
+    def url(self) -> str:
+        """Where it serves, once it does."""
+        return f"http://127.0.0.1:{self.wait_for(r'running on http://127.0.0.1:([0-9]+)')[1]}"
+
+    def post(self, path: str, **options: object) -> httpx.Response:
+        return httpx.post(self.url + path, **options)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Its exit code; what it wrote is in `out` and `err` then."""
+        code = self.process.wait(timeout=30)
+        for reader in self._readers:
+            reader.join(timeout=30)
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+class Starter:
+    """Starts runners, each in a directory of its own, and ends them all."""
+
+    def __init__(self, python: Path, place: Path) -> None:
+        self._python = python
+        self._place = place
+        self._started: list[Runner] = []
+
+    def __call__(
+        self, source: str | Path, symbol: str | None = None, *, environment: dict[str, str] | None = None
+    ) -> Runner:
+        """A runner of an app, from the source of its file or from the file itself."""
+        if isinstance(source, str):
+            (self._place / "sample.py").write_text(source)
+            source = self._place / "sample.py"
+        definition = prepare((str(source), symbol)).definition
+        assert definition is not None
+        directory = self._place / f"run{len(self._started)}"
+        directory.mkdir()
+        (directory / "definition").write_bytes(definition)
+        runner = Runner(self._python, directory / "definition", directory, **(environment or {}))
+        self._started.append(runner)
+        return runner
+
+    def close(self) -> None:
+        for runner in self._started:
+            runner.close()
+
+
+@pytest.fixture
+def start(runner_python: Path, tmp_path: Path) -> Iterator[Starter]:
+    """Start runners."""
+    starter = Starter(runner_python, tmp_path)
+    yield starter
+    starter.close()
