@@ -170,21 +170,16 @@ class Calls:
         try:
             yield
         except grpc.RpcError as failure:
-            raise self.error(failure, method) from None
+            raise self.error(cast("RpcFailure", failure), method) from None
         except ValueError as error:
             # gRPC's own answer to a call on a channel that another thread has closed.
             if self._closed and "closed channel" in str(error):
                 self._refuse()
             raise
 
-    def error(self, failure: grpc.RpcError, method: object) -> CallError | ClientClosedError:
+    def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
         """The error of the tree that stands for what gRPC raised."""
-        error = from_rpc(
-            cast("RpcFailure", failure),
-            method=method_name(method),
-            target=str(self.target),
-            local=self.target.is_loopback,
-        )
+        error = from_rpc(failure, method=method_name(method), target=str(self.target), local=self.target.is_loopback)
         if self._closed and isinstance(error, CallCancelledError):
             return ClientClosedError("The client was closed while this call was under way.")
         return error

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import shell
 from fal_grpc.calls import Calls
@@ -17,6 +17,7 @@ from fal_grpc.errors import (
     DeadlineExceededError,
     ExecLinkError,
     FalError,
+    RpcFailure,
     UnreachableError,
 )
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _BROKEN = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL", "CANCELLED", "ABORTED", "DATA_LOSS"})
 _PENDING_INPUTS = 16
+GRPC_FAULT = "Internal error from Core"
+"""What gRPC's asyncio says of a write that meets the end of a call."""
 
 
 class ShellSession:
@@ -119,7 +122,7 @@ class ShellSession:
                 if message.close:
                     break
         except grpc.RpcError as failure:
-            raise self._broken(self._calls.error(failure, self._method)) from self._input_error
+            raise self._broken(self._calls.error(cast("RpcFailure", failure), self._method)) from self._input_error
         finally:
             self._finish()
         raise ExecLinkError(no_exit_code(self.runner_id))
@@ -227,8 +230,9 @@ def link_error(
         return error
     if isinstance(error, UnreachableError) and not started:
         return error
+    said = error.details if error.details != GRPC_FAULT else "the controller ended the call"
     broken = ExecLinkError(
-        f"The link to the command in runner {runner_id} broke: {error.details or error.code}. "
+        f"The link to the command in runner {runner_id} broke: {said or error.code}. "
         "How the command ended, or whether it did, is not known."
     )
     broken.__cause__ = error

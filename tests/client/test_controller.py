@@ -1,0 +1,479 @@
+"""Every call of a controller, through both faces: what is sent, under which name, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from fal_grpc.adapter import run
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal_grpc.adapter.log import LogLevel, LogOrigin, LogSource
+from fal_grpc.adapter.revision import (
+    BuildRequest,
+    EnvironmentSpec,
+    FileRef,
+    HealthCheckConfig,
+    HealthCheckMethod,
+    MachineRequirements,
+    RegisterRequest,
+    RetryCondition,
+    SerializedCallable,
+)
+from fal_grpc.aio import AsyncController
+from fal_grpc.channel import ChannelOptions
+from fal_grpc.controller import Controller
+from fal_grpc.credentials import NoCredentials, TokenCredentials
+from fal_grpc.errors import ArgumentError, ClientClosedError
+from fal_grpc.target import parse_target
+from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
+from tests.client.support import HANG_SECONDS, KEY, FakeController, serving
+
+ISOLATE = "/controller.IsolateController/"
+ENVIRONMENT = EnvironmentSpec(
+    kind="virtualenv", configuration={"python_version": "3.11", "requirements": [["a"], ["b"]]}
+)
+MACHINE = MachineRequirements(machine_types=("S", "M"), keep_alive=0, exposed_port=8080, scheduler_options={"x": 1})
+
+
+def request_of(fake, path):
+    (call,) = [call for call in fake.calls if call.path == path]
+    return call.request
+
+
+UNARY = [
+    ("list_aliases", (), {"environment_name": "staging"}, app_pb2.ListAliasesRequest(environment_name="staging")),
+    (
+        "set_alias",
+        ("a", "rev"),
+        {"auth_mode": "Public", "deployment_strategy": "recreate"},
+        app_pb2.SetAliasRequest(alias="a", revision="rev", auth_mode="PUBLIC", deployment_strategy="RECREATE"),
+    ),
+    ("delete_alias", ("a",), {}, app_pb2.DeleteAliasRequest(alias="a")),
+    (
+        "update_application",
+        ("a",),
+        {"keep_alive": 0, "machine_types": ["S"], "scaling_delay": 3, "regions": []},
+        app_pb2.UpdateApplicationRequest(
+            application_name="a", keep_alive=0, machine_types=["S"], scaling_delay_seconds=3
+        ),
+    ),
+    ("rollout_application", ("a",), {}, app_pb2.RolloutApplicationRequest(application_name="a", force=False)),
+    ("list_applications", (), {}, revision_pb2.ListApplicationsRequest()),
+    ("list_applications", ("a",), {}, revision_pb2.ListApplicationsRequest(application_name="a")),
+    ("delete_application", ("rev",), {}, revision_pb2.DeleteApplicationRequest(application_id="rev")),
+    ("list_runners", (), {}, runner_pb2.ListRunnersRequest(list_pending=True)),
+    ("list_alias_runners", ("a",), {}, runner_pb2.ListAliasRunnersRequest(alias="a", list_pending=True)),
+    ("get_runner", ("r",), {}, runner_pb2.GetRunnerRequest(runner_id="r")),
+    ("stop_runner", ("r",), {"replace_first": True}, runner_pb2.StopRunnerRequest(runner_id="r", replace_first=True)),
+    ("kill_runner", ("r",), {}, runner_pb2.KillRunnerRequest(runner_id="r")),
+    ("create_user_key", (), {"scope": "Admin"}, key_pb2.CreateUserKeyRequest(policy_preset="FULL")),
+    (
+        "create_user_key",
+        (),
+        {"permissions": ["p"], "description": "d"},
+        key_pb2.CreateUserKeyRequest(policy=key_pb2.KeyPolicy(permissions=["p"]), alias="d"),
+    ),
+    ("list_user_keys", (), {}, key_pb2.ListUserKeysRequest()),
+    ("revoke_user_key", ("k",), {}, key_pb2.RevokeUserKeyRequest(key_id="k")),
+    ("set_secret", ("N", ""), {}, secret_pb2.SetSecretRequest(name="N", value="")),
+    (
+        "set_secret",
+        ("N", "v"),
+        {"default_exposed": False, "environment_name": "e"},
+        secret_pb2.SetSecretRequest(name="N", value="v", default_exposed=False, environment_name="e"),
+    ),
+    ("unset_secret", ("N",), {}, secret_pb2.SetSecretRequest(name="N")),
+    ("list_secrets", (), {}, secret_pb2.ListSecretsRequest()),
+    (
+        "create_environment",
+        ("e",),
+        {"description": ""},
+        environment_pb2.CreateEnvironmentRequest(name="e", description=""),
+    ),
+    ("list_environments", (), {}, environment_pb2.ListEnvironmentsRequest()),
+    ("delete_environment", ("e",), {}, environment_pb2.DeleteEnvironmentRequest(name="e")),
+    (
+        "list_logs",
+        (),
+        {"runner_id": "r", "lines": 5, "sources": [LogOrigin.STDERR], "search": "x"},
+        log_pb2.ListLogsRequest(
+            selector=log_pb2.LogSelector(runner_id="r", sources=["SOURCE_STDERR"], search="x"),
+            order="ORDER_NEWEST_FIRST",
+            lines=5,
+        ),
+    ),
+]
+METHODS = {
+    "set_secret": "SetSecret",
+    "unset_secret": "SetSecret",
+}
+OURS = {"get_runner": "/fal.v1.Runners/GetRunner", "list_logs": "/fal.v1.Logs/ListLogs"}
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "kwargs", "wanted"), UNARY, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_sent(fake, face, method, args, kwargs, wanted):
+    face.call(fake.host, method, *args, **kwargs)
+    (call,) = fake.calls
+    name = METHODS.get(method) or "".join(word.title() for word in method.split("_"))
+    assert call.path == OURS.get(method, ISOLATE + name)
+    assert call.request == wanted
+    assert call.metadata["auth-key"] == KEY.secret
+    assert call.metadata["auth-key-id"] == KEY.key_id
+    assert call.metadata["user-agent"].startswith("fal-grpc/")
+    assert 50 < call.time_remaining < 61
+
+
+def test_a_naive_moment_is_local_time(fake, face, monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        face.call(fake.host, "list_runners", since=datetime(2026, 1, 2, 9, 0, 0, 250_000))  # noqa: DTZ001
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    sent = request_of(fake, ISOLATE + "ListRunners").start_time
+    assert sent.ToDatetime(tzinfo=UTC) == datetime(2026, 1, 2, 0, 0, 0, 250_000, tzinfo=UTC)
+
+
+def test_an_aware_moment_keeps_its_zone(fake, face):
+    moment = datetime(2026, 1, 2, 9, tzinfo=timezone(timedelta(hours=-5)))
+    face.call(fake.host, "list_alias_runners", "a", since=moment, list_pending=False)
+    sent = request_of(fake, ISOLATE + "ListAliasRunners")
+    assert sent.start_time.ToDatetime(tzinfo=UTC) == moment
+    assert sent.HasField("list_pending")
+    assert not sent.list_pending
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "kwargs", "argument"),
+    [
+        ("kill_runner", ("",), {}, "runner_id"),
+        ("list_alias_runners", ("",), {}, "app_name"),
+        ("set_alias", ("a", ""), {}, "revision"),
+        ("set_alias", ("a", "r"), {"auth_mode": "open"}, "auth"),
+        ("set_alias", ("a", "r"), {"deployment_strategy": "x"}, "strategy"),
+        ("update_application", ("a",), {"keep_alive": -1}, "keep_alive"),
+        ("update_application", ("a",), {"keep_alive": 1.5}, "keep_alive"),
+        ("update_application", ("a",), {"keep_alive": True}, "keep_alive"),
+        ("update_application", ("a",), {"max_concurrency": 2**31}, "max_concurrency"),
+        ("update_application", ("a",), {"machine_types": "S"}, "machine_types"),
+        ("delete_application", ("",), {}, "application_id"),
+        ("list_runners", (), {"since": "1h"}, "since"),
+        ("list_runners", (), {"since": datetime(1960, 1, 1, tzinfo=UTC)}, "since"),
+        ("create_user_key", (), {}, "scope"),
+        ("create_user_key", (), {"scope": "admin", "preset": "FULL"}, "scope"),
+        ("create_user_key", (), {"scope": "root"}, "scope"),
+        ("create_user_key", (), {"preset": "root"}, "preset"),
+        ("create_user_key", (), {"permissions": []}, "permissions"),
+        ("revoke_user_key", ("",), {}, "key_id"),
+        ("revoke_user_key", ("id:hidden-secret",), {}, "key_id"),
+        ("set_secret", ("", "v"), {}, "name"),
+        ("set_secret", ("N", None), {}, "value"),
+        ("create_environment", ("",), {}, "name"),
+        ("list_logs", (), {}, "runner_id"),
+        ("list_logs", (), {"runner_id": "r", "app": "a"}, "runner_id"),
+        ("list_logs", (), {"runner_id": "r", "lines": 0}, "lines"),
+        ("follow_logs", (), {"runner_id": "r", "cursor": "c", "since": datetime(2026, 1, 1, tzinfo=UTC)}, "cursor"),
+        ("shell_runner", ("r", "ls -l"), {}, "command"),
+        ("shell_runner", ("r",), {"interactive": True, "stdin": b""}, "stdin"),
+        ("build_environment", (BuildRequest(environments=()),), {}, "environments"),
+        ("run", (run.RunRequest(environments=(), machine=MACHINE, entrypoint="nocolon"),), {}, "entrypoint"),
+        (
+            "register_application",
+            (RegisterRequest(environments=(), machine=MACHINE, metadata={"a": object()}),),
+            {},
+            "metadata.a",
+        ),
+    ],
+)
+def test_a_bad_argument_is_refused_before_anything_is_sent(fake, face, method, args, kwargs, argument):
+    with pytest.raises(ArgumentError) as caught:
+        face.call(fake.host, method, *args, **kwargs)
+    assert caught.value.argument == argument
+    assert str(caught.value).startswith(f"{argument}: ")
+    assert "hidden-secret" not in str(caught.value)
+    assert fake.calls == []
+
+
+def test_a_deploy(fake, face):
+    fake.answers["RegisterApplication"] = [
+        revision_pb2.RegisterApplicationResult(logs=[log_pb2.Log(message="hi", source="USER", level="STDOUT")]),
+        revision_pb2.RegisterApplicationResult(
+            result=revision_pb2.RegisterApplicationResultType(application_id="rev-1"),
+            service_urls=run_pb2.ServiceURLs(playground="p", run="r", queue="q", ws="w", log="l"),
+            env_id="env-1",
+        ),
+    ]
+    request = RegisterRequest(
+        environments=(ENVIRONMENT,),
+        machine=MACHINE,
+        function=SerializedCallable(definition=b"\x80pickle"),
+        setup_func=SerializedCallable(definition=b"s", method="pickle"),
+        application_name="tiny",
+        auth_mode=AuthMode.SHARED,
+        metadata={"openapi": {"paths": [1, 2.5, None, True, "x"]}},
+        deployment_strategy=DeploymentStrategy.RECREATE,
+        scale=True,
+        private_logs=True,
+        files=(FileRef(hash="h", relative_path="a/b"),),
+        source_code="code",
+        environment_name="staging",
+        health_check=HealthCheckConfig(path="/h", method=HealthCheckMethod.POST, timeout_seconds=0),
+        skip_retry_conditions=(RetryCondition.CONNECTION_ERROR,),
+        termination_grace_period_seconds=7,
+        data_mounts=("/data",),
+        secrets=("A",),
+        run_on_main_thread=True,
+        build_environment=False,
+        env_id="env-1",
+        retry_config="{}",
+        attach_to_deployment=False,
+    )
+    first, last = face.call(fake.host, "register_application", request)
+    assert first.logs[0].message == "hi"
+    assert (first.logs[0].source, first.logs[0].level, first.logs[0].timestamp) == (
+        LogSource.USER,
+        LogLevel.STDOUT,
+        None,
+    )
+    assert first.application_id is None
+    assert (last.application_id, last.env_id) == ("rev-1", "env-1")
+    assert last.service_urls == run.ServiceURLs(playground="p", run="r", queue="q", ws="w", log="l")
+    sent = request_of(fake, ISOLATE + "RegisterApplication")
+    unset = {field.name for field in sent.DESCRIPTOR.fields} - {field.name for field, _ in sent.ListFields()}
+    assert unset == {"entrypoint", "max_concurrency", "health_check_path", "fetch_openapi", "volumes"}
+    assert sent.machine_requirements.machine_type == "S"
+    assert list(sent.machine_requirements.machine_types) == ["S", "M"]
+    assert sent.machine_requirements.HasField("keep_alive")
+    assert not sent.machine_requirements.HasField("max_concurrency")
+    assert sent.health_check_config.HasField("timeout_seconds")
+    assert sent.health_check_config.method == run_pb2.ApplicationHealthCheckConfig.POST
+    assert list(sent.skip_retry_conditions) == [revision_pb2.CONNECTION_ERROR]
+    assert fake.calls[0].time_remaining > 1e9, "streams have no deadline"
+
+
+def test_a_build_sends_what_matters_to_it_alone(fake, face):
+    fake.answers["BuildEnvironment"] = [
+        revision_pb2.BuildEnvironmentResult(env_id="e", logs=[log_pb2.Log(message="installing")]),
+        revision_pb2.BuildEnvironmentResult(env_id="e", status=run_pb2.HostedRunStatus(state="SUCCESS")),
+    ]
+    first, last = face.call(fake.host, "build_environment", BuildRequest(environments=(ENVIRONMENT,), machine=MACHINE))
+    assert (first.state, last.state) == (None, run.RunState.SUCCESS)
+    sent = request_of(fake, ISOLATE + "BuildEnvironment")
+    assert {field.name for field, _ in sent.machine_requirements.ListFields()} == {
+        "machine_type",
+        "machine_types",
+        "scheduler_options",
+    }
+
+
+def test_a_run_and_its_result(fake, face):
+    fake.answers["Run"] = [
+        run_pb2.HostedRunResult(run_id="1"),
+        run_pb2.HostedRunResult(
+            run_id="1",
+            status=run_pb2.HostedRunStatus(state="SUCCESS"),
+            return_value=run_pb2.SerializedObject(method="json", definition=b'{"a": 1}'),
+        ),
+    ]
+    request = run.RunRequest(environments=(ENVIRONMENT,), machine=MACHINE, entrypoint="m:f")
+    first, last = face.call(fake.host, "run", request)
+    assert first.state is run.RunState.IN_PROGRESS
+    assert last.return_value.load() == {"a": 1}
+    assert request_of(fake, ISOLATE + "Run").entrypoint == "m:f"
+
+
+def test_a_pickle_is_not_read_unasked():
+    import pickle
+
+    from fal_grpc.errors import FalError
+
+    value = run.ReturnValue(method="pickle", definition=pickle.dumps([1, 2]))
+    with pytest.raises(FalError, match="not read unasked"):
+        value.load()
+    assert value.load(allow_pickle=True) == [1, 2]
+    with pytest.raises(FalError):
+        run.ReturnValue(method="os", definition=b"").load(allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "wanted"),
+    [
+        (TokenCredentials("jwt", user_id="team|1"), {"authorization": "Bearer jwt", "fal-user-id": "team|1"}),
+        (TokenCredentials("jwt"), {"authorization": "Bearer jwt"}),
+        (NoCredentials(), {}),
+    ],
+)
+def test_other_credentials(fake, face, credentials, wanted):
+    face.call(fake.host, "list_runners", credentials=credentials)
+    sent = fake.calls[0].metadata
+    assert {
+        name: value for name, value in sent.items() if name in ("authorization", "fal-user-id", "auth-key")
+    } == wanted
+
+
+def test_our_own_names_where_they_are_asked_for(fake, face):
+    face.call(fake.host, "list_runners", options=ChannelOptions(wire="fal.v1"))
+    assert fake.paths() == ["/fal.v1.Runners/ListRunners"]
+
+
+def test_a_foreign_controller_is_reached(face):
+    with serving(FakeController(isolate_only=True)) as foreign:
+        face.call(foreign.host, "list_runners")
+        assert foreign.paths() == [ISOLATE + "ListRunners"]
+
+
+def test_closing_a_stream_cancels_the_call(fake):
+    fake.answers["FollowLogs"] = endless
+    with Controller(parse_target(fake.host), KEY) as controller:
+        batches = controller.follow_logs(runner_id="r")
+        next(batches)
+        batches.close()
+        assert fake.cancelled.wait(HANG_SECONDS)
+
+
+async def test_closing_a_stream_cancels_the_call_of_asyncio(fake):
+    fake.answers["FollowLogs"] = endless
+    async with asyncio.timeout(HANG_SECONDS), AsyncController(parse_target(fake.host), KEY) as controller:
+        batches = controller.follow_logs(runner_id="r")
+        await anext(batches)
+        await batches.aclose()
+        assert await asyncio.to_thread(fake.cancelled.wait, HANG_SECONDS)
+
+
+def test_a_closed_face_says_so(fake):
+    controller = Controller(parse_target(fake.host), KEY)
+    controller.list_runners()
+    controller.close()
+    controller.close()
+    with pytest.raises(ClientClosedError, match="closed"):
+        controller.list_runners()
+
+
+async def test_a_closed_face_of_asyncio_says_so(fake):
+    controller = AsyncController(parse_target(fake.host), KEY)
+    await controller.list_runners()
+    await controller.close()
+    await controller.close()
+    with pytest.raises(ClientClosedError, match="closed"):
+        await controller.list_runners()
+
+
+def test_closing_ends_the_calls_of_other_threads(fake):
+    waiting, caught = threading.Event(), []
+
+    def hang(request, context):
+        waiting.set()
+        fake.cancelled.wait(HANG_SECONDS)
+        return runner_pb2.ListRunnersResponse()
+
+    fake.answers["ListRunners"] = hang
+    controller = Controller(parse_target(fake.host), KEY)
+
+    def call():
+        try:
+            controller.list_runners()
+        except ClientClosedError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert waiting.wait(HANG_SECONDS)
+    controller.close()
+    thread.join(HANG_SECONDS)
+    assert len(caught) == 1
+
+
+async def test_closing_ends_the_calls_of_other_tasks(fake):
+    waiting = threading.Event()
+
+    def hang(request, context):
+        waiting.set()
+        fake.cancelled.wait(HANG_SECONDS)
+        return runner_pb2.ListRunnersResponse()
+
+    fake.answers["ListRunners"] = hang
+    controller = AsyncController(parse_target(fake.host), KEY)
+    task = asyncio.create_task(controller.list_runners())
+    assert await asyncio.to_thread(waiting.wait, HANG_SECONDS)
+    await controller.close()
+    with pytest.raises(ClientClosedError):
+        await task
+
+
+async def test_a_cancelled_task_stays_cancelled(fake):
+    waiting = threading.Event()
+
+    def hang(request, context):
+        waiting.set()
+        fake.cancelled.wait(HANG_SECONDS)
+        return runner_pb2.ListRunnersResponse()
+
+    fake.answers["ListRunners"] = hang
+    async with AsyncController(parse_target(fake.host), KEY) as controller:
+        task = asyncio.create_task(controller.list_runners())
+        assert await asyncio.to_thread(waiting.wait, HANG_SECONDS)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_an_asyncio_face_belongs_to_one_loop(fake):
+    controller = AsyncController(parse_target(fake.host), KEY)
+    asyncio.run(controller.list_runners())
+
+    async def again():
+        with pytest.raises(ClientClosedError, match="event loop"):
+            await controller.list_runners()
+
+    asyncio.run(again())
+
+
+def test_threads_share_one_channel(fake):
+    fake.answers["ListRunners"] = runner_pb2.ListRunnersResponse(runners=[runner_pb2.RunnerInfo(runner_id="r")])
+    peers = set()
+
+    def answer(request, context):
+        peers.add(context.peer())
+        return runner_pb2.ListRunnersResponse(runners=[runner_pb2.RunnerInfo(runner_id="r")])
+
+    fake.answers["ListRunners"] = answer
+    found = []
+    with Controller(parse_target(fake.host), KEY) as controller:
+        threads = [
+            threading.Thread(target=lambda: found.extend(controller.list_runners()[0].runner_id for _ in range(20)))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(HANG_SECONDS)
+    assert found == ["r"] * 160
+    assert len(peers) == 1
+
+
+def endless(request, context):
+    number = 0
+    while context.is_active():
+        number += 1
+        yield log_pb2.FollowLogsResponse(entries=[log_pb2.LogEntry(sequence=number, message="x")], cursor=str(number))
+
+
+def test_grpc_itself_is_not_loaded_before_a_call():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from fal_grpc.controller import Controller; from fal_grpc.aio import AsyncController; "
+        "from fal_grpc.target import parse_target; from fal_grpc.credentials import KeyCredentials; "
+        "Controller(parse_target('localhost:1'), KeyCredentials('a', 'b')).close(); "
+        "sys.exit('grpc' in sys.modules or 'google.protobuf' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,141 @@
+"""What the controller and gRPC answer becomes an error of the tree that says what to do, and never shows a secret."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from fal import exceptions
+from fal_grpc import errors
+from tests.client.support import KEY, aborting
+
+
+def test_every_status_code_has_exactly_one_error():
+    codes = {code.name for code in grpc.StatusCode} - {"OK"}
+    assert set(errors.BY_CODE) == codes
+    assert len({*errors.BY_CODE.values()}) == len(codes)
+    assert all(kind.code == code for code, kind in errors.BY_CODE.items())
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_a_status_becomes_its_error_through_both_faces(fake, face, code):
+    fake.answers["KillRunner"] = aborting(code, "Runner r1 is odd.")
+    with pytest.raises(errors.BY_CODE[code.name]) as caught:
+        face.call(fake.host, "kill_runner", "r1")
+    error = caught.value
+    assert error.code == code.name
+    assert error.details == "Runner r1 is odd."
+    assert error.method == "KillRunner"
+    assert error.target == fake.host
+    assert error.__cause__ is None
+    assert not isinstance(error, grpc.RpcError)
+    assert KEY.secret not in repr(error) + str(error) + repr(vars(error))
+
+
+def test_a_stream_that_fails_raises_after_what_arrived(fake, face):
+    def answer(request, context):
+        yield fake_batch("a")
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+
+    from fal_grpc.v1 import log_pb2
+
+    def fake_batch(text):
+        return log_pb2.FollowLogsResponse(entries=[log_pb2.LogEntry(message=text)], cursor="c")
+
+    fake.answers["FollowLogs"] = answer
+    with pytest.raises(errors.ResourceExhaustedError, match="too many streams"):
+        face.call(fake.host, "follow_logs", runner_id="r1")
+
+
+def test_google_rpc_details_become_attributes(fake, face):
+    packed = []
+    for detail in (
+        error_details_pb2.ErrorInfo(reason="NAME_TAKEN", domain="fal", metadata={"name": "x"}),
+        error_details_pb2.BadRequest(
+            field_violations=[error_details_pb2.BadRequest.FieldViolation(field="name", description="is taken")]
+        ),
+        error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2, nanos=500_000_000)),
+    ):
+        item = any_pb2.Any()
+        item.Pack(detail)
+        packed.append(item)
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="no", details=packed)
+
+    def answer(request, context):
+        context.set_trailing_metadata(
+            (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", "req-1"))
+        )
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name: is taken")
+
+    fake.answers["CreateEnvironment"] = answer
+    with pytest.raises(errors.InvalidArgumentError) as caught:
+        face.call(fake.host, "create_environment", "x")
+    error = caught.value
+    assert (error.reason, error.domain, error.metadata) == ("NAME_TAKEN", "fal", {"name": "x"})
+    assert error.field_violations == (errors.FieldViolation(field="name", description="is taken"),)
+    assert error.retry_delay_seconds == 2.5
+    assert error.request_id == "req-1"
+    assert isinstance(error, ValueError)
+
+
+def test_broken_details_do_not_hide_the_status(fake, face):
+    def answer(request, context):
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff\xff"),))
+        context.abort(grpc.StatusCode.NOT_FOUND, "no such runner")
+
+    fake.answers["KillRunner"] = answer
+    with pytest.raises(errors.NotFoundError, match="no such runner"):
+        face.call(fake.host, "kill_runner", "r1")
+
+
+def test_a_controller_that_is_not_there(face):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(errors.UnreachableError) as caught:
+            face.call(host, "kill_runner", "r1")
+    assert str(caught.value) == (
+        f"Could not reach the controller at {host}: connection refused. "
+        "Is it running? `fal up` starts one here; FAL_GRPC_HOST says where else to look."
+    )
+    assert isinstance(caught.value, errors.UnavailableError)
+
+
+def test_what_a_controller_does_not_serve_is_said_in_words(fake, face):
+    fake.answers["GetRunner"] = aborting(grpc.StatusCode.UNIMPLEMENTED, "")
+    with pytest.raises(errors.UnimplementedError, match=f"{fake.host} does not serve GetRunner"):
+        face.call(fake.host, "get_runner", "r1")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("UNAUTHENTICATED", "FAL_KEY"), ("PERMISSION_DENIED", "fal keys create"), ("UNAVAILABLE", "not available now")],
+)
+def test_a_message_says_what_to_do(fake, face, code, words):
+    fake.answers["KillRunner"] = aborting(grpc.StatusCode[code], "said so")
+    with pytest.raises(errors.CallError, match=words):
+        face.call(fake.host, "kill_runner", "r1")
+
+
+def test_the_published_names_catch_everything():
+    assert exceptions.FalServerlessException is errors.FalError
+    assert issubclass(errors.CallError, exceptions.FalServerlessError)
+    assert issubclass(errors.KeyRejectedError, exceptions.UnauthenticatedException)
+    assert issubclass(errors.MissingCredentialsError, exceptions.UnauthenticatedException)
+    for name in exceptions.__all__:
+        found = getattr(exceptions, name)
+        if isinstance(found, type) and issubclass(found, BaseException):
+            assert issubclass(found, exceptions.FalServerlessException), name
+
+
+def test_an_apps_own_errors_say_what_they_were_given():
+    error = exceptions.AppException(message="teapot", status_code=418)
+    assert (str(error), error.status_code) == ("teapot", 418)
+    assert isinstance(exceptions.CUDAOutOfMemoryException(), exceptions.GPUException)
+    assert exceptions.FieldException("size", "too big").to_pydantic_format() == {
+        "detail": [{"loc": ["body", "size"], "msg": "too big", "type": "value_error"}]
+    }

@@ -1,0 +1,61 @@
+"""The blocking and the asyncio face have the same names, signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from fal.api import aio as api_aio
+from fal.api import apps, client, environments, keys, runners, runners_aio, secrets
+from fal_grpc import aio, aio_calls, aio_session, calls, controller, session
+
+PAIRS = [
+    (controller.Controller, aio.AsyncController),
+    (session.ShellSession, aio_session.AsyncShellSession),
+    (calls.Calls, aio_calls.AsyncCalls),
+    (client.SyncServerlessClient, api_aio.AsyncServerlessClient),
+    (apps.AppsNamespace, apps.AsyncAppsNamespace),
+    (runners.RunnersNamespace, runners_aio.AsyncRunnersNamespace),
+    (keys.KeysNamespace, keys.AsyncKeysNamespace),
+    (secrets.SecretsNamespace, secrets.AsyncSecretsNamespace),
+    (environments.EnvironmentsNamespace, environments.AsyncEnvironmentsNamespace),
+]
+ASIDE = {"session"}  # gRPC itself takes the requests of a bidirectional call in two ways.
+
+
+def public(cls: type) -> dict[str, object]:
+    return {name: member for name, member in vars(cls).items() if not name.startswith("_")}
+
+
+def same(text: str) -> str:
+    """An annotation without what asyncio adds to it."""
+    text = re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"Generator[\1, None, None]", text)
+    text = text.replace("| AsyncIterable[bytes] ", "").replace("grpc.aio.", "grpc.").replace("Async", "")
+    return text.replace("SyncServerlessClient", "ServerlessClient")
+
+
+def function(member: object) -> object:
+    return getattr(member, "fget", None) or getattr(member, "func", None) or inspect.unwrap(member)
+
+
+@pytest.mark.parametrize(("blocking", "awaited"), PAIRS, ids=lambda cls: cls.__name__)
+def test_names_are_equal(blocking, awaited):
+    assert list(public(blocking)) == list(public(awaited))
+
+
+@pytest.mark.parametrize(
+    ("blocking", "awaited", "name"),
+    [(one, other, name) for one, other in PAIRS for name in public(one) if name not in ASIDE],
+)
+def test_signatures_and_docstrings_are_equal(blocking, awaited, name):
+    one, other = public(blocking)[name], public(awaited)[name]
+    assert other.__doc__ == one.__doc__
+    if callable(one) or isinstance(one, property) or hasattr(one, "func"):
+        assert one.__doc__, f"{blocking.__name__}.{name} has no docstring"
+        wanted, found = inspect.signature(function(one)), inspect.signature(function(other))
+        assert [same(str(parameter)) for parameter in found.parameters.values()] == [
+            same(str(parameter)) for parameter in wanted.parameters.values()
+        ]
+        assert same(str(found.return_annotation)) == same(str(wanted.return_annotation))
