@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from fal_server.http.answers import Refusal
@@ -18,6 +19,7 @@ _DROPPED = HOP_BY_HOP | {
 }
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
 _SPECIAL = _DROPPED | _READ
+_CACHED_TARGET_BYTES = 256
 
 
 class Call:
@@ -40,7 +42,10 @@ class Call:
         Raises:
             Refusal: it cannot be a request to an app, or a header of the platform's is wrong.
         """
-        self.owner, self.app, self.path = split_target(exchange.target)
+        target = exchange.target
+        # The same few paths are called again and again; long ones are not kept, so that the cache stays small.
+        split = _split_again if len(target) <= _CACHED_TARGET_BYTES else split_target
+        self.owner, self.app, self.path = split(target)
         self.key: tuple[str, str] | None = None
         self.length: int | None = None
         self.hint: str | None = None
@@ -88,6 +93,9 @@ def split_target(target: bytes) -> tuple[str, str, bytes]:
         raise Refusal(404, "bad_request", "there is nothing at this path: call an app at /{owner}/{app}")
     rest = b"/" + parts[3] if len(parts) == 4 else b"/"
     return segment(parts[1]), segment(parts[2]), rest + mark + query
+
+
+_split_again = lru_cache(maxsize=1024)(split_target)
 
 
 def origin_form(target: bytes) -> bytes:
