@@ -23,10 +23,16 @@ def report(error: Exception, *, debug: bool) -> int:
         complain(str(error))
         return error.code
     if _is_expected(error):
-        complain(str(error) or type(error).__name__)
+        complain(_words(error))
     else:
         complain(f"unexpected {type(error).__name__}: {error}\nRun the command again with --debug to see where.")
     return ExitCode.FAILED
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _is_expected(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -47,7 +46,11 @@ def write_line(item: object) -> None:
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Write a table, folded to the terminal's width where there is a terminal."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = None
+    if sys.stdout.isatty():
+        from shutil import get_terminal_size
+
+        width = get_terminal_size().columns
     sys.stdout.write(render(columns, rows, width=width, colour=wants_colour(sys.stdout)))
 
 

@@ -1,0 +1,151 @@
+"""`fal up`, `down`, `status` and `env`, with a real controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from fal.config import edit, load
+from fal_cli.controller_process import find_controller, stop
+from fal_cli.main import main
+
+FAL = [sys.executable, "-m", "fal_cli"]
+
+
+def fal(*arguments):
+    return subprocess.run([*FAL, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def state_dir(tmp_path, monkeypatch):
+    """A state directory, whose controller is gone after the test."""
+    found = tmp_path / "state"
+    monkeypatch.setenv("FAL_STATE_DIR", str(found))
+    yield found
+    left = find_controller(found)
+    assert left is None or stop(left, timeout_seconds=60)
+
+
+def exported(text):
+    return dict(re.findall(r"^export (\w+)=(\S+)$", text, re.MULTILINE))
+
+
+def test_from_up_to_down(state_dir, capsys):
+    done = fal("up", "--detach", "--port", "0")
+    assert done.returncode == 0, done.stderr
+    assert "The controller is up" in done.stdout
+    assert "Starting the controller" in done.stderr
+    controller = find_controller(state_dir)
+    assert controller is not None
+    assert controller.host in done.stdout
+
+    config = load()
+    assert config.current_profile == "local"
+    assert config.setting("local", "host") == controller.host
+    assert config.path.stat().st_mode & 0o777 == 0o600
+
+    assert main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["running"] is True
+    assert status["pid"] == controller.pid
+    assert status["url"] == f"http://127.0.0.1:{controller.port}"
+    assert (status["apps"], status["runners"]) == (0, 0)
+    assert main(["status"]) == 0
+    assert f"running (pid {controller.pid})" in capsys.readouterr().out
+
+    assert main(["env"]) == 0
+    variables = exported(capsys.readouterr().out)
+    assert variables["FAL_GRPC_HOST"] == variables["FAL_RUN_HOST"] == controller.host
+    assert variables["FAL_KEY"] == controller.key()
+    assert variables["ISOLATE_TEST_MODE"] == "1"
+
+    assert main(["secrets", "set", "A=1"]) == 0
+    assert main(["secrets", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["secrets"][0]["name"] == "A"
+
+    again = fal("up", "-d")
+    assert again.returncode == 1
+    assert f"a controller (pid {controller.pid}) is already running on {state_dir}" in again.stderr
+
+    assert main(["down"]) == 0
+    assert find_controller(state_dir) is None
+    assert main(["down"]) == 0
+    assert "No controller runs" in capsys.readouterr().err
+
+
+def test_in_the_foreground_until_ctrl_c(state_dir):
+    with edit() as config:
+        config.create_profile("work")
+        config.set_current("work")
+    process = subprocess.Popen([*FAL, "up", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert select.select([process.stdout], [], [], 60)[0]
+    greeting = os.read(process.stdout.fileno(), 65536).decode()
+    assert "Ctrl-C stops it" in greeting
+    assert "FAL_PROFILE=local fal runners list" in greeting
+    assert load().current_profile == "work"
+    assert "local" in load().profiles
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert find_controller(state_dir) is None
+
+
+@pytest.mark.parametrize("flags", [[], ["--detach"]])
+def test_a_start_that_fails_says_why(state_dir, flags):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = fal("up", *flags, "--port", str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+
+
+def test_nothing_runs(state_dir, capsys):
+    assert main(["status"]) == 1
+    assert "no controller runs" in capsys.readouterr().err
+    assert main(["status", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"running": False, "state_dir": str(state_dir)}
+    assert main(["env"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "`fal up -d` starts one" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"pid": 1, "started_ticks": -1, "port": 1, "grpc_port": 2, "version": "0"}',
+            "no controller",
+        ),
+        ("{", "cannot read"),
+        ("{}", "cannot read"),
+    ],
+)
+def test_what_another_process_left_is_not_taken_for_a_controller(tmp_path, text, message, capsys):
+    (tmp_path / "controller.json").write_text(text)
+    assert main(["status", "--state-dir", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named():
+    script = (
+        "import sys, importlib.util as u; found = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'sqlalchemy' else found(name, *rest);"
+        "from fal_cli.main import main; sys.exit(main(['up', '-d']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        "fal up needs the controller extra (sqlalchemy is missing): pip install 'fal-grpc[controller]'" in done.stderr
+    )
