@@ -18,7 +18,7 @@ async def read_some(fd: int, size: int) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            data = os.read(fd, size)
+            data = _read_on(fd, size, os.read(fd, size))
         except BlockingIOError:
             await _ready(fd, loop.add_reader, loop.remove_reader)
         except OSError as error:
@@ -28,6 +28,20 @@ async def read_some(fd: int, size: int) -> bytes:
         else:
             await asyncio.sleep(0)  # a writer that is always ahead must not keep the loop from everything else
             return data
+
+
+def _read_on(fd: int, size: int, data: bytes) -> bytes:
+    """Add what else is there already: a terminal gives 4 KiB at a time."""
+    pieces = [data]
+    length = len(data)
+    while data and length < size:
+        try:
+            data = os.read(fd, size - length)
+        except OSError:  # nothing there yet, or an end that the next read will see again
+            break
+        pieces.append(data)
+        length += len(data)
+    return b"".join(pieces)
 
 
 async def write_all(fd: int, data: bytes) -> None:

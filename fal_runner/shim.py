@@ -23,7 +23,6 @@ from fal_runner.processes import boot_id, look, mark_of
 from fal_runner.reaper import Reaper
 from fal_runner.servicer import ShimServicer, TokenGate
 
-_START_SECONDS = 60.0
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -31,13 +30,14 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-async def serve(directory: Path, token: str, handshake: socket.socket | None) -> None:
-    """Listen until Shutdown, or until nobody has asked for a worker within a minute.
+async def serve(directory: Path, token: str, handshake: socket.socket | None, start_seconds: float) -> None:
+    """Listen until Shutdown, or until nobody has asked for a worker in time.
 
     Args:
         directory: the runner's directory; the socket and the spool are made in it.
         token: what callers must show.
         handshake: told when the shim listens.
+        start_seconds: how long Start is waited for.
     """
     reaper = Reaper()
     reaper.install()
@@ -60,10 +60,10 @@ async def serve(directory: Path, token: str, handshake: socket.socket | None) ->
         handshake.sendall(b"ready\n")
         handshake.close()
     try:
-        await asyncio.wait_for(servicer.started.wait(), _START_SECONDS)
+        await asyncio.wait_for(servicer.started.wait(), start_seconds)
         await servicer.ended.wait()
     except TimeoutError:
-        print(f"no Start within {_START_SECONDS:g} s: the shim ends", file=sys.stderr)  # noqa: T201
+        print(f"no Start within {start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
     await server.stop(1.0)
     await reaper.sweep()
     listening.close()
@@ -86,14 +86,18 @@ def main() -> int:
     """Read the arguments and the token, then serve."""
     parser = argparse.ArgumentParser(prog="fal_runner.shim", description="Look after one runner.")
     parser.add_argument("--dir", type=Path, required=True, help="the runner's directory")
-    directory: Path = parser.parse_args().dir
+    parser.add_argument(
+        "--start-seconds", type=float, default=60.0, help="end after so many seconds without a Start (default 60)"
+    )
+    arguments = parser.parse_args()
+    directory: Path = arguments.dir
     token, handshake = take_standard_input()
     if not token:
         print("no token on standard input", file=sys.stderr)  # noqa: T201
         return 2
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is no end of a runner
-    asyncio.run(serve(directory.absolute(), token, handshake))
+    asyncio.run(serve(directory.absolute(), token, handshake, arguments.start_seconds))
     return 0
 
 

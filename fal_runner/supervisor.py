@@ -188,7 +188,7 @@ class Supervisor:
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
             "paths": [spec.files_dir] if spec.files_dir else [],
-            "method": spec.function.method or "cloudpickle",
+            "method": spec.function.method or "pickle",
             "bind_host": spec.bind_host,
             "port": self._port("port"),
             "metrics_port": self._port("metrics_port"),

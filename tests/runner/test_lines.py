@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
@@ -13,6 +13,7 @@ from fal_runner.lines import LineSplitter, level_of
 from fal_runner.redaction import MASK, Redactor
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40)), st.integers(0, 30))
 def test_lines_do_not_depend_on_how_the_bytes_come(pieces: list[bytes], limit: int) -> None:
     splitter = LineSplitter(max_bytes=limit)
@@ -49,6 +50,7 @@ def test_levels(line: str, level: log_pb2.LogLevel.ValueType) -> None:
     assert level_of(line) == level
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_every_line_has_a_level(line: str) -> None:
     assert level_of(line) in log_pb2.LogLevel.values()
@@ -59,6 +61,7 @@ secrets = st.text(
 ).filter(lambda value: value == value.strip() and len(value.splitlines()) == 1)
 
 
+@settings(deadline=None)
 @given(st.lists(secrets, min_size=1, max_size=4), st.text(), st.text())
 def test_values_do_not_get_through(values: list[str], before: str, after: str) -> None:
     redactor = Redactor(values)
@@ -77,6 +80,7 @@ def test_encodings_and_lines_of_a_value() -> None:
     assert Redactor([]).redact("nothing to hide") == "nothing to hide"
 
 
+@settings(deadline=None)
 @given(secrets, st.integers(1, 29), st.text())
 def test_a_cut_line_does_not_end_with_a_part_of_a_value(value: str, kept: int, before: str) -> None:
     part = value[: min(kept, len(value) - 1)]

@@ -86,6 +86,7 @@ def test_a_reader_goes_on_while_records_are_appended(tmp_path: Path) -> None:
     spool.close()
 
 
+@settings(deadline=None)
 @given(cut=st.integers(1, 200))
 def test_a_torn_end_is_not_read(cut: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -17,7 +17,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
-from fal_server.engines.local.ownership import living_shim, sweep
+from fal_server.engines.local.ownership import living_shim, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
 from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of
 from fal_server.ports import ExecRequest, ExecSession, Launch, RunResult
@@ -214,7 +214,10 @@ class LocalEngine:
 
     async def _clean_up(self, directory: Path, token: str) -> None:
         if await asyncio.to_thread(directory.exists):
+            identity = ShimIdentity.read(directory)
             await sweep(mark_of(token))
+            if identity is not None:
+                await reap(identity.pid)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _end_stranger(self, runner: Runner) -> None:

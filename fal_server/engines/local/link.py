@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import grpc
 import grpc.aio
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
@@ -32,6 +33,7 @@ _DRAIN_SECONDS = 5.0  # how long the end of a runner waits for its last lines to
 _RELEASE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
 _LEFTOVER_BYTES = 256 * 1024
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 class RunnerLink:
@@ -92,7 +94,7 @@ class RunnerLink:
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM, SIGKILL after the grace; a shim that does not answer is ended with all that it has."""
-        await self._ask(self.client.stop(grace_seconds))
+        await self._ask(self.client.stop(max(0.0, grace_seconds)))
 
     async def kill(self) -> None:
         """SIGKILL to all, through the shim or, where it does not answer, past it."""
@@ -119,7 +121,8 @@ class RunnerLink:
                 await self.client.shut_down()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._died.wait(), _DRAIN_SECONDS)
-        await sweep(mark_of(self.token))
+        if self._exited is None or not self._died.is_set():
+            await sweep(mark_of(self.token))
         await self.close()
 
     async def store_leftover(self) -> None:
@@ -148,6 +151,9 @@ class RunnerLink:
         try:
             await call
         except grpc.aio.AioRpcError as error:
+            if error.code() not in _NO_ANSWER:
+                log.error("runner %s: its shim refuses: %s", self._runner_id, error.details())
+                return
             if self._exited is None and not self._died.is_set():
                 log.warning("runner %s: its shim does not answer (%s): ended", self._runner_id, error.details())
             await sweep(mark_of(self.token))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 
 from fal_runner.address import ShimIdentity
@@ -17,6 +19,12 @@ def living_shim(directory: Path, token: str) -> ShimIdentity | None:
     if not is_alive(identity.pid, identity.started_ticks) or not carries(identity.pid, MARK_VARIABLE, identity.mark):
         return None
     return identity
+
+
+async def reap(pid: int) -> None:
+    """Take in the end of a dead shim, where this process is its parent."""
+    with contextlib.suppress(ChildProcessError):
+        await asyncio.to_thread(os.waitpid, pid, os.WNOHANG)
 
 
 async def sweep(mark: str) -> None:

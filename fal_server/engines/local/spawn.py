@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +70,8 @@ async def spawn_shim(directory: Path, token: str) -> ShimIdentity:
             answer = b""
     identity = ShimIdentity.read(directory)
     if not answer or identity is None or identity.pid != pid:
+        os.kill(pid, signal.SIGKILL)  # still our child: the number cannot be another's
+        await asyncio.to_thread(os.waitpid, pid, 0)
         raise Unavailable(f"the shim did not start: {last_words(directory)}")
     return identity
 
