@@ -23,6 +23,7 @@ class LoadedApp:
 
     Attributes:
         symbol: its name in the file.
+        root: the directory that its code is imported from.
         packages: top-level names of the local code that it is part of, which travels along.
     """
 
@@ -30,6 +31,7 @@ class LoadedApp:
     symbol: str
     path: Path
     module: ModuleType
+    root: Path
     packages: tuple[str, ...]
     source_code: str = field(repr=False)
 
@@ -64,6 +66,7 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
             symbol=found,
             path=path,
             module=module,
+            root=root.resolve(),
             packages=(package,) if package else (),
             source_code=path.read_text(),
         )

@@ -17,8 +17,9 @@ import typing
 import zlib
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import cloudpickle  # type: ignore[import-untyped]  # it has none
 from cloudpickle import cloudpickle as machinery
@@ -64,27 +65,35 @@ class _Parcel:
         return _carrier().restore, self._arguments
 
 
-def dumps(target: object, modules: Iterable[str | ModuleType], app_dir: str | None = None) -> bytes:
+def dumps(
+    target: object,
+    modules: Iterable[str | ModuleType],
+    app_dir: str | None = None,
+    *,
+    refuse_modules_in: Path | None = None,
+) -> bytes:
     """Pickle what a runner is to call.
 
     Args:
         target: the callable; see `fal.app.targets`.
         modules: local modules, or names of them, that are to travel by value; with a package, all of it does.
         app_dir: directory of the app's file relative to the app's files; None if none are sent.
+        refuse_modules_in: a directory of code that the runner does not have, unless it travels by value.
 
     Raises:
-        SerializationError: something in it cannot be pickled, or a module cannot be imported here.
+        SerializationError: something in it cannot be pickled, a module cannot be imported here, or one that the app
+            uses would be missing there.
     """
     found = [_imported(module) for module in modules]
     with _by_value(found):
-        payload = _dump(target)
+        payload = _dump(target, refuse_modules_in)
         try:
             return bytes(cloudpickle.dumps(_Parcel(payload, app_dir)))
         except Exception as error:
             raise SerializationError(f"the app could not be packed: {error}") from error
 
 
-def _dump(target: object) -> bytes:
+def _dump(target: object, refuse_modules_in: Path | None) -> bytes:
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
     try:
@@ -98,7 +107,35 @@ def _dump(target: object) -> bytes:
             f"the app cannot be pickled: {error}. Objects that live in one process only (connections, locks, files, "
             "loaded models) are best made in setup(), not at the top of the file"
         ) from error
+    missing = _only_here(pickler.referenced, refuse_modules_in)
+    if missing:
+        raise SerializationError(
+            f"the app uses {', '.join(missing)}, which a runner does not have: add them to the app's "
+            "local_python_modules, or send their files by app_files"
+        )
     return buffer.getvalue()
+
+
+def _only_here(names: set[str], directory: Path | None) -> list[str]:
+    """Those modules whose code is in `directory` and that no installed package has: a runner cannot install them."""
+    if directory is None:
+        return []
+    found: list[str] = []
+    sent = machinery.list_registry_pickle_by_value()
+    for name in sorted(names):
+        if name in sent or name.partition(".")[0] in sent:
+            continue
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is None or not Path(path).resolve().is_relative_to(directory):
+            continue
+        if "site-packages" not in Path(path).parts and name.partition(".")[0] not in _distributed():
+            found.append(name)
+    return found
+
+
+@functools.cache
+def _distributed() -> frozenset[str]:
+    return frozenset(packages_distributions())
 
 
 def _imported(module: str | ModuleType) -> ModuleType:
@@ -176,11 +213,13 @@ class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
     Attributes:
         models: pydantic models that travel by value. Their compiled validators do not travel; they are built anew
             once everything is loaded, since models refer to each other.
+        referenced: names of the modules that the other side must be able to import.
     """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.models: list[type] = []
+        self.referenced: set[str] = set()
 
     def reducer_override(self, obj: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]  # inferred there
         """How to pickle `obj`, or NotImplemented for the usual way."""
@@ -192,6 +231,8 @@ class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
             kept = obj.cache_parameters()
             return _carrier().cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
         reduced = super().reducer_override(obj)
+        if reduced is NotImplemented and isinstance(obj, type | FunctionType | ModuleType):
+            self.referenced.add(obj.__name__ if isinstance(obj, ModuleType) else obj.__module__)
         if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(obj, type) and _is_model(obj):
             self.models.append(obj)
             # A model that refers to a later one is completed at its first use, by names that do not travel.

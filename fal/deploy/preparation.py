@@ -146,6 +146,7 @@ def _with_code(
     if options.get("app_files"):
         app_dir = app_dir_in(loaded.path, context_dir(loaded.path, _text(options.get("app_files_context_dir"))))
     setup = options.get("setup_function")
+    alone = None if app_dir is not None or kind == "container" else loaded.root
     serves = isinstance(loaded.target, type) or loaded.target.serves
     port = _int(options.get("exposed_port"))
     if port is None and serves:
@@ -159,8 +160,8 @@ def _with_code(
         reset_scale=reference.reset_scale,
         options=options,
         kind=kind,
-        definition=dumps(target, modules, app_dir),
-        setup_definition=None if setup is None else dumps(setup, modules, app_dir),
+        definition=dumps(target, modules, app_dir, refuse_modules_in=alone),
+        setup_definition=None if setup is None else dumps(setup, modules, app_dir, refuse_modules_in=alone),
         metadata=metadata,
         source_code=loaded.source_code,
         files=_files(options, kind, loaded.path, loaded.path),

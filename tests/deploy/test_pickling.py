@@ -199,6 +199,30 @@ def test_what_cannot_be_pickled_is_explained(place, line, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        ("from helpers_of_app import help_out\n\n@fal.function()\ndef run():\n    return help_out()\n", True),
+        ("import helpers_of_app\n\n@fal.function()\ndef run():\n    return helpers_of_app.help_out()\n", True),
+        ("import helpers_of_app\n\n@fal.function()\ndef run():\n    return 3\n", False),
+    ],
+)
+def test_a_module_that_a_runner_would_lack_is_named(place, use, named):
+    write(place, "def help_out(): ...\n", "helpers_of_app.py")
+    app = write(place, "import fal\n" + use)
+    try:
+        if named:
+            with pytest.raises(SerializationError, match=r"uses helpers_of_app, .* local_python_modules"):
+                prepare(app)
+            prepare(
+                write(place, "import fal\n" + use.replace("function()", "function(app_files=['helpers_of_app.py'])"))
+            )
+        else:
+            prepare(app)
+    finally:
+        sys.modules.pop("helpers_of_app")
+
+
 def test_local_python_modules_must_be_importable(place):
     with pytest.raises(SerializationError, match="local_python_modules has 'no_such_module'"):
         prepare(write(place, "import fal\n\n@fal.function(local_python_modules=['no_such_module'])\ndef run(): ...\n"))
