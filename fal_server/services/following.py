@@ -147,6 +147,20 @@ class Follower:
             self._announced.pop((entry.runner_id, entry.sequence), None)
             self._released.pop((entry.runner_id, entry.sequence), None)
 
+    def overtaken(self, entries: Iterable[LogEntry]) -> tuple[LogEntry, ...]:
+        """Lines that wait here though later ones of the same runners were found in the store.
+
+        They came too late for the place in time at which the store is read. A runner's lines are stored in order, so
+        they are stored, and must be sent first: the position says of a runner how far its lines were sent.
+        """
+        highest: dict[str, int] = {}
+        for entry in entries:
+            highest[entry.runner_id] = max(entry.sequence, highest.get(entry.runner_id, 0))
+        waiting = [*self._released.values(), *self._announced.values()]
+        found = tuple(entry for entry in waiting if entry.sequence < highest.get(entry.runner_id, 0))
+        self.was_read(found)
+        return found
+
     def take(self, most: int) -> tuple[LogEntry, ...]:
         """The next stored lines that wait, in the order in which they came; none where none waits."""
         keys = [key for key, _ in zip(self._released, range(most), strict=False)]

@@ -165,7 +165,8 @@ class Logs:
             page = await self._log_store.page(query)
             query, more = replace(query, after=page.cursor or None), page.more
             follower.was_read(page.entries)
-            entries = tuple(entry for entry in page.entries if entry.sequence > known.get(entry.runner_id, 0))
+            new = tuple(entry for entry in page.entries if entry.sequence > known.get(entry.runner_id, 0))
+            entries = follower.overtaken(new) + new
             if entries:
                 position.advance(entries)
                 yield LogBatch(entries=entries, cursor=position.cursor())

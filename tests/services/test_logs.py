@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import Exhausted, Invalid, NotFound
@@ -327,7 +327,8 @@ def test_a_cursor_is_the_place_that_it_was_made_of(lines: list[tuple[str, int]],
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
+@example(arrivals=[("a", 1, 0), ("a", 1, 0), ("a", 1, 0), ("b", 4, 0)], batch=1, cuts=[3], before=0)
 @given(
     arrivals=st.lists(
         st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(-20, 20)), min_size=1, max_size=12
