@@ -13,6 +13,7 @@ import uvloop
 
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.routing import Outcome
+from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
 from fal_server.http.site import ControllerSite
@@ -113,12 +114,13 @@ async def serve_app() -> None:
 async def serve_gateway(port: int) -> None:
     """As `serve_app`, the gateway before that port."""
     gateway = Gateway(Dispatcher(port), Access())
-    site = ControllerSite(gateway, app)
-    door = FrontDoor(site, "127.0.0.1:1")
+    bridge = Bridge(app)
+    door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
     print(await door.start("127.0.0.1", 0), flush=True)
     await _end_of_input()
     await door.close(1)
-    await site.close()
+    await gateway.close()
+    await bridge.close()
 
 
 async def _end_of_input() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fal_server.http.exchange import Exchange
 from fal_server.http.messages import error_body
 
+FAILED = "the controller failed; its log says why"
+
 
 class Refusal(Exception):
     """The gateway answers this itself.

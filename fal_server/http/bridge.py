@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
-from fal_server.http.answers import Refusal, refuse
+from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.call import origin_form
 from fal_server.http.exchange import Exchange
 from fal_server.http.messages import HOP_BY_HOP, RequestIds
@@ -19,20 +19,28 @@ _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id"}
 
 
 class Bridge:
-    """Answers exchanges with an ASGI application, each in a task of its own."""
+    """Answers exchanges with an ASGI application, each in a task of its own.
+
+    The application finds an event in `scope["state"]["draining"]`: once it is set, an answer without an end is to end.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._ids = RequestIds()
+        self._draining = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange) -> None:
         """Start answering."""
-        conversation = _Conversation(exchange, self._ids.next())
+        conversation = _Conversation(exchange, self._ids.next(), self._draining)
         exchange.sink = conversation
         task = asyncio.get_running_loop().create_task(conversation.run(self._app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def drain(self) -> None:
+        """The front door is closing."""
+        self._draining.set()
 
     async def close(self) -> None:
         """Cancel what still runs; the front door is closed before."""
@@ -44,8 +52,9 @@ class Bridge:
 class _Conversation:
     """One call of the application."""
 
-    def __init__(self, exchange: Exchange, request_id: str) -> None:
+    def __init__(self, exchange: Exchange, request_id: str, draining: asyncio.Event) -> None:
         self._exchange = exchange
+        self._draining = draining
         self._request_id = request_id
         self._news = asyncio.Event()
         self._body_given = False
@@ -86,7 +95,7 @@ class _Conversation:
         if exchange.started:
             exchange.abort()
         else:
-            refusal = Refusal(500, "internal_error", "the controller failed; its log says why")
+            refusal = Refusal(500, "internal_error", FAILED)
             refuse(exchange, self._request_id, refusal)
 
     def _scope(self) -> Scope:
@@ -104,6 +113,7 @@ class _Conversation:
             "raw_path": path,
             "query_string": query,
             "root_path": "",
+            "state": {"draining": self._draining},
             "headers": exchange.headers,
             "client": transport.get_extra_info("peername") or None,
             "server": transport.get_extra_info("sockname") or None,

@@ -7,11 +7,13 @@ import logging
 import math
 from collections import deque
 from typing import cast
+from uuid import uuid4
 
 import httptools
 
+from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.exchange import Exchange, Site
-from fal_server.http.messages import Headers, error_body
+from fal_server.http.messages import Headers
 from fal_server.http.registry import Registry
 from fal_server.http.rules import Limits, objection
 
@@ -271,14 +273,12 @@ class HttpConnection(asyncio.Protocol):
                     self._site.handle(exchange)
                 except Exception:  # noqa: BLE001 - whatever the site raises, the client gets an answer
                     _log.exception("a request could not be handled")
-                    exchange.respond(
-                        500, _JSON, error_body("the controller failed; its log says why", "internal_error")
-                    )
+                    refuse(exchange, str(uuid4()), Refusal(500, "internal_error", FAILED))
             if self._current is None and self._refusal is not None and not self._closing:
                 status, detail = self._refusal
                 self._refusal = None
                 self._receiving = exchange = Exchange(self, b"GET", b"", [], http11=True, keep_alive=False)
-                exchange.respond(status, _JSON, error_body(detail, "bad_request"))
+                refuse(exchange, str(uuid4()), Refusal(status, "bad_request", detail))
         finally:
             self._pumping = False
         self._pace()
@@ -305,9 +305,9 @@ class HttpConnection(asyncio.Protocol):
             self._close()
             return
         if self._url is None:
-            self._deadline = self._loop.time() + self._limits.idle_seconds
-            if self._timer is None:
-                self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            self._wait(self._limits.idle_seconds)
+        else:
+            self._wait_at_most(self._limits.head_seconds)  # the next head has begun to come
         if self._queue or self._refusal is not None:
             self._pump()
         elif self._paused:
@@ -320,11 +320,11 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         transport = self.transport
+        if self._paused:
+            transport.resume_reading()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         self.registry.discard(self)
-        if self._paused:
-            transport.resume_reading()
 
     # Ending.
 
@@ -383,6 +383,3 @@ class HttpConnection(asyncio.Protocol):
             self._pump()
         elif self._current is None:
             self._close()
-
-
-_JSON = b"content-type: application/json\r\n"

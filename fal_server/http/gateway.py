@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, Unauthenticated, Unavailable
 from fal_server.core.routing import Outcome
-from fal_server.http.answers import Refusal, refuse
+from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.call import Call
 from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
@@ -108,7 +108,7 @@ class Gateway:
         except Exception:  # noqa: BLE001 - whatever a service raises, the caller gets an answer
             _log.exception("no runner could be got for a request to %s", app.name)
             exchange.sink = None
-            refuse(exchange, request_id, Refusal(500, "internal_error", "the controller failed; its log says why"))
+            refuse(exchange, request_id, Refusal(500, "internal_error", FAILED))
             return
         # Nothing is awaited from here on: the lease cannot be lost to a cancellation.
         if exchange.gone:

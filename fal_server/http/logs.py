@@ -30,11 +30,6 @@ class LogPages:
     def __init__(self, logs: LogReader, *, comment_seconds: float = _COMMENT_SECONDS) -> None:
         self._logs = logs
         self._comment_seconds = comment_seconds
-        self._draining = asyncio.Event()
-
-    def drain(self) -> None:
-        """End all streams: the controller is going."""
-        self._draining.set()
 
     async def history(self, request: Request) -> Response:
         """A page, newest first; `next_until` is the `until` of the next one, or null.
@@ -83,21 +78,22 @@ class LogPages:
         return found, None
 
     async def stream(self, request: Request) -> Response:
-        """Lines as server-sent events, from `since` on; ends when the runner has ended.
+        """Lines as server-sent events, from `since` on; ends when the runner has ended, or the controller.
 
         Raises:
             Invalid: a parameter is missing or wrong.
         """
+        draining: asyncio.Event = request.scope["state"]["draining"]
         runner_id = _job_id(request)
         since = _moment(request, "since")
-        events = self._events(runner_id, since)
+        events = self._events(runner_id, since, draining)
         return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
-    async def _events(self, runner_id: str, since: datetime | None) -> AsyncIterator[bytes]:
+    async def _events(self, runner_id: str, since: datetime | None, draining: asyncio.Event) -> AsyncIterator[bytes]:
         """The stream's bytes; a fault is an event, since the status is long sent."""
         lines = self._logs.follow(runner_id, since)
         pending: asyncio.Task[Sequence[LogEntry] | None] | None = None
-        end = asyncio.create_task(self._draining.wait())
+        end = asyncio.create_task(draining.wait())
         try:
             while not end.done():
                 pending = pending or asyncio.create_task(_next(lines))

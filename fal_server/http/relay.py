@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from fal_server.http.messages import HOP_BY_HOP, tokens
 from fal_server.http.splice import Splice
 from fal_server.http.upstream import Pool, Upstream
 
+_log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner"}
 # RFC 9110, 9.2.2: what may be sent again where it is not known whether it arrived.
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
@@ -281,6 +283,10 @@ class Relay:
 
     def _answer_failure(self, outcome: Outcome, refusal: Refusal) -> None:
         exchange = self._exchange
+        _log.warning(
+            "request %s to %s on runner %s: %s: %s",
+            *(self._request_id, self._call.app, self._lease.runner_id, refusal.error_type, refusal.detail),
+        )
         exchange.sink = None
         self._end(outcome)
         if exchange.started:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
 from fal_server.core.runners import Runner
+from fal_server.http.answers import FAILED
 from fal_server.http.call import platform_key
 from fal_server.http.interfaces import AccountReader, LogReader, RestAccess, RunnerReader
 from fal_server.http.logs import LogPages
@@ -43,7 +44,7 @@ class Rest:
         self._account = account
         self._runners = runners
         self._version = version
-        self._pages = pages = LogPages(logs)
+        pages = LogPages(logs)
         self.app = Starlette(
             routes=[
                 Route("/", self._root),
@@ -56,10 +57,6 @@ class Rest:
             exception_handlers={Fault: _fault, HTTPException: _http_exception},
         )
         self.app.router.redirect_slashes = False
-
-    def drain(self) -> None:
-        """End the streams of log lines."""
-        self._pages.drain()
 
     def _for_readers(self, endpoint: Endpoint) -> Endpoint:
         """Let only keys in that may read."""
@@ -130,7 +127,7 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    status, detail = 500, "the controller failed; its log says why"
+    status, detail = 500, FAILED
     if isinstance(error, Fault):
         status = next((number for kind, number in _STATUSES.items() if isinstance(error, kind)), 500)
         detail = error.message

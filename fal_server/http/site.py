@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from starlette.types import ASGIApp
-
 from fal_server.http.bridge import Bridge
 from fal_server.http.call import origin_form, segment
 from fal_server.http.exchange import Exchange
@@ -16,25 +12,15 @@ _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
 
 
 class ControllerSite:
-    """Sends each exchange to the gateway or to the controller's own ASGI application.
+    """Sends each exchange to the gateway or to the controller's own ASGI application."""
 
-    Args:
-        on_drain: called when the front door begins to close, so that answers without an end come to one.
-    """
-
-    def __init__(self, gateway: Gateway, rest: ASGIApp, on_drain: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, gateway: Gateway, rest: Bridge) -> None:
         self._gateway = gateway
-        self._rest = Bridge(rest)
-        self._on_drain = on_drain
+        self._rest = rest
 
     def drain(self) -> None:
         """The door is closing."""
-        self._on_drain()
-
-    async def close(self) -> None:
-        """Let go of everything; the front door is closed before."""
-        await self._gateway.close()
-        await self._rest.close()
+        self._rest.drain()
 
     def handle(self, exchange: Exchange) -> None:
         """Answer, now or later."""

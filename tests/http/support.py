@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import DeadlinePassed, Unauthenticated
 from fal_server.core.routing import Outcome
+from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
 from fal_server.http.rules import Limits
@@ -177,7 +178,6 @@ class House:
 async def house(
     *,
     rest=_plain,
-    on_drain: Callable[[], None] = lambda: None,
     grpc_address: str = "127.0.0.1:1",
     limits: Limits | None = None,
     first_byte_seconds: float = 10,
@@ -186,7 +186,8 @@ async def house(
 ) -> AsyncIterator[House]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
-    site = ControllerSite(gateway, rest, on_drain)
+    bridge = Bridge(rest)
+    site = ControllerSite(gateway, bridge)
     door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
     port = await door.start("127.0.0.1", 0)
     built = House(port, door, gateway, ledger, keys)
@@ -197,7 +198,8 @@ async def house(
         for writer in built.writers:
             writer.close()
         await door.close(0)
-        await site.close()
+        await gateway.close()
+        await bridge.close()
         for writer in built.writers:
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 

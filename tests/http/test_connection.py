@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from itertools import pairwise
 
 import pytest
@@ -178,6 +179,7 @@ async def test_what_is_refused(request_bytes: bytes, status: int) -> None:
         first, fields, body = await read_message(reader)
         assert int(first.split()[1]) == status
         assert fields[b"connection"] == b"close"
+        assert uuid.UUID(fields[b"x-fal-request-id"].decode())
         assert json.loads(body)["detail"]
         assert await reader.read() == b""
 
@@ -240,6 +242,21 @@ async def test_an_idle_connection_is_closed(after: bytes) -> None:
         assert (await read_message(reader))[2] == b"/x|"
         rest = await reader.read()
         assert rest.startswith(b"HTTP/1.1 408 ") if after.startswith(b"G") else rest == b""
+
+
+async def test_a_head_that_begins_while_another_request_is_answered_and_does_not_end() -> None:
+    async with house(limits=QUICK) as h, runner(echo) as port:
+        h.ledger.add(App("hello"), None)
+        reader, writer = await h.connect()
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\nGET /x HT")
+        await h.ledger.until(lambda: h.ledger.waiting)
+        other, other_writer = await h.connect()
+        other_writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        await other.read()
+        h.ledger.place("hello", port)
+        assert (await read_message(reader))[0] == b"HTTP/1.1 200 OK"
+        assert (await read_message(reader))[0] == b"HTTP/1.1 408 Request Timeout"
+        assert await reader.read() == b""
 
 
 async def test_a_slow_request_is_not_cut_off_by_the_limits() -> None:

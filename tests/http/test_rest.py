@@ -94,7 +94,7 @@ async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller
     logs, runners = Logs(lines), Runners()
     rest = Rest(access=Keys(), account=Account(), runners=runners, logs=logs, version="1.2.3")
     async with (
-        house(rest=rest.app, on_drain=rest.drain) as h,
+        house(rest=rest.app) as h,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
     ):
         yield Controller(h, client, logs, runners)
