@@ -73,6 +73,7 @@ class Reconciler:
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
         self._killed: set[str] = set()
+        self._hopeless: dict[str, tuple[str, str]] = {}
         self._stopping = False
 
     async def run(self) -> None:
@@ -104,7 +105,17 @@ class Reconciler:
                 await self._apply(action)
             except Fault as fault:
                 log.warning("%s failed: %s", action, fault.message)
+        self._turn_away()
         self._catalog.prune({r.revision_id for r in runners})
+
+    def _turn_away(self) -> None:
+        """Tell requests of apps that no node could ever fit, also those that came after that was found out."""
+        for app_name, (runner_id, reason) in list(self._hopeless.items()):
+            runner = self._fleet.get(runner_id)
+            if runner is None or runner.state is not RunnerState.PENDING:
+                del self._hopeless[app_name]
+            else:
+                self._dispatcher.give_up(app_name, reason)
 
     async def watch(self) -> None:
         """Take in what the engine sees, until cancelled."""
@@ -124,12 +135,13 @@ class Reconciler:
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
 
     async def _take(self, seen: Observation) -> None:
+        known = self._fleet.get(seen.runner_id)
+        # Who waits for an ephemeral runner's result releases it after that.
+        awaited = known is not None and known.ephemeral and self._catalog.get(known.app_name) is not None
         runner = await self._record(seen)
         if seen.event is Event.GONE:
             self._stopped.discard(seen.runner_id)
             self._killed.discard(seen.runner_id)
-            # Who waits for an ephemeral runner's result releases it after that.
-            awaited = runner is not None and runner.ephemeral and self._catalog.get(runner.app_name) is not None
             if (runner is None or runner.ended) and not awaited:
                 try:
                     await self._engine.release(seen.runner_id)
@@ -240,7 +252,7 @@ class Reconciler:
             action.runner_id, lambda r: replace(r, reason=action.reason, not_before=action.not_before)
         )
         if action.hopeless and runner is not None:
-            self._dispatcher.give_up(runner.app_name, action.reason)
+            self._hopeless[runner.app_name] = (runner.runner_id, action.reason)
 
     async def _launch(self, action: Launch) -> None:
         runner = await self._fleet.change(
@@ -275,12 +287,16 @@ class Reconciler:
         if runner_id in self._killed or (isinstance(action, Stop) and runner_id in self._stopped):
             return
         reason = action.reason if isinstance(action, Kill) else ""
-        runner = await self._fleet.observe(Observation(runner_id=runner_id, event=Event.STOPPING, reason=reason))
-        if runner is None:
-            return
-        if isinstance(action, Kill):
-            await self._engine.kill(runner)
-            self._killed.add(runner_id)
-        else:
-            await self._engine.stop(runner, action.grace_seconds)
-            self._stopped.add(runner_id)
+        sent = self._killed if isinstance(action, Kill) else self._stopped
+        sent.add(runner_id)
+        try:
+            runner = await self._fleet.observe(Observation(runner_id=runner_id, event=Event.STOPPING, reason=reason))
+            if runner is None:
+                sent.discard(runner_id)
+            elif isinstance(action, Kill):
+                await self._engine.kill(runner)
+            else:
+                await self._engine.stop(runner, action.grace_seconds)
+        except BaseException:
+            sent.discard(runner_id)
+            raise

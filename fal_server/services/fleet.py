@@ -16,7 +16,7 @@ from fal_server.services.signal import Signal
 from fal_server.services.views import RequestLease, RunnerView
 from fal_server.services.whole import whole
 
-# A runner that ends by itself so soon after it became ready counts as a failed start.
+# A runner that ends by itself so soon after it became ready, and never served, counts as a failed start.
 EARLY_END = timedelta(seconds=10)
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer.
 FAILURES_WITHIN = timedelta(hours=1)
@@ -135,6 +135,7 @@ class Fleet:
             if moved is runner:
                 return runner
             await self._store.save_runners([moved])
+            served = self.usage(moved.runner_id).last_request_at is not None
             self._put(moved)
         if moved.state is RunnerState.IDLE:
             self._failures.pop((moved.app_name, moved.revision_id), None)
@@ -142,7 +143,7 @@ class Fleet:
             for ready in self._on_ready:
                 ready(moved)
         if moved.ended:
-            if _failed_to_start(moved):
+            if not served and _failed_to_start(moved):
                 self._count_failure(moved)
                 for failed in self._on_failed_start:
                     failed(moved)

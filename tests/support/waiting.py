@@ -1,0 +1,20 @@
+"""Waiting for something in another process: asked again and again, with a bound that guards against hanging only."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """What `look` finds, as soon as it finds something true."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
+        select.select([], [], [], 0.05)
+    return found
