@@ -222,7 +222,7 @@ class Dispatcher:
             return
         app = self._catalog.get(app_name)
         if app is None:
-            self._fail(app_name, lambda: NotFound(f"app {app_name!r} is gone"))
+            self.drop_app(app_name)
             return
         while line:
             waiter = line[0]

@@ -21,6 +21,7 @@ from fal_server.services.fleet import Fleet
 from fal_server.services.logs import Logs
 from fal_server.services.signal import Signal
 from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
+from fal_server.services.whole import whole
 
 
 class Runs:
@@ -111,10 +112,11 @@ class Runs:
                 await self._fleet.dismiss(run_id, "the call that started it has ended")
                 await self._ended(run_id)
             finally:
-                # Once the app is forgotten, the reconciler ends and releases what is left (a second cancellation).
+                # Where a second cancellation stopped the waiting, the reconciler ends and releases what is left.
                 self._catalog.drop_ephemeral(app)
-            # Here, not when it ended: its result was to be read first.
-            await self._engine.release(run_id)
+                if self._fleet.get(run_id) is None:
+                    # Here, not when it ended: its result was to be read first.
+                    await whole(self._engine.release(run_id))
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
         ended = await self._fleet.find(runner.runner_id) or runner

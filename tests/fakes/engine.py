@@ -1,0 +1,117 @@
+"""An engine in memory: runners are entries in a table, and a test says what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from enum import StrEnum
+
+from fal_server.core.faults import Unavailable
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.machines import Node
+from fal_server.core.runners import Process, Runner
+from fal_server.ports import ExecRequest, ExecSession, Launch, RunResult
+from fal_server.services.signal import Signal
+from tests.fakes.domain import BIG_NODE
+
+
+class Start(StrEnum):
+    """What becomes of a start."""
+
+    READY = "ready"  # at once, told before start() has returned
+    WAITS = "waits"  # until the test says
+    ENDS = "ends"  # in its setup
+    REFUSED = "refused"  # by the engine
+
+
+class FakeEngine:
+    """The Engine port.
+
+    Attributes:
+        start_as: what becomes of the next starts.
+        obeys_stop: whether a runner ends when it is asked to.
+        hold_start: start() does not return before this is set.
+        results: what ephemeral runners returned, by runner id.
+        changed: notified at everything that is asked of it, so that a test can wait for that.
+    """
+
+    def __init__(self) -> None:
+        self.machines: list[Node] = [BIG_NODE]
+        self.changed = Signal()
+        self.start_as = Start.READY
+        self.why = "setup() raised ValueError"
+        self.obeys_stop = True
+        self.hold_start = asyncio.Event()
+        self.hold_start.set()
+        self.alive: dict[str, Launch] = {}
+        self.launched: list[Launch] = []
+        self.stopped: list[tuple[str, float]] = []
+        self.killed: list[str] = []
+        self.released: list[str] = []
+        self.results: dict[str, RunResult] = {}
+        self.most_alive = 0
+        self._port = 2000
+        self._told: asyncio.Queue[Observation | None] = asyncio.Queue()
+
+    def ready(self, runner_id: str) -> None:
+        self._port += 1
+        self.tell(Event.READY, runner_id, port=self._port)
+
+    def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None) -> None:
+        if self.alive.pop(runner_id, None) is not None:
+            self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code)
+
+    def tell(self, event: Event, runner_id: str, **fields: object) -> None:
+        self._told.put_nowait(Observation(runner_id=runner_id, event=event, **fields))
+
+    def nodes(self) -> Sequence[Node]:
+        return self.machines
+
+    async def start(self, launch: Launch) -> tuple[str, Process]:
+        if self.start_as is Start.REFUSED:
+            raise Unavailable("no such interpreter")
+        self.launched.append(launch)
+        self.changed.notify()
+        self.alive[launch.runner_id] = launch
+        self.most_alive = max(self.most_alive, len(self.alive))
+        if self.start_as is Start.READY:
+            self.ready(launch.runner_id)
+        elif self.start_as is Start.ENDS:
+            self.gone(launch.runner_id, self.why, 1)
+        await self.hold_start.wait()
+        return self.machines[0].name, Process(pid=len(self.launched), started_ticks=1, address="unix:x")
+
+    async def stop(self, runner: Runner, grace_seconds: float) -> None:
+        self.stopped.append((runner.runner_id, grace_seconds))
+        self.changed.notify()
+        if self.obeys_stop:
+            self.gone(runner.runner_id, exit_code=143)
+
+    async def kill(self, runner: Runner) -> None:
+        self.killed.append(runner.runner_id)
+        self.changed.notify()
+        self.gone(runner.runner_id, exit_code=137)
+
+    async def adopt(self, runner: Runner) -> bool:
+        return runner.runner_id in self.alive
+
+    async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
+        raise Unavailable(f"runner {runner.runner_id} cannot be reached")
+
+    async def result(self, runner: Runner) -> RunResult:
+        if runner.runner_id in self.released:
+            raise Unavailable("what was kept for it is deleted")
+        if runner.runner_id not in self.results:
+            raise Unavailable("it ended without a result")
+        return self.results[runner.runner_id]
+
+    async def observations(self) -> AsyncIterator[Observation]:
+        while (seen := await self._told.get()) is not None:
+            yield seen
+
+    async def release(self, runner_id: str) -> None:
+        self.released.append(runner_id)
+        self.changed.notify()
+
+    async def close(self) -> None:
+        self._told.put_nowait(None)

@@ -1,0 +1,232 @@
+"""The controller without its faces: real store, services and loops; engine, builder and clock in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from fal_server.core.apps import App
+from fal_server.core.faults import Precondition, Unavailable
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.revisions import EnvironmentSpec
+from fal_server.core.runners import Runner
+from fal_server.loops.reconciler import Reconciler
+from fal_server.ports import BuildLog, BuiltEnvironment, Store
+from fal_server.services.apps import Apps
+from fal_server.services.catalog import Catalog
+from fal_server.services.deploys import Deploys
+from fal_server.services.dispatch import Dispatcher, Lease
+from fal_server.services.fleet import Fleet
+from fal_server.services.launching import Launching
+from fal_server.services.logs import Logs
+from fal_server.services.revisions import Revisions
+from fal_server.services.runners import Runners
+from fal_server.services.runs import Runs
+from fal_server.services.secrets import Secrets
+from fal_server.services.signal import Signal
+from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
+from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
+from tests.fakes.domain import START
+from tests.fakes.engine import FakeEngine
+
+KEY = bytes(range(32))
+HANG_SECONDS = 20.0
+SPEC = EnvironmentSpec(kind="virtualenv", configuration={"requirements": []})
+
+
+class FakeClock:
+    """The Clock port, moved by hand."""
+
+    def __init__(self, changed: Signal) -> None:
+        self.moment = START
+        self._changed = changed
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+        self._changed.notify()
+
+
+class FakeBuilder:
+    """The Builder port: says two lines, and builds nothing."""
+
+    def __init__(self) -> None:
+        self.fails = ""
+        self.builds = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self._built: set[str] = set()
+
+    async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
+        self.builds += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            for number, words in enumerate(("resolving", "installing"), 1):
+                await log(
+                    LogEntry(
+                        runner_id="",
+                        sequence=number,
+                        timestamp=START,
+                        level=LogLevel.INFO,
+                        source=LogSource.BUILD,
+                        message=words,
+                    )
+                )
+                await asyncio.sleep(0)
+            if self.fails:
+                raise Precondition(self.fails)
+            self._built.add(spec.env_id)
+            return BuiltEnvironment(env_id=spec.env_id, python=Path("/python"))
+        finally:
+            self.at_once -= 1
+
+    def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        return BuiltEnvironment(env_id=spec.env_id, python=Path("/python")) if spec.env_id in self._built else None
+
+
+class FailingStore:
+    """The real store, but a test may say that the next writes of runners fail, as on a full disk."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.failures_left = 0
+
+    async def save_runners(self, runners: Sequence[Runner]) -> None:
+        if self.failures_left:
+            self.failures_left -= 1
+            raise Unavailable("the disk is full")
+        await self._store.save_runners(runners)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+class Platform:
+    """All services, wired as the controller wires them."""
+
+    def __init__(self, store: SqlStore, directory: Path, engine: FakeEngine | None = None) -> None:
+        self.changed = Signal()
+        self.clock = FakeClock(self.changed)
+        self.faulty = FailingStore(store)
+        shown: Store = self.faulty  # type: ignore[assignment]
+        self.store = store
+        self.engine = engine or FakeEngine()
+        self.engine.changed = self.changed
+        self.builder = FakeBuilder()
+        self.blobs = FileBlobs(directory / "blobs")
+        self.catalog = Catalog(shown, self.changed)
+        self.fleet = Fleet(shown, self.clock, self.changed)
+        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.clock, self.changed, "me")
+        self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
+        self.log_store = store.logs
+        self.logs = Logs(self.log_store, shown, self.clock)
+        self.fleet.subscribe(ended=lambda runner: self.logs.runner_ended(runner.runner_id))
+        self.secrets = Secrets(shown, AesVault(KEY), self.clock)
+        self.deploys = Deploys(
+            shown, self.catalog, self.apps, self.builder, self.blobs, self.clock, _urls, logs=self.logs
+        )
+        self.runs = Runs(
+            shown,
+            self.catalog,
+            self.fleet,
+            self.deploys,
+            self.engine,
+            self.logs,
+            self.clock,
+            self.changed,
+            _urls,
+        )
+        self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock)
+        self.revisions = Revisions(shown, self.catalog, self.fleet)
+        launching = Launching(self.catalog, self.builder, self.blobs, self.secrets.reveal_for, dict)
+        self.reconciler = Reconciler(
+            self.catalog, self.fleet, self.dispatcher, launching, self.engine, self.clock, self.changed
+        )
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(HANG_SECONDS):
+            seen = -1
+            while not true():
+                seen = await self.changed.wait(seen if seen >= 0 else self.changed.count)
+
+    async def settled(self) -> None:
+        """Let everything that was begun come to its end, as far as it can without time passing."""
+        quiet = 0
+        while quiet < 5:
+            seen = self.changed.count
+            await self.reconciler.tick()
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self.changed.count == seen else 0
+
+    def the_runner(self, app: str = "a") -> Runner:
+        """The only living runner of an app."""
+        [runner] = self.fleet.of_app(app)
+        return runner
+
+    async def deploy(self, name: str = "a", **changes: object) -> Deployed:
+        """Deploy, and give what came last."""
+        async with asyncio.timeout(HANG_SECONDS):
+            *_, last = [event async for event in self.deploys.deploy(deploy_request(name, **changes))]
+        assert isinstance(last, Deployed)
+        return last
+
+    def ask(self, app: str = "a", request_id: str = "q", start_timeout: float | None = None) -> asyncio.Task[Lease]:
+        """A request that waits for its place."""
+        return asyncio.get_running_loop().create_task(
+            self.dispatcher.acquire(app, request_id=request_id, caller=None, hint=None, start_timeout=start_timeout)
+        )
+
+    async def get(self, app: str = "a") -> Lease:
+        async with asyncio.timeout(HANG_SECONDS):
+            return await self.ask(app)
+
+    def app(self, name: str = "a") -> App:
+        return self.catalog.require(name)
+
+
+def deploy_request(name: str = "a", **changes: object) -> DeployRequest:
+    deploy = {key: changes.pop(key) for key in list(changes) if key in DeployRequest.__dataclass_fields__}
+    return DeployRequest(code=code_request(name, **changes), **deploy)
+
+
+def code_request(name: str = "a", **changes: object) -> CodeRequest:
+    wanted = {"environments": (SPEC,), "entrypoint": "module:app", "exposed_port": 8080, "application_name": name}
+    return CodeRequest(**(wanted | changes))
+
+
+def _urls(name: str) -> Urls:
+    return Urls(playground="", run=f"http://here/{name}", queue="", ws="", log="")
+
+
+@asynccontextmanager
+async def running(platform: Platform) -> AsyncIterator[Platform]:
+    """The platform with its loops at work."""
+    loops = [asyncio.create_task(platform.reconciler.run()), asyncio.create_task(platform.reconciler.watch())]
+    try:
+        yield platform
+        assert not any(loop.done() for loop in loops), "a loop has ended"
+    finally:
+        platform.engine.hold_start.set()
+        platform.reconciler.stop_starting()
+        await platform.reconciler.close()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await platform.dispatcher.close()
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[Platform]:
+    """A platform on a database in memory, without its loops."""
+    store = await open_store(None, AesVault(KEY))
+    try:
+        yield Platform(store, directory)
+    finally:
+        await store.close()

@@ -1,0 +1,23 @@
+"""A running platform for every test of the services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.platform import Platform, opened, running
+
+
+@pytest.fixture
+async def idle(tmp_path: Path) -> AsyncIterator[Platform]:
+    """Without loops: a test plans by hand."""
+    async with opened(tmp_path) as platform:
+        yield platform
+
+
+@pytest.fixture
+async def platform(idle: Platform) -> AsyncIterator[Platform]:
+    async with running(idle):
+        yield idle

@@ -1,0 +1,280 @@
+"""Requests to runners: order, limits, hopeless waits, and that no place is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_server.core.faults import DeadlinePassed, NotFound, Unavailable
+from fal_server.core.machines import Node, Resources
+from fal_server.core.routing import Outcome
+from fal_server.core.runners import RunnerState
+from tests.fakes.engine import Start
+from tests.fakes.platform import Platform, opened, running
+
+
+async def test_a_request_starts_a_runner_and_a_second_one_finds_it(platform: Platform) -> None:
+    await platform.deploy()
+    first = await platform.get()
+    platform.dispatcher.release(first, Outcome.DONE)
+    second = platform.dispatcher.try_acquire("a", request_id="2", caller="key", hint=None)
+    assert second is not None
+    assert (second.runner_id, second.port) == (first.runner_id, first.port)
+    assert len(platform.engine.launched) == 1
+
+
+async def test_first_come_first_served(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 1})
+    lease = await platform.get()
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        mine = await platform.ask(request_id=str(number))
+        order.append(number)
+        platform.dispatcher.release(mine, Outcome.DONE)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            tasks.create_task(one(number))
+            await asyncio.sleep(0)
+        await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 20)
+        assert platform.dispatcher.try_acquire("a", request_id="x", caller=None, hint=None) is None
+        platform.dispatcher.release(lease, Outcome.DONE)
+    assert order == list(range(20))
+
+
+async def test_a_cancelled_waiter_loses_its_place_and_the_next_gets_it(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 1})
+    lease = await platform.get()
+    impatient, patient = platform.ask(), platform.ask()
+    await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 2)
+    impatient.cancel()
+    platform.dispatcher.release(lease, Outcome.DONE)
+    async with asyncio.timeout(20):
+        got = await patient
+    assert platform.fleet.usage(got.runner_id).in_flight == 1
+    platform.dispatcher.release(got, Outcome.DONE)
+    assert platform.fleet.usage(got.runner_id).in_flight == 0
+
+
+@pytest.mark.parametrize("granted_first", [True, False])
+async def test_a_place_granted_in_the_moment_of_hanging_up_goes_on(platform: Platform, granted_first: bool) -> None:
+    await platform.deploy(scaling={"max_concurrency": 1})
+    lease = await platform.get()
+    leaving, next_one = platform.ask(), platform.ask()
+    await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 2)
+    if granted_first:
+        platform.dispatcher.release(lease, Outcome.DONE)
+        leaving.cancel()
+    else:
+        leaving.cancel()
+        platform.dispatcher.release(lease, Outcome.DONE)
+    async with asyncio.timeout(20):
+        got = await next_one
+    assert leaving.cancelled()
+    assert platform.fleet.usage(got.runner_id).in_flight == 1
+
+
+async def test_a_start_timeout_ends_the_wait_and_leaks_nothing(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.WAITS
+    with pytest.raises(DeadlinePassed, match="no runner of 'a' took the request"):
+        await platform.ask(start_timeout=0.01)
+    assert platform.dispatcher.load(platform.app()).queued == 0
+    assert not platform.dispatcher.busy
+
+
+async def test_releasing_twice_is_once(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_multiplexing": 2})
+    one, two = await platform.get(), await platform.get()
+    assert one.runner_id == two.runner_id
+    platform.dispatcher.release(one, Outcome.DONE)
+    platform.dispatcher.release(one, Outcome.RUNNER_FAILED)
+    assert platform.fleet.usage(two.runner_id).in_flight == 1
+    assert platform.the_runner().kill is False
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RUNNER_FAILED, Outcome.TIMED_OUT])
+async def test_a_runner_that_failed_is_killed_and_gets_nothing_meanwhile(platform: Platform, outcome: Outcome) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    platform.dispatcher.release(lease, outcome)
+    assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
+    await platform.until(lambda: platform.engine.killed == [lease.runner_id])
+    again = await platform.get()
+    assert again.runner_id != lease.runner_id
+
+
+async def test_an_app_may_ask_for_its_runner_to_be_stopped(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_multiplexing": 2})
+    one, two = await platform.get(), await platform.get()
+    platform.dispatcher.release(one, Outcome.STOP_RUNNER)
+    await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
+    assert platform.engine.stopped == []
+    platform.dispatcher.release(two, Outcome.CLIENT_GONE)
+    await platform.until(lambda: platform.engine.stopped == [(one.runner_id, 5)])
+
+
+async def test_a_failing_runner_is_ended_though_the_store_fails_at_first(platform: Platform) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    platform.faulty.failures_left = 2
+    platform.dispatcher.release(lease, Outcome.RUNNER_FAILED)
+    await platform.until(lambda: platform.engine.killed == [lease.runner_id])
+
+
+async def test_waiting_calls_are_told_when_the_start_fails_and_nothing_else_comes(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.ENDS
+    with pytest.raises(Unavailable) as raised:
+        await platform.get()
+    runner_id = platform.engine.launched[0].runner_id
+    assert raised.value.message == (
+        f"a runner of 'a' failed to start: setup() raised ValueError. `fal runners logs {runner_id}` shows what it said"
+    )
+
+
+async def test_waiting_calls_wait_on_while_another_runner_starts(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.WAITS
+    one, two = platform.ask(), platform.ask()
+    await platform.until(lambda: len(platform.engine.alive) == 2)
+    first, second = list(platform.engine.alive)
+    platform.engine.gone(first, "crashed")
+    await platform.until(lambda: platform.fleet.get(first) is None)
+    assert not one.done()
+    platform.engine.ready(second)
+    async with asyncio.timeout(20):
+        lease = await one
+        platform.dispatcher.release(lease, Outcome.DONE)
+        await two
+
+
+async def test_waiting_calls_are_told_where_no_node_could_ever_fit(platform: Platform) -> None:
+    await platform.deploy(scaling={"machine_types": ("GPU-Z",)})
+    platform.engine.machines = [Node(name="small", total=Resources(memory_mib=9999, gpus={}))]
+    with pytest.raises(Unavailable, match="1 x GPU-Z asked for, 0 free"):
+        await platform.get()
+
+
+async def test_calls_wait_where_there_is_no_room_now(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 2})
+    platform.engine.machines = [Node(name="small", total=Resources(memory_mib=512, gpus={}))]
+    lease = await platform.get()
+    waiting = platform.ask()
+    await platform.until(lambda: any(r.reason.startswith("no node has room") for r in platform.fleet.runners))
+    platform.dispatcher.release(lease, Outcome.DONE)
+    async with asyncio.timeout(20):
+        assert (await waiting).runner_id == lease.runner_id
+
+
+async def test_a_deleted_app_turns_its_callers_away(platform: Platform) -> None:
+    await platform.deploy()
+    platform.engine.start_as = Start.WAITS
+    waiting = platform.ask()
+    await platform.until(lambda: platform.engine.alive)
+    await platform.apps.delete("a", "")
+    with pytest.raises(NotFound, match="'a' was deleted"):
+        await waiting
+    await platform.until(lambda: not platform.fleet.runners)
+
+
+async def test_a_paused_app_says_so_at_once(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 0})
+    with pytest.raises(Unavailable, match="is paused: `fal apps scale a --max-concurrency 1`"):
+        await platform.get()
+
+
+async def test_a_function_cannot_be_called(platform: Platform) -> None:
+    await platform.deploy(exposed_port=None, scaling={"min_concurrency": 1})
+    with pytest.raises(NotFound, match="without a port"):
+        await platform.get()
+    assert platform.engine.launched == []
+
+
+async def test_raising_max_multiplexing_serves_who_waits(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_concurrency": 1})
+    await platform.get()
+    waiting = platform.ask()
+    await platform.until(lambda: platform.dispatcher.busy)
+    await platform.apps.update("a", "", {"max_multiplexing": 2})
+    async with asyncio.timeout(20):
+        await waiting
+
+
+async def test_find_knows_the_owner_and_who_may_call(platform: Platform) -> None:
+    await platform.deploy(scaling={"request_timeout": 7})
+    found = platform.dispatcher.find("me", "a")
+    assert found is not None
+    assert (found.name, found.public, found.request_timeout) == ("a", False, 7)
+    assert platform.dispatcher.find("you", "a") is None
+    assert platform.dispatcher.find("me", "b") is None
+
+
+async def test_closing_turns_everybody_away(idle: Platform) -> None:
+    await idle.deploy()
+    waiting = idle.ask()
+    await idle.until(lambda: idle.dispatcher.busy)
+    await idle.dispatcher.close()
+    with pytest.raises(Unavailable, match="stopping"):
+        await waiting
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["ask", "ask", "try", "cancel", "release", "turn", "fail", "drain"]), st.integers(0, 20)),
+    max_size=60,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(steps, st.integers(1, 3), st.integers(1, 3))
+def test_no_place_is_lost_or_given_twice(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]], most: int, multiplexing: int
+) -> None:
+    asyncio.run(_play(tmp_path_factory.mktemp("blobs"), history, most, multiplexing))
+
+
+async def _play(directory: Path, history: list[tuple[str, int]], most: int, multiplexing: int) -> None:
+    async with opened(directory) as idle, running(idle) as platform:
+        await platform.deploy(scaling={"max_concurrency": most, "max_multiplexing": multiplexing, "keep_alive": 99})
+        asked: list[asyncio.Task] = []
+        left: list[asyncio.Task] = []
+        held: list = []
+        for what, number in history:
+            if what == "ask":
+                asked.append(platform.ask())
+            elif what == "try":
+                lease = platform.dispatcher.try_acquire("a", request_id="t", caller=None, hint=None)
+                held += [lease] if lease else []
+            elif what == "cancel" and asked:
+                left.append(asked.pop(number % len(asked)))
+                left[-1].cancel()
+            elif what in ("release", "fail") and held:
+                lease = held.pop(number % len(held))
+                platform.dispatcher.release(lease, Outcome.DONE if what == "release" else Outcome.RUNNER_FAILED)
+            elif what == "drain" and platform.fleet.runners:
+                await platform.fleet.drain(platform.fleet.runners[number % len(platform.fleet.runners)].runner_id, "d")
+            else:
+                for _ in range(number):
+                    await asyncio.sleep(0)
+            held += [task.result() for task in asked if task.done() and not task.cancelled()]
+            asked = [task for task in asked if not task.done()]
+            for slot in platform.fleet.slots("a"):
+                assert 0 <= slot.in_flight <= multiplexing
+        async with asyncio.timeout(20):
+            while asked or held:
+                for lease in held:
+                    platform.dispatcher.release(lease, Outcome.DONE)
+                held.clear()
+                if asked:
+                    held.append(await asked.pop(0))
+            await asyncio.gather(*left, return_exceptions=True)
+        await platform.until(
+            lambda: all(not platform.fleet.usage(r.runner_id).in_flight for r in platform.fleet.runners)
+        )
+        assert all(slot.in_flight == 0 for slot in platform.fleet.slots("a"))
+        assert not platform.dispatcher.busy
