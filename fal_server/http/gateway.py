@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from typing import cast
 
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, Unauthenticated, Unavailable
@@ -13,7 +14,7 @@ from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.call import Call
 from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
-from fal_server.http.interfaces import Access, Dispatcher, Lease, RoutedApp
+from fal_server.http.interfaces import Access, Dispatcher, Lease, LeaseT, RoutedApp
 from fal_server.http.messages import RequestIds
 from fal_server.http.relay import Relay
 from fal_server.http.upstream import Pool
@@ -28,8 +29,9 @@ class Gateway:
         connect_seconds: how long a runner may take to accept a connection.
     """
 
-    def __init__(self, dispatcher: Dispatcher, access: Access, *, connect_seconds: float = 5) -> None:
-        self.dispatcher = dispatcher
+    def __init__(self, dispatcher: Dispatcher[LeaseT], access: Access, *, connect_seconds: float = 5) -> None:
+        # It gets back only leases that it gave, so their own kind need not be known here.
+        self.dispatcher = cast("Dispatcher[Lease]", dispatcher)
         self.access = access
         self.connect_seconds = connect_seconds
         self.pool = Pool()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fal_server.core.accounts import Principal
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
@@ -55,14 +55,17 @@ class Lease(Protocol):
         ...
 
 
-class Dispatcher(Protocol):
-    """Gives requests to runners. Called from the event loop's thread alone."""
+LeaseT = TypeVar("LeaseT", bound=Lease)
+
+
+class Dispatcher(Protocol[LeaseT]):
+    """Gives requests to runners, with leases of a kind of its own. Called from the event loop's thread alone."""
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
         """The app of that name, or None."""
         ...
 
-    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
+    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> LeaseT | None:
         """A place on a runner that is ready and has room, without waiting; None where there is none.
 
         Args:
@@ -73,7 +76,7 @@ class Dispatcher(Protocol):
 
     async def acquire(
         self, app_name: str, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
-    ) -> Lease:
+    ) -> LeaseT:
         """Wait for a place; starts a runner where there is none.
 
         Cancelling gives up the place, also one that was granted in the same turn of the loop and not yet returned.
@@ -88,7 +91,7 @@ class Dispatcher(Protocol):
         """
         ...
 
-    def release(self, lease: Lease, outcome: Outcome) -> None:
+    def release(self, lease: LeaseT, outcome: Outcome) -> None:
         """Give a place back; exactly once for each lease."""
         ...
 

@@ -26,7 +26,7 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE
 class Depot(Protocol):
     """What relays share."""
 
-    dispatcher: Dispatcher
+    dispatcher: Dispatcher[Lease]
     pool: Pool
     deadlines: Deadlines
     connect_seconds: float
