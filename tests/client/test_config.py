@@ -1,0 +1,172 @@
+"""The configuration file: what it says, what is wrong with it, and changes that keep the rest."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from fal.config import config_path, edit, load
+from fal_grpc.errors import ConfigError
+
+TEXT = """\
+# mine
+check_updates = false
+
+[work]   # the company's
+key = "id:hidden-secret"
+host = "api.example.com"
+
+[__internal__]
+profile = "work"
+team = "crew"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "config.toml"
+    found.write_text(TEXT)
+    return found
+
+
+def test_what_it_says(path):
+    config = load(path)
+    assert config.setting("work", "key") == "id:hidden-secret"
+    assert config.setting("work", "absent") is None
+    assert (config.current_profile, config.team) == ("work", "crew")
+    assert list(config.profiles) == ["work"]
+    assert config.globals == {"check_updates": False}
+    assert "hidden-secret" not in repr(config)
+
+
+def test_where_it_is(tmp_path):
+    assert config_path({}) == Path("~/.fal/config.toml").expanduser()
+    assert config_path({"FAL_CONFIG_PATH": f"{tmp_path}/c.toml"}) == tmp_path / "c.toml"
+
+
+def test_one_that_is_not_there_is_empty(tmp_path):
+    config = load(tmp_path / "absent" / "config.toml")
+    assert (config.profiles, config.current_profile, config.team) == ({}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[a", "not valid TOML"),
+        ("__internal__ = 1", "must be a table"),
+        ("[__internal__]\nprofile = 1", "profile must be text"),
+    ],
+)
+def test_what_is_wrong_is_said(path, text, words):
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_setting_that_is_no_text_is_not_repeated(path):
+    path.write_text('[work]\nkey = ["hidden-secret"]\n')
+    with pytest.raises(ConfigError, match="key must be text") as caught:
+        load(path).setting("work", "key")
+    assert "hidden-secret" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text(path):
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(path)
+    with pytest.raises(ConfigError, match="not valid TOML"), edit(path):
+        pass
+
+
+def test_an_unknown_profile_is_named_with_those_there_are(path):
+    with pytest.raises(ConfigError, match=r"no profile 'home' in .* \(profiles: work\)"):
+        load(path).setting("home", "key")
+
+
+def test_changes_keep_the_rest(path):
+    path.chmod(0o644)
+    with edit(path) as config:
+        config.create_profile("local")
+        config.set("local", "host", "127.0.0.1:1")
+        config.set("work", "host", "api.other.com")
+        config.unset("work", "absent")
+        config.set_team(None)
+        config.set_current("local")
+        assert config.profiles == ["work", "local"]
+    text = path.read_text()
+    assert "# mine" in text
+    assert "# the company's" in text
+    config = load(path)
+    assert config.setting("local", "host") == "127.0.0.1:1"
+    assert config.setting("work", "host") == "api.other.com"
+    assert config.setting("work", "key") == "id:hidden-secret"
+    assert (config.current_profile, config.team) == ("local", None)
+    assert config.globals == {"check_updates": False}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_new_file_in_a_new_directory(tmp_path):
+    path = tmp_path / "new" / "config.toml"
+    with edit(path) as config:
+        config.create_profile("local")
+        config.set("local", "key", 'a:"quoted"\n')
+    assert load(path).setting("local", "key") == 'a:"quoted"\n'
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_deleting_the_current_profile_leaves_none(path):
+    with edit(path) as config:
+        config.delete_profile("work")
+    assert load(path).profiles == {}
+    assert load(path).current_profile is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda config: config.create_profile("work"), "already"),
+        (lambda config: config.create_profile("__internal__"), "cannot be named"),
+        (lambda config: config.create_profile("check_updates"), "cannot be named"),
+        (lambda config: config.create_profile(""), "cannot be named"),
+        (lambda config: config.set("home", "key", "x"), "no profile 'home'"),
+        (lambda config: config.set_current("home"), "no profile 'home'"),
+        (lambda config: config.delete_profile("__internal__"), "no profile"),
+    ],
+)
+def test_a_change_that_cannot_be_leaves_the_file_as_it_was(path, change, words):
+    def attempt():
+        with edit(path) as config:
+            config.set("work", "host", "elsewhere")
+            change(config)
+
+    with pytest.raises(ConfigError, match=words):
+        attempt()
+    assert path.read_text() == TEXT
+    assert [entry.name for entry in path.parent.iterdir() if "toml" in entry.name] == ["config.toml"]
+
+
+def test_a_linked_file_stays_a_link(path, tmp_path):
+    link = tmp_path / "link.toml"
+    link.symlink_to(path)
+    with edit(link) as config:
+        config.set("work", "host", "elsewhere")
+    assert link.is_symlink()
+    assert load(path).setting("work", "host") == "elsewhere"
+
+
+def test_those_who_edit_at_the_same_time_wait(path):
+    def add(number: int) -> None:
+        with edit(path) as config:
+            config.create_profile(f"p{number}")
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert set(load(path).profiles) == {"work", *(f"p{number}" for number in range(12))}
