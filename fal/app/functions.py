@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -65,7 +66,8 @@ class Function(Generic[_P, _R]):
         exposed_metrics_port: int | None = None,
         **kwargs: object,
     ) -> object | Coroutine[None, None, None]:
-        """Call it here, or serve it here until Ctrl-C if it is one to serve.
+        """Call it here, or serve it here until Ctrl-C if it is one to serve; in a running event loop, what is async
+        comes back as its coroutine.
 
         Args:
             args, kwargs: its arguments, where it is not served.
@@ -73,7 +75,12 @@ class Function(Generic[_P, _R]):
             exposed_metrics_port: the port of /metrics; 9090 by default.
         """
         if not self.serves:
-            return cast("Callable[..., object]", self.raw_func)(*args, **kwargs)
+            result = cast("Callable[..., object]", self.raw_func)(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                from fal.app.targets import run_unless_in_a_loop
+
+                return run_unless_in_a_loop(result)
+            return result
         from fal.app.targets import ServedFunction, run_here
 
         served = ServedFunction(self.raw_func)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from fal.app.app import AGENT_VARIABLE, App
 from fal.app.endpoints import Route
 
+_R = TypeVar("_R")
 _PORT = 8080
 _METRICS_PORT = 9090
 
@@ -118,9 +119,13 @@ def run_here(
             del os.environ[AGENT_VARIABLE]
         else:
             os.environ[AGENT_VARIABLE] = earlier
+    return run_unless_in_a_loop(serving)
+
+
+def run_unless_in_a_loop(coroutine: Coroutine[None, None, _R]) -> _R | Coroutine[None, None, _R]:
+    """What a coroutine returns; in a running event loop, which cannot wait for it, the coroutine itself."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(serving)
-        return None
-    return serving
+        return asyncio.run(coroutine)
+    return coroutine

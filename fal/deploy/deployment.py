@@ -285,7 +285,8 @@ def _urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict[str, st
 
 
 def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object] | None) -> ReturnValue:
-    for result in stream:
+    returned: ReturnValue | None = None
+    for result in stream:  # to its end, so that the run is over for the controller too
         if handler is not None:
             handler(result)
         if result.state is RunState.INTERNAL_FAILURE:
@@ -293,7 +294,9 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
         if result.state is RunState.SUCCESS:
             if result.return_value is None:
                 raise DeployError(f"the run {result.run_id} ended without a result")
-            return result.return_value
+            returned = result.return_value
+    if returned is not None:
+        return returned
     raise DeployError("the run ended without a word on its result: try again")
 
 

@@ -210,6 +210,14 @@ def test_functions_run_here_when_called():
     assert add.options["machine_type"] == "M"
 
 
+def test_async_functions_run_here_too():
+    @fal.function()
+    async def late(n: int) -> int:
+        return n + 1
+
+    assert late.run_local(1) == 2
+
+
 def test_cached_keeps_results():
     calls = []
 
