@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import app_pb2, environment_pb2
@@ -98,6 +98,7 @@ async def test_a_long_message_still_arrives(plane, words) -> None:
     assert caught.value.details().endswith(" the end")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=5000))
 def test_messages_are_short_enough_for_trailers(words: str) -> None:
     encoded = shortened(words).encode()

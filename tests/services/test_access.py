@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.access import (
@@ -76,11 +76,13 @@ def test_what_a_pattern_covers(held: str, wanted: str, covered: bool) -> None:
     assert covers(held, wanted) is covered
 
 
+@settings(deadline=None)
 @given(PATTERNS)
 def test_a_pattern_covers_itself(pattern: str) -> None:
     assert covers(pattern, pattern)
 
 
+@settings(deadline=None)
 @given(held=PATTERNS, given_=PATTERNS, word=WORDS)
 def test_who_gets_what_another_has_gets_no_more(held: str, given_: str, word: str) -> None:
     if covers(held, given_) and covers(given_, word):

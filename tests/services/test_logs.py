@@ -313,6 +313,7 @@ async def test_cursors_that_are_none(logs: Logs, cursor: str) -> None:
     assert caught.value.field == "cursor"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=30), st.booleans())
 def test_a_cursor_is_the_place_that_it_was_made_of(lines: list[tuple[str, int]], floored: bool) -> None:
     position = Position(NOON if floored else None)
@@ -327,7 +328,7 @@ def test_a_cursor_is_the_place_that_it_was_made_of(lines: list[tuple[str, int]],
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example(arrivals=[("a", 1, 0), ("a", 1, 0), ("a", 1, 0), ("b", 4, 0)], batch=1, cuts=[3], before=0)
 @given(
     arrivals=st.lists(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition, Unavailable
@@ -122,6 +122,7 @@ async def test_there_is_an_end_to_secrets(secrets: Secrets, monkeypatch: pytest.
     await secrets.set("S0", "changed")  # one that is there can still change
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
 async def test_every_text_comes_back_as_it_was(value: str) -> None:
     store = await open_store(None, AesVault(bytes(32)))
