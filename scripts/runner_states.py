@@ -1,0 +1,128 @@
+"""Writes docs/runner-states.md from the table of allowed moves; a test holds the page to what this renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fal_server.core.autoscale import NEVER_USED_SECONDS
+from fal_server.core.lifecycle import MOVES
+from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
+from fal_server.core.reconcile import FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_SECONDS
+from fal_server.core.revisions import MAX_GRACE_SECONDS
+from fal_server.core.runners import RANK, RunnerState
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "runner-states.md"
+S = RunnerState
+
+MEANINGS: dict[RunnerState, str] = {
+    S.FAILURE_DELAY: "An earlier start of the same revision failed, and this one waits: "
+    f"{FAILURE_DELAY_SECONDS} s after the first failure, {2 * FAILURE_DELAY_SECONDS} s after the second, and so on up "
+    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds ends the wait of all. The newer official client shows "
+    "it as `crash_backoff`; both words are accepted.",
+    S.PENDING: "It is wanted and has no process yet: its environment is looked up or built, or no node has room "
+    f"(looked at again every {UNSCHEDULABLE_DELAY_SECONDS} s).",
+    S.DOCKER_PULL: "Its image is being pulled. Only where there are images.",
+    S.SETUP: "Its process runs, and setup() with it. It ends when the app's port answers, or with `startup_timeout`.",
+    S.IDLE: "It is ready and has no request. While it has some it is shown as RUNNING, which is never stored.",
+    S.DRAINING: "It gets no more requests and finishes those that it has. Without any, this state is passed over.",
+    S.TERMINATING: "SIGTERM was sent; handle_exit() and teardown() run. When the grace is over "
+    f"(at most {MAX_GRACE_SECONDS} s) its whole process group gets SIGKILL.",
+    S.TERMINATED: "Nothing of its process group is alive. It is never started again, only replaced.",
+}
+
+REASONS: list[tuple[str, str]] = [
+    ("N requests / M at once = ...", "PENDING: the arithmetic of scaling that asked for it."),
+    ("no node has room (...)", "PENDING: what each machine type lacks on each node."),
+    ("there is no node", "PENDING: the engine knows no machine."),
+    (
+        "waits after N failed start(s) in a row; the last one: ...",
+        "FAILURE_DELAY: how often, and why the last one did.",
+    ),
+    ("rolling deploy", "PENDING: the first runner of a revision that an app is moving to."),
+    ("replaces ID", "PENDING: started so that ID may stop (`stop --replace`, `apps rollout`)."),
+    ("idle for keep_alive N s", "It had no request for so long, and the app keeps enough others."),
+    (f"never used in {NEVER_USED_SECONDS} s", "No request ever reached it, and the app has no floor."),
+    ("no longer needed", "What it was wanted for has gone before it started."),
+    ("revision ... does not serve APP any more", "The app has moved, or a deploy was given up."),
+    ("revision ... is on its way", "A replacement that makes way for a rolling deploy."),
+    ("its app was deleted", "`fal apps delete`."),
+    ("stopped by request / killed by request", "`fal runners stop` and `fal runners kill`."),
+    ("rolled out", "`fal apps rollout`."),
+    ("not ready within startup_timeout N s", "Setup took too long: killed, and counted as a failed start."),
+    ("it broke a connection or answered 503", "The gateway had it killed."),
+    ("a request outlived request_timeout", "The gateway had it killed."),
+    ("the app asked for it (x-fal-stop-runner)", "A response said so."),
+    ("the call that started it has ended", "`fal run` was left or is done."),
+]
+
+# The straight way through a life; every other move is listed below it.
+SPINE = [S.FAILURE_DELAY, S.PENDING, S.DOCKER_PULL, S.SETUP, S.IDLE, S.DRAINING, S.TERMINATING, S.TERMINATED]
+
+
+def moves() -> list[tuple[RunnerState, RunnerState]]:
+    """Every allowed move, from the beginning of a life to its end."""
+    return [(state, target) for state in SPINE for target in sorted(MOVES[state], key=RANK.__getitem__)]
+
+
+def mermaid() -> str:
+    """The table as a mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {S.PENDING.name}", f"    [*] --> {S.FAILURE_DELAY.name}"]
+    lines += [f"    {state.name} --> {target.name}" for state, target in moves()]
+    return "\n".join([*lines, f"    {S.TERMINATED.name} --> [*]"])
+
+
+def ascii_diagram() -> str:
+    """The table in plain text: a state, and an arrow to each state that may follow."""
+    width = max(len(state.name) for state in SPINE)
+    return "\n".join(
+        f"{state.name:<{width}}  --> {', '.join(t.name for s, t in moves() if s is state) or '(the end)'}"
+        for state in SPINE
+    )
+
+
+def render() -> str:
+    """The whole page."""
+    states = "\n".join(f"| {state.name} | {MEANINGS[state]} |" for state in SPINE)
+    reasons = "\n".join(f"| {reason} | {meaning} |" for reason, meaning in REASONS)
+    return f"""# The states of a runner
+
+<!-- Written by scripts/runner_states.py from fal_server/core/lifecycle.py: change it there, then run the script. -->
+
+A runner is one-shot: it is never restarted, only replaced. Two things are kept of it, each with one writer: what it is
+**observed** to be (its state; `lifecycle.step` alone moves it, by the table below, and only forward), and what it is
+**meant** to do (`serve`, `drain`, `gone`; services and the reconciler write it). A report that comes late or twice
+changes nothing.
+
+```mermaid
+{mermaid()}
+```
+
+The same in plain text:
+
+```text
+{ascii_diagram()}
+```
+
+| State | What it means |
+|---|---|
+{states}
+| {S.RUNNING.name} | {S.IDLE.name} with requests in flight; shown, never stored. |
+
+## Why it is in that state
+
+Each runner carries a reason in words. A reason to wait ends with the waiting; the reason for which a runner was told to
+stop stays to its end. Where it ended by itself, the reason is what its process said last.
+
+| Reason | When |
+|---|---|
+{reasons}
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(render())
+
+
+if __name__ == "__main__":
+    main()
