@@ -226,6 +226,14 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self.ended.set()
         return shim_pb2.ShutdownResponse()
 
+    def end_politely(self) -> None:
+        """The machine is going down, or somebody ends this process: the worker is asked to stop, with its grace."""
+        if self._runner is not None:
+            self._runner.stop(self._runner.spec.termination_grace_seconds)
+        else:
+            self.started.set()
+            self.ended.set()
+
     async def _worker(self, context: Context) -> Supervisor:
         if self._runner is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no worker yet: Start comes first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -181,8 +182,9 @@ class Session:
         """To the foreground job of a terminal, else to the command's group."""
         if self._child.exited.done() or not 0 < number < signal.NSIG:
             return
-        group = os.tcgetpgrp(self._outputs[0][0]) if self._tty else self._child.pid
-        os.killpg(group or self._child.pid, number)
+        with contextlib.suppress(OSError):  # a terminal may have no foreground job, a group may just have ended
+            group = os.tcgetpgrp(self._outputs[0][0]) if self._tty else self._child.pid
+            os.killpg(group or self._child.pid, number)
 
     def _close(self) -> None:
         fds = {fd for fd, _ in self._outputs} | ({self._stdin} if self._stdin is not None else set())

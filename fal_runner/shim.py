@@ -43,6 +43,7 @@ async def serve(directory: Path, token: str, handshake: socket.socket | None, st
     reaper.install()
     gate = TokenGate(token)
     servicer = ShimServicer(directory, reaper, gate)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS)
     shim_pb2_grpc.add_ShimServicer_to_server(servicer, server)
     listening = SocketPath(directory / SOCKET_NAME)
@@ -96,7 +97,8 @@ def main() -> int:
         print("no token on standard input", file=sys.stderr)  # noqa: T201
         return 2
     os.umask(0o077)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is no end of a runner
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # what happens at a terminal is nothing to a runner
     asyncio.run(serve(directory.absolute(), token, handshake, arguments.start_seconds))
     return 0
 

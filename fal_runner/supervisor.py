@@ -223,7 +223,11 @@ class Supervisor:
             return
         head = json.loads(line)
         if len(body) != head["length"]:
-            self.journal.say("the result was cut off: the worker ended while it sent it", log_pb2.ERROR)
+            limit = _MAX_RESULT_BYTES // 2**20
+            why = (
+                "the worker ended while it sent it" if len(received) < _MAX_RESULT_BYTES else f"{limit} MiB is the most"
+            )
+            self.journal.say(f"the result was cut off: {why}", log_pb2.ERROR)
             return
         value = run_pb2.SerializedObject(method=head["method"], definition=body, was_it_raised=head["raised"])
         if head["raised"]:

@@ -96,7 +96,7 @@ class ShimServicer(object):
         """Start starts the worker. Asking again with the same runner_id and token changes nothing and answers the same.
 
         Status codes:
-        - INVALID_ARGUMENT: the specification lacks something; BadRequest names the field.
+        - INVALID_ARGUMENT: the specification lacks something; the message names the field.
         - ALREADY_EXISTS: the shim looks after another runner, or the token is another.
         - FAILED_PRECONDITION: the worker could not be started: no such interpreter or directory.
         """
@@ -119,7 +119,7 @@ class ShimServicer(object):
         after the worker's exit was sent.
 
         Status codes:
-        - INVALID_ARGUMENT: `after` is above the last event there is; BadRequest names the field.
+        - INVALID_ARGUMENT: `after` is above the last event there is; the message names the field.
         - UNAVAILABLE: the shim is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -141,7 +141,7 @@ class ShimServicer(object):
         """AckLogs says that entries were stored, so that the spool may forget them.
 
         Status codes:
-        - INVALID_ARGUMENT: the sequence is above the last entry there is; BadRequest names the field.
+        - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +152,7 @@ class ShimServicer(object):
         shim has the exit. When the caller goes away, the command and what it started are ended.
 
         Status codes:
-        - INVALID_ARGUMENT: the first message does not start a command; BadRequest names the field.
+        - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
         - FAILED_PRECONDITION: there is no worker yet, or it has exited.
         - RESOURCE_EXHAUSTED: too many sessions are open.
         """
@@ -165,7 +165,7 @@ class ShimServicer(object):
         exit comes by Watch. Asking again can only shorten the grace.
 
         Status codes:
-        - INVALID_ARGUMENT: the grace is negative; BadRequest names the field.
+        - INVALID_ARGUMENT: the grace is negative; the message names the field.
         - FAILED_PRECONDITION: there is no worker yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

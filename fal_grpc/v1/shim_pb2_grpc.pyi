@@ -43,7 +43,7 @@ class ShimStub:
     """Start starts the worker. Asking again with the same runner_id and token changes nothing and answers the same.
 
     Status codes:
-    - INVALID_ARGUMENT: the specification lacks something; BadRequest names the field.
+    - INVALID_ARGUMENT: the specification lacks something; the message names the field.
     - ALREADY_EXISTS: the shim looks after another runner, or the token is another.
     - FAILED_PRECONDITION: the worker could not be started: no such interpreter or directory.
     """
@@ -58,7 +58,7 @@ class ShimStub:
     after the worker's exit was sent.
 
     Status codes:
-    - INVALID_ARGUMENT: `after` is above the last event there is; BadRequest names the field.
+    - INVALID_ARGUMENT: `after` is above the last event there is; the message names the field.
     - UNAVAILABLE: the shim is ending.
     """
     StreamLogs: _grpc.UnaryStreamMultiCallable[_shim_pb2.StreamLogsRequest, _shim_pb2.StreamLogsResponse]
@@ -72,14 +72,14 @@ class ShimStub:
     """AckLogs says that entries were stored, so that the spool may forget them.
 
     Status codes:
-    - INVALID_ARGUMENT: the sequence is above the last entry there is; BadRequest names the field.
+    - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
     """
     Exec: _grpc.StreamStreamMultiCallable[_shim_pb2.ExecRequest, _shim_pb2.ExecResponse]
     """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
     shim has the exit. When the caller goes away, the command and what it started are ended.
 
     Status codes:
-    - INVALID_ARGUMENT: the first message does not start a command; BadRequest names the field.
+    - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
     - FAILED_PRECONDITION: there is no worker yet, or it has exited.
     - RESOURCE_EXHAUSTED: too many sessions are open.
     """
@@ -88,7 +88,7 @@ class ShimStub:
     exit comes by Watch. Asking again can only shorten the grace.
 
     Status codes:
-    - INVALID_ARGUMENT: the grace is negative; BadRequest names the field.
+    - INVALID_ARGUMENT: the grace is negative; the message names the field.
     - FAILED_PRECONDITION: there is no worker yet.
     """
     Kill: _grpc.UnaryUnaryMultiCallable[_shim_pb2.KillRequest, _shim_pb2.KillResponse]
@@ -118,7 +118,7 @@ class ShimAsyncStub(ShimStub):
     """Start starts the worker. Asking again with the same runner_id and token changes nothing and answers the same.
 
     Status codes:
-    - INVALID_ARGUMENT: the specification lacks something; BadRequest names the field.
+    - INVALID_ARGUMENT: the specification lacks something; the message names the field.
     - ALREADY_EXISTS: the shim looks after another runner, or the token is another.
     - FAILED_PRECONDITION: the worker could not be started: no such interpreter or directory.
     """
@@ -133,7 +133,7 @@ class ShimAsyncStub(ShimStub):
     after the worker's exit was sent.
 
     Status codes:
-    - INVALID_ARGUMENT: `after` is above the last event there is; BadRequest names the field.
+    - INVALID_ARGUMENT: `after` is above the last event there is; the message names the field.
     - UNAVAILABLE: the shim is ending.
     """
     StreamLogs: _aio.UnaryStreamMultiCallable[_shim_pb2.StreamLogsRequest, _shim_pb2.StreamLogsResponse]  # type: ignore[assignment]
@@ -147,14 +147,14 @@ class ShimAsyncStub(ShimStub):
     """AckLogs says that entries were stored, so that the spool may forget them.
 
     Status codes:
-    - INVALID_ARGUMENT: the sequence is above the last entry there is; BadRequest names the field.
+    - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
     """
     Exec: _aio.StreamStreamMultiCallable[_shim_pb2.ExecRequest, _shim_pb2.ExecResponse]  # type: ignore[assignment]
     """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
     shim has the exit. When the caller goes away, the command and what it started are ended.
 
     Status codes:
-    - INVALID_ARGUMENT: the first message does not start a command; BadRequest names the field.
+    - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
     - FAILED_PRECONDITION: there is no worker yet, or it has exited.
     - RESOURCE_EXHAUSTED: too many sessions are open.
     """
@@ -163,7 +163,7 @@ class ShimAsyncStub(ShimStub):
     exit comes by Watch. Asking again can only shorten the grace.
 
     Status codes:
-    - INVALID_ARGUMENT: the grace is negative; BadRequest names the field.
+    - INVALID_ARGUMENT: the grace is negative; the message names the field.
     - FAILED_PRECONDITION: there is no worker yet.
     """
     Kill: _aio.UnaryUnaryMultiCallable[_shim_pb2.KillRequest, _shim_pb2.KillResponse]  # type: ignore[assignment]
@@ -196,7 +196,7 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         """Start starts the worker. Asking again with the same runner_id and token changes nothing and answers the same.
 
         Status codes:
-        - INVALID_ARGUMENT: the specification lacks something; BadRequest names the field.
+        - INVALID_ARGUMENT: the specification lacks something; the message names the field.
         - ALREADY_EXISTS: the shim looks after another runner, or the token is another.
         - FAILED_PRECONDITION: the worker could not be started: no such interpreter or directory.
         """
@@ -223,7 +223,7 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         after the worker's exit was sent.
 
         Status codes:
-        - INVALID_ARGUMENT: `after` is above the last event there is; BadRequest names the field.
+        - INVALID_ARGUMENT: `after` is above the last event there is; the message names the field.
         - UNAVAILABLE: the shim is ending.
         """
 
@@ -249,7 +249,7 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         """AckLogs says that entries were stored, so that the spool may forget them.
 
         Status codes:
-        - INVALID_ARGUMENT: the sequence is above the last entry there is; BadRequest names the field.
+        - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
         """
 
     @_abc_1.abstractmethod
@@ -262,7 +262,7 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         shim has the exit. When the caller goes away, the command and what it started are ended.
 
         Status codes:
-        - INVALID_ARGUMENT: the first message does not start a command; BadRequest names the field.
+        - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
         - FAILED_PRECONDITION: there is no worker yet, or it has exited.
         - RESOURCE_EXHAUSTED: too many sessions are open.
         """
@@ -277,7 +277,7 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         exit comes by Watch. Asking again can only shorten the grace.
 
         Status codes:
-        - INVALID_ARGUMENT: the grace is negative; BadRequest names the field.
+        - INVALID_ARGUMENT: the grace is negative; the message names the field.
         - FAILED_PRECONDITION: there is no worker yet.
         """
 

@@ -330,3 +330,21 @@ async def test_a_deep_state_directory_is_no_obstacle(tmp_path: Path, rig: Any) -
     await rig.until(runner, Event.READY)
     assert await rig.restart(adopt=runner)
     assert await asyncio.to_thread(get, (await rig.until(runner, Event.READY)).port) == b"hello"
+
+
+async def test_strangers_are_ended_at_the_controllers_start(rig: Any) -> None:
+    kept, stranger = await rig.start(wait_for_ever), await rig.start(wait_for_ever)
+    await rig.lines.until(kept.runner_id, "waiting")
+    await rig.lines.until(stranger.runner_id, "waiting")
+    assert await rig.restart(adopt=kept)
+    await rig.engine.release_strangers([kept.runner_id])
+    assert rig.alive(stranger) == []
+    assert rig.alive(kept) != []
+    assert [path.name for path in (rig.root / "runners").iterdir()] == [kept.runner_id]
+
+
+async def test_sigterm_to_a_shim_is_a_polite_stop(rig: Any) -> None:
+    runner = await rig.start(wait_for_ever)
+    await rig.lines.until(runner.runner_id, "waiting")
+    os.kill(runner.process.pid, signal.SIGTERM)
+    assert (await rig.until(runner, Event.GONE)).exit_code == 128 + signal.SIGTERM

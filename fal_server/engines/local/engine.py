@@ -215,7 +215,8 @@ class LocalEngine:
     async def _clean_up(self, directory: Path, token: str) -> None:
         if await asyncio.to_thread(directory.exists):
             identity = ShimIdentity.read(directory)
-            await sweep(mark_of(token))
+            for mark in {mark_of(token)} | ({identity.mark} if identity is not None else set()):
+                await sweep(mark)
             if identity is not None:
                 await reap(identity.pid)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

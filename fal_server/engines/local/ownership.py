@@ -10,6 +10,9 @@ from pathlib import Path
 from fal_runner.address import ShimIdentity
 from fal_runner.processes import MARK_VARIABLE, belongings, boot_id, carries, is_alive, mark_of, send_signal
 
+_QUIET_LOOKS = 3
+_PAUSE_SECONDS = 0.005
+
 
 def living_shim(directory: Path, token: str) -> ShimIdentity | None:
     """The shim of a runner, where it is alive: pid, start time, boot and mark agree, or it is not ours."""
@@ -28,10 +31,16 @@ async def reap(pid: int) -> None:
 
 
 async def sweep(mark: str) -> None:
-    """Kill every process that carries this mark, its children and sessions; returns when none is alive."""
-    pause = 0.002
-    while alive := await asyncio.to_thread(belongings, mark):
+    """Kill every process that carries this mark, its children and sessions; returns when none is alive.
+
+    One look that finds nothing proves little: a process in the middle of its exec has no environment to be read, and
+    one that was forked while /proc was listed may be missing. So several must, with pauses between them.
+    """
+    quiet, pause = 0, _PAUSE_SECONDS
+    while quiet < _QUIET_LOOKS:
+        alive = await asyncio.to_thread(belongings, mark)
         for seen in alive:
             send_signal(seen)
-        await asyncio.sleep(pause)
-        pause = min(0.1, pause * 2)
+        quiet, pause = (0, min(0.1, pause * 2)) if alive else (quiet + 1, _PAUSE_SECONDS)
+        if quiet < _QUIET_LOOKS:
+            await asyncio.sleep(pause)
