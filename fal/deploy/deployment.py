@@ -18,6 +18,8 @@ from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
 from fal_grpc.controller import Controller
 
+_SHOWN_LINES = 20
+
 
 class Client(Protocol):
     """What is needed of a client: `fal.api.SyncServerlessClient` is one."""
@@ -161,16 +163,19 @@ def build(
     if app.files:
         FileStore(client.rest()).ensure(app.files)
     request = build_request(app, environment_name=environment_name, no_cache=no_cache)
+    lines: list[str] = []
     with closing(client.controller().build_environment(request)) as stream:
         for result in stream:
+            lines.extend(log.message for log in result.logs)
             if handler is not None:
                 handler(result)
             if result.state is RunState.SUCCESS:
                 return
             if result.state is RunState.INTERNAL_FAILURE:
-                raise BuildFailedError(
-                    f"the environment of {app.app_name} could not be built: see the lines of the build above this"
+                said = (
+                    "see its log above this" if handler else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
                 )
+                raise BuildFailedError(f"the environment of {app.app_name} could not be built: {said}")
     raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
 
 
@@ -182,8 +187,15 @@ def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | Non
         CallError: what the controller answered.
     """
     request = run_request(app, environment_name=environment_name, build_environment=False, attribute="build_metadata")
+    lines: list[str] = []
     with closing(client.controller().run(request)) as stream:
-        described = read_result(_returned(stream, None))
+        try:
+            described = read_result(_returned(stream, lambda found: lines.extend(log.message for log in found.logs)))
+        except DeployError as error:
+            said = "\n".join(lines[-_SHOWN_LINES:])
+            raise DeployError(
+                f"{app.entrypoint}.build_metadata could not be called: {error}\n{said}".rstrip()
+            ) from error
     if not isinstance(described, Mapping):
         raise DeployError(f"{app.entrypoint}.build_metadata returned no mapping: is it a fal.App or a fal.function?")
     return described
@@ -290,7 +302,7 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
         if handler is not None:
             handler(result)
         if result.state is RunState.INTERNAL_FAILURE:
-            raise DeployError(f"the platform could not carry out the run {result.run_id}: see the lines above this")
+            raise DeployError(f"the platform could not carry out the run {result.run_id}: its log says why")
         if result.state is RunState.SUCCESS:
             if result.return_value is None:
                 raise DeployError(f"the run {result.run_id} ended without a result")

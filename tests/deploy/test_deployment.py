@@ -11,6 +11,7 @@ import pytest
 from fal.deploy import deploy, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.notes import checked_notes
+from fal_grpc.adapter.log import Log, LogLevel, LogSource
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
 from fal_grpc.errors import FalError
@@ -58,7 +59,8 @@ class Calls:
     def build_environment(self, request):
         self.asked.append(request)
         for state in self.build:
-            yield BuildResult(env_id="env", state=state, logs=())
+            line = Log(message="No solution found", source=LogSource.BUILDER, level=LogLevel.ERROR, timestamp=None)
+            yield BuildResult(env_id="env", state=state, logs=(line,))
 
     def register_application(self, request):
         self.asked.append(request)
@@ -68,7 +70,8 @@ class Calls:
     def run(self, request):
         self.asked.append(request)
         common = {"run_id": "run", "logs": (), "service_urls": None, "env_id": None}
-        yield RunResult(state=RunState.IN_PROGRESS, return_value=None, **common)
+        words = Log(message="last words", source=LogSource.USER, level=LogLevel.INFO, timestamp=None)
+        yield RunResult(state=RunState.IN_PROGRESS, return_value=None, **{**common, "logs": (words,)})
         yield RunResult(state=self.run_state, return_value=self.returned, **common)
 
 
@@ -130,6 +133,17 @@ def test_an_import_path_is_asked_for_its_description(calls, tmp_path):
     _, described, register = calls.asked
     assert (described.entrypoint, register.entrypoint) == ("mod:Sym.build_metadata", "mod:Sym.run_local")
     assert result.urls["sync"] == {"/there": "http://r/o/a/there"}
+    calls.returned = ReturnValue(
+        method="pickle",
+        definition=b"",
+        was_it_raised=True,
+        exception_type_name="ImportError",
+        exception_message="no mod",
+    )
+    with pytest.raises(
+        DeployError, match=r"mod:Sym\.build_metadata could not be called: .* ImportError: no mod\nlast words"
+    ):
+        deploy(calls, "x")
     calls.returned = plain("no mapping")
     with pytest.raises(DeployError, match=r"is it a fal\.App"):
         deploy(calls, "x")
@@ -138,8 +152,13 @@ def test_an_import_path_is_asked_for_its_description(calls, tmp_path):
 @pytest.mark.parametrize("states", [[RunState.INTERNAL_FAILURE], [None], []])
 def test_a_build_that_fails_ends_the_deploy(calls, states):
     calls.build = states
-    with pytest.raises(BuildFailedError, match="sample"):
-        deploy(calls, "app.py")
+    if RunState.INTERNAL_FAILURE in states:
+        with pytest.raises(BuildFailedError, match="No solution found"):
+            deploy(calls, "app.py")
+        calls.asked.clear()
+    with pytest.raises(BuildFailedError, match="sample") as caught:
+        deploy(calls, "app.py", build_result_handler=lambda _: None)
+    assert "No solution" not in str(caught.value)  # the handler had it
     assert len(calls.asked) == 1
 
 
