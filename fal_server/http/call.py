@@ -72,6 +72,8 @@ class Call:
                 else:
                     self.hint = value.decode("latin-1") or None
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
+        if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
+            fields.append(b"host: localhost\r\n")  # the runner is asked in HTTP/1.1, which demands one
         for token in nominated:
             # RFC 9110, 7.6.1: a field that Connection names ends here too; but the host must go on.
             if token not in (b"close", b"keep-alive", b"upgrade", b"host"):

@@ -53,7 +53,8 @@ class Deadlines:
         while queue:
             member, due = next(iter(queue.items()))
             if due > now:
-                self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
+                if seconds not in self._timers:  # a member that ended may have made room for the next, and so an `add`
+                    self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
                 return
             del queue[member]
             member.time_out()

@@ -46,6 +46,13 @@ async def test_targets(target: bytes, seen: bytes) -> None:
         assert body.split(b"\n")[0] == b"GET " + seen + b" HTTP/1.1"
 
 
+async def test_an_old_client_without_a_host() -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, _, body = await ask(h, b"GET /me/hello HTTP/1.0\r\n\r\n")
+        assert b"host: localhost\n" in body
+
+
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
 async def test_any_method(method: bytes) -> None:
     async with house() as h, runner(echo) as port:

@@ -94,6 +94,20 @@ async def test_a_request_that_takes_too_long() -> None:
         await left.wait()
 
 
+async def test_two_requests_in_line_that_take_too_long() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        assert await reader.read() == b""
+
+    async with house() as h, runner(silent) as port:
+        h.ledger.add(App("hello", request_timeout=0.1), port)
+        reader, writer = await h.connect()
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        for _ in range(3):
+            assert (await read_message(reader))[0] == b"HTTP/1.1 504 Gateway Timeout"
+        assert await h.ledger.ended(3) == [Outcome.TIMED_OUT] * 3
+
+
 async def test_deadlines_are_kept_while_other_requests_go_on() -> None:
     async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -102,7 +116,7 @@ async def test_deadlines_are_kept_while_other_requests_go_on() -> None:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     async with house() as h, runner(some) as port:
-        h.ledger.add(App("hello", request_timeout=0.2), port)
+        h.ledger.add(App("hello", request_timeout=0.5), port)
         slow = asyncio.create_task(ask(h, b"GET /me/hello/slow HTTP/1.1\r\nHost: x\r\n\r\n"))
         answered = 0
         while not slow.done():
