@@ -6,20 +6,20 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from fal_grpc.v1 import log_pb2 as pb
 from fal_server.core import names
 from fal_server.core.faults import Invalid
-from fal_server.core.logs import LogQuery
+from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.runners import Runner
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, optional_moment, timestamp
 from fal_server.grpc.lines import SOURCES, stored_line
 from fal_server.grpc.streams import closing
-from fal_server.services.logs import MOST_ON_A_PAGE, Logs
+from fal_server.services.logs import MOST_CHARACTERS, MOST_ON_A_PAGE, Logs
 
 _USUAL_PAGE = 1000
 _OLDEST_FIRST = "oldest first"
@@ -46,16 +46,18 @@ class LogHandlers:
         after, left = _open_token(request.page_token, mark, "page_token") if request.page_token else (None, None)
         left = (request.lines or None) if left is None else left
         limit = min(request.page_size or _USUAL_PAGE, MOST_ON_A_PAGE)
-        page = await self._logs.page(
-            replace(
-                _query(request.selector),
-                since=optional_moment(request, "since"),
-                until=optional_moment(request, "until"),
-                newest_first=named(request.order, _ORDERS, "order") != _OLDEST_FIRST,
-                after=after,
-                limit=limit if left is None else min(limit, left),
-            )
+        query = replace(
+            _query(request.selector),
+            since=optional_moment(request, "since"),
+            until=optional_moment(request, "until"),
+            newest_first=named(request.order, _ORDERS, "order") != _OLDEST_FIRST,
+            after=after,
+            limit=limit if left is None else min(limit, left),
         )
+        page = await self._logs.page(query)
+        fitting = _fitting(page.entries)
+        if fitting < len(page.entries):
+            page = await self._logs.page(replace(query, limit=fitting))
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
         return pb.ListLogsResponse(
@@ -90,6 +92,16 @@ def _query(selector: pb.LogSelector) -> LogQuery:
             return replace(query, app_name=names.app_name(selector.app.app, environment, "selector.app.app"))
         case _:
             raise Invalid("selector", "selector names neither a runner nor an app: name one")
+
+
+def _fitting(entries: Sequence[LogEntry]) -> int:
+    """How many of these lines a client's usual limit on a message lets through; one at least."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.message)
+        if size > MOST_CHARACTERS and count:
+            return count
+    return len(entries)
 
 
 def _ended(runner_id: str, runner: Runner | None) -> pb.RunnerEnded:

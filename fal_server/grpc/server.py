@@ -34,7 +34,7 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class GrpcServer:
-    """The controller's gRPC face.
+    """The controller's gRPC face. Made and used in one running event loop.
 
     Args:
         services: what its handlers call.

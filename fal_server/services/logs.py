@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -17,6 +17,8 @@ from fal_server.services.following import Follower, Position
 
 MOST_ON_A_PAGE = 10_000
 MOST_FOLLOWERS = 1000
+# A message may have 4 MiB by default, and a character up to 4 bytes.
+MOST_CHARACTERS = 512 * 1024
 _BATCH = 500
 _SIGN_OF_LIFE_SECONDS = 20.0
 
@@ -136,10 +138,11 @@ class Logs:
                         async for batch in batches:
                             silent = False
                             yield batch
-                while entries := follower.take(_BATCH):
+                while waiting := follower.take(_BATCH):
                     silent = False
-                    position.advance(entries)
-                    yield LogBatch(entries=entries, cursor=position.cursor())
+                    for entries in _portions(waiting):
+                        position.advance(entries)
+                        yield LogBatch(entries=entries, cursor=position.cursor())
                 if ended:
                     yield LogBatch(entries=(), cursor=position.cursor(), last=True, runner=runner)
                     return
@@ -166,8 +169,7 @@ class Logs:
             query, more = replace(query, after=page.cursor or None), page.more
             follower.was_read(page.entries)
             new = tuple(entry for entry in page.entries if entry.sequence > known.get(entry.runner_id, 0))
-            entries = follower.overtaken(new) + new
-            if entries:
+            for entries in _portions(follower.overtaken(new) + new):
                 position.advance(entries)
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
@@ -225,6 +227,20 @@ class Logs:
             followers.discard(follower)
             if not followers:
                 self._followers.pop(subject, None)
+
+
+def _portions(entries: Sequence[LogEntry]) -> Iterator[tuple[LogEntry, ...]]:
+    """Lines in batches that clients' usual limits on a message let through."""
+    portion: list[LogEntry] = []
+    size = 0
+    for entry in entries:
+        if portion and size + len(entry.message) > MOST_CHARACTERS:
+            yield tuple(portion)
+            portion, size = [], 0
+        portion.append(entry)
+        size += len(entry.message)
+    if portion:
+        yield tuple(portion)
 
 
 def _has_subject(entry: LogEntry, subject: _Subject) -> bool:

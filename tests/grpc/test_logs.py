@@ -169,3 +169,22 @@ async def test_a_hundred_streams_each_get_every_line_once(plane) -> None:
         for number in range(2, 51):
             await plane.logs.ingest([plane.line("runner-1", number)])
     assert [task.result() for task in streams] == [list(range(1, 51))] * 100
+
+
+async def test_long_lines_stay_below_the_usual_limit_of_a_message(plane) -> None:
+    """A client that sets no limit of its own takes 4 MiB."""
+    await plane.logs.ingest([plane.line("runner-1", number, "\u2603" * 300_000) for number in range(1, 9)])
+    oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
+    assert await pages(plane, selector=R1, order=oldest) == [[number] for number in range(1, 9)]
+    assert await pages(plane, selector=R1, lines=3) == [[8], [7], [6]]
+    stream = LogsStub(plane.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=plane.metadata
+    )
+    messages = [await stream.read() for _ in range(3)]
+    stream.cancel()
+    again = LogsStub(plane.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=HELLO, cursor=messages[-1].cursor), metadata=plane.metadata
+    )
+    messages += [await again.read() for _ in range(5)]
+    again.cancel()
+    assert numbers(messages) == list(range(1, 9))
