@@ -129,9 +129,11 @@ class _Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tell the app, once, and stop accepting."""
+        """Tell the app, once, and stop accepting. A second Ctrl-C ends a setup() that does not listen."""
         first = not self.should_exit
         super().handle_exit(sig, frame)
+        if not first and sig == signal.SIGINT and not self.started:
+            raise KeyboardInterrupt
         if not first or self._on_exit is None:
             return
         try:

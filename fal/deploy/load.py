@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from types import ModuleType
 from fal.app.app import App
 from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError
+
+_IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,11 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
     path = path.absolute()
     if not path.is_file():
         raise AppNotFoundError(f"there is no file {path}")
+    with _IMPORTING:
+        yield from _loaded(path, symbol)
+
+
+def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     root, name = _import_name(path)
     earlier_path = list(sys.path)
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 
 import httpx
@@ -266,6 +267,16 @@ def test_a_stop_during_setup_is_told_at_once_and_the_port_never_opens(start):
     assert app.wait() == 0
     assert app.out[:4] == ["setup", "handle_exit", "set up", "teardown"]
     assert not any("running on" in line for line in app.err)
+
+
+def test_a_second_interrupt_ends_a_setup_that_does_not_listen(start):
+    app = start(STOPPED_EARLY.replace("self.told.set()", "pass"))
+    app.wait_for("^setup")
+    app.process.send_signal(signal.SIGINT)
+    app.wait_for("^handle_exit")
+    app.process.send_signal(signal.SIGINT)
+    assert app.wait() != 0
+    assert "set up" not in app.out
 
 
 def test_failing_setup_ends_the_runner(start):
