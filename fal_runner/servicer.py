@@ -1,5 +1,6 @@
-# ruff: noqa: N802
 """The gRPC face of a shim: who may call, what is asked, and the answers."""
+
+# ruff: noqa: N802
 
 from __future__ import annotations
 

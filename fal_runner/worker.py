@@ -1,10 +1,11 @@
-# ruff: noqa: ANN401, BLE001, S104, PTH123, SIM115, UP006, UP035, UP045
 """The program inside a runner: it loads the app in the app's own environment and calls it.
 
 Run by path with the environment's interpreter (Python 3.8 or newer), it uses the standard library and whatever module
 loads the app's pickle. `worker.py JOB_FD RESULT_FD`: the job comes as JSON on one inherited pipe, and what the callable
 returned or raised goes back on the other; standard output and error are the app's alone.
 """
+
+# ruff: noqa: ANN401, BLE001, S104, PTH123, SIM115, UP006, UP035, UP045
 
 from __future__ import annotations
 

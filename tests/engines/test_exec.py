@@ -15,14 +15,14 @@ from fal_server.core.lifecycle import Event
 from fal_server.ports import ExecRequest
 
 # A shell would not do: a signal between its fork and its child's exec is lost on the child.
-SLEEPER = "import signal, time; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); time.sleep(3600)"
+SLEEPER = "import signal; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
 
 
 def idle() -> None:
-    import time
+    import threading
 
     print("idle", flush=True)
-    time.sleep(3600)
+    threading.Event().wait()
 
 
 @pytest.fixture

@@ -35,10 +35,10 @@ def serve(exposed_port: int, greeting: bytes = b"hello") -> None:
 
 
 def wait_for_ever() -> None:
-    import time
+    import threading
 
     print("waiting", flush=True)
-    time.sleep(3600)
+    threading.Event().wait()
 
 
 def get(port: int, host: str = "127.0.0.1") -> bytes:
@@ -200,7 +200,7 @@ async def test_sigterm_is_the_apps_to_handle(rig: Any) -> None:
     def app() -> None:
         import signal
         import sys
-        import time
+        import threading
 
         def end(*_: object) -> None:
             print("tidied up", flush=True)
@@ -208,7 +208,7 @@ async def test_sigterm_is_the_apps_to_handle(rig: Any) -> None:
 
         signal.signal(signal.SIGTERM, end)
         print("waiting", flush=True)
-        time.sleep(3600)
+        threading.Event().wait()
 
     runner = await rig.start(app)
     await rig.lines.until(runner.runner_id, "waiting")
@@ -221,12 +221,12 @@ async def test_sigterm_is_the_apps_to_handle(rig: Any) -> None:
 async def test_grace_ends_one_that_ignores_sigterm(rig: Any) -> None:
     def app() -> None:
         import signal
-        import time
+        import threading
 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting", flush=True)
         while True:
-            time.sleep(3600)
+            threading.Event().wait()
 
     runner = await rig.start(app)
     await rig.lines.until(runner.runner_id, "waiting")
@@ -243,9 +243,9 @@ def with_daemons(wiped: bool) -> None:
     import os
     import subprocess
     import sys
-    import time
+    import threading
 
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -253,7 +253,7 @@ def with_daemons(wiped: bool) -> None:
         os._exit(0)
     os.wait()
     print("daemons started", flush=True)
-    time.sleep(3600)
+    threading.Event().wait()
 
 
 async def test_kill_leaves_nothing_alive(rig: Any) -> None:
