@@ -154,7 +154,11 @@ class AsyncCalls:
         self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None
     ) -> grpc.aio.StreamStreamCall[Q, R]:
         """Open a call with many requests and many answers. The caller translates its errors."""
-        return method(timeout=timeout_seconds, metadata=self._credentials.metadata())
+        call = method(timeout=timeout_seconds, metadata=self._credentials.metadata())
+        inner = getattr(call, "_cython_call", None)
+        if inner is not None:
+            setattr(call, "_cython_call", _KeepsStatus(inner))  # noqa: B010  # no public way; see _KeepsStatus
+        return call
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
@@ -187,3 +191,21 @@ class AsyncCalls:
 
     def _refuse(self) -> NoReturn:
         raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
+
+
+class _KeepsStatus:
+    """The core of a call, whose status is the controller's.
+
+    When a write meets the end of a call, grpc.aio sets an internal error of its own in place of the status that the
+    controller sent, so that a refusal could not be told from a broken link. Here that does nothing: the writer waits
+    for the controller's status, which always comes. Should gRPC rename its attribute, the fault is back, and no worse.
+    """
+
+    def __init__(self, call: object) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._call, name)
+
+    def set_internal_error(self, error: str) -> None:
+        """Leave the status as it is, or will be."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import shell
 from fal_grpc.aio_calls import AsyncCalls
 from fal_grpc.documented import documented_by
 from fal_grpc.errors import ArgumentError, ExecLinkError, FalError, RpcFailure
-from fal_grpc.session import GRPC_FAULT, ShellSession, input_failed, link_error, no_exit_code, session_closed
+from fal_grpc.session import ShellSession, input_failed, link_error, no_exit_code, session_closed
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
     from fal_grpc.v1 import runner_pb2
-
-
-T = TypeVar("T")
-_ACCEPT_SECONDS = 0.5
 
 
 @documented_by(ShellSession)
@@ -56,8 +52,6 @@ class AsyncShellSession:
         first = shell.start(runner_id, command, tty=tty)
         with calls.translated(method):
             self._call = calls.session(method, timeout_seconds=timeout_seconds)
-        self._status: _Status | None = None
-        self._call.add_done_callback(self._note_status)
         # Started at once, so that a session runs though nobody reads it yet.
         self._feeding = asyncio.create_task(self._feed(first, None if interactive else stdin, interactive=interactive))
 
@@ -103,7 +97,7 @@ class AsyncShellSession:
                 if message.close:
                     break
         except grpc.RpcError as failure:
-            raise self._broken(cast("RpcFailure", self._status or failure)) from self._input_error
+            raise self._broken(cast("RpcFailure", failure)) from self._input_error
         except asyncio.CancelledError:
             # gRPC reports a call that was cancelled here as a cancellation of the reader, which it is not.
             if self._input_error is not None:
@@ -132,7 +126,6 @@ class AsyncShellSession:
     ) -> None:
         async with self._sending:
             await self._write(first)
-            await self._accepted()
         if interactive:
             return
         try:
@@ -146,18 +139,6 @@ class AsyncShellSession:
         except Exception as error:  # noqa: BLE001  # whatever the caller's own iterable raises; raised again by reading
             self._input_error = error
             self._call.cancel()
-
-    async def _accepted(self) -> None:
-        """Wait until the controller has accepted or refused, before more is written.
-
-        If a write is under way when a refusal arrives, gRPC's asyncio forgets what was refused and why. A controller
-        need not say that it accepts, so the wait is short.
-        """
-        answer = asyncio.ensure_future(self._call.initial_metadata())
-        try:
-            await asyncio.wait([answer], timeout=_ACCEPT_SECONDS)
-        finally:
-            answer.cancel()
 
     async def _put(self, item: shell.ShellInput) -> None:
         """Send one input. Once the call is over, or the input, it does nothing."""
@@ -183,15 +164,12 @@ class AsyncShellSession:
         except (grpc.RpcError, asyncio.InvalidStateError):
             # The call ended meanwhile; why it did is for the reader to learn.
             self._input_ended = True
-
-    def _note_status(self, _: object) -> None:
-        """Keep the controller's status: a write that meets the call's end overwrites it by a fault of gRPC's own."""
-        status = _Status(_at_once(self._call.code()), _at_once(self._call.details()), self._trailing())
-        if self._status is None or status.details() != GRPC_FAULT:
-            self._status = status
-
-    def _trailing(self) -> list[tuple[str, str | bytes]]:
-        return list(_at_once(self._call.trailing_metadata()) or ())
+        except asyncio.CancelledError:
+            # gRPC reports a call that was cancelled here as a cancellation of the writer, which it is not.
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or not self._call.cancelled():
+                raise
+            self._input_ended = True
 
     def _broken(self, failure: RpcFailure) -> FalError:
         if self._input_error is not None:
@@ -206,32 +184,3 @@ class AsyncShellSession:
         if self._feeding is not asyncio.current_task():
             self._feeding.cancel()
             await asyncio.wait([self._feeding])
-
-
-def _at_once(awaitable: Coroutine[object, object, T]) -> T:
-    """What a coroutine returns that has nothing to wait for: gRPC's accessors of a call that has ended."""
-    try:
-        awaitable.send(None)
-    except StopIteration as done:
-        value: T = done.value
-        return value
-    awaitable.close()
-    raise RuntimeError("the call has not ended")
-
-
-class _Status:
-    """The end of a call, in the form that errors are made from."""
-
-    def __init__(self, code: grpc.StatusCode, details: str | None, trailing: list[tuple[str, str | bytes]]) -> None:
-        self._code = code
-        self._details = details
-        self._trailing = trailing
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str | None:
-        return self._details
-
-    def trailing_metadata(self) -> list[tuple[str, str | bytes]]:
-        return self._trailing

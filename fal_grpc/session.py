@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _BROKEN = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL", "CANCELLED", "ABORTED", "DATA_LOSS"})
 _PENDING_INPUTS = 16
-GRPC_FAULT = "Internal error from Core"
-"""What gRPC's asyncio says of a write that meets the end of a call."""
 
 
 class ShellSession:
@@ -230,9 +228,8 @@ def link_error(
         return error
     if isinstance(error, UnreachableError) and not started:
         return error
-    said = error.details if error.details != GRPC_FAULT else "the controller ended the call"
     broken = ExecLinkError(
-        f"The link to the command in runner {runner_id} broke: {said or error.code}. "
+        f"The link to the command in runner {runner_id} broke: {error.details or error.code}. "
         "How the command ended, or whether it did, is not known."
     )
     broken.__cause__ = error
