@@ -7,7 +7,8 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
@@ -48,9 +49,23 @@ class Lease:
     slot: Slot
 
 
+class Upstream(Protocol):
+    """Requests that wait elsewhere, and come here when there is room for them."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    def load(self, app: App) -> Load:
+        """How many there are for an app."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiter:
     request: RequestLease
+    since: datetime
     hint: str | None
     future: asyncio.Future[Lease] = field(repr=False)
 
@@ -72,6 +87,7 @@ class Dispatcher:
         self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._upstream: Upstream | None = None
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -86,20 +102,25 @@ class Dispatcher:
             request_start_timeout=known.scaling.request_start_timeout,
         )
 
+    def count_also(self, upstream: Upstream) -> None:
+        """Requests that wait there are part of what an app has to do."""
+        self._upstream = upstream
+
     def load(self, app: App) -> Load:
         """What an app has to do now."""
         waiting = self._waiting.get(app.name, ())
         ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
+        beyond = Load() if self._upstream is None else self._upstream.load(app)
         return Load(
             in_flight=self._fleet.in_flight(app.name, app.revision_id),
-            queued=len(waiting),
-            ripe=sum(w.request.started_at <= ripe_before for w in waiting),
+            queued=len(waiting) + beyond.queued,
+            ripe=sum(w.since <= ripe_before for w in waiting) + beyond.ripe,
         )
 
     @property
     def busy(self) -> bool:
         """Whether any request waits for a runner."""
-        return any(self._waiting.values())
+        return any(self._waiting.values()) or (self._upstream is not None and self._upstream.busy)
 
     def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         """A place right now, without waiting; None where there is none or others wait already."""
@@ -110,7 +131,14 @@ class Dispatcher:
         return self._place(app, request, hint)
 
     async def acquire(
-        self, app_name: str, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
+        self,
+        app_name: str,
+        *,
+        request_id: str,
+        caller: str | None,
+        hint: str | None,
+        start_timeout: float | None,
+        since: datetime | None = None,
     ) -> Lease:
         """A place, as soon as there is one; first come, first served. Cancelling gives the place in the line up.
 
@@ -120,6 +148,7 @@ class Dispatcher:
             caller: the key that called; None for a public call.
             hint: runners that are warm for this word are preferred.
             start_timeout: seconds to wait at the most; None waits as long as it takes.
+            since: when it began to wait, elsewhere; None is now.
 
         Raises:
             NotFound: the app is not there, or was deleted while the request waited.
@@ -138,7 +167,12 @@ class Dispatcher:
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
             raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
         request = RequestLease(request_id=request_id, caller=caller, started_at=self._clock.now())
-        waiter = _Waiter(request=request, hint=hint, future=asyncio.get_running_loop().create_future())
+        waiter = _Waiter(
+            request=request,
+            since=since or request.started_at,
+            hint=hint,
+            future=asyncio.get_running_loop().create_future(),
+        )
         self._waiting[app_name].append(waiter)
         self._serve_waiting(app_name)
         self._changed.notify()
@@ -175,7 +209,9 @@ class Dispatcher:
         self._fail(app_name, lambda: NotFound(f"app {app_name!r} was deleted"))
 
     def give_up(self, app_name: str, reason: str) -> None:
-        """No runner of the app can come: whoever waits for one is told why."""
+        """No further runner of the app can come: whoever waits is told why, unless one that is there may serve it."""
+        if any(_serves(runner) for runner in self._fleet.of_app(app_name)):
+            return
         self._fail(app_name, lambda: Unavailable(f"no runner of {app_name!r} can start here: {reason}"))
 
     async def close(self) -> None:
@@ -275,9 +311,13 @@ class Dispatcher:
                 return
 
 
+def _serves(runner: Runner) -> bool:
+    """Whether a runner serves or starts."""
+    coming = (RunnerState.DOCKER_PULL, RunnerState.SETUP, RunnerState.IDLE)
+    return runner.desired is Desired.SERVE and runner.state in coming
+
+
 def _hopeful(runner: Runner) -> bool:
     """Whether a runner serves, starts, or is to be started without waiting for anything."""
-    if runner.desired is not Desired.SERVE:
-        return False
     waits = runner.state is RunnerState.PENDING and runner.not_before is None
-    return waits or runner.state in (RunnerState.DOCKER_PULL, RunnerState.SETUP, RunnerState.IDLE)
+    return _serves(runner) or (waits and runner.desired is Desired.SERVE)

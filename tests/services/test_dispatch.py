@@ -161,6 +161,17 @@ async def test_waiting_calls_are_told_where_no_node_could_ever_fit(platform: Pla
         await platform.get()
 
 
+async def test_calls_wait_for_a_runner_that_serves_though_no_other_can_come(platform: Platform) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    await platform.apps.update("a", "", {"machine_types": ("GPU-Z",)})
+    waiting = platform.ask()
+    await platform.until(lambda: any("GPU-Z" in r.reason for r in platform.fleet.runners))
+    platform.dispatcher.release(lease, Outcome.DONE)
+    async with asyncio.timeout(20):
+        assert (await waiting).runner_id == lease.runner_id
+
+
 async def test_calls_wait_where_there_is_no_room_now(platform: Platform) -> None:
     await platform.deploy(scaling={"max_concurrency": 2})
     platform.engine.machines = [Node(name="small", total=Resources(memory_mib=512, gpus={}))]
