@@ -72,9 +72,9 @@ class Sample(fal.App):
 """
 
 
-@pytest.fixture
-def app(start):
-    return start(APP)
+@pytest.fixture(scope="module")
+def app(start_shared):
+    return start_shared(APP)
 
 
 def session(app, path):

@@ -1,6 +1,6 @@
 """A runner's environment, which has no `fal`, and runners in it that do what the platform's worker does.
 
-A conftest that imports `runner_python` and `start` has them as fixtures.
+A conftest that imports `runner_python`, `start` and `start_shared` has them as fixtures.
 """
 
 from __future__ import annotations
@@ -161,6 +161,14 @@ class Starter:
     def close(self) -> None:
         for runner in self._started:
             runner.close()
+
+
+@pytest.fixture(scope="module")
+def start_shared(runner_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """Start runners that all tests of a module may call, and none may stop."""
+    starter = Starter(runner_python, tmp_path_factory.mktemp("shared"))
+    yield starter
+    starter.close()
 
 
 @pytest.fixture
