@@ -244,6 +244,9 @@ class RpcFailure(Protocol):
     def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
+DOMAIN = "fal.v1"
+"""The domain of ErrorInfo that this project's controllers send."""
+
 # How gRPC's own words, in lower case, tell that no connection came about. The first that fits wins.
 _UNREACHABLE = (
     ("connection refused", "connection refused"),
@@ -282,7 +285,11 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
             error = UnreachableError(_unreachable(cause, target=target, local=local), **rich)  # type: ignore[arg-type]
             error.cause = cause
             return error
-    return kind(_message(kind, details, method=method, target=target), **rich)  # type: ignore[arg-type]
+    # This project's controllers say themselves what to do next.
+    words = (
+        details if details and rich.get("domain") == DOMAIN else _message(kind, details, method=method, target=target)
+    )
+    return kind(words, **rich)  # type: ignore[arg-type]
 
 
 def _unreachable(cause: str, *, target: str, local: bool) -> str:

@@ -139,3 +139,18 @@ def test_an_apps_own_errors_say_what_they_were_given():
     assert exceptions.FieldException("size", "too big").to_pydantic_format() == {
         "detail": [{"loc": ["body", "size"], "msg": "too big", "type": "value_error"}]
     }
+
+
+def test_the_words_of_our_own_controllers_stay_as_they_are(fake, face):
+    item = any_pb2.Any()
+    item.Pack(error_details_pb2.ErrorInfo(reason="UNAUTHENTICATED", domain=errors.DOMAIN))
+    status = status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message="no", details=[item])
+
+    def answer(request, context):
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the key is unknown: check FAL_KEY")
+
+    fake.answers["KillRunner"] = answer
+    with pytest.raises(errors.KeyRejectedError) as caught:
+        face.call(fake.host, "kill_runner", "r1")
+    assert str(caught.value) == "the key is unknown: check FAL_KEY"
