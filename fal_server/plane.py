@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from starlette.routing import Route
 
 from fal_server.builders import VirtualenvBuilder
 from fal_server.core.accounts import Account
@@ -27,12 +28,20 @@ from fal_server.grpc.server import GrpcServer
 from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
+from fal_server.http.queue import QueuePages
+from fal_server.http.queue_admin import QueueAdminPages
 from fal_server.http.rest import Rest
+from fal_server.http.runner_client import HttpRunnerClient
 from fal_server.http.site import ControllerSite
+from fal_server.http.webhook_client import HttpWebhookClient
+from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
+from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.access import Access
 from fal_server.services.apps import Apps
+from fal_server.services.backlog import Backlog
+from fal_server.services.carrying import Carrier
 from fal_server.services.catalog import Catalog
 from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher
@@ -41,6 +50,7 @@ from fal_server.services.fleet import Fleet
 from fal_server.services.keys import Keys
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
+from fal_server.services.queue import Queue
 from fal_server.services.reading import ReadLogs, ReadRunners
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
@@ -48,16 +58,20 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.signal import Signal
 from fal_server.services.views import Urls
+from fal_server.services.webhooks import Webhooks
 from fal_server.state import Running, StateDir, write_private
 from fal_server.store.blobs import FileBlobs
 from fal_server.store.master_key import load_master_key
 from fal_server.store.opening import open_store
+from fal_server.store.store import SqlStore
 from fal_server.store.vault import AesVault
 
 log = logging.getLogger(__name__)
 # An orderly stop lets requests finish for so long; then runners get SIGTERM, and their own grace.
 DRAIN_SECONDS = 10.0
 END_SECONDS = 45.0
+# Results of queued requests are kept for so long; docs/queue.md promises it.
+RESULT_HOURS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +133,8 @@ class Plane:
             async with asyncio.TaskGroup() as tasks:
                 loops = [tasks.create_task(self._reconciler.run()), tasks.create_task(self._reconciler.watch())]
                 tasks.create_task(self._reaper.run(stopping))
+                tasks.create_task(self._queue_worker.run(stopping))
+                tasks.create_task(self._webhook_sender.run(stopping))
                 await stop.wait()
                 await self._stop_in_order()
                 stopping.set()
@@ -156,8 +172,10 @@ class Plane:
         self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed)
         self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
 
+        queue_routes = await self._build_queue(stack, store, catalog, dispatcher, access)
         await catalog.load()
         await fleet.load()
+        await self._queue.load()
         await self._adopt()
         await self._make_admin_key(keys)
         environments = Environments(store, clock)
@@ -178,7 +196,8 @@ class Plane:
         )
         grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=settings.host, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
-        port = await self._open_door(stack, Gateway(dispatcher, access), access, runners, logs)
+        gateway = Gateway(dispatcher, access)
+        port = await self._open_door(stack, gateway, access, runners, logs, queue_routes)
         self._running = Running(
             pid=os.getpid(),
             started_ticks=started_ticks(),
@@ -189,8 +208,40 @@ class Plane:
         )
         state.announce(self._running)
 
+    async def _build_queue(
+        self, stack: AsyncExitStack, store: SqlStore, catalog: Catalog, dispatcher: Dispatcher, access: Access
+    ) -> list[Route]:
+        clock, settings = self._clock, self._settings
+        webhook_client = HttpWebhookClient()
+        stack.push_async_callback(webhook_client.close)
+        signer = await store.webhook_signer()
+        backlog = Backlog(clock)
+        dispatcher.count_also(backlog)
+        self._queue = queue = Queue(store.queue, backlog, catalog, store.logs, clock, self._changed)
+        carrier = Carrier(queue, store.queue, dispatcher, catalog, HttpRunnerClient(), clock)
+        webhooks = Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id)
+        self._queue_worker = QueueWorker(
+            queue,
+            backlog,
+            carrier,
+            catalog,
+            store.queue,
+            clock,
+            retention=timedelta(hours=RESULT_HOURS),
+            dead_retention=max(timedelta(hours=RESULT_HOURS), timedelta(days=settings.retention_days)),
+        )
+        self._webhook_sender = WebhookSender(webhooks, queue.news)
+        admin = QueueAdminPages(queue, access, settings.account, webhooks.key_set)
+        return [*QueuePages(queue, dispatcher, access).routes, *admin.routes]
+
     async def _open_door(
-        self, stack: AsyncExitStack, gateway: Gateway, access: Access, runners: Runners, logs: Logs
+        self,
+        stack: AsyncExitStack,
+        gateway: Gateway,
+        access: Access,
+        runners: Runners,
+        logs: Logs,
+        more: list[Route],
     ) -> int:
         rest = Rest(
             access=access,
@@ -198,6 +249,7 @@ class Plane:
             runners=ReadRunners(runners),
             logs=ReadLogs(logs),
             version=version("fal-grpc"),
+            more=more,
         )
         bridge = Bridge(rest.app)
         door = FrontDoor(ControllerSite(gateway, bridge), f"unix:{self._state.grpc_socket}")
@@ -236,9 +288,12 @@ class Plane:
     async def _stop_in_order(self) -> None:
         """No new requests; open ones finish; runners end; what takes too long is killed."""
         self._reconciler.stop_starting()
+        self._queue_worker.stop_taking()
         self._changed.notify()
         if await self._wait_for(lambda: not any(self._in_flight(r) for r in self._fleet.runners), DRAIN_SECONDS):
             log.info("no request is open")
+        # Before the runners end: what is cut off here is begun anew by the next controller, and is no failed attempt.
+        await self._queue_worker.close()
         await self._dispatcher.close()
         await self._reconciler.close()
         for runner in self._fleet.runners:

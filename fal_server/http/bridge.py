@@ -15,7 +15,7 @@ from fal_server.http.messages import HOP_BY_HOP, RequestIds
 
 _log = logging.getLogger(__name__)
 
-_NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id"}
+_NOT_PASSED = HOP_BY_HOP
 
 
 class Bridge:
@@ -146,14 +146,18 @@ class _Conversation:
         await self._may_write.wait()
 
     def _start(self, message: Message) -> None:
-        fields: list[bytes] = [b"x-fal-request-id: %b\r\n" % self._request_id.encode()]
+        fields: list[bytes] = []
         length: int | None = None
+        request_id = self._request_id.encode()
         for name, value in message.get("headers", ()):
             lower = name.lower()
             if lower == b"content-length":
                 length = int(value)
+            elif lower == b"x-fal-request-id":
+                request_id = value  # the answer is about another request, one that was queued
             elif lower not in _NOT_PASSED:
                 fields.append(b"%b: %b\r\n" % (name, value))
+        fields.append(b"x-fal-request-id: %b\r\n" % request_id)
         self._exchange.start(message["status"], b"".join(fields), length)
         if length is None:
             self._exchange.send(b"", end=False)  # a stream may be long silent before its first part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
 from fal_server.core.runners import Runner
@@ -35,10 +35,18 @@ class Rest:
 
     Args:
         version: of this distribution, shown by /health.
+        more: routes of other nouns, which check their callers themselves.
     """
 
     def __init__(
-        self, *, access: RestAccess, account: AccountReader, runners: RunnerReader, logs: LogReader, version: str
+        self,
+        *,
+        access: RestAccess,
+        account: AccountReader,
+        runners: RunnerReader,
+        logs: LogReader,
+        version: str,
+        more: Sequence[BaseRoute] = (),
     ) -> None:
         self._access = access
         self._account = account
@@ -53,6 +61,7 @@ class Rest:
                 Route("/runners/{runner_id}", self._for_readers(self._runner)),
                 Route("/logs/history", self._for_readers(pages.history), methods=["POST"]),
                 Route("/logs/stream", self._for_readers(pages.stream), methods=["POST"]),
+                *more,
             ],
             exception_handlers={Fault: _fault, HTTPException: _http_exception},
         )

@@ -15,6 +15,8 @@ from fal_server.ports import Vault
 from fal_server.store import apps, environments, keys, revisions, runners, secrets
 from fal_server.store.database import Database
 from fal_server.store.logs import SqlLogStore
+from fal_server.store.queue import SqlQueueStore
+from fal_server.store.signing import EdSigner, load_signer
 
 
 class SqlStore:
@@ -28,12 +30,14 @@ class SqlStore:
 
     Attributes:
         logs: the log lines in the same database.
+        queue: the queue's requests in the same database.
     """
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
         self.logs = SqlLogStore(database)
+        self.queue = SqlQueueStore(database, vault)
 
     async def register(self, revision: Revision, app: App) -> None:
         """Add a revision and write (insert or replace) its app, both or neither."""
@@ -137,6 +141,10 @@ class SqlStore:
     async def delete_environment(self, name: str) -> bool:
         """Delete the environment with its secrets, in one transaction; False where it was not there."""
         return await self._database.write(lambda connection: environments.remove(connection, name))
+
+    async def webhook_signer(self) -> EdSigner:
+        """The signer of webhooks; its key is made at the first call."""
+        return await load_signer(self._database, self._vault)
 
     async def close(self) -> None:
         """Let what is under way finish, then let go of the database."""

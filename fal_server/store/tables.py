@@ -201,3 +201,60 @@ LOG_LINES = Table(
     Index("log_lines_time_ix", "timestamp", "runner_id", "sequence"),
     sqlite_with_rowid=False,
 )
+
+# Requests of the queue; `request_contents` holds what they carry, sealed, because it may hold credentials.
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("request_id", String, primary_key=True),
+    Column("app_name", String, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("method", String, nullable=False),
+    Column("caller", String),
+    Column("priority", String, nullable=False),
+    Column("hint", Text),
+    Column("no_retry", Boolean, nullable=False),
+    Column("idempotency", String, unique=True),
+    Column("fingerprint", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("retries", _JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("not_before", Moment),
+    Column("start_deadline", Moment),
+    Column("started_at", Moment),
+    Column("completed_at", Moment),
+    Column("lease_until", Moment),
+    Column("runner_id", String),
+    Column("alone", Boolean, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("error_type", String),
+    Column("dead", Boolean, nullable=False),
+    Column("webhook", String, nullable=False),
+    Column("webhook_attempts", Integer, nullable=False),
+    Column("webhook_at", Moment),
+    Index(None, "app_name", "created_at"),
+    Index(None, "state", "completed_at"),
+    Index(None, "webhook", "webhook_at"),
+)
+
+REQUEST_CONTENTS = Table(
+    "request_contents",
+    METADATA,
+    Column("request_id", String, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
+    Column("sealed_request", LargeBinary, nullable=False),
+    Column("sealed_body", LargeBinary, nullable=False),
+    Column("sealed_answer", LargeBinary),
+    Column("sealed_answer_body", LargeBinary),
+)
+
+WEBHOOK_DELIVERIES = Table(
+    "webhook_deliveries",
+    METADATA,
+    Column("request_id", String, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+)

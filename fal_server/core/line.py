@@ -1,0 +1,159 @@
+"""The line of one app's waiting requests: normal before low, fair between callers, oldest first. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from fal_server.core.queue import Priority
+
+_ORDER = (Priority.NORMAL, Priority.LOW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A waiting request, as the line needs to know it."""
+
+    request_id: str
+    caller: str | None
+    priority: Priority
+    created_at: datetime
+    not_before: datetime | None = None
+    start_deadline: datetime | None = None
+
+    @property
+    def age(self) -> tuple[datetime, str]:
+        """What entries of one caller are ordered by: a request that is repeated keeps its place."""
+        return self.created_at, self.request_id
+
+
+class Line:
+    """Who is next. Between callers it goes round: whoever was served last has to let all others go first.
+
+    A resting request (`not_before`) is counted, but is not next before its time.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        # priority -> caller -> ages, oldest first; of each caller only one request stands in the round at a time.
+        self._lanes: dict[Priority, dict[str | None, list[tuple[datetime, str]]]] = {p: {} for p in _ORDER}
+        self._served: dict[str | None, int] = {}
+        self._turn = 0
+        self._resting: list[tuple[datetime, str]] = []
+        self._deadlines: list[tuple[datetime, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def add(self, entry: Entry, now: datetime) -> None:
+        """Put a request in line; one that is in it already is replaced."""
+        self.remove(entry.request_id)
+        self._entries[entry.request_id] = entry
+        if entry.start_deadline is not None:
+            heapq.heappush(self._deadlines, (entry.start_deadline, entry.request_id))
+        if entry.not_before is not None and entry.not_before > now:
+            heapq.heappush(self._resting, (entry.not_before, entry.request_id))
+        else:
+            insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.age)
+
+    def remove(self, request_id: str) -> Entry | None:
+        """Take a request out; what it was, or None where it was not in line."""
+        entry = self._entries.pop(request_id, None)
+        if entry is None:
+            return None
+        lanes = self._lanes[entry.priority]
+        ages = lanes.get(entry.caller, [])
+        at = bisect_left(ages, entry.age)
+        if at < len(ages) and ages[at] == entry.age:
+            del ages[at]
+            if not ages:
+                del lanes[entry.caller]
+        # What it left in the heaps is passed over when it comes up.
+        if not self._entries:
+            self._resting.clear()
+            self._deadlines.clear()
+            self._served.clear()
+        return entry
+
+    def take(self, now: datetime) -> Entry | None:
+        """Take out the request whose turn it is; None where all rest or none is there."""
+        self._wake(now)
+        for priority in _ORDER:
+            lanes = self._lanes[priority]
+            if lanes:
+                caller = min(lanes, key=lambda who: (self._served.get(who, 0), lanes[who][0]))
+                self._turn += 1
+                self._served[caller] = self._turn
+                return self.remove(lanes[caller][0][1])
+        return None
+
+    def overdue(self, now: datetime) -> list[Entry]:
+        """Take out the requests that may no longer be begun."""
+        found: list[Entry] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, request_id = heapq.heappop(self._deadlines)
+            entry = self._entries.get(request_id)
+            if entry is not None and entry.start_deadline == deadline:
+                self.remove(request_id)
+                found.append(entry)
+        return found
+
+    def next_moment(self) -> datetime | None:
+        """When time alone changes something: a rest ends or a deadline passes."""
+        return min((heap[0][0] for heap in (self._resting, self._deadlines) if heap), default=None)
+
+    def position(self, request_id: str) -> int:
+        """How many requests are ahead, as things stand; 0 for one that is not in line.
+
+        Each other caller is ahead with as many requests as this caller has up to this one, or one fewer where the
+        round comes to this caller first.
+        """
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return 0
+        lanes = self._lanes[entry.priority]
+        own = bisect_left(lanes.get(entry.caller, []), entry.age)
+        mine = (self._served.get(entry.caller, 0), (lanes.get(entry.caller) or [entry.age])[0])
+        ahead = own
+        if entry.priority is Priority.LOW:
+            ahead += sum(len(ages) for ages in self._lanes[Priority.NORMAL].values())
+        for caller, ages in lanes.items():
+            if caller != entry.caller:
+                first = (self._served.get(caller, 0), ages[0]) < mine
+                ahead += min(len(ages), own + 1 if first else own)
+        return ahead
+
+    def ripe(self, created_before: datetime) -> int:
+        """How many were made at or before a moment."""
+        return sum(entry.created_at <= created_before for entry in self._entries.values())
+
+    def by_caller(self) -> dict[str | None, int]:
+        """How many requests each caller has in line."""
+        counts: dict[str | None, int] = {}
+        for entry in self._entries.values():
+            counts[entry.caller] = counts.get(entry.caller, 0) + 1
+        return counts
+
+    def of_caller(self, caller: str | None) -> Iterable[Entry]:
+        """A caller's requests."""
+        return [entry for entry in self._entries.values() if entry.caller == caller]
+
+    def _wake(self, now: datetime) -> None:
+        """Let the requests in whose rest is over."""
+        while self._resting and self._resting[0][0] <= now:
+            not_before, request_id = heapq.heappop(self._resting)
+            entry = self._entries.get(request_id)
+            if entry is not None and entry.not_before == not_before:
+                ages = self._lanes[entry.priority].setdefault(entry.caller, [])
+                at = bisect_left(ages, entry.age)
+                if at == len(ages) or ages[at] != entry.age:
+                    ages.insert(at, entry.age)

@@ -1,0 +1,267 @@
+"""The queue's requests, and what becomes of one after each attempt: passed on, tried again, or given up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from fal_server.core.routing import Outcome
+
+# "10 attempts in total, always": no header and no app can raise it.
+MOST_ATTEMPTS = 10
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 60.0
+_TRUE = frozenset({"1", "true", "yes"})
+_FALSE = frozenset({"0", "false", "no"})
+
+
+class State(StrEnum):
+    """Where a request is, in the published words."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+
+
+class Priority(StrEnum):
+    """Which line a request waits in: no low one is begun while a normal one of the same app can be."""
+
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Condition(StrEnum):
+    """Why an attempt is repeated: the published names of the conditions that apps set budgets for."""
+
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    CONNECTION_ERROR = "connection_error"
+
+
+class WebhookState(StrEnum):
+    """How far the delivery of a result is; NONE where nobody asked for one."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedRequest:
+    """An accepted request, without its body.
+
+    Attributes:
+        path: what the app is asked for, with the query.
+        caller: the id of the caller's key; None for a public call.
+        fingerprint: a hash of what was asked, so that a repeated Idempotency-Key can be compared.
+        attempt: how often it was begun; the one under way has this number.
+        retries: how often it was repeated, by condition.
+        no_retry: the caller wants no repetition (header x-fal-no-retry).
+        not_before: it rests until then.
+        start_deadline: nothing is begun after this.
+        started_at: when the last attempt began.
+        lease_until: an attempt that is not over by then is nobody's.
+        alone: whether the runner of the last attempt had no other request, so that all its lines were this one's.
+        status: of the answer; None until it is completed.
+        dead: whether it was given up, though repeating it might help: see `fal queue redrive`.
+        webhook_at: when the next delivery is due.
+    """
+
+    request_id: str
+    app_name: str
+    path: str
+    method: str = "POST"
+    caller: str | None = None
+    priority: Priority = Priority.NORMAL
+    hint: str | None = None
+    no_retry: bool = False
+    idempotency: str | None = None
+    fingerprint: str = ""
+    state: State = State.IN_QUEUE
+    attempt: int = 0
+    retries: Mapping[str, int] = field(default_factory=dict[str, int])
+    created_at: datetime
+    not_before: datetime | None = None
+    start_deadline: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    lease_until: datetime | None = None
+    runner_id: str | None = None
+    alone: bool = False
+    status: int | None = None
+    error: str | None = None
+    error_type: str | None = None
+    dead: bool = False
+    webhook: WebhookState = WebhookState.NONE
+    webhook_attempts: int = 0
+    webhook_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a request carries; headers may hold credentials for the app, so no part of it is ever shown."""
+
+    headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
+    body: bytes = field(repr=False, default=b"")
+    webhook_url: str | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a runner answered, whole."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
+    body: bytes = field(repr=False, default=b"")
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, by its name in lower case."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An attempt without a whole answer.
+
+    Attributes:
+        condition: what kind of failure it is.
+        error_type: one of the published words.
+        detail: for people.
+    """
+
+    condition: Condition
+    error_type: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What an app says about repeating its requests: retries by condition (None: the platform's), and what is not."""
+
+    budgets: Mapping[Condition, int] = field(default_factory=dict[Condition, int])
+    skipped: frozenset[Condition] = frozenset()
+
+    def budget(self, condition: Condition, *, no_retry: bool) -> int:
+        """How many repetitions a request has: the caller's word, then the app's, then the platform's."""
+        if no_retry or condition in self.skipped:
+            return 0
+        return min(self.budgets.get(condition, MOST_ATTEMPTS - 1), MOST_ATTEMPTS - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What follows from an attempt.
+
+    Attributes:
+        retry: the condition under which it is repeated; None where it is over.
+        pause_seconds: how long it rests before that.
+        dead: over, though a repetition was called for.
+        outcome: what becomes of the runner.
+        probe: whether the runner must first show that it still accepts connections (502 and 504).
+        error, error_type: what went wrong; None for an answer below 400.
+    """
+
+    retry: Condition | None = None
+    pause_seconds: float = 0.0
+    dead: bool = False
+    outcome: Outcome = Outcome.DONE
+    probe: bool = False
+    error: str | None = None
+    error_type: str | None = None
+
+
+def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) -> Policy:
+    """A revision's settings as a policy; what is not understood leaves the platform's default."""
+    budgets: dict[Condition, int] = {}
+    try:
+        given: object = json.loads(retry_config) if retry_config else {}
+    except ValueError:
+        given = {}
+    for condition in Condition:
+        entry: object = given.get(condition.value) if isinstance(given, dict) else None
+        count: object = entry.get("retries") if isinstance(entry, dict) else entry
+        if isinstance(count, int) and not isinstance(count, bool):
+            budgets[condition] = max(count, 0)
+    skipped = frozenset(condition for condition in Condition if condition.value in skip_retry_conditions)
+    return Policy(budgets=budgets, skipped=skipped)
+
+
+def judge(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> Verdict:
+    """What follows from the attempt that a request has just had; "The gateway's answers" in docs/architecture.md.
+
+    Args:
+        request: as it was when the attempt began: `attempt` is the number of this one.
+        seen: the answer, or why there is none.
+        policy: of the revision that ran it.
+    """
+    condition, outcome, probe = _reading(seen)
+    error, error_type = _words(seen)
+    if condition is None:
+        return Verdict(outcome=outcome, probe=probe, error=error, error_type=error_type)
+    used = request.retries.get(condition.value, 0)
+    spent = used >= policy.budget(condition, no_retry=request.no_retry) or request.attempt >= MOST_ATTEMPTS
+    return Verdict(
+        retry=None if spent else condition,
+        pause_seconds=0.0 if spent else pause_seconds(request.attempt),
+        dead=spent,
+        outcome=outcome,
+        probe=probe,
+        error=error,
+        error_type=error_type,
+    )
+
+
+def pause_seconds(attempt: int) -> float:
+    """The rest after the attempt of this number: half a second, doubled each time, a minute at most."""
+    doublings = min(max(attempt, 1) - 1, 20)
+    return min(_FIRST_PAUSE_SECONDS * float(1 << doublings), _LONGEST_PAUSE_SECONDS)
+
+
+def switch(value: str | None) -> bool | None:
+    """A header that is on or off: 1 or 0, true or false; None for one that is missing or neither."""
+    word = (value or "").strip().lower()
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
+def lease_until(now: datetime, request_timeout_seconds: float) -> datetime:
+    """When an attempt that begins now is nobody's any more: it is cut off before that by whoever carries it."""
+    return now + timedelta(seconds=request_timeout_seconds + 60)
+
+
+def _reading(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
+    """An attempt's end -> (the condition for repeating it or None, the runner's fate, whether to probe it)."""
+    if isinstance(seen, Failure):
+        return (
+            seen.condition,
+            Outcome.TIMED_OUT if seen.condition is Condition.TIMEOUT else Outcome.RUNNER_FAILED,
+            False,
+        )
+    status = seen.status
+    outcome = Outcome.DONE
+    if status == 503:
+        outcome = Outcome.RUNNER_FAILED
+    elif seen.header("x-fal-stop-runner") == "1":
+        outcome = Outcome.STOP_RUNNER
+    condition = {503: Condition.SERVER_ERROR, 504: Condition.TIMEOUT}.get(status)
+    if status >= 500 or status == 429:
+        wanted = switch(seen.header("x-fal-needs-retry"))
+        if wanted is False:
+            condition = None
+        elif wanted is True and condition is None:
+            condition = Condition.SERVER_ERROR
+    return condition, outcome, status in (502, 504)
+
+
+def _words(seen: Answer | Failure) -> tuple[str | None, str | None]:
+    if isinstance(seen, Failure):
+        return seen.detail, seen.error_type
+    if seen.status < 400:
+        return None, None
+    given = seen.header("x-fal-error-type")
+    kind = "bad_request" if seen.status < 500 else "request_timeout" if seen.status == 504 else "runner_server_error"
+    return f"the app answered {seen.status}", given or kind

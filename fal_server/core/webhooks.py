@@ -1,0 +1,102 @@
+"""Webhooks: what is sent when a request is completed, what of it is signed, and when a delivery is tried again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from fal_server.core.faults import Invalid
+from fal_server.core.queue import Answer, QueuedRequest
+
+MOST_TRIES = 10
+# 14 s, doubled each time: ten tries within two hours.
+_FIRST_PAUSE_SECONDS = 14
+_LONGEST_URL = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One try to deliver a webhook.
+
+    Attributes:
+        status: that the receiver answered; None where it did not.
+        error: why it counts as failed; None for a good one (2xx).
+    """
+
+    request_id: str
+    number: int
+    at: datetime
+    status: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCall:
+    """A webhook ready to be sent."""
+
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+
+def checked_url(url: str) -> str:
+    """A webhook's address.
+
+    Raises:
+        Invalid: it is not one of http or https, or has no host.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or len(url) > _LONGEST_URL or not url.isprintable() or " " in url:
+        raise Invalid("fal_webhook", "fal_webhook is not an address that can be called: give an http or https URL")
+    return url
+
+
+def next_try(number: int, now: datetime) -> datetime | None:
+    """When to try again after the failed try of this number, counted from 1; None: no more."""
+    if number >= MOST_TRIES:
+        return None
+    return now + timedelta(seconds=_FIRST_PAUSE_SECONDS << (number - 1))
+
+
+def payload(request: QueuedRequest, answer: Answer) -> bytes:
+    """The body of a webhook: the app's answer as JSON, and whether it is one of success."""
+    content: object = None
+    problem: str | None = None
+    if answer.body:
+        try:
+            content = json.loads(answer.body)
+        except ValueError:
+            problem = "the app's answer is not JSON: read it at the response_url"
+    failed = answer.status >= 400
+    document: dict[str, object] = {
+        "request_id": request.request_id,
+        "gateway_request_id": request.request_id,
+        "status": "ERROR" if failed else "OK",
+        "payload": content,
+        "error": (request.error or f"the app answered {answer.status}") if failed else None,
+    }
+    if problem is not None:
+        document["payload_error"] = problem
+    return json.dumps(document).encode()
+
+
+def message(request_id: str, user_id: str, timestamp: int, body: bytes) -> bytes:
+    """What is signed: request id, user id, seconds since 1970 and the SHA-256 of the body in hex, a line each."""
+    return "\n".join((request_id, user_id, str(timestamp), hashlib.sha256(body).hexdigest())).encode()
+
+
+def signature_headers(request_id: str, user_id: str, timestamp: int, signature: str) -> tuple[tuple[str, str], ...]:
+    """The headers that carry a signature."""
+    return (
+        ("x-fal-webhook-request-id", request_id),
+        ("x-fal-webhook-user-id", user_id),
+        ("x-fal-webhook-timestamp", str(timestamp)),
+        ("x-fal-webhook-signature", signature),
+    )

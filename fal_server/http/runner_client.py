@@ -1,0 +1,143 @@
+"""Sends queued requests to runners and takes the whole answer in; each on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
+from fal_server.http.messages import HOP_BY_HOP, tokens
+from fal_server.http.upstream import Pool, Upstream
+from fal_server.queue_port import AnswerTooLarge
+
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_NOT_KEPT = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-fal-request-id"}
+
+
+class HttpRunnerClient:
+    """The RunnerClient port over HTTP/1.1.
+
+    Args:
+        connect_seconds: how long a runner may take to accept a connection.
+        most_bytes: how large an answer's body may be.
+    """
+
+    def __init__(self, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES) -> None:
+        self._pool = Pool()
+        self._connect_seconds = connect_seconds
+        self._most_bytes = most_bytes
+
+    async def send(
+        self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
+    ) -> Answer | Failure:
+        """Send, and wait for the whole answer. Cancelling breaks the connection, so that the app sees it.
+
+        Raises:
+            AnswerTooLarge: the answer is larger than what is kept.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._send(host, port, request, content)
+        except TimeoutError:
+            detail = f"the app did not answer within its request_timeout of {timeout_seconds:g} s"
+            return Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail=detail)
+
+    async def accepts(self, host: str, port: int) -> bool:
+        """Whether a runner still accepts connections."""
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                upstream = await self._pool.connect("probe", host, port)
+        except OSError:
+            return False
+        upstream.transport.abort()
+        return True
+
+    async def _send(self, host: str, port: int, request: QueuedRequest, content: Content) -> Answer | Failure:
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                upstream = await self._pool.connect(request.request_id, host, port)
+        except TimeoutError:
+            return _failure("runner_connection_timeout", "the runner does not accept connections")
+        except ConnectionRefusedError:
+            return _failure("runner_connection_refused", "the runner refuses connections: its app stopped listening")
+        except OSError as error:
+            return _failure("runner_connection_error", f"the runner cannot be reached: {error}")
+        conversation = _Conversation(upstream, self._most_bytes)
+        try:
+            upstream.ask(conversation, bodyless=request.method == "HEAD")
+            upstream.transport.writelines((_head(request, content), content.body))
+            await conversation.over.wait()
+        finally:
+            upstream.done(reusable=False)
+        return conversation.result()
+
+
+class _Conversation:
+    """One request on its connection."""
+
+    def __init__(self, upstream: Upstream, most_bytes: int) -> None:
+        self.over = asyncio.Event()
+        self._upstream = upstream
+        self._most_bytes = most_bytes
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._broken: Failure | None = None
+
+    def on_answer(self) -> None:
+        """Keep what came."""
+        part = self._upstream.take()
+        self._size += len(part)
+        self._parts.append(part)
+        if self._upstream.switched:
+            self._broken = _failure("runner_connection_error", "the runner answered 101 to a request without Upgrade")
+        if self._upstream.complete or self._broken or self._size > self._most_bytes:
+            self.over.set()
+
+    def on_broken(self, detail: str) -> None:
+        """There will be no whole answer."""
+        kind = "runner_incomplete_response" if self._upstream.answered else "runner_disconnected"
+        self._broken = _failure(kind, detail)
+        self.over.set()
+
+    def on_runner_slow(self) -> None:
+        """The whole request is with the transport already."""
+
+    def on_runner_ready(self) -> None:
+        """It is on its way."""
+
+    def result(self) -> Answer | Failure:
+        """What came of it.
+
+        Raises:
+            AnswerTooLarge: more came than is kept.
+        """
+        if self._broken is not None:
+            return self._broken
+        if self._size > self._most_bytes:
+            raise AnswerTooLarge(
+                f"the app's answer is larger than the {self._most_bytes} bytes that the queue keeps of one: "
+                "have it answer with the address of a file"
+            )
+        return Answer(status=self._upstream.status, headers=_kept(self._upstream), body=b"".join(self._parts))
+
+
+def _head(request: QueuedRequest, content: Content) -> bytes:
+    fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers)
+    framing = f"content-length: {len(content.body)}\r\n" if content.body or request.method != "GET" else ""
+    return (
+        f"{request.method} {request.path} HTTP/1.1\r\n{fields}{framing}"
+        f"x-fal-request-id: {request.request_id}\r\nconnection: close\r\n\r\n"
+    ).encode("latin-1")
+
+
+def _kept(upstream: Upstream) -> tuple[tuple[str, str], ...]:
+    """The answer's header fields without those of the connection."""
+    nominated = {token for name, value in upstream.headers if name == b"connection" for token in tokens(value)}
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in upstream.headers
+        if name not in _NOT_KEPT and name not in nominated
+    )
+
+
+def _failure(error_type: str, detail: str) -> Failure:
+    return Failure(condition=Condition.CONNECTION_ERROR, error_type=error_type, detail=detail)

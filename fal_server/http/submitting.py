@@ -1,0 +1,119 @@
+"""A request to the queue -> what the service takes: headers read, those for the app kept, the body taken in whole."""
+
+from __future__ import annotations
+
+import math
+from urllib.parse import unquote_plus
+
+from starlette.requests import ClientDisconnect, Request
+
+from fal_server.core.faults import Invalid
+from fal_server.core.queue import Priority, switch
+from fal_server.http.answers import Refusal
+from fal_server.http.call import platform_key
+from fal_server.http.messages import HOP_BY_HOP, tokens
+from fal_server.services.submission import Submission
+
+MOST_BODY_BYTES = 64 * 1024 * 1024
+# What the queue reads itself, what a second hop must not see, and `Accept-Encoding`: who fetches the result may be
+# another client, which takes another encoding.
+_NOT_PASSED = HOP_BY_HOP | {
+    b"accept-encoding", b"content-length", b"expect", b"idempotency-key", b"x-fal-caller-user-id", b"x-fal-no-retry",
+    b"x-fal-queue-priority", b"x-fal-request-id", b"x-fal-request-timeout", b"x-forwarded-for", b"x-forwarded-proto",
+}  # fmt: skip
+
+
+def key_of(request: Request) -> tuple[str, str] | None:
+    """The platform's key in a request: (id, secret), or None."""
+    value = request.headers.get("authorization")
+    return None if value is None else platform_key(value.encode("latin-1"))
+
+
+async def submission_of(request: Request, app_name: str, path: str, caller: str | None) -> Submission:
+    """Read a request whole.
+
+    Args:
+        path: what the app is asked for, without the query.
+        caller: the id of the caller's key.
+
+    Raises:
+        Refusal: the body is too large, or the client left before its end.
+        Invalid: a header of the platform's is wrong.
+    """
+    query, webhook_url = _split_query(request.scope["query_string"].decode("latin-1"))
+    headers = request.headers
+    return Submission(
+        app_name=app_name,
+        path=path + (f"?{query}" if query else ""),
+        headers=_passed_on(request),
+        body=await _body(request),
+        caller=caller,
+        priority=_priority(headers.get("x-fal-queue-priority")),
+        hint=headers.get("x-fal-runner-hint") or None,
+        start_seconds=_start_seconds(headers.get("x-fal-request-timeout")),
+        no_retry=switch(headers.get("x-fal-no-retry")) is True,
+        webhook_url=webhook_url,
+        idempotency_key=headers.get("idempotency-key"),
+    )
+
+
+def _split_query(query: str) -> tuple[str, str | None]:
+    """The query for the app as it was written, and the webhook's address, which is not for the app."""
+    webhook_url: str | None = None
+    kept: list[str] = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if unquote_plus(name) == "fal_webhook":
+            webhook_url = unquote_plus(value) or None
+        elif part:
+            kept.append(part)
+    return "&".join(kept), webhook_url
+
+
+def _passed_on(request: Request) -> tuple[tuple[str, str], ...]:
+    raw: list[tuple[bytes, bytes]] = request.headers.raw
+    nominated = {token for name, value in raw if name == b"connection" for token in tokens(value)}
+    passed = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in raw
+        if name not in _NOT_PASSED
+        and (name == b"host" or name not in nominated)
+        and not (name == b"authorization" and platform_key(value) is not None)
+    ]
+    if request.client is not None:
+        passed.append(("x-forwarded-for", request.client.host))
+    return (*passed, ("x-forwarded-proto", request.url.scheme))
+
+
+async def _body(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MOST_BODY_BYTES:
+                detail = f"the body is larger than the {MOST_BODY_BYTES} bytes that the queue keeps: send an address"
+                raise Refusal(413, "bad_request", detail)
+            parts.append(part)
+    except ClientDisconnect:
+        raise Refusal(499, "client_disconnected", "the client left before the end of its body") from None
+    return b"".join(parts)
+
+
+def _priority(value: str | None) -> Priority:
+    word = (value or Priority.NORMAL.value).strip().lower()
+    if word not in tuple(Priority):
+        raise Invalid("X-Fal-Queue-Priority", f"X-Fal-Queue-Priority is {word[:80]!r}: use normal or low")
+    return Priority(word)
+
+
+def _start_seconds(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and 0 < seconds <= 365 * 24 * 3600):
+        raise Invalid("X-Fal-Request-Timeout", f"X-Fal-Request-Timeout is {value[:80]!r}: give seconds, more than 0")
+    return seconds

@@ -1,0 +1,142 @@
+"""The queue's live requests in memory: the lines of the apps, and what is under way. The store has them first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from fal_server.core.apps import App
+from fal_server.core.autoscale import Load
+from fal_server.core.line import Entry, Line
+from fal_server.core.queue import QueuedRequest, State
+from fal_server.ports import Clock
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A request that is not completed.
+
+    Attributes:
+        attempt: the work on it that may be cancelled; None while it waits in line.
+        cancelled: whether its caller asked for its end.
+        over: set once its end is stored.
+        ending: whether its end is being written, so that nothing can cancel it any more.
+    """
+
+    request: QueuedRequest
+    attempt: asyncio.Task[object] | None = None
+    cancelled: bool = False
+    ending: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Backlog:
+    """Every live request, and whose turn it is."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lines: dict[str, Line] = {}
+        self._live: dict[str, Live] = {}
+        self._paused: dict[str, datetime] = {}
+
+    def add(self, request: QueuedRequest) -> Live:
+        """A request that waits: a new one, or one whose attempt is to be repeated."""
+        live = self._live.get(request.request_id)
+        if live is None:
+            live = self._live[request.request_id] = Live(request)
+        live.request, live.attempt = request, None
+        entry = Entry(
+            request_id=request.request_id,
+            caller=request.caller,
+            priority=request.priority,
+            created_at=request.created_at,
+            not_before=request.not_before,
+            start_deadline=request.start_deadline,
+        )
+        self._lines.setdefault(request.app_name, Line()).add(entry, self._clock.now())
+        return live
+
+    def get(self, request_id: str) -> Live | None:
+        """A live request, or None."""
+        return self._live.get(request_id)
+
+    def of_app(self, app_name: str, state: State | None = None) -> Iterable[Live]:
+        """The live requests of an app."""
+        return [
+            live
+            for live in self._live.values()
+            if live.request.app_name == app_name and (state is None or live.request.state is state)
+        ]
+
+    def take(self, app_name: str) -> Live | None:
+        """Take the request out of line whose turn it is, to be carried."""
+        line = self._lines.get(app_name)
+        now = self._clock.now()
+        if line is None or self._paused.get(app_name, now) > now:
+            return None
+        self._paused.pop(app_name, None)
+        entry = line.take(now)
+        self._tidy(app_name)
+        return None if entry is None else self._live[entry.request_id]
+
+    def pause(self, app_name: str, until: datetime) -> None:
+        """Nothing of an app is taken before this: it has no runners, and none can start."""
+        self._paused[app_name] = until
+
+    def withdraw(self, live: Live) -> bool:
+        """Take a request out of line; False where it is not in it."""
+        line = self._lines.get(live.request.app_name)
+        taken = line is not None and line.remove(live.request.request_id) is not None
+        self._tidy(live.request.app_name)
+        return taken
+
+    def forget(self, live: Live) -> None:
+        """A request is completed."""
+        self.withdraw(live)
+        self._live.pop(live.request.request_id, None)
+        live.over.set()
+
+    def overdue(self) -> list[Live]:
+        """Take the requests out of line whose start deadline has passed."""
+        now = self._clock.now()
+        found = [entry for line in self._lines.values() for entry in line.overdue(now)]
+        for app_name in list(self._lines):
+            self._tidy(app_name)
+        return [self._live[entry.request_id] for entry in found]
+
+    @property
+    def apps(self) -> list[str]:
+        """The apps that have requests in line."""
+        return list(self._lines)
+
+    def position(self, live: Live) -> int:
+        """How many requests are ahead of one; 0 for one that is being carried."""
+        line = self._lines.get(live.request.app_name)
+        return 0 if line is None else line.position(live.request.request_id)
+
+    def next_moment(self) -> datetime | None:
+        """When time alone changes something in a line."""
+        moments = [moment for line in self._lines.values() if (moment := line.next_moment()) is not None]
+        return min([*moments, *self._paused.values()], default=None)
+
+    # What the dispatcher adds to the requests that wait with it.
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is in line."""
+        return bool(self._lines)
+
+    def load(self, app: App) -> Load:
+        """The requests in an app's line; those that are carried are counted where they are."""
+        line = self._lines.get(app.name)
+        if line is None:
+            return Load()
+        ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
+        return Load(queued=len(line), ripe=line.ripe(ripe_before))
+
+    def _tidy(self, app_name: str) -> None:
+        if app_name in self._lines and not self._lines[app_name]:
+            del self._lines[app_name]
+            self._paused.pop(app_name, None)

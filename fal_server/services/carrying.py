@@ -1,0 +1,239 @@
+"""One attempt at a queued request: a place on a runner, the request there, the answer back, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from fal_server.core.apps import App
+from fal_server.core.faults import DeadlinePassed, Fault, NotFound
+from fal_server.core.queue import (
+    Answer,
+    Condition,
+    Failure,
+    Policy,
+    QueuedRequest,
+    State,
+    Verdict,
+    judge,
+    lease_until,
+    policy_of,
+)
+from fal_server.core.routing import Outcome
+from fal_server.ports import Clock
+from fal_server.queue_port import AnswerTooLarge, QueueStore, RunnerClient
+from fal_server.services.backlog import Live
+from fal_server.services.catalog import Catalog
+from fal_server.services.dispatch import Dispatcher, Lease
+from fal_server.services.queue import Queue
+from fal_server.services.submission import CANCELLED, refusal
+
+log = logging.getLogger(__name__)
+# No runner can be had, or the database cannot be written: the request looks again after so long. This is no retry.
+_AGAIN_SECONDS = 2.0
+# How the platform answers where the app gave no answer.
+_STATUS = {Condition.TIMEOUT: 504, Condition.SERVER_ERROR: 503, Condition.CONNECTION_ERROR: 503}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """The request is over."""
+
+    answer: Answer
+    error: str | None = None
+    error_type: str | None = None
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Again:
+    """The request waits again, after an attempt."""
+
+    request: QueuedRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Still:
+    """The request waits on: there was no attempt."""
+
+    request: QueuedRequest
+
+
+class Carrier:
+    """Carries requests that were taken out of line.
+
+    Args:
+        store: where the beginning of an attempt is written before a byte goes to the runner.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: QueueStore,
+        dispatcher: Dispatcher,
+        catalog: Catalog,
+        client: RunnerClient,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._dispatcher = dispatcher
+        self._catalog = catalog
+        self._client = client
+        self._clock = clock
+
+    async def carry(self, live: Live) -> None:
+        """Make one attempt, and store what came of it. Cancelled, it leaves the request to the next controller."""
+        attempt = asyncio.get_running_loop().create_task(self._attempt(live), name=f"request {live.request.request_id}")
+        live.attempt = attempt
+        try:
+            await asyncio.wait({attempt})
+        except asyncio.CancelledError:
+            attempt.cancel()
+            await asyncio.wait({attempt})
+            raise
+        if live.cancelled:
+            if not attempt.cancelled():
+                attempt.exception()  # it is over, whatever it was about to say
+            await self._queue.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+            return
+        match _came_of(attempt, live):
+            case _End(answer=answer, error=error, error_type=error_type, dead=dead):
+                await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
+            case _Again(request=request):
+                await self._queue.put_back(live, request)
+            case _Still(request=request):
+                self._queue.wait_on(request, _AGAIN_SECONDS)
+
+    async def expire(self, live: Live) -> None:
+        """End a request whose start deadline has passed while it was in line."""
+        late = _too_late(live.request)
+        await self._queue.end(live, late.answer, error=late.error, error_type=late.error_type)
+
+    async def _attempt(self, live: Live) -> _End | _Again | _Still:
+        request = live.request
+        app = self._catalog.get(request.app_name)
+        if app is None:
+            return _gone(f"app {request.app_name!r} was deleted while the request waited")
+        left = None
+        if request.start_deadline is not None:
+            left = (request.start_deadline - self._clock.now()).total_seconds()
+            if left <= 0:
+                return _too_late(request)
+        try:
+            lease = await self._dispatcher.acquire(
+                app.name,
+                request_id=request.request_id,
+                caller=request.caller,
+                hint=request.hint,
+                start_timeout=left,
+                since=request.created_at,
+            )
+        except DeadlinePassed:
+            return _too_late(request)
+        except NotFound as fault:
+            return _gone(fault.message)
+        except Fault as fault:
+            # It failed to start, or nothing can start now: the request stays where it is, and this is no retry.
+            return _still(request, fault)
+        outcome = Outcome.CLIENT_GONE
+        try:
+            result, outcome = await self._run(live, app, lease)
+            return result
+        finally:
+            self._dispatcher.release(lease, outcome)
+
+    async def _run(self, live: Live, app: App, lease: Lease) -> tuple[_End | _Again | _Still, Outcome]:
+        waiting = live.request
+        now = self._clock.now()
+        begun = replace(
+            waiting,
+            state=State.IN_PROGRESS,
+            attempt=waiting.attempt + 1,
+            started_at=now,
+            not_before=None,
+            lease_until=lease_until(now, app.scaling.request_timeout),
+            runner_id=lease.runner_id,
+            alone=app.scaling.max_multiplexing == 1,
+        )
+        # Before the write: where that is cut off, the request may be written as begun, and must be ended as that.
+        live.request = begun
+        try:
+            content = await self._store.begin(begun)
+        except Fault as fault:
+            live.request = waiting
+            return _still(waiting, fault), Outcome.DONE
+        self._queue.news.notify()
+        if content is None:
+            live.request = waiting
+            return _gone("the request was changed by somebody else"), Outcome.DONE
+        try:
+            seen = await self._client.send(lease.host, lease.port, begun, content, float(app.scaling.request_timeout))
+        except AnswerTooLarge as error:
+            answer = refusal(502, "internal_error", str(error))
+            return _End(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
+        verdict = judge(begun, seen, await self._policy(lease.slot.revision_id))
+        outcome = verdict.outcome
+        if verdict.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
+            outcome = Outcome.RUNNER_FAILED
+        return self._follow(begun, seen, verdict), outcome
+
+    def _follow(self, begun: QueuedRequest, seen: Answer | Failure, verdict: Verdict) -> _End | _Again:
+        if verdict.retry is None:
+            answer = (
+                seen if isinstance(seen, Answer) else refusal(_STATUS[seen.condition], seen.error_type, seen.detail)
+            )
+            return _End(answer=answer, error=verdict.error, error_type=verdict.error_type, dead=verdict.dead)
+        condition = verdict.retry.value
+        log.info(
+            "request %s is tried again after attempt %d (%s): %s",
+            begun.request_id, begun.attempt, condition, verdict.error,
+        )  # fmt: skip
+        again = replace(
+            begun,
+            state=State.IN_QUEUE,
+            retries={**begun.retries, condition: begun.retries.get(condition, 0) + 1},
+            not_before=self._clock.now() + timedelta(seconds=verdict.pause_seconds),
+            lease_until=None,
+            error=verdict.error,
+            error_type=verdict.error_type,
+        )
+        return _Again(request=again)
+
+    async def _policy(self, revision_id: str) -> Policy:
+        try:
+            revision = await self._catalog.find_revision(revision_id)
+        except Fault:
+            revision = self._catalog.known_revision(revision_id)
+        if revision is None:
+            return Policy()
+        return policy_of(revision.retry_config, revision.skip_retry_conditions)
+
+
+def _still(request: QueuedRequest, fault: Fault) -> _Still:
+    log.info("request %s waits on: %s", request.request_id, fault.message)
+    return _Still(request=request)
+
+
+def _came_of(attempt: asyncio.Task[_End | _Again | _Still], live: Live) -> _End | _Again | _Still:
+    """What an attempt returned; a mistake in this program ends the request with an error, rather than never."""
+    try:
+        return attempt.result()
+    except (Exception, asyncio.CancelledError):
+        log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
+        detail = "the controller failed; its log says why"
+        return _End(answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True)
+
+
+def _too_late(request: QueuedRequest) -> _End:
+    assert request.start_deadline is not None
+    seconds = (request.start_deadline - request.created_at).total_seconds()
+    detail = f"no runner of {request.app_name!r} took the request within {seconds:g} s"
+    answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
+    return _End(answer=answer, error=detail, error_type="request_timeout")
+
+
+def _gone(detail: str) -> _End:
+    return _End(answer=refusal(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)

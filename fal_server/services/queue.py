@@ -1,0 +1,350 @@
+"""The durable queue: requests are accepted, asked after, cancelled, listed and put in line again."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from fal_server.core.faults import Fault, Invalid, NotFound, Precondition
+from fal_server.core.logs import LogEntry, LogQuery
+from fal_server.core.queue import (
+    MOST_ATTEMPTS,
+    Answer,
+    Content,
+    QueuedRequest,
+    State,
+    WebhookState,
+)
+from fal_server.core.webhooks import Delivery, checked_url
+from fal_server.ports import Clock, LogStore
+from fal_server.queue_port import QueueStore, RequestFilter
+from fal_server.services.backlog import Backlog, Live
+from fal_server.services.catalog import Catalog
+from fal_server.services.signal import Signal
+from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
+from fal_server.services.whole import whole
+
+log = logging.getLogger(__name__)
+_MOST_LOG_LINES = 1000
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """A request, and how many are ahead of it."""
+
+    request: QueuedRequest
+    position: int = 0
+
+
+class Queue:
+    """The queue's use cases. What it says to have done is in the store.
+
+    Args:
+        changed: notified where the number of runners may have to change.
+
+    Attributes:
+        news: notified at every change of a request.
+    """
+
+    def __init__(
+        self, store: QueueStore, backlog: Backlog, catalog: Catalog, logs: LogStore, clock: Clock, changed: Signal
+    ) -> None:
+        self._store = store
+        self._backlog = backlog
+        self._catalog = catalog
+        self._logs = logs
+        self._clock = clock
+        self._changed = changed
+        self.news = Signal()
+
+    async def load(self) -> None:
+        """Read what an earlier controller accepted, at the start: what was under way then is begun again.
+
+        One controller has the database, so an attempt that is under way in it is nobody's.
+        """
+        for request in await self._store.load():
+            if request.state is State.IN_QUEUE:
+                self._backlog.add(request)
+                continue
+            live = Live(request)
+            if request.attempt >= MOST_ATTEMPTS:
+                detail = f"the controller ended during the last of {MOST_ATTEMPTS} attempts"
+                await self.end(live, refusal(503, "internal_error", detail), error=detail, dead=True)
+                continue
+            waiting = replace(request, state=State.IN_QUEUE, lease_until=None, not_before=None)
+            if await self._store.put_back(waiting):
+                self._backlog.add(waiting)
+
+    async def submit(self, submission: Submission) -> QueueStatus:
+        """Accept a request; when this returns, nothing but its caller can make it undone.
+
+        Raises:
+            NotFound: there is no such app, or it has no port.
+            Invalid: the webhook's address or the Idempotency-Key is wrong, or that key was used for another request.
+        """
+        app = self._catalog.get(submission.app_name)
+        if app is None:
+            raise NotFound(f"there is no app {submission.app_name!r}: `fal apps list` shows those that there are")
+        revision = self._catalog.known_revision(app.revision_id)
+        if revision is not None and not revision.serves_http:
+            raise NotFound(f"app {app.name!r} is a function without a port: it cannot be called over HTTP")
+        if submission.webhook_url is not None:
+            checked_url(submission.webhook_url)
+        start_seconds = submission.start_seconds
+        if start_seconds is None:
+            start_seconds = app.scaling.request_start_timeout or None
+        now = self._clock.now()
+        request = QueuedRequest(
+            request_id=str(uuid.uuid4()),
+            app_name=app.name,
+            path=submission.path,
+            method=submission.method,
+            caller=submission.caller,
+            priority=submission.priority,
+            hint=submission.hint,
+            no_retry=submission.no_retry,
+            idempotency=idempotency(submission),
+            fingerprint=fingerprint(submission),
+            created_at=now,
+            start_deadline=None if start_seconds is None else now + timedelta(seconds=start_seconds),
+            webhook=WebhookState.WAITING if submission.webhook_url else WebhookState.NONE,
+        )
+        content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
+        return await whole(self._accept(request, content))
+
+    async def status(self, app_name: str, request_id: str) -> QueueStatus:
+        """A request as it stands.
+
+        Raises:
+            NotFound: the app has no such request (any more).
+        """
+        live = self._backlog.get(request_id)
+        if live is not None and live.request.app_name == app_name:
+            return QueueStatus(request=live.request, position=self._backlog.position(live))
+        request = await self._store.get(request_id)
+        if request is None or request.app_name != app_name:
+            raise _unknown(app_name, request_id)
+        return QueueStatus(request=request)
+
+    async def result(self, app_name: str, request_id: str) -> tuple[QueuedRequest, Answer | None]:
+        """A request with its answer; None where it is not completed.
+
+        Raises:
+            NotFound: the app has no such request (any more).
+        """
+        request = (await self.status(app_name, request_id)).request
+        return request, await self._store.answer(request_id) if request.state is State.COMPLETED else None
+
+    async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
+        """What the app wrote during the last attempt: the request's lines, or all where the runner had no other."""
+        if request.runner_id is None or request.started_at is None:
+            return ()
+        query = LogQuery(
+            runner_id=request.runner_id,
+            since=request.started_at,
+            until=request.completed_at,
+            limit=_MOST_LOG_LINES,
+        )
+        page = await self._logs.page(query)
+        own = (request.request_id, None) if request.alone else (request.request_id,)
+        return [entry for entry in page.entries if entry.request_id in own]
+
+    async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
+        """End a request, also one that a runner is working on: the app sees its caller go.
+
+        Raises:
+            NotFound: the app has no such request (any more).
+            Precondition: it is completed.
+        """
+        live = self._backlog.get(request_id)
+        if live is None or live.request.app_name != app_name or live.ending:
+            request = (await self.status(app_name, request_id)).request
+            raise Precondition(f"request {request.request_id} is completed: there is nothing to cancel")
+        live.cancelled = True
+        if live.attempt is not None:
+            live.attempt.cancel()
+            await live.over.wait()
+        else:
+            await whole(self._cancel_waiting(live))
+        return live.request
+
+    async def flush(self, app_name: str, caller: str | None = None) -> int:
+        """Cancel the requests of an app that wait; how many.
+
+        Args:
+            caller: those of one key alone; None is all.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        self._catalog.require(app_name)
+        waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.ending]
+        chosen = [live for live in waiting if caller is None or live.request.caller == caller]
+        flushed = 0
+        for live in chosen:
+            try:
+                await self.cancel(app_name, live.request.request_id)
+                flushed += 1
+            except Precondition:
+                continue  # it ended by itself meanwhile
+        return flushed
+
+    def size(self, app_name: str) -> Mapping[str | None, int]:
+        """How many requests of an app wait for a runner, by the id of the caller's key.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        self._catalog.require(app_name)
+        counts: dict[str | None, int] = {}
+        for live in self._backlog.of_app(app_name, State.IN_QUEUE):
+            counts[live.request.caller] = counts.get(live.request.caller, 0) + 1
+        return counts
+
+    async def find(self, query: RequestFilter) -> list[QueuedRequest]:
+        """Requests, newest first."""
+        return await self._store.find(query)
+
+    async def deliveries(self, request_id: str) -> list[Delivery]:
+        """The tries to deliver a request's webhook."""
+        return await self._store.deliveries(request_id)
+
+    async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
+        """Put a request in line again that was given up, as if it were new; its id and its place by age stay.
+
+        Raises:
+            NotFound: the app has no such request (any more), or the app itself is gone.
+            Precondition: it was not given up.
+        """
+        self._catalog.require(app_name)
+        request = (await self.status(app_name, request_id)).request
+        if not request.dead:
+            words = "is not completed" if request.state is not State.COMPLETED else "has its answer"
+            raise Precondition(
+                f"request {request_id} {words}: only requests that were given up can be put in line again"
+            )
+        again = replace(
+            request,
+            state=State.IN_QUEUE,
+            attempt=0,
+            retries={},
+            dead=False,
+            not_before=None,
+            start_deadline=None,
+            started_at=None,
+            completed_at=None,
+            lease_until=None,
+            runner_id=None,
+            status=None,
+            error=None,
+            error_type=None,
+            webhook=WebhookState.NONE if request.webhook is WebhookState.NONE else WebhookState.WAITING,
+            webhook_attempts=0,
+            webhook_at=None,
+        )
+
+        async def work() -> None:
+            if not await self._store.revive(again):
+                raise Precondition(f"request {request_id} was put in line again by somebody else meanwhile")
+            self._backlog.add(again)
+            self._tell()
+
+        await whole(work())
+        return again
+
+    # What those who carry requests say.
+
+    def wait_on(self, request: QueuedRequest, pause_seconds: float) -> None:
+        """A request keeps its place: its app has no runner, and none is asked for before the pause is over."""
+        self._backlog.add(request)
+        self._backlog.pause(request.app_name, self._clock.now() + timedelta(seconds=pause_seconds))
+        self.news.notify()
+
+    async def end(
+        self,
+        live: Live,
+        answer: Answer,
+        *,
+        error: str | None = None,
+        error_type: str | None = None,
+        dead: bool = False,
+    ) -> None:
+        """Write the end of a request, however often that takes: nobody says it a second time."""
+        live.ending = True
+        while True:
+            now = self._clock.now()
+            waits = live.request.webhook is WebhookState.WAITING
+            ended = replace(
+                live.request,
+                state=State.COMPLETED,
+                completed_at=now,
+                not_before=None,
+                lease_until=None,
+                status=answer.status,
+                error=error,
+                error_type=error_type or answer.header("x-fal-error-type"),
+                dead=dead,
+                webhook=WebhookState.PENDING if waits else live.request.webhook,
+                webhook_at=now if waits else None,
+            )
+            try:
+                if not await self._store.complete(ended, answer):
+                    stored = await self._store.get(ended.request_id)
+                    if stored is not None and stored.state is not State.COMPLETED and stored.attempt != ended.attempt:
+                        # The write that began the attempt was cut off, and it is known only now how.
+                        live.request = replace(live.request, attempt=stored.attempt)
+                        continue
+            except Fault as fault:
+                log.warning("the end of request %s cannot be stored yet: %s", ended.request_id, fault.message)
+                await self._pause()
+            else:
+                live.request = ended
+                self._backlog.forget(live)
+                self._tell()
+                return
+
+    async def put_back(self, live: Live, request: QueuedRequest) -> None:
+        """Write that a request waits again, however often that takes, and put it in line."""
+        while True:
+            try:
+                written = await self._store.put_back(request)
+            except Fault as fault:
+                log.warning("request %s cannot be put back yet: %s", request.request_id, fault.message)
+                await self._pause()
+            else:
+                if written:
+                    self._backlog.add(request)
+                    self._tell()
+                else:
+                    log.error("request %s was changed by somebody else: it is left to them", request.request_id)
+                    self._backlog.forget(live)
+                return
+
+    async def _accept(self, request: QueuedRequest, content: Content) -> QueueStatus:
+        accepted = await self._store.add(request, content)
+        if accepted.request_id != request.request_id:
+            if accepted.fingerprint != request.fingerprint:
+                raise Invalid("Idempotency-Key", "this Idempotency-Key was used for another request: choose a new one")
+            return await self.status(accepted.app_name, accepted.request_id)
+        live = self._backlog.add(accepted)
+        self._tell()
+        return QueueStatus(request=accepted, position=self._backlog.position(live))
+
+    async def _cancel_waiting(self, live: Live) -> None:
+        self._backlog.withdraw(live)
+        await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+
+    def _tell(self) -> None:
+        self.news.notify()
+        self._changed.notify()
+
+    async def _pause(self) -> None:
+        await self.news.wait(self.news.count, _RETRY_SECONDS)
+
+
+def _unknown(app_name: str, request_id: str) -> NotFound:
+    return NotFound(f"app {app_name!r} has no request {request_id[:80]!r}: it never had, or its time here is over")

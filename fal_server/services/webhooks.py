@@ -1,0 +1,70 @@
+"""Webhooks: one signed call for each completed request that asked for it, repeated until it is taken or given up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fal_server.core.queue import QueuedRequest, WebhookState
+from fal_server.core.webhooks import Delivery, SignedCall, message, next_try, payload, signature_headers
+from fal_server.ports import Clock
+from fal_server.queue_port import QueueStore, WebhookClient, WebhookSigner
+
+
+class Webhooks:
+    """Delivers webhooks.
+
+    Args:
+        user_id: of the account, part of what is signed.
+    """
+
+    def __init__(
+        self, store: QueueStore, client: WebhookClient, signer: WebhookSigner, clock: Clock, user_id: str
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._signer = signer
+        self._clock = clock
+        self._user_id = user_id
+
+    def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
+        """The public key, for receivers to check signatures with."""
+        return self._signer.key_set()
+
+    async def due(self, limit: int) -> list[QueuedRequest]:
+        """Requests whose webhook is due."""
+        return await self._store.due_webhooks(self._clock.now(), limit)
+
+    async def seconds_to_next(self) -> float | None:
+        """Until the next webhook is due; None where none is waited for."""
+        at = await self._store.next_webhook_at()
+        return None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
+
+    async def deliver(self, request: QueuedRequest) -> Delivery:
+        """Try once, and store how it went."""
+        number = request.webhook_attempts + 1
+        status, error = await self._call(request)
+        now = self._clock.now()
+        again = None if error is None else next_try(number, now)
+        state = WebhookState.DELIVERED if error is None else WebhookState.PENDING if again else WebhookState.FAILED
+        delivery = Delivery(request_id=request.request_id, number=number, at=now, status=status, error=error)
+        await self._store.delivered(
+            replace(request, webhook=state, webhook_attempts=number, webhook_at=again), delivery
+        )
+        return delivery
+
+    async def _call(self, request: QueuedRequest) -> tuple[int | None, str | None]:
+        content = await self._store.content(request.request_id)
+        answer = await self._store.answer(request.request_id)
+        if content is None or content.webhook_url is None or answer is None:
+            return None, "the request is gone"
+        body = payload(request, answer)
+        timestamp = int(self._clock.now().timestamp())
+        signature = self._signer.sign(message(request.request_id, self._user_id, timestamp, body))
+        headers = signature_headers(request.request_id, self._user_id, timestamp, signature)
+        call = SignedCall(url=content.webhook_url, headers=(("content-type", "application/json"), *headers), body=body)
+        try:
+            status = await self._client.post(call)
+        except OSError as error:
+            return None, str(error) or type(error).__name__
+        return status, None if 200 <= status < 300 else f"the receiver answered {status}"

@@ -1,0 +1,295 @@
+"""The queue's requests in the database; what they carry and what was answered is sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import RowMapping, and_, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
+from fal_server.core.webhooks import Delivery
+from fal_server.ports import Vault
+from fal_server.queue_port import RequestFilter
+from fal_server.store.database import Database
+from fal_server.store.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
+
+_FORGET_BATCH = 500
+
+
+class SqlQueueStore:
+    """The QueueStore port in a database that it shares with the Store, which closes it.
+
+    Args:
+        vault: seals headers, bodies and the addresses of webhooks.
+    """
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
+        """Accept a request; where its `idempotency` is taken, the request that has it is returned instead."""
+        sealed = {
+            "request_id": request.request_id,
+            "sealed_request": self._seal(
+                request.request_id, "request", _head(content.headers, url=content.webhook_url)
+            ),
+            "sealed_body": self._seal(request.request_id, "body", _text(content.body)),
+        }
+
+        async def work(connection: AsyncConnection) -> QueuedRequest:
+            if request.idempotency is not None:
+                query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
+                taken = (await connection.execute(query)).mappings().one_or_none()
+                if taken is not None:
+                    return from_row(taken)
+            await connection.execute(insert(REQUESTS), to_row(request))
+            await connection.execute(insert(REQUEST_CONTENTS), sealed)
+            return request
+
+        return await self._database.write(work)
+
+    async def load(self) -> list[QueuedRequest]:
+        """All requests that are not completed, oldest first."""
+        query = select(REQUESTS).where(REQUESTS.c.state != State.COMPLETED.value)
+        query = query.order_by(REQUESTS.c.created_at, REQUESTS.c.request_id)
+
+        async def work(connection: AsyncConnection) -> list[QueuedRequest]:
+            return [from_row(row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._database.read(work)
+
+    async def get(self, request_id: str) -> QueuedRequest | None:
+        """One request, or None."""
+        query = select(REQUESTS).where(REQUESTS.c.request_id == request_id)
+
+        async def work(connection: AsyncConnection) -> QueuedRequest | None:
+            row = (await connection.execute(query)).mappings().one_or_none()
+            return None if row is None else from_row(row)
+
+        return await self._database.read(work)
+
+    async def content(self, request_id: str) -> Content | None:
+        """What a request carries, or None."""
+        return await self._database.read(lambda connection: self._content(connection, request_id))
+
+    async def answer(self, request_id: str) -> Answer | None:
+        """The answer of a completed request, or None."""
+        contents = REQUEST_CONTENTS.c
+        query = (
+            select(REQUESTS.c.status, contents.sealed_answer, contents.sealed_answer_body)
+            .join(REQUEST_CONTENTS, REQUESTS.c.request_id == contents.request_id)
+            .where(REQUESTS.c.request_id == request_id, REQUESTS.c.state == State.COMPLETED.value)
+        )
+
+        async def work(connection: AsyncConnection) -> RowMapping | None:
+            return (await connection.execute(query)).mappings().one_or_none()
+
+        row = await self._database.read(work)
+        if row is None or row["sealed_answer"] is None:
+            return None
+        headers, _ = _parsed(self._open(request_id, "answer", row["sealed_answer"]))
+        body = self._open(request_id, "answer body", row["sealed_answer_body"]).encode("latin-1")
+        return Answer(status=row["status"], headers=headers, body=body)
+
+    async def find(self, query: RequestFilter) -> list[QueuedRequest]:
+        """Requests, newest first."""
+        rows = REQUESTS.c
+        chosen = select(REQUESTS).where(rows.app_name == query.app_name)
+        if query.state is not None:
+            chosen = chosen.where(rows.state == query.state.value)
+        if query.dead is not None:
+            chosen = chosen.where(rows.dead == query.dead)
+        if query.caller is not None:
+            chosen = chosen.where(rows.caller == query.caller)
+        chosen = chosen.order_by(rows.created_at.desc(), rows.request_id.desc()).limit(query.limit)
+
+        async def work(connection: AsyncConnection) -> list[QueuedRequest]:
+            return [from_row(row) for row in (await connection.execute(chosen)).mappings()]
+
+        return await self._database.read(work)
+
+    async def begin(self, request: QueuedRequest) -> Content | None:
+        """Write that an attempt begins; what the request carries, or None where it is not waiting any more."""
+
+        async def work(connection: AsyncConnection) -> Content | None:
+            if not await _change(connection, request, State.IN_QUEUE, request.attempt - 1):
+                return None
+            return await self._content(connection, request.request_id)
+
+        return await self._database.write(work)
+
+    async def put_back(self, request: QueuedRequest) -> bool:
+        """Write that the attempt of this number is over and the request waits again; False where it is another's."""
+        return await self._database.write(
+            lambda connection: _change(connection, request, State.IN_PROGRESS, request.attempt)
+        )
+
+    async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
+        """Write the end of a request; False where it was completed before, or another attempt has begun."""
+        sealed = {
+            "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
+            "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),
+        }
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not await _change(connection, request, None, request.attempt):
+                return False
+            contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == request.request_id)
+            await connection.execute(contents.values(sealed))
+            return True
+
+        return await self._database.write(work)
+
+    async def revive(self, request: QueuedRequest) -> bool:
+        """Put a completed request in line again, its answer forgotten; False where it is not completed."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not await _change(connection, request, State.COMPLETED, None):
+                return False
+            of_it = REQUEST_CONTENTS.c.request_id == request.request_id
+            forgotten = {"sealed_answer": None, "sealed_answer_body": None}
+            await connection.execute(update(REQUEST_CONTENTS).where(of_it).values(forgotten))
+            tries = WEBHOOK_DELIVERIES.c.request_id == request.request_id
+            await connection.execute(delete(WEBHOOK_DELIVERIES).where(tries))
+            return True
+
+        return await self._database.write(work)
+
+    async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
+        """Delete completed requests that are older than this, some hundreds a transaction; how many."""
+        rows = REQUESTS.c
+        old = or_(
+            and_(rows.dead.is_(False), rows.completed_at < completed_before),
+            and_(rows.dead.is_(True), rows.completed_at < dead_before),
+        )
+        chosen = select(rows.request_id).where(rows.state == State.COMPLETED.value, old).limit(_FORGET_BATCH)
+
+        async def some(connection: AsyncConnection) -> int:
+            found = (await connection.execute(chosen)).scalars().all()
+            if found:
+                for table in (WEBHOOK_DELIVERIES, REQUEST_CONTENTS, REQUESTS):
+                    await connection.execute(delete(table).where(table.c.request_id.in_(found)))
+            return len(found)
+
+        total = 0
+        while deleted := await self._database.write(some):
+            total += deleted
+        return total
+
+    async def due_webhooks(self, now: datetime, limit: int) -> list[QueuedRequest]:
+        """Completed requests whose webhook is due, the most overdue first."""
+        rows = REQUESTS.c
+        pending = (rows.webhook == WebhookState.PENDING.value, rows.webhook_at <= now)
+        query = select(REQUESTS).where(*pending).order_by(rows.webhook_at, rows.request_id).limit(limit)
+
+        async def work(connection: AsyncConnection) -> list[QueuedRequest]:
+            return [from_row(row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._database.read(work)
+
+    async def next_webhook_at(self) -> datetime | None:
+        """When the next webhook is due; None where there is none."""
+        pending = REQUESTS.c.webhook == WebhookState.PENDING.value
+        query = select(REQUESTS.c.webhook_at).where(pending).order_by(REQUESTS.c.webhook_at).limit(1)
+
+        async def work(connection: AsyncConnection) -> datetime | None:
+            found: datetime | None = (await connection.execute(query)).scalar()
+            return found
+
+        return await self._database.read(work)
+
+    async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
+        """Keep a try to deliver, and how the webhook stands after it; nothing where the request was revived."""
+        rows = REQUESTS.c
+        standing = {
+            "webhook": request.webhook.value,
+            "webhook_attempts": request.webhook_attempts,
+            "webhook_at": request.webhook_at,
+        }
+        here = and_(rows.request_id == request.request_id, rows.state == State.COMPLETED.value)
+        here = and_(here, rows.webhook_attempts == request.webhook_attempts - 1)
+
+        async def work(connection: AsyncConnection) -> None:
+            if (await connection.execute(update(REQUESTS).where(here).values(standing))).rowcount:
+                await connection.execute(insert(WEBHOOK_DELIVERIES), asdict(delivery))
+
+        await self._database.write(work)
+
+    async def deliveries(self, request_id: str) -> list[Delivery]:
+        """The tries to deliver a request's webhook, in order."""
+        tries = WEBHOOK_DELIVERIES.c
+        query = select(WEBHOOK_DELIVERIES).where(tries.request_id == request_id).order_by(tries.number)
+
+        async def work(connection: AsyncConnection) -> list[Delivery]:
+            return [Delivery(**row) for row in (await connection.execute(query)).mappings()]
+
+        return await self._database.read(work)
+
+    async def _content(self, connection: AsyncConnection, request_id: str) -> Content | None:
+        contents = REQUEST_CONTENTS.c
+        query = select(contents.sealed_request, contents.sealed_body).where(contents.request_id == request_id)
+        row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            return None
+        headers, url = _parsed(self._open(request_id, "request", row["sealed_request"]))
+        body = self._open(request_id, "body", row["sealed_body"]).encode("latin-1")
+        return Content(headers=headers, body=body, webhook_url=url)
+
+    def _seal(self, request_id: str, part: str, text: str) -> bytes:
+        return self._vault.seal(f"request/{request_id}/{part}", text)
+
+    def _open(self, request_id: str, part: str, sealed: bytes) -> str:
+        return self._vault.open(f"request/{request_id}/{part}", sealed)
+
+
+def to_row(request: QueuedRequest) -> dict[str, object]:
+    """A request as a row."""
+    row = {name: getattr(request, name) for name in QueuedRequest.__slots__}
+    row |= {name: row[name].value for name in ("priority", "state", "webhook")}
+    row["retries"] = dict(request.retries)
+    return row
+
+
+def from_row(row: RowMapping) -> QueuedRequest:
+    """A row as a request."""
+    values = dict(row)
+    return replace(
+        QueuedRequest(**values),
+        priority=Priority(values["priority"]),
+        state=State(values["state"]),
+        webhook=WebhookState(values["webhook"]),
+    )
+
+
+async def _change(
+    connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int | None
+) -> bool:
+    """Write a request where it is in this state (None: not completed) and at this attempt (None: at any)."""
+    rows = REQUESTS.c
+    here = rows.state != State.COMPLETED.value if state is None else rows.state == state.value
+    chosen = update(REQUESTS).where(rows.request_id == request.request_id, here)
+    if attempt is not None:
+        chosen = chosen.where(rows.attempt == attempt)
+    row = to_row(request)
+    del row["request_id"]
+    return (await connection.execute(chosen.values(row))).rowcount > 0
+
+
+def _text(body: bytes) -> str:
+    """Bytes as a text of as many characters, because the vault seals texts."""
+    return body.decode("latin-1")
+
+
+def _head(headers: Sequence[tuple[str, str]], *, url: str | None = None) -> str:
+    return json.dumps([list(headers), url])
+
+
+def _parsed(text: str) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    headers, url = cast("tuple[list[list[str]], str | None]", json.loads(text))
+    return tuple((name, value) for name, value in headers), url

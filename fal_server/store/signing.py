@@ -1,0 +1,71 @@
+"""The key that webhooks are signed with: ED25519, made once for a database and sealed in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.ports import Vault
+from fal_server.store.database import Database
+from fal_server.store.tables import SETTINGS
+
+_NAME = "webhook-signing-key"
+
+
+class EdSigner:
+    """The WebhookSigner port.
+
+    Args:
+        key: the private key.
+    """
+
+    __slots__ = ("_key", "_public")
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._public = key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"EdSigner(kid={self._kid!r})"
+
+    def sign(self, message: bytes) -> str:
+        """The ED25519 signature in hex."""
+        return self._key.sign(message).hex()
+
+    def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
+        """The public key as a JSON Web Key Set (RFC 7517, RFC 8037)."""
+        key = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self._kid, "x": _b64(self._public)}
+        return {"keys": [key]}
+
+    @property
+    def _kid(self) -> str:
+        return _b64(hashlib.sha256(self._public).digest()[:9])
+
+
+async def load_signer(database: Database, vault: Vault) -> EdSigner:
+    """The signer of a database; its key is made at the first call.
+
+    Raises:
+        Unavailable: the database cannot be written, or the vault cannot open the key.
+    """
+
+    async def work(connection: AsyncConnection) -> bytes:
+        query = select(SETTINGS.c.value).where(SETTINGS.c.name == _NAME)
+        sealed = (await connection.execute(query)).scalar_one_or_none()
+        if sealed is None:
+            seed = Ed25519PrivateKey.generate().private_bytes_raw()
+            sealed = vault.seal(_NAME, seed.hex())
+            await connection.execute(insert(SETTINGS), {"name": _NAME, "value": sealed})
+        return sealed
+
+    seed = bytes.fromhex(vault.open(_NAME, await database.write(work)))
+    return EdSigner(Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def _b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
