@@ -81,6 +81,7 @@ class Reaper:
 
         Raises:
             OSError: there is no room for one more process.
+            ValueError: an environment variable's name or value is none.
         """
         mode = "tty" if tty else "pipes"
         process = subprocess.Popen(

@@ -98,7 +98,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         runner = Supervisor(self._reaper, self._directory, spec)
         try:
             runner.start()
-        except (OSError, PortUnavailable) as error:
+        except (OSError, ValueError, PortUnavailable) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
         self._runner = runner
         self._gate.token = spec.token
@@ -154,19 +154,22 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def StreamLogs(
         self, request: shim_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
-        """Entries in batches: all that there is, then what 5 ms bring."""
+        """Entries in batches: at once after a silence, else what 5 ms bring."""
         journal = (await self._worker(context)).journal
         reader = journal.reader(request.after_sequence)
+        loop = asyncio.get_running_loop()
+        next_at = 0.0
         while True:
             closed = journal.closed  # looked at before reading, so that what came in between is read once more
             entries = reader.read(_BATCH_BYTES)
             if entries:
+                next_at = loop.time() + _BATCH_SECONDS
                 yield shim_pb2.StreamLogsResponse(entries=entries)
             elif closed:
                 return
             else:
                 await journal.wait()
-                await asyncio.sleep(_BATCH_SECONDS)
+                await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def AckLogs(self, request: shim_pb2.AckLogsRequest, context: Context) -> shim_pb2.AckLogsResponse:
         """Forget what was stored."""
@@ -198,6 +201,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             session = Session(self._reaper, first.start, runner.env, runner.spec.working_dir, name)
         except OSError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the command could not be started: {error}")
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"start: the command could not be started: {error}")
         self._sessions.add(session)
 
         context.add_done_callback(lambda _context: self._end_session(session))  # type: ignore[arg-type]

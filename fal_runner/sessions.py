@@ -62,7 +62,7 @@ class Session:
                 stderr=theirs[2],
                 tty=start.tty,
             )
-        except OSError:
+        except (OSError, ValueError):
             self._close()
             raise
         finally:

@@ -70,6 +70,7 @@ class Supervisor:
 
         Raises:
             OSError: its process could not be made.
+            ValueError: an environment variable's name or value is none.
             PortUnavailable: there is no port for it.
         """
         if self.spec.serves_http:
@@ -92,7 +93,7 @@ class Supervisor:
                 stderr=err_write,
                 pass_fds=(job_read, result_write),
             )
-        except OSError:
+        except (OSError, ValueError):
             for fd in (job_write, result_read, out_read, err_read):
                 os.close(fd)
             raise

@@ -81,6 +81,12 @@ async def test_a_command_that_is_not_there_says_so(rig: Any, runner: Any) -> Non
     assert b"/no/such/directory" in ran.stderr
 
 
+async def test_a_command_that_cannot_be_started_is_refused(rig: Any, runner: Any) -> None:
+    with pytest.raises(Unavailable, match="could not be started"):
+        await rig.run(runner, "true", variables={"A=B": "x"})
+    assert (await rig.run(runner, "true")).code == 0
+
+
 async def test_an_empty_command_is_a_shell(rig: Any, runner: Any) -> None:
     assert (await rig.run(runner, stdin=b"echo from $FROM_THE_APP; exit 3\n")).code == 3
 

@@ -88,6 +88,20 @@ async def test_no_result_is_said(rig: Any) -> None:
     assert gone.exit_code == 3
 
 
+async def test_who_waits_for_a_result_is_told_that_the_controller_ends(rig: Any) -> None:
+    def app() -> None:
+        import threading
+
+        threading.Event().wait()
+
+    runner = await rig.start(app)
+    waiting = asyncio.ensure_future(rig.engine.result(runner))
+    await asyncio.sleep(0)  # so that it waits
+    await rig.restart(adopt=runner)
+    with pytest.raises(Unavailable, match="let go"):
+        await waiting
+
+
 async def test_a_result_survives_the_controller(rig: Any) -> None:
     runner = await rig.start(lambda: "kept")
     await rig.until(runner, Event.GONE)

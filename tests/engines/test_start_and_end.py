@@ -299,6 +299,16 @@ async def test_a_start_that_cannot_be_leaves_nothing(rig: Any) -> None:
     assert list((rig.root / "runners").iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["A=B", "NUL\0", "\udcff"])
+async def test_a_variable_that_is_none_leaves_nothing(rig: Any, name: str) -> None:
+    launch = rig.launch(wait_for_ever, variables={name: "the-secret-value"})
+    with pytest.raises(Unavailable) as refusal:
+        await rig.engine.start(launch)
+    assert launch.runner_id in refusal.value.message
+    assert "the-secret-value" not in refusal.value.message
+    assert list((rig.root / "runners").iterdir()) == []
+
+
 async def test_a_file_cannot_be_laid_out_elsewhere(rig: Any) -> None:
     launch = rig.launch(wait_for_ever, files={"../../outside.txt": b""})
     with pytest.raises(Unavailable, match="outside of the app's directory"):

@@ -66,11 +66,10 @@ class LocalEngine:
         directory = self._directory(launch.runner_id)
         try:
             link = await self._begin(directory, launch)
-        except (OSError, Unavailable) as error:
+        except BaseException as error:
             await self._clean_up(directory, launch.attempt_token)
-            raise Unavailable(f"runner {launch.runner_id} could not be started: {error}") from error
-        except asyncio.CancelledError:
-            await self._clean_up(directory, launch.attempt_token)
+            if isinstance(error, OSError | ValueError | Unavailable):
+                raise Unavailable(f"runner {launch.runner_id} could not be started: {error}") from error
             raise
         self._links[launch.runner_id] = link
         link.follow()

@@ -138,9 +138,8 @@ class RunnerLink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._result.done():
-            self._result.cancel()
-        elif not self._result.cancelled():
-            self._result.exception()  # looked at, so that nobody is told that it was not
+            self._result.set_exception(Unavailable(f"the controller let go of runner {self._runner_id}"))
+        self._result.exception()  # looked at, so that asyncio does not complain that nobody did
         if self._pid_handle is not None:
             asyncio.get_running_loop().remove_reader(self._pid_handle)
             os.close(self._pid_handle)

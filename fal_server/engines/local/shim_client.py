@@ -53,7 +53,7 @@ class ShimClient:
                 wait_for_ready=True,
             )
         except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"runner {spec.runner_id} could not be started: {error.details()}") from error
+            raise Unavailable(error.details() or str(error.code())) from error
 
     async def status(self) -> shim_pb2.ShimStatus:
         """All that the shim knows.
