@@ -1,4 +1,4 @@
-"""The controller as a process: arguments, the state directory's lock, signals, logging, and the word that it is ready."""
+"""The controller as a process: arguments, the state directory's lock, signals, logging, the word that it is ready."""
 
 from __future__ import annotations
 

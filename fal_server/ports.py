@@ -64,7 +64,7 @@ class Store(Protocol):
         """Delete; what was deleted, or None where it was not there."""
         ...
 
-    async def save_runners(self, runners: Sequence[Runner]) -> None:
+    async def save_runners(self, runners: Sequence[Runner], /) -> None:
         """Insert or replace these runners, all or none."""
         ...
 
