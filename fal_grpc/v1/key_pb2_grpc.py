@@ -60,10 +60,10 @@ class KeysServicer(object):
         """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
 
         Status codes:
-        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or more than one of the three is given;
-        BadRequest names the field.
+        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown; BadRequest names the field. Where several are
+        given, the policy counts before the preset, and the preset before the scope.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
-        - PERMISSION_DENIED: the scope of the key does not cover managing keys.
+        - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
         - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
@@ -91,6 +91,7 @@ class KeysServicer(object):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing keys.
         - NOT_FOUND: there is no such key, or it is revoked already.
+        - FAILED_PRECONDITION: it is the last key that may do everything; create another one first.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -63,14 +63,16 @@ class RevisionsServicer(object):
 
     def BuildEnvironment(self, request, context):
         """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
-        The last message has a status. A build that fails ends with INTERNAL_FAILURE after logs that say why.
+        The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
+        say why.
 
         Status codes:
         - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover deploying.
         - NOT_FOUND: there is no such environment.
-        - FAILED_PRECONDITION: a file was not uploaded, or a named secret is not set.
+        - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+        secret is not set.
         - RESOURCE_EXHAUSTED: there is no room for another environment.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
         - UNAVAILABLE: the controller is starting or stopping; try again.

@@ -35,14 +35,16 @@ class RevisionsStub:
     def __new__(cls, channel: _aio.Channel) -> RevisionsAsyncStub: ...
     BuildEnvironment: _grpc.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]
     """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
-    The last message has a status. A build that fails ends with INTERNAL_FAILURE after logs that say why.
+    The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
+    say why.
 
     Status codes:
     - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment.
-    - FAILED_PRECONDITION: a file was not uploaded, or a named secret is not set.
+    - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+      secret is not set.
     - RESOURCE_EXHAUSTED: there is no room for another environment.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -92,14 +94,16 @@ class RevisionsAsyncStub(RevisionsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     BuildEnvironment: _aio.UnaryStreamMultiCallable[_revision_pb2.BuildEnvironmentRequest, _revision_pb2.BuildEnvironmentResult]  # type: ignore[assignment]
     """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
-    The last message has a status. A build that fails ends with INTERNAL_FAILURE after logs that say why.
+    The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
+    say why.
 
     Status codes:
     - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover deploying.
     - NOT_FOUND: there is no such environment.
-    - FAILED_PRECONDITION: a file was not uploaded, or a named secret is not set.
+    - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+      secret is not set.
     - RESOURCE_EXHAUSTED: there is no room for another environment.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -152,14 +156,16 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_revision_pb2.BuildEnvironmentResult], _abc.AsyncIterator[_revision_pb2.BuildEnvironmentResult]]:
         """BuildEnvironment builds the environment that code runs in, or finds that it is built, and streams the build's logs.
-        The last message has a status. A build that fails ends with INTERNAL_FAILURE after logs that say why.
+        The last message has a status, SUCCESS. A build that fails ends the call with FAILED_PRECONDITION, after logs that
+        say why.
 
         Status codes:
         - INVALID_ARGUMENT: there is no environment definition, or it is malformed; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover deploying.
         - NOT_FOUND: there is no such environment.
-        - FAILED_PRECONDITION: a file was not uploaded, or a named secret is not set.
+        - FAILED_PRECONDITION: the build failed, with the installer's last words; a file was not uploaded, or a named
+          secret is not set.
         - RESOURCE_EXHAUSTED: there is no room for another environment.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
         - UNAVAILABLE: the controller is starting or stopping; try again.

@@ -754,7 +754,7 @@ class HostedRunResult(_message.Message):
     SERVICE_URLS_FIELD_NUMBER: _builtins.int
     ENV_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The id of the run, the same in every message."""
+    """The id of the run, which is also its runner's; empty while the environment is built, then the same in every message."""
     env_id: _builtins.str
     """The environment that it runs in, as BuildEnvironment names it."""
     @_builtins.property
