@@ -7,9 +7,11 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from fal_server.core.queue import Priority
 
+_Rank: TypeAlias = "tuple[int, tuple[datetime, str]]"
 _ORDER = (Priority.NORMAL, Priority.LOW)
 
 
@@ -40,7 +42,7 @@ class Line:
         self._entries: dict[str, Entry] = {}
         # priority -> caller -> ages, oldest first; of each caller only one request stands in the round at a time.
         self._lanes: dict[Priority, dict[str | None, list[tuple[datetime, str]]]] = {p: {} for p in _ORDER}
-        self._served: dict[str | None, int] = {}
+        self._served: dict[Priority, dict[str | None, int]] = {p: {} for p in _ORDER}
         self._turn = 0
         self._resting: list[tuple[datetime, str]] = []
         self._deadlines: list[tuple[datetime, str]] = []
@@ -81,7 +83,8 @@ class Line:
         if not self._entries:
             self._resting.clear()
             self._deadlines.clear()
-            self._served.clear()
+            for served in self._served.values():
+                served.clear()
         return entry
 
     def take(self, now: datetime) -> Entry | None:
@@ -90,9 +93,9 @@ class Line:
         for priority in _ORDER:
             lanes = self._lanes[priority]
             if lanes:
-                caller = min(lanes, key=lambda who: (self._served.get(who, 0), lanes[who][0]))
+                caller = min(lanes, key=lambda who: self._rank(priority, who, lanes[who][0]))
                 self._turn += 1
-                self._served[caller] = self._turn
+                self._served[priority][caller] = self._turn
                 return self.remove(lanes[caller][0][1])
         return None
 
@@ -122,13 +125,13 @@ class Line:
             return 0
         lanes = self._lanes[entry.priority]
         own = bisect_left(lanes.get(entry.caller, []), entry.age)
-        mine = (self._served.get(entry.caller, 0), (lanes.get(entry.caller) or [entry.age])[0])
+        mine = self._rank(entry.priority, entry.caller, (lanes.get(entry.caller) or [entry.age])[0])
         ahead = own
         if entry.priority is Priority.LOW:
             ahead += sum(len(ages) for ages in self._lanes[Priority.NORMAL].values())
         for caller, ages in lanes.items():
             if caller != entry.caller:
-                first = (self._served.get(caller, 0), ages[0]) < mine
+                first = self._rank(entry.priority, caller, ages[0]) < mine
                 ahead += min(len(ages), own + 1 if first else own)
         return ahead
 
@@ -146,6 +149,14 @@ class Line:
     def of_caller(self, caller: str | None) -> Iterable[Entry]:
         """A caller's requests."""
         return [entry for entry in self._entries.values() if entry.caller == caller]
+
+    def _rank(self, priority: Priority, caller: str | None, first: tuple[datetime, str]) -> _Rank:
+        """Whose turn it is: the caller who was served longest ago and, of those who never were, the oldest request.
+
+        Args:
+            first: the age of the caller's first request.
+        """
+        return self._served[priority].get(caller, 0), first
 
     def _wake(self, now: datetime) -> None:
         """Let the requests in whose rest is over."""

@@ -1,0 +1,148 @@
+"""What follows from an attempt at a queued request: the table of platform semantics, and its bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.queue import (
+    MOST_ATTEMPTS,
+    Answer,
+    Condition,
+    Failure,
+    Policy,
+    QueuedRequest,
+    judge,
+    pause_seconds,
+    policy_of,
+    switch,
+)
+from fal_server.core.routing import Outcome
+from tests.fakes.domain import START
+
+
+def request(**changes) -> QueuedRequest:
+    given_ = {"request_id": "q", "app_name": "a", "path": "/", "created_at": START, "attempt": 1}
+    return QueuedRequest(**(given_ | changes))
+
+
+def answer(status: int, **headers: str) -> Answer:
+    return Answer(status=status, headers=tuple((k.replace("_", "-"), v) for k, v in headers.items()))
+
+
+def failure(condition: Condition) -> Failure:
+    return Failure(condition=condition, error_type="runner_disconnected", detail="it went away")
+
+
+NEVER, SERVER, TIME, LINK = None, Condition.SERVER_ERROR, Condition.TIMEOUT, Condition.CONNECTION_ERROR
+
+
+@pytest.mark.parametrize(
+    ("seen", "retry", "outcome", "probe"),
+    [
+        (answer(200), NEVER, Outcome.DONE, False),
+        (answer(302), NEVER, Outcome.DONE, False),
+        (answer(404), NEVER, Outcome.DONE, False),
+        (answer(422), NEVER, Outcome.DONE, False),
+        (answer(429), NEVER, Outcome.DONE, False),
+        (answer(429, x_fal_needs_retry="1"), SERVER, Outcome.DONE, False),
+        (answer(422, x_fal_needs_retry="1"), NEVER, Outcome.DONE, False),
+        (answer(500), NEVER, Outcome.DONE, False),
+        (answer(500, x_fal_needs_retry="1"), SERVER, Outcome.DONE, False),
+        (answer(500, x_fal_needs_retry="true"), SERVER, Outcome.DONE, False),
+        (answer(501), NEVER, Outcome.DONE, False),
+        (answer(502), NEVER, Outcome.DONE, True),
+        (answer(502, x_fal_needs_retry="1"), SERVER, Outcome.DONE, True),
+        (answer(503), SERVER, Outcome.RUNNER_FAILED, False),
+        (answer(503, x_fal_needs_retry="0"), NEVER, Outcome.RUNNER_FAILED, False),
+        (answer(504), TIME, Outcome.DONE, True),
+        (answer(504, x_fal_needs_retry="0"), NEVER, Outcome.DONE, True),
+        (answer(200, x_fal_stop_runner="1"), NEVER, Outcome.STOP_RUNNER, False),
+        (answer(503, x_fal_stop_runner="1"), SERVER, Outcome.RUNNER_FAILED, False),
+        (failure(Condition.TIMEOUT), TIME, Outcome.TIMED_OUT, False),
+        (failure(Condition.CONNECTION_ERROR), LINK, Outcome.RUNNER_FAILED, False),
+    ],
+)
+def test_what_follows(seen, retry, outcome, probe):
+    verdict = judge(request(), seen, Policy())
+    assert (verdict.retry, verdict.outcome, verdict.probe) == (retry, outcome, probe)
+    assert not verdict.dead
+    assert (verdict.error is None) == (isinstance(seen, Answer) and seen.status < 400)
+
+
+def test_the_callers_word_goes_before_the_apps_and_the_apps_before_the_platforms():
+    generous = Policy(budgets={Condition.SERVER_ERROR: 5})
+    assert judge(request(), answer(503), generous).retry is Condition.SERVER_ERROR
+    refused = judge(request(no_retry=True), answer(503), generous)
+    assert (refused.retry, refused.dead) == (None, True)
+    assert judge(request(), answer(503), Policy(budgets={Condition.SERVER_ERROR: 0})).retry is None
+    assert judge(request(), answer(503), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry is None
+    assert judge(request(), answer(504), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry is Condition.TIMEOUT
+
+
+def test_a_budget_counts_its_own_condition():
+    policy = Policy(budgets={Condition.SERVER_ERROR: 1})
+    assert judge(request(attempt=2, retries={"timeout": 1}), answer(503), policy).retry is Condition.SERVER_ERROR
+    spent = judge(request(attempt=3, retries={"timeout": 1, "server_error": 1}), answer(503), policy)
+    assert (spent.retry, spent.dead) == (None, True)
+
+
+@given(
+    attempt=st.integers(1, 40),
+    used=st.dictionaries(st.sampled_from([c.value for c in Condition]), st.integers(0, 40)),
+    budgets=st.dictionaries(st.sampled_from(list(Condition)), st.integers(0, 1000)),
+    condition=st.sampled_from(list(Condition)),
+)
+def test_never_more_than_ten_attempts(attempt, used, budgets, condition):
+    verdict = judge(request(attempt=attempt, retries=used), failure(condition), Policy(budgets=budgets))
+    if attempt >= MOST_ATTEMPTS or used.get(condition.value, 0) >= MOST_ATTEMPTS - 1:
+        assert verdict.retry is None
+    assert (verdict.retry is None) == verdict.dead
+    if verdict.retry is not None:
+        assert 0 < verdict.pause_seconds <= 60
+
+
+def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
+    made, seen = request(attempt=0), 0
+    while True:
+        seen += 1
+        made = request(attempt=seen, retries=made.retries)
+        verdict = judge(made, failure(Condition.CONNECTION_ERROR), Policy())
+        if verdict.retry is None:
+            break
+        made = request(attempt=seen, retries={"connection_error": seen})
+    assert seen == MOST_ATTEMPTS
+
+
+def test_pauses_double_up_to_a_minute():
+    assert [pause_seconds(n) for n in (1, 2, 3, 7, 8, 100)] == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "budgets"),
+    [
+        (None, {}),
+        ("", {}),
+        ("no JSON", {}),
+        ("[]", {}),
+        ('{"timeout": {"retries": 2}, "connection_error": {"retries": 0}}', {TIME: 2, LINK: 0}),
+        ('{"server_error": 3}', {SERVER: 3}),
+        ('{"server_error": {"retries": true}, "timeout": {"retries": -1}, "else": {"retries": 1}}', {TIME: 0}),
+    ],
+)
+def test_policies_are_read_from_revisions(text, budgets):
+    assert policy_of(text, ("timeout", "unknown")) == Policy(budgets=budgets, skipped=frozenset({TIME}))
+
+
+def test_switches():
+    assert [switch(w) for w in ("1", " True ", "0", "false", "", None, "maybe")] == [
+        True, True, False, False, None, None, None,
+    ]  # fmt: skip
+
+
+def test_an_error_names_the_apps_own_type_first():
+    assert judge(request(), answer(400, x_fal_error_type="mine"), Policy()).error_type == "mine"
+    assert judge(request(), answer(400), Policy()).error_type == "bad_request"
+    assert judge(request(), answer(500), Policy()).error_type == "runner_server_error"
+    assert judge(request(), failure(Condition.CONNECTION_ERROR), Policy()).error_type == "runner_disconnected"

@@ -1,0 +1,57 @@
+"""Webhooks: addresses, what is sent, what is signed, and how long it is tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from fal_server.core.faults import Invalid
+from fal_server.core.queue import Answer, QueuedRequest
+from fal_server.core.webhooks import MOST_TRIES, checked_url, message, next_try, payload
+from tests.fakes.domain import START
+
+REQUEST = QueuedRequest(request_id="q", app_name="a", path="/", created_at=START, error="it broke")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:80/x?y=1", "https://example.com", "https://[::1]:8443/"])
+def test_good_addresses(url):
+    assert checked_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "example.com/x", "file:///etc/passwd", "ftp://a/b", "http://", "https://:80/", "http://a:port/", "http://a/ b",
+     "http://a/\r\nHost: b", "gopher://a", "http://a/" + "x" * 5000],
+)  # fmt: skip
+def test_bad_addresses(url):
+    with pytest.raises(Invalid, match="http or https"):
+        checked_url(url)
+
+
+def test_ten_tries_within_two_hours():
+    moment, tries = START, 1
+    while (again := next_try(tries, moment)) is not None:
+        assert again > moment
+        moment, tries = again, tries + 1
+    assert tries == MOST_TRIES
+    assert 1.9 * 3600 < (moment - START).total_seconds() <= 2 * 3600
+
+
+def test_payloads():
+    good = json.loads(payload(REQUEST, Answer(status=200, body=b'{"a": 1}')))
+    assert good == {
+        "request_id": "q", "gateway_request_id": "q", "status": "OK", "payload": {"a": 1}, "error": None,
+    }  # fmt: skip
+    bad = json.loads(payload(REQUEST, Answer(status=422, body=b'{"detail": []}')))
+    assert (bad["status"], bad["payload"], bad["error"]) == ("ERROR", {"detail": []}, "it broke")
+    raw = json.loads(payload(REQUEST, Answer(status=200, body=b"\xff\x00")))
+    assert (raw["status"], raw["payload"]) == ("OK", None)
+    assert "not JSON" in raw["payload_error"]
+    assert json.loads(payload(REQUEST, Answer(status=204)))["payload"] is None
+
+
+def test_what_is_signed():
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert message("q", "local|local", 17, b"{}") == f"q\nlocal|local\n17\n{digest}".encode()
