@@ -48,9 +48,10 @@ class Spool:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._max_bytes = max_bytes
-        self._segments = [_scan(path) for path in sorted(directory.glob("*.seg"))]
-        self.last = self._segments[-1].last if self._segments else 0
-        self.acked = self._segments[0].first - 1 if self._segments else 0
+        found = [_scan(path) for path in sorted(directory.glob("*.seg"))]
+        self.last = found[-1].last if found else 0
+        self.acked = found[0].first - 1 if found else 0
+        self._segments = [segment for segment in found if segment.size]
         self._file: int | None = None
 
     def append(self, payloads: Sequence[bytes]) -> int:

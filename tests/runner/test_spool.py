@@ -142,3 +142,16 @@ def test_reading_begins_anywhere(tmp_path: Path, after: int) -> None:
     spool.append([bytes([number]) for number in range(10)])
     assert [record.sequence for record in read_all(spool, after)] == list(range(after + 1, 11))
     spool.close()
+
+
+def test_a_segment_without_a_whole_record_is_written_anew(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.append([b"torn"])
+    spool.close()
+    (segment,) = tmp_path.iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1])
+    spool = Spool(tmp_path)
+    assert spool.last == 0
+    spool.append([b"anew"])
+    assert [(record.sequence, record.payload) for record in read_all(spool, 0)] == [(1, b"anew")]
+    spool.close()
