@@ -7,6 +7,9 @@ import sys
 from fal_cli.exits import CommandError, ExitCode
 from fal_cli.output import complain
 
+# What the app extra brings; an app's own missing modules are told by the error of loading it.
+_APP_MODULES = frozenset({"cloudpickle", "fastapi", "pydantic", "starlette", "uvicorn"})
+
 
 def report(error: Exception, *, debug: bool) -> int:
     """Write an error and return the exit code for it.
@@ -22,7 +25,9 @@ def report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, CommandError):
         complain(str(error))
         return error.code
-    if _is_expected(error):
+    if isinstance(error, ModuleNotFoundError) and error.name in _APP_MODULES:
+        complain(f"this needs the app extra ({error.name} is missing): pip install 'fal-grpc[app]'")
+    elif _is_expected(error):
         complain(_words(error))
     else:
         complain(f"unexpected {type(error).__name__}: {error}\nRun the command again with --debug to see where.")
@@ -30,8 +35,8 @@ def report(error: Exception, *, debug: bool) -> int:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
 

@@ -55,8 +55,10 @@ def render(
     by_column = list(zip(*cells, strict=True)) if cells else [() for _ in columns]
     widths = [max(map(display_width, (title, *texts))) for title, texts in zip(titles, by_column, strict=True)]
     if width is not None and _total(widths) > width:
-        widths = _narrowed(columns, by_column, widths, width)
-        return _folded(columns, [titles, *cells], widths, colour=colour)
+        narrowed = _narrowed(columns, by_column, widths, width)
+        # Where even that is too wide, whole lines that the terminal wraps are easier to read than folded ones.
+        if _total(narrowed) <= width:
+            return _folded(columns, [titles, *cells], narrowed, colour=colour)
     lines = [paint(_line(columns, titles, widths), "bold", colour=colour)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(lines) + "\n"

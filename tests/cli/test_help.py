@@ -104,6 +104,10 @@ def test_version_is_that_of_the_package(capsys):
         (["secrets", "set", "=x"], "a secret has no name before '='"),
         (["secrets", "set", "A", "B"], "only one secret can be read from standard input"),
         (["up", "--port", "99999"], "'99999' is no port"),
+        (["deploy", "x.py", "--annotation", "novalue"], "--annotation 'novalue' is not of the form KEY=VALUE"),
+        (["deploy", "x.py", "--attach", "--detach"], "not allowed with argument --attach"),
+        (["run", "x.py", "--exposed-port", "1"], "are for --local"),
+        (["run"], "the following arguments are required: func_ref"),
     ],
 )
 def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys):

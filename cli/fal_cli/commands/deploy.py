@@ -143,5 +143,5 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     for kind in kinds:
         for url in result.urls.get(kind, {}).values():
             sys.stdout.write(visible(f"  {kind:<11} {url}\n"))
-    if wanted == "all":
+    if wanted == "all" and result.log_url:
         sys.stdout.write(visible(f"  {'logs':<11} {result.log_url}\n"))

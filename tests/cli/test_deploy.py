@@ -1,0 +1,123 @@
+"""`fal deploy` and `fal run`: what they say and how they end; what is sent is tested with the SDK."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fal_cli.main import main
+from fal_grpc.v1 import app_pb2, log_pb2, revision_pb2, run_pb2
+
+APP = """
+import fal
+
+class Hello(fal.App, name="hello"):
+    requirements = []
+
+    @fal.endpoint("/")
+    def greet(self) -> str:
+        return "hello"
+
+@fal.function()
+def six() -> int:
+    return 6
+"""
+
+
+@pytest.fixture
+def app_file(tmp_path):
+    path = tmp_path / "hello_app.py"
+    path.write_text(APP)
+    return f"{path}::Hello"
+
+
+@pytest.fixture
+def deployed(controller):
+    built = revision_pb2.BuildEnvironmentResult(
+        logs=[log_pb2.Log(message="Installing \x1b[2J things", source=log_pb2.BUILDER, level=log_pb2.INFO)]
+    )
+    built.status.state = run_pb2.HostedRunStatus.SUCCESS
+    registered = revision_pb2.RegisterApplicationResult(
+        logs=[
+            log_pb2.Log(message="said by the app", source=log_pb2.USER, level=log_pb2.INFO),
+            log_pb2.Log(message="too fine", source=log_pb2.BRIDGE, level=log_pb2.DEBUG),
+        ]
+    )
+    registered.result.application_id = "rev-1"
+    registered.service_urls.run = "http://127.0.0.1:1/local/hello"
+    controller.answers["BuildEnvironment"] = lambda _request, _context: iter([built])
+    controller.answers["RegisterApplication"] = lambda _request, _context: iter([registered])
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult()
+    return controller
+
+
+def test_the_result_is_alone_on_stdout_as_json(deployed, app_file, capsys):
+    assert main(["deploy", app_file, "--json", "--message", "first", "--annotation", "GIT_SHA=1"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"revision": "rev-1", "app_name": "hello", "status": "deployed"}
+    assert captured.err.splitlines() == ["Installing \x1b[2J things", "said by the app"]
+    assert deployed.request("RegisterApplication").application_name == "hello"
+
+
+def test_addresses_are_shown_as_asked_for(deployed, app_file, capsys, monkeypatch):
+    assert main(["deploy", app_file]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Deployed hello, revision rev-1\n")
+    assert "  sync        http://127.0.0.1:1/local/hello/\n" in shown
+    monkeypatch.setenv("FAL_URL_OUTPUT", "none")
+    assert main(["deploy", app_file]) == 0
+    assert capsys.readouterr().out == "Deployed hello, revision rev-1\n"
+
+
+def test_a_detached_deploy_of_a_known_app_is_rolling_out(deployed, app_file, capsys):
+    assert main(["deploy", app_file, "--detach", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "deployed"
+    deployed.answers["ListAliases"] = app_pb2.ListAliasesResult(aliases=[app_pb2.AliasInfo(alias="hello")])
+    assert main(["deploy", app_file, "--detach", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "rolling_out"
+
+
+def test_check_without_a_terminal_wants_yes(deployed, app_file, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "fal_cli", "deploy", app_file, "--check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "add --yes" in done.stderr
+    assert main(["deploy", app_file, "--check", "--yes"]) == 0
+    assert "About to deploy:" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(controller, capsys):
+    assert main(["deploy", "nowhere.py"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "there is no file" in captured.err
+
+
+def test_a_function_runs_here(app_file, capsys):
+    assert main(["run", app_file.replace("::Hello", "::six"), "--local"]) == 0
+    assert capsys.readouterr().out == "6\n"
+
+
+@pytest.mark.parametrize("command", ["deploy", "run"])
+def test_a_missing_extra_is_named(command, app_file):
+    script = (
+        "import sys, importlib.util as u; found = u.find_spec;"
+        "u.find_spec = lambda name, *rest: None if name == 'cloudpickle' else found(name, *rest);"
+        "from fal_cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, app_file, "--host", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'fal-grpc[app]'" in done.stderr
