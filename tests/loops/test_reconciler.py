@@ -145,7 +145,7 @@ async def test_never_more_than_max_concurrency_processes_under_a_rush(platform: 
     async with asyncio.timeout(20):
         for task in asked:
             platform.dispatcher.release(await task, Outcome.DONE)
-    assert platform.engine.most_alive == 3
+    assert 1 <= platform.engine.most_alive <= 3
 
 
 async def test_on_the_way_out_nothing_is_started(idle: Platform) -> None:
