@@ -29,6 +29,8 @@ def report(error: Exception, *, debug: bool) -> int:
         complain(f"this needs the app extra ({error.name} is missing): pip install 'fal-grpc[app]'")
     elif _is_expected(error):
         complain(_words(error))
+        if _is_a("ArgumentError", error):
+            return ExitCode.USAGE
     else:
         complain(f"unexpected {type(error).__name__}: {error}\nRun the command again with --debug to see where.")
     return ExitCode.FAILED
@@ -41,6 +43,11 @@ def _words(error: Exception) -> str:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether it was raised to be read. The SDK's root is looked up among what is imported: an error has a module."""
-    root = getattr(sys.modules.get("fal_grpc.errors"), "FalError", None)
-    return isinstance(error, ValueError | OSError) or (isinstance(root, type) and isinstance(error, root))
+    """Whether it was raised to be read."""
+    return isinstance(error, OSError) or _is_a("FalError", error)
+
+
+def _is_a(name: str, error: Exception) -> bool:
+    """Whether it is the SDK's error of this name. Looked up among what is imported: an error has a module."""
+    kind = getattr(sys.modules.get("fal_grpc.errors"), name, None)
+    return isinstance(kind, type) and isinstance(error, kind)

@@ -33,6 +33,7 @@ COMMANDS = (
     Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
     Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
     Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
+    Command(name="queue", help="Manage application queues.", module="queue"),
     Command(name="run", help="Run a function or an app without deploying it.", module="run"),
     Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners"),
     Command(name="secrets", aliases=("secret",), help="Manage fal secrets.", module="secrets"),

@@ -107,10 +107,13 @@ def test_version_is_that_of_the_package(capsys):
         (["deploy", "x.py", "--annotation", "novalue"], "--annotation 'novalue' is not of the form KEY=VALUE"),
         (["deploy", "x.py", "--attach", "--detach"], "not allowed with argument --attach"),
         (["run", "x.py", "--exposed-port", "1"], "are for --local"),
+        (["runners", "stop", "", "--host", "127.0.0.1:1"], "runner_id: must be an id that is not empty"),
+        (["apps", "scale", "a", "--keep-alive", "-5", "--host", "127.0.0.1:1"], "keep_alive: must be from 0"),
         (["run"], "the following arguments are required: func_ref"),
     ],
 )
-def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys):
+def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys, monkeypatch):
+    monkeypatch.setenv("FAL_KEY", "id:secret")
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
