@@ -164,7 +164,7 @@ class Plane:
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables)
         apps = Apps(catalog, fleet, dispatcher, clock)
-        deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls)
+        deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs)
         runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
