@@ -81,6 +81,22 @@ class Rest:
         request.add_header("Content-Type", content_type)
         return self._json(request, timeout_seconds=timeout_seconds)
 
+    def ask(self, method: str, path: str, **query: str | None) -> JSON:
+        """Make a request without a body, as the queue is asked after.
+
+        Args:
+            method: such as "GET".
+            path: beginning with a slash.
+            query: parameters; those that are None are left out.
+
+        Raises:
+            CallError: the controller refused, or cannot be reached.
+        """
+        asked = _query(**query)
+        return self._json(
+            self._request(method, f"{self._url}{path}{'?' + asked if asked else ''}", accept="application/json")
+        )
+
     def runner_times(self, runner_id: str) -> tuple[datetime | None, datetime | None]:
         """When a runner started and ended; None for what has not happened.
 

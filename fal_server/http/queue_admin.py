@@ -33,7 +33,7 @@ _STATUSES: tuple[tuple[type[Fault], int], ...] = (
     (Denied, 403),
     (NotFound, 404),
     (AlreadyExists, 409),
-    (Precondition, 409),
+    (Precondition, 400),
     (NotNow, 503),
 )
 

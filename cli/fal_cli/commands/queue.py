@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -91,7 +91,7 @@ class _Queue:
 
 
 @contextmanager
-def _open(args: argparse.Namespace) -> Iterator[_Queue]:
+def _open(args: argparse.Namespace) -> Generator[_Queue]:
     with open_client(args) as client:
         rest = client.rest()
         user = rest.ask("GET", "/users/current")
