@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +40,7 @@ class TokenGate(grpc.aio.ServerInterceptor):
 
     def __init__(self, token: str) -> None:
         self.token = token
+        self.last_call_at = time.monotonic()
 
     def opens(self, token: str) -> bool:
         """Whether this is the token."""
@@ -51,6 +54,7 @@ class TokenGate(grpc.aio.ServerInterceptor):
         """Let the call through, or answer in the method's place."""
         for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_METADATA and isinstance(value, str) and self.opens(value):
+                self.last_call_at = time.monotonic()
                 return await continuation(handler_call_details)
         return grpc.unary_unary_rpc_method_handler(_refuse)
 
@@ -231,6 +235,18 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             await self._runner.gone()
         self.ended.set()
         return shim_pb2.ShutdownResponse()
+
+    async def serve_out(self, keep_seconds: float) -> None:
+        """Wait for Shutdown or, once the worker is gone, until no controller has called for so long."""
+        if self._runner is not None:
+            gone = asyncio.ensure_future(self._runner.gone())
+            await asyncio.wait({gone, asyncio.ensure_future(self.ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        while not self.ended.is_set():
+            silent = time.monotonic() - self._gate.last_call_at
+            if silent >= keep_seconds:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), keep_seconds - silent)
 
     def end_politely(self) -> None:
         """The machine is going down, or somebody ends this process: the worker is asked to stop, with its grace."""

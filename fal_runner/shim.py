@@ -30,14 +30,18 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-async def serve(directory: Path, token: str, handshake: socket.socket | None, start_seconds: float) -> None:
-    """Listen until Shutdown, or until nobody has asked for a worker in time.
+async def serve(
+    directory: Path, token: str, handshake: socket.socket | None, *, start_seconds: float, keep_seconds: float
+) -> None:
+    """Listen until Shutdown, until nobody has asked for a worker in time, or until nobody wants to know its end.
 
     Args:
         directory: the runner's directory; the socket and the spool are made in it.
         token: what callers must show.
         handshake: told when the shim listens.
         start_seconds: how long Start is waited for.
+        keep_seconds: how long after the worker's end and the last call a controller is waited for; the log stays on
+            disk, only how it ended is forgotten then.
     """
     reaper = Reaper()
     reaper.install()
@@ -62,7 +66,7 @@ async def serve(directory: Path, token: str, handshake: socket.socket | None, st
         handshake.close()
     try:
         await asyncio.wait_for(servicer.started.wait(), start_seconds)
-        await servicer.ended.wait()
+        await servicer.serve_out(keep_seconds)
     except TimeoutError:
         print(f"no Start within {start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
     await server.stop(1.0)
@@ -90,6 +94,9 @@ def main() -> int:
     parser.add_argument(
         "--start-seconds", type=float, default=60.0, help="end after so many seconds without a Start (default 60)"
     )
+    parser.add_argument(
+        "--keep-seconds", type=float, default=600.0, help="once the worker is gone, end after so long without a call"
+    )
     arguments = parser.parse_args()
     directory: Path = arguments.dir
     token, handshake = take_standard_input()
@@ -99,7 +106,8 @@ def main() -> int:
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # what happens at a terminal is nothing to a runner
-    asyncio.run(serve(directory.absolute(), token, handshake, arguments.start_seconds))
+    waits = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
+    asyncio.run(serve(directory.absolute(), token, handshake, **waits))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -176,11 +177,25 @@ class Rig:
             raise AssertionError(f"no {event} of the runner; it said:\n{said}") from None
 
     async def restart(self, *, adopt: Runner | None = None) -> bool:
-        await self.engine.close()
-        await self._watch
+        await self.shut()
         self.seen.clear()
         self.engine = self._open()
         return await self.engine.adopt(adopt) if adopt is not None else False
+
+    async def shut(self) -> None:
+        """The controller's end."""
+        await self.engine.close()
+        await self._watch
+
+    async def worker_ended(self, pid: int) -> None:
+        """Wait for the end of a process that is not a child of this one."""
+        handle = os.pidfd_open(pid)
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(handle, ended.set)
+        async with asyncio.timeout(30):
+            await ended.wait()
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
 
     def alive(self, runner: Runner) -> list[int]:
         """The living processes of a runner, without its shim."""

@@ -94,7 +94,7 @@ async def test_an_empty_command_is_a_shell(rig: Any, runner: Any) -> None:
 async def test_a_signal_reaches_the_command(rig: Any, runner: Any) -> None:
     session = await rig.engine.exec(runner, ExecRequest(command=("python", "-c", SLEEPER), tty=False))
     outputs = session.output()
-    await read_until(outputs, b"ready")
+    await read_until(outputs, b"ready\n")
     await session.signal(signal.SIGINT)
     async with asyncio.timeout(30):
         assert (await anext(outputs)).exit_code == 128 + signal.SIGINT

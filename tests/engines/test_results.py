@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import signal
 from typing import Any
 
 import pytest
@@ -103,8 +105,20 @@ async def test_who_waits_for_a_result_is_told_that_the_controller_ends(rig: Any)
 
 
 async def test_a_result_survives_the_controller(rig: Any) -> None:
-    runner = await rig.start(lambda: "kept")
-    await rig.until(runner, Event.GONE)
+    def app() -> str:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        print("waiting", flush=True)
+        signal.sigwait({signal.SIGUSR1})
+        return "kept"
+
+    runner = await rig.start(app)
+    await rig.lines.until(runner.runner_id, "waiting")
+    worker = int((await rig.lines.until(runner.runner_id, "worker started")).message.rpartition(" ")[2])
+    await rig.shut()
+    os.kill(worker, signal.SIGUSR1)
+    await rig.worker_ended(worker)
     assert await rig.restart(adopt=runner)
     assert pickle.loads((await rig.engine.result(runner)).definition) == "kept"
     assert (await rig.until(runner, Event.GONE)).exit_code == 0

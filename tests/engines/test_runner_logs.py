@@ -112,16 +112,24 @@ async def test_each_line_comes_once_through_restarts_of_the_controller(rig: Any)
 
 async def test_lines_that_are_printed_while_no_controller_is_there_wait(rig: Any) -> None:
     def app() -> None:
+        import signal
         import sys
 
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        print("waiting", flush=True)
+        signal.sigwait({signal.SIGUSR1})
         print("\n".join(f"line {number}" for number in range(1000)))
         sys.exit(4)
 
-    launch = rig.launch(app)
-    runner = await rig.start_launch(launch)
+    runner = await rig.start(app)
+    await rig.lines.until(runner.runner_id, "waiting")
+    worker = int((await rig.lines.until(runner.runner_id, "worker started")).message.rpartition(" ")[2])
+    await rig.shut()
+    os.kill(worker, signal.SIGUSR1)
+    await rig.worker_ended(worker)
     assert await rig.restart(adopt=runner)
     assert (await rig.until(runner, Event.GONE)).exit_code == 4
-    assert len(rig.lines.app_lines(runner.runner_id)) == 1000
+    assert len(rig.lines.app_lines(runner.runner_id)) == 1001
 
 
 async def test_what_a_dead_shim_left_is_stored(rig: Any) -> None:

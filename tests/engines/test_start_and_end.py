@@ -342,6 +342,14 @@ async def test_a_deep_state_directory_is_no_obstacle(tmp_path: Path, rig: Any) -
     assert await asyncio.to_thread(get, (await rig.until(runner, Event.READY)).port) == b"hello"
 
 
+async def test_a_runner_that_has_ended_is_released_with_the_engine(rig: Any) -> None:
+    runner = await rig.start(lambda: None)
+    await rig.until(runner, Event.GONE)
+    await rig.restart()
+    assert list((rig.root / "runners").iterdir()) == []
+    assert look(runner.process.pid) is None
+
+
 async def test_strangers_are_ended_at_the_controllers_start(rig: Any) -> None:
     kept, stranger = await rig.start(wait_for_ever), await rig.start(wait_for_ever)
     await rig.lines.until(kept.runner_id, "waiting")

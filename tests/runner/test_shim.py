@@ -119,6 +119,18 @@ async def test_start_is_once_and_shutdown_ends_all(tmp_path: Path, shim: Shim) -
     assert not is_alive(first.worker.pid, first.worker.start_ticks)
 
 
+async def test_with_its_worker_gone_it_waits_for_a_controller_for_so_long(tmp_path: Path) -> None:
+    shim = Shim(tmp_path, "--keep-seconds", "0.1")
+    short = spec(tmp_path)
+    short.entrypoint = "os:getpid"
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path / 'shim.sock'}") as channel:
+        stub = shim_pb2_grpc.ShimStub(channel)
+        await stub.Start(shim_pb2.StartRequest(spec=short), metadata=((TOKEN_METADATA, TOKEN),))
+    _, stderr = await asyncio.to_thread(shim.process.communicate, timeout=30)
+    assert (shim.process.returncode, stderr) == (0, "")
+    assert list((tmp_path / "log").iterdir()) != []
+
+
 def test_without_a_start_it_ends(tmp_path: Path) -> None:
     shim = Shim(tmp_path, "--start-seconds", "0.1")
     _, stderr = shim.process.communicate(timeout=30)

@@ -151,9 +151,10 @@ class LocalEngine:
 
     async def release(self, runner_id: str) -> None:
         """End the shim and delete the runner's directory, once its last log lines are stored."""
-        link = self._links.pop(runner_id, None)
+        link = self._links.get(runner_id)
         if link is not None:
             await link.release()
+            self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
         await asyncio.to_thread(shutil.rmtree, self._directory(runner_id), ignore_errors=True)
 
     async def release_strangers(self, known: Sequence[str]) -> None:
@@ -166,7 +167,9 @@ class LocalEngine:
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def close(self) -> None:
-        """Let go of the runners without ending them: they go on and can be adopted."""
+        """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
+        ended = [runner_id for runner_id, link in self._links.items() if link.over]
+        await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links = list(self._links.values()), {}
         await asyncio.gather(*(link.close() for link in links))
         self._observations.put_nowait(None)

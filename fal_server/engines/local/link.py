@@ -79,6 +79,11 @@ class RunnerLink:
         self._pid_handle: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is alive and all of its lines are stored."""
+        return bool(self._tasks) and all(task.done() for task in self._tasks)
+
     def follow(self) -> None:
         """Begin to watch."""
         loop = asyncio.get_running_loop()
