@@ -12,7 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Unauthenticated, Unavailable, Unsupported
+from fal_server.core.faults import (
+    AlreadyExists,
+    Denied,
+    Exhausted,
+    Fault,
+    Invalid,
+    NotFound,
+    Precondition,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
 from fal_server.core.runners import Runner
 from fal_server.http.answers import FAILED
 from fal_server.http.call import platform_key
@@ -25,6 +36,9 @@ _STATUSES: dict[type[Fault], int] = {
     Unauthenticated: 401,
     Denied: 403,
     NotFound: 404,
+    AlreadyExists: 409,
+    Precondition: 412,
+    Exhausted: 413,
     Unsupported: 501,
     Unavailable: 503,
 }
@@ -35,6 +49,7 @@ class Rest:
 
     Args:
         version: of this distribution, shown by /health.
+        routes: further paths; their endpoints check keys themselves.
         more: routes of other nouns, which check their callers themselves.
     """
 
@@ -61,6 +76,7 @@ class Rest:
                 Route("/runners/{runner_id}", self._for_readers(self._runner)),
                 Route("/logs/history", self._for_readers(pages.history), methods=["POST"]),
                 Route("/logs/stream", self._for_readers(pages.stream), methods=["POST"]),
+                *routes,
                 *more,
             ],
             exception_handlers={Fault: _fault, HTTPException: _http_exception},
