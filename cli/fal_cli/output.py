@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from fal_cli.printable import visible
 from fal_cli.style import paint, wants_colour
-from fal_cli.table import Column, render
+
+if TYPE_CHECKING:
+    from fal_cli.table import Column
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
 
@@ -46,6 +49,8 @@ def write_line(item: object) -> None:
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Write a table, folded to the terminal's width where there is a terminal."""
+    from fal_cli.table import render
+
     width = None
     if sys.stdout.isatty():
         from shutil import get_terminal_size

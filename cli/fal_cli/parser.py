@@ -6,19 +6,21 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fal_cli.exits import ExitCode
 from fal_cli.help_format import HelpFormatter
 from fal_cli.output import FORMATS, complain
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
 
 Handler = Callable[[argparse.Namespace], int | None]
 # argparse has no public name for what add_subparsers returns.
 Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 # A clock that is a little off, or a command that took a moment to type, is no reason to refuse `--since 24h`.
-_LEEWAY = timedelta(minutes=1)
+_LEEWAY_SECONDS = 60
 
 
 class FalParser(argparse.ArgumentParser):
@@ -166,7 +168,7 @@ def moment_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime
     """
 
     def moment(text: str) -> datetime:
-        from datetime import UTC
+        from datetime import UTC, datetime, timedelta
 
         from fal_cli.moments import parse_moment
 
@@ -174,7 +176,7 @@ def moment_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime
             parsed = parse_moment(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
-        if at_most is not None and parsed < datetime.now(UTC) - at_most - _LEEWAY:
+        if at_most is not None and datetime.now(UTC) - parsed > at_most + timedelta(seconds=_LEEWAY_SECONDS):
             hours = at_most.total_seconds() / 3600
             raise argparse.ArgumentTypeError(f"'{text}' is older than the limit of {hours:g} hours")
         return parsed

@@ -3,24 +3,23 @@ command is called."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """A command.
+class Command(NamedTuple):
+    """A command. A tuple, since every start of `fal` pays for what this module imports.
 
     Attributes:
         name: what it is called by.
-        aliases: its other names.
         help: one line about it.
         module: the module, whose `add_arguments(parser)` declares its arguments and sub-commands.
+        aliases: its other names.
     """
 
     name: str
-    aliases: tuple[str, ...] = ()
     help: str
     module: str
+    aliases: tuple[str, ...] = ()
 
 
 COMMANDS = (
