@@ -45,9 +45,11 @@ def _answer(count: int) -> bytes:
 def _serving(count: int) -> Iterator[str]:
     """A controller with so many runners, whose answer is made beforehand."""
     answer = _answer(count)
-    handler = grpc.unary_unary_rpc_method_handler(
-        lambda _request, _context: answer, request_deserializer=None, response_serializer=None
-    )
+
+    def answered(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(answered, request_deserializer=None, response_serializer=None)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     for service in ("fal.v1.Runners", ISOLATE_SERVICE):
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ListRunners": handler}),))
