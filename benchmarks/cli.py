@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +42,7 @@ def _answer(count: int) -> bytes:
 
 
 @contextmanager
-def _serving(count: int) -> Iterator[str]:
+def _serving(count: int) -> Generator[str]:
     """A controller with so many runners, whose answer is made beforehand."""
     answer = _answer(count)
 
