@@ -49,7 +49,6 @@ class Rest:
 
     Args:
         version: of this distribution, shown by /health.
-        routes: further paths; their endpoints check keys themselves.
         more: routes of other nouns, which check their callers themselves.
     """
 
@@ -76,7 +75,6 @@ class Rest:
                 Route("/runners/{runner_id}", self._for_readers(self._runner)),
                 Route("/logs/history", self._for_readers(pages.history), methods=["POST"]),
                 Route("/logs/stream", self._for_readers(pages.stream), methods=["POST"]),
-                *routes,
                 *more,
             ],
             exception_handlers={Fault: _fault, HTTPException: _http_exception},
