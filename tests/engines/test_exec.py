@@ -204,6 +204,23 @@ async def test_a_caller_that_vanishes_leaves_nothing(rig: Any, runner: Any, tty:
     assert set(rig.alive(runner)) == before
 
 
+@pytest.mark.parametrize("engine_too", [False, True])
+async def test_who_reads_is_told_that_the_session_was_closed(rig: Any, runner: Any, engine_too: bool) -> None:
+    session = await rig.engine.exec(runner, ExecRequest(command=("sleep", "3600"), tty=False))
+
+    async def read() -> list[Any]:
+        return [output async for output in session.output()]
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0)
+    await (rig.restart(adopt=runner) if engine_too else session.close())
+    async with asyncio.timeout(30):
+        with pytest.raises(Unavailable):
+            await reading
+    await session.write(b"goes nowhere")
+    await session.close()
+
+
 async def test_the_end_of_a_runner_ends_its_commands(rig: Any, runner: Any) -> None:
     session = await rig.engine.exec(runner, ExecRequest(command=("sleep", "3600"), tty=False))
     await rig.engine.kill(runner)

@@ -122,7 +122,7 @@ class RunnerLink:
             if late:
                 log.error("runner %s: its last log lines could not be stored and are lost", self._runner_id)
         if not self._died.is_set():
-            with contextlib.suppress(grpc.aio.AioRpcError):  # it may end before it has answered
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):  # it may end before it has answered
                 await self.client.shut_down()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._died.wait(), _DRAIN_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
@@ -80,6 +81,10 @@ class LocalExecSession:
                 yield ExecOutput(data=response.data.data, stream=response.data.stream)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"the link to runner {self._runner_id} broke: {error.details()}") from error
+        except asyncio.CancelledError:
+            if _this_task_is_cancelled():
+                raise
+            raise Unavailable(f"the link to runner {self._runner_id} was closed") from None
         raise Unavailable(f"the link to runner {self._runner_id} ended before the command's exit code came")
 
     async def close(self) -> None:
@@ -92,5 +97,14 @@ class LocalExecSession:
             return
         try:
             await self._call.write(request)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             return
+        except asyncio.CancelledError:
+            if _this_task_is_cancelled():
+                raise
+
+
+def _this_task_is_cancelled() -> bool:
+    """Whether a CancelledError is meant for this task: gRPC raises one, too, when the call or its channel was closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
