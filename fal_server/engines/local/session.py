@@ -105,6 +105,6 @@ class LocalExecSession:
 
 
 def _this_task_is_cancelled() -> bool:
-    """Whether a CancelledError is meant for this task: gRPC raises one, too, when the call or its channel was closed."""
+    """Whether a CancelledError is meant for this task: gRPC raises one too, when the call or channel is closed."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
