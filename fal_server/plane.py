@@ -277,6 +277,7 @@ class Plane:
                 # Its caller is gone; or its start was cut off half way, and a new one takes its place.
                 await self._fleet.condemn(runner.runner_id, "the controller was restarted")
                 await self._engine.kill(runner)
+        await self._engine.release_strangers([runner.runner_id for runner in self._fleet.runners])
 
     async def _make_admin_key(self, keys: Keys) -> None:
         """The first key, at the first start, in a file of the state directory."""

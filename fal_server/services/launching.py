@@ -74,6 +74,8 @@ class Launching:
             run_on_main_thread=revision.run_on_main_thread,
             serves_http=revision.serves_http,
             serves_metrics=revision.metrics_port is not None,
+            app_port=revision.exposed_port,
+            app_metrics_port=revision.metrics_port,
             files=tuple((file, self._blobs.path(file.hash)) for file in revision.files),
             variables={**told, **secrets},
             redact=tuple(secrets.values()),
