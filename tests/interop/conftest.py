@@ -1,0 +1,61 @@
+"""A controller of ours and the official client beside it; collected only where there is an official client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.records import Recorder
+from tests.support.controller import Controller, running
+from tests.support.official import Official
+
+PYTHON = os.environ.get("FAL_INTEROP_PYTHON")
+SAMPLES = Path(__file__).parent / "samples"
+
+# `make test-interop` makes the official packages' environment and names it; nothing here can run without.
+collect_ignore_glob = [] if PYTHON else ["test_*.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark, and the recorder in the first process."""
+    config.addinivalue_line("markers", "covers(*commands): which commands of the official packages a test shows")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder({}), "interop-recorder")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hand each test's commands to whoever sees its report, in whatever process."""
+    for item in items:
+        for mark in item.iter_markers("covers"):
+            item.user_properties += [("covers", command) for command in mark.args]
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The interpreter that has the official packages."""
+    assert PYTHON is not None
+    return Path(PYTHON).absolute()
+
+
+@pytest.fixture(scope="session")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
+    """A whole controller, started once for each test process."""
+    with running(tmp_path_factory.mktemp("controller")) as controller:
+        yield controller
+
+
+@pytest.fixture(scope="session")
+def official(controller: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    """The official client with the controller's admin key."""
+    home = tmp_path_factory.mktemp("official-home")
+    return Official(python=python, home=home, host=controller.host, key=controller.key)
+
+
+@pytest.fixture(scope="session")
+def tiny(official: Official) -> str:
+    """An app deployed by the official client, which all tests may call and none may change; its name."""
+    official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny", "--auth", "public")
+    return "tiny"

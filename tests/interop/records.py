@@ -1,0 +1,32 @@
+"""What the runs with the official packages brought, command by command, and the page that is made of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = ROOT / ".cache" / "interop-records.json"
+
+covers = pytest.mark.covers
+
+
+@dataclass
+class Recorder:
+    """A pytest plugin that notes for each command whether every test which covers it passed."""
+
+    outcomes: dict[str, bool]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of one test; with several processes this is called in the first."""
+        for name, value in report.user_properties:
+            if name == "covers":
+                self.outcomes[str(value)] = self.outcomes.get(str(value), True) and report.passed
+
+    def pytest_sessionfinish(self) -> None:
+        """Keep what was seen."""
+        RECORDS.parent.mkdir(exist_ok=True)
+        RECORDS.write_text(json.dumps(self.outcomes, indent=1, sort_keys=True) + "\n")

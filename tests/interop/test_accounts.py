@@ -1,0 +1,125 @@
+"""The official client's keys, secrets, environments, and what it knows of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.interop.records import covers
+from tests.support.controller import Controller
+from tests.support.official import Official
+
+
+def test_a_wrong_key_is_refused_in_words(controller: Controller, official: Official) -> None:
+    stranger = Official(python=official.python, home=official.home, host=controller.host, key="no:one")
+    done = stranger.fal("runners", "list", check=False)
+    assert done.returncode == 1
+    assert "✘" in done.stdout
+    assert "key" in done.stdout
+
+
+@covers("auth whoami", "doctor", "profile list")
+def test_who_and_where(controller: Controller, official: Official) -> None:
+    assert "'local'" in official.fal("auth", "whoami").stdout
+    assert official.json("doctor")["FAL_HOST"] == controller.host
+    assert official.json("profile", "list") == {"profiles": []}
+
+
+@covers("keys create", "keys list", "keys revoke")
+@pytest.mark.parametrize(
+    ("grant", "scope"),
+    [
+        (("--preset", "FULL"), "ADMIN"),
+        (("--preset", "API"), "API"),
+        (("--scope", "ADMIN"), "ADMIN"),
+        (("--preset", "READONLY"), None),
+    ],
+)
+def test_keys_are_made_listed_and_revoked(
+    controller: Controller, official: Official, grant: tuple[str, ...], scope: str | None
+) -> None:
+    made = official.fal("keys", "create", *grant, "--desc", f"interop {scope}").stdout
+    found = re.search(r"FAL_KEY='([^:']+):([^']+)'", made)
+    assert found, made
+    key_id = found[1]
+    listed = {key["key_id"]: key for key in official.json("keys", "list")["keys"]}
+    assert listed[key_id]["scope"] == scope
+    assert listed[key_id]["description"] == f"interop {scope}"
+
+    holder = Official(python=official.python, home=official.home, host=controller.host, key=f"{key_id}:{found[2]}")
+    may = holder.fal("runners", "list", check=False)
+    assert may.returncode == (1 if scope == "API" else 0)
+
+    official.fal("keys", "revoke", key_id)
+    refused = holder.fal("runners", "list", check=False)
+    assert refused.returncode == 1
+    assert key_id not in [key["key_id"] for key in official.json("keys", "list")["keys"]]
+
+
+@covers("keys create --permission")
+def test_a_key_of_chosen_permissions(controller: Controller, official: Official) -> None:
+    made = official.fal("keys", "create", "--permission", "serverless:runners:read,serverless:apps:read").stdout
+    found = re.search(r"FAL_KEY='([^']+)'", made)
+    assert found, made
+    holder = Official(python=official.python, home=official.home, host=controller.host, key=found[1])
+    assert holder.fal("runners", "list").returncode == 0
+    refused = holder.fal("secrets", "list", check=False)
+    assert refused.returncode == 1
+    assert "serverless:secrets:read" in refused.stdout
+    unknown = official.fal("keys", "create", "--permission", "apps:read", check=False)
+    assert unknown.returncode == 1
+    assert "serverless:apps:read" in unknown.stdout
+
+
+@covers("secrets set", "secrets list", "secrets unset")
+def test_secrets_are_set_listed_and_unset(official: Official) -> None:
+    official.fal("secrets", "set", "INTEROP_ONE=1", "INTEROP_TWO=a=b", "--not-exposed-by-default")
+    listed = {secret["name"]: secret for secret in official.json("secrets", "list")["secrets"]}
+    assert listed["INTEROP_ONE"]["environment"] == "main"
+    assert listed["INTEROP_TWO"]["default_exposed"] is False
+    assert "INTEROP_ONE" in official.fal("secrets", "list").stdout
+    official.fal("secrets", "unset", "INTEROP_ONE")
+    assert "INTEROP_ONE" not in json.dumps(official.json("secrets", "list"))
+
+
+@covers("environments create", "environments list", "environments delete")
+def test_environments_come_and_go(official: Official) -> None:
+    assert "interop-env" in official.fal("environments", "create", "interop-env", "--description", "for tests").stdout
+    listed = {item["name"]: item for item in official.json("environments", "list")["environments"]}
+    assert listed["main"]["is_default"] is True
+    assert listed["interop-env"]["description"] == "for tests"
+    official.fal("secrets", "set", "ELSEWHERE=1", "--env", "interop-env")
+    assert [s["environment"] for s in official.json("secrets", "list", "--env", "interop-env")["secrets"]] == [
+        "interop-env"
+    ]
+    official.fal("secrets", "unset", "ELSEWHERE", "--env", "interop-env")
+    assert "interop-env" in official.fal("environments", "delete", "interop-env", "--yes").stdout
+    assert "interop-env" not in json.dumps(official.json("environments", "list"))
+
+
+SDK = """
+import json, sys
+from fal.api import SyncServerlessClient
+from fal.sdk import KeyScope
+client = SyncServerlessClient()
+key_id, secret = client.keys.create(scope=KeyScope.API, description="sdk")
+scopes = [str(key.scope) for key in client.keys.list() if key.key_id == key_id]
+client.keys.revoke(key_id)
+client.secrets.set("SDK_SECRET", "value")
+names = [secret.name for secret in client.secrets.list()]
+client.secrets.unset("SDK_SECRET")
+client.environments.create("sdk-env", description="made by the SDK")
+environments = [environment.name for environment in client.environments.list()]
+client.environments.delete("sdk-env")
+print(json.dumps([scopes, "SDK_SECRET" in names, "sdk-env" in environments]))
+"""
+
+
+@covers("SyncServerlessClient().keys", "SyncServerlessClient().secrets", "SyncServerlessClient().environments")
+def test_the_sdk_manages_the_account(official: Official) -> None:
+    scopes, secret, environment = official.script(SDK)
+    assert "API" in scopes[0]
+    assert secret
+    assert environment

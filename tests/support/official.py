@@ -1,0 +1,162 @@
+"""The published `fal` command and packages, in an environment of their own, against a controller of ours.
+
+Nothing of them is imported here: every use is a process of its own, as a user's would be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def plain(text: str) -> str:
+    """Text without the colours that the official client prints even into a pipe."""
+    return COLOURS.sub("", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Official:
+    """The official client, pointed at one controller and at nothing else."""
+
+    python: Path
+    home: Path
+    host: str
+    key: str = field(repr=False)
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its environment variables: a home of its own, times in UTC, plaintext to the loopback interface."""
+        fal_home = self.home / ".fal"
+        fal_home.mkdir(parents=True, exist_ok=True)
+        config = fal_home / "config.toml"
+        if not config.exists():
+            config.write_text("check_updates = false\n")
+        return {
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "FAL_HOME_DIR": str(fal_home),
+            "FAL_CONFIG_PATH": str(config),
+            "FAL_DONT_OPEN_LINKS": "1",
+            "FAL_GRPC_HOST": self.host,
+            "FAL_REST_HOST": self.host,
+            "FAL_RUN_HOST": self.host,
+            "FAL_QUEUE_RUN_HOST": f"{self.host}/queue",
+            "FAL_KEY": self.key,
+            "ISOLATE_TEST_MODE": "1",
+            "TZ": "UTC",
+            "COLUMNS": "250",
+            "LANG": "C.UTF-8",
+            **self.extra,
+        }
+
+    def run(
+        self, *command: str | Path, stdin: bytes | None = b"", check: bool = True, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the official environment; the timeout guards against hanging only."""
+        done = subprocess.run(
+            [self.python.parent / command[0], *command[1:]],
+            env=self.environment,
+            input=stdin,
+            cwd=cwd or self.home,
+            capture_output=True,
+            check=False,
+            timeout=240,
+        )
+        result = subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            plain(done.stdout.decode(errors="replace")),
+            plain(done.stderr.decode(errors="replace")),
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"{command} exited {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def fal(
+        self, *arguments: str | Path, stdin: bytes | None = b"", check: bool = True, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the official `fal` command."""
+        return self.run("fal", *arguments, stdin=stdin, check=check, cwd=cwd)
+
+    def json(self, *arguments: str | Path, cwd: Path | None = None) -> Any:
+        """What the official `fal` command prints as the last line of its output, which is where its JSON is."""
+        return json.loads(self.fal(*arguments, "--json", cwd=cwd).stdout.strip().splitlines()[-1])
+
+    def script(self, source: str, *arguments: str) -> Any:
+        """Run Python with the official packages; the last line that it prints, read as JSON."""
+        return json.loads(self.run("python", "-c", source, *arguments).stdout.strip().splitlines()[-1])
+
+    def terminal(self, *arguments: str) -> Terminal:
+        """Start the official `fal` command on a terminal of its own."""
+        return Terminal([str(self.python.parent / "fal"), *arguments], self.environment, self.home)
+
+
+class Terminal:
+    """A program on a pseudo-terminal of 30 rows and 100 columns."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], cwd: Path) -> None:
+        self._terminal, program = pty.openpty()
+        fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.process = subprocess.Popen(
+            command,
+            env={**environment, "TERM": "xterm"},
+            cwd=cwd,
+            stdin=program,
+            stdout=program,
+            stderr=program,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(program)
+        self.seen = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._terminal)
+
+    def type(self, text: str) -> None:
+        """Type on its keyboard."""
+        os.write(self._terminal, text.encode())
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
+        """Read its screen until a pattern is there; the seconds guard against hanging only."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, plain(self.seen))):
+            ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"no {pattern!r} within {seconds:g} s on the screen:\n{self.seen}"
+            assert self._read(), f"it ended without {pattern!r} on the screen:\n{self.seen}"
+        return found
+
+    def wait(self) -> int:
+        """Read to its end; its exit code."""
+        while self._read():
+            continue
+        return self.process.wait(60)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._terminal, 65536)
+        except OSError:  # how Linux tells that the other side of the terminal is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
