@@ -12,6 +12,7 @@ from fal_server.core.revisions import Payload, Revision
 from fal_server.core.runners import Runner
 from fal_server.ports import Blobs, Builder, BuiltEnvironment, Launch
 from fal_server.services.catalog import Catalog
+from fal_server.services.fleet import LOOPBACK
 
 RevealSecrets = Callable[[str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
 
@@ -54,6 +55,7 @@ class Launching:
         told = {
             **self._variables(),
             "FAL_APP_NAME": name,
+            "FAL_RUNNER_HOST": LOOPBACK,
             "FAL_ENVIRONMENT_NAME": environment,
             "FAL_REVISION": runner.revision_id,
             "FAL_MACHINE_TYPE": runner.machine_type,
