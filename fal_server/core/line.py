@@ -11,25 +11,25 @@ from typing import TypeAlias
 
 from fal_server.core.queue import Priority
 
-_Rank: TypeAlias = "tuple[int, tuple[datetime, str]]"
+_Rank: TypeAlias = "tuple[int, int]"
 _ORDER = (Priority.NORMAL, Priority.LOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A waiting request, as the line needs to know it."""
+    """A waiting request, as the line needs to know it.
+
+    Attributes:
+        number: counts the requests as they were accepted; one that is repeated keeps it, and so its place.
+    """
 
     request_id: str
+    number: int
     caller: str | None
     priority: Priority
     created_at: datetime
     not_before: datetime | None = None
     start_deadline: datetime | None = None
-
-    @property
-    def age(self) -> tuple[datetime, str]:
-        """What entries of one caller are ordered by: a request that is repeated keeps its place."""
-        return self.created_at, self.request_id
 
 
 class Line:
@@ -40,8 +40,9 @@ class Line:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        # priority -> caller -> ages, oldest first; of each caller only one request stands in the round at a time.
-        self._lanes: dict[Priority, dict[str | None, list[tuple[datetime, str]]]] = {p: {} for p in _ORDER}
+        self._ids: dict[int, str] = {}
+        # priority -> caller -> numbers, lowest first.
+        self._lanes: dict[Priority, dict[str | None, list[int]]] = {p: {} for p in _ORDER}
         self._served: dict[Priority, dict[str | None, int]] = {p: {} for p in _ORDER}
         self._turn = 0
         self._resting: list[tuple[datetime, str]] = []
@@ -60,24 +61,26 @@ class Line:
         """Put a request in line; one that is in it already is replaced."""
         self.remove(entry.request_id)
         self._entries[entry.request_id] = entry
+        self._ids[entry.number] = entry.request_id
         if entry.start_deadline is not None:
             heapq.heappush(self._deadlines, (entry.start_deadline, entry.request_id))
         if entry.not_before is not None and entry.not_before > now:
             heapq.heappush(self._resting, (entry.not_before, entry.request_id))
         else:
-            insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.age)
+            insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.number)
 
     def remove(self, request_id: str) -> Entry | None:
         """Take a request out; what it was, or None where it was not in line."""
         entry = self._entries.pop(request_id, None)
         if entry is None:
             return None
+        del self._ids[entry.number]
         lanes = self._lanes[entry.priority]
-        ages = lanes.get(entry.caller, [])
-        at = bisect_left(ages, entry.age)
-        if at < len(ages) and ages[at] == entry.age:
-            del ages[at]
-            if not ages:
+        numbers = lanes.get(entry.caller, [])
+        at = bisect_left(numbers, entry.number)
+        if at < len(numbers) and numbers[at] == entry.number:
+            del numbers[at]
+            if not numbers:
                 del lanes[entry.caller]
         # What it left in the heaps is passed over when it comes up.
         if not self._entries:
@@ -96,7 +99,7 @@ class Line:
                 caller = min(lanes, key=lambda who: self._rank(priority, who, lanes[who][0]))
                 self._turn += 1
                 self._served[priority][caller] = self._turn
-                return self.remove(lanes[caller][0][1])
+                return self.remove(self._ids[lanes[caller][0]])
         return None
 
     def overdue(self, now: datetime) -> list[Entry]:
@@ -124,15 +127,15 @@ class Line:
         if entry is None:
             return 0
         lanes = self._lanes[entry.priority]
-        own = bisect_left(lanes.get(entry.caller, []), entry.age)
-        mine = self._rank(entry.priority, entry.caller, (lanes.get(entry.caller) or [entry.age])[0])
+        own = bisect_left(lanes.get(entry.caller, []), entry.number)
+        mine = self._rank(entry.priority, entry.caller, (lanes.get(entry.caller) or [entry.number])[0])
         ahead = own
         if entry.priority is Priority.LOW:
-            ahead += sum(len(ages) for ages in self._lanes[Priority.NORMAL].values())
-        for caller, ages in lanes.items():
+            ahead += sum(len(numbers) for numbers in self._lanes[Priority.NORMAL].values())
+        for caller, numbers in lanes.items():
             if caller != entry.caller:
-                first = self._rank(entry.priority, caller, ages[0]) < mine
-                ahead += min(len(ages), own + 1 if first else own)
+                first = self._rank(entry.priority, caller, numbers[0]) < mine
+                ahead += min(len(numbers), own + 1 if first else own)
         return ahead
 
     def ripe(self, created_before: datetime) -> int:
@@ -150,11 +153,11 @@ class Line:
         """A caller's requests."""
         return [entry for entry in self._entries.values() if entry.caller == caller]
 
-    def _rank(self, priority: Priority, caller: str | None, first: tuple[datetime, str]) -> _Rank:
+    def _rank(self, priority: Priority, caller: str | None, first: int) -> _Rank:
         """Whose turn it is: the caller who was served longest ago and, of those who never were, the oldest request.
 
         Args:
-            first: the age of the caller's first request.
+            first: the number of the caller's first request.
         """
         return self._served[priority].get(caller, 0), first
 
@@ -164,7 +167,7 @@ class Line:
             not_before, request_id = heapq.heappop(self._resting)
             entry = self._entries.get(request_id)
             if entry is not None and entry.not_before == not_before:
-                ages = self._lanes[entry.priority].setdefault(entry.caller, [])
-                at = bisect_left(ages, entry.age)
-                if at == len(ages) or ages[at] != entry.age:
-                    ages.insert(at, entry.age)
+                numbers = self._lanes[entry.priority].setdefault(entry.caller, [])
+                at = bisect_left(numbers, entry.number)
+                if at == len(numbers) or numbers[at] != entry.number:
+                    numbers.insert(at, entry.number)

@@ -19,6 +19,7 @@ class Live:
     """A request that is not completed.
 
     Attributes:
+        number: counts the requests as they came, so that they are served in that order.
         attempt: the work on it that may be cancelled; None while it waits in line.
         cancelled: whether its caller asked for its end.
         over: set once its end is stored.
@@ -26,6 +27,7 @@ class Live:
     """
 
     request: QueuedRequest
+    number: int = 0
     attempt: asyncio.Task[object] | None = None
     cancelled: bool = False
     ending: bool = False
@@ -40,15 +42,18 @@ class Backlog:
         self._lines: dict[str, Line] = {}
         self._live: dict[str, Live] = {}
         self._paused: dict[str, datetime] = {}
+        self._number = 0
 
     def add(self, request: QueuedRequest) -> Live:
         """A request that waits: a new one, or one whose attempt is to be repeated."""
         live = self._live.get(request.request_id)
         if live is None:
-            live = self._live[request.request_id] = Live(request)
+            self._number += 1
+            live = self._live[request.request_id] = Live(request, self._number)
         live.request, live.attempt = request, None
         entry = Entry(
             request_id=request.request_id,
+            number=live.number,
             caller=request.caller,
             priority=request.priority,
             created_at=request.created_at,

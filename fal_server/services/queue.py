@@ -214,7 +214,7 @@ class Queue:
         return await self._store.deliveries(request_id)
 
     async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
-        """Put a request in line again that was given up, as if it were new; its id and its place by age stay.
+        """Put a request in line again that was given up, as if it were new; its id stays.
 
         Raises:
             NotFound: the app has no such request (any more), or the app itself is gone.

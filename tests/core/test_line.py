@@ -15,6 +15,7 @@ LOW = Priority.LOW
 def entry(number: int, caller: str | None = "k", priority: Priority = Priority.NORMAL, **changes) -> Entry:
     return Entry(
         request_id=f"r{number:03}",
+        number=number,
         caller=caller,
         priority=priority,
         created_at=changes.pop("created_at", at(number)),

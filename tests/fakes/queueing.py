@@ -1,0 +1,183 @@
+"""The queue on the platform in memory: real store, lines, carriers and loop; runners and receivers answer as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from fal_server.core.faults import Unavailable
+from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
+from fal_server.core.webhooks import SignedCall
+from fal_server.loops.queue import QueueWorker
+from fal_server.loops.webhooks import WebhookSender
+from fal_server.services.backlog import Backlog
+from fal_server.services.carrying import Carrier
+from fal_server.services.queue import Queue, QueueStatus
+from fal_server.services.submission import Submission
+from fal_server.services.webhooks import Webhooks
+from fal_server.store.queue import SqlQueueStore
+from fal_server.store.signing import EdSigner
+from tests.fakes.platform import HANG_SECONDS, Platform
+
+BROKEN = Failure(condition=Condition.CONNECTION_ERROR, error_type="runner_disconnected", detail="it went away")
+
+
+class FakeRunners:
+    """The RunnerClient port.
+
+    Attributes:
+        answers: what the next requests get, in order; then `usual`. A function is asked with the request.
+        held: requests that got no answer yet are let go by setting this.
+        sent: every request that was sent, with what it carried.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | Failure | Exception] = []
+        self.usual: Answer | Failure = Answer(status=200, headers=(("content-type", "application/json"),), body=b"{}")
+        self.held = asyncio.Event()
+        self.held.set()
+        self.sent: list[tuple[QueuedRequest, Content]] = []
+        self.cut_off: list[str] = []
+        self.under_way = 0
+        self.most_at_once = 0
+        self.alive = True
+        self.probes = 0
+
+    async def send(
+        self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
+    ) -> Answer | Failure:
+        self.sent.append((request, content))
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        answer = self.answers.pop(0) if self.answers else self.usual
+        try:
+            await self.held.wait()
+        except asyncio.CancelledError:
+            self.cut_off.append(request.request_id)
+            raise
+        finally:
+            self.under_way -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def accepts(self, host: str, port: int) -> bool:
+        self.probes += 1
+        return self.alive
+
+
+class FakeReceivers:
+    """The WebhookClient port: answers with these statuses, then 200; OSError is raised."""
+
+    def __init__(self) -> None:
+        self.calls: list[SignedCall] = []
+        self.answers: list[int | OSError] = []
+
+    async def post(self, call: SignedCall) -> int:
+        self.calls.append(call)
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+class FailingQueueStore:
+    """The real store, but a test may say that the next calls of a method fail, as on a full disk."""
+
+    def __init__(self, store: SqlQueueStore) -> None:
+        self._store = store
+        self.failures: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._store, name)
+
+        async def call(*arguments: object) -> object:
+            if self.failures.get(name, 0):
+                self.failures[name] -= 1
+                raise Unavailable("the disk is full")
+            return await method(*arguments)
+
+        return call
+
+
+class Queueing:
+    """The parts of the queue, wired as the controller wires them."""
+
+    def __init__(self, platform: Platform, signer: EdSigner) -> None:
+        self.platform = platform
+        self.clock = platform.clock
+        self.client = FakeRunners()
+        self.receivers = FakeReceivers()
+        self.store = FailingQueueStore(platform.store.queue)
+        self.backlog = Backlog(self.clock)
+        platform.dispatcher.count_also(self.backlog)
+        self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
+        carrier = Carrier(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
+        self.worker = QueueWorker(
+            self.queue,
+            self.backlog,
+            carrier,
+            platform.catalog,
+            self.store,
+            self.clock,
+            retention=timedelta(hours=24),
+            dead_retention=timedelta(days=7),
+        )
+        self.signer = signer
+        self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, "local|local")
+        self.sender = WebhookSender(self.webhooks, self.queue.news)
+
+    async def submit(self, app: str = "a", **changes: object) -> str:
+        """Hand in; the request's id."""
+        return (await self.hand_in(app, **changes)).request.request_id
+
+    async def hand_in(self, app: str = "a", **changes: object) -> QueueStatus:
+        return await self.queue.submit(Submission(app_name=app, **({"path": "/"} | changes)))
+
+    async def get(self, request_id: str, app: str = "a") -> QueuedRequest:
+        return (await self.queue.status(app, request_id)).request
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until something holds that a change of the queue or of the runners brings."""
+        async with asyncio.timeout(HANG_SECONDS):
+            while not true():
+                waits = [
+                    asyncio.ensure_future(signal.wait(signal.count))
+                    for signal in (self.queue.news, self.platform.changed)
+                ]
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=0.05)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+
+    async def completed(self, request_id: str, app: str = "a") -> QueuedRequest:
+        """The request, once it is over."""
+        live = self.backlog.get(request_id)
+        if live is not None:
+            async with asyncio.timeout(HANG_SECONDS):
+                await live.over.wait()
+        found = await self.get(request_id, app)
+        assert found.state is State.COMPLETED
+        return found
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.worker.pump()
+
+
+@asynccontextmanager
+async def queueing(platform: Platform) -> AsyncIterator[Queueing]:
+    """The queue with its loops at work."""
+    found = Queueing(platform, await platform.store.webhook_signer())
+    await found.queue.load()
+    stopping = asyncio.Event()
+    loops = [asyncio.create_task(found.worker.run(stopping)), asyncio.create_task(found.sender.run(stopping))]
+    try:
+        yield found
+        assert not any(loop.done() for loop in loops), "a loop has ended"
+    finally:
+        stopping.set()
+        await asyncio.gather(*loops)

@@ -1,0 +1,297 @@
+"""The queue's use cases over a real store, with runners that answer as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
+from fal_server.core.runners import Desired
+from fal_server.queue_port import AnswerTooLarge, RequestFilter
+from tests.fakes.engine import Start
+from tests.fakes.platform import Platform
+from tests.fakes.queueing import BROKEN, Queueing, queueing
+
+TIMED_OUT = Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail="too long")
+
+
+@pytest.fixture
+async def q(platform: Platform) -> AsyncIterator[Queueing]:
+    await platform.deploy("a", scaling={"max_concurrency": 1})
+    async with queueing(platform) as found:
+        yield found
+
+
+async def answer_of(q: Queueing, request_id: str) -> Answer:
+    _, answer = await q.queue.result("a", request_id)
+    assert answer is not None
+    return answer
+
+
+async def test_a_request_is_carried_to_a_runner_and_its_answer_kept(q):
+    q.client.usual = Answer(status=201, headers=(("content-type", "text/plain"),), body=b"\x00\xffdone")
+    request_id = await q.submit(path="/x?y=1", method="PUT", headers=(("x-mine", "1"),), body=b"\xfe in")
+    done = await q.completed(request_id)
+    assert (done.status, done.attempt, done.error, done.dead) == (201, 1, None, False)
+    assert await answer_of(q, request_id) == q.client.usual
+    sent, content = q.client.sent[0]
+    assert (sent.path, sent.method, content.headers, content.body) == ("/x?y=1", "PUT", (("x-mine", "1"),), b"\xfe in")
+    assert done.started_at is not None
+    assert done.runner_id == sent.runner_id
+
+
+async def test_an_app_must_be_there_and_have_a_port(q):
+    with pytest.raises(NotFound, match="no app 'none'"):
+        await q.submit("none")
+    await q.platform.deploy("function", exposed_port=None)
+    with pytest.raises(NotFound, match="without a port"):
+        await q.submit("function")
+    with pytest.raises(Invalid, match="fal_webhook"):
+        await q.submit(webhook_url="file:///etc/passwd")
+
+
+async def test_a_request_is_known_to_its_app_alone(q):
+    await q.platform.deploy("b")
+    request_id = await q.submit()
+    for ask in (q.queue.status, q.queue.result, q.queue.cancel, q.queue.redrive):
+        with pytest.raises(NotFound, match="has no request"):
+            await ask("b", request_id)
+    await q.completed(request_id)
+    with pytest.raises(NotFound, match="has no request"):
+        await q.queue.status("b", request_id)
+
+
+async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
+    q.client.held.clear()
+    made = [await q.submit() for _ in range(5)]
+    await q.until(lambda: q.client.under_way == 1)
+    load = q.platform.dispatcher.load(q.platform.app())
+    assert (load.in_flight, load.queued) == (1, 4)
+    assert [(await q.queue.status("a", one)).position for one in made] == [0, 0, 1, 2, 3]
+    assert q.queue.size("a") == {None: 4}
+    q.client.held.set()
+    for one in made:
+        await q.completed(one)
+    assert q.client.most_at_once == 1
+    assert [request.request_id for request, _ in q.client.sent] == made
+
+
+async def test_low_priority_waits_for_normal_and_callers_take_turns(q):
+    q.client.held.clear()
+    first = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    low = await q.submit(priority=Priority.LOW)
+    a1, a2 = await q.submit(caller="a"), await q.submit(caller="a")
+    b1 = await q.submit(caller="b")
+    assert q.queue.size("a") == {None: 1, "a": 2, "b": 1}
+    q.client.held.set()
+    for one in (first, low, a1, a2, b1):
+        await q.completed(one)
+    assert [request.request_id for request, _ in q.client.sent] == [first, a1, b1, a2, low]
+
+
+@pytest.mark.parametrize(
+    ("failed", "condemned"),
+    [(BROKEN, True), (TIMED_OUT, True), (Answer(status=503), True), (Answer(status=504), False)],
+)
+async def test_what_is_retried(q, failed, condemned):
+    q.client.answers = [failed]
+    request_id = await q.submit()
+    await q.until(lambda: len(q.client.sent) == 1)
+    await q.until(lambda: len(q.backlog.apps) == 1)
+    waiting = await q.get(request_id)
+    assert (waiting.state, waiting.attempt) == (State.IN_QUEUE, 1)
+    first = q.client.sent[0][0].runner_id
+    if condemned:
+        await q.until(lambda: first in q.platform.engine.killed)
+    q.pass_time(1)
+    done = await q.completed(request_id)
+    assert (done.status, done.attempt, done.error) == (200, 2, None)
+    assert (q.client.sent[1][0].runner_id != first) == condemned
+
+
+async def test_an_answer_of_500_is_passed_on(q):
+    q.client.answers = [Answer(status=500, body=b'{"detail": "x"}')]
+    done = await q.completed(await q.submit())
+    assert (done.status, done.attempt, done.dead, done.error_type) == (500, 1, False, "runner_server_error")
+    assert (await answer_of(q, done.request_id)).body == b'{"detail": "x"}'
+
+
+async def test_a_gateway_error_has_the_runner_probed(q):
+    q.client.answers, q.client.alive = [Answer(status=502)], False
+    done = await q.completed(await q.submit())
+    assert (done.status, done.attempt, q.client.probes) == (502, 1, 1)
+    await q.until(lambda: done.runner_id in q.platform.engine.killed)
+
+
+async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(q):
+    q.client.usual = BROKEN
+    request_id = await q.submit()
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        await q.until(lambda made=attempt: len(q.client.sent) == made)
+        await q.until(lambda: q.backlog.apps or q.backlog.get(request_id) is None)
+        q.pass_time(61)
+    done = await q.completed(request_id)
+    assert (done.attempt, done.dead, done.status, done.error_type) == (10, True, 503, "runner_disconnected")
+    assert b"runner_disconnected" in (await answer_of(q, request_id)).body
+    assert [one.request_id for one in await q.queue.find(RequestFilter(app_name="a", dead=True))] == [request_id]
+
+    q.client.usual = Answer(status=200, body=b"1")
+    await q.queue.redrive("a", request_id)
+    with pytest.raises(Precondition, match="not completed"):
+        await q.queue.redrive("a", request_id)
+    again = await q.completed(request_id)
+    assert (again.attempt, again.dead, again.status, again.error) == (1, False, 200, None)
+    with pytest.raises(Precondition, match="has its answer"):
+        await q.queue.redrive("a", request_id)
+
+
+async def test_the_apps_budget_and_the_callers_word_are_kept(q):
+    await q.platform.deploy("b", retry_config='{"connection_error": {"retries": 0}}')
+    q.client.usual = BROKEN
+    done = await q.completed(await q.submit("b"), "b")
+    assert (done.attempt, done.dead) == (1, True)
+    done = await q.completed(await q.submit(no_retry=True))
+    assert (done.attempt, done.dead) == (1, True)
+
+
+async def test_a_start_that_fails_is_no_retry(q):
+    q.platform.engine.start_as = Start.ENDS
+    request_id = await q.submit()
+    await q.until(lambda: len(q.platform.engine.launched) >= 1 and q.backlog.apps)
+    assert (await q.get(request_id)).state is State.IN_QUEUE
+    q.platform.engine.start_as = Start.READY
+    for _ in range(3):
+        q.pass_time(31)
+        await q.platform.settled()
+    done = await q.completed(request_id)
+    assert (done.status, done.attempt) == (200, 1)
+
+
+async def test_a_waiting_request_is_cancelled(q):
+    q.client.held.clear()
+    first, second = await q.submit(), await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    await q.queue.cancel("a", second)
+    ended = await q.completed(second)
+    assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 0)
+    with pytest.raises(Precondition, match="is completed"):
+        await q.queue.cancel("a", second)
+    q.client.held.set()
+    await q.completed(first)
+    assert len(q.client.sent) == 1
+
+
+async def test_a_running_request_is_cancelled_and_its_runner_stays(q):
+    q.client.held.clear()
+    request_id = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    ended = await q.queue.cancel("a", request_id)
+    assert (ended.state, ended.status, ended.error_type) == (State.COMPLETED, 499, "client_cancelled")
+    assert q.client.cut_off == [request_id]
+    assert q.platform.the_runner().desired is Desired.SERVE
+    q.client.held.set()
+    await q.completed(await q.submit())
+
+
+async def test_a_request_that_waits_for_its_first_runner_is_cancelled(q):
+    q.platform.engine.start_as = Start.WAITS
+    request_id = await q.submit()
+    await q.until(lambda: q.platform.engine.launched)
+    await q.queue.cancel("a", request_id)
+    assert (await q.completed(request_id)).error_type == "client_cancelled"
+    assert q.platform.dispatcher.load(q.platform.app()).queued == 0
+
+
+async def test_a_flush_cancels_what_waits(q):
+    q.client.held.clear()
+    first = await q.submit(caller="a")
+    await q.until(lambda: q.client.under_way == 1)
+    mine, other = await q.submit(caller="a"), await q.submit(caller="b")
+    assert await q.queue.flush("a", "b") == 1
+    assert (await q.get(other)).error_type == "client_cancelled"
+    assert await q.queue.flush("a") == 1
+    assert (await q.get(mine)).error_type == "client_cancelled"
+    assert await q.queue.flush("a") == 0
+    q.client.held.set()
+    assert (await q.completed(first)).status == 200
+    with pytest.raises(NotFound):
+        await q.queue.flush("none")
+    with pytest.raises(NotFound):
+        q.queue.size("none")
+
+
+async def test_a_start_deadline_passes_in_line_and_at_the_dispatcher(q):
+    q.client.held.clear()
+    first = await q.submit(start_seconds=10)
+    await q.until(lambda: q.client.under_way == 1)
+    second = await q.submit(start_seconds=10)
+    q.pass_time(11)
+    late = await q.completed(second)
+    assert (late.status, late.error_type, late.attempt, late.dead) == (504, "request_timeout", 0, False)
+    assert (await answer_of(q, second)).header("x-fal-request-timeout-type") == "user"
+    q.client.held.set()
+    assert (await q.completed(first)).status == 200
+
+
+async def test_the_apps_start_timeout_is_the_default(q):
+    await q.platform.deploy("b", scaling={"request_start_timeout": 7})
+    made = (await q.hand_in("b")).request
+    assert (made.start_deadline - made.created_at).total_seconds() == 7
+    made = (await q.hand_in("b", start_seconds=3.5)).request
+    assert (made.start_deadline - made.created_at).total_seconds() == 3.5
+
+
+async def test_an_idempotency_key_stands_for_one_request(q):
+    first = await q.submit(body=b"1", caller="k", idempotency_key="once")
+    await q.completed(first)
+    assert await q.submit(body=b"1", caller="k", idempotency_key="once") == first
+    with pytest.raises(Invalid, match="used for another request"):
+        await q.submit(body=b"2", caller="k", idempotency_key="once")
+    assert await q.submit(body=b"2", caller="other", idempotency_key="once") != first
+    with pytest.raises(Invalid, match="characters"):
+        await q.submit(idempotency_key="x" * 256)
+
+
+async def test_requests_of_a_deleted_app_are_given_up(q):
+    q.client.held.clear()
+    first = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    second = await q.submit()
+    await q.platform.apps.delete("a", "")
+    q.client.held.set()
+    await q.completed(first)
+    done = await q.completed(second)
+    assert (done.status, done.dead) == (404, True)
+
+
+async def test_an_answer_that_is_too_large_is_an_error(q):
+    q.client.answers = [AnswerTooLarge("larger than kept")]
+    done = await q.completed(await q.submit())
+    assert (done.status, done.error, done.dead) == (502, "larger than kept", False)
+
+
+async def test_a_mistake_of_the_controllers_ends_the_request(q):
+    q.client.answers = [RuntimeError("a mistake")]
+    done = await q.completed(await q.submit())
+    assert (done.status, done.error_type, done.dead) == (500, "internal_error", True)
+
+
+@pytest.mark.parametrize("method", ["begin", "complete", "put_back"])
+async def test_a_full_disk_delays_and_loses_nothing(q, method):
+    q.client.answers = [BROKEN]
+    q.store.failures = {method: 1}
+    request_id = await q.submit()
+    await q.until(lambda: q.store.failures[method] == 0 or q.pass_time(3))
+    await q.until(lambda: q.backlog.get(request_id) is None or q.pass_time(3))
+    done = await q.completed(request_id)
+    assert (done.status, done.attempt, len(q.client.sent)) == (200, 2, 2)
+
+
+async def test_logs_of_a_runner_with_one_request_at_a_time_are_the_requests(q):
+    request_id = await q.submit()
+    done = await q.completed(request_id)
+    assert done.alone
+    assert await q.queue.lines(done) == []
