@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from fal.app.app import App
 from fal.app.functions import Function
@@ -94,8 +96,17 @@ def _import_name(path: Path) -> tuple[Path, str]:
     return directory, f"fal_app_{path.stem}".replace("-", "_")
 
 
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Always compiles the source: compiled files are told from stale ones by whole seconds and size alone, so that an
+    edit right after a deploy could be missed; and nothing is written beside the user's file."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """Without them no compiled file is read or written."""
+        raise OSError(f"{path} is always compiled from its source")
+
+
 def _run(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise AppNotFoundError(f"{path} is no Python file: an app is written in a .py file")
     module = importlib.util.module_from_spec(spec)
