@@ -84,7 +84,14 @@ class Controller:
         return result
 
     def call(
-        self, path: str, body: object = None, *, key: str | None = None, method: str | None = None, timeout: float = 120
+        self,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 120,
     ) -> Answer:
         """An HTTP request: JSON POST where there is a body, else GET."""
         data = None if body is None else json.dumps(body).encode()
@@ -92,6 +99,8 @@ class Controller:
         request.add_header("Content-Type", "application/json")
         if key is not None:
             request.add_header("Authorization", f"Key {key}")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return Answer(status=response.status, body=response.read(), headers=dict(response.headers))

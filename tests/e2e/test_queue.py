@@ -1,0 +1,341 @@
+"""The queue with a real controller and real runners: nothing that was accepted is lost, whoever dies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests.support.controller import ROOT, Answer, Controller, start
+from tests.support.waiting import until
+
+APP = ROOT / "tests" / "support" / "queue_app.py"
+
+
+class Queue:
+    """The queue of one app, as a client sees it."""
+
+    def __init__(self, controller: Controller, app: str, folder: Path) -> None:
+        self.controller = controller
+        self.app = app
+        self.notes_file = folder / "notes"
+        self.gate = folder / "gate"
+
+    def deploy(self, *options: str) -> Queue:
+        self.controller.fal("deploy", str(APP), "--app-name", self.app, "--auth", "private", *options)
+        return self
+
+    def scale(self, **settings: int) -> None:
+        flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        self.controller.fal("apps", "scale", self.app, *flags)
+
+    def call(self, path: str, body: object = None, **options: object) -> Answer:
+        return self.controller.call(path, body, key=self.controller.key, **options)
+
+    def submit(self, word: str, *, query: str = "", headers: dict[str, str] | None = None, **asked: object) -> str:
+        answer = self.submitted(word, query=query, headers=headers, **asked)
+        assert answer.status == 200, answer.body
+        return str(answer.json()["request_id"])
+
+    def submitted(
+        self, word: str, *, query: str = "", headers: dict[str, str] | None = None, **asked: object
+    ) -> Answer:
+        body = {"word": word, "notes": str(self.notes_file)} | asked
+        return self.call(f"/queue/local/{self.app}/note{query}", body, headers=headers or {})
+
+    def status(self, request_id: str, query: str = "") -> Answer:
+        return self.call(f"/queue/local/{self.app}/requests/{request_id}/status{query}")
+
+    def result(self, request_id: str) -> Answer:
+        return self.call(f"/queue/local/{self.app}/requests/{request_id}")
+
+    def state(self, request_id: str) -> str:
+        return str(self.status(request_id).json()["status"])
+
+    def finished(self, request_id: str) -> Answer:
+        """The result, once it is there."""
+        until(lambda: self.status(request_id).status == 200, f"request {request_id} is completed")
+        return self.result(request_id)
+
+    def about(self, request_id: str) -> dict[str, object]:
+        """What `fal queue get` says."""
+        return json.loads(self.controller.fal("queue", "get", self.app, request_id, "--json").stdout)
+
+    def notes(self) -> list[list[str]]:
+        """What the app wrote down: word, request id, its pid."""
+        return [line.split() for line in self.notes_file.read_text().splitlines()] if self.notes_file.exists() else []
+
+    def noted(self, word: str, times: int = 1) -> list[str]:
+        """Wait until the app was asked; what it wrote down last."""
+        until(lambda: sum(note[0] == word for note in self.notes()) >= times, f"the app is asked {word}")
+        return [note for note in self.notes() if note[0] == word][-1]
+
+    def runner_ids(self) -> list[str]:
+        listed = json.loads(self.controller.fal("runners", "list", "--json").stdout)["runners"]
+        return [runner["runner_id"] for runner in listed if runner["alias"] == self.app]
+
+
+@pytest.fixture(scope="module")
+def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Queue:
+    return Queue(controller, "queued", tmp_path_factory.mktemp("queued")).deploy()
+
+
+@pytest.fixture
+def queue(deployed: Queue, tmp_path: Path) -> Generator[Queue]:
+    """The app, with notes and a gate of the test's own."""
+    yield Queue(deployed.controller, deployed.app, tmp_path)
+    (tmp_path / "gate").touch()
+
+
+def test_submit_status_result(queue: Queue) -> None:
+    submitted = queue.submitted("one", gate=str(queue.gate))
+    told = submitted.json()
+    base = f"http://{queue.controller.host}/queue/local/queued/requests/{told['request_id']}"
+    assert (told["response_url"], told["status_url"], told["cancel_url"]) == (base, f"{base}/status", f"{base}/cancel")
+    assert told["queue_position"] == 0
+    assert submitted.headers["x-fal-request-id"] == told["request_id"]
+    request_id = told["request_id"]
+    assert queue.noted("one")[1] == request_id
+
+    working = queue.status(request_id)
+    assert (working.status, working.json()["status"], working.json()["logs"]) == (202, "IN_PROGRESS", None)
+    early = queue.result(request_id)
+    assert (early.status, early.headers["x-fal-error-type"]) == (400, "bad_request")
+    assert "still in progress" in early.json()["detail"]
+
+    queue.gate.touch()
+    result = queue.finished(request_id)
+    assert (result.status, result.json()) == (200, {"word": "one", "authorization": None})
+    assert result.headers["x-fal-request-id"] == request_id
+    for path in ("", "/"):
+        assert queue.call(f"/queue/local/queued/requests/{request_id}{path}").body == result.body
+    done = queue.call(f"/queue/local/queued/some/path/requests/{request_id}/status/").json()
+    assert (done["status"], done["logs"], "error" in done) == ("COMPLETED", None, False)
+    assert done["metrics"]["inference_time"] >= 0
+
+    def logged() -> bool:
+        lines = queue.status(request_id, "?logs=1").json()["logs"]
+        return any(line["message"] == "noted one" for line in lines)
+
+    until(logged, "the request's lines are in its status")
+
+
+def test_the_status_stream_ends_with_the_request(queue: Queue) -> None:
+    request_id = queue.submit("streamed", gate=str(queue.gate))
+    queue.noted("streamed")
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(queue.call, f"/queue/local/queued/requests/{request_id}/status/stream?logs=1")
+        queue.gate.touch()
+        answer = stream.result(60)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line[6:]) for line in answer.body.decode().splitlines() if line.startswith("data: ")]
+    assert events[-1]["status"] == "COMPLETED"
+    assert all(event["request_id"] == request_id for event in events)
+
+
+def test_who_may_ask_and_what_is_not_there(queue: Queue) -> None:
+    controller = queue.controller
+    assert controller.call("/queue/local/queued/note", {}).status == 401
+    assert controller.call("/queue/local/queued/note", {}, key="no:body").status == 401
+    assert queue.call("/queue/local/nothing", {}).status == 404
+    assert queue.status("00000000-0000-4000-8000-000000000000").status == 404
+    assert queue.call("/queue/local/queued/requests/x/cancel", method="PUT").json()["status"] == "NOT_FOUND"
+    assert queue.call("/queue/local/queued/note", method="GET").status == 405
+    for query, headers in (
+        ("", {"X-Fal-Queue-Priority": "urgent"}),
+        ("", {"X-Fal-Request-Timeout": "never"}),
+        ("?fal_webhook=file:///etc/passwd", {}),
+    ):
+        refused = queue.submitted("no", query=query, headers=headers)
+        assert (refused.status, refused.headers["x-fal-error-type"]) == (400, "bad_request")
+    assert not queue.notes()
+
+
+def test_cancel_while_it_waits_and_while_it_runs(queue: Queue) -> None:
+    queue.scale(max_concurrency=1)
+    running = queue.submit("running", gate=str(queue.gate))
+    queue.noted("running")
+    waiting = queue.submit("waiting")
+    assert queue.status(waiting).json()["status"] == "IN_QUEUE"
+    for request_id in (waiting, running):
+        answer = queue.call(f"/queue/local/queued/requests/{request_id}/cancel", method="PUT")
+        assert (answer.status, answer.json()["status"]) == (202, "CANCELLATION_REQUESTED")
+        done = queue.status(request_id).json()
+        assert (done["status"], done["error_type"]) == ("COMPLETED", "client_cancelled")
+    again = queue.call(f"/queue/local/queued/requests/{running}/cancel", method="PUT")
+    assert (again.status, again.json()["status"]) == (400, "ALREADY_COMPLETED")
+    assert [note[0] for note in queue.notes()] == ["running"]
+
+
+def test_low_priority_waits_and_the_size_is_told(queue: Queue) -> None:
+    queue.scale(max_concurrency=1)
+    queue.submit("first", gate=str(queue.gate))
+    queue.noted("first")
+    low = queue.submit("low", headers={"X-Fal-Queue-Priority": "low"})
+    normal = queue.submit("normal")
+    assert [queue.status(one).json()["queue_position"] for one in (normal, low)] == [0, 1]
+    size = json.loads(queue.controller.fal("queue", "size", "queued", "--by-user", "--json").stdout)
+    assert size == {"size": 2, "by_user": {queue.controller.key.partition(":")[0]: 2}}
+    assert queue.controller.fal("queue", "size", "queued").stdout == "Total queue size: 2\n"
+    queue.gate.touch()
+    queue.finished(low)
+    assert [note[0] for note in queue.notes()] == ["first", "normal", "low"]
+
+
+def test_flush_and_list(queue: Queue) -> None:
+    queue.scale(max_concurrency=1)
+    first = queue.submit("held", gate=str(queue.gate))
+    queue.noted("held")
+    waiting = queue.submit("flushed")
+    assert queue.controller.fal("queue", "flush", "queued").stdout == "Queue flushed successfully.\n"
+    assert queue.about(waiting)["error_type"] == "client_cancelled"
+    assert queue.state(first) == "IN_PROGRESS"
+    listed = json.loads(queue.controller.fal("queue", "list", "queued", "--state", "in_progress", "--json").stdout)
+    assert [request["request_id"] for request in listed["requests"]] == [first]
+    assert waiting in queue.controller.fal("queue", "list", "queued", "--limit", "1").stdout
+    queue.controller.fal("queue", "cancel", "queued", first)
+    assert queue.state(first) == "COMPLETED"
+
+
+def test_an_idempotency_key_is_one_request(queue: Queue) -> None:
+    headers = {"Idempotency-Key": f"key-{os.getpid()}"}
+    first = queue.submit("once", headers=headers)
+    assert queue.submit("once", headers=headers) == first
+    queue.finished(first)
+    assert queue.submit("once", headers=headers) == first
+    assert queue.submitted("twice", headers=headers).status == 422
+    assert [note[0] for note in queue.notes()] == ["once"]
+
+
+def test_a_runner_killed_in_the_middle_costs_an_attempt_only(queue: Queue) -> None:
+    request_id = queue.submit("killed", gate=str(queue.gate))
+    pid = queue.noted("killed")[2]
+    os.kill(int(pid), signal.SIGKILL)
+    again = queue.noted("killed", times=2)
+    assert (again[1], again[2] != pid) == (request_id, True)
+    queue.gate.touch()
+    assert queue.finished(request_id).status == 200
+    assert queue.about(request_id)["attempt"] == 2
+
+
+def test_what_was_given_up_is_listed_and_can_be_queued_again(queue: Queue) -> None:
+    request_id = queue.submit("dead", status=503, headers={"X-Fal-No-Retry": "1"})
+    result = queue.finished(request_id)
+    assert (result.status, result.json()) == (503, {"detail": "as you asked"})
+    listed = json.loads(queue.controller.fal("queue", "list", "queued", "--dead", "--json").stdout)["requests"]
+    assert request_id in [request["request_id"] for request in listed]
+    queue.controller.fal("queue", "redrive", "queued", request_id)
+    queue.noted("dead", times=2)
+    assert queue.finished(request_id).status == 503
+    refused = queue.controller.fal("queue", "redrive", "queued", check=False)
+    assert refused.returncode == 2
+
+
+@pytest.fixture
+def receiver() -> Generator[tuple[str, Callable[[], list[tuple[dict[str, str], bytes]]]]]:
+    """A server that takes webhooks: its address, and what came."""
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test looks itself."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?a=1", lambda: list(calls)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_webhook_is_signed(queue: Queue, receiver) -> None:
+    from urllib.parse import quote
+
+    url, calls = receiver
+    request_id = queue.submit("hooked", query=f"?fal_webhook={quote(url, safe='')}")
+    until(lambda: len(calls()) == 1, "the webhook is called")
+    headers, body = calls()[0]
+    assert json.loads(body) == {
+        "request_id": request_id,
+        "gateway_request_id": request_id,
+        "status": "OK",
+        "payload": {"word": "hooked", "authorization": None},
+        "error": None,
+    }
+    # As docs/queue.md tells receivers to do it.
+    signed = "\n".join(
+        (
+            headers["x-fal-webhook-request-id"],
+            headers["x-fal-webhook-user-id"],
+            headers["x-fal-webhook-timestamp"],
+            hashlib.sha256(body).hexdigest(),
+        )
+    ).encode()
+    (key,) = queue.controller.call("/.well-known/jwks.json").json()["keys"]
+    from base64 import urlsafe_b64decode
+
+    public = Ed25519PublicKey.from_public_bytes(urlsafe_b64decode(key["x"] + "=="))
+    public.verify(bytes.fromhex(headers["x-fal-webhook-signature"]), signed)
+    assert headers["x-fal-webhook-request-id"] == request_id
+    until(lambda: queue.about(request_id)["webhook"] == "delivered", "the delivery is noted")
+    (delivery,) = queue.about(request_id)["deliveries"]
+    assert (delivery["number"], delivery["status"], delivery["error"]) == (1, 200, None)
+
+
+def test_what_was_accepted_survives_the_end_of_the_controller(tmp_path: Path) -> None:
+    first = start(tmp_path / "state")
+    try:
+        queue = Queue(first, "survivor", tmp_path).deploy()
+        made = [queue.submit(f"w{number}", gate=str(queue.gate)) for number in range(20)]
+        queue.noted("w0")
+        before = queue.runner_ids()
+    finally:
+        first.process.kill()
+        first.process.wait()
+
+    second = start(tmp_path / "state")
+    try:
+        queue = Queue(second, "survivor", tmp_path)
+        assert queue.runner_ids() == before
+        assert {queue.state(request_id) for request_id in made} <= {"IN_QUEUE", "IN_PROGRESS"}
+        queue.gate.touch()
+        for number, request_id in enumerate(made):
+            result = queue.finished(request_id)
+            assert (result.status, result.json()["word"]) == (200, f"w{number}")
+        assert queue.about(made[0])["attempt"] == 2
+        assert queue.about(made[-1])["attempt"] == 1
+
+        queue.scale(max_concurrency=0, keep_alive=0)
+        until(lambda: not queue.runner_ids(), "the runners end")
+        kept = [queue.submit(f"kept{number}") for number in range(3)]
+        assert {queue.state(request_id) for request_id in kept} == {"IN_QUEUE"}
+    finally:
+        assert second.stop() == 0
+
+    third = start(tmp_path / "state")
+    try:
+        queue = Queue(third, "survivor", tmp_path)
+        assert not [note for note in queue.notes() if note[0].startswith("kept")]
+        queue.scale(max_concurrency=1)
+        for request_id in kept:
+            assert queue.finished(request_id).status == 200
+        assert [note[0] for note in queue.notes()][-3:] == ["kept0", "kept1", "kept2"]
+    finally:
+        third.stop()

@@ -1,0 +1,34 @@
+"""An app for the tests of the queue: it notes what it is asked, and waits or fails on demand."""
+
+import os
+import select
+from pathlib import Path
+
+from fastapi import HTTPException, Request
+from pydantic import BaseModel
+
+import fal
+
+
+class Asked(BaseModel):
+    word: str
+    notes: str
+    gate: str | None = None
+    status: int = 200
+
+
+class Queued(fal.App, name="queued", keep_alive=300):
+    machine_type = "XS"
+    app_auth = "private"
+
+    @fal.endpoint("/note")
+    def note(self, asked: Asked, request: Request) -> dict[str, str | None]:
+        """Write down that the request came; then wait for a file, or fail, where the request says so."""
+        with Path(asked.notes).open("a") as notes:
+            print(asked.word, request.headers["x-fal-request-id"], os.getpid(), file=notes, flush=True)
+        print("noted", asked.word, flush=True)
+        while asked.gate is not None and not Path(asked.gate).exists():
+            select.select([], [], [], 0.02)
+        if asked.status != 200:
+            raise HTTPException(asked.status, "as you asked")
+        return {"word": asked.word, "authorization": request.headers.get("authorization")}
