@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from fal_server.builders import VirtualenvBuilder
 from fal_server.core.accounts import Account
@@ -23,6 +23,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node, Resources
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.engines.local import LocalEngine
+from fal_server.file_plane import FilePlane
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.bridge import Bridge
@@ -144,7 +145,8 @@ class Plane:
 
     async def _build(self, stack: AsyncExitStack) -> None:
         state, clock, settings = self._state, self._clock, self._settings
-        vault = AesVault(load_master_key(state.root, os.environ))
+        master_key = load_master_key(state.root, os.environ)
+        vault = AesVault(master_key)
         store = await open_store(state.database, vault)
         stack.push_async_callback(store.close)
         log_store = store.logs
@@ -162,9 +164,11 @@ class Plane:
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
-        launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables)
+        self._files = files = FilePlane(state, store, clock, master_key, lambda runner: fleet.get(runner) is not None)
+        deployed, runner_key = files.app_files, files.tokens.runner_key
+        launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
-        deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs)
+        deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs, files=deployed)
         runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
@@ -197,7 +201,8 @@ class Plane:
         grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=settings.host, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
         gateway = Gateway(dispatcher, access)
-        port = await self._open_door(stack, gateway, access, runners, logs, queue_routes)
+        routes = [*queue_routes, *files.routes(access, settings.account)]
+        port = await self._open_door(stack, gateway, access, runners, logs, routes)
         self._running = Running(
             pid=os.getpid(),
             started_ticks=started_ticks(),
@@ -241,7 +246,7 @@ class Plane:
         access: Access,
         runners: Runners,
         logs: Logs,
-        more: list[Route],
+        more: list[BaseRoute],
     ) -> int:
         rest = Rest(
             access=access,
@@ -340,7 +345,7 @@ class Plane:
         )
 
     def _variables(self) -> dict[str, str]:
-        return {"FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
+        return {**self._files.variables(), "FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
 
     def _node(self) -> Node:
         return Node(

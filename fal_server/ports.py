@@ -165,6 +165,18 @@ class Blobs(Protocol):
         ...
 
 
+class DeployedFiles(Protocol):
+    """The files that go with apps, by the hash that a deploy gives; each has the permissions that it is to have."""
+
+    def path(self, file_hash: str, /) -> Path:
+        """Where the file is on this machine.
+
+        Raises:
+            NotFound: it was not uploaded.
+        """
+        ...
+
+
 class Vault(Protocol):
     """Encryption of what is secret at rest."""
 

@@ -73,6 +73,36 @@ class StateDir:
         return self.root / "runners"
 
     @property
+    def data(self) -> Path:
+        """What runners see as /data."""
+        return self.root / "data"
+
+    @property
+    def app_files(self) -> Path:
+        """The files that are deployed with apps, by their hashes."""
+        return self.root / "app-files"
+
+    @property
+    def objects(self) -> Path:
+        """Files that are fetched by their address."""
+        return self.root / "objects"
+
+    @property
+    def incoming(self) -> Path:
+        """Files that are on their way in."""
+        return self.root / "incoming"
+
+    @property
+    def tls(self) -> Path:
+        """The local authority, and the certificate of this controller."""
+        return self.root / "tls"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where runners reach what the platform does for them."""
+        return self.root / "api.sock"
+
+    @property
     def admin_key(self) -> Path:
         """The first key, `id:secret`, readable by its owner alone; for `fal up` and `fal env`."""
         return self.root / "admin.key"

@@ -18,7 +18,7 @@ from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
 from fal_server.core.scaling import Scaling, carried_over
-from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, Store
+from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
 from fal_server.services.apps import Apps
 from fal_server.services.catalog import Catalog
 from fal_server.services.logs import Logs
@@ -35,6 +35,7 @@ class Deploys:
     Args:
         urls: an app's full name -> where it answers.
         logs: where an attached deploy finds what its first runner says; None shows none of that.
+        files: the uploaded files of apps; None takes `blobs`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Deploys:
         clock: Clock,
         urls: Callable[[str], Urls],
         logs: Logs | None = None,
+        files: DeployedFiles | None = None,
     ) -> None:
         self._store = store
         self._catalog = catalog
@@ -54,6 +56,7 @@ class Deploys:
         self._logs = logs
         self._builder = builder
         self._blobs = blobs
+        self._files = files or blobs
         self._clock = clock
         self._urls = urls
         self._deploying: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -126,7 +129,7 @@ class Deploys:
                     f"file {file.relative_path[:80]!r} would lie outside the app's directory: use a path below it",
                 )
             try:
-                self._blobs.path(file.hash)
+                self._files.path(file.hash)
             except NotFound:
                 raise Precondition(
                     f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"

@@ -10,7 +10,7 @@ from fal_server.core.logs import LogEntry
 from fal_server.core.names import split_app_name
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.runners import Runner
-from fal_server.ports import Blobs, Builder, BuiltEnvironment, Launch
+from fal_server.ports import Blobs, Builder, BuiltEnvironment, DeployedFiles, Launch
 from fal_server.services.catalog import Catalog
 from fal_server.services.fleet import LOOPBACK
 
@@ -23,6 +23,8 @@ class Launching:
     Args:
         reveal: (environment, names or None for all exposed ones) -> the secrets' values.
         variables: what every runner is told about where it runs, such as FAL_RUN_HOST.
+        files: the uploaded files of apps; None takes `blobs`.
+        runner_key: a runner's id -> the key that lets it store files, as `id:secret`.
     """
 
     def __init__(
@@ -32,12 +34,16 @@ class Launching:
         blobs: Blobs,
         reveal: RevealSecrets,
         variables: Callable[[], Mapping[str, str]],
+        files: DeployedFiles | None = None,
+        runner_key: Callable[[str], str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._builder = builder
         self._blobs = blobs
         self._reveal = reveal
         self._variables = variables
+        self._files = files or blobs
+        self._runner_key = runner_key
 
     async def prepare(self, runner: Runner) -> Launch:
         """Collect everything for one runner.
@@ -60,6 +66,7 @@ class Launching:
             "FAL_REVISION": runner.revision_id,
             "FAL_MACHINE_TYPE": runner.machine_type,
         }
+        key = {} if self._runner_key is None else {"FAL_KEY": self._runner_key(runner.runner_id)}
         app = self._catalog.get(runner.app_name)
         return Launch(
             runner_id=runner.runner_id,
@@ -78,9 +85,9 @@ class Launching:
             serves_metrics=revision.metrics_port is not None,
             app_port=revision.exposed_port,
             app_metrics_port=revision.metrics_port,
-            files=tuple((file, self._blobs.path(file.hash)) for file in revision.files),
-            variables={**told, **secrets},
-            redact=tuple(secrets.values()),
+            files=tuple((file, self._files.path(file.hash)) for file in revision.files),
+            variables={**told, **key, **secrets},
+            redact=(*key.values(), *secrets.values()),
             startup_timeout_seconds=(app.scaling if app else revision.scaling).startup_timeout,
             termination_grace_seconds=revision.termination_grace_seconds,
             attempt_token=runner.token,

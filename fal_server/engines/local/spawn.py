@@ -47,7 +47,7 @@ def lay_out(directory: Path, launch: Launch, home: Path) -> None:
         if not target.is_relative_to(work) or target == work:
             raise Unavailable(f"the app's file {file.relative_path!r} lies outside of the app's directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(blob, target)
+        shutil.copy(blob, target)  # with the permissions: a script stays one that can be run
 
 
 async def spawn_shim(directory: Path, token: str) -> ShimIdentity:

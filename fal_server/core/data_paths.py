@@ -1,0 +1,39 @@
+"""Paths below /data as callers name them: what they may look like, and their parts. Pure."""
+
+from __future__ import annotations
+
+from fal_server.core.faults import Invalid
+
+ROOT = "data"
+DRAFTS = ".fal-drafts"
+_MOST_BYTES = 4096
+_MOST_NAME_BYTES = 255
+
+
+def data_parts(path: str) -> tuple[str, ...]:
+    """The names that lead from /data to a file or directory; none for /data itself.
+
+    Args:
+        path: `/data/a/b`; the slash before it may be missing, and empty names and `.` mean nothing.
+
+    Raises:
+        Invalid: it does not lie below /data, or has a name that no file can have.
+    """
+    shown = path[:200]
+    if "\0" in path or len(path.encode(errors="surrogateescape")) > _MOST_BYTES:
+        raise Invalid("path", f"path {shown!r} cannot be a path: it has a zero byte or more than {_MOST_BYTES} bytes")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise Invalid("path", f"path {shown!r} has `..` in it: write the path without")
+    if parts[:1] != (ROOT,):
+        raise Invalid("path", f"path {shown!r} is not below /data: files are kept there")
+    if any(len(part.encode(errors="surrogateescape")) > _MOST_NAME_BYTES for part in parts):
+        raise Invalid("path", f"path {shown!r} has a name of more than {_MOST_NAME_BYTES} bytes")
+    if parts[1:2] == (DRAFTS,):
+        raise Invalid("path", f"path {shown!r} is the controller's own: choose another")
+    return parts[1:]
+
+
+def data_path(*parts: str) -> str:
+    """The path that callers see."""
+    return "/" + "/".join((ROOT, *parts))

@@ -1,0 +1,156 @@
+"""Reads what is at an address that a caller gave, but not from this machine or the network's own services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from fal_server.core.faults import Invalid, Unavailable
+
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+_PIECE_BYTES = 1024 * 1024
+_SECONDS = 60.0
+
+
+def is_elsewhere(address: Address) -> bool:
+    """Whether an address is another machine's: not loopback, nor link-local, where clouds answer with credentials."""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return not (plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_multicast)
+
+
+class UrlFetcher:
+    """The Fetcher of the files service, with the standard library in threads. Redirects are followed, proxies not used.
+
+    Args:
+        allowed: which addresses may be connected to; looked at when the connection is made, so that no name can
+            mean one address when it is checked and another when it is used.
+    """
+
+    def __init__(self, allowed: Callable[[Address], bool] = is_elsewhere) -> None:
+        self._opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPRedirectHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            _Handler(allowed),
+        ):
+            self._opener.add_handler(handler)
+
+    @asynccontextmanager
+    async def fetch(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The content in pieces.
+
+        Raises:
+            Invalid: the address is none for HTTP, is refused, or answers with an error.
+            Unavailable: it cannot be reached, or the content was cut off.
+        """
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise Invalid("url", "url must begin with http:// or https://")
+        shown = url.partition("?")[0][:200]
+        answer = await asyncio.to_thread(self._open, url, shown)
+        try:
+            yield _pieces(answer, shown)
+        finally:
+            answer.close()
+
+    def _open(self, url: str, shown: str) -> http.client.HTTPResponse:
+        try:
+            answer: http.client.HTTPResponse | None = self._opener.open(url, timeout=_SECONDS)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise Invalid("url", f"{shown} answered {error.code} {error.reason}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, _Refused):
+                raise Invalid("url", f"{shown} {reason}") from None
+            raise Unavailable(f"{shown} cannot be reached: {reason}") from None
+        if answer is None:
+            raise Invalid("url", f"{shown} leads to an address that is not for HTTP")
+        return answer
+
+
+class _Refused(OSError):
+    """The connection leads to where none may."""
+
+
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens addresses over connections that know who they are connected to before they send anything."""
+
+    def __init__(self, allowed: Callable[[Address], bool]) -> None:
+        super().__init__()
+        self._trusted = ssl.create_default_context()
+        self._allowed = allowed
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open http://."""
+        return self.do_open(self._plain, req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open https://."""
+        return self.do_open(self._secure, req)
+
+    def _plain(
+        self,
+        host: str,
+        /,
+        *,
+        port: int | None = None,
+        timeout: float = _SECONDS,
+        source_address: tuple[str, int] | None = None,
+        blocksize: int = 8192,
+    ) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(host, port, timeout, source_address, blocksize)
+        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the way in
+        return connection
+
+    def _secure(
+        self,
+        host: str,
+        /,
+        *,
+        port: int | None = None,
+        timeout: float = _SECONDS,
+        source_address: tuple[str, int] | None = None,
+        blocksize: int = 8192,
+    ) -> http.client.HTTPConnection:
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=timeout, source_address=source_address, blocksize=blocksize, context=self._trusted
+        )
+        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the way in
+        return connection
+
+    def _connect(
+        self, address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None
+    ) -> socket.socket:
+        connection = socket.create_connection(address, timeout, source_address)
+        peer = ipaddress.ip_address(str(connection.getpeername()[0]).partition("%")[0])
+        if not self._allowed(peer):
+            connection.close()
+            raise _Refused(f"leads to {peer}, which is this machine or the network's own: upload the file instead")
+        return connection
+
+
+async def _pieces(answer: http.client.HTTPResponse, shown: str) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            piece = await asyncio.to_thread(answer.read, _PIECE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            with contextlib.suppress(OSError):
+                answer.close()
+            raise Unavailable(f"{shown} was cut off: {error}") from None
+        if not piece:
+            left = answer.length  # what was promised and did not come
+            if left:
+                raise Unavailable(f"{shown} was cut off: {left} bytes are missing")
+            return
+        yield piece

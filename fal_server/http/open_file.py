@@ -1,0 +1,42 @@
+"""Sends a file that is already open: with ranges, HEAD and conditions, and closed whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from mimetypes import guess_type
+
+from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
+
+from fal_server.file_ports import OpenFile
+
+_CHUNK_BYTES = 256 * 1024
+
+
+class OpenFileResponse(FileResponse):
+    """An answer from a descriptor, which it closes.
+
+    Args:
+        content_type: None goes by the file's name.
+    """
+
+    chunk_size = _CHUNK_BYTES
+
+    def __init__(
+        self, opened: OpenFile, *, content_type: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._descriptor = opened.descriptor
+        super().__init__(
+            f"/proc/self/fd/{opened.descriptor}",
+            stat_result=os.fstat(opened.descriptor),
+            media_type=content_type or guess_type(opened.name)[0] or "application/octet-stream",
+            headers=headers,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._descriptor)

@@ -1,0 +1,204 @@
+"""The use cases of /data, which all runners of the account share, and of the files that are deployed with apps."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from fal_server.core.data_paths import data_parts
+from fal_server.core.faults import Invalid, NotFound
+from fal_server.file_ports import AppFileStore, DataEntry, DataStore, Drafts, OpenFile
+from fal_server.ports import Clock
+from fal_server.services.uploads import PartUploads, received
+
+MAX_APP_FILE_BYTES = 1024**3
+_MOST_HASHES = 100_000
+_HASH = re.compile(r"[0-9a-f]{64}")
+# Where the published client keeps a directory's hash, in the directory itself.
+_HASH_FILE = ".fal_hash"
+_HASH_BYTES = 1024
+
+
+class Fetcher(Protocol):
+    """Reads what is at an address."""
+
+    def fetch(self, url: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The content in pieces.
+
+        Raises:
+            Invalid: the address is not one to read from, or answers with an error.
+            Unavailable: it cannot be reached.
+        """
+        ...
+
+
+class Files:
+    """What callers do with /data.
+
+    Args:
+        fetcher: for files that the controller is to fetch itself.
+    """
+
+    def __init__(self, store: DataStore, fetcher: Fetcher, clock: Clock) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self.parts = PartUploads[tuple[str, ...]](store.drafts, clock)
+
+    async def list(self, path: str) -> list[DataEntry]:
+        """What is in a directory.
+
+        Raises:
+            Invalid: the path is not below /data, or no directory.
+            NotFound: there is none.
+        """
+        return await asyncio.to_thread(self._store.entries, data_parts(path))
+
+    async def open(self, path: str) -> OpenFile:
+        """A file, open; the caller closes it. Raises as `list`."""
+        return await asyncio.to_thread(self._store.open, data_parts(path))
+
+    async def put(self, path: str, chunks: AsyncIterable[bytes], *, unzip: bool = False) -> None:
+        """Write a file, whole or not at all, or the content of a zip archive into a directory.
+
+        Raises:
+            Invalid: the path is not below /data, or cannot be a file's; the archive is none.
+            Unavailable: the disk does not take it.
+        """
+        parts = data_parts(path)
+        draft = await received(self._store.drafts, chunks)
+        try:
+            await asyncio.to_thread(self._store.extract if unzip else self._store.place, draft.path, parts)
+        finally:
+            draft.discard()
+
+    async def put_url(self, path: str, url: str) -> None:
+        """Write a file with what is at an address. Raises as `put` and `Fetcher.fetch`."""
+        data_parts(path)
+        async with self._fetcher.fetch(url) as chunks:
+            await self.put(path, chunks)
+
+    async def rename(self, path: str, destination: str) -> None:
+        """Move a file or directory.
+
+        Raises:
+            NotFound: there is nothing at the path.
+            AlreadyExists: a directory with something in it is at the destination.
+        """
+        await asyncio.to_thread(self._store.rename, data_parts(path), data_parts(destination))
+
+    async def delete(self, path: str) -> None:
+        """Delete a file, or a directory with all that is in it. Raises as `list`."""
+        await asyncio.to_thread(self._store.delete, data_parts(path))
+
+    async def has_hash(self, path: str, wanted: str) -> bool:
+        """Whether a directory was synchronised with this hash, which the client left in its `.fal_hash`."""
+        data_parts(path)
+        try:
+            opened = await self.open(f"{path}/{_HASH_FILE}")
+        except (NotFound, Invalid):
+            return False
+        with open(opened.descriptor, "rb") as file:  # noqa: PTH123, ASYNC230 - a descriptor; 1 KiB of a local file
+            return file.read(_HASH_BYTES).decode(errors="replace").strip() == wanted
+
+    def begin(self, path: str) -> str:
+        """Start an upload in parts; its id.
+
+        Raises:
+            Invalid: the path is not below /data.
+        """
+        parts = data_parts(path)
+        if not parts:
+            raise Invalid("path", "/data is a directory: name a file in it")
+        return self.parts.begin(parts)
+
+    async def complete(self, upload_id: str) -> str:
+        """Put the parts together under the name; MD5 of the whole, hexadecimal. Raises as `PartUploads.assembled`."""
+        draft = await self.parts.assembled(upload_id)
+        try:
+            await asyncio.to_thread(self._store.place, draft.path, self.parts.about(upload_id))
+        finally:
+            draft.discard()
+        self.parts.end(upload_id)
+        return draft.md5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppFileAbout:
+    """What a client says of an app's file: its hash, and the mode that is a part of it."""
+
+    hash: str
+    mode: int
+
+
+class AppFiles:
+    """What callers do with the files of apps before they deploy.
+
+    Args:
+        drafts: on the same file system as the store.
+    """
+
+    def __init__(self, store: AppFileStore, drafts: Drafts, clock: Clock) -> None:
+        self._store = store
+        self.parts = PartUploads[AppFileAbout](drafts, clock, most_bytes=MAX_APP_FILE_BYTES)
+
+    async def missing(self, hashes: Sequence[str]) -> list[str]:
+        """Those of the hashes whose files were not uploaded yet.
+
+        Raises:
+            Invalid: there are too many.
+        """
+        if len(hashes) > _MOST_HASHES:
+            raise Invalid("hashes", f"{len(hashes)} hashes are too many: at most {_MOST_HASHES}")
+        return await asyncio.to_thread(lambda: [name for name in dict.fromkeys(hashes) if not self._store.has(name)])
+
+    def begin(self, file_hash: str, mode: str) -> str:
+        """Start an upload; its id.
+
+        Args:
+            file_hash: SHA-256 of the content with the decimal mode after it.
+            mode: as stat says, in decimal digits.
+
+        Raises:
+            Invalid: that is no hash, or no mode.
+        """
+        if _HASH.fullmatch(file_hash) is None:
+            raise Invalid("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+        if not (mode.isascii() and mode.isdigit() and len(mode) <= 6):
+            raise Invalid("mode", f"mode {mode[:20]!r} is none: give st_mode in decimal digits, such as 33188")
+        return self.parts.begin(AppFileAbout(hash=file_hash, mode=int(mode)))
+
+    async def complete(self, file_hash: str, upload_id: str) -> None:
+        """Put the parts together, and keep the file if it is what its hash says.
+
+        Raises:
+            NotFound: there is no such upload of this hash.
+            Invalid: the content is another; send it again.
+        """
+        about = self.of(file_hash, upload_id)
+        draft = await self.parts.assembled(upload_id)
+        try:
+            found = draft.sha256(str(about.mode).encode())
+            if found != file_hash:
+                self.parts.end(upload_id)
+                raise Invalid(
+                    "hash", f"the content with mode {about.mode} has the hash {found}, not {file_hash}: send it again"
+                )
+            await asyncio.to_thread(self._store.place, draft.path, file_hash, about.mode)
+        finally:
+            draft.discard()
+        self.parts.end(upload_id)
+
+    def of(self, file_hash: str, upload_id: str) -> AppFileAbout:
+        """What is known of an upload, which must be one of this hash.
+
+        Raises:
+            NotFound: it is not.
+        """
+        about = self.parts.about(upload_id)
+        if about.hash != file_hash:
+            raise NotFound("there is no such upload of this file: begin again")
+        return about

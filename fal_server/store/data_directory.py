@@ -1,0 +1,276 @@
+"""The directory that runners see as /data, reached name by name so that no link and no race leads out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from fal_server.core.data_paths import DRAFTS, ROOT, data_parts, data_path
+from fal_server.core.faults import AlreadyExists, Fault, Invalid, NotFound, Unavailable
+from fal_server.file_ports import DataEntry, OpenFile
+from fal_server.store.drafts import DiskDrafts
+
+_MOST_LINKS = 40
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_ARCHIVE_FILES = 100_000
+_COPY_BYTES = 1024 * 1024
+
+
+class DataDirectory:
+    """The DataStore port.
+
+    Links are followed as a runner would follow them, also those to `/data/...`, as long as they stay below /data.
+
+    Args:
+        directory: made (mode 0700) where it is missing.
+
+    Raises:
+        Unavailable: it cannot be made or read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+        self.directory = directory
+        self.drafts = DiskDrafts(directory / DRAFTS)
+
+    def entries(self, parts: Sequence[str]) -> list[DataEntry]:
+        """What is in a directory, by name."""
+        found: list[DataEntry] = []
+        with _errors(parts), self._held(parts) as descriptor:
+            for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 - a descriptor
+                if not parts and name == DRAFTS:
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if stat.S_ISLNK(status.st_mode):
+                        status = self._status([*parts, name])
+                except (FileNotFoundError, NotFound, Invalid):
+                    continue  # gone since, or a link to nothing or to the outside
+                found.append(
+                    DataEntry(
+                        path=data_path(*parts, name),
+                        size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
+                        is_file=not stat.S_ISDIR(status.st_mode),
+                        updated_at=datetime.fromtimestamp(status.st_mtime, UTC),
+                    )
+                )
+        return found
+
+    def open(self, parts: Sequence[str]) -> OpenFile:
+        """Open a regular file."""
+        with _errors(parts):
+            parent, name = self._find(parts, follow_last=True)
+            try:
+                if not name:
+                    raise Invalid("path", f"{data_path(*parts)} is a directory: name a file in it")
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=parent)
+            finally:
+                os.close(parent)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise Invalid("path", f"{data_path(*parts)} is no file")
+            return OpenFile(descriptor=descriptor, name=parts[-1])
+
+    def place(self, draft: Path, parts: Sequence[str]) -> None:
+        """Give a finished draft its name."""
+        if not parts:
+            raise Invalid("path", "/data is a directory: name a file in it")
+        with _errors(parts):
+            draft.chmod(0o644)
+            parent, name = self._find(parts, create=True)
+            try:
+                os.rename(draft, name, dst_dir_fd=parent)
+                os.fsync(parent)
+            finally:
+                os.close(parent)
+
+    def extract(self, archive: Path, parts: Sequence[str]) -> None:
+        """Put the content of a zip archive into a directory."""
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                members = [item for item in opened.infolist() if not item.is_dir()]
+                if len(members) > _MOST_ARCHIVE_FILES:
+                    raise Invalid("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
+                # All names are looked at before the first file is written.
+                places = [data_parts(data_path(*parts, *item.filename.split("/"))) for item in members]
+                for item, place in zip(members, places, strict=True):
+                    draft = self.directory / DRAFTS / secrets.token_hex(16)
+                    try:
+                        with opened.open(item) as source, draft.open("xb") as target:
+                            shutil.copyfileobj(source, target, _COPY_BYTES)
+                        self.place(draft, place)
+                    finally:
+                        draft.unlink(missing_ok=True)
+                with _errors(parts), self._held(parts, create=True):
+                    pass
+        except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            raise Invalid("file_upload", f"the archive cannot be read: {error}") from error
+        except OSError as error:
+            raise Unavailable(f"the archive cannot be unpacked: {error.strerror}") from error
+
+    def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:
+        """Move a file or directory."""
+        if not parts or not destination:
+            raise Invalid("path", "/data itself cannot be moved or replaced: name something in it")
+        with _errors(parts):
+            source, name = self._find(parts)
+            try:
+                os.stat(name, dir_fd=source, follow_symlinks=False)
+                target, new_name = self._find(destination, create=True)
+                try:
+                    os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+                    os.fsync(target)
+                finally:
+                    os.close(target)
+            finally:
+                os.close(source)
+
+    def delete(self, parts: Sequence[str]) -> None:
+        """Delete a file, or a directory with all that is in it."""
+        if not parts:
+            raise Invalid("path", "/data itself cannot be deleted: name something in it")
+        with _errors(parts):
+            parent, name = self._find(parts)
+            try:
+                if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    shutil.rmtree(name, dir_fd=parent)
+                else:
+                    os.unlink(name, dir_fd=parent)
+            finally:
+                os.close(parent)
+
+    def _status(self, parts: Sequence[str]) -> os.stat_result:
+        parent, name = self._find(parts, follow_last=True)
+        try:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False) if name else os.fstat(parent)
+        finally:
+            os.close(parent)
+
+    @contextmanager
+    def _held(self, parts: Sequence[str], *, create: bool = False) -> Generator[int]:
+        """A directory, open."""
+        descriptor, _ = self._find([*parts, "."], create=create, follow_last=True)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _find(self, parts: Sequence[str], *, create: bool = False, follow_last: bool = False) -> tuple[int, str]:
+        """The directory of the last name, open, and that name; an empty one where the directory itself is meant."""
+        with _Walk(self.directory, parts) as walk:
+            while walk.pending:
+                name = walk.pending.pop()
+                if name in ("", "."):
+                    continue
+                if name == "..":
+                    walk.leave()
+                elif (walk.pending or follow_last) and (target := _link(walk.here, name)) is not None:
+                    walk.follow(target)
+                elif not walk.pending:
+                    return walk.take(), name
+                else:
+                    walk.stack.append(_enter(walk.here, name, create=create))
+            return walk.take(), ""
+
+
+class _Walk:
+    """The way from /data to a name, with every directory on it open.
+
+    Attributes:
+        stack: /data and the directories below it.
+        pending: the names that are left, the next one last.
+    """
+
+    def __init__(self, directory: Path, parts: Sequence[str]) -> None:
+        self._parts = parts
+        self._links = 0
+        self.stack = [os.open(directory, _DIRECTORY)]
+        self.pending = list(reversed(parts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self.stack:
+            os.close(descriptor)
+
+    @property
+    def here(self) -> int:
+        """The directory that was reached."""
+        return self.stack[-1]
+
+    def take(self) -> int:
+        """The directory that was reached, for the caller to close."""
+        return self.stack.pop()
+
+    def leave(self) -> None:
+        """Go to the directory above."""
+        if len(self.stack) == 1:
+            raise _outside(self._parts)
+        os.close(self.stack.pop())
+
+    def follow(self, target: str) -> None:
+        """Go on as a link says."""
+        self._links += 1
+        if self._links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        names = target.split("/")
+        if target.startswith("/"):
+            if names[1] != ROOT:
+                raise _outside(self._parts)
+            while len(self.stack) > 1:
+                os.close(self.stack.pop())
+            names = names[2:]
+        self.pending.extend(reversed(names))
+
+
+def _link(directory: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+
+
+def _enter(directory: int, name: str, *, create: bool) -> int:
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=directory)
+    return os.open(name, _DIRECTORY, dir_fd=directory)
+
+
+def _outside(parts: Sequence[str]) -> Invalid:
+    return Invalid("path", f"{data_path(*parts)[:200]} leads out of /data by a link: remove the link")
+
+
+@contextmanager
+def _errors(parts: Sequence[str]) -> Generator[None]:
+    """What the system says, in the words of the controller."""
+    shown = data_path(*parts)[:200]
+    try:
+        yield
+    except Fault:
+        raise
+    except FileNotFoundError:
+        raise NotFound(f"there is no {shown}: `fal files list` shows what there is") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise AlreadyExists(f"there is a directory at the destination of {shown}: remove it first") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENAMETOOLONG):
+            raise Invalid("path", f"{shown} cannot be used so: {error.strerror}") from error
+        raise Unavailable(f"{shown} cannot be used: {error.strerror}") from error

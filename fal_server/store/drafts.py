@@ -1,0 +1,135 @@
+"""Content on its way to the disk: written in large pieces by another thread, hashed as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from fal_server.core.faults import Unavailable
+
+_PIECE_BYTES = 1024 * 1024
+
+
+class DiskDraft:
+    """The Draft port as a file, mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        try:
+            self._descriptor: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unavailable(path, error) from error
+
+    @property
+    def md5(self) -> str:
+        """MD5 of what was flushed, hexadecimal."""
+        return self._md5.hexdigest()
+
+    def sha256(self, suffix: bytes = b"") -> str:
+        """SHA-256 of what was flushed and of `suffix`, hexadecimal."""
+        digest = self._sha256.copy()
+        digest.update(suffix)
+        return digest.hexdigest()
+
+    async def write(self, data: bytes) -> None:
+        """Append; small parts are gathered."""
+        self.size += len(data)
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= _PIECE_BYTES:
+            await self._flush()
+
+    async def append_file(self, path: Path) -> None:
+        """Append the content of a file."""
+        await self._flush()
+        await asyncio.to_thread(self._copy, path)
+
+    async def finish(self) -> None:
+        """Return when all of it is on disk."""
+        await self._flush()
+        await asyncio.to_thread(self._close, sync=True)
+
+    def discard(self) -> None:
+        """Delete it, where it has not been renamed."""
+        self._close(sync=False)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    async def _flush(self) -> None:
+        pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if pieces:
+            await asyncio.to_thread(self._append, pieces)
+
+    def _append(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._md5.update(piece)
+            self._sha256.update(piece)
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[os.write(self._open(), view) :]
+                except OSError as error:
+                    raise _unavailable(self.path, error) from error
+
+    def _copy(self, path: Path) -> None:
+        try:
+            with path.open("rb") as source:
+                while piece := source.read(_PIECE_BYTES):
+                    self.size += len(piece)
+                    self._append([piece])
+        except OSError as error:
+            raise _unavailable(path, error) from error
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise Unavailable("the upload was given up: send the file again")
+        return self._descriptor
+
+    def _close(self, *, sync: bool) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            if sync:
+                os.fsync(descriptor)
+        except OSError as error:
+            raise _unavailable(self.path, error) from error
+        finally:
+            os.close(descriptor)
+
+
+class DiskDrafts:
+    """The Drafts port in a directory.
+
+    Args:
+        directory: of one controller alone; made (mode 0700) where it is missing, emptied of what is left in it.
+
+    Raises:
+        Unavailable: the directory cannot be made or read.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in directory.iterdir():
+                left.unlink()
+        except OSError as error:
+            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+
+    def open(self) -> DiskDraft:
+        """A new one."""
+        return DiskDraft(self._directory / secrets.token_hex(16))
+
+
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{path.parent} does not take the file: {error.strerror}; free some space, then try again")
