@@ -122,11 +122,13 @@ class Runs:
         ended = await self._fleet.find(runner.runner_id) or runner
         result: RunResult | None = None
         reason = ended.reason
-        if not revision.serves_http and ended.started_at is not None:
+        if ended.started_at is not None:
             try:
                 result = await self._engine.result(ended)
             except Fault as fault:
                 reason = ended.reason or fault.message
+        if result is not None and result.raised and revision.serves_http:
+            result = None  # what ends a server is its runner's failure, not an answer
         return RunEnded(run_id=runner.runner_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:

@@ -53,6 +53,14 @@ async def test_a_function_s_result_comes_last_and_is_read_before_it_is_deleted(
     assert launch.function_path.read_bytes() == b"pickled"
 
 
+@pytest.mark.parametrize(("result", "kept"), [(RETURNED, RETURNED), (RAISED, None)])
+async def test_a_run_with_a_port_may_return_a_value_but_does_not_answer_with_its_failure(
+    platform: Platform, result: RunResult, kept: RunResult | None
+) -> None:
+    events, _ = await asyncio.gather(play(platform, exposed_port=8080), ends(platform, result, 0))
+    assert events[-1].result == kept
+
+
 async def test_a_crash_has_a_reason_and_no_result(platform: Platform) -> None:
     events, _ = await asyncio.gather(play(platform), ends(platform, None, 139))
     assert (events[-1].result, events[-1].reason) == (None, "it crashed")
