@@ -82,11 +82,26 @@ def descendants(roots: Iterable[int], everything: Iterable[Seen]) -> list[Seen]:
 
 def carries(pid: int, variable: str, value: str) -> bool:
     """Whether the process was started with this environment variable; False where it may not be read."""
+    return carried(pid, variable) == value
+
+
+def carried(pid: int, variable: str) -> str | None:
+    """The value of an environment variable that the process was started with; None where it may not be read."""
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
-        return False
-    return f"{variable}={value}".encode() in environment.split(b"\0")
+        return None
+    prefix = f"{variable}=".encode()
+    found = (entry for entry in environment.split(b"\0") if entry.startswith(prefix))
+    return next((entry[len(prefix) :].decode(errors="replace") for entry in found), None)
+
+
+def working_directory(pid: int) -> Path | None:
+    """Where the process works, also where that was deleted; None where it may not be read."""
+    try:
+        return Path(str((_PROC / str(pid) / "cwd").readlink()).removesuffix(" (deleted)"))
+    except OSError:
+        return None
 
 
 def belongings(mark: str) -> list[Seen]:

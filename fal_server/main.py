@@ -24,7 +24,7 @@ log = logging.getLogger("fal_server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a controller until SIGTERM or SIGINT; a second one ends it at once.
+    """Run a controller until SIGTERM or SIGINT, or SIGUSR1, which leaves runners serving; a second one ends it at once.
 
     Returns:
         0 after an orderly stop, 3 where the state directory is in use, 1 where it could not start.
@@ -68,6 +68,14 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
             stop.set()
 
     plane = Plane(state, settings)
+
+    def asked_to_let_go() -> None:
+        if not stop.is_set():
+            plane.keep_runners()
+        asked(signal.SIGUSR1)
+
+    # One that comes before this line ends the process as SIGKILL would, which leaves runners serving too.
+    loop.add_signal_handler(signal.SIGUSR1, asked_to_let_go)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
     await plane.run(stop, lambda: _tell_ready(ready_fd, plane.announcement()))

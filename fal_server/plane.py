@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,9 @@ from starlette.routing import BaseRoute, Route
 
 from fal_server.builders import VirtualenvBuilder
 from fal_server.core.accounts import Account
-from fal_server.core.faults import Unavailable
-from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
-from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
 from fal_server.file_plane import FilePlane
 from fal_server.grpc.interfaces import Services
@@ -40,6 +39,7 @@ from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.access import Access
+from fal_server.services.adoption import take_back
 from fal_server.services.apps import Apps
 from fal_server.services.backlog import Backlog
 from fal_server.services.carrying import Carrier
@@ -73,6 +73,7 @@ DRAIN_SECONDS = 10.0
 END_SECONDS = 45.0
 # Results of queued requests are kept for so long; docs/queue.md promises it.
 RESULT_HOURS = 24
+FIRST_KEY = "made by the first start of this controller"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +111,16 @@ class Plane:
         self._settings = settings
         self._clock = SystemClock()
         self._now = asyncio.Event()
+        self._keep_runners = False
         self._running: Running | None = None
 
     def announcement(self) -> str:
         """One line of JSON: where the controller answers."""
         return json.dumps(asdict(self._listening())) + "\n"
+
+    def keep_runners(self) -> None:
+        """The stop that is to come leaves runners serving, for the next controller to adopt."""
+        self._keep_runners = True
 
     def end_at_once(self) -> None:
         """Wait for nothing any more: runners are killed."""
@@ -180,7 +186,7 @@ class Plane:
         await catalog.load()
         await fleet.load()
         await self._queue.load()
-        await self._adopt()
+        await take_back(fleet, engine)
         await self._make_admin_key(keys)
         environments = Environments(store, clock)
         await environments.bootstrap()
@@ -270,29 +276,18 @@ class Plane:
         stack.push_async_callback(door.close, 1.0)
         return port
 
-    async def _adopt(self) -> None:
-        """Take back the runners of an earlier controller that live, and close the books of those that do not."""
-        for runner in self._fleet.runners:
-            unborn = runner.state in (RunnerState.PENDING, RunnerState.FAILURE_DELAY)
-            adopted = await self._engine.adopt(runner)
-            if not adopted and not (unborn and not runner.ephemeral):
-                reason = "it was gone when the controller came back"
-                await self._fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=reason))
-            elif runner.ephemeral or (unborn and adopted):
-                # Its caller is gone; or its start was cut off half way, and a new one takes its place.
-                await self._fleet.condemn(runner.runner_id, "the controller was restarted")
-                await self._engine.kill(runner)
-        await self._engine.release_strangers([runner.runner_id for runner in self._fleet.runners])
-
     async def _make_admin_key(self, keys: Keys) -> None:
         """The first key, at the first start, in a file of the state directory."""
-        if await keys.list():
+        known = await keys.list()
+        if known and (self._state.admin_key.exists() or any(key.alias != FIRST_KEY for key in known)):
             return
-        key_id, secret = await keys.create(None, alias="made by the first start of this controller")
+        key_id, secret = await keys.create(None, alias=FIRST_KEY)
         write_private(self._state.admin_key, f"{key_id}:{secret}\n")
+        for key in known:  # a start that was cut off before it wrote its key down: nobody has that
+            await keys.revoke(key.key_id)
 
     async def _stop_in_order(self) -> None:
-        """No new requests; open ones finish; runners end; what takes too long is killed."""
+        """No new requests; open ones finish; runners end, unless they are to go on; what takes too long is killed."""
         self._reconciler.stop_starting()
         self._queue_worker.stop_taking()
         self._changed.notify()
@@ -302,16 +297,29 @@ class Plane:
         await self._queue_worker.close()
         await self._dispatcher.close()
         await self._reconciler.close()
-        for runner in self._fleet.runners:
-            await self._fleet.change(
-                runner.runner_id,
-                lambda r: r if r.kill else replace(r, desired=Desired.GONE, reason="the controller was stopped"),
-            )
-        if not await self._wait_for(lambda: not self._fleet.runners, END_SECONDS):
-            for runner in self._fleet.runners:
-                await self._fleet.condemn(runner.runner_id, "the controller was stopped")
-            if not await self._wait_for(lambda: not self._fleet.runners, 10.0, patient=True):
-                log.error("%d runners did not end", len(self._fleet.runners))
+        # A runner of `fal run` serves its call alone, which ends here.
+        ending = [r.runner_id for r in self._fleet.runners if r.ephemeral or not self._keep_runners]
+        for runner_id in ending:
+            await self._end(runner_id)
+        if not await self._wait_for(lambda: self._ended(ending), END_SECONDS):
+            for runner_id in ending:
+                await self._end(runner_id, kill=True)
+            if not await self._wait_for(lambda: self._ended(ending), 10.0, patient=True):
+                log.error("%d runners did not end", sum(self._fleet.get(r) is not None for r in ending))
+
+    def _ended(self, runner_ids: list[str]) -> bool:
+        return all(self._fleet.get(runner_id) is None for runner_id in runner_ids)
+
+    async def _end(self, runner_id: str, *, kill: bool = False) -> None:
+        """End a runner with its grace, or at once; also where that cannot be written, as when the disk is full."""
+        reason = "the controller was stopped"
+        try:
+            await (self._fleet.condemn(runner_id, reason) if kill else self._fleet.dismiss(runner_id, reason))
+        except Fault as fault:
+            log.warning("runner %s is ended, which cannot be written yet: %s", runner_id, fault.message)
+            runner = self._fleet.get(runner_id)
+            if runner is not None:
+                await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
 
     def _in_flight(self, runner: Runner) -> int:
         return self._fleet.usage(runner.runner_id).in_flight

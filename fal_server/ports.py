@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
+from fal_server.core.history import StateChange
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.machines import Node
@@ -64,8 +65,12 @@ class Store(Protocol):
         """Delete; what was deleted, or None where it was not there."""
         ...
 
-    async def save_runners(self, runners: Sequence[Runner], /) -> None:
-        """Insert or replace these runners, all or none."""
+    async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
+        """Insert or replace these runners and keep what they went through, all or nothing."""
+        ...
+
+    async def runner_history(self, runner_id: str) -> list[StateChange]:
+        """What a runner went through, in order; empty where it is not known."""
         ...
 
     async def get_runner(self, runner_id: str) -> Runner | None:
@@ -314,6 +319,15 @@ class ExecSession(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """A runner of an earlier controller that is watched again; `exited`: its worker has ended, its shim waits."""
+
+    node: str
+    process: Process
+    exited: bool = False
+
+
 class Engine(Protocol):
     """Where runners run. One task drives `observations()`; all else may be called from anywhere in the loop."""
 
@@ -337,8 +351,16 @@ class Engine(Protocol):
         """SIGKILL of its whole group now; never of anything that is not its own. Returns when asked."""
         ...
 
-    async def adopt(self, runner: Runner) -> bool:
-        """Watch again a runner that an earlier controller started; False where it is gone (all of it is, then)."""
+    async def adopt(self, runner: Runner) -> Adopted | None:
+        """Watch again a runner that an earlier controller started; None where it is gone (all of it is, then)."""
+        ...
+
+    async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
+        """The ids of runners of which something is kept here and that are none of these, nor adopted."""
+        ...
+
+    async def release_strangers(self, known: Sequence[str]) -> None:
+        """End and delete whatever is kept here of runners that are none of these, nor adopted."""
         ...
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fal_server.core.faults import Precondition, Unavailable
+from fal_server.store.files import DRAFT_PREFIX, sync_directory, write_draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,8 @@ class StateDir:
                     f"a controller{who} is already running on {self.root}: `fal status` shows it, `fal down` stops it, "
                     "and --state-dir chooses another directory"
                 ) from None
+            for left in self.root.glob(f"{DRAFT_PREFIX}*"):  # by a controller that was killed while it wrote
+                left.unlink(missing_ok=True)
             yield
         finally:
             os.close(lock)
@@ -151,11 +154,14 @@ class StateDir:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file whole, mode 0600, durable when it returns."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    draft.replace(path)
+    """Replace a file whole, mode 0600, durable when it returns.
+
+    Raises:
+        Unavailable: the disk does not take it.
+    """
+    try:
+        draft = write_draft(path.parent, text.encode())
+        draft.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be written: {error.strerror}") from error

@@ -78,8 +78,10 @@ def default_state_dir() -> Path:
 def find_controller(state_dir: Path) -> ControllerProcess | None:
     """Return the controller that runs on `state_dir`, or None.
 
+    What a machine that went down left behind, or a disk that broke, is no controller, however it looks.
+
     Raises:
-        CommandError: what it has written about itself cannot be read.
+        CommandError: what it has written about itself may not be read.
     """
     path = state_dir / "controller.json"
     try:
@@ -92,10 +94,10 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             version=str(found["version"]),
             state_dir=state_dir,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"cannot read {path}: {error}; if no controller runs, remove that file") from None
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}") from None
     return controller if _started_ticks(controller.pid) == controller.started_ticks else None
 
 
@@ -111,12 +113,13 @@ def require_controller(state_dir: Path) -> ControllerProcess:
     return controller
 
 
-def stop(controller: ControllerProcess, *, timeout_seconds: float) -> bool:
+def stop(controller: ControllerProcess, *, timeout_seconds: float, keep_runners: bool = False) -> bool:
     """Ask the controller to stop, and wait until its process is gone.
 
     Args:
         controller: which.
         timeout_seconds: how long to wait, at most.
+        keep_runners: its runners go on, for the next controller.
 
     Returns:
         Whether it is gone.
@@ -129,7 +132,7 @@ def stop(controller: ControllerProcess, *, timeout_seconds: float) -> bool:
         # The handle holds on to one process, so that what is checked here is what gets the signal.
         if _started_ticks(controller.pid) != controller.started_ticks:
             return True
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        signal.pidfd_send_signal(handle, signal.SIGUSR1 if keep_runners else signal.SIGTERM)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         return bool(poll.poll(timeout_seconds * 1000))

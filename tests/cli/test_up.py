@@ -128,8 +128,8 @@ def test_nothing_runs(state_dir, capsys):
             '{"pid": 1, "started_ticks": -1, "port": 1, "grpc_port": 2, "version": "0"}',
             "no controller",
         ),
-        ("{", "cannot read"),
-        ("{}", "cannot read"),
+        ("{", "no controller"),
+        ("{}", "no controller"),
     ],
 )
 def test_what_another_process_left_is_not_taken_for_a_controller(tmp_path, text, message, capsys):

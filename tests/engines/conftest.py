@@ -180,7 +180,7 @@ class Rig:
         await self.shut()
         self.seen.clear()
         self.engine = self._open()
-        return await self.engine.adopt(adopt) if adopt is not None else False
+        return adopt is not None and await self.engine.adopt(adopt) is not None
 
     async def shut(self) -> None:
         """The controller's end."""

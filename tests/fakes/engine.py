@@ -10,7 +10,7 @@ from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
-from fal_server.ports import ExecRequest, ExecSession, Launch, RunResult
+from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 from fal_server.services.signal import Signal
 from tests.fakes.domain import BIG_NODE
 
@@ -44,6 +44,7 @@ class FakeEngine:
         self.hold_start = asyncio.Event()
         self.hold_start.set()
         self.alive: dict[str, Launch] = {}
+        self.exited: set[str] = set()
         self.launched: list[Launch] = []
         self.stopped: list[tuple[str, float]] = []
         self.killed: list[str] = []
@@ -92,8 +93,18 @@ class FakeEngine:
         self.changed.notify()
         self.gone(runner.runner_id, exit_code=137)
 
-    async def adopt(self, runner: Runner) -> bool:
-        return runner.runner_id in self.alive
+    async def adopt(self, runner: Runner) -> Adopted | None:
+        if runner.runner_id not in self.alive:
+            return None
+        process = Process(pid=1, started_ticks=1, address="unix:x")
+        return Adopted(node=self.machines[0].name, process=process, exited=runner.runner_id in self.exited)
+
+    async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
+        return [runner_id for runner_id in self.alive if runner_id not in known]
+
+    async def release_strangers(self, known: Sequence[str]) -> None:
+        for runner_id in await self.left_behind(known):
+            del self.alive[runner_id]
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
         raise Unavailable(f"runner {runner.runner_id} cannot be reached")

@@ -1,4 +1,4 @@
-"""`fal down`: stop the controller on this machine, and with it its runners."""
+"""`fal down`: stop the controller on this machine, and with it its runners, unless they are to be kept."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def add_arguments(parser: FalParser) -> None:
         metavar="SECONDS",
         help="How long to wait for it to be gone (defaults to 120).",
     )
+    parser.add_argument(
+        "--keep-runners",
+        action="store_true",
+        help="Leave the runners serving: the next `fal up` on this directory takes them back, as after an upgrade.",
+    )
     parser.set_defaults(handler=_down)
 
 
@@ -29,8 +34,9 @@ def _down(args: argparse.Namespace) -> None:
     if controller is None:
         note(f"No controller runs on {args.state_dir}.")
         return
-    note(f"Stopping the controller (pid {controller.pid}) and its runners ...")
-    if not stop(controller, timeout_seconds=args.timeout):
+    runners = "; its runners go on" if args.keep_runners else " and its runners"
+    note(f"Stopping the controller (pid {controller.pid}){runners} ...")
+    if not stop(controller, timeout_seconds=args.timeout, keep_runners=args.keep_runners):
         raise CommandError(
             f"the controller (pid {controller.pid}) is still stopping after {args.timeout:g} seconds; its log is "
             f"{args.state_dir / 'controller.log'}. Run `fal down` again to wait on."

@@ -17,10 +17,10 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
-from fal_server.engines.local.ownership import living_shim, reap, sweep
+from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
 from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of
-from fal_server.ports import ExecRequest, ExecSession, Launch, RunResult
+from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +91,14 @@ class LocalEngine:
         else:
             await self._end_stranger(runner)
 
-    async def adopt(self, runner: Runner) -> bool:
-        """Watch a runner of an earlier controller again; False where it is gone, and then nothing of it is alive.
+    async def adopt(self, runner: Runner) -> Adopted | None:
+        """Watch a runner of an earlier controller again; None where it is gone, and then nothing of it is alive.
 
         What a dead shim left of its log is stored first.
         """
-        if runner.runner_id in self._links:
-            return True
+        link = self._links.get(runner.runner_id)
+        if link is not None:
+            return Adopted(node=self._node.name, process=link.process)
         directory = self._directory(runner.runner_id)
         identity = living_shim(directory, runner.token)
         stored = runner.process
@@ -115,12 +116,12 @@ class LocalEngine:
                 if status.runner_id == runner.runner_id:
                     self._links[runner.runner_id] = link
                     link.follow()
-                    return True
+                    return Adopted(node=self._node.name, process=link.process, exited=status.HasField("exited"))
             await link.close()
         await sweep(mark_of(runner.token))
         await self._store_leftover(directory, runner)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        return False
+        return None
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
         """Run a command beside the worker, in its environment and directory.
@@ -157,14 +158,18 @@ class LocalEngine:
             self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
         await asyncio.to_thread(shutil.rmtree, self._directory(runner_id), ignore_errors=True)
 
+    async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
+        """The directories here that are none of these runners', nor of one that is followed."""
+        names = await asyncio.to_thread(lambda: sorted(entry.name for entry in self._runners_dir.iterdir()))
+        return [name for name in names if name not in known and name not in self._links]
+
     async def release_strangers(self, known: Sequence[str]) -> None:
         """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
-        for directory in await asyncio.to_thread(lambda: sorted(self._runners_dir.iterdir())):
-            if directory.name not in known and directory.name not in self._links:
-                identity = ShimIdentity.read(directory)
-                if identity is not None:
-                    await sweep(identity.mark)
-                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        for name in await self.left_behind(known):
+            directory = self._runners_dir / name
+            for mark in await asyncio.to_thread(marks_at, directory):
+                await sweep(mark)
+            await asyncio.to_thread(_delete, directory)
 
     async def close(self) -> None:
         """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
@@ -235,3 +240,10 @@ class LocalEngine:
             link = self._link(directory, identity, runner.token, names)
             await link.store_leftover()
             await link.close()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

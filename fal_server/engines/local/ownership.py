@@ -8,7 +8,18 @@ import os
 from pathlib import Path
 
 from fal_runner.address import ShimIdentity
-from fal_runner.processes import MARK_VARIABLE, belongings, boot_id, carries, is_alive, mark_of, send_signal
+from fal_runner.processes import (
+    MARK_VARIABLE,
+    belongings,
+    boot_id,
+    carried,
+    carries,
+    is_alive,
+    look_at_all,
+    mark_of,
+    send_signal,
+    working_directory,
+)
 
 _QUIET_LOOKS = 3
 _PAUSE_SECONDS = 0.005
@@ -22,6 +33,21 @@ def living_shim(directory: Path, token: str) -> ShimIdentity | None:
     if not is_alive(identity.pid, identity.started_ticks) or not carries(identity.pid, MARK_VARIABLE, identity.mark):
         return None
     return identity
+
+
+def marks_at(directory: Path) -> set[str]:
+    """The marks of the runner whose directory this is: what its shim wrote down, and what its processes carry.
+
+    The former may be lost in a power cut or never have been written; shim and worker have the directory, or one in
+    it, as their working directory, whatever is on disk.
+    """
+    identity = ShimIdentity.read(directory)
+    found = {identity.mark} if identity is not None else set[str]()
+    for seen in look_at_all():
+        place = working_directory(seen.pid)
+        if place is not None and place.is_relative_to(directory) and (mark := carried(seen.pid, MARK_VARIABLE)):
+            found.add(mark)
+    return found
 
 
 async def reap(pid: int) -> None:
