@@ -80,7 +80,7 @@ class QueuePages:
         if app is None:
             raise Refusal(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
         caller = await self._caller(request, app)
-        base = f"{request.url.scheme}://{request.url.netloc}/queue/{quote(owner, safe='')}/{quote(name, safe='')}"
+        base = f"{_scheme(request)}://{request.url.netloc}/queue/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
             status = await self._queue.submit(await submission_of(request, app.name, rest, caller))
             return JSONResponse(
@@ -221,6 +221,12 @@ def _metrics(request: QueuedRequest) -> dict[str, float]:
     if request.state is not State.COMPLETED or request.started_at is None or request.completed_at is None:
         return {}
     return {"inference_time": (request.completed_at - request.started_at).total_seconds()}
+
+
+def _scheme(request: Request) -> str:
+    """Of the addresses that are told: a proxy that ends TLS says so, and who lies about it misleads itself alone."""
+    told = request.headers.get("x-forwarded-proto", "")
+    return told if told in ("http", "https") else request.url.scheme
 
 
 def _wants_logs(request: Request) -> bool:
