@@ -1,0 +1,105 @@
+"""Webhooks: signed, repeated until they are taken, given up after the tenth try, and each try noted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from fal_server.core.queue import Answer, WebhookState
+from fal_server.core.webhooks import MOST_TRIES, SignedCall, message
+from tests.fakes.platform import Platform
+from tests.fakes.queueing import Queueing, queueing
+
+URL = "http://example.test/hook"
+
+
+@pytest.fixture
+async def q(platform: Platform) -> AsyncIterator[Queueing]:
+    await platform.deploy("a", scaling={"max_concurrency": 1})
+    async with queueing(platform) as found:
+        yield found
+
+
+async def tried(q: Queueing, request_id: str, times: int) -> None:
+    """Wait until so many tries are noted."""
+    while len(await q.queue.deliveries(request_id)) < times:
+        q.queue.news.notify()
+        await q.until(lambda: True)
+
+
+def verify(call: SignedCall, key: dict[str, str], body: bytes) -> None:
+    from base64 import urlsafe_b64decode
+
+    headers = dict(call.headers)
+    public = Ed25519PublicKey.from_public_bytes(urlsafe_b64decode(key["x"] + "=="))
+    signed = message(
+        headers["x-fal-webhook-request-id"],
+        headers["x-fal-webhook-user-id"],
+        int(headers["x-fal-webhook-timestamp"]),
+        body,
+    )
+    public.verify(bytes.fromhex(headers["x-fal-webhook-signature"]), signed)
+
+
+async def test_a_webhook_is_signed_and_noted(q):
+    q.client.usual = Answer(status=200, body=b'{"x": 1}')
+    request_id = await q.submit(webhook_url=URL)
+    await q.completed(request_id)
+    await tried(q, request_id, 1)
+    (call,) = q.receivers.calls
+    assert call.url == URL
+    assert json.loads(call.body)["payload"] == {"x": 1}
+    (key,) = q.webhooks.key_set()["keys"]
+    verify(call, key, call.body)
+    with pytest.raises(InvalidSignature):
+        verify(call, key, call.body + b" ")
+    (delivery,) = await q.queue.deliveries(request_id)
+    assert (delivery.number, delivery.status, delivery.error) == (1, 200, None)
+    assert (await q.get(request_id)).webhook is WebhookState.DELIVERED
+
+
+async def test_nobody_is_called_who_was_not_asked_for(q):
+    request_id = await q.submit()
+    await q.completed(request_id)
+    other = await q.submit(webhook_url=URL)
+    await q.completed(other)
+    await tried(q, other, 1)
+    assert len(q.receivers.calls) == 1
+    assert (await q.get(request_id)).webhook is WebhookState.NONE
+
+
+async def test_a_cancelled_request_tells_so(q):
+    q.client.held.clear()
+    request_id = await q.submit(webhook_url=URL)
+    await q.until(lambda: q.client.under_way == 1)
+    await q.queue.cancel("a", request_id)
+    await tried(q, request_id, 1)
+    told = json.loads(q.receivers.calls[0].body)
+    assert (told["status"], told["error"]) == ("ERROR", "the request was cancelled")
+
+
+async def test_a_webhook_is_tried_again_and_given_up(q):
+    q.receivers.answers = [500, 302, OSError("refused"), *[503] * 7]
+    request_id = await q.submit(webhook_url=URL)
+    await q.completed(request_id)
+    for number in range(1, MOST_TRIES + 1):
+        await tried(q, request_id, number)
+        assert len(q.receivers.calls) == number
+        q.clock.advance(2 * 3600)
+    tries = await q.queue.deliveries(request_id)
+    assert [one.number for one in tries] == list(range(1, 11))
+    assert [one.error for one in tries[:3]] == ["the receiver answered 500", "the receiver answered 302", "refused"]
+    standing = await q.get(request_id)
+    assert (standing.webhook, standing.webhook_attempts, standing.webhook_at) == (WebhookState.FAILED, 10, None)
+    assert await q.webhooks.due(10) == []
+
+
+async def test_the_key_is_the_databases(q):
+    again = await q.platform.store.webhook_signer()
+    assert again.key_set() == q.webhooks.key_set()
+    assert again.sign(b"x") == q.signer.sign(b"x")
+    assert "x=" not in repr(again)

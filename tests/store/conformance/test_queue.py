@@ -1,0 +1,214 @@
+"""What each method of the QueueStore port promises."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
+from fal_server.core.webhooks import Delivery
+from fal_server.queue_port import RequestFilter
+from tests.store import strategies as some
+
+CONTENT = Content(headers=(("authorization", "Bearer hunter2"),), body=b"\x00\xff", webhook_url="http://h/hunter2")
+ANSWER = Answer(status=200, headers=(("content-type", "a/b"),), body=bytes(range(256)))
+
+
+def request(request_id: str = "q", at: float = 0, **changes) -> QueuedRequest:
+    values = {"request_id": request_id, "app_name": "a", "path": "/x", "created_at": some.later(at)}
+    return QueuedRequest(**(values | changes))
+
+
+def begun(made: QueuedRequest) -> QueuedRequest:
+    return replace(made, state=State.IN_PROGRESS, attempt=made.attempt + 1, started_at=some.later(5), runner_id="n")
+
+
+def ended(made: QueuedRequest, at: float = 9, **changes) -> QueuedRequest:
+    return replace(made, state=State.COMPLETED, completed_at=some.later(at), status=200, **changes)
+
+
+async def test_a_request_and_what_it_carries(store):
+    assert await store.queue.add(request(), CONTENT) == request()
+    assert await store.queue.get("q") == request()
+    assert await store.queue.content("q") == CONTENT
+    assert await store.queue.get("none") is None
+    assert await store.queue.content("none") is None
+    assert await store.queue.answer("q") is None
+
+
+async def test_an_idempotency_is_one_requests(store):
+    first = request("q1", idempotency="i", fingerprint="1")
+    assert await store.queue.add(first, CONTENT) == first
+    assert await store.queue.add(request("q2", idempotency="i", fingerprint="2"), CONTENT) == first
+    assert await store.queue.get("q2") is None
+    await store.queue.add(request("q3"), CONTENT)
+    await store.queue.add(request("q4"), CONTENT)
+
+
+async def test_an_attempt_is_begun_once(store):
+    await store.queue.add(request(), CONTENT)
+    assert await store.queue.begin(begun(request())) == CONTENT
+    assert await store.queue.begin(begun(request())) is None
+    assert await store.queue.get("q") == begun(request())
+    waiting = replace(begun(request()), state=State.IN_QUEUE, retries={"timeout": 1}, not_before=some.later(7))
+    assert await store.queue.put_back(waiting)
+    assert not await store.queue.put_back(waiting)
+    assert await store.queue.get("q") == waiting
+    assert await store.queue.begin(begun(waiting)) == CONTENT
+    assert not await store.queue.put_back(waiting), "an older attempt has nothing to say"
+
+
+async def test_a_request_ends_once(store):
+    await store.queue.add(request(), CONTENT)
+    await store.queue.begin(begun(request()))
+    done = ended(begun(request()))
+    assert not await store.queue.complete(ended(request()), ANSWER), "of an attempt that is over"
+    assert await store.queue.complete(done, ANSWER)
+    assert not await store.queue.complete(done, Answer(status=500))
+    assert await store.queue.answer("q") == ANSWER
+    assert await store.queue.get("q") == done
+    assert await store.queue.begin(begun(request())) is None
+
+
+async def test_what_is_not_over_is_loaded_in_order(store):
+    for request_id, at in (("q3", 3), ("q1", 1), ("q2", 2)):
+        await store.queue.add(request(request_id, at), CONTENT)
+    await store.queue.begin(begun(request("q3", 3)))
+    await store.queue.complete(ended(request("q2", 2)), ANSWER)
+    assert [one.request_id for one in await store.queue.load()] == ["q1", "q3"]
+
+
+async def test_requests_are_found_newest_first(store):
+    await store.queue.add(request("q1", 1, caller="k"), CONTENT)
+    await store.queue.add(request("q2", 2), CONTENT)
+    await store.queue.add(request("q3", 3, app_name="b"), CONTENT)
+    await store.queue.complete(ended(request("q2", 2), dead=True), ANSWER)
+
+    async def ids(**query):
+        return [one.request_id for one in await store.queue.find(RequestFilter(**({"app_name": "a"} | query)))]
+
+    assert await ids() == ["q2", "q1"]
+    assert await ids(limit=1) == ["q2"]
+    assert await ids(dead=True) == ["q2"]
+    assert await ids(dead=False) == ["q1"]
+    assert await ids(state=State.IN_QUEUE) == ["q1"]
+    assert await ids(caller="k") == ["q1"]
+    assert await ids(app_name="b") == ["q3"]
+
+
+async def test_the_dead_are_revived(store):
+    await store.queue.add(request(webhook=WebhookState.WAITING), CONTENT)
+    dead = ended(request(webhook=WebhookState.PENDING), dead=True, webhook_at=some.later(9))
+    await store.queue.complete(dead, ANSWER)
+    tried = Delivery(request_id="q", number=1, at=some.later(10), status=500, error="500")
+    await store.queue.delivered(replace(dead, webhook_attempts=1), tried)
+    assert await store.queue.revive(request(webhook=WebhookState.WAITING))
+    assert not await store.queue.revive(request())
+    assert await store.queue.get("q") == request(webhook=WebhookState.WAITING)
+    assert await store.queue.answer("q") is None
+    assert await store.queue.deliveries("q") == []
+    assert await store.queue.content("q") == CONTENT
+
+
+async def test_old_requests_are_forgotten_with_all_they_had(store):
+    for request_id, at, dead in (("old", 10, False), ("new", 20, False), ("dead", 10, True), ("long-dead", 5, True)):
+        await store.queue.add(request(request_id), CONTENT)
+        await store.queue.complete(ended(request(request_id), at, dead=dead, webhook=WebhookState.PENDING), ANSWER)
+        standing = replace(ended(request(request_id), at, dead=dead), webhook_attempts=1)
+        await store.queue.delivered(standing, Delivery(request_id=request_id, number=1, at=some.later(at)))
+    await store.queue.add(request("waits"), CONTENT)
+    assert await store.queue.forget(some.later(20), some.later(10)) == 2
+    assert await store.queue.forget(some.later(20), some.later(10)) == 0
+    for gone in ("old", "long-dead"):
+        assert await store.queue.get(gone) is None
+        assert await store.queue.content(gone) is None
+        assert await store.queue.deliveries(gone) == []
+    for there in ("new", "dead", "waits"):
+        assert await store.queue.get(there) is not None
+
+
+async def test_webhooks_are_due_in_order_and_noted_once(store):
+    for request_id, at in (("q2", 20), ("q1", 10), ("q3", 30)):
+        await store.queue.add(request(request_id, webhook=WebhookState.WAITING), CONTENT)
+        done = ended(request(request_id, webhook=WebhookState.PENDING), webhook_at=some.later(at))
+        await store.queue.complete(done, ANSWER)
+    await store.queue.add(request("waits", webhook=WebhookState.WAITING), CONTENT)
+    assert [one.request_id for one in await store.queue.due_webhooks(some.later(20), 9)] == ["q1", "q2"]
+    assert [one.request_id for one in await store.queue.due_webhooks(some.later(20), 1)] == ["q1"]
+    assert await store.queue.next_webhook_at() == some.later(10)
+    (first,) = await store.queue.due_webhooks(some.later(10), 9)
+    failed = replace(first, webhook_attempts=1, webhook_at=some.later(50))
+    await store.queue.delivered(failed, Delivery(request_id="q1", number=1, at=some.later(11), error="no"))
+    await store.queue.delivered(failed, Delivery(request_id="q1", number=1, at=some.later(12), status=200))
+    good = replace(failed, webhook=WebhookState.DELIVERED, webhook_attempts=2, webhook_at=None)
+    await store.queue.delivered(good, Delivery(request_id="q1", number=2, at=some.later(50), status=204))
+    assert [(one.number, one.status, one.error) for one in await store.queue.deliveries("q1")] == [
+        (1, None, "no"), (2, 204, None),
+    ]  # fmt: skip
+    assert await store.queue.next_webhook_at() == some.later(20)
+    assert (await store.queue.get("q1")).webhook is WebhookState.DELIVERED
+
+
+async def test_it_is_there_after_a_restart_and_sealed(reopen, tmp_path):
+    store = await reopen()
+    await store.queue.add(request(), CONTENT)
+    await store.queue.begin(begun(request()))
+    await store.queue.complete(ended(begun(request())), replace(ANSWER, body=b"hunter2"))
+    store = await reopen()
+    assert (await store.queue.answer("q")).body == b"hunter2"
+    content = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"requests" in content
+    assert b"hunter2" not in content
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+moments = st.none() | st.integers(0, 10**6).map(some.later)
+
+
+@given(
+    made=st.builds(
+        QueuedRequest,
+        request_id=st.just(""),
+        app_name=texts,
+        path=texts,
+        method=texts,
+        caller=st.none() | texts,
+        priority=st.sampled_from(Priority),
+        hint=st.none() | texts,
+        no_retry=st.booleans(),
+        fingerprint=texts,
+        state=st.sampled_from(State),
+        attempt=st.integers(0, 10),
+        retries=st.dictionaries(texts, st.integers(0, 9)),
+        created_at=st.integers(0, 10**6).map(some.later),
+        not_before=moments,
+        start_deadline=moments,
+        started_at=moments,
+        completed_at=moments,
+        lease_until=moments,
+        runner_id=st.none() | texts,
+        alone=st.booleans(),
+        status=st.none() | st.integers(100, 599),
+        error=st.none() | texts,
+        error_type=st.none() | texts,
+        dead=st.booleans(),
+        webhook=st.sampled_from(WebhookState),
+        webhook_attempts=st.integers(0, 10),
+        webhook_at=moments,
+    ),
+    content=st.builds(
+        Content,
+        headers=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
+        body=st.binary(max_size=50),
+        webhook_url=st.none() | texts,
+    ),
+)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_requests_come_back_as_they_went(store, made, content):
+    made = replace(made, request_id=str(uuid.uuid4()))  # an id that is drawn comes again
+    await store.queue.add(made, content)
+    assert await store.queue.get(made.request_id) == made
+    assert await store.queue.content(made.request_id) == content
