@@ -59,8 +59,11 @@ class Journal:
         self._spool.ack(sequence)
 
     def reader(self, after: int) -> JournalReader:
-        """Read from the entry after this sequence on."""
-        return JournalReader(self._spool.reader(after))
+        """Read from the entry after this sequence on, and only what was not acknowledged.
+
+        A store that has forgotten a silent runner's lines, because they were too old, asks from 0 again.
+        """
+        return JournalReader(self._spool.reader(max(after, self.acked)))
 
     async def wait(self) -> None:
         """Wait until there is more, or never will be."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fal_grpc.v1 import log_pb2
 
@@ -23,6 +23,7 @@ _LEVELS = {
     "FATAL": log_pb2.ERROR,
 }
 _LOOKED_AT = 4096
+_REDRAWS = 10.0  # states of a line that is drawn over, before only one a second is kept
 
 
 def level_of(line: str) -> log_pb2.LogLevel.ValueType:
@@ -41,8 +42,7 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
     return _LEVELS[found[1]] if found else log_pb2.INFO
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(NamedTuple):
     """A line without its newline; `cut_bytes` of its end were thrown away because it was too long."""
 
     data: bytes
@@ -50,34 +50,66 @@ class Line:
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines; holds at most one line, and of that at most `max_bytes`."""
+    """Cuts a stream of bytes into lines; holds at most one line, and of that at most `max_bytes`.
+
+    A line may be drawn over after a carriage return, as progress bars do. What it was before is a line too, so that
+    progress is seen and the last state before a crash is there; but of a line that is drawn over and over, only the
+    first 10 states, then one a second, and always the last.
+    """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._partial = bytearray()
         self._cut = 0
+        self._returned = False  # a carriage return was the last that came: a newline, or something to draw over
+        self._redraws = _REDRAWS
+        self._redrawn_at = float("-inf")
 
-    def feed(self, data: bytes) -> list[Line]:
-        """The lines that end in this piece."""
+    @property
+    def holds(self) -> bool:
+        """Whether there is the beginning of a line."""
+        return bool(self._partial or self._cut)
+
+    def feed(self, data: bytes, now_seconds: float = 0.0) -> list[Line]:
+        """The lines that end in this piece, which came at this moment of any steady clock."""
         *ended, rest = data.split(b"\n")
         lines: list[Line] = []
         for piece in ended:
-            self._extend(piece)
-            lines.append(self._take())
-        self._extend(rest)
+            if self.holds or self._returned or len(piece) > self._max_bytes or b"\r" in piece:
+                self._extend(piece, lines, now_seconds)
+                lines.append(self._take())
+            else:
+                lines.append(Line(piece))
+        self._extend(rest, lines, now_seconds)
         return lines
 
     def flush(self) -> list[Line]:
         """The last line, where the stream ended without a newline."""
-        return [self._take()] if self._partial or self._cut else []
+        return [self._take()] if self.holds else []
 
-    def _extend(self, piece: bytes) -> None:
-        room = self._max_bytes - len(self._partial)
-        self._partial += piece[:room]
-        self._cut += max(0, len(piece) - room)
+    def _extend(self, piece: bytes, lines: list[Line], now_seconds: float) -> None:
+        for number, part in enumerate(piece.split(b"\r")):
+            self._returned = self._returned or number > 0
+            if not part:
+                continue
+            if self._returned:
+                self._redraw(lines, now_seconds)
+            room = self._max_bytes - len(self._partial)
+            self._partial += part[:room]
+            self._cut += max(0, len(part) - room)
+
+    def _redraw(self, lines: list[Line], now_seconds: float) -> None:
+        had = self.holds
+        line = self._take()
+        self._redraws = min(_REDRAWS, self._redraws + max(0.0, now_seconds - self._redrawn_at))
+        self._redrawn_at = now_seconds
+        if had and self._redraws >= 1:
+            self._redraws -= 1
+            lines.append(line)
 
     def _take(self) -> Line:
-        line = Line(data=bytes(self._partial).removesuffix(b"\r"), cut_bytes=self._cut)
+        line = Line(bytes(self._partial), self._cut)
         self._partial.clear()
         self._cut = 0
+        self._returned = False
         return line

@@ -14,6 +14,7 @@ from pathlib import Path
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.capture import capture
 from fal_runner.descriptors import read_some, write_all
+from fal_runner.frames import new_mark
 from fal_runner.journal import Journal
 from fal_runner.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.ports import Reservation, holds, owners_inode, reserve
@@ -46,6 +47,7 @@ class Supervisor:
         self.journal = Journal(directory / "log", limits.max_bytes or DEFAULT_MAX_BYTES)
         self.identity = shim_pb2.ProcessIdentity()
         self._max_line_bytes = limits.max_line_bytes or DEFAULT_MAX_LINE_BYTES
+        self._mark = new_mark()
         self._reaper = reaper
         self._changed = asyncio.Event()
         self._worker: Child | None = None
@@ -103,7 +105,8 @@ class Supervisor:
         self._started = time.monotonic()
         redactor = Redactor(self.spec.redact)
         for fd, source in ((out_read, log_pb2.LogEntry.SOURCE_STDOUT), (err_read, log_pb2.LogEntry.SOURCE_STDERR)):
-            self._captures.append(self._spawn(capture(fd, source, self.journal, redactor, self._max_line_bytes)))
+            lines = capture(fd, source, self.journal, redactor, self._max_line_bytes, self._mark)
+            self._captures.append(self._spawn(lines))
         self._tasks.append(self._spawn(self._send_job(job_write)))
         self._result = self._spawn(self._read_result(result_read))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
@@ -191,6 +194,7 @@ class Supervisor:
             "paths": [spec.files_dir] if spec.files_dir else [],
             "method": spec.function.method or "pickle",
             "bind_host": spec.bind_host,
+            "mark": self._mark,
             "port": self._port("port"),
             "metrics_port": self._port("metrics_port"),
             "app_port": spec.app_port,
@@ -291,8 +295,8 @@ class Supervisor:
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
         if code >= 0:
             return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=f"worker exited with code {code}")
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        message = f"worker was ended by {name}"
+        name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
+        message = f"worker was killed by signal {-code}{name}"
         if -code == signal.SIGKILL and self._reason == Reason.REASON_EXITED:
             if _out_of_memory_kills() > self._out_of_memory_kills:
                 self._reason = Reason.REASON_OUT_OF_MEMORY

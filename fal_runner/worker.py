@@ -5,7 +5,7 @@ loads the app's pickle. `worker.py JOB_FD RESULT_FD`: the job comes as JSON on o
 returned or raised goes back on the other; standard output and error are the app's alone.
 """
 
-# ruff: noqa: ANN401, BLE001, S104, PTH123, SIM115, UP006, UP035, UP045
+# ruff: noqa: ANN401, BLE001, S104, PTH118, PTH120, PTH123, SIM115, UP006, UP035, UP045
 
 from __future__ import annotations
 
@@ -106,6 +106,16 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def neighbour(name: str) -> Any:
+    """A file beside this one, as a module that the app's imports do not meet."""
+    spec = importlib.util.spec_from_file_location("_fal_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load(source: Dict[str, str]) -> Any:
@@ -232,6 +242,9 @@ def main() -> None:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
     if job.get("port"):
+        streams = neighbour("request_output").RequestStreams(job["mark"])
+        streams.install()
+        sys.meta_path.insert(0, _AfterImport("uvicorn.config", streams.tag))
         Binding(job["bind_host"], {asked: given for asked, given in ports if asked and given}).install()
     sys.exit(run(job, results))
 

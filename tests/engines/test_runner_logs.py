@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.engines.local.shim_client import ShimClient
 
 
 def arguments_of(pid: int) -> bytes:
@@ -85,6 +88,136 @@ async def test_a_burst_before_a_crash_is_whole(rig: Any) -> None:
     await rig.until(runner, Event.GONE)
     assert rig.lines.app_lines(runner.runner_id) == [f"line {number}" for number in range(50_000)]
     assert_no_gap(rig, runner)
+    last = rig.lines.of(runner.runner_id)[-1]
+    assert last.source is LogSource.SYSTEM
+    assert "killed by signal 9 (SIGKILL)" in last.message
+    assert last.level is LogLevel.ERROR
+
+
+async def test_a_traceback_is_whole_and_the_last_thing_that_the_app_says(rig: Any) -> None:
+    def app() -> None:
+        def deeper(depth: int) -> None:
+            if depth:
+                deeper(depth - 1)
+            raise ValueError("at the bottom\nof it")
+
+        print("working on it... ", end="")
+        deeper(20)
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    lines = rig.lines.app_lines(runner.runner_id)
+    assert "working on it... " in lines
+    traceback = [line for line in lines if line != "working on it... "]
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-2:] == ["ValueError: at the bottom", "of it"]
+
+
+async def test_a_progress_bar_is_seen_before_its_line_ends(rig: Any) -> None:
+    def app() -> None:
+        import sys
+        import threading
+
+        for step in range(3):
+            sys.stderr.write(f"\r{step * 10}%|####")
+        sys.stderr.flush()
+        threading.Event().wait()
+
+    runner = await rig.start(app)
+    await rig.lines.until(runner.runner_id, "10%|####")
+    await rig.engine.kill(runner)
+    await rig.until(runner, Event.GONE)
+    assert rig.lines.app_lines(runner.runner_id) == ["0%|####", "10%|####", "20%|####"]
+
+
+def serve_two_ways(exposed_port: int) -> None:
+    import asyncio
+    import logging
+    import os
+    import subprocess
+    import sys
+    import threading
+
+    import uvicorn
+    from fastapi import FastAPI
+
+    logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
+    api = FastAPI()
+    together = threading.Barrier(3)
+
+    @api.post("/thread")
+    def thread() -> None:
+        print("thread a", end=" ")
+        together.wait()
+        logging.getLogger("own").warning("logged")
+        print("b\nc", flush=True)
+
+    @api.post("/task")
+    async def task() -> None:
+        sys.stdout.write("task a")
+        await asyncio.to_thread(together.wait)
+        print(" b")
+        child = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", "print('of a child')"], check=True)
+        os.write(1, b"raw %d\n" % child.returncode)
+        sys.stdout.buffer.write(b"no newline")
+
+    uvicorn.run(api, port=exposed_port, log_level="warning")
+
+
+async def test_what_a_request_prints_has_its_id(rig: Any) -> None:
+    runner = await rig.start(serve_two_ways, http=True)
+    port = (await rig.until(runner, Event.READY)).port
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        calls = [
+            client.post(f"/{kind}", headers={"x-fal-request-id": name})
+            for kind, name in (("thread", "one"), ("thread", "two"), ("task", "three"))
+        ]
+        assert [answer.status_code for answer in await asyncio.gather(*calls)] == [200, 200, 200]
+    await rig.engine.kill(runner)
+    await rig.until(runner, Event.GONE)
+    assert_no_gap(rig, runner)
+    found: dict[str | None, list[str]] = {}
+    for entry in rig.lines.of(runner.runner_id):
+        if entry.source is not LogSource.SYSTEM:
+            found.setdefault(entry.request_id, []).append(entry.message)
+    for name in ("one", "two"):
+        assert sorted(found[name]) == ["WARNING: logged", "c", "thread a b"]
+    assert found["three"] == ["task a b", "no newline"]
+    assert found[None] == ["of a child", "raw 0"]
+
+
+async def all_acknowledged(runner: Any) -> None:
+    """Wait until the shim knows that all it has is stored."""
+    client = ShimClient(runner.process.address, runner.token)
+    async with asyncio.timeout(30):
+        status = await client.status()
+        while status.acked_log_sequence < status.last_log_sequence:
+            status = await client.status()
+    await client.close()
+
+
+async def test_what_was_stored_does_not_come_again_when_the_store_has_forgotten_it(rig: Any) -> None:
+    """As retention does with the lines of a runner that was silent for long."""
+
+    def app() -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        print("old", flush=True)
+        signal.sigwait({signal.SIGUSR1})
+        print("new", flush=True)
+        signal.pause()
+
+    runner = await rig.start(app)
+    worker = int((await rig.lines.until(runner.runner_id, "worker started")).message.rpartition(" ")[2])
+    await rig.lines.until(runner.runner_id, "old")
+    await all_acknowledged(runner)
+    await rig.shut()
+    rig.lines.entries.clear()
+    os.kill(worker, signal.SIGUSR1)
+    assert await rig.restart(adopt=runner)
+    await rig.lines.until(runner.runner_id, "new")
+    assert rig.lines.app_lines(runner.runner_id) == ["new"]
 
 
 def count_slowly() -> None:

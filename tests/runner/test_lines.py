@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -12,19 +13,41 @@ from fal_grpc.v1 import log_pb2
 from fal_runner.lines import LineSplitter, level_of
 from fal_runner.redaction import MASK, Redactor
 
+text_with_breaks = st.text("ab\r\n", max_size=40).map(str.encode) | st.binary(max_size=40)
+
+
+def cut(text: bytes, limit: int) -> tuple[bytes, int]:
+    return text[:limit], max(0, len(text) - limit)
+
 
 @settings(deadline=None)
-@given(st.lists(st.binary(max_size=40)), st.integers(0, 30))
+@given(st.lists(text_with_breaks), st.integers(0, 30))
 def test_lines_do_not_depend_on_how_the_bytes_come(pieces: list[bytes], limit: int) -> None:
     splitter = LineSplitter(max_bytes=limit)
     lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.flush()
-    whole = b"".join(pieces)
-    expected = whole.split(b"\n")
-    if expected[-1] == b"":
-        expected.pop()
-    assert [(line.data, line.cut_bytes) for line in lines] == [
-        (text[:limit].removesuffix(b"\r"), max(0, len(text) - limit)) for text in expected
-    ]
+    *ended, rest = b"".join(pieces).split(b"\n")
+    expected = []
+    redraws = 10
+    for number, text in enumerate([*ended, rest]):
+        *before, last = [state for state in text.split(b"\r") if state] or [b""]
+        expected += [cut(state, limit) for state in before[:redraws]]
+        redraws -= min(redraws, len(before))
+        if number < len(ended) or last:
+            expected.append(cut(last, limit))
+    assert [tuple(line) for line in lines] == expected
+
+
+def test_a_progress_bar_is_seen_as_it_grows_and_at_its_end() -> None:
+    splitter = LineSplitter()
+    lines = []
+    for step in range(1001):  # as tqdm does, ten times a second
+        lines += splitter.feed(b"\r%d%%|" % (step // 10), now_seconds=step / 10)
+    lines += splitter.feed(b"\n", now_seconds=101)
+    shown = [int(line.data.removesuffix(b"%|")) for line in lines]
+    assert shown == sorted(shown)
+    assert shown[0] == 0
+    assert shown[-1] == 100
+    assert 100 <= len(shown) <= 115
 
 
 @pytest.mark.parametrize(
@@ -89,3 +112,39 @@ def test_a_cut_line_does_not_end_with_a_part_of_a_value(value: str, kept: int, b
 
 def test_the_longest_value_goes_first() -> None:
     assert Redactor(["word", "wordplay"]).redact("wordplay word") == f"{MASK} {MASK}"
+
+
+@settings(deadline=None)
+@given(secrets, st.binary(max_size=10), st.binary(max_size=10))
+def test_a_value_within_something_that_is_encoded_does_not_get_through(value: str, before: bytes, after: bytes) -> None:
+    """`Authorization: Basic` has the base64 of an id, a colon and the secret."""
+    encoded = base64.b64encode(before + value.encode() + after).decode()
+    redacted = Redactor([value]).redact(encoded)
+    assert MASK in redacted
+    left = redacted.replace(MASK, "")
+    assert len(left) <= (len(before) + len(after)) * 4 / 3 + 8
+
+
+@pytest.mark.parametrize("width", [64, 76])
+def test_a_long_value_in_wrapped_base64(width: int) -> None:
+    value = "".join(chr(33 + number % 90) for number in range(300))
+    encoded = base64.b64encode(value.encode()).decode()
+    redactor = Redactor([value])
+    for start in range(0, len(encoded), width):
+        assert redactor.redact(encoded[start : start + width]) == MASK
+
+
+def test_a_value_in_json_and_in_a_repr() -> None:
+    value = 'quo"ted\\and ü\nsecond "line"'
+    redactor = Redactor([value])
+    for text in (json.dumps({"key": value}), repr({"key": value}), json.dumps(value, ensure_ascii=False)):
+        redacted = redactor.redact(text)
+        assert "ted" not in redacted
+        assert "line" not in redacted
+
+
+@settings(deadline=None)
+@given(st.lists(secrets, max_size=3), st.text())
+def test_finds_and_redact_agree(values: list[str], text: str) -> None:
+    redactor = Redactor(values)
+    assert redactor.finds(text) == (redactor.redact(text) != text or any(value in text for value in values))

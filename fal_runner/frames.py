@@ -1,0 +1,88 @@
+"""Telling apart what a worker printed for its requests: frames within its output, which say whose the bytes are.
+
+A frame is MARK, four hex digits of length, the request's id, 0x1F, and so many bytes. The mark is random and known to
+the shim and its worker alone. A frame is at most PIPE_BUF bytes, which a pipe takes whole or not at all, so that what
+child processes and raw writes put between two frames never falls into one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+LONGEST_ID = 128
+_DIGITS = 4
+_END = b"\x1f"
+
+
+class Piece(NamedTuple):
+    """Some output. `request_id` is empty where it is not known; `ends` says that the request prints no more."""
+
+    request_id: str
+    data: bytes
+    ends: bool = False
+
+
+def new_mark() -> str:
+    """A mark that no program prints by chance."""
+    return f"\x1e{secrets.token_hex(8)}:"
+
+
+class FrameReader:
+    """Takes the frames out of a stream; bytes outside of frames, and what is no whole frame, stay what they are.
+
+    Args:
+        mark: what frames begin with.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark.encode()
+        self._longest_head = len(self._mark) + _DIGITS + LONGEST_ID + len(_END)
+        self._held = b""
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """What is certain after this piece of the stream."""
+        data = self._held + data if self._held else data
+        pieces: list[Piece] = []
+        done = start = 0  # up to `done` all is told; from `start` on the next frame is looked for
+        while (at := data.find(self._mark, start)) >= 0:
+            head = data.find(_END, at, at + self._longest_head)
+            length = _length(data[at + len(self._mark) : head]) if head >= 0 else None
+            if head < 0 and len(data) - at < self._longest_head:
+                return self._hold(pieces, data, done, at)
+            if length is None:
+                start = at + len(self._mark)
+                continue
+            body = head + len(_END)
+            if len(data) < body + length:
+                return self._hold(pieces, data, done, at)
+            if at > done:
+                pieces.append(Piece("", data[done:at]))
+            request_id = data[at + len(self._mark) + _DIGITS : head].decode("ascii", "replace")
+            pieces.append(Piece(request_id, data[body : body + length], ends=not length))
+            done = start = body + length
+        return self._hold(pieces, data, done, len(data) - self._begun(data, start))
+
+    def flush(self) -> list[Piece]:
+        """What is left when the stream has ended."""
+        held, self._held = self._held, b""
+        return [Piece("", held)] if held else []
+
+    def _hold(self, pieces: list[Piece], data: bytes, done: int, at: int) -> list[Piece]:
+        """Wait with what begins at this place for more."""
+        if at > done:
+            pieces.append(Piece("", data if done == 0 and at == len(data) else data[done:at]))
+        self._held = data[at:]
+        return pieces
+
+    def _begun(self, data: bytes, start: int) -> int:
+        """How many bytes at the end may be the beginning of a mark."""
+        at = data.rfind(self._mark[:1], max(start, len(data) - len(self._mark) + 1))
+        return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
+
+
+def _length(text: bytes) -> int | None:
+    try:
+        return int(text[:_DIGITS], 16) if len(text) > _DIGITS else None
+    except ValueError:
+        return None
