@@ -18,7 +18,7 @@ async def read_some(fd: int, size: int) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            data = _read_on(fd, size, os.read(fd, size))
+            data = read_on(fd, size, os.read(fd, size))
         except BlockingIOError:
             await _ready(fd, loop.add_reader, loop.remove_reader)
         except OSError as error:
@@ -30,7 +30,7 @@ async def read_some(fd: int, size: int) -> bytes:
             return data
 
 
-def _read_on(fd: int, size: int, data: bytes) -> bytes:
+def read_on(fd: int, size: int, data: bytes) -> bytes:
     """Add what else is there already: a terminal gives 4 KiB at a time."""
     pieces = [data]
     length = len(data)

@@ -19,6 +19,8 @@ import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import TOKEN_METADATA
+from fal_runner.command import Command, What
+from fal_runner.exec_servicer import ExecServicer
 from fal_runner.ports import PortUnavailable
 from fal_runner.processes import boot_id, look
 from fal_runner.reaper import Reaper
@@ -70,12 +72,14 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         directory: the runner's directory.
         reaper: who starts processes here.
         gate: who may call.
+        execs: the commands that outlive a call; told of the worker.
     """
 
-    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate) -> None:
+    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate, execs: ExecServicer) -> None:
         self._directory = directory
         self._reaper = reaper
         self._gate = gate
+        self._execs = execs
         self._runner: Supervisor | None = None
         self._sessions: set[Session] = set()
         self._session_count = 0
@@ -104,7 +108,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             runner.start()
         except (OSError, ValueError, PortUnavailable) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
-        self._runner = runner
+        self._runner = self._execs.runner = runner
         self._gate.token = spec.token
         self.started.set()
         return _start_response(runner)
@@ -117,7 +121,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 pid=os.getpid(), start_ticks=own.started_ticks if own else 0, boot_id=boot_id()
             ),
             state=State.STATE_WAITING,
-            open_sessions=len(self._sessions),
+            open_sessions=len(self._sessions) + self._execs.open_count,
         )
         if self._runner is None:
             return shim_pb2.GetStatusResponse(status=status)
@@ -200,9 +204,17 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         if len(self._sessions) >= _MAX_SESSIONS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_SESSIONS} sessions are open; end one")
         self._session_count += 1
-        name = f"{runner.spec.runner_id}.{self._session_count}"
+        start = first.start
+        what = What(
+            command=start.command,
+            tty=start.tty,
+            size=(start.size.height, start.size.width),
+            directory=start.cwd or runner.spec.working_dir,
+            env={**runner.env, **start.env},
+            name=f"{runner.spec.runner_id}.{self._session_count}",
+        )
         try:
-            session = Session(self._reaper, first.start, runner.env, runner.spec.working_dir, name)
+            session = Session(Command(self._reaper, what))
         except OSError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the command could not be started: {error}")
         except ValueError as error:

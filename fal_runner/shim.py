@@ -17,8 +17,9 @@ from pathlib import Path
 
 import grpc.aio
 
-from fal_grpc.v1 import shim_pb2_grpc
+from fal_grpc.v1 import exec_pb2_grpc, shim_pb2_grpc
 from fal_runner.address import SOCKET_NAME, ShimIdentity, SocketPath
+from fal_runner.exec_servicer import ExecServicer
 from fal_runner.processes import boot_id, look, mark_of
 from fal_runner.reaper import Reaper
 from fal_runner.servicer import ShimServicer, TokenGate
@@ -46,10 +47,12 @@ async def serve(
     reaper = Reaper()
     reaper.install()
     gate = TokenGate(token)
-    servicer = ShimServicer(directory, reaper, gate)
+    execs = ExecServicer(directory, reaper)
+    servicer = ShimServicer(directory, reaper, gate, execs)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS)
     shim_pb2_grpc.add_ShimServicer_to_server(servicer, server)
+    exec_pb2_grpc.add_ExecsServicer_to_server(execs, server)
     listening = SocketPath(directory / SOCKET_NAME)
     server.add_insecure_port(listening.target)
     await server.start()

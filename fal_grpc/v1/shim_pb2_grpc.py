@@ -30,6 +30,8 @@ class ShimStub(object):
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     def __init__(self, channel):
@@ -90,6 +92,8 @@ class ShimServicer(object):
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     def Start(self, request, context):
@@ -254,6 +258,8 @@ class Shim(object):
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     @staticmethod

@@ -33,6 +33,8 @@ class ShimStub:
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     @_typing.overload
@@ -111,6 +113,8 @@ class ShimAsyncStub(ShimStub):
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -185,6 +189,8 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
     that only its own user can open; the controller calls it. It outlives the controller, which finds it again by the
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
+
+    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
     """
 
     @_abc_1.abstractmethod

@@ -182,7 +182,7 @@ async def test_a_terminal_is_one_and_can_be_resized(rig: Any, runner: Any) -> No
 async def test_the_shells_prompt_names_the_runner(rig: Any, runner: Any) -> None:
     session = await rig.engine.exec(runner, ExecRequest(command=(), tty=True))
     outputs = session.output()
-    await read_until(outputs, f"[{runner.runner_id[:8]}]".encode())
+    await read_until(outputs, f"{runner.runner_id[:8]}]".encode())
     await session.write(b"exit 5\n")
     codes = [output.exit_code async for output in outputs if output.exit_code is not None]
     assert codes == [5]

@@ -1,0 +1,192 @@
+"""A process that runs beside a worker, with a terminal or with pipes: its ends, its size, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import struct
+import termios
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from fal_runner.descriptors import write_all
+from fal_runner.processes import Seen, carries, send_signal
+from fal_runner.reaper import Child, Reaper
+
+SESSION_VARIABLE = "FAL_RUNNER_SESSION"
+STDOUT = 1
+STDERR = 2
+_PIPE_BYTES = 1024 * 1024
+_HANGUP_SECONDS = 2.0
+_END_OF_FILE = b"\x04"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class What:
+    """What to run.
+
+    Attributes:
+        command: the command and its arguments; empty means a login shell.
+        tty: whether it gets a terminal.
+        size: rows and columns of the terminal; 0 means the usual.
+        directory: where to run it.
+        env: all of its environment.
+        name: names it among all that the runner has, and the runner in a shell's prompt.
+    """
+
+    command: Sequence[str]
+    tty: bool
+    size: tuple[int, int]
+    directory: str
+    env: Mapping[str, str] = field(repr=False)
+    name: str
+
+
+class Command:
+    """One command, from its start on.
+
+    Attributes:
+        outputs: (descriptor, stream) of what it writes; neither blocks. Empty once closed.
+
+    Raises:
+        OSError: there is no room for one more process.
+        ValueError: the command or an environment variable is none.
+    """
+
+    def __init__(self, reaper: Reaper, what: What) -> None:
+        self._reaper = reaper
+        self._name = what.name
+        self.tty = what.tty
+        variables = {**what.env, SESSION_VARIABLE: what.name}
+        if what.tty:
+            variables.setdefault("TERM", "xterm-256color")
+        command = list(what.command) or _shell(variables, what.name)
+        self.stdin, self.outputs, theirs = _terminal(what.size) if what.tty else _pipes()
+        try:
+            self.child: Child = reaper.spawn(
+                command,
+                env=variables,
+                directory=what.directory,
+                stdin=theirs[0],
+                stdout=theirs[1],
+                stderr=theirs[2],
+                tty=what.tty,
+            )
+        except (OSError, ValueError):
+            self.close()
+            raise
+        finally:
+            for fd in set(theirs):
+                os.close(fd)
+
+    @property
+    def exited(self) -> bool:
+        """Whether its own process has ended."""
+        return self.child.exited.done()
+
+    async def write(self, data: bytes) -> None:
+        """Give it input; waits while it does not read. What it cannot read any more goes nowhere, as in a pipe."""
+        if self.stdin is None:
+            return
+        try:
+            await write_all(self.stdin, data)
+        except OSError:
+            self.close_input()
+
+    async def end_input(self) -> None:
+        """Close its input; on a terminal, type the end-of-file character."""
+        if self.tty:
+            await self.write(_END_OF_FILE)
+        else:
+            self.close_input()
+
+    def close_input(self) -> None:
+        """Close the pipe that it reads; a terminal stays open for its output."""
+        if self.stdin is not None and not self.tty:
+            os.close(self.stdin)
+        self.stdin = None
+
+    def resize(self, height: int, width: int) -> None:
+        """Tell its terminal the size, in character cells."""
+        if self.tty and self.outputs:
+            _set_size(self.outputs[0][0], (height, width))
+
+    def send_signal(self, number: int) -> None:
+        """To the foreground job of a terminal, else to the command's group."""
+        if self.exited or not self.outputs or not 0 < number < signal.NSIG:
+            return
+        with contextlib.suppress(OSError):  # a terminal may have no foreground job, a group may just have ended
+            group = os.tcgetpgrp(self.outputs[0][0]) if self.tty else self.child.pid
+            os.killpg(group or self.child.pid, number)
+
+    async def end(self, first: int = signal.SIGHUP) -> None:
+        """Send a signal to everything of the command, and SIGKILL to what is left after 2 s."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _HANGUP_SECONDS
+        for seen in self._members():
+            send_signal(seen, first)
+            send_signal(seen, signal.SIGCONT)  # one that is stopped would not see it
+        while members := self._members():
+            if loop.time() >= deadline:
+                for seen in members:
+                    send_signal(seen)
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """Close this side of its pipes or terminal."""
+        fds = {fd for fd, _ in self.outputs} | ({self.stdin} if self.stdin is not None else set())
+        for fd in fds:
+            os.close(fd)
+        self.outputs, self.stdin = [], None
+
+    def _members(self) -> list[Seen]:
+        """What lives of the command: by its session's number, and by the word in the environment of what left it."""
+        return [
+            seen
+            for seen in self._reaper.belongings()
+            if seen.session == self.child.pid or carries(seen.pid, SESSION_VARIABLE, self._name)
+        ]
+
+
+_Ends: TypeAlias = tuple[int | None, list[tuple[int, int]], tuple[int, int, int]]
+
+
+def _terminal(size: tuple[int, int]) -> _Ends:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    _set_size(ours, size)
+    return ours, [(ours, STDOUT)], (theirs, theirs, theirs)
+
+
+def _pipes() -> _Ends:
+    stdin_read, stdin_write = os.pipe()
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    for fd in (stdin_write, out_read, err_read):
+        os.set_blocking(fd, False)
+    with contextlib.suppress(OSError):  # the system may grant no more; then it is slower
+        fcntl.fcntl(out_read, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return stdin_write, [(out_read, STDOUT), (err_read, STDERR)], (stdin_read, out_write, err_write)
+
+
+def _set_size(fd: int, size: tuple[int, int]) -> None:
+    height, width = max(1, min(size[0] or 24, 0xFFFF)), max(1, min(size[1] or 80, 0xFFFF))
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+def _shell(variables: dict[str, str], name: str) -> list[str]:
+    """A shell without the user's profiles, which would set another PATH; its prompt says where it is."""
+    app = variables.get("FAL_APP_NAME", "")
+    where = f"{app} {variables.get('FAL_RUNNER_ID', name)[:8]}".strip()
+    bash = shutil.which("bash", path=variables.get("PATH"))
+    if bash is not None:
+        variables["PS1"] = rf"[{where}] \w \$ "
+        return [bash, "--noprofile", "--norc"]
+    variables["PS1"] = f"[{where}] $ "
+    return ["sh"]
