@@ -316,14 +316,15 @@ async def test_secrets_are_nowhere_in_the_open(rig: Any) -> None:
         import urllib.parse
 
         print("value:", os.environ["API_KEY"], base64.b64encode(os.environ["API_KEY"].encode()).decode())
-        print(urllib.parse.quote(os.environ["OTHER"], safe=""), file=sys.stderr)
+        print("other:", urllib.parse.quote(os.environ["OTHER"], safe=""), file=sys.stderr)
         print("said", flush=True)
         threading.Event().wait()
 
     variables = {"API_KEY": secret, "OTHER": token_word}
     runner = await rig.start(app, variables=variables, redact=(secret, token_word))
     await rig.lines.until(runner.runner_id, "said")
-    assert set(rig.lines.app_lines(runner.runner_id)) == {"value: ****** ******", "******", "said"}
+    await rig.lines.until(runner.runner_id, "other:")
+    assert set(rig.lines.app_lines(runner.runner_id)) == {"value: ****** ******", "other: ******", "said"}
     planted = [secret.encode(), token_word.encode(), runner.token.encode()]
     files = [path for path in (rig.root / "runners").rglob("*") if path.is_file()]
     assert any(path.suffix == ".seg" for path in files)
