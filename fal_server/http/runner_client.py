@@ -64,6 +64,8 @@ class HttpRunnerClient:
         conversation = _Conversation(upstream, self._most_bytes)
         try:
             upstream.ask(conversation, bodyless=request.method == "HEAD")
+            if upstream.lost:
+                return _failure("runner_disconnected", "the runner closed the connection at once")
             upstream.transport.writelines((_head(request, content), content.body))
             await conversation.over.wait()
         finally:

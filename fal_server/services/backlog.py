@@ -21,7 +21,7 @@ class Live:
     Attributes:
         number: counts the requests as they came, so that they are served in that order.
         attempt: the work on it that may be cancelled; None while it waits in line.
-        cancelled: whether its caller asked for its end.
+        cancelled: set once its caller asked for its end.
         over: set once its end is stored.
         ending: whether its end is being written, so that nothing can cancel it any more.
     """
@@ -29,7 +29,7 @@ class Live:
     request: QueuedRequest
     number: int = 0
     attempt: asyncio.Task[object] | None = None
-    cancelled: bool = False
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     ending: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -21,14 +21,14 @@ from fal_server.core.queue import (
     lease_until,
     policy_of,
 )
-from fal_server.core.routing import Outcome
+from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
 from fal_server.ports import Clock
 from fal_server.queue_port import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.backlog import Live
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher, Lease
 from fal_server.services.queue import Queue
-from fal_server.services.submission import CANCELLED, refusal
+from fal_server.services.submission import refusal
 
 log = logging.getLogger(__name__)
 # No runner can be had, or the database cannot be written: the request looks again after so long. This is no retry.
@@ -86,6 +86,8 @@ class Carrier:
 
     async def carry(self, live: Live) -> None:
         """Make one attempt, and store what came of it. Cancelled, it leaves the request to the next controller."""
+        if live.cancelled.is_set():
+            return  # before this began: whoever asked for its end writes it
         attempt = asyncio.get_running_loop().create_task(self._attempt(live), name=f"request {live.request.request_id}")
         live.attempt = attempt
         try:
@@ -94,10 +96,10 @@ class Carrier:
             attempt.cancel()
             await asyncio.wait({attempt})
             raise
-        if live.cancelled:
+        if live.cancelled.is_set():
             if not attempt.cancelled():
                 attempt.exception()  # it is over, whatever it was about to say
-            await self._queue.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+            await self._queue.end_cancelled(live)
             return
         match _came_of(attempt, live):
             case _End(answer=answer, error=error, error_type=error_type, dead=dead):
@@ -174,6 +176,10 @@ class Carrier:
         except AnswerTooLarge as error:
             answer = refusal(502, "internal_error", str(error))
             return _End(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
+        if isinstance(seen, Answer):
+            fields = dict(seen.headers)
+            asked = fields.get(HEALTH_CHECK, "0") != "0"
+            self._dispatcher.answered(lease, fields.get(RUNNER_HINTS), health_check=asked)
         verdict = judge(begun, seen, await self._policy(lease.slot.revision_id))
         outcome = verdict.outcome
         if verdict.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):

@@ -164,7 +164,7 @@ class Queue:
         if live is None or live.request.app_name != app_name or live.ending:
             request = (await self.status(app_name, request_id)).request
             raise Precondition(f"request {request.request_id} is completed: there is nothing to cancel")
-        live.cancelled = True
+        live.cancelled.set()
         if live.attempt is not None:
             live.attempt.cancel()
             await live.over.wait()
@@ -307,6 +307,10 @@ class Queue:
                 self._tell()
                 return
 
+    async def end_cancelled(self, live: Live) -> None:
+        """Write the end that a request's caller asked for."""
+        await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+
     async def put_back(self, live: Live, request: QueuedRequest) -> None:
         """Write that a request waits again, however often that takes, and put it in line."""
         while True:
@@ -316,7 +320,10 @@ class Queue:
                 log.warning("request %s cannot be put back yet: %s", request.request_id, fault.message)
                 await self._pause()
             else:
-                if written:
+                if written and live.cancelled.is_set():
+                    live.request = request
+                    await self.end_cancelled(live)
+                elif written:
                     self._backlog.add(request)
                     self._tell()
                 else:
@@ -336,7 +343,7 @@ class Queue:
 
     async def _cancel_waiting(self, live: Live) -> None:
         self._backlog.withdraw(live)
-        await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+        await self.end_cancelled(live)
 
     def _tell(self) -> None:
         self.news.notify()
