@@ -11,7 +11,7 @@ from fal.deploy.errors import BuildFailedError, DeployError
 from fal.deploy.notes import checked_notes
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
-from fal.deploy.requests import build_request, register_request, run_request
+from fal.deploy.requests import asking_scheduler, build_request, register_request, run_request
 from fal.deploy.results import read_result
 from fal.deploy.upload import FileStore, Sender
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
@@ -211,6 +211,7 @@ def run(
     auth: str | None = None,
     machine_type: str | Sequence[str] | None = None,
     limit_max_requests: int | None = None,
+    forward_compat: bool = False,
     force_env_build: bool = False,
     no_cache: bool = False,
     environment_name: str | None = None,
@@ -228,6 +229,7 @@ def run(
         auth: who may call what it serves; "public" by default, whatever the code says.
         machine_type: instead of the code's.
         limit_max_requests: end an app after this many requests.
+        forward_compat: ask the scheduler for a machine with newer drivers.
         force_env_build, no_cache: build the environment anew; two names of one thing.
         environment_name: the environment to run in; None means "main".
         allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
@@ -248,6 +250,8 @@ def run(
         keywords=keywords,
         limit_max_requests=limit_max_requests,
     )
+    if forward_compat:
+        app = asking_scheduler(app, forward_compat=True)
     build(
         client,
         app,

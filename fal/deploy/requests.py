@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fal.app.health import HealthCheckConfig as AppHealthCheck
 from fal.app.options import ENVIRONMENT_KEYS
@@ -10,7 +11,7 @@ from fal.app.retries import RetryConfig, retry_config_json
 from fal.container import ContainerImage
 from fal.deploy.errors import DeployError
 from fal.deploy.preparation import PreparedApp
-from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy, app_name
 from fal_grpc.adapter.revision import BuildRequest, RegisterRequest, RetryCondition
 from fal_grpc.adapter.run import (
     EnvironmentSpec,
@@ -22,14 +23,12 @@ from fal_grpc.adapter.run import (
     SerializedCallable,
 )
 
-MAIN_ENVIRONMENT = "main"
 
-
-def full_app_name(name: str, environment_name: str | None) -> str:
-    """An app's name as it is sent: with `--` and the environment's name, unless that is "main" or not given."""
-    if environment_name in (None, "", MAIN_ENVIRONMENT):
-        return name
-    return f"{name}--{environment_name}"
+def asking_scheduler(app: PreparedApp, **wishes: object) -> PreparedApp:
+    """The app with more options for the scheduler than its code gives."""
+    given = app.options.get("_scheduler_options")
+    asked = {**given, **wishes} if isinstance(given, Mapping) else wishes
+    return replace(app, options={**app.options, "_scheduler_options": asked})
 
 
 def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: bool) -> BuildRequest:
@@ -45,7 +44,7 @@ def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: b
         machine=machine_requirements(app),
         files=_files(app),
         environment_name=environment_name,
-        application_name=full_app_name(app.app_name, environment_name),
+        application_name=app_name(app.app_name, environment_name),
         secrets=_texts(app.options.get("secrets")),
     )
 
@@ -75,7 +74,7 @@ def register_request(
         machine=machine_requirements(app),
         function=_callable(app.definition),
         entrypoint=None if app.entrypoint is None else f"{app.entrypoint}.run_local",
-        application_name=full_app_name(app.app_name, environment_name),
+        application_name=app_name(app.app_name, environment_name),
         auth_mode=_auth_mode(app.auth),
         metadata=metadata,
         deployment_strategy=DeploymentStrategy(strategy),
@@ -116,7 +115,7 @@ def run_request(
         setup_func=_callable(app.setup_definition),
         files=_files(app),
         environment_name=environment_name,
-        application_name=full_app_name(app.app_name, environment_name),
+        application_name=app_name(app.app_name, environment_name),
         auth_mode=_auth_mode(app.auth or "public"),
         data_mounts=_texts(app.options.get("data_mounts")) or (),
         secrets=_texts(app.options.get("secrets")),

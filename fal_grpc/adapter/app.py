@@ -133,7 +133,7 @@ def set_request(
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.SetAliasRequest(
-        alias=app_name(alias),
+        alias=app_name(alias, environment_name),
         revision=_given("revision", revision),
         auth_mode=None if auth_mode is None else parse_auth_mode(auth_mode).number,
         environment_name=environment_name,
@@ -145,7 +145,7 @@ def delete_request(alias: str, *, environment_name: str | None = None) -> app_pb
     """A request to delete an app."""
     from fal_grpc.v1 import app_pb2
 
-    return app_pb2.DeleteAliasRequest(alias=app_name(alias), environment_name=environment_name)
+    return app_pb2.DeleteAliasRequest(alias=app_name(alias, environment_name), environment_name=environment_name)
 
 
 def update_request(
@@ -173,7 +173,7 @@ def update_request(
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.UpdateApplicationRequest(
-        application_name=app_name(application_name),
+        application_name=app_name(application_name, environment_name),
         keep_alive=_count("keep_alive", keep_alive),
         max_multiplexing=_count("max_multiplexing", max_multiplexing),
         max_concurrency=_count("max_concurrency", max_concurrency),
@@ -197,15 +197,23 @@ def rollout_request(
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.RolloutApplicationRequest(
-        application_name=app_name(application_name), force=force, environment_name=environment_name
+        application_name=app_name(application_name, environment_name),
+        force=force,
+        environment_name=environment_name,
     )
 
 
-def app_name(name: object) -> str:
-    """The name, if there is one."""
+def app_name(name: object, environment_name: str | None = None) -> str:
+    """The name as it is sent: with `--` and the environment's name, unless that is "main", not given, or there already.
+
+    Raises:
+        ArgumentError: it is empty, or no text.
+    """
     if not isinstance(name, str) or not name:
         raise ArgumentError("app_name", "must be a name that is not empty; `fal apps list` lists the apps")
-    return name
+    if environment_name in (None, "", "main") or name.endswith(f"--{environment_name}"):
+        return name
+    return f"{name}--{environment_name}"
 
 
 def parse_auth_mode(word: AuthMode | str) -> AuthMode:

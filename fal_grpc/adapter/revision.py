@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy, app_name
 from fal_grpc.adapter.log import Log, logs
 from fal_grpc.adapter.run import (
     EnvironmentSpec,
@@ -257,7 +257,10 @@ def list_request(
     """A request for revisions, of one app or of all."""
     from fal_grpc.v1 import revision_pb2
 
-    return revision_pb2.ListApplicationsRequest(application_name=application_name, environment_name=environment_name)
+    return revision_pb2.ListApplicationsRequest(
+        application_name=None if application_name is None else app_name(application_name, environment_name),
+        environment_name=environment_name,
+    )
 
 
 def application_infos(message: revision_pb2.ListApplicationsResult) -> list[ApplicationInfo]:

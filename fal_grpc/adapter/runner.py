@@ -197,7 +197,7 @@ def list_alias_request(
     from fal_grpc.v1 import runner_pb2
 
     return runner_pb2.ListAliasRunnersRequest(
-        alias=app_name(alias),
+        alias=app_name(alias, environment_name),
         list_pending=list_pending,
         start_time=None if since is None else timestamp(since, argument="since"),
         environment_name=environment_name,

@@ -8,8 +8,8 @@ from importlib.metadata import version
 import pytest
 
 from fal.deploy.preparation import prepare
-from fal.deploy.requests import build_request, full_app_name, register_request, run_request
-from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
+from fal.deploy.requests import asking_scheduler, build_request, machine_requirements, register_request, run_request
+from fal_grpc.adapter.app import AuthMode, DeploymentStrategy, app_name
 from fal_grpc.adapter.revision import RegisterRequest, RetryCondition
 from fal_grpc.adapter.run import HealthCheckConfig, HealthCheckMethod, MachineRequirements
 
@@ -220,4 +220,11 @@ def test_every_request_becomes_a_message(app):
 
 @pytest.mark.parametrize(("environment", "name"), [(None, "a"), ("main", "a"), ("", "a"), ("staging", "a--staging")])
 def test_names_carry_their_environment(environment, name):
-    assert full_app_name("a", environment) == name
+    assert app_name("a", environment) == name
+    assert app_name(name, environment) == name
+
+
+def test_wishes_for_the_scheduler_are_added_to_those_of_the_code(app):
+    asked = asking_scheduler(app("TinyApp"), forward_compat=True)
+    assert machine_requirements(asked).scheduler_options == {"storage_region": "us-east", "forward_compat": True}
+    assert machine_requirements(asking_scheduler(app("plain"), x=1)).scheduler_options == {"x": 1}

@@ -44,6 +44,7 @@ def add_arguments(parser: FalParser) -> None:
         help="Where its metrics are served with --local (defaults to 9090).",
     )
     parser.add_argument("--machine-type", help="Machine type to run on.")
+    parser.add_argument("--forward-compat", action="store_true", help="Ask for a machine with newer GPU drivers.")
     parser.add_argument("--limit-max-requests", type=int, metavar="N", help="Stop an app in order after N requests.")
 
 
@@ -75,6 +76,7 @@ def _there(args: argparse.Namespace) -> object:
             auth=args.auth,
             machine_type=args.machine_type,
             limit_max_requests=args.limit_max_requests,
+            forward_compat=args.forward_compat,
             no_cache=args.no_cache,
             environment_name=args.env,
             result_handler=show,
