@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -295,3 +296,70 @@ async def test_logs_of_a_runner_with_one_request_at_a_time_are_the_requests(q):
     done = await q.completed(request_id)
     assert done.alone
     assert await q.queue.lines(done) == []
+
+
+async def test_a_cancellation_while_an_attempt_is_written_off_is_not_lost(q):
+    q.client.answers = [BROKEN]
+    q.store.failures = {"put_back": 1}
+    request_id = await q.submit()
+    await q.until(lambda: q.store.failures["put_back"] == 0)
+    ended = await q.queue.cancel("a", request_id)
+    assert (ended.state, ended.error_type, len(q.client.sent)) == (State.COMPLETED, "client_cancelled", 1)
+
+
+async def test_after_a_restart_everything_is_begun_again_in_order(q):
+    q.client.held.clear()
+    made = [await q.submit(caller="k") for _ in range(3)]
+    await q.until(lambda: q.client.under_way == 1)
+    await q.worker.close()  # what it was about to write is lost, as at the end of the process
+    assert (await q.platform.store.queue.get(made[0])).state is State.IN_PROGRESS
+    async with queueing(q.platform) as after:
+        for request_id in made:
+            assert (await after.completed(request_id)).status == 200
+        assert [request.request_id for request, _ in after.client.sent] == made
+        assert [request.attempt for request, _ in after.client.sent] == [2, 1, 1]
+
+
+async def test_a_request_that_ends_every_controller_is_given_up(q):
+    q.client.held.clear()
+    request_id = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    await q.worker.close()
+    stored = await q.platform.store.queue.get(request_id)
+    tenth = replace(stored, attempt=MOST_ATTEMPTS - 1, state=State.IN_QUEUE)
+    assert await q.platform.store.queue.put_back(replace(tenth, attempt=1))
+    for attempt in range(1, MOST_ATTEMPTS):
+        await q.platform.store.queue.begin(replace(stored, attempt=attempt + 1))
+        if attempt + 1 < MOST_ATTEMPTS:
+            await q.platform.store.queue.put_back(replace(tenth, attempt=attempt + 1))
+    async with queueing(q.platform) as after:
+        done = await after.completed(request_id)
+    assert (done.attempt, done.dead, done.status, after.client.sent) == (MOST_ATTEMPTS, True, 503, [])
+
+
+async def test_old_results_are_forgotten_and_the_dead_later(q):
+    good = await q.submit()
+    q.client.answers = [Answer(status=200), BROKEN]
+    await q.completed(good)
+    dead = await q.submit(no_retry=True)
+    await q.completed(dead)
+    q.clock.advance(24 * 3600 + 1)
+    assert await q.worker.sweep() == 1
+    with pytest.raises(NotFound):
+        await q.queue.status("a", good)
+    assert (await q.get(dead)).dead
+    q.clock.advance(7 * 24 * 3600)
+    assert await q.worker.sweep() == 1
+
+
+async def test_a_paused_app_is_asked_again_and_loses_nothing(q):
+    await q.platform.apps.update("a", "", {"max_concurrency": 0})
+    made = [await q.submit() for _ in range(20)]
+    await q.until(lambda: q.backlog.next_moment() is not None)
+    assert len(q.queue.size("a")) == 1
+    assert sum(q.queue.size("a").values()) == 20
+    await q.platform.apps.update("a", "", {"max_concurrency": 2})
+    q.pass_time(3)
+    for request_id in made:
+        assert (await q.completed(request_id)).status == 200
+    assert q.client.most_at_once <= 2
