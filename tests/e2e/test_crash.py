@@ -1,0 +1,355 @@
+"""A controller that dies, at any moment and in any way: its runners serve on, and the next one takes them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fal.api import SyncServerlessClient
+from fal_grpc.adapter.runner import RunnerInfo, RunnerState
+from fal_runner.processes import Seen, look, look_at_all
+from tests.support.controller import BIN, Controller, start
+from tests.support.left_behind import (
+    groups,
+    identity,
+    kill_everything,
+    nothing_is_left,
+    rows,
+    sequence_faults,
+    worker_of,
+)
+from tests.support.waiting import until
+
+APP = """
+import os, threading
+import fal
+
+class Steady(fal.App, name="steady", keep_alive=300, max_concurrency=1, max_multiplexing=4):
+    termination_grace_period_seconds = 1
+    machine_type = "XS"
+    app_auth = "public"
+
+    @fal.endpoint("/")
+    def run(self) -> dict:
+        print("asked", flush=True)
+        return {"runner": os.environ["FAL_RUNNER_ID"]}
+
+    @fal.endpoint("/hold")
+    def hold(self) -> dict:
+        print("holding", flush=True)
+        threading.Event().wait(60)
+        return {}
+
+    @fal.endpoint("/daemon")
+    def daemon(self) -> dict:
+        import subprocess
+        subprocess.run("(setsid nohup sleep 1000 >/dev/null 2>&1 &)", shell=True, check=True, env={})
+        return {}
+"""
+
+
+class Site:
+    """One state directory and whatever controller is on it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.controller = start(state_dir)
+
+    def die(self) -> None:
+        """kill -9."""
+        self.controller.process.kill()
+        self.controller.process.wait()
+
+    def come_back(self) -> Controller:
+        self.controller = start(self.state_dir)
+        return self.controller
+
+    def ask(self) -> str:
+        """A request through the gateway; the runner that answered."""
+        answer = self.controller.call("/local/steady/", {})
+        assert answer.status == 200, answer.body
+        return str(json.loads(answer.body)["runner"])
+
+    def ask_directly(self, runner_id: str) -> str:
+        """A request to the runner's own port."""
+        ((port,),) = rows(self.state_dir, "select port from runners where runner_id = ?", runner_id)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/", b"{}", {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return str(json.load(response)["runner"])
+
+    def runner(self) -> RunnerInfo:
+        """The only runner of the app."""
+        with SyncServerlessClient(host=self.controller.host, api_key=self.controller.key) as client:
+            (runner,) = [r for r in client.runners.list() if r.alias == "steady"]
+            return runner
+
+    def hold(self) -> subprocess.Popen[bytes]:
+        """A request that stays open, under way on the runner."""
+        held = len(rows(self.state_dir, "select 1 from log_lines where message = 'holding'"))
+        url = f"http://{self.controller.host}/local/steady/hold"
+        script = f"import urllib.request as u; u.urlopen(u.Request({url!r}, b'{{}}'))"
+        caller = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        until(
+            lambda: len(rows(self.state_dir, "select 1 from log_lines where message = 'holding'")) > held,
+            "the request is under way",
+        )
+        return caller
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
+    """A controller with one app; each test leaves a controller there."""
+    folder = tmp_path_factory.mktemp("crash")
+    source = folder / "steady.py"
+    source.write_text(APP)
+    site = Site(folder / "state")
+    try:
+        site.controller.fal("deploy", str(source), "--app-name", "steady")
+        yield site
+        assert site.controller.stop() == 0
+        nothing_is_left(site.state_dir)
+        assert sequence_faults(site.state_dir) == []
+    finally:
+        if site.controller.process.poll() is None:
+            site.controller.process.kill()
+            site.controller.process.wait()
+        kill_everything(site.state_dir)
+
+
+@pytest.fixture
+def site(shared: Site) -> Site:
+    """The same, with a controller that answers."""
+    if shared.controller.process.poll() is not None:
+        shared.come_back()
+    return shared
+
+
+def test_runners_serve_on_and_are_taken_back(site: Site) -> None:
+    runner_id = site.ask()
+    site.controller.fal("secrets", "set", "KEPT=yes")
+    key = site.controller.fal("keys", "create", "--scope", "api", "--desc", "kept").stdout
+    before = {seen.pid for seen in groups(site.state_dir)[runner_id]}
+    for _ in range(2):
+        site.die()
+        assert site.ask_directly(runner_id) == runner_id
+        site.come_back()
+        assert site.ask() == runner_id
+        assert site.runner().in_flight_requests == 0
+    assert {seen.pid for seen in groups(site.state_dir)[runner_id]} == before
+    assert list(groups(site.state_dir)) == [runner_id]
+    assert "KEPT" in site.controller.fal("secrets", "list").stdout
+    assert "kept" in site.controller.fal("keys", "list").stdout
+    assert key
+    ((asked,),) = rows(site.state_dir, "select count(*) from log_lines where runner_id = ? and message = 'asked'", runner_id)
+    assert asked == 5
+
+
+def test_a_request_that_the_controller_took_along_leaves_no_phantom(site: Site) -> None:
+    runner_id = site.ask()
+    caller = site.hold()
+    assert site.runner().in_flight_requests == 1
+    site.die()
+    assert caller.wait(30) != 0
+    site.come_back()
+    assert site.ask() == runner_id
+    assert site.runner().in_flight_requests == 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_start_that_is_cut_off_at_any_moment_ends_in_one_runner(site: Site, seed: int) -> None:
+    chance = random.Random(seed)
+    site.controller.fal("runners", "kill", site.ask())
+    until(lambda: not groups(site.state_dir), "the runner is gone")
+    for _ in range(2):
+        # The caller is cut off with the controller; what is asked for is a runner, and when it dies is chance.
+        request = threading.Thread(target=lambda host=site.controller: _ignore_refusal(host))
+        request.start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            site.controller.process.wait(chance.uniform(0, 1.2))
+        site.die()
+        request.join()
+        site.come_back()
+    runner_id = site.ask()
+    assert site.runner().runner_id == runner_id
+    until(lambda: list(groups(site.state_dir)) == [runner_id], "one group lives")
+
+
+def _ignore_refusal(controller: Controller) -> None:
+    try:
+        controller.call("/local/steady/", {}, timeout=30)
+    except OSError:
+        return
+
+
+def test_what_ran_for_a_call_ends_with_its_controller(site: Site, tmp_path: Path) -> None:
+    source = tmp_path / "waiting.py"
+    source.write_text(
+        "import fal\n\n@fal.function(machine_type='XS', requirements=[])\ndef wait():\n"
+        "    import threading\n    print('waiting', flush=True)\n    threading.Event().wait(600)\n"
+    )
+    site.ask()
+    run = subprocess.Popen(
+        [BIN / "fal", "run", f"{source}::wait"],
+        env=site.controller.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    query = "select runner_id from log_lines where message = 'waiting'"
+    ((runner_id,),) = until(lambda: rows(site.state_dir, query), "it runs")
+    site.die()
+    _, said = run.communicate(timeout=60)
+    assert run.returncode != 0, said
+    assert str(runner_id) in groups(site.state_dir)
+    site.come_back()
+    until(lambda: str(runner_id) not in groups(site.state_dir), "it is ended")
+    until(lambda: not (site.state_dir / "runners" / str(runner_id)).exists(), "its directory is deleted")
+
+
+def test_what_a_power_cut_leaves_is_cleared_away(site: Site) -> None:
+    runner_id = site.ask()
+    site.die()
+    root = site.state_dir
+    foreign = subprocess.Popen(["sleep", "1000"])
+    seen = look(foreign.pid)
+    assert seen is not None
+    told = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "host": "127.0.0.1", "port": 1, "grpc_port": 2}
+    (root / "controller.json").write_text(json.dumps({**told, "started_ticks": 1, "version": "0"}))
+    (root / ".draft-cut-off").write_text("half")
+    (root / "blobs" / "ab").mkdir(exist_ok=True)
+    (root / "blobs" / "ab" / ".draft-cut-off").write_text("half")
+    unfinished = root / "environments" / f"{'0' * 64}-1"
+    unfinished.mkdir()
+    shim = root / "runners" / runner_id / "shim.json"
+    shim.write_text(shim.read_text()[:20])
+    nobody = root / "runners" / "nobody"
+    nobody.mkdir()
+    # A foreign process whose number a runner's shim once had: it must not be hit.
+    forged = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "boot_id": "x", "mark": "y", "address": "z"}
+    (nobody / "shim.json").write_text(json.dumps(forged))
+    (root / "runners" / "a-file").write_text("")
+    site.come_back()
+    assert site.ask() != runner_id
+    assert list(groups(root)) == [site.runner().runner_id]
+    assert [path.name for path in (root / "runners").iterdir()] == [site.runner().runner_id]
+    assert not list(root.rglob(".draft-*"))
+    assert not unfinished.exists()
+    assert foreign.poll() is None
+    foreign.kill()
+    foreign.wait()
+
+
+@pytest.mark.parametrize("agree", ["pid and start time", "all but the environment"])
+def test_a_living_process_that_is_not_ours_is_never_hit(site: Site, agree: str) -> None:
+    runner_id = site.ask()
+    site.die()
+    for seen in groups(site.state_dir)[runner_id]:
+        os.kill(seen.pid, signal.SIGKILL)
+    until(lambda: not groups(site.state_dir), "the machine has lost its runner")
+    foreign = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    seen = look(foreign.pid)
+    assert seen is not None
+    forged = identity(site.state_dir, runner_id)
+    forged["pid"] = foreign.pid
+    forged["started_ticks"] = seen.started_ticks
+    (site.state_dir / "runners" / runner_id / "shim.json").write_text(json.dumps(forged))
+    if agree != "pid and start time":
+        _rewrite_process(site.state_dir, runner_id, foreign.pid, seen.started_ticks)
+    site.come_back()
+    assert site.ask() != runner_id
+    assert foreign.poll() is None
+    foreign.kill()
+    foreign.wait()
+
+
+def _rewrite_process(state_dir: Path, runner_id: str, pid: int, ticks: int) -> None:
+    with closing(sqlite3.connect(state_dir / "fal.db")) as database, database:
+        query = "update runners set process = json_set(process, '$.pid', ?, '$.started_ticks', ?) where runner_id = ?"
+        assert database.execute(query, (pid, ticks, runner_id)).rowcount == 1
+
+
+def test_an_admin_key_that_was_not_written_down_is_made_again(tmp_path: Path) -> None:
+    site = Site(tmp_path / "state")
+    old = site.controller.key
+    site.die()
+    (site.state_dir / "admin.key").unlink()
+    new = site.come_back().key
+    assert new != old
+    listed = json.loads(site.controller.fal("keys", "list", "--json").stdout)["keys"]
+    assert len(listed) == 1
+    assert site.controller.stop() == 0
+
+
+def test_down_while_busy_waits_then_ends_what_is_held(site: Site) -> None:
+    runner_id = site.ask()
+    caller = site.hold()
+    site.controller.process.send_signal(signal.SIGTERM)
+    # The second signal does not wait for requests any more.
+    until(lambda: "stopping in order" in (site.state_dir / "controller.log").read_text(), "it is stopping")
+    site.controller.process.send_signal(signal.SIGTERM)
+    assert site.controller.process.wait(60) == 0
+    assert caller.wait(30) != 0
+    nothing_is_left(site.state_dir)
+    assert not (site.state_dir / "controller.json").exists()
+    assert site.come_back()
+    assert site.ask() != runner_id
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_controller_killed_while_it_stops_leaves_what_the_next_one_ends(site: Site, seed: int) -> None:
+    site.ask()
+    site.controller.process.send_signal(signal.SIGTERM)
+    try:
+        site.controller.process.wait(random.Random(seed).uniform(0, 0.6))
+    except subprocess.TimeoutExpired:
+        site.die()
+    site.come_back()
+    site.ask()
+    assert site.controller.stop() == 0
+    nothing_is_left(site.state_dir)
+
+
+def test_down_can_leave_the_runners_serving(site: Site) -> None:
+    runner_id = site.ask()
+    site.controller.fal("down", "--keep-runners")
+    assert site.controller.process.wait(60) == 0
+    assert site.ask_directly(runner_id) == runner_id
+    assert not (site.state_dir / "controller.json").exists()
+    site.come_back()
+    assert site.ask() == runner_id
+    assert site.runner().state is RunnerState.IDLE
+
+
+def test_a_dead_shim_takes_daemons_without_a_name_along(site: Site) -> None:
+    runner_id = site.ask()
+    daemons = {p.pid for p in _sleepers()}
+    assert site.controller.call("/local/steady/daemon", {}).status == 200
+    (daemon,) = [p for p in _sleepers() if p.pid not in daemons]
+    assert daemon.parent == identity(site.state_dir, runner_id)["pid"]
+    os.kill(worker_of(site.state_dir, runner_id), signal.SIGKILL)
+    query = "select 1 from runners where runner_id = ? and state = 'terminated'"
+    until(lambda: rows(site.state_dir, query, runner_id), "the end is stored")
+    found = look(daemon.pid)
+    assert found is None or found.started_ticks != daemon.started_ticks or not found.alive
+
+
+def _sleepers() -> list[Seen]:
+    return [seen for seen in look_at_all() if _command(seen.pid) == b"sleep\x001000\x00"]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,74 @@
+"""What a controller has on its machine, seen from outside: the processes of its runners, and rows in its database."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+
+from fal_runner.processes import MARK_VARIABLE, Seen, carried, look_at_all, send_signal, working_directory
+
+
+def groups(state_dir: Path) -> dict[str, list[Seen]]:
+    """The living processes of every runner of a state directory, by the runner's id (or mark, where it has none yet).
+
+    Found by where they work or by what they carry, whatever is written on disk.
+    """
+    runners = state_dir / "runners"
+    found: dict[str, list[Seen]] = {}
+    marks: dict[str, str] = {}
+    everything = [seen for seen in look_at_all() if seen.alive]
+    for seen in everything:
+        place = working_directory(seen.pid)
+        mark = carried(seen.pid, MARK_VARIABLE)
+        if mark and place is not None and place != runners and place.is_relative_to(runners):
+            marks.setdefault(mark, place.relative_to(runners).parts[0])
+    for seen in everything:
+        mark = carried(seen.pid, MARK_VARIABLE)
+        if mark in marks:
+            found.setdefault(marks[mark], []).append(seen)
+    return found
+
+
+def kill_everything(state_dir: Path) -> None:
+    """Whatever a failed test leaves must not stay."""
+    for members in groups(state_dir).values():
+        for seen in members:
+            send_signal(seen, signal.SIGKILL)
+
+
+def identity(state_dir: Path, runner_id: str) -> dict[str, object]:
+    """What a runner's shim wrote down about itself."""
+    return dict(json.loads((state_dir / "runners" / runner_id / "shim.json").read_text()))
+
+
+def worker_of(state_dir: Path, runner_id: str) -> int:
+    """The pid of a runner's worker."""
+    return psutil.Process(int(str(identity(state_dir, runner_id)["pid"]))).children()[0].pid
+
+
+def rows(state_dir: Path, query: str, *values: object) -> list[tuple[object, ...]]:
+    """Read from the controller's database beside it, also while no controller is there."""
+    with closing(sqlite3.connect(f"file:{state_dir / 'fal.db'}?mode=ro", uri=True, timeout=10)) as database:
+        return list(database.execute(query, values))
+
+
+def sequence_faults(state_dir: Path) -> list[str]:
+    """Runners whose stored log has a gap; a line twice cannot be, since (runner, sequence) is the key."""
+    query = "select runner_id, count(*), min(sequence), max(sequence) from log_lines group by runner_id"
+    return [
+        f"{runner_id}: {count} lines from {first} to {last}"
+        for runner_id, count, first, last in rows(state_dir, query)
+        if (first, last) != (1, count)
+    ]
+
+
+def nothing_is_left(state_dir: Path) -> None:
+    """Assert that no runner, directory or open row is there."""
+    assert groups(state_dir) == {}
+    assert list((state_dir / "runners").iterdir()) == []
+    assert rows(state_dir, "select runner_id from runners where state != 'terminated'") == []
