@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
+    Command(name="api", help="Call an app and print its answer.", module="api"),
     Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps"),
     Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
     Command(name="deploy", help="Deploy a fal application.", module="deploy"),

@@ -16,6 +16,7 @@ DEPLOYED = {
     "with_setup.py": ["Numbers"],
     "stream.py": ["Counter"],
     "function.py": ["shout", "report"],
+    "realtime.py": ["Squares"],
 }
 
 
@@ -58,6 +59,11 @@ def test_stream(start):
 def test_function(start):
     app = start(EXAMPLES / "function.py", "shout")
     assert app.post("/", json={"text": "hello"}).json() == {"text": "HELLO!"}
+
+
+def test_realtime(start):
+    app = start(EXAMPLES / "realtime.py")
+    assert app.post("/", json={"number": 4}).json() == {"square": 16}
 
 
 def test_with_setup(start, tmp_path):

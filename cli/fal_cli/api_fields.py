@@ -1,0 +1,90 @@
+"""What `fal api` sends, from the words of a command line: `key=text`, `key:=JSON`, `key=@FILE`, nested as `a[b]=c`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fal_cli.exits import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from fal_grpc.adapter.values import JSON
+
+_FIELD = re.compile(r"(?P<name>[^=:\[\]]+)(?P<inner>(?:\[[^\[\]=]*\])*)(?P<json>:?)=(?P<value>.*)", re.DOTALL)
+_INNER = re.compile(r"\[([^\[\]]*)\]")
+
+
+def parse_fields(words: list[str]) -> dict[str, JSON]:
+    """The object that the words describe.
+
+    `a[b]=c` is {"a": {"b": "c"}}, `a[]=c` adds to a list. `:=` takes JSON, so that numbers, booleans and lists can be
+    said. A value that begins with @ names a file, `-` for standard input: its text, as a data URI where it is no text.
+
+    Raises:
+        CommandError: a word has another form, two words contradict each other, or a file cannot be read.
+    """
+    document: dict[str, JSON] = {}
+    for word in words:
+        found = _FIELD.fullmatch(word)
+        if found is None:
+            raise _wrong(f"'{word}' is no argument: write key=text, key:=JSON, or key=@FILE")
+        keys = [found["name"], *_INNER.findall(found["inner"])]
+        _put(document, keys, _value(found["value"], as_json=bool(found["json"]), word=word), word)
+    return document
+
+
+def _value(text: str, *, as_json: bool, word: str) -> JSON:
+    if text.startswith("@"):
+        content = _content(text[1:], word)
+        if not as_json:
+            return _text(content, text[1:])
+        text = content.decode("utf-8", "replace")
+    if not as_json:
+        return text
+    try:
+        value: JSON = json.loads(text)
+    except ValueError as error:
+        raise _wrong(f"'{word}': what follows := is no JSON ({error}); a plain text goes after =") from None
+    return value
+
+
+def _content(path: str, word: str) -> bytes:
+    if not path:
+        raise _wrong(f"'{word}' names no file after @; a text that begins with @ is written key:='\"@...\"'")
+    if path == "-":
+        return sys.stdin.buffer.read()
+    return Path(path).read_bytes()
+
+
+def _text(content: bytes, path: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _put(document: dict[str, JSON], keys: list[str], value: JSON, word: str) -> None:
+    """Store a value at its place, making what holds it."""
+    place: JSON = document
+    for index, key in enumerate(keys):
+        last = index + 1 == len(keys)
+        deeper: JSON = value if last else [] if keys[index + 1] == "" else {}
+        if isinstance(place, list) and key == "":
+            place.append(deeper)
+            place = deeper
+        elif isinstance(place, dict) and key != "":
+            if last and key in place:
+                raise _wrong(f"'{word}' says again what an argument before it said")
+            place = place.setdefault(key, deeper)
+        else:
+            raise _wrong(f"'{word}' contradicts an argument before it: one makes a list of it, or a text, one does not")
+
+
+def _wrong(message: str) -> CommandError:
+    return CommandError(message, ExitCode.USAGE)

@@ -1,0 +1,220 @@
+"""`fal api`: call an app by its queue, directly, as a stream, or message by message."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from fal_cli.api_calls import Answer, ApiCalls, detail_of
+from fal_cli.api_fields import parse_fields
+from fal_cli.api_hosts import find_hosts, split_id
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.output import note, write_line
+from fal_cli.parser import FalParser, add_client_options
+
+if TYPE_CHECKING:
+    from fal.api import SyncServerlessClient
+    from fal_grpc.adapter.values import JSON
+
+_EPILOG = """\
+Arguments:
+  key=text          a text; key[inner]=text nests, key[]=text adds to a list
+  key:=JSON         a number, a boolean, a list: seed:=42 'sizes:=[1, 2]'
+  key=@FILE         a file's text, or a data URI of it where it is no text; key:=@FILE takes JSON
+
+Examples:
+  fal api local/hello name=Ada
+  fal api local/stream/stream count:=3
+  echo '{"x": 1}' | fal api local/realtime --realtime"""
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal api`."""
+    parser.description = (
+        "Call an app and print its answer: by its queue, so that the call outlives a lost connection or runner; an id "
+        "that ends in /stream prints events as they come."
+    )
+    parser.epilog = _EPILOG
+    parser.set_defaults(handler=_api)
+    add_client_options(parser)
+    parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own.")
+    parser.add_argument("arguments", nargs="*", metavar="key=value", help="The call's arguments.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--direct", action="store_true", help="Call a runner at once, without the queue.")
+    how.add_argument(
+        "--realtime", action="store_true", help="Send each line of standard input as a message; answers are lines too."
+    )
+    parser.add_argument("--priority", choices=("normal", "low"), help="The call's place in the queue.")
+    parser.add_argument(
+        "--start-timeout", type=_seconds, metavar="SECONDS", help="Give up where no runner took the call in time."
+    )
+    parser.add_argument("--hint", help="Prefer runners that are warm for this word.")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return seconds
+
+
+def _api(args: argparse.Namespace) -> int:
+    with open_client(args) as client:
+        settings = client.settings
+        hosts = find_hosts(settings)
+        nickname = None if "/" in args.model_id.strip("/") else _nickname(client)
+        path, app = split_id(args.model_id, nickname)
+        fields = parse_fields(args.arguments)
+        if args.realtime:
+            if fields:
+                raise CommandError(
+                    "--realtime takes its messages from standard input, not from arguments", ExitCode.USAGE
+                )
+            from fal_cli.api_realtime import converse
+
+            return converse(settings, hosts, path)
+        calls = ApiCalls(settings)
+        try:
+            if path.endswith("/stream") or args.direct:
+                with calls.call("POST", f"{hosts.run}/{path}", fields, headers=_headers(args)) as answer:
+                    _show(answer, args.model_id)
+                return ExitCode.OK
+            return _queued(calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
+        finally:
+            calls.close()
+
+
+def _nickname(client: SyncServerlessClient) -> str | None:
+    user = client.rest().ask("GET", "/users/current")
+    found = user.get("nickname") if isinstance(user, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _headers(args: argparse.Namespace) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if args.start_timeout is not None:
+        headers["X-Fal-Request-Timeout"] = f"{args.start_timeout:g}"
+    if args.hint:
+        headers["X-Fal-Runner-Hint"] = args.hint
+    if args.priority and not args.direct:
+        headers["X-Fal-Queue-Priority"] = args.priority
+    return headers
+
+
+def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
+    """Queue, follow to the end, print the result. Ctrl-C cancels the request."""
+    with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
+        told = _document(answer, args.model_id)
+    request_id = told.get("request_id")
+    if not isinstance(request_id, str) or "/" in request_id:
+        raise CommandError(f"{args.model_id}: the queue did not say which request this is")
+    # Built here and not taken from the answer, so that the key goes nowhere else.
+    one = f"{app}/requests/{request_id}"
+    note(f"Request {request_id}")
+    try:
+        _follow(calls, f"{one}/status?logs=1", args.model_id)
+        with calls.call("GET", one) as answer:
+            _show(answer, args.model_id)
+    except KeyboardInterrupt:
+        calls.close()  # an answer may be half read
+        with calls.call("PUT", f"{one}/cancel") as answer:
+            gone = answer.status == 202
+        note(f"Cancelled {request_id}" if gone else f"Request {request_id} could not be cancelled: it may be over")
+        raise
+    return ExitCode.OK
+
+
+def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
+    """Show position and logs until the request is completed. HTTP status 202 says that it is not."""
+    shown, said, pause = 0, "", _FIRST_PAUSE_SECONDS
+    while True:
+        with calls.call("GET", url) as answer:
+            status = _document(answer, model_id)
+        logs = status.get("logs")
+        lines = logs if isinstance(logs, list) else []
+        news = _described(status)
+        if news != said or len(lines) > shown:
+            pause = _FIRST_PAUSE_SECONDS
+        if news and news != said:
+            said = news
+            note(news)
+        for line in lines[shown:]:
+            note(str(line.get("message", "")) if isinstance(line, dict) else str(line))
+        shown = max(shown, len(lines))
+        if status.get("status") == "COMPLETED":
+            return
+        time.sleep(pause)
+        pause = min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
+
+
+def _described(status: dict[str, JSON]) -> str:
+    if status.get("status") == "IN_QUEUE":
+        position = status.get("queue_position")
+        return f"In queue, {position} before it" if isinstance(position, int) else "In queue"
+    return "In progress" if status.get("status") == "IN_PROGRESS" else ""
+
+
+def _document(answer: Answer, model_id: str) -> dict[str, JSON]:
+    content = answer.read()
+    _refuse_errors(answer, content, model_id)
+    try:
+        found: JSON = json.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CommandError(f"{model_id}: the queue answered with something else than a JSON object")
+    return found
+
+
+def _refuse_errors(answer: Answer, content: bytes, model_id: str) -> None:
+    if answer.status >= 300:
+        request = f" (request {answer.request_id})" if answer.request_id else ""
+        said = detail_of(content) or "nothing more"
+        raise CommandError(f"{model_id} answered {answer.status}: {said}{request}")
+
+
+def _show(answer: Answer, model_id: str) -> None:
+    """Print an answer: JSON as JSON, events as lines as they come, anything else as it is."""
+    if answer.status < 300 and answer.content_type == "text/event-stream":
+        for name, data in answer.events():
+            if name == "error":
+                raise CommandError(f"{model_id} broke off: {data}")
+            _show_event(data)
+        return
+    content = answer.read()
+    _refuse_errors(answer, content, model_id)
+    try:
+        value: JSON = json.loads(content)
+    except ValueError:
+        _show_bytes(content, answer.content_type)
+        return
+    if sys.stdout.isatty():
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    else:
+        write_line(value)
+
+
+def _show_event(data: str) -> None:
+    try:
+        write_line(json.loads(data))
+    except ValueError:
+        write_line(data)
+    sys.stdout.flush()
+
+
+def _show_bytes(content: bytes, content_type: str) -> None:
+    if content and sys.stdout.isatty():
+        raise CommandError(
+            f"the answer is {len(content)} bytes of {content_type or 'no type'}: send them to a file with >"
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)

@@ -1,0 +1,40 @@
+"""An app that is spoken with: each message over a WebSocket is answered by one.
+
+Deploy it:
+
+    fal deploy examples/realtime.py --auth public
+
+Talk with it, a line of JSON for each message:
+
+    echo '{"number": 4}' | fal api realtime --realtime
+
+In Python, `fal_client.realtime("local/realtime")` does the same. A plain call is there too, for those who ask once:
+
+    curl RUN/ -H 'Content-Type: application/json' -d '{"number": 4}'
+"""
+
+from pydantic import BaseModel
+
+import fal
+
+
+class Input(BaseModel):
+    number: int
+
+
+class Output(BaseModel):
+    square: int
+
+
+class Squares(fal.App, name="realtime", keep_alive=60):
+    machine_type = "XS"
+    app_auth = "public"
+    max_multiplexing = 10
+
+    @fal.realtime("/realtime")
+    def square_each(self, request: Input) -> Output:
+        return Output(square=request.number**2)
+
+    @fal.endpoint("/")
+    def square(self, request: Input) -> Output:
+        return Output(square=request.number**2)

@@ -1,0 +1,124 @@
+"""The arguments of `fal api`, and the addresses that it calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal.settings import resolve
+from fal_cli.api_fields import parse_fields
+from fal_cli.api_hosts import find_hosts, split_id
+from fal_cli.exits import CommandError, ExitCode
+from fal_grpc.errors import InsecureChannelError
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {}),
+        (["a=1", "b:=1"], {"a": "1", "b": 1}),
+        (["a=x=y", "b="], {"a": "x=y", "b": ""}),
+        (["a[b]=c", "a[d][e]:=[1, true]"], {"a": {"b": "c", "d": {"e": [1, True]}}}),
+        (["a[]=x", "a[]:=2", "a[][n]=y"], {"a": ["x", 2, {"n": "y"}]}),
+        (["url=http://host/?a[b]=c"], {"url": "http://host/?a[b]=c"}),
+        (['text:="@home"'], {"text": "@home"}),
+    ],
+)
+def test_words_make_an_object(words, expected):
+    assert parse_fields(words) == expected
+
+
+@given(value=VALUES)
+def test_json_arrives_as_what_it_is(value):
+    assert parse_fields([f"key:={json.dumps(value)}"]) == {"key": value}
+
+
+@given(value=st.text().filter(lambda text: not text.startswith("@")))
+def test_text_arrives_as_what_it_is(value):
+    assert parse_fields([f"key={value}"]) == {"key": value}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["word"], ["=x"], ["a:=nothing"], ["a=1", "a=2"], ["a=1", "a[b]=2"], ["a[]=1", "a[b]=2"], ["a[b=c"], ["a=@"]],
+)
+def test_words_that_cannot_be_meant_are_wrong_usage(words):
+    with pytest.raises(CommandError) as error:
+        parse_fields(words)
+    assert error.value.code is ExitCode.USAGE
+    assert words[-1] in str(error.value)
+
+
+def test_files(tmp_path: Path):
+    (tmp_path / "text").write_text("words")
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "data.json").write_text('{"n": [1]}')
+    words = [f"a=@{tmp_path}/text", f"b=@{tmp_path}/image.png", f"c:=@{tmp_path}/data.json"]
+    assert parse_fields(words) == {"a": "words", "b": "data:image/png;base64,iVBOR/8=", "c": {"n": [1]}}
+    with pytest.raises(FileNotFoundError):
+        parse_fields([f"a=@{tmp_path}/none"])
+
+
+@pytest.mark.parametrize(
+    ("environ", "run", "queue"),
+    [
+        ({"FAL_GRPC_HOST": "127.0.0.1:80"}, "http://127.0.0.1:80", "http://127.0.0.1:80/queue"),
+        ({"FAL_GRPC_HOST": "plane.example"}, "https://plane.example", "https://plane.example/queue"),
+        ({}, "https://fal.run", "https://queue.fal.run"),
+        (
+            {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_RUN_HOST": "localhost:81/a/"},
+            "http://localhost:81/a",
+            "http://localhost:81/a/queue",
+        ),
+        (
+            {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_GRPC_TLS": "1", "FAL_QUEUE_RUN_HOST": "127.0.0.1:80/q"},
+            "https://127.0.0.1:80",
+            "https://127.0.0.1:80/q",
+        ),
+        (
+            {"FAL_RUN_HOST": "run.example", "FAL_QUEUE_RUN_HOST": "q.example:8"},
+            "https://run.example",
+            "https://q.example:8",
+        ),
+    ],
+)
+def test_hosts(environ, run, queue, home):
+    found = find_hosts(resolve(environ=environ | {"FAL_KEY": "id:secret", "HOME": str(home)}), environ)
+    assert (found.run, found.queue) == (run, queue)
+    assert found.realtime == run.replace("http", "ws", 1)
+
+
+def test_the_key_goes_to_no_other_machine_in_plaintext(home):
+    environ = {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_RUN_HOST": "http://other.example", "FAL_KEY": "id:secret"}
+    with pytest.raises(InsecureChannelError):
+        find_hosts(resolve(environ=environ), environ)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "path", "app"),
+    [
+        ("me/app", "me/app", "me/app"),
+        ("/me/app/a/b/", "me/app/a/b", "me/app"),
+        ("app", "nick/app", "nick/app"),
+        ("110602490-fast-sdxl", "110602490/fast-sdxl", "110602490/fast-sdxl"),
+        ("workflows/me/app/x", "workflows/me/app/x", "workflows/me/app"),
+    ],
+)
+def test_ids(model_id, path, app):
+    assert split_id(model_id, "nick") == (path, app)
+
+
+@pytest.mark.parametrize("model_id", ["", "/", "a b/c", "me/app?x", "workflows/me"])
+def test_what_is_no_id_is_wrong_usage(model_id):
+    with pytest.raises(CommandError) as error:
+        split_id(model_id, "nick")
+    assert error.value.code is ExitCode.USAGE

@@ -1,0 +1,75 @@
+"""An app for tests of calls: it answers, streams, fails, waits, and tells when its caller went away."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+import fal
+
+
+class Number(BaseModel):
+    number: int
+
+
+class Square(BaseModel):
+    square: int
+
+
+class Waiting(BaseModel):
+    started: str
+    gone: str
+
+
+def note(path: str) -> None:
+    Path(path).touch()
+
+
+class Api(fal.App, name="api", keep_alive=300):
+    machine_type = "XS"
+    max_concurrency = 1
+    max_multiplexing = 10
+
+    @fal.endpoint("/")
+    def echo(self, request: dict) -> dict:
+        print("echoing")
+        return {"got": request}
+
+    @fal.endpoint("/square")
+    def square(self, request: Number) -> Square:
+        return Square(square=request.number**2)
+
+    @fal.endpoint("/picture")
+    def picture(self) -> Response:
+        return Response(b"\x89PNG\xff\x00", media_type="image/png")
+
+    @fal.endpoint("/stream")
+    async def stream(self, request: Number) -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            for number in range(request.number):
+                yield f'data: {{"number": {number}}}\n\n'
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    @fal.endpoint("/wait")
+    async def wait(self, asked: Waiting, request: Request) -> dict:
+        """Until the caller goes away, which is written down."""
+        note(asked.started)
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        note(asked.gone)
+        return {}
+
+    @fal.endpoint("/take")
+    async def take(self, request: Request) -> dict:
+        """Counts a body as it comes."""
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+        return {"size": size}
+
+    @fal.realtime("/realtime")
+    def square_each(self, request: Number) -> Square:
+        return Square(square=request.number**2)
