@@ -250,6 +250,7 @@ class AsyncController:
         environment_name: str | None = None,
         sources: Sequence[log.LogOrigin] = (),
         search: str | None = None,
+        request_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         lines: int | None = None,
@@ -263,6 +264,7 @@ class AsyncController:
             environment_name=environment_name,
             sources=sources,
             search=search,
+            request_id=request_id,
             since=since,
             until=until,
             lines=lines,
@@ -280,6 +282,7 @@ class AsyncController:
         environment_name: str | None = None,
         sources: Sequence[log.LogOrigin] = (),
         search: str | None = None,
+        request_id: str | None = None,
         cursor: str | None = None,
         since: datetime | None = None,
     ) -> AsyncGenerator[log.LogBatch, None]:
@@ -289,6 +292,7 @@ class AsyncController:
             environment_name=environment_name,
             sources=sources,
             search=search,
+            request_id=request_id,
             cursor=cursor,
             since=since,
         )

@@ -275,6 +275,7 @@ class Controller:
         environment_name: str | None = None,
         sources: Sequence[log.LogOrigin] = (),
         search: str | None = None,
+        request_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         lines: int | None = None,
@@ -288,6 +289,7 @@ class Controller:
             runner_id, app, environment_name: whose lines.
             sources: only lines from these; empty means all.
             search: only lines that contain this text, upper and lower case alike.
+            request_id: only lines that were written for this request.
             since, until: only lines at or after, and before, these moments; naive ones are local time.
             lines: at most so many over all pages.
             oldest_first: from the earliest line forwards, rather than from the latest backwards.
@@ -300,6 +302,7 @@ class Controller:
             environment_name=environment_name,
             sources=sources,
             search=search,
+            request_id=request_id,
             since=since,
             until=until,
             lines=lines,
@@ -317,6 +320,7 @@ class Controller:
         environment_name: str | None = None,
         sources: Sequence[log.LogOrigin] = (),
         search: str | None = None,
+        request_id: str | None = None,
         cursor: str | None = None,
         since: datetime | None = None,
     ) -> Generator[log.LogBatch, None, None]:
@@ -330,6 +334,7 @@ class Controller:
             environment_name=environment_name,
             sources=sources,
             search=search,
+            request_id=request_id,
             cursor=cursor,
             since=since,
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from fal.api import log_reading
+from fal.api.logs import question
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
+from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
@@ -126,6 +129,57 @@ class AppsNamespace:
         """
         self.client.controller().rollout_application(app_name, force=force, environment_name=environment_name)
 
+    def logs(
+        self,
+        app_name: str,
+        *,
+        follow: bool = False,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        search: str | None = None,
+        lines: int | None = None,
+        oldest: bool = False,
+        sources: Sequence[LogOrigin | str] = (),
+        request_id: str | None = None,
+        environment_name: str | None = None,
+    ) -> Generator[LogEntry, None, None]:
+        """What all runners of an app have printed, past and present, merged by time; each line says its runner.
+
+        Args:
+            app_name: the app.
+            follow: go on with lines as they are written, also of runners that are started meanwhile, without end. If
+                the controller cannot be reached for a while, it goes on where it was, without a gap or a line twice.
+            since: only lines at or after this moment; None means all, or with follow those of the last minute. This
+                and `until` are local time if naive.
+            until: only lines before this moment; not with follow.
+            search: only lines that contain this text, upper and lower case alike.
+            lines: at most so many, the newest ones; with follow, those before it goes on.
+            oldest: with `lines`, the oldest ones instead; not with follow.
+            sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
+            request_id: only lines that were written for this request.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The lines, the oldest first. Close it (or break out of the loop and forget it) to stop following.
+
+        Raises:
+            NotFoundError: there is no such app, and no line of one.
+            UnimplementedError: the controller gives lines of single runners only.
+        """
+        asked = question(
+            app=app_name,
+            environment_name=environment_name,
+            follow=follow,
+            since=since,
+            until=until,
+            search=search,
+            lines=lines,
+            oldest=oldest,
+            sources=sources,
+            request_id=request_id,
+        )
+        return log_reading.read(self.client, asked, follow=follow)
+
     def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None
     ) -> builtins.list[ApplicationInfo]:
@@ -236,6 +290,36 @@ class AsyncAppsNamespace:
     async def rollout(self, app_name: str, *, force: bool = False, environment_name: str | None = None) -> None:
         controller = await self.client.controller()
         await controller.rollout_application(app_name, force=force, environment_name=environment_name)
+
+    def logs(
+        self,
+        app_name: str,
+        *,
+        follow: bool = False,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        search: str | None = None,
+        lines: int | None = None,
+        oldest: bool = False,
+        sources: Sequence[LogOrigin | str] = (),
+        request_id: str | None = None,
+        environment_name: str | None = None,
+    ) -> AsyncGenerator[LogEntry, None]:
+        asked = question(
+            app=app_name,
+            environment_name=environment_name,
+            follow=follow,
+            since=since,
+            until=until,
+            search=search,
+            lines=lines,
+            oldest=oldest,
+            sources=sources,
+            request_id=request_id,
+        )
+        from fal.api import log_reading_aio
+
+        return log_reading_aio.read(self.client, asked, follow=follow)
 
     async def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
-import time
 from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fal.api.logs import LogQuestion, Reconnects, history, not_listed, question, stream
-from fal_grpc.adapter.log import LogEntry
+from fal.api.log_reading import read
+from fal.api.logs import not_listed, question
+from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
-from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.client import SyncServerlessClient
@@ -87,6 +86,8 @@ class RunnersNamespace:
         search: str | None = None,
         lines: int | None = None,
         oldest: bool = False,
+        sources: Sequence[LogOrigin | str] = (),
+        request_id: str | None = None,
     ) -> Generator[LogEntry, None, None]:
         """What a runner has printed, the oldest line first.
 
@@ -98,8 +99,10 @@ class RunnersNamespace:
                 and `until` are local time if naive.
             until: only lines before this moment; not with follow.
             search: only lines that contain this text, upper and lower case alike.
-            lines: at most so many, the newest ones; not with follow.
-            oldest: with `lines`, the oldest ones instead.
+            lines: at most so many, the newest ones; with follow, those before it goes on.
+            oldest: with `lines`, the oldest ones instead; not with follow.
+            sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
+            request_id: only lines that were written for this request.
 
         Returns:
             The lines. Close it (or break out of the loop and forget it) to stop following.
@@ -108,15 +111,17 @@ class RunnersNamespace:
             NotFoundError: there is no such runner.
         """
         asked = question(
-            check_runner_id(runner_id),
+            runner_id=check_runner_id(runner_id),
             follow=follow,
             since=since,
             until=until,
             search=search,
             lines=lines,
             oldest=oldest,
+            sources=sources,
+            request_id=request_id,
         )
-        return self._follow(asked) if follow else self._stored(asked)
+        return read(self.client, asked, follow=follow)
 
     def exec(
         self,
@@ -176,51 +181,3 @@ class RunnersNamespace:
     def shell(self, runner_id: str) -> ShellSession:
         """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
         return self.client.controller().shell_runner(runner_id, (), tty=True, interactive=True)
-
-    def _stored(self, asked: LogQuestion) -> Generator[LogEntry, None, None]:
-        controller = self.client.controller()
-        newest = asked.lines is not None and not asked.oldest
-        kept: builtins.list[LogEntry] = []
-        token: str | None = None
-        while True:
-            try:
-                page = controller.list_logs(
-                    runner_id=asked.runner_id,
-                    search=asked.search,
-                    since=asked.since,
-                    until=asked.until,
-                    lines=asked.lines,
-                    oldest_first=not newest,
-                    page_token=token,
-                )
-            except UnimplementedError:
-                yield from history(self.client.rest(), asked)
-                return
-            if newest:
-                kept.extend(page.entries)
-            else:
-                yield from page.entries
-            token = page.next_page_token
-            if token is None:
-                yield from reversed(kept)
-                return
-
-    def _follow(self, asked: LogQuestion) -> Generator[LogEntry, None, None]:
-        controller, reconnects = self.client.controller(), Reconnects()
-        cursor: str | None = None
-        while True:
-            since = asked.since if cursor is None else None
-            try:
-                for batch in controller.follow_logs(
-                    runner_id=asked.runner_id, search=asked.search, cursor=cursor, since=since
-                ):
-                    reconnects.succeeded()
-                    yield from batch.entries
-                    cursor = batch.cursor or cursor
-                    if batch.runner_ended is not None:
-                        return
-            except UnimplementedError:
-                yield from stream(self.client.rest(), asked)
-                return
-            except UnavailableError as error:
-                time.sleep(reconnects.pause(error, resumable=cursor is not None))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import builtins
-import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fal.api.logs import LogQuestion, Reconnects, history, not_listed, question, stream, threaded
+from fal.api.log_reading_aio import read
+from fal.api.logs import not_listed, question
 from fal.api.runners import LOOK_BACK, RunnersNamespace
-from fal_grpc.adapter.log import LogEntry
+from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
 from fal_grpc.documented import documented_by
-from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.aio import AsyncServerlessClient
@@ -67,17 +64,21 @@ class AsyncRunnersNamespace:
         search: str | None = None,
         lines: int | None = None,
         oldest: bool = False,
+        sources: Sequence[LogOrigin | str] = (),
+        request_id: str | None = None,
     ) -> AsyncGenerator[LogEntry, None]:
         asked = question(
-            check_runner_id(runner_id),
+            runner_id=check_runner_id(runner_id),
             follow=follow,
             since=since,
             until=until,
             search=search,
             lines=lines,
             oldest=oldest,
+            sources=sources,
+            request_id=request_id,
         )
-        return self._follow(asked) if follow else self._stored(asked)
+        return read(self.client, asked, follow=follow)
 
     async def exec(
         self,
@@ -114,71 +115,3 @@ class AsyncRunnersNamespace:
     async def shell(self, runner_id: str) -> AsyncShellSession:
         controller = await self.client.controller()
         return controller.shell_runner(runner_id, (), tty=True, interactive=True)
-
-    async def _stored(self, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
-        controller = await self.client.controller()
-        newest = asked.lines is not None and not asked.oldest
-        kept: builtins.list[LogEntry] = []
-        token: str | None = None
-        while True:
-            try:
-                page = await controller.list_logs(
-                    runner_id=asked.runner_id,
-                    search=asked.search,
-                    since=asked.since,
-                    until=asked.until,
-                    lines=asked.lines,
-                    oldest_first=not newest,
-                    page_token=token,
-                )
-            except UnimplementedError:
-                for entry in await asyncio.to_thread(history, self.client.rest(), asked):
-                    yield entry
-                return
-            if newest:
-                kept.extend(page.entries)
-            else:
-                for entry in page.entries:
-                    yield entry
-            token = page.next_page_token
-            if token is None:
-                for entry in reversed(kept):
-                    yield entry
-                return
-
-    async def _follow(self, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
-        controller, reconnects = await self.client.controller(), Reconnects()
-        cursor: str | None = None
-        while True:
-            since = asked.since if cursor is None else None
-            batches = controller.follow_logs(runner_id=asked.runner_id, search=asked.search, cursor=cursor, since=since)
-            try:
-                async with aclosing(batches):
-                    async for batch in batches:
-                        reconnects.succeeded()
-                        for entry in batch.entries:
-                            yield entry
-                        cursor = batch.cursor or cursor
-                        if batch.runner_ended is not None:
-                            return
-            except UnimplementedError:
-                async for entry in self._followed_over_http(asked):
-                    yield entry
-                return
-            except UnavailableError as error:
-                await asyncio.sleep(reconnects.pause(error, resumable=cursor is not None))
-
-    async def _followed_over_http(self, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
-        """Read in a thread of its own, which ends with the stream; one that waits for a line holds up no exit."""
-        loop = asyncio.get_running_loop()
-        received: asyncio.Queue[LogEntry | BaseException | None] = asyncio.Queue()
-
-        def put(item: LogEntry | BaseException | None) -> None:
-            loop.call_soon_threadsafe(received.put_nowait, item)
-
-        entries = stream(self.client.rest(), asked)
-        threading.Thread(target=threaded, args=(entries, put), name="fal-log-stream", daemon=True).start()
-        while (item := await received.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item

@@ -186,12 +186,14 @@ def _selector(
     environment_name: str | None,
     sources: Sequence[LogOrigin],
     search: str | None,
+    request_id: str | None,
 ) -> log_pb2.LogSelector:
     from fal_grpc.v1 import log_pb2
 
     if bool(runner_id) == bool(app):
         raise ArgumentError("runner_id", "name either a runner or an app, and not both")
-    selector = log_pb2.LogSelector(search=search or "", sources=[_origin_number(source) for source in sources])
+    numbers = [_origin_number(source) for source in sources]
+    selector = log_pb2.LogSelector(search=search or "", sources=numbers, request_id=request_id or "")
     if runner_id:
         selector.runner_id = runner_id
     else:
@@ -207,6 +209,7 @@ def list_request(
     environment_name: str | None = None,
     sources: Sequence[LogOrigin] = (),
     search: str | None = None,
+    request_id: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     lines: int | None = None,
@@ -225,7 +228,7 @@ def list_request(
         raise ArgumentError("lines", f"must be at least 1, not {lines}")
     order = log_pb2.ListLogsRequest.ORDER_OLDEST_FIRST if oldest_first else log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST
     return log_pb2.ListLogsRequest(
-        selector=_selector(runner_id, app, environment_name, sources, search),
+        selector=_selector(runner_id, app, environment_name, sources, search, request_id),
         since=None if since is None else timestamp(since, argument="since"),
         until=None if until is None else timestamp(until, argument="until"),
         order=order,
@@ -242,6 +245,7 @@ def follow_request(
     environment_name: str | None = None,
     sources: Sequence[LogOrigin] = (),
     search: str | None = None,
+    request_id: str | None = None,
     cursor: str | None = None,
     since: datetime | None = None,
 ) -> log_pb2.FollowLogsRequest:
@@ -254,7 +258,9 @@ def follow_request(
 
     if cursor and since is not None:
         raise ArgumentError("cursor", "cannot be given together with since")
-    message = log_pb2.FollowLogsRequest(selector=_selector(runner_id, app, environment_name, sources, search))
+    message = log_pb2.FollowLogsRequest(
+        selector=_selector(runner_id, app, environment_name, sources, search, request_id)
+    )
     if cursor:
         message.cursor = cursor
     elif since is not None:

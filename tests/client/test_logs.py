@@ -101,7 +101,8 @@ def test_what_is_asked_for_arrives(reader, fake):
     ("options", "argument"),
     [
         ({"lines": 0}, "lines"),
-        ({"follow": True, "lines": 1}, "lines"),
+        ({"follow": True, "lines": 1, "oldest": True}, "oldest"),
+        ({"sources": ["stdin"]}, "sources"),
         ({"follow": True, "until": NOW}, "until"),
         ({"since": NOW, "until": NOW - timedelta(seconds=1)}, "until"),
     ],
@@ -144,6 +145,49 @@ def test_a_cut_stream_goes_on_where_it_was(reader, fake):
     assert reader.messages(fake.host, follow=True, since=NOW) == ["1", "2", "3", "4"]
     assert [call.request.WhichOneof("start") for call in fake.calls] == ["since", "cursor", "cursor"]
     assert fake.calls[0].request.since.ToDatetime(tzinfo=UTC) == NOW
+
+
+def test_reconnecting_is_told_to_the_log(reader, fake, caplog):
+    def stream(request, context):
+        if request.cursor:
+            yield ended()
+        yield log_pb2.FollowLogsResponse(cursor="0")
+        context.abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+
+    fake.answers["FollowLogs"] = stream
+    with caplog.at_level("INFO", logger="fal.api.logs"):
+        assert reader.messages(fake.host, follow=True) == []
+    broke, reached = [record.message for record in caplog.records if record.name == "fal.api.logs"]
+    assert "broke" in broke
+    assert "goes on where it was" in reached
+
+
+def test_the_newest_lines_and_then_those_that_come(reader, fake):
+    """Lines 4 and 5 are stored; 4 to 7 are followed, from the moment of 4 on."""
+    fake.answers["ListLogs"] = pages
+    fake.answers["FollowLogs"] = [
+        log_pb2.FollowLogsResponse(entries=[entry(4), entry(5), entry(6)], cursor="6"),
+        log_pb2.FollowLogsResponse(entries=[entry(7)], cursor="7"),
+        ended(),
+    ]
+    assert reader.messages(fake.host, follow=True, lines=2) == ["4", "5", "6", "7"]
+    (followed,) = [call.request for call in fake.calls if isinstance(call.request, log_pb2.FollowLogsRequest)]
+    assert followed.since.ToDatetime(tzinfo=UTC) == datetime.fromtimestamp(4, UTC)
+
+
+def test_where_nothing_is_stored_all_that_comes_is_new(reader, fake):
+    fake.answers["ListLogs"] = log_pb2.ListLogsResponse()
+    fake.answers["FollowLogs"] = [log_pb2.FollowLogsResponse(entries=[entry(1)], cursor="1"), ended()]
+    assert reader.messages(fake.host, follow=True, lines=2) == ["1"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_sources_and_request_are_sent(reader, fake, follow):
+    fake.answers["FollowLogs"] = [ended()]
+    reader.lines(fake.host, follow=follow, sources=["stdout", "system"], request_id="q1")
+    selector = fake.calls[0].request.selector
+    assert list(selector.sources) == [log_pb2.LogEntry.SOURCE_STDOUT, log_pb2.LogEntry.SOURCE_SYSTEM]
+    assert selector.request_id == "q1"
 
 
 def test_a_stream_that_never_began_is_not_taken_up_again(reader, fake):
