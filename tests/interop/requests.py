@@ -1,0 +1,84 @@
+"""What two clients send to a foreign controller for the same command, made comparable."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+FOREIGN = Path(__file__).with_name("foreign.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A running foreign controller, and the file in which it writes what it was sent."""
+
+    host: str
+    records: Path
+
+    def take(self) -> list[dict[str, Any]]:
+        """The requests since the last time, in order."""
+        lines = self.records.read_text().splitlines()
+        self.records.write_text("")
+        return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def foreign(python: Path, directory: Path) -> Generator[Foreign]:
+    """A foreign controller for the length of a block."""
+    records = directory / "records.jsonl"
+    records.touch()
+    with subprocess.Popen(
+        [python, FOREIGN, records], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().strip()
+        yield Foreign(host=f"127.0.0.1:{port}", records=records)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def comparable(request: dict[str, Any]) -> dict[str, Any]:
+    """A request without what may differ: the bytes of pickles, pinned versions, the instant it was made."""
+    body = dict(request["request"])
+    for name in ("function", "setup_func"):
+        if name in body:
+            body[name] = {**body[name], "definition": bool(body[name].get("definition"))}
+    if "start_time" in body:
+        body["start_time"] = round(datetime.fromisoformat(body["start_time"]).timestamp() / 60)
+    for environment in body.get("environments", []):
+        configuration = environment.get("configuration", {})
+        if "requirements" in configuration:
+            configuration["requirements"] = unpinned(configuration["requirements"])
+    return {**request, "request": body}
+
+
+def unpinned(requirements: list[Any]) -> list[Any]:
+    """Requirements, or layers of them, whose order within a layer says nothing, without versions."""
+    if requirements and isinstance(requirements[0], list):
+        return [unpinned(layer) for layer in requirements]
+    return sorted(re.split(r"[=<>~!]", requirement)[0] for requirement in requirements)
+
+
+def differences(theirs: Any, ours: Any, place: str = "") -> list[str]:
+    """Where two JSON values differ, one line a place."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        names = sorted({*theirs, *ours})
+        return [
+            line
+            for name in names
+            for line in differences(theirs.get(name, "absent"), ours.get(name, "absent"), f"{place}.{name}")
+        ]
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        return [
+            line
+            for number, (one, other) in enumerate(zip(theirs, ours, strict=True))
+            for line in differences(one, other, f"{place}[{number}]")
+        ]
+    return [] if theirs == ours else [f"{place.lstrip('.')}: theirs {theirs!r:.300}, ours {ours!r:.300}"]

@@ -1,0 +1,178 @@
+"""Both clients send the same, command by command and field by field, to a controller that is neither's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.commands import DIFFERENCES
+from tests.interop.conftest import SAMPLES
+from tests.interop.records import covers
+from tests.interop.requests import Foreign, comparable, differences, foreign
+from tests.support.controller import BIN
+from tests.support.official import Official, Terminal
+
+COMMANDS = """
+runners list
+runners list --since 1h --state all
+runners stop r
+runners stop r --replace
+runners kill r
+runners exec r -- ls -l
+runners exec -it r -- ls -l
+apps list
+apps list --env stage
+apps list-rev
+apps list-rev --env stage
+apps list-rev an-app --env stage
+apps set-rev an-app r --auth public --strategy recreate
+apps set-rev an-app r --env stage
+apps scale an-app --keep-alive 0 --max-multiplexing 2 --max-concurrency 3 --min-concurrency 0 --concurrency-buffer 1
+apps scale an-app --concurrency-buffer-perc 10 --scaling-delay 5 --request-timeout 6 --request-start-timeout 7
+apps scale an-app --startup-timeout 8 --machine-types XS S --regions us-east eu-west --env stage
+apps scale an-app
+apps rollout an-app
+apps rollout an-app --force --env stage
+apps runners an-app
+apps runners an-app --since 2h --env stage
+apps delete an-app
+apps delete an-app --env stage
+apps delete-rev r
+keys create --preset FULL --desc d
+keys create --preset SERVERLESS
+keys create --scope API --alias a
+keys create --permission a:b --permission c:d,e:f
+keys list
+keys revoke k
+secrets set A=b C=d=e
+secrets set A=b --not-exposed-by-default --env stage
+secrets list
+secrets list --env stage
+secrets unset A
+secrets unset A --env stage
+environments list
+environments create stage --description d
+environments create stage
+environments delete stage --yes
+deploy @/tiny.py
+deploy @/tiny.py --app-name n --auth private --strategy recreate --reset-scale --message m --annotation a=b --no-cache
+deploy @/tiny.py --attach --env stage
+deploy @/tiny.py --detach --no-scale --auth shared
+deploy @/functions.py::counted
+deploy @/functions.py::served --auth public
+run @/functions.py::counted
+run @/functions.py::counted --machine-type S --forward-compat --no-cache --env stage --auth private --app-name z
+run @/tiny.py
+"""
+
+# One process for all commands of the official client: its start takes a second, and says nothing.
+THEIRS = """
+import json, sys
+from fal.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+    with open(sys.argv[2], "a") as records:
+        records.write('{"method": "end"}\\n')
+"""
+
+
+@pytest.fixture(scope="module")
+def peer(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Foreign]:
+    """A controller that is neither's."""
+    with foreign(python, tmp_path_factory.mktemp("foreign")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(peer: Foreign, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    """The official client, with a key that nobody looks at."""
+    home = tmp_path_factory.mktemp("clients-home")
+    return Official(python=python, home=home, host=peer.host, key="id:secret")
+
+
+def parts(command: str) -> list[str]:
+    return shlex.split(command.replace("@/", f"{SAMPLES}/"))
+
+
+def our_environment(client: Official) -> dict[str, str]:
+    """The same variables, less those that are the other's own."""
+    own = {name: value for name, value in client.environment.items() if name != "ISOLATE_TEST_MODE"}
+    return {**own, "PATH": os.environ["PATH"]}
+
+
+@pytest.fixture(scope="module")
+def sent_by_theirs(peer: Foreign, client: Official) -> dict[str, list[dict[str, Any]]]:
+    """What the official client sent, by command."""
+    commands = COMMANDS.strip().splitlines()
+    client.run("python", "-c", THEIRS, json.dumps([parts(command) for command in commands]), str(peer.records))
+    sent: dict[str, list[dict[str, Any]]] = {command: [] for command in commands}
+    waiting = iter(commands)
+    command = next(waiting)
+    for request in peer.take():
+        if request["method"] == "end":
+            command = next(waiting, "")
+        else:
+            sent[command].append(comparable(request))
+    assert command == "", f"theirs ended at {command}"
+    return sent
+
+
+def expected(command: str, difference: str) -> bool:
+    return any(
+        re.match(known.commands, command) and known.place and re.search(known.place, difference)
+        for known in DIFFERENCES
+    )
+
+
+def unexplained(command: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
+    """Differences that no entry of the list explains; requests that only they make are left out first."""
+    extra = {known.extra for known in DIFFERENCES if known.extra and re.match(known.commands, command)}
+    kept = [[request for request in sent if request["method"] not in extra] for sent in (theirs, ours)]
+    return [difference for difference in differences(*kept) if not expected(command, difference)]
+
+
+@covers("same requests")
+@pytest.mark.parametrize("command", COMMANDS.strip().splitlines())
+def test_both_send_the_same(
+    peer: Foreign, client: Official, sent_by_theirs: dict[str, list[dict[str, Any]]], command: str
+) -> None:
+    done = subprocess.run(
+        [BIN / "fal", *parts(command)],
+        env=our_environment(client),
+        cwd=client.home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    ours = [comparable(request) for request in peer.take()]
+    assert bool(sent_by_theirs[command]) == (command != "apps scale an-app")
+    assert unexplained(command, sent_by_theirs[command], ours) == []
+
+
+@covers("same requests")
+@pytest.mark.parametrize("command", ["runners shell r", "runners exec -it r -- ls -l"])
+def test_both_send_the_same_from_a_terminal(peer: Foreign, client: Official, command: str) -> None:
+    sent = []
+    for program, environment in (
+        (client.python.parent / "fal", client.environment),
+        (BIN / "fal", our_environment(client)),
+    ):
+        with Terminal([str(program), *parts(command)], environment, client.home) as terminal:
+            assert terminal.wait() == 0
+        sent.append([comparable(request) for request in peer.take()])
+    theirs, ours = sent
+    assert theirs[0]["request"]["tty"] is True
+    assert differences(theirs, ours) == []
