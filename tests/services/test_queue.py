@@ -309,7 +309,10 @@ async def test_a_cancellation_while_an_attempt_is_written_off_is_not_lost(q):
 
 async def test_after_a_restart_everything_is_begun_again_in_order(q):
     q.client.held.clear()
-    made = [await q.submit(caller="k") for _ in range(3)]
+    made = []
+    for _ in range(3):
+        made.append(await q.submit(caller="k"))
+        q.clock.advance(1)
     await q.until(lambda: q.client.under_way == 1)
     await q.worker.close()  # what it was about to write is lost, as at the end of the process
     assert (await q.platform.store.queue.get(made[0])).state is State.IN_PROGRESS
