@@ -40,7 +40,13 @@ class FilePages:
         ]
 
     async def _list(self, request: Request) -> Response:
-        entries = await self._files.list(_path(request))
+        """What is not there is empty, since the published client looks before it uploads; `strict` says 404."""
+        try:
+            entries = await self._files.list(_path(request))
+        except NotFound:
+            if request.query_params.get("strict") == "true":
+                raise
+            entries = []
         return JSONResponse(
             [
                 {

@@ -15,6 +15,7 @@ from pathlib import Path
 import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.address import ShimIdentity
+from fal_runner.mounts import APP_VARIABLE
 from fal_runner.processes import MARK_VARIABLE, mark_of
 from fal_server.core.faults import Unavailable
 from fal_server.ports import Launch
@@ -97,7 +98,7 @@ def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
         python=str(launch.python),
         working_dir=work,
         files_dir=work,
-        env=variables_of(launch, home),
+        env={**variables_of(launch, home), APP_VARIABLE: work},
         serves_http=launch.serves_http,
         serves_metrics=launch.serves_metrics,
         bind_host=BIND_HOST,

@@ -1,0 +1,171 @@
+"""The view of the file system that a runner has: its own, with /data and /app in it, where the kernel allows that.
+
+Used between fork and exec, by launch.py: standard library only, one thread, no state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping, Sequence
+
+DATA_VARIABLE = "FAL_DATA_DIR"
+APP_VARIABLE = "FAL_APP_DIR"
+JOIN_VARIABLE = "FAL_JOIN_PROCESS"
+"""Whose view a command shares that runs beside the worker; taken out of its environment."""
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
+_OLD_ROOT = ".fal-old-root"
+_NAMES = {"data": DATA_VARIABLE, "app": APP_VARIABLE}
+
+
+def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
+    """Give this process the view that its environment asks for; the current directory is / afterwards.
+
+    The directories are named by FAL_DATA_DIR and FAL_APP_DIR, which are /data and /app from then on. With
+    FAL_JOIN_PROCESS the view of that process is shared, where it has one of its own.
+
+    Args:
+        environ: of this process; FAL_JOIN_PROCESS is removed.
+        needed: absolute paths that must stay where they are.
+
+    Returns:
+        Why there is no such view, in words for people; empty where there is, or none was asked for.
+    """
+    process = environ.pop(JOIN_VARIABLE, "")
+    wanted = {name: os.path.realpath(environ[variable]) for name, variable in _NAMES.items() if environ.get(variable)}
+    if not wanted:
+        return ""
+    try:
+        if process:
+            if not join(int(process)):
+                return ""
+        else:
+            everything = [*wanted.values(), *needed, *map(os.path.realpath, needed)]
+            hidden = [path for path in everything for name in wanted if f"{path}/".startswith(f"/{name}/")]
+            if hidden:
+                return f"{hidden[0]} is needed, and would be hidden by a /data or /app of the runner's own"
+            _make_beside(wanted)
+    except OSError as error:
+        return "" if process else f"the kernel refuses: {error.strerror}"
+    for name in wanted:
+        environ[_NAMES[name]] = f"/{name}"
+    return ""
+
+
+def _make_beside(wanted: Mapping[str, str]) -> None:
+    """Have a child make the view, and share it: a failure half way leaves this process as it was.
+
+    Raises:
+        OSError: the kernel does not allow it.
+    """
+    told, tell = os.pipe()
+    hold, let_go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(let_go)
+            make(wanted)
+            os.write(tell, b"\0")
+            os.read(hold, 1)
+        except OSError as error:
+            os.write(tell, f"{error.errno or 0}".encode())
+        finally:
+            os._exit(0)
+    try:
+        os.close(tell)
+        said = os.read(told, 16)
+        if said != b"\0":
+            number = int(said or b"0")
+            raise OSError(number, os.strerror(number))
+        join(child)
+    finally:
+        for descriptor in (told, hold, let_go):
+            os.close(descriptor)
+        os.waitpid(child, 0)
+
+
+def make(wanted: Mapping[str, str]) -> None:
+    """Make a view of one's own: all that is in / as it is, but these directories at the top.
+
+    A tmpfs becomes the root, so that nothing is made in the machine's own one. Without the privilege to mount, a user
+    namespace gives it, in which this user is who it is.
+
+    Args:
+        wanted: name at the top -> the directory to be seen there.
+
+    Raises:
+        OSError: the kernel does not allow it; what this process sees then is undefined.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    try:
+        _call(libc.unshare, _CLONE_NEWNS)
+    except OSError:
+        _call(libc.unshare, _CLONE_NEWUSER | _CLONE_NEWNS)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib costs more than all of this
+                file.write(text)
+    _call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    # Any directory will do as the place of the new root, and there is always this one; the pivot uncovers it again.
+    root = b"/proc"
+    _call(libc.mount, b"fal", root, b"tmpfs", 0, b"mode=755,size=1m")
+    os.mkdir(f"/proc/{_OLD_ROOT}")  # noqa: PTH102
+    _call(libc.pivot_root, root, f"/proc/{_OLD_ROOT}".encode())
+    os.chdir("/")
+    old = f"/{_OLD_ROOT}"
+    for entry in os.scandir(old):
+        if entry.name in wanted:
+            continue
+        path = f"/{entry.name}"
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), path)  # noqa: PTH115, PTH211
+        elif entry.is_dir():
+            os.mkdir(path)  # noqa: PTH102
+            _bind(libc, entry.path, path)
+        elif entry.is_file():
+            os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC))
+            _bind(libc, entry.path, path)
+    for name, directory in wanted.items():
+        os.mkdir(f"/{name}")  # noqa: PTH102
+        _bind(libc, f"{old}{directory}", f"/{name}")
+    _call(libc.umount2, old.encode(), _MNT_DETACH)
+    os.rmdir(old)  # noqa: PTH106
+
+
+def join(process: int) -> bool:
+    """Take the view of another process of the same user; False where it has none of its own.
+
+    Raises:
+        OSError: it is gone, or the kernel does not allow it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    joined = False
+    for kind, flag in (("user", _CLONE_NEWUSER), ("mnt", _CLONE_NEWNS)):
+        theirs = f"/proc/{process}/ns/{kind}"
+        if os.readlink(theirs) == os.readlink(f"/proc/self/ns/{kind}"):  # noqa: PTH115
+            continue
+        descriptor = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call(libc.setns, descriptor, flag)
+        finally:
+            os.close(descriptor)
+        joined = True
+    return joined
+
+
+def _bind(libc: ctypes.CDLL, source: str, target: str) -> None:
+    _call(libc.mount, os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)
+
+
+def _call(function: ctypes._CFuncPtr, *arguments: object) -> None:
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
