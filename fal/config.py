@@ -37,7 +37,7 @@ class Config:
 
     Attributes:
         path: the file, which need not exist.
-        profiles: each profile's settings by its name; `key` and `host` are the ones in use.
+        profiles: each profile's settings by its name; `key`, `host` and `ca_file` are the ones in use.
         current_profile: the profile that is used unless another is asked for.
         team: the team that a login token acts for.
         globals: the settings outside any profile.

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fal.config import Config, home_dir, load
 from fal.login import access_token
@@ -88,7 +89,7 @@ def resolve(
     return Settings(
         target=target,
         credentials=found,
-        options=_options(environ),
+        options=_options(environ, _ca_file(config, chosen, target_by)),
         rest_url=rest_url,
         account_url=account_url.rstrip("/"),
         profile=chosen,
@@ -121,7 +122,7 @@ def find_target(
         (host, "host"),
         (environ.get("FAL_GRPC_HOST"), "FAL_GRPC_HOST"),
         (environ.get("FAL_HOST"), "FAL_HOST"),
-        (stored, f"host of profile {profile!r}"),
+        (stored, _by_profile(profile)),
     )
     text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, "default"))
     return parse_target(text, plaintext=plaintext, source=source), source
@@ -167,17 +168,29 @@ def truthy(environ: Mapping[str, str], name: str) -> bool:
     return environ.get(name, "").strip().lower() not in ("", "0", "false")
 
 
-def _options(environ: Mapping[str, str]) -> ChannelOptions:
+def _ca_file(config: Config, profile: str | None, target_by: str) -> Path | None:
+    """The authorities to trust, where the profile that names the host names them too."""
+    if profile is None or target_by != _by_profile(profile):
+        return None
+    path = config.setting(profile, "ca_file")
+    return None if path is None else Path(path).expanduser()
+
+
+def _by_profile(profile: str | None) -> str:
+    return f"host of profile {profile!r}"
+
+
+def _options(environ: Mapping[str, str], ca_file: Path | None) -> ChannelOptions:
     text = environ.get("FAL_GRPC_TIMEOUT")
     if not text:
-        return ChannelOptions()
+        return ChannelOptions(root_certificates=ca_file)
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
         raise ConfigError(f"FAL_GRPC_TIMEOUT must be a number of seconds above 0, not {text!r}")
-    return ChannelOptions(deadline_seconds=seconds)
+    return ChannelOptions(deadline_seconds=seconds, root_certificates=ca_file)
 
 
 def _colab_secret() -> str | None:

@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of this
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
 DATA_VARIABLE = "FAL_DATA_DIR"
 APP_VARIABLE = "FAL_APP_DIR"
@@ -165,7 +165,7 @@ def _bind(libc: ctypes.CDLL, source: str, target: str) -> None:
     _call(libc.mount, os.fsencode(source), os.fsencode(target), None, _MS_BIND | _MS_REC, None)
 
 
-def _call(function: ctypes._CFuncPtr, *arguments: object) -> None:
+def _call(function: Callable[..., int], *arguments: object) -> None:
     if function(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -17,6 +17,7 @@ import uvloop
 from fal_server.core.faults import Fault, Precondition
 from fal_server.plane import Plane, Settings
 from fal_server.state import StateDir
+from fal_server.tls import TlsSettings
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 grpc_port=options.grpc_port,
                 gpus=_gpus(options.gpu),
                 retention_days=options.retention_days,
+                tls=_tls(options),
             )
             return uvloop.run(_serve(state, settings, options.ready_fd))
     except Precondition as fault:
@@ -102,6 +104,13 @@ def _gpus(given: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def _tls(options: argparse.Namespace) -> TlsSettings | None:
+    """What the flags say; a flag that is about TLS asks for it."""
+    if not (options.tls or options.tls_cert or options.tls_key or options.tls_name):
+        return None
+    return TlsSettings(certificate=options.tls_cert, key=options.tls_key, names=tuple(options.tls_name))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fal_server", description="Run a fal controller in the foreground.")
     parser.add_argument("--state-dir", type=Path, required=True, help="where everything that must last is kept")
@@ -110,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grpc-port", type=int, default=0, help="for gRPC alone; 0 picks a free one (default)")
     parser.add_argument("--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, e.g. GPU-H100=2")
     parser.add_argument("--retention-days", type=float, default=7.0, help="how long logs and ended runners are kept")
+    parser.add_argument("--tls", action="store_true", help="speak TLS, with a certificate by a local authority")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="an own certificate with its chain, PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
+    parser.add_argument(
+        "--tls-name", action="append", default=[], metavar="NAME", help="a further host name for the certificate"
+    )
     parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser

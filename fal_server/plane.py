@@ -66,6 +66,7 @@ from fal_server.store.master_key import load_master_key
 from fal_server.store.opening import open_store
 from fal_server.store.store import SqlStore
 from fal_server.store.vault import AesVault
+from fal_server.tls import Certificates, TlsSettings
 
 log = logging.getLogger(__name__)
 # An orderly stop lets requests finish for so long; then runners get SIGTERM, and their own grace.
@@ -85,6 +86,7 @@ class Settings:
         grpc_port: for gRPC alone; 0 picks a free one.
         gpus: what this machine offers, by label; simulated where it has none.
         retention_days: how long logs and ended runners are kept.
+        tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
     """
 
     host: str = "127.0.0.1"
@@ -93,6 +95,7 @@ class Settings:
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
     retention_days: float = 7.0
     account: Account = field(default_factory=Account)
+    tls: TlsSettings | None = None
 
 
 class SystemClock:
@@ -140,6 +143,8 @@ class Plane:
             async with asyncio.TaskGroup() as tasks:
                 loops = [tasks.create_task(self._reconciler.run()), tasks.create_task(self._reconciler.watch())]
                 tasks.create_task(self._reaper.run(stopping))
+                if self._certificates is not None:
+                    tasks.create_task(self._certificates.run(stopping))
                 tasks.create_task(self._queue_worker.run(stopping))
                 tasks.create_task(self._webhook_sender.run(stopping))
                 await stop.wait()
@@ -151,6 +156,7 @@ class Plane:
 
     async def _build(self, stack: AsyncExitStack) -> None:
         state, clock, settings = self._state, self._clock, self._settings
+        self._certificates = Certificates(state.tls, settings.tls, clock.now) if settings.tls else None
         master_key = load_master_key(state.root, os.environ)
         vault = AesVault(master_key)
         store = await open_store(state.database, vault)
@@ -204,7 +210,8 @@ class Plane:
                 logs=logs,
             )
         )
-        grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=settings.host, port=settings.grpc_port)
+        grpc_host = settings.host if settings.tls is None else "127.0.0.1"
+        grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=grpc_host, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
         gateway = Gateway(dispatcher, access)
         routes = [*queue_routes, *files.routes(access, settings.account)]
@@ -216,6 +223,7 @@ class Plane:
             port=port,
             grpc_port=grpc_port,
             version=version("fal-grpc"),
+            tls=settings.tls is not None,
         )
         state.announce(self._running)
 
@@ -263,7 +271,8 @@ class Plane:
             more=more,
         )
         bridge = Bridge(rest.app)
-        door = FrontDoor(ControllerSite(gateway, bridge), f"unix:{self._state.grpc_socket}")
+        context = self._certificates.context if self._certificates else None
+        door = FrontDoor(ControllerSite(gateway, bridge), f"unix:{self._state.grpc_socket}", tls=context)
         try:
             port = await door.start(self._settings.host, self._settings.port)
         except OSError as error:
@@ -348,12 +357,20 @@ class Plane:
     def _urls(self, app_name: str) -> Urls:
         path = f"{self._base}/{self._settings.account.nickname}/{app_name}"
         queue = f"{self._base}/queue/{self._settings.account.nickname}/{app_name}"
+        s = "" if self._certificates is None else "s"
         return Urls(
-            playground=f"http://{path}", run=f"http://{path}", queue=f"http://{queue}", ws=f"ws://{path}", log=""
+            playground=f"http{s}://{path}",
+            run=f"http{s}://{path}",
+            queue=f"http{s}://{queue}",
+            ws=f"ws{s}://{path}",
+            log="",
         )
 
     def _variables(self) -> dict[str, str]:
-        return {**self._files.variables(), "FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
+        bundle = self._certificates.bundle if self._certificates else None
+        trust = {} if bundle is None else {"SSL_CERT_FILE": str(bundle)}
+        hosts = {"FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
+        return {**self._files.variables(), **trust, **hosts}
 
     def _node(self) -> Node:
         return Node(

@@ -22,6 +22,7 @@ class Running:
         started_ticks: the process's start time since boot, in clock ticks: the pid alone could be another's by now.
         port: HTTP and gRPC.
         grpc_port: gRPC alone.
+        tls: whether `port` speaks TLS.
     """
 
     pid: int
@@ -30,6 +31,7 @@ class Running:
     port: int
     grpc_port: int
     version: str
+    tls: bool = False
 
 
 class StateDir:

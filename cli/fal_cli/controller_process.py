@@ -27,6 +27,7 @@ class ControllerProcess:
         grpc_port: where gRPC alone is.
         version: of the controller.
         state_dir: where its data is.
+        tls: whether `port` speaks TLS.
     """
 
     pid: int
@@ -35,11 +36,28 @@ class ControllerProcess:
     grpc_port: int
     version: str
     state_dir: Path
+    tls: bool = False
 
     @property
     def host(self) -> str:
         """The address that clients use."""
-        return f"127.0.0.1:{self.port}"
+        return f"localhost:{self.port}" if self.tls else f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The same with its scheme."""
+        return f"{'https' if self.tls else 'http'}://{self.host}"
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The local authority that clients must trust; None where there is none."""
+        path = self.state_dir / "tls" / "ca.pem"
+        return path if self.tls and path.exists() else None
+
+    @property
+    def bundle(self) -> Path:
+        """The same together with the public authorities."""
+        return self.state_dir / "tls" / "bundle.pem"
 
     def uptime_seconds(self) -> float:
         """Return for how long it has run, in seconds."""
@@ -93,6 +111,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             grpc_port=int(found["grpc_port"]),
             version=str(found["version"]),
             state_dir=state_dir,
+            tls=found.get("tls") is True,
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -24,7 +24,7 @@ class FrontDoor:
     Args:
         site: answers HTTP/1.1.
         grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
-        tls: with a context, only TLS is spoken, and ALPN decides (`h2` is gRPC, all else HTTP/1.1).
+        tls: with a context, only TLS is spoken, and ALPN decides (a client that offers `h2` alone is gRPC, all others HTTP/1.1).
         limits: what a client may take.
         first_byte_seconds: how long a connection may be silent, or in its TLS handshake.
     """
@@ -47,7 +47,8 @@ class FrontDoor:
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         if tls is not None:
-            tls.set_alpn_protocols(["h2", "http/1.1"])
+            # In the server's order: browsers and curl offer both, and mean HTTP; gRPC clients offer h2 alone.
+            tls.set_alpn_protocols(["http/1.1", "h2"])
 
     async def start(self, host: str, port: int) -> int:
         """Listen.

@@ -11,7 +11,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -47,7 +47,7 @@ class UrlFetcher:
             self._opener.add_handler(handler)
 
     @asynccontextmanager
-    async def fetch(self, url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def fetch(self, url: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         """The content in pieces.
 
         Raises:

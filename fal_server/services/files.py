@@ -71,7 +71,8 @@ class Files:
         parts = data_parts(path)
         draft = await received(self._store.drafts, chunks)
         try:
-            await asyncio.to_thread(self._store.extract if unzip else self._store.place, draft.path, parts)
+            put = self._store.extract if unzip else self._store.place
+            await asyncio.to_thread(lambda: put(draft.path, parts))
         finally:
             draft.discard()
 

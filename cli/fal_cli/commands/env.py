@@ -32,7 +32,13 @@ def _env(args: argparse.Namespace) -> None:
         "FAL_RUN_HOST": controller.host,
         "FAL_QUEUE_RUN_HOST": f"{controller.host}/queue",
         "FAL_WS_RUN_HOST": controller.host,
-        # Makes the published client speak plaintext to loopback, as this one does unasked.
-        "ISOLATE_TEST_MODE": "1",
     }
+    if not controller.tls:
+        # Makes the published client speak plaintext to loopback, as this one does unasked.
+        exports["ISOLATE_TEST_MODE"] = "1"
+    else:
+        exports["FAL_GRPC_TLS"] = "1"  # this client; the published one speaks TLS unasked
+    if controller.ca_file is not None:
+        exports["SSL_CERT_FILE"] = str(controller.bundle)
+        exports["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(controller.bundle)
     sys.stdout.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))

@@ -49,7 +49,7 @@ def _status(args: argparse.Namespace) -> int:
 def _describe(controller: ControllerProcess) -> dict[str, object]:
     from fal.api import SyncServerlessClient
 
-    with SyncServerlessClient(host=controller.host, api_key=controller.key()) as client:
+    with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
         apps = client.apps.list()
         runners = client.runners.list()
     states: dict[str, int] = {}
@@ -59,7 +59,7 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
         "running": True,
         "version": controller.version,
         "pid": controller.pid,
-        "url": f"http://{controller.host}",
+        "url": controller.url,
         "port": controller.port,
         "grpc_port": controller.grpc_port,
         "state_dir": str(controller.state_dir),

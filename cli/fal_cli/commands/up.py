@@ -22,12 +22,18 @@ _START_SECONDS = 120.0
 _LOG_LINES = 15
 # What only the controller extra brings.
 _CONTROLLER_MODULES = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
+_TRUST = """\
+  authority  {ca}
+             the profile trusts it; for other programs (with the public authorities, which they go on to trust):
+             export SSL_CERT_FILE={bundle} GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={bundle}
+"""
 _EPILOG = """\
 Examples:
   fal up                 in the foreground; Ctrl-C stops it in order, a second Ctrl-C at once
   fal up -d              in the background; `fal down` stops it
   fal up --port 0        on a free port
-  fal up --gpu GPU-H100=2"""
+  fal up --gpu GPU-H100=2
+  fal up --tls           TLS, by a local authority that is made for it"""
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -55,6 +61,17 @@ def add_arguments(parser: FalParser) -> None:
     parser.add_argument(
         "--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, as GPU-H100=2. May be repeated."
     )
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
+    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="An own certificate with its chain, PEM.")
+    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="Its key, PEM.")
+    tls.add_argument(
+        "--tls-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="A further host name for the certificate. May be repeated.",
+    )
     parser.set_defaults(handler=_up)
 
 
@@ -74,6 +91,10 @@ def _up(args: argparse.Namespace) -> int:
         )
     arguments = ["--state-dir", str(state_dir), "--port", str(args.port), "--grpc-port", str(args.grpc_port)]
     arguments += [word for label in args.gpu for word in ("--gpu", label)]
+    arguments += ["--tls"] if args.tls else []
+    for flag, path in (("--tls-cert", args.tls_cert), ("--tls-key", args.tls_key)):
+        arguments += [] if path is None else [flag, str(path.absolute())]
+    arguments += [word for name in args.tls_name for word in ("--tls-name", name)]
     if getattr(args, "debug", False):
         arguments.append("--debug")
     _require_extra()
@@ -149,11 +170,14 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
 def _greet(controller: ControllerProcess, ending: str) -> None:
     current = _write_profile(controller)
     prefix = "" if current else f"FAL_PROFILE={PROFILE} "
+    trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
+    address = controller.url if controller.tls else controller.host
     say(
         f"The controller is up (pid {controller.pid}). {ending}\n"
-        f"  address    {controller.host} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
+        f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
         f"  state      {controller.state_dir}\n"
         f"  profile    {PROFILE}{' (current)' if current else ', not current: `fal profile set local` changes that'}\n"
+        f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
         f"  {prefix}fal runners list\n"
@@ -169,7 +193,11 @@ def _write_profile(controller: ControllerProcess) -> bool:
     with edit() as config:
         if PROFILE not in config.profiles:
             config.create_profile(PROFILE)
-        config.set(PROFILE, "host", controller.host)
+        config.set(PROFILE, "host", controller.url if controller.tls else controller.host)
+        if controller.ca_file is None:
+            config.unset(PROFILE, "ca_file")
+        else:
+            config.set(PROFILE, "ca_file", str(controller.ca_file))
         config.set(PROFILE, "key", controller.key())
         current = load().current_profile
         if current not in config.profiles:

@@ -1,0 +1,318 @@
+"""TLS for the front door: a local authority with short-lived certificates, or certificates of the operator's own."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import certifi
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fal_server.core.faults import Fault, Unavailable
+from fal_server.store.files import write_draft
+
+log = logging.getLogger(__name__)
+AUTHORITY_LIFE = timedelta(days=3650)
+LEAF_LIFE = timedelta(days=90)
+RENEW_BEFORE = timedelta(days=30)
+# A clock that is a little behind must not find a certificate that is not valid yet.
+_SKEW = timedelta(hours=1)
+_LOOK_SECONDS = 3600.0
+# This machine, and the hosts that the published clients call by name, so that a proxy can lead those here.
+NAMES = (
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "fal.run",
+    "queue.fal.run",
+    "ws.fal.run",
+    "rest.fal.ai",
+    "v3.fal.media",
+    "rest.alpha.fal.ai",
+    "api.alpha.fal.ai",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """What an operator chooses.
+
+    Attributes:
+        certificate: PEM, with the chain; None has the local authority make one.
+        key: PEM, of the certificate.
+        names: further names and addresses that the local authority's certificate is for.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+
+
+def is_due(not_after: datetime, now: datetime) -> bool:
+    """Whether a certificate that ends at `not_after` is to be renewed."""
+    return now >= not_after - RENEW_BEFORE
+
+
+class Certificates:
+    """The certificate that the door shows; made and renewed here unless it is the operator's own.
+
+    Args:
+        directory: of the local authority; made (mode 0700) where it is missing.
+        now: gives the time.
+
+    Raises:
+        Unavailable: an own certificate cannot be used, or the directory cannot be written; the message says why.
+    """
+
+    def __init__(self, directory: Path, settings: TlsSettings, now: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._now = now
+        self._local: LocalAuthority | None = None
+        if settings.certificate is not None and settings.key is not None:
+            self._files = (settings.certificate, settings.key)
+        elif settings.certificate is None and settings.key is None:
+            self._local = LocalAuthority(directory, (*NAMES, *settings.names), now)
+            self._files = self._local.leaf_files
+        else:
+            raise Unavailable("--tls-cert and --tls-key belong together: give both, or none for a local authority")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._loaded = self._load()
+
+    @property
+    def ca_file(self) -> Path | None:
+        """What clients are to trust; None where the certificate is the operator's own."""
+        return None if self._local is None else self._local.ca_file
+
+    @property
+    def bundle(self) -> Path | None:
+        """The same together with the public authorities, for programs that take one file."""
+        return None if self._local is None else self._local.bundle
+
+    def refresh(self) -> bool:
+        """Renew what is due, and take over files that were changed; whether new connections see another certificate.
+
+        Raises:
+            Unavailable: that failed; the old certificate stays in use.
+        """
+        if self._local is not None:
+            self._local.renew()
+        if self._modified() == self._loaded:
+            return False
+        self._loaded = self._load()
+        return True
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Refresh now and then, until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await stopping.wait()
+            except TimeoutError:
+                try:
+                    if await asyncio.to_thread(self.refresh):
+                        log.info("new connections get the certificate from %s", self._files[0])
+                except Fault as fault:
+                    log.warning("the certificate could not be renewed, trying again later: %s", fault.message)
+
+    def _modified(self) -> tuple[int, ...]:
+        try:
+            return tuple(path.stat().st_mtime_ns for path in self._files)
+        except OSError as error:
+            raise Unavailable(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    def _load(self) -> tuple[int, ...]:
+        modified = self._modified()
+        check_pair(*self._files, self._now())
+        try:
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ssl.SSLError) as error:
+            raise Unavailable(f"the certificate {self._files[0]} cannot be used: {error}") from error
+        return modified
+
+
+class LocalAuthority:
+    """An authority of this controller's own, and the one certificate that it makes.
+
+    Args:
+        directory: made (mode 0700) where it is missing; ca.pem, ca.key, leaf.pem, leaf.key and bundle.pem are in it.
+        names: host names and addresses.
+
+    Raises:
+        Unavailable: the directory cannot be written, or holds something that cannot be read.
+    """
+
+    def __init__(self, directory: Path, names: Sequence[str], now: Callable[[], datetime]) -> None:
+        self._names = [_general_name(name) for name in dict.fromkeys(names)]
+        self._now = now
+        self.ca_file, self._ca_key = directory / "ca.pem", directory / "ca.key"
+        self.leaf_files = directory / "leaf.pem", directory / "leaf.key"
+        self.bundle = directory / "bundle.pem"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (
+                not (self.ca_file.exists() and self._ca_key.exists())
+                or self._authority()[0].not_valid_after_utc < now()
+            ):
+                self._make_authority()
+            self.renew()
+            whole = Path(certifi.where()).read_bytes() + b"\n" + self.ca_file.read_bytes()
+            if not self.bundle.exists() or self.bundle.read_bytes() != whole:
+                _write(self.bundle, whole)
+        except OSError as error:
+            raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+
+    def renew(self) -> None:
+        """Make the certificate anew where it is due, for other names, or by another authority.
+
+        Raises:
+            Unavailable: it cannot be written.
+        """
+        authority, key = self._authority()
+        try:
+            if not self._is_current(authority):
+                self._make_leaf(authority, key)
+        except OSError as error:
+            raise Unavailable(f"{self.leaf_files[0]} cannot be written: {error.strerror}") from error
+
+    def _authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        try:
+            certificate = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
+            key = serialization.load_pem_private_key(self._ca_key.read_bytes(), None)
+        except (OSError, ValueError, TypeError) as error:
+            raise Unavailable(
+                f"the local authority in {self.ca_file.parent} cannot be read ({error}): remove that directory and a "
+                "new one is made, which clients must trust anew"
+            ) from error
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return certificate, key
+
+    def _is_current(self, authority: x509.Certificate) -> bool:
+        try:
+            leaf = x509.load_pem_x509_certificate(self.leaf_files[0].read_bytes())
+            check_pair(*self.leaf_files, self._now())
+            leaf.verify_directly_issued_by(authority)
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (OSError, ValueError, TypeError, Fault, InvalidSignature, x509.ExtensionNotFound):
+            return False
+        return list(names) == self._names and not is_due(leaf.not_valid_after_utc, self._now())
+
+    def _make_authority(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller: local authority")])
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        certificate = (
+            self._begin(name, name, key.public_key(), AUTHORITY_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        _write(self._ca_key, _key_bytes(key))
+        _write(self.ca_file, certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _make_leaf(self, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller")])
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+        certificate = (
+            self._begin(name, authority.subject, key.public_key(), LEAF_LIFE)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(self._names), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(issuer_key, critical=False)
+            .sign(authority_key, hashes.SHA256())
+        )
+        chain = certificate.public_bytes(serialization.Encoding.PEM) + self.ca_file.read_bytes()
+        _write(self.leaf_files[1], _key_bytes(key))
+        _write(self.leaf_files[0], chain)
+
+    def _begin(
+        self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
+    ) -> x509.CertificateBuilder:
+        now = self._now()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _SKEW)
+            .not_valid_after(now + life)
+        )
+
+
+def check_pair(certificate_file: Path, key_file: Path, now: datetime) -> None:
+    """See whether a certificate and its key can be used now.
+
+    Raises:
+        Unavailable: they cannot; the message says why.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    except OSError as error:
+        raise Unavailable(f"the certificate {certificate_file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Unavailable(f"{certificate_file} holds no certificate in PEM") from error
+    try:
+        key = serialization.load_pem_private_key(key_file.read_bytes(), None)
+    except OSError as error:
+        raise Unavailable(f"the key {key_file} cannot be read: {error.strerror}") from error
+    except TypeError as error:
+        raise Unavailable(f"the key {key_file} is encrypted: give one without a passphrase, mode 0600") from error
+    except ValueError as error:
+        raise Unavailable(f"{key_file} holds no private key in PEM") from error
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise Unavailable(f"the key {key_file} is not that of the certificate {certificate_file}")
+    if now >= certificate.not_valid_after_utc:
+        raise Unavailable(
+            f"the certificate {certificate_file} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: renew it"
+        )
+    if now < certificate.not_valid_before_utc:
+        raise Unavailable(
+            f"the certificate {certificate_file} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} on only"
+        )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(name)
+    except ValueError as error:
+        raise Unavailable(f"--tls-name {name!r} is no host name and no address: {error}") from error
+
+
+def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file whole; mode 0600."""
+    write_draft(path.parent, content).replace(path)
