@@ -89,7 +89,7 @@ class ExecServicer(exec_pb2_grpc.ExecsServicer):
             tty=request.tty,
             size=(request.tty_size.height, request.tty_size.width),
             directory=request.cwd or runner.spec.working_dir,
-            env={**runner.env, **request.env},
+            env={**runner.command_env, **request.env},
             name=f"{request.runner_id}.{request.exec_id}",
         )
         try:

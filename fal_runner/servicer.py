@@ -21,7 +21,6 @@ from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import TOKEN_METADATA
 from fal_runner.command import Command, What
 from fal_runner.exec_servicer import ExecServicer
-from fal_runner.mounts import JOIN_VARIABLE
 from fal_runner.ports import PortUnavailable
 from fal_runner.processes import boot_id, look
 from fal_runner.reaper import Reaper
@@ -211,7 +210,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             tty=start.tty,
             size=(start.size.height, start.size.width),
             directory=start.cwd or runner.spec.working_dir,
-            env={**runner.env, **start.env, JOIN_VARIABLE: str(runner.identity.pid)},
+            env={**runner.command_env, **start.env},
             name=f"{runner.spec.runner_id}.{self._session_count}",
         )
         try:

@@ -17,6 +17,7 @@ from fal_runner.descriptors import read_some, write_all
 from fal_runner.frames import new_mark
 from fal_runner.journal import Journal
 from fal_runner.lines import DEFAULT_MAX_LINE_BYTES
+from fal_runner.mounts import JOIN_VARIABLE
 from fal_runner.ports import Reservation, holds, owners_inode, reserve
 from fal_runner.processes import MARK_VARIABLE, boot_id, look, mark_of
 from fal_runner.reaper import Child, Reaper
@@ -66,6 +67,11 @@ class Supervisor:
     def env(self) -> dict[str, str]:
         """The environment of everything that runs in this runner."""
         return {**self.spec.env, MARK_VARIABLE: mark_of(self.spec.token)}
+
+    @property
+    def command_env(self) -> dict[str, str]:
+        """The environment of commands beside the worker, which see the file system as the worker does."""
+        return {**self.env, JOIN_VARIABLE: str(self.identity.pid)}
 
     def start(self) -> None:
         """Start the worker.

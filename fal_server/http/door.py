@@ -24,7 +24,8 @@ class FrontDoor:
     Args:
         site: answers HTTP/1.1.
         grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
-        tls: with a context, only TLS is spoken, and ALPN decides (a client that offers `h2` alone is gRPC, all others HTTP/1.1).
+        tls: with a context, only TLS is spoken, and ALPN decides: a client that offers `h2` alone is gRPC, all others
+            speak HTTP/1.1.
         limits: what a client may take.
         first_byte_seconds: how long a connection may be silent, or in its TLS handshake.
     """
