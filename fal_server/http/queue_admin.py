@@ -25,7 +25,6 @@ from fal_server.services.queue import Queue
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 KeySet: TypeAlias = "Callable[[], Mapping[str, object]]"
 _READ, _WRITE = "serverless:queue:read", "serverless:queue:write"
-_PUBLIC = "public"
 _MOST_LISTED = 1000
 _STATUSES: tuple[tuple[type[Fault], int], ...] = (
     (Invalid, 400),
@@ -89,7 +88,7 @@ class QueueAdminPages:
         counts = self._queue.size(request.path_params["app"])
         content: dict[str, object] = {"size": sum(counts.values())}
         if request.query_params.get("by_user", "").lower() in ("1", "true"):
-            content["by_user"] = {caller or _PUBLIC: count for caller, count in counts.items()}
+            content["by_user"] = dict(counts)
         return JSONResponse(content)
 
     async def _flush(self, request: Request) -> Response:

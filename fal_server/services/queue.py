@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +31,8 @@ from fal_server.services.whole import whole
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
 _RETRY_SECONDS = 1.0
+# The caller of a request without a key, where callers are named.
+PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,14 +179,14 @@ class Queue:
         """Cancel the requests of an app that wait; how many.
 
         Args:
-            caller: those of one key alone; None is all.
+            caller: those of one key alone, or PUBLIC; None is all.
 
         Raises:
             NotFound: there is no such app.
         """
         self._catalog.require(app_name)
         waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.ending]
-        chosen = [live for live in waiting if caller is None or live.request.caller == caller]
+        chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller]
         flushed = 0
         for live in chosen:
             try:
@@ -193,17 +196,14 @@ class Queue:
                 continue  # it ended by itself meanwhile
         return flushed
 
-    def size(self, app_name: str) -> Mapping[str | None, int]:
-        """How many requests of an app wait for a runner, by the id of the caller's key.
+    def size(self, app_name: str) -> Mapping[str, int]:
+        """How many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
 
         Raises:
             NotFound: there is no such app.
         """
         self._catalog.require(app_name)
-        counts: dict[str | None, int] = {}
-        for live in self._backlog.of_app(app_name, State.IN_QUEUE):
-            counts[live.request.caller] = counts.get(live.request.caller, 0) + 1
-        return counts
+        return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_name, State.IN_QUEUE))
 
     async def find(self, query: RequestFilter) -> list[QueuedRequest]:
         """Requests, newest first."""

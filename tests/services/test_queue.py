@@ -71,7 +71,7 @@ async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
     load = q.platform.dispatcher.load(q.platform.app())
     assert (load.in_flight, load.queued) == (1, 4)
     assert [(await q.queue.status("a", one)).position for one in made] == [0, 0, 1, 2, 3]
-    assert q.queue.size("a") == {None: 4}
+    assert q.queue.size("a") == {"public": 4}
     q.client.held.set()
     for one in made:
         await q.completed(one)
@@ -86,7 +86,7 @@ async def test_low_priority_waits_for_normal_and_callers_take_turns(q):
     low = await q.submit(priority=Priority.LOW)
     a1, a2 = await q.submit(caller="a"), await q.submit(caller="a")
     b1 = await q.submit(caller="b")
-    assert q.queue.size("a") == {None: 1, "a": 2, "b": 1}
+    assert q.queue.size("a") == {"public": 1, "a": 2, "b": 1}
     q.client.held.set()
     for one in (first, low, a1, a2, b1):
         await q.completed(one)
@@ -216,6 +216,9 @@ async def test_a_flush_cancels_what_waits(q):
     assert await q.queue.flush("a") == 1
     assert (await q.get(mine)).error_type == "client_cancelled"
     assert await q.queue.flush("a") == 0
+    await q.submit()
+    assert await q.queue.flush("a", "b") == 0
+    assert await q.queue.flush("a", "public") == 1
     q.client.held.set()
     assert (await q.completed(first)).status == 200
     with pytest.raises(NotFound):
