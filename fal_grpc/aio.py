@@ -158,10 +158,11 @@ class AsyncController:
     async def get_runner(self, runner_id: str) -> runner.RunnerInfo:
         return runner.got(await self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
 
-    async def stop_runner(self, runner_id: str, *, replace_first: bool = False) -> None:
-        await self._calls.unary(
-            self._calls.runners.StopRunner, runner.stop_request(runner_id, replace_first=replace_first)
-        )
+    async def stop_runner(
+        self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None
+    ) -> None:
+        request = runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
+        await self._calls.unary(self._calls.runners.StopRunner, request)
 
     async def kill_runner(self, runner_id: str) -> None:
         await self._calls.unary(self._calls.runners.KillRunner, runner.kill_request(runner_id))

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     import grpc.aio
 
 ISOLATE_SERVICE = "controller.IsolateController"
-OURS_ALONE = frozenset({"/fal.v1.Runners/GetRunner", "/fal.v1.Logs/ListLogs", "/fal.v1.Logs/FollowLogs"})
+OURS_ALONE = frozenset(
+    {
+        "/fal.v1.Apps/ExplainApp",
+        "/fal.v1.Apps/SimulateApp",
+        "/fal.v1.Runners/GetRunner",
+        "/fal.v1.Logs/ListLogs",
+        "/fal.v1.Logs/FollowLogs",
+    }
+)
 """The methods that IsolateController has no counterpart of."""
 
 

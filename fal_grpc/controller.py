@@ -170,9 +170,14 @@ class Controller:
         """One runner, living or ended. Only this project's controllers serve this call."""
         return runner.got(self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
 
-    def stop_runner(self, runner_id: str, *, replace_first: bool = False) -> None:
-        """End a runner in order; with `replace_first` only when another has taken its place."""
-        self._calls.unary(self._calls.runners.StopRunner, runner.stop_request(runner_id, replace_first=replace_first))
+    def stop_runner(self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None) -> None:
+        """End a runner in order; with `replace_first` only when another has taken its place.
+
+        Args:
+            grace_seconds: between asking its process to go and making it; None leaves that to its app.
+        """
+        request = runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
+        self._calls.unary(self._calls.runners.StopRunner, request)
 
     def kill_runner(self, runner_id: str) -> None:
         """End a runner at once; requests in flight break."""

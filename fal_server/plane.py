@@ -44,10 +44,12 @@ from fal_server.services.apps import Apps
 from fal_server.services.backlog import Backlog
 from fal_server.services.carrying import Carrier
 from fal_server.services.catalog import Catalog
+from fal_server.services.decisions import Decisions
 from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.environments import Environments
 from fal_server.services.fleet import Fleet
+from fal_server.services.insight import Insight
 from fal_server.services.keys import Keys
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
@@ -180,12 +182,13 @@ class Plane:
         deployed, runner_key = files.app_files, files.tokens.runner_key
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
+        decisions = Decisions(clock)
         deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs, files=deployed)
         runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
         self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
-        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed)
+        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions)
         self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
 
         queue_routes = await self._build_queue(stack, store, catalog, dispatcher, access)
@@ -200,6 +203,7 @@ class Plane:
             Services(
                 access=access,
                 apps=apps,
+                insight=Insight(catalog, fleet, dispatcher, apps, decisions),
                 revisions=Revisions(store, catalog, fleet),
                 deploys=deploys,
                 runs=runs,

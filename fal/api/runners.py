@@ -63,14 +63,17 @@ class RunnersNamespace:
                 return runner
         raise not_listed(runner_id)
 
-    def stop(self, runner_id: str, replace_first: bool = False) -> None:  # as published
+    def stop(
+        self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
+    ) -> None:  # the first two as published
         """End a runner in order: it finishes what it has, and gets no more.
 
         Args:
             runner_id: the runner.
             replace_first: start another in its place, and stop this one only when that one is ready.
+            grace: seconds that its process then has to end by itself, at most 30; None leaves that to its app.
         """
-        self.client.controller().stop_runner(runner_id, replace_first=replace_first)
+        self.client.controller().stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
 
     def kill(self, runner_id: str) -> None:
         """End a runner at once; requests in flight break."""

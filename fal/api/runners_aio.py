@@ -46,9 +46,11 @@ class AsyncRunnersNamespace:
                 return runner
         raise not_listed(runner_id)
 
-    async def stop(self, runner_id: str, replace_first: bool = False) -> None:  # as published
+    async def stop(
+        self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
+    ) -> None:  # the first two as published
         controller = await self.client.controller()
-        await controller.stop_runner(runner_id, replace_first=replace_first)
+        await controller.stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
 
     async def kill(self, runner_id: str) -> None:
         controller = await self.client.controller()

@@ -174,16 +174,16 @@ def update_request(
 
     return app_pb2.UpdateApplicationRequest(
         application_name=app_name(application_name, environment_name),
-        keep_alive=_count("keep_alive", keep_alive),
-        max_multiplexing=_count("max_multiplexing", max_multiplexing),
-        max_concurrency=_count("max_concurrency", max_concurrency),
-        min_concurrency=_count("min_concurrency", min_concurrency),
-        concurrency_buffer=_count("concurrency_buffer", concurrency_buffer),
-        concurrency_buffer_perc=_count("concurrency_buffer_perc", concurrency_buffer_perc),
-        scaling_delay_seconds=_count("scaling_delay", scaling_delay),
-        request_timeout=_count("request_timeout", request_timeout),
-        request_start_timeout=_count("request_start_timeout", request_start_timeout),
-        startup_timeout=_count("startup_timeout", startup_timeout),
+        keep_alive=count("keep_alive", keep_alive),
+        max_multiplexing=count("max_multiplexing", max_multiplexing),
+        max_concurrency=count("max_concurrency", max_concurrency),
+        min_concurrency=count("min_concurrency", min_concurrency),
+        concurrency_buffer=count("concurrency_buffer", concurrency_buffer),
+        concurrency_buffer_perc=count("concurrency_buffer_perc", concurrency_buffer_perc),
+        scaling_delay_seconds=count("scaling_delay", scaling_delay),
+        request_timeout=count("request_timeout", request_timeout),
+        request_start_timeout=count("request_start_timeout", request_start_timeout),
+        startup_timeout=count("startup_timeout", startup_timeout),
         machine_types=_names("machine_types", machine_types),
         valid_regions=_names("regions", regions),
         environment_name=environment_name,
@@ -238,7 +238,12 @@ def _given(argument: str, value: object) -> str:
     return value
 
 
-def _count(argument: str, value: object) -> int | None:
+def count(argument: str, value: object) -> int | None:
+    """A whole number that the wire can carry; None where none is given.
+
+    Raises:
+        ArgumentError: it is negative, too large, or no whole number.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.app import app_name
+from fal_grpc.adapter.app import app_name, count
 from fal_grpc.adapter.values import JSON, mapping, moment, timestamp
 from fal_grpc.errors import ArgumentError
 
@@ -54,6 +54,38 @@ class _Received:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerStateChange:
+    """One step in a runner's life.
+
+    Attributes:
+        at: when it was taken; aware.
+        state: from then on.
+        reason: why, in words; may be empty.
+    """
+
+    at: datetime
+    state: RunnerState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerStartPhases:
+    """How long each part of a runner's start took, in seconds; None for a part that is not over.
+
+    Attributes:
+        waiting: until its start was ordered on a node.
+        environment: from that to its process: the environment found or built, code and secrets collected.
+        setup: from that to where it could take requests.
+        first_byte: from its first request to the first byte of the answer.
+    """
+
+    waiting: float | None = None
+    environment: float | None = None
+    setup: float | None = None
+    first_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerInfo(_Received):
     """A runner.
 
@@ -72,6 +104,9 @@ class RunnerInfo(_Received):
         ended_at: when its process was gone.
         exit_code: of its process; 128 and the signal's number for one that a signal ended.
         node: the machine that it is on.
+        state_changes: what it went through, the oldest first. This and `start_phases` are known of a runner that was
+            asked for by its id, not of those in a list.
+        start_phases: how long each part of its start took.
     """
 
     runner_id: str
@@ -91,6 +126,8 @@ class RunnerInfo(_Received):
     environment_name: str = ""
     exit_code: int | None = None
     node: str | None = None
+    state_changes: tuple[RunnerStateChange, ...] = ()
+    start_phases: RunnerStartPhases | None = None
 
     if not TYPE_CHECKING:
 
@@ -157,10 +194,33 @@ def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _SET["ended_at"](info, moment(message.ended_at) if message.HasField("ended_at") else None)
 
 
+def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
+    _SET["state_changes"](
+        info,
+        tuple(
+            RunnerStateChange(
+                at=moment(change.at), state=STATES.get(change.state, RunnerState.UNKNOWN), reason=change.reason
+            )
+            for change in message.state_changes
+        ),
+    )
+    _SET["start_phases"](info, _phases(message.start_phases) if message.HasField("start_phases") else None)
+
+
+def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
+    return RunnerStartPhases(
+        waiting=message.waiting_seconds if message.HasField("waiting_seconds") else None,
+        environment=message.environment_seconds if message.HasField("environment_seconds") else None,
+        setup=message.setup_seconds if message.HasField("setup_seconds") else None,
+        first_byte=message.first_byte_seconds if message.HasField("first_byte_seconds") else None,
+    )
+
+
 _OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node")
 _GROUPS = {
     **dict.fromkeys(RunnerInfo.__dataclass_fields__, _fill_published),
     **dict.fromkeys(_OURS, _fill_ours),
+    **dict.fromkeys(("state_changes", "start_phases"), _fill_history),
     "external_metadata": _fill_metadata,
 }
 
@@ -211,11 +271,21 @@ def get_request(runner_id: str) -> runner_pb2.GetRunnerRequest:
     return runner_pb2.GetRunnerRequest(runner_id=check_runner_id(runner_id))
 
 
-def stop_request(runner_id: str, *, replace_first: bool = False) -> runner_pb2.StopRunnerRequest:
-    """A request to stop a runner in order."""
+def stop_request(
+    runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None
+) -> runner_pb2.StopRunnerRequest:
+    """A request to stop a runner in order.
+
+    Raises:
+        ArgumentError: the grace is no whole number, or negative.
+    """
     from fal_grpc.v1 import runner_pb2
 
-    return runner_pb2.StopRunnerRequest(runner_id=check_runner_id(runner_id), replace_first=replace_first)
+    return runner_pb2.StopRunnerRequest(
+        runner_id=check_runner_id(runner_id),
+        replace_first=replace_first,
+        grace_seconds=count("grace_seconds", grace_seconds),
+    )
 
 
 def kill_request(runner_id: str) -> runner_pb2.KillRunnerRequest:

@@ -6,8 +6,10 @@ there are.
 """
 
 from collections import abc as _abc
+from fal_grpc.v1 import runner_pb2 as _runner_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -561,3 +563,418 @@ class RolloutApplicationResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RolloutApplicationResult: _TypeAlias = RolloutApplicationResult  # noqa: Y015
+
+@_typing.final
+class ExplainAppRequest(_message.Message):
+    """ExplainAppRequest names an app."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
+    application_name: _builtins.str
+    """Name of the app."""
+    environment_name: _builtins.str
+    """Environment that the app is in; unset means "main"."""
+    def __init__(
+        self,
+        *,
+        application_name: _builtins.str = ...,
+        environment_name: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "environment_name", b"environment_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "application_name", b"application_name", "environment_name", b"environment_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
+    _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+
+Global___ExplainAppRequest: _TypeAlias = ExplainAppRequest  # noqa: Y015
+
+@_typing.final
+class ExplainAppResponse(_message.Message):
+    """ExplainAppResponse is why an app has the runners that it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APP_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    KNOWN_SINCE_FIELD_NUMBER: _builtins.int
+    NEXT_REVISION_FIELD_NUMBER: _builtins.int
+    FAILED_STARTS_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    next_revision: _builtins.str
+    """The revision that a rolling deploy is moving to; unset where none is under way."""
+    failed_starts: _builtins.int
+    """Starts of its revision that failed in a row."""
+    last_failure: _builtins.str
+    """Why the last of them did; unset where none did."""
+    @_builtins.property
+    def app(self) -> Global___AliasInfo:
+        """The app with its settings."""
+
+    @_builtins.property
+    def load(self) -> Global___AppLoad:
+        """What it has to do."""
+
+    @_builtins.property
+    def decision(self) -> Global___ScalingDecision:
+        """How many runners there should be."""
+
+    @_builtins.property
+    def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerCount]:
+        """How many there are, by state; a state without any is left out."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppDecision]:
+        """What was decided of late, the oldest first. The controller keeps it in memory: it begins anew when that starts."""
+
+    @_builtins.property
+    def known_since(self) -> _timestamp_pb2.Timestamp:
+        """From when on decisions are known."""
+
+    def __init__(
+        self,
+        *,
+        app: Global___AliasInfo | None = ...,
+        load: Global___AppLoad | None = ...,
+        decision: Global___ScalingDecision | None = ...,
+        runners: _abc.Iterable[Global___RunnerCount] | None = ...,
+        decisions: _abc.Iterable[Global___AppDecision] | None = ...,
+        known_since: _timestamp_pb2.Timestamp | None = ...,
+        next_revision: _builtins.str | None = ...,
+        failed_starts: _builtins.int = ...,
+        last_failure: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "known_since", b"known_since", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure", "_next_revision", b"_next_revision", "app", b"app", "decision", b"decision", "decisions", b"decisions", "failed_starts", b"failed_starts", "known_since", b"known_since", "last_failure", b"last_failure", "load", b"load", "next_revision", b"next_revision", "runners", b"runners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_failure: _TypeAlias = _typing.Literal["last_failure"]  # noqa: Y015
+    _WhichOneofArgType__last_failure: _TypeAlias = _typing.Literal["_last_failure", b"_last_failure"]  # noqa: Y015
+    _WhichOneofReturnType__next_revision: _TypeAlias = _typing.Literal["next_revision"]  # noqa: Y015
+    _WhichOneofArgType__next_revision: _TypeAlias = _typing.Literal["_next_revision", b"_next_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_failure) -> _WhichOneofReturnType__last_failure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_revision) -> _WhichOneofReturnType__next_revision | None: ...
+
+Global___ExplainAppResponse: _TypeAlias = ExplainAppResponse  # noqa: Y015
+
+@_typing.final
+class AppLoad(_message.Message):
+    """AppLoad is what an app has to do at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RIPE_FIELD_NUMBER: _builtins.int
+    in_flight: _builtins.int
+    """Requests that runners are working on."""
+    queued: _builtins.int
+    """Requests that wait for a runner."""
+    ripe: _builtins.int
+    """Of those, the ones that have waited for scaling_delay and so may cause a start."""
+    def __init__(
+        self,
+        *,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        ripe: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "queued", b"queued", "ripe", b"ripe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppLoad: _TypeAlias = AppLoad  # noqa: Y015
+
+@_typing.final
+class ScalingDecision(_message.Message):
+    """ScalingDecision is how many runners an app should have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_BELOW_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    ARITHMETIC_FIELD_NUMBER: _builtins.int
+    start_below: _builtins.int
+    """With fewer than this, some are started. Counts ripe requests only."""
+    keep: _builtins.int
+    """With more than this, those may go whose keep_alive is over. Counts every request."""
+    arithmetic: _builtins.str
+    """The arithmetic, in words for a person."""
+    def __init__(
+        self,
+        *,
+        start_below: _builtins.int = ...,
+        keep: _builtins.int = ...,
+        arithmetic: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arithmetic", b"arithmetic", "keep", b"keep", "start_below", b"start_below"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScalingDecision: _TypeAlias = ScalingDecision  # noqa: Y015
+
+@_typing.final
+class RunnerCount(_message.Message):
+    """RunnerCount is a number of runners in one state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: _runner_pb2.RunnerInfo.State.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many are in it."""
+    def __init__(
+        self,
+        *,
+        state: _runner_pb2.RunnerInfo.State.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunnerCount: _TypeAlias = RunnerCount  # noqa: Y015
+
+@_typing.final
+class AppDecision(_message.Message):
+    """AppDecision is something that the controller decided about an app."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """What, in one word: start, hold, drain, drop, kill, move or abandon."""
+    subject: _builtins.str
+    """The runner, or for move and abandon the revision; for start, the revision that it is of."""
+    reason: _builtins.str
+    """Why, in words for a person."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def load(self) -> Global___AppLoad:
+        """What the app had to do at that moment."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        action: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        load: Global___AppLoad | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "load", b"load", "reason", b"reason", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppDecision: _TypeAlias = AppDecision  # noqa: Y015
+
+@_typing.final
+class SimulateAppRequest(_message.Message):
+    """SimulateAppRequest is what is to be played through."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
+    START_SECONDS_FIELD_NUMBER: _builtins.int
+    application_name: _builtins.str
+    """The app whose settings hold; empty means the settings that a new app has."""
+    environment_name: _builtins.str
+    """Environment that the app is in; unset means "main"."""
+    start_seconds: _builtins.float
+    """Seconds from the order for a runner to where it takes requests."""
+    @_builtins.property
+    def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Settings to try instead, by the names that UpdateApplicationRequest has for them."""
+
+    @_builtins.property
+    def arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedArrival]:
+        """The requests, in any order; at most 20,000."""
+
+    def __init__(
+        self,
+        *,
+        application_name: _builtins.str = ...,
+        environment_name: _builtins.str | None = ...,
+        settings: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        arrivals: _abc.Iterable[Global___SimulatedArrival] | None = ...,
+        start_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "environment_name", b"environment_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "application_name", b"application_name", "arrivals", b"arrivals", "environment_name", b"environment_name", "settings", b"settings", "start_seconds", b"start_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
+    _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+
+Global___SimulateAppRequest: _TypeAlias = SimulateAppRequest  # noqa: Y015
+
+@_typing.final
+class SimulatedArrival(_message.Message):
+    """SimulatedArrival is one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_SECONDS_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    at_seconds: _builtins.float
+    """When it comes, in seconds from the beginning."""
+    duration_seconds: _builtins.float
+    """How long a runner works on it, in seconds."""
+    def __init__(
+        self,
+        *,
+        at_seconds: _builtins.float = ...,
+        duration_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_seconds", b"at_seconds", "duration_seconds", b"duration_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatedArrival: _TypeAlias = SimulatedArrival  # noqa: Y015
+
+@_typing.final
+class SimulateAppResponse(_message.Message):
+    """SimulateAppResponse is what would have been."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    MOST_RUNNERS_FIELD_NUMBER: _builtins.int
+    RUNNER_SECONDS_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_P50_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_P95_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    UNSERVED_FIELD_NUMBER: _builtins.int
+    started: _builtins.int
+    """Runners that were started in all."""
+    most_runners: _builtins.int
+    """Most runners at a time."""
+    runner_seconds: _builtins.float
+    """Seconds for which runners were there, added up."""
+    wait_seconds_p50: _builtins.float
+    """Seconds that requests waited for a runner: half of them at most this long."""
+    wait_seconds_p95: _builtins.float
+    """The same for 95 of 100."""
+    wait_seconds_max: _builtins.float
+    """The same for the one that waited longest."""
+    unserved: _builtins.int
+    """Requests that no runner took: the app may have none, or they waited longer than request_start_timeout."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulationPoint]:
+        """The course of it, evenly spaced in time."""
+
+    @_builtins.property
+    def settings(self) -> Global___AliasInfo:
+        """The settings that held."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___SimulationPoint] | None = ...,
+        settings: Global___AliasInfo | None = ...,
+        started: _builtins.int = ...,
+        most_runners: _builtins.int = ...,
+        runner_seconds: _builtins.float = ...,
+        wait_seconds_p50: _builtins.float = ...,
+        wait_seconds_p95: _builtins.float = ...,
+        wait_seconds_max: _builtins.float = ...,
+        unserved: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["most_runners", b"most_runners", "points", b"points", "runner_seconds", b"runner_seconds", "settings", b"settings", "started", b"started", "unserved", b"unserved", "wait_seconds_max", b"wait_seconds_max", "wait_seconds_p50", b"wait_seconds_p50", "wait_seconds_p95", b"wait_seconds_p95"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateAppResponse: _TypeAlias = SimulateAppResponse  # noqa: Y015
+
+@_typing.final
+class SimulationPoint(_message.Message):
+    """SimulationPoint is one moment of a simulation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_SECONDS_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    at_seconds: _builtins.float
+    """When, in seconds from the beginning."""
+    runners: _builtins.int
+    """Runners that have a process: the greatest number since the point before. So for the others."""
+    ready: _builtins.int
+    """Of those, the ones that take requests."""
+    in_flight: _builtins.int
+    """Requests that runners work on."""
+    queued: _builtins.int
+    """Requests that wait."""
+    def __init__(
+        self,
+        *,
+        at_seconds: _builtins.float = ...,
+        runners: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_seconds", b"at_seconds", "in_flight", b"in_flight", "queued", b"queued", "ready", b"ready", "runners", b"runners"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulationPoint: _TypeAlias = SimulationPoint  # noqa: Y015

@@ -60,6 +60,16 @@ class AppsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationResult.FromString,
                 _registered_method=True)
+        self.ExplainApp = channel.unary_unary(
+                '/fal.v1.Apps/ExplainApp',
+                request_serializer=fal__grpc_dot_v1_dot_app__pb2.ExplainAppRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_app__pb2.ExplainAppResponse.FromString,
+                _registered_method=True)
+        self.SimulateApp = channel.unary_unary(
+                '/fal.v1.Apps/SimulateApp',
+                request_serializer=fal__grpc_dot_v1_dot_app__pb2.SimulateAppRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_app__pb2.SimulateAppResponse.FromString,
+                _registered_method=True)
 
 
 class AppsServicer(object):
@@ -139,6 +149,38 @@ class AppsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainApp(self, request, context):
+        """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
+        it decided of late.
+
+        Status codes:
+        - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such app or environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimulateApp(self, request, context):
+        """SimulateApp plays requests through the controller's own rules and says how many runners there would have been. It
+        changes nothing.
+
+        Status codes:
+        - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is
+        negative; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such app or environment.
+        - RESOURCE_EXHAUSTED: other simulations are under way; try again.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AppsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +208,16 @@ def add_AppsServicer_to_server(servicer, server):
                     servicer.RolloutApplication,
                     request_deserializer=fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationResult.SerializeToString,
+            ),
+            'ExplainApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainApp,
+                    request_deserializer=fal__grpc_dot_v1_dot_app__pb2.ExplainAppRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_app__pb2.ExplainAppResponse.SerializeToString,
+            ),
+            'SimulateApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulateApp,
+                    request_deserializer=fal__grpc_dot_v1_dot_app__pb2.SimulateAppRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_app__pb2.SimulateAppResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -304,6 +356,60 @@ class Apps(object):
             '/fal.v1.Apps/RolloutApplication',
             fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationRequest.SerializeToString,
             fal__grpc_dot_v1_dot_app__pb2.RolloutApplicationResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Apps/ExplainApp',
+            fal__grpc_dot_v1_dot_app__pb2.ExplainAppRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_app__pb2.ExplainAppResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Apps/SimulateApp',
+            fal__grpc_dot_v1_dot_app__pb2.SimulateAppRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_app__pb2.SimulateAppResponse.FromString,
             options,
             channel_credentials,
             insecure,

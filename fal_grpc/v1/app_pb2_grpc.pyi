@@ -88,6 +88,30 @@ class AppsStub:
     - NOT_FOUND: there is no such app or environment.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    ExplainApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.ExplainAppRequest, _app_pb2.ExplainAppResponse]
+    """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
+    it decided of late.
+
+    Status codes:
+    - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such app or environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    SimulateApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.SimulateAppRequest, _app_pb2.SimulateAppResponse]
+    """SimulateApp plays requests through the controller's own rules and says how many runners there would have been. It
+    changes nothing.
+
+    Status codes:
+    - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is
+      negative; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such app or environment.
+    - RESOURCE_EXHAUSTED: other simulations are under way; try again.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
 
 @_typing.type_check_only
 class AppsAsyncStub(AppsStub):
@@ -145,6 +169,30 @@ class AppsAsyncStub(AppsStub):
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing apps.
     - NOT_FOUND: there is no such app or environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    ExplainApp: _aio.UnaryUnaryMultiCallable[_app_pb2.ExplainAppRequest, _app_pb2.ExplainAppResponse]  # type: ignore[assignment]
+    """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
+    it decided of late.
+
+    Status codes:
+    - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such app or environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    SimulateApp: _aio.UnaryUnaryMultiCallable[_app_pb2.SimulateAppRequest, _app_pb2.SimulateAppResponse]  # type: ignore[assignment]
+    """SimulateApp plays requests through the controller's own rules and says how many runners there would have been. It
+    changes nothing.
+
+    Status codes:
+    - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is
+      negative; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such app or environment.
+    - RESOURCE_EXHAUSTED: other simulations are under way; try again.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
 
@@ -231,6 +279,42 @@ class AppsServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
         - NOT_FOUND: there is no such app or environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainApp(
+        self,
+        request: _app_pb2.ExplainAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_app_pb2.ExplainAppResponse, _abc.Awaitable[_app_pb2.ExplainAppResponse]]:
+        """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
+        it decided of late.
+
+        Status codes:
+        - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such app or environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulateApp(
+        self,
+        request: _app_pb2.SimulateAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_app_pb2.SimulateAppResponse, _abc.Awaitable[_app_pb2.SimulateAppResponse]]:
+        """SimulateApp plays requests through the controller's own rules and says how many runners there would have been. It
+        changes nothing.
+
+        Status codes:
+        - INVALID_ARGUMENT: a setting is unknown or out of its range, there is no arrival or too many, or a number is
+          negative; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such app or environment.
+        - RESOURCE_EXHAUSTED: other simulations are under way; try again.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

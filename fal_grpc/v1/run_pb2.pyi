@@ -439,7 +439,7 @@ class ApplicationHealthCheckConfig(_message.Message):
     call_regularly: _builtins.bool
     """Check every 15 seconds. If false, only after an answer that carries the header x-fal-runner-health-check."""
     allow_on_busy: _builtins.bool
-    """Leave the check out while the runner has requests in flight."""
+    """Check also while the runner has requests in flight; unset means not."""
     method: Global___ApplicationHealthCheckConfig.Method.ValueType
     """The HTTP method; unset means GET."""
     def __init__(

@@ -120,6 +120,8 @@ class RunnerInfo(_message.Message):
     ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    STATE_CHANGES_FIELD_NUMBER: _builtins.int
+    START_PHASES_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     in_flight_requests: _builtins.int
@@ -164,6 +166,14 @@ class RunnerInfo(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When its process was gone; unset while it lives."""
 
+    @_builtins.property
+    def state_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerStateChange]:
+        """What it has been through, the oldest change first. Only GetRunner fills it."""
+
+    @_builtins.property
+    def start_phases(self) -> Global___RunnerStartPhases:
+        """How long each part of its start took. Only GetRunner fills it."""
+
     def __init__(
         self,
         *,
@@ -184,10 +194,12 @@ class RunnerInfo(_message.Message):
         environment_name: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
         node: _builtins.str | None = ...,
+        state_changes: _abc.Iterable[Global___RunnerStateChange] | None = ...,
+        start_phases: Global___RunnerStartPhases | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_state", b"_state", "_state_reason", b"_state_reason", "created_at", b"created_at", "ended_at", b"ended_at", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "node", b"node", "ready_at", b"ready_at", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "created_at", b"created_at", "ended_at", b"ended_at", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "node", b"node", "ready_at", b"ready_at", "start_phases", b"start_phases", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_state", b"_state", "_state_reason", b"_state_reason", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "state", b"state", "state_reason", b"state_reason", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "start_phases", b"start_phases", "state", b"state", "state_changes", b"state_changes", "state_reason", b"state_reason", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_at: _TypeAlias = _typing.Literal["created_at"]  # noqa: Y015
     _WhichOneofArgType__created_at: _TypeAlias = _typing.Literal["_created_at", b"_created_at"]  # noqa: Y015
@@ -203,6 +215,8 @@ class RunnerInfo(_message.Message):
     _WhichOneofArgType__node: _TypeAlias = _typing.Literal["_node", b"_node"]  # noqa: Y015
     _WhichOneofReturnType__ready_at: _TypeAlias = _typing.Literal["ready_at"]  # noqa: Y015
     _WhichOneofArgType__ready_at: _TypeAlias = _typing.Literal["_ready_at", b"_ready_at"]  # noqa: Y015
+    _WhichOneofReturnType__start_phases: _TypeAlias = _typing.Literal["start_phases"]  # noqa: Y015
+    _WhichOneofArgType__start_phases: _TypeAlias = _typing.Literal["_start_phases", b"_start_phases"]  # noqa: Y015
     _WhichOneofReturnType__state: _TypeAlias = _typing.Literal["state"]  # noqa: Y015
     _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
     _WhichOneofReturnType__state_reason: _TypeAlias = _typing.Literal["state_reason"]  # noqa: Y015
@@ -222,11 +236,96 @@ class RunnerInfo(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ready_at) -> _WhichOneofReturnType__ready_at | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_phases) -> _WhichOneofReturnType__start_phases | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state_reason) -> _WhichOneofReturnType__state_reason | None: ...
 
 Global___RunnerInfo: _TypeAlias = RunnerInfo  # noqa: Y015
+
+@_typing.final
+class RunnerStateChange(_message.Message):
+    """RunnerStateChange is one step in a runner's life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    state: Global___RunnerInfo.State.ValueType
+    """The state from then on. The same state may come twice in a row: a pending runner that is held, or whose start is
+    ordered, is pending still, for another reason.
+    """
+    reason: _builtins.str
+    """Why, in words for a person; empty where there is nothing to say."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___RunnerInfo.State.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunnerStateChange: _TypeAlias = RunnerStateChange  # noqa: Y015
+
+@_typing.final
+class RunnerStartPhases(_message.Message):
+    """RunnerStartPhases says how long each part of a runner's start took, in seconds; a part that is not over is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_SECONDS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_SECONDS_FIELD_NUMBER: _builtins.int
+    SETUP_SECONDS_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_SECONDS_FIELD_NUMBER: _builtins.int
+    waiting_seconds: _builtins.float
+    """From the decision that there be this runner to the order to start it on a node."""
+    environment_seconds: _builtins.float
+    """From that to its process: its environment was found or built, its code and secrets collected."""
+    setup_seconds: _builtins.float
+    """From that to where it could take requests: its code was loaded, setup() ran, its port was opened."""
+    first_byte_seconds: _builtins.float
+    """From its first request to the first byte of the answer."""
+    def __init__(
+        self,
+        *,
+        waiting_seconds: _builtins.float | None = ...,
+        environment_seconds: _builtins.float | None = ...,
+        setup_seconds: _builtins.float | None = ...,
+        first_byte_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_seconds", b"_environment_seconds", "_first_byte_seconds", b"_first_byte_seconds", "_setup_seconds", b"_setup_seconds", "_waiting_seconds", b"_waiting_seconds", "environment_seconds", b"environment_seconds", "first_byte_seconds", b"first_byte_seconds", "setup_seconds", b"setup_seconds", "waiting_seconds", b"waiting_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_seconds", b"_environment_seconds", "_first_byte_seconds", b"_first_byte_seconds", "_setup_seconds", b"_setup_seconds", "_waiting_seconds", b"_waiting_seconds", "environment_seconds", b"environment_seconds", "first_byte_seconds", b"first_byte_seconds", "setup_seconds", b"setup_seconds", "waiting_seconds", b"waiting_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__environment_seconds: _TypeAlias = _typing.Literal["environment_seconds"]  # noqa: Y015
+    _WhichOneofArgType__environment_seconds: _TypeAlias = _typing.Literal["_environment_seconds", b"_environment_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__first_byte_seconds: _TypeAlias = _typing.Literal["first_byte_seconds"]  # noqa: Y015
+    _WhichOneofArgType__first_byte_seconds: _TypeAlias = _typing.Literal["_first_byte_seconds", b"_first_byte_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__setup_seconds: _TypeAlias = _typing.Literal["setup_seconds"]  # noqa: Y015
+    _WhichOneofArgType__setup_seconds: _TypeAlias = _typing.Literal["_setup_seconds", b"_setup_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__waiting_seconds: _TypeAlias = _typing.Literal["waiting_seconds"]  # noqa: Y015
+    _WhichOneofArgType__waiting_seconds: _TypeAlias = _typing.Literal["_waiting_seconds", b"_waiting_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_seconds) -> _WhichOneofReturnType__environment_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_byte_seconds) -> _WhichOneofReturnType__first_byte_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__setup_seconds) -> _WhichOneofReturnType__setup_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_seconds) -> _WhichOneofReturnType__waiting_seconds | None: ...
+
+Global___RunnerStartPhases: _TypeAlias = RunnerStartPhases  # noqa: Y015
 
 @_typing.final
 class ListRunnersRequest(_message.Message):
@@ -412,21 +511,29 @@ class StopRunnerRequest(_message.Message):
 
     RUNNER_ID_FIELD_NUMBER: _builtins.int
     REPLACE_FIRST_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     replace_first: _builtins.bool
     """Start another in its place, and stop this one only when that one is ready."""
+    grace_seconds: _builtins.int
+    """Seconds between asking its process to go and making it, 0 to 30; unset leaves that to its app. One that is being
+    ended already keeps the grace that it has.
+    """
     def __init__(
         self,
         *,
         runner_id: _builtins.str = ...,
         replace_first: _builtins.bool = ...,
+        grace_seconds: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replace_first", b"replace_first", "runner_id", b"runner_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds", "replace_first", b"replace_first", "runner_id", b"runner_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
 
 Global___StopRunnerRequest: _TypeAlias = StopRunnerRequest  # noqa: Y015
 

@@ -67,7 +67,7 @@ class RunnersStub:
     it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
 
     Status codes:
-    - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
+    - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner, or it has ended.
@@ -139,7 +139,7 @@ class RunnersAsyncStub(RunnersStub):
     it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
 
     Status codes:
-    - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
+    - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner, or it has ended.
@@ -232,7 +232,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
 
         Status codes:
-        - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
+        - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner, or it has ended.

@@ -79,6 +79,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "DeleteAlias": "serverless:apps:write",
     "DeleteApplication": "serverless:revisions:write",
     "DeleteEnvironment": "serverless:environments:write",
+    "ExplainApp": "serverless:apps:read",
     "FollowLogs": "serverless:logs:read",
     "GetRunner": "serverless:runners:read",
     "InteractiveRun": "serverless:runs:write",
@@ -99,6 +100,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "SetAlias": "serverless:apps:write",
     "SetSecret": "serverless:secrets:write",
     "ShellRunner": "serverless:runners:exec",
+    "SimulateApp": "serverless:apps:read",
     "StopRunner": "serverless:runners:write",
     "UpdateApplication": "serverless:apps:write",
 }

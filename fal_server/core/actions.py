@@ -56,6 +56,13 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """A runner is not to serve any more: the router is to confirm that it sends it no further request."""
+
+    runner_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
     """A runner that is to stop still has requests: it is DRAINING now."""
 
@@ -103,4 +110,4 @@ class Abandon:
     reason: str
 
 
-Action = Create | Due | Launch | Hold | Drain | Unrouted | Stop | Kill | Drop | Promote | Abandon
+Action = Create | Due | Launch | Hold | Drain | Acknowledge | Unrouted | Stop | Kill | Drop | Promote | Abandon

@@ -32,7 +32,8 @@ class App:
         name: unique; carries its environment (`name--env`) outside `main`.
         revision_id: the revision that gets the traffic.
         next_revision_id: the revision that a rolling deploy is moving to; None when none is under way.
-        rollout_at: runners created before this are to be replaced; None when there is nothing to replace.
+        next_auth_mode: who may call it once it has moved there; None leaves that as it is.
+        next_scaling: the settings from then on, where the deploy asked for those of the code; None keeps the app's.
     """
 
     name: str
@@ -43,4 +44,5 @@ class App:
     created_at: datetime
     updated_at: datetime
     next_revision_id: str | None = None
-    rollout_at: datetime | None = None
+    next_auth_mode: AuthMode | None = None
+    next_scaling: Scaling | None = None

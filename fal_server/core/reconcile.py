@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from fal_server.core import autoscale
-from fal_server.core.actions import Abandon, Action, Create, Drain, Drop, Kill, Promote, Stop, Unrouted
+from fal_server.core.actions import (
+    Abandon,
+    Acknowledge,
+    Action,
+    Create,
+    Drain,
+    Drop,
+    Kill,
+    Promote,
+    Stop,
+    Unrouted,
+)
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.machines import Node
@@ -45,6 +56,7 @@ class AppInput:
         next_failures: the same of the revision that a rolling deploy is moving to.
         next_failure: why the last of those failed.
         next_scaling: the settings of that revision; None where they are the app's.
+        unproven: its runners that have a health check to pass and have not passed it yet: no traffic moves to them.
         num_gpus: how many GPUs a runner of the given revision takes.
         serves_http: False for a function without a port: there is nothing to route to, so it has no runners.
         ephemeral: it belongs to one call, which starts and ends its one runner itself.
@@ -60,6 +72,7 @@ class AppInput:
     num_gpus: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
     serves_http: bool = True
     ephemeral: bool = False
+    unproven: frozenset[str] = frozenset()
 
     def scaling_of(self, runner: Runner) -> Scaling:
         """The settings that hold for a runner: those of the next revision already, where it is one of it."""
@@ -168,7 +181,7 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
     if app.next_revision_id is None:
         return []
     coming = [r for r in serving if r.revision_id == app.next_revision_id]
-    if any(r.state is S.IDLE for r in coming):
+    if any(r.state is S.IDLE and r.runner_id not in given.unproven for r in coming):
         return [Promote(app_name=app.name, revision_id=app.next_revision_id)]
     if coming:
         return []
@@ -197,7 +210,7 @@ def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner
                 replaces=old.runner_id,
             )
         ]
-    ready = {r.replaces for r in extra if r.state is S.IDLE}
+    ready = {r.replaces for r in extra if r.state is S.IDLE and r.runner_id not in given.unproven}
     return [Drain(runner_id=r.runner_id, reason=r.reason or "replaced") for r in marked if r.runner_id in ready]
 
 
@@ -253,6 +266,8 @@ def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: da
         return [Drop(runner_id=runner_id, reason=runner.reason or "stopped before it started")]
     if runner.kill:
         return [Kill(runner_id=runner_id, reason=runner.reason or "killed")]
+    if runner.unrouted_at is None and runner.state is not S.TERMINATING:
+        return [Acknowledge(runner_id=runner_id)]
     if runner.desired is Desired.DRAIN and known.in_flight and runner.state is not S.TERMINATING:
         return [Unrouted(runner_id=runner_id)] if runner.state is S.IDLE else []
     return [Stop(runner_id=runner_id, grace_seconds=runner.grace_seconds)]

@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# Headers of an app's answers that speak to the platform.
+RUNNER_HINTS = "x-fal-runner-hints"
+HEALTH_CHECK = "x-fal-runner-health-check"
+# Of a header that is longer the rest is left out: a runner must not fill the controller's memory.
+MOST_HINT_CHARACTERS = 4096
+
 
 class Outcome(StrEnum):
     """How a request on a runner ended, and so what becomes of the runner.
@@ -28,6 +34,7 @@ class Slot:
     Attributes:
         open: whether requests may be sent to it; closed once it is to stop.
         hints: the words that it said it is warm for.
+        answered: whether the first byte of any answer of its has come.
     """
 
     runner_id: str
@@ -37,6 +44,13 @@ class Slot:
     in_flight: int = 0
     open: bool = True
     hints: frozenset[str] = field(default_factory=frozenset[str])
+    answered: bool = False
+
+
+def parse_hints(value: str) -> frozenset[str]:
+    """The words of an X-Fal-Runner-Hints header: what a runner is warm for now, instead of what it said before."""
+    words = (word.strip() for word in value[:MOST_HINT_CHARACTERS].split(","))
+    return frozenset(word for word in words if word)
 
 
 def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:

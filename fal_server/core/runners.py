@@ -77,6 +77,10 @@ class Runner:
         replace_first: it may stop only once its replacement is ready.
         port: where the app answers HTTP on the runner's node; None until ready, or without HTTP.
         kill: end it at once, without grace.
+        ordered_at: when its start was ordered on a node.
+        first_request_at: when its first request was sent to it. Like `first_byte_at`, written once.
+        first_byte_at: when the first byte of its first answer came.
+        unrouted_at: when the router acknowledged that it sends it no further request. It is told to stop after that.
     """
 
     runner_id: str
@@ -93,8 +97,12 @@ class Runner:
     process: Process | None = None
     port: int | None = None
     metrics_port: int | None = None
+    ordered_at: datetime | None = None
     started_at: datetime | None = None
     ready_at: datetime | None = None
+    first_request_at: datetime | None = None
+    first_byte_at: datetime | None = None
+    unrouted_at: datetime | None = None
     draining_at: datetime | None = None
     stopping_at: datetime | None = None
     ended_at: datetime | None = None

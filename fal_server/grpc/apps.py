@@ -7,9 +7,11 @@ from google.protobuf.message import Message
 from fal_grpc.v1 import app_pb2 as pb
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.names import MAIN
+from fal_server.core.scaling import Scaling
+from fal_server.grpc import insight
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
-from fal_server.grpc.interfaces import Apps
+from fal_server.grpc.interfaces import Apps, Insight
 from fal_server.services.views import AppView
 
 AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: AuthMode.PUBLIC, pb.SHARED: AuthMode.SHARED}
@@ -34,8 +36,9 @@ _SETTINGS = {
 class AppHandlers:
     """fal.v1.Apps."""
 
-    def __init__(self, apps: Apps) -> None:
+    def __init__(self, apps: Apps, insight: Insight) -> None:
         self._apps = apps
+        self._insight = insight
 
     async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
         """The apps of an environment."""
@@ -79,6 +82,22 @@ class AppHandlers:
         await self._apps.rollout(request.application_name, request.environment_name or MAIN, force=request.force)
         return pb.RolloutApplicationResult()
 
+    async def explain_app(self, request: pb.ExplainAppRequest, caller: Caller) -> pb.ExplainAppResponse:
+        """Why an app has the runners that it has."""
+        told = await self._insight.explain(request.application_name, request.environment_name or MAIN)
+        return insight.explanation(told, alias_info(told.app))
+
+    async def simulate_app(self, request: pb.SimulateAppRequest, caller: Caller) -> pb.SimulateAppResponse:
+        """Play requests through the rules of scaling."""
+        scaling, played = await self._insight.simulate(
+            request.application_name,
+            request.environment_name or MAIN,
+            insight.settings(request, _SETTINGS),
+            insight.arrivals(request),
+            request.start_seconds,
+        )
+        return insight.course(played, settings_of(scaling))
+
 
 def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
     """The numeric settings that a message sets, by the field names of core.scaling.Scaling."""
@@ -87,15 +106,23 @@ def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
 
 def alias_info(view: AppView) -> pb.AliasInfo:
     """An app for the wire."""
-    app, scaling = view.app, view.app.scaling
+    app = view.app
+    info = settings_of(app.scaling)
+    info.alias = app.name
+    info.revision = app.revision_id
+    info.auth_mode = _AUTH_NUMBERS[app.auth_mode]
+    info.active_runners = view.active_runners
+    info.environment_name = app.environment
+    info.is_rolling = view.is_rolling
+    return info
+
+
+def settings_of(scaling: Scaling) -> pb.AliasInfo:
+    """An app's settings alone, for the wire."""
     return pb.AliasInfo(
-        alias=app.name,
-        revision=app.revision_id,
-        auth_mode=_AUTH_NUMBERS[app.auth_mode],
         max_concurrency=scaling.max_concurrency,
         max_multiplexing=scaling.max_multiplexing,
         keep_alive=scaling.keep_alive,
-        active_runners=view.active_runners,
         min_concurrency=scaling.min_concurrency,
         machine_types=scaling.machine_types,
         request_timeout=scaling.request_timeout,
@@ -104,7 +131,5 @@ def alias_info(view: AppView) -> pb.AliasInfo:
         concurrency_buffer=scaling.concurrency_buffer,
         concurrency_buffer_perc=scaling.concurrency_buffer_perc,
         scaling_delay_seconds=scaling.scaling_delay,
-        environment_name=app.environment,
-        is_rolling=view.is_rolling,
         request_start_timeout=scaling.request_start_timeout,
     )

@@ -10,8 +10,11 @@ from typing import Protocol
 from fal_server.core.accounts import Principal
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.logs import LogEntry
+from fal_server.core.scaling import Scaling
+from fal_server.core.simulation import Arrival, Course
 from fal_server.ports import ExecRequest, ExecSession
 from fal_server.services.environments import Environments
+from fal_server.services.insight import Explanation
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.secrets import Secrets
@@ -66,6 +69,25 @@ class Apps(Protocol):
         ...
 
 
+class Insight(Protocol):
+    """The use cases of looking into scaling."""
+
+    async def explain(self, name: str, environment: str) -> Explanation:
+        """Why an app has the runners that it has."""
+        ...
+
+    async def simulate(
+        self,
+        name: str,
+        environment: str,
+        settings: Mapping[str, int],
+        arrivals: Sequence[Arrival],
+        start_seconds: float,
+    ) -> tuple[Scaling, Course]:
+        """Play requests through the rules; the settings that held, and what would have been."""
+        ...
+
+
 class Revisions(Protocol):
     """The use cases of revisions."""
 
@@ -115,7 +137,7 @@ class Runners(Protocol):
         """One runner."""
         ...
 
-    async def stop(self, runner_id: str, *, replace_first: bool) -> None:
+    async def stop(self, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None) -> None:
         """Stop a runner in order."""
         ...
 
@@ -134,6 +156,7 @@ class Services:
 
     access: Authenticator
     apps: Apps
+    insight: Insight
     revisions: Revisions
     deploys: Deploys
     runs: Runs

@@ -36,7 +36,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         AttributeError: a method has no handler.
     """
     nouns: dict[str, object] = {
-        "Apps": AppHandlers(services.apps),
+        "Apps": AppHandlers(services.apps, services.insight),
         "Environments": EnvironmentHandlers(services.environments),
         "Keys": KeyHandlers(services.keys),
         "Logs": LogHandlers(services.logs),

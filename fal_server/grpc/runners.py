@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from google.protobuf.struct_pb2 import Struct
 
 from fal_grpc.v1 import runner_pb2 as pb
+from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
@@ -61,7 +62,11 @@ class RunnerHandlers:
 
     async def stop_runner(self, request: pb.StopRunnerRequest, caller: Caller) -> pb.StopRunnerResponse:
         """Stop a runner in order."""
-        await self._runners.stop(request.runner_id, replace_first=request.replace_first)
+        await self._runners.stop(
+            request.runner_id,
+            replace_first=request.replace_first,
+            grace_seconds=request.grace_seconds if request.HasField("grace_seconds") else None,
+        )
         return pb.StopRunnerResponse()
 
     async def kill_runner(self, request: pb.KillRunnerRequest, caller: Caller) -> pb.KillRunnerResponse:
@@ -97,6 +102,20 @@ def runner_info(view: RunnerView) -> pb.RunnerInfo:
         environment_name=runner.environment,
         exit_code=runner.exit_code,
         node=runner.node or None,
+        state_changes=[
+            pb.RunnerStateChange(at=timestamp(change.at), state=STATES[change.state], reason=change.reason)
+            for change in view.history
+        ],
+        start_phases=None if view.phases is None else _phases(view.phases),
+    )
+
+
+def _phases(phases: StartPhases) -> pb.RunnerStartPhases:
+    return pb.RunnerStartPhases(
+        waiting_seconds=phases.waiting,
+        environment_seconds=phases.environment,
+        setup_seconds=phases.setup,
+        first_byte_seconds=phases.first_byte,
     )
 
 

@@ -91,6 +91,15 @@ class Dispatcher(Protocol[LeaseT]):
         """
         ...
 
+    def answered(self, lease: LeaseT, hints: str | None, *, health_check: bool) -> None:
+        """The head of the runner's answer has come; before `release`, and only where there is one.
+
+        Args:
+            hints: its X-Fal-Runner-Hints, what the runner is warm for from now on; None where it has none.
+            health_check: whether it asks for a health check of the runner.
+        """
+        ...
+
     def release(self, lease: LeaseT, outcome: Outcome) -> None:
         """Give a place back; exactly once for each lease."""
         ...

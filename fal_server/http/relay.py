@@ -18,7 +18,7 @@ from fal_server.http.splice import Splice
 from fal_server.http.upstream import Pool, Upstream
 
 _log = logging.getLogger(__name__)
-_NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner"}
+_NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
 # RFC 9110, 9.2.2: what may be sent again where it is not known whether it arrived.
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
@@ -230,20 +230,27 @@ class Relay:
         """The answer's header lines for the client, and its length."""
         fields: list[bytes] = []
         length: int | None = None
+        hints: str | None = None
+        health_check = False
         nominated: list[bytes] = []
         for name, value in upstream.headers:
             if name not in _NOT_PASSED:
                 fields.append(b"%b: %b\r\n" % (name, value))
+                if name == b"x-fal-runner-hints":
+                    hints = value.decode("latin-1")
             elif name == b"content-length":
                 length = int(value)
             elif name == b"connection":
                 nominated = tokens(value)
             elif name == b"x-fal-stop-runner" and value == b"1":
                 self._outcome = Outcome.STOP_RUNNER
+            elif name == b"x-fal-runner-health-check":
+                health_check = value != b"0"
         for token in nominated:
             if token not in (b"close", b"keep-alive", b"upgrade"):
                 fields = [line for line in fields if not line.startswith(token + b":")]
         fields.append(b"x-fal-request-id: %b\r\n" % self._request_id.encode())
+        self._depot.dispatcher.answered(self._lease, hints, health_check=health_check)
         return b"".join(fields), length
 
     def _switch(self, upstream: Upstream) -> None:

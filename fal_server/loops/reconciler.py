@@ -12,6 +12,7 @@ from dataclasses import replace
 from fal_server.core import reconcile
 from fal_server.core.actions import (
     Abandon,
+    Acknowledge,
     Action,
     Create,
     Drain,
@@ -31,6 +32,7 @@ from fal_server.core.reconcile import AppInput
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.ports import Clock, Engine
 from fal_server.services.catalog import Catalog
+from fal_server.services.decisions import Decisions
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.fleet import Fleet
 from fal_server.services.launching import Launching
@@ -61,6 +63,7 @@ class Reconciler:
         engine: Engine,
         clock: Clock,
         changed: Signal,
+        decisions: Decisions,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -69,6 +72,7 @@ class Reconciler:
         self._engine = engine
         self._clock = clock
         self._changed = changed
+        self._decisions = decisions
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
@@ -107,6 +111,7 @@ class Reconciler:
                 log.warning("%s failed: %s", action, fault.message)
         self._turn_away()
         self._catalog.prune({r.revision_id for r in runners})
+        self._decisions.prune({app.name for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
     def _turn_away(self) -> None:
         """Tell requests of apps that no node could ever fit, also those that came after that was found out."""
@@ -190,6 +195,7 @@ class Reconciler:
         )
 
     async def _apply(self, action: Action) -> None:
+        self._note(action)
         match action:
             case Create():
                 await self._create(action)
@@ -201,6 +207,8 @@ class Reconciler:
                 await self._hold(action)
             case Drain(runner_id=runner_id, reason=reason):
                 await self._fleet.drain(runner_id, reason)
+            case Acknowledge(runner_id=runner_id):
+                await self._dispatcher.acknowledge(runner_id)
             case Unrouted(runner_id=runner_id):
                 await self._fleet.observe(Observation(runner_id=runner_id, event=Event.UNROUTED))
             case Stop() | Kill():
@@ -216,6 +224,28 @@ class Reconciler:
             case Abandon(app_name=name, revision_id=revision_id, reason=reason):
                 log.warning("app %s stays where it is, revision %s is given up: %s", name, revision_id, reason)
                 await self._catalog.abandon(name, revision_id, reason)
+
+    def _note(self, action: Action) -> None:
+        """Keep what is decided, once, for whoever asks why."""
+        match action:
+            case Create(app_name=name, revision_id=subject, reason=reason):
+                word = "start"
+            case Promote(app_name=name, revision_id=subject):
+                word, reason = "move", "a runner of it is ready"
+            case Abandon(app_name=name, revision_id=subject, reason=reason):
+                word = "abandon"
+            case Hold() | Drain() | Drop() | Kill():
+                runner = self._fleet.get(action.runner_id)
+                again = isinstance(action, Kill) and action.runner_id in self._killed
+                if runner is None or again or (isinstance(action, Hold) and runner.not_before is not None):
+                    return
+                name, subject, reason = runner.app_name, action.runner_id, action.reason
+                word = type(action).__name__.lower()
+            case _:
+                return
+        app = self._catalog.get(name)
+        if app is not None:
+            self._decisions.keep(name, word, subject, reason, self._dispatcher.load(app))
 
     async def _create(self, action: Create) -> None:
         revision = await self._catalog.find_revision(action.revision_id)
@@ -256,7 +286,8 @@ class Reconciler:
 
     async def _launch(self, action: Launch) -> None:
         runner = await self._fleet.change(
-            action.runner_id, lambda r: replace(r, node=action.node, machine_type=action.machine_type)
+            action.runner_id,
+            lambda r: replace(r, node=action.node, machine_type=action.machine_type, ordered_at=self._clock.now()),
         )
         if runner is not None and runner.state is RunnerState.PENDING and runner.desired is Desired.SERVE:
             task = asyncio.get_running_loop().create_task(self._start(runner), name=f"start {runner.runner_id}")

@@ -40,7 +40,7 @@ class Apps:
         """
         wanted = names.environment_name(environment) if environment else None
         apps = [app for app in self._catalog.apps if wanted in (None, app.environment)]
-        return [self._view(app) for app in sorted(apps, key=lambda app: app.name)]
+        return [self.view(app) for app in sorted(apps, key=lambda app: app.name)]
 
     async def set_revision(
         self, name: str, environment: str, revision_id: str, *, auth_mode: AuthMode | None, strategy: Strategy | None
@@ -81,7 +81,7 @@ class Apps:
             moved = self.moved(app, revision, strategy or Strategy.ROLLING)
             return replace(moved, auth_mode=auth_mode or app.auth_mode, updated_at=now)
 
-        return self._view(await self._catalog.put(full, set_to))
+        return self.view(await self._catalog.put(full, set_to))
 
     def moved(self, app: App, revision: Revision, strategy: Strategy) -> App:
         """The app on its way to one of its revisions: at once, or, rolling, when a runner of that is ready.
@@ -125,7 +125,7 @@ class Apps:
                 resources_of(machine_type)
             return replace(app, scaling=scaling, updated_at=self._clock.now())
 
-        return self._view(await self._catalog.change(full, scaled))
+        return self.view(await self._catalog.change(full, scaled))
 
     async def rollout(self, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
@@ -161,7 +161,8 @@ class Apps:
         """What stays with a rolling deploy."""
         return Attachment(self._catalog, self._fleet, logs, self._clock, log)
 
-    def _view(self, app: App) -> AppView:
+    def view(self, app: App) -> AppView:
+        """An app with what is true of it now."""
         replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
         rolling = app.next_revision_id is not None or replacing
         return AppView(app=app, active_runners=self._fleet.active(app.name), is_rolling=rolling)

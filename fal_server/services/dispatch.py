@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.faults import DeadlinePassed, Fault, NotFound, Unavailable
-from fal_server.core.routing import Outcome, Slot, pick
+from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock
 from fal_server.services.catalog import Catalog
@@ -41,12 +41,17 @@ class RoutedApp:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """A request's right to one place on one runner, until it is released."""
+    """A request's right to one place on one runner, until it is released.
+
+    Attributes:
+        sent_at: when the place was given.
+    """
 
     runner_id: str
     host: str
     port: int
     slot: Slot
+    sent_at: datetime
 
 
 class Upstream(Protocol):
@@ -88,6 +93,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._upstream: Upstream | None = None
+        self._on_health_check: Callable[[str], None] = _ignore
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -101,6 +107,10 @@ class Dispatcher:
             request_timeout=known.scaling.request_timeout,
             request_start_timeout=known.scaling.request_start_timeout,
         )
+
+    def when_health_check_is_asked(self, told: Callable[[str], None]) -> None:
+        """`told` gets the id of a runner whose answer asked for a health check."""
+        self._on_health_check = told
 
     def count_also(self, upstream: Upstream) -> None:
         """Requests that wait there are part of what an app has to do."""
@@ -199,6 +209,26 @@ class Dispatcher:
         if runner is not None:
             self._serve_waiting(runner.app_name)
 
+    def answered(self, lease: Lease, hints: str | None, *, health_check: bool = False) -> None:
+        """The head of an answer has come.
+
+        Args:
+            hints: its X-Fal-Runner-Hints; None where it has none, which changes nothing.
+            health_check: whether it asks for a health check of the runner (X-Fal-Runner-Health-Check).
+        """
+        slot = lease.slot
+        if hints is not None:
+            slot.hints = parse_hints(hints)
+        if health_check:
+            self._on_health_check(lease.runner_id)
+        if not slot.answered:
+            slot.answered = True
+            self._do(self._first_byte(lease, self._clock.now()), f"first byte of {lease.runner_id}")
+
+    async def acknowledge(self, runner_id: str) -> None:
+        """Confirm that a runner, which is not to serve any more, is sent no further request from now on."""
+        await self._fleet.acknowledge(runner_id)
+
     def serve_waiting(self) -> None:
         """Look at every line again: an app may have moved, been scaled, or be gone."""
         for app_name in list(self._waiting):
@@ -230,7 +260,8 @@ class Dispatcher:
         slot = pick(self._routes(app), app.scaling.max_multiplexing, hint)
         if slot is None:
             return None
-        lease = Lease(runner_id=slot.runner_id, host=slot.host, port=slot.port, slot=slot)
+        now = self._clock.now()
+        lease = Lease(runner_id=slot.runner_id, host=slot.host, port=slot.port, slot=slot, sent_at=now)
         self._fleet.begin(slot, lease, request)
         return lease
 
@@ -289,11 +320,18 @@ class Dispatcher:
 
     def _spawn(self, runner_id: str, reason: str, *, kill: bool) -> None:
         self._fleet.close(runner_id)
-        task = asyncio.get_running_loop().create_task(
-            self._end(runner_id, reason, kill), name=f"end runner {runner_id}"
-        )
+        self._do(self._end(runner_id, reason, kill), f"end runner {runner_id}")
+
+    def _do(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _first_byte(self, lease: Lease, at: datetime) -> None:
+        try:
+            await self._fleet.first_byte(lease.runner_id, lease.sent_at, at)
+        except Fault as fault:
+            log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
 
     async def _end(self, runner_id: str, reason: str, kill: bool) -> None:
         """Write that a runner is to end, however often that takes: it gets no request meanwhile."""
@@ -309,6 +347,10 @@ class Dispatcher:
                 await self._changed.wait(self._changed.count, _RETRY_SECONDS)
             else:
                 return
+
+
+def _ignore(runner_id: str) -> None:
+    """Nobody wants to know."""
 
 
 def _serves(runner: Runner) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from fal_server.core.history import StateChange, change_between
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
@@ -115,7 +116,8 @@ class Fleet:
 
         async def work() -> None:
             async with self._lock:
-                await self._store.save_runners(runners)
+                now = self._clock.now()
+                await self._store.save_runners(runners, [c for r in runners if (c := change_between(None, r, now))])
                 for runner in runners:
                     self._put(runner)
             self._changed.notify()
@@ -134,7 +136,7 @@ class Fleet:
             moved = step(runner, seen, self._clock.now())
             if moved is runner:
                 return runner
-            await self._store.save_runners([moved])
+            await self._save(runner, moved)
             served = self.usage(moved.runner_id).last_request_at is not None
             self._put(moved)
         if moved.state is RunnerState.IDLE:
@@ -166,19 +168,35 @@ class Fleet:
                 wanted = change(runner)
                 if wanted == runner:
                     return runner
-                await self._store.save_runners([wanted])
+                await self._save(runner, wanted)
                 self._put(wanted)
             self._changed.notify()
             return wanted
 
         return await whole(work())
 
-    async def drain(self, runner_id: str, reason: str) -> Runner | None:
-        """Let a runner finish what it has, then stop it. It gets no further request from this moment on."""
-        return await self._take_out(
-            runner_id,
-            lambda r: r if r.desired is not Desired.SERVE else replace(r, desired=Desired.DRAIN, reason=reason),
-        )
+    async def _save(self, before: Runner, after: Runner) -> None:
+        change = change_between(before, after, self._clock.now())
+        await self._store.save_runners([after], [] if change is None else [change])
+
+    async def history(self, runner_id: str) -> list[StateChange]:
+        """What a runner went through, in order."""
+        return await self._store.runner_history(runner_id)
+
+    async def drain(self, runner_id: str, reason: str, grace_seconds: int | None = None) -> Runner | None:
+        """Let a runner finish what it has, then stop it. It gets no further request from this moment on.
+
+        Args:
+            grace_seconds: what it then has to end by itself; None leaves that as it is.
+        """
+
+        def drained(runner: Runner) -> Runner:
+            grace = runner.grace_seconds if grace_seconds is None else grace_seconds
+            if runner.desired is not Desired.SERVE:
+                return replace(runner, grace_seconds=grace)
+            return replace(runner, desired=Desired.DRAIN, reason=reason, grace_seconds=grace)
+
+        return await self._take_out(runner_id, drained)
 
     async def dismiss(self, runner_id: str, reason: str) -> Runner | None:
         """Stop a runner with its grace, without waiting for what it has."""
@@ -194,12 +212,22 @@ class Fleet:
         )
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Close first, so that nothing can be sent to it while this is written; open again where that fails."""
+        """Close first, so that nothing can be sent to it while this is written; open again where that fails.
+
+        What is written says that the router has acknowledged: a runner is told to stop only after that.
+        """
         closed = self.close(runner_id)
+        now = self._clock.now()
+
+        def acknowledged(runner: Runner) -> Runner:
+            changed = change(runner)
+            if changed.desired is Desired.SERVE or changed.unrouted_at is not None:
+                return changed
+            return replace(changed, unrouted_at=now)
 
         async def work() -> Runner | None:
             try:
-                return await self.change(runner_id, change)
+                return await self.change(runner_id, acknowledged)
             except BaseException:
                 if closed:
                     self._closed.discard(runner_id)
@@ -218,12 +246,21 @@ class Fleet:
         self._put(runner)
         return True
 
+    async def acknowledge(self, runner_id: str) -> Runner | None:
+        """Write that the router sends a runner, which is not to serve any more, no further request; closes it first."""
+        return await self._take_out(runner_id, lambda r: r)
+
     def slots(self, app_name: str) -> Iterable[Slot]:
         """The runners of an app that may be routed to."""
         return self._open.get(app_name, {}).values()
 
     def begin(self, slot: Slot, handle: object, lease: RequestLease) -> None:
-        """A request goes to a runner."""
+        """A request goes to a runner.
+
+        Raises:
+            AssertionError: the runner is closed: it would be sent a request after that was acknowledged.
+        """
+        assert slot.open, f"runner {slot.runner_id} is closed"
         slot.in_flight += 1
         self._leases.setdefault(slot.runner_id, {})[handle] = lease
 
@@ -237,6 +274,13 @@ class Fleet:
         if not leases and not slot.open:
             self._changed.notify()
         return True
+
+    async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
+        """Keep when a runner's first request was sent to it, and when the first byte of an answer came; once."""
+        await self.change(
+            runner_id,
+            lambda r: r if r.first_byte_at else replace(r, first_request_at=request_at, first_byte_at=answer_at),
+        )
 
     def usage(self, runner_id: str) -> Usage:
         """What the router knows of a runner."""
@@ -308,7 +352,13 @@ class Fleet:
         slot = self._slots.get(runner_id)
         if runner.routable and runner.port is not None and runner_id not in self._closed:
             if slot is None:
-                slot = Slot(runner_id=runner_id, revision_id=runner.revision_id, host=LOOPBACK, port=runner.port)
+                slot = Slot(
+                    runner_id=runner_id,
+                    revision_id=runner.revision_id,
+                    host=LOOPBACK,
+                    port=runner.port,
+                    answered=runner.first_byte_at is not None,
+                )
                 self._slots[runner_id] = slot
             slot.open = True
             self._open.setdefault(runner.app_name, {})[runner_id] = slot

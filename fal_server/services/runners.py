@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from fal_server.core import autoscale, names
 from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.history import start_phases
+from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
 from fal_server.services.catalog import Catalog
@@ -18,6 +20,7 @@ from fal_server.services.views import RunnerView
 _WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
 _ENTERABLE = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
 MAX_SINCE = timedelta(days=1)
+STOPPED = "stopped by request"
 
 
 class Runners:
@@ -56,30 +59,40 @@ class Runners:
         return self._views(mine, include_pending)
 
     async def get(self, runner_id: str) -> RunnerView:
-        """One runner, also one that has ended.
+        """One runner, also one that has ended, with what it went through.
 
         Raises:
             NotFound: there is none of that id (any more).
         """
         runner = await self._require(runner_id)
-        return self._view(runner, held=self._floor_holds(runner.app_name))
+        view = self._view(runner, held=self._floor_holds(runner.app_name))
+        history = tuple(await self._fleet.history(runner_id))
+        return replace(view, history=history, phases=start_phases(runner))
 
-    async def stop(self, runner_id: str, *, replace_first: bool) -> None:
+    async def stop(self, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None) -> None:
         """Stop a runner gracefully: no further requests, those that it has are finished, then SIGTERM.
 
         Stopping one that is stopping already is done.
 
         Args:
             replace_first: start another one and wait until it is ready, first.
+            grace_seconds: from SIGTERM to SIGKILL; None is what its app says.
 
         Raises:
             NotFound: there is none of that id, or it has ended.
+            Invalid: the grace is out of bounds.
         """
         runner = await self._require_alive(runner_id)
+        if grace_seconds is not None and not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
+            words = f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
+            raise Invalid("grace_seconds", words)
+        grace = runner.grace_seconds if grace_seconds is None else grace_seconds
         if replace_first and runner.routable and not runner.ephemeral:
-            await self._fleet.change(runner_id, lambda r: replace(r, replace_first=True, reason="stopped by request"))
+            await self._fleet.change(
+                runner_id, lambda r: replace(r, replace_first=True, reason=STOPPED, grace_seconds=grace)
+            )
         else:
-            await self._fleet.drain(runner_id, "stopped by request")
+            await self._fleet.drain(runner_id, STOPPED, grace)
 
     async def kill(self, runner_id: str) -> None:
         """Kill a runner at once, with everything that it started.

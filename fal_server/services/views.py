@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.history import StartPhases, StateChange
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Json, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import RunResult
@@ -46,6 +47,8 @@ class RunnerView:
         state: as shown: IDLE with requests in flight is RUNNING.
         expires_in_seconds: until its keep_alive is over; None while it works or is held by a floor.
         uptime_seconds: since its start, up to its end.
+        history: what it went through, in order; empty in lists.
+        phases: how long each part of its start took; None in lists.
     """
 
     runner: Runner
@@ -54,6 +57,8 @@ class RunnerView:
     expires_in_seconds: int | None
     uptime_seconds: float
     leases: tuple[RequestLease, ...] = ()
+    history: tuple[StateChange, ...] = ()
+    phases: StartPhases | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

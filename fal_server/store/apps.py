@@ -32,7 +32,8 @@ def to_row(app: App) -> dict[str, object]:
         "scaling": asdict(app.scaling),
         "created_at": app.created_at,
         "updated_at": app.updated_at,
-        "rollout_at": app.rollout_at,
+        "next_auth_mode": app.next_auth_mode and app.next_auth_mode.value,
+        "next_scaling": app.next_scaling and asdict(app.next_scaling),
     }
 
 
@@ -47,7 +48,8 @@ def from_row(row: RowMapping) -> App:
         scaling=scaling_from(row["scaling"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        rollout_at=row["rollout_at"],
+        next_auth_mode=row["next_auth_mode"] and AuthMode(row["next_auth_mode"]),
+        next_scaling=row["next_scaling"] and scaling_from(row["next_scaling"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Runners in the database; their tokens are sealed."""
+"""Runners in the database, with what they went through; their tokens are sealed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import RowMapping, delete, or_, select
+from sqlalchemy import RowMapping, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.history import StateChange
 from fal_server.core.runners import Desired, Process, Runner, RunnerState
 from fal_server.ports import Vault
 from fal_server.store.dialect import upsert
-from fal_server.store.tables import RUNNERS
+from fal_server.store.tables import RUNNER_EVENTS, RUNNERS
 
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 
@@ -34,8 +35,12 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "process": runner.process and asdict(runner.process),
         "port": runner.port,
         "metrics_port": runner.metrics_port,
+        "ordered_at": runner.ordered_at,
         "started_at": runner.started_at,
         "ready_at": runner.ready_at,
+        "first_request_at": runner.first_request_at,
+        "first_byte_at": runner.first_byte_at,
+        "unrouted_at": runner.unrouted_at,
         "draining_at": runner.draining_at,
         "stopping_at": runner.stopping_at,
         "ended_at": runner.ended_at,
@@ -72,8 +77,12 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
         process=None if process is None else Process(**process),
         port=row["port"],
         metrics_port=row["metrics_port"],
+        ordered_at=row["ordered_at"],
         started_at=row["started_at"],
         ready_at=row["ready_at"],
+        first_request_at=row["first_request_at"],
+        first_byte_at=row["first_byte_at"],
+        unrouted_at=row["unrouted_at"],
         draining_at=row["draining_at"],
         stopping_at=row["stopping_at"],
         ended_at=row["ended_at"],
@@ -88,11 +97,35 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
     )
 
 
-async def save(connection: AsyncConnection, runners: Sequence[Runner], vault: Vault) -> None:
-    """Insert or replace them all; of two with the same id the later one stays."""
+async def save(
+    connection: AsyncConnection, runners: Sequence[Runner], changes: Sequence[StateChange], vault: Vault
+) -> None:
+    """Insert or replace them all; of two with the same id the later one stays. The changes are kept with them."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
     if rows:
         await connection.execute(upsert(connection, RUNNERS), list(rows.values()))
+    for change in changes:
+        mine = select(func.coalesce(func.max(RUNNER_EVENTS.c.sequence), 0)).where(
+            RUNNER_EVENTS.c.runner_id == change.runner_id
+        )
+        await connection.execute(
+            insert(RUNNER_EVENTS).values(
+                runner_id=change.runner_id,
+                sequence=mine.scalar_subquery() + 1,
+                at=change.at,
+                state=change.state.value,
+                reason=change.reason,
+            )
+        )
+
+
+async def history(connection: AsyncConnection, runner_id: str) -> list[StateChange]:
+    """What a runner went through, in order."""
+    query = select(RUNNER_EVENTS).where(RUNNER_EVENTS.c.runner_id == runner_id).order_by(RUNNER_EVENTS.c.sequence)
+    return [
+        StateChange(runner_id=row["runner_id"], at=row["at"], state=RunnerState(row["state"]), reason=row["reason"])
+        for row in (await connection.execute(query)).mappings()
+    ]
 
 
 async def get(connection: AsyncConnection, runner_id: str, vault: Vault) -> Runner | None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
+from fal_server.core.history import StateChange
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.ports import Vault
@@ -82,9 +83,13 @@ class SqlStore:
         """Delete; what was deleted, or None where it was not there."""
         return await self._database.write(lambda connection: apps.remove(connection, name))
 
-    async def save_runners(self, runners_: Sequence[Runner]) -> None:
-        """Insert or replace these runners, all or none."""
-        await self._database.write(lambda connection: runners.save(connection, runners_, self._vault))
+    async def save_runners(self, runners_: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
+        """Insert or replace these runners and keep what they went through, all or nothing."""
+        await self._database.write(lambda connection: runners.save(connection, runners_, changes, self._vault))
+
+    async def runner_history(self, runner_id: str) -> list[StateChange]:
+        """What a runner went through, in order."""
+        return await self._database.read(lambda connection: runners.history(connection, runner_id))
 
     async def get_runner(self, runner_id: str) -> Runner | None:
         """One runner, also an ended one within retention, or None."""

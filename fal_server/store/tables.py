@@ -124,7 +124,8 @@ APPS = Table(
     Column("scaling", _JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
-    Column("rollout_at", Moment),
+    Column("next_auth_mode", String),
+    Column("next_scaling", _JSON),
 )
 
 # A runner is remembered for a while after its app and revision are gone: no foreign keys.
@@ -145,8 +146,12 @@ RUNNERS = Table(
     Column("process", _JSON),
     Column("port", Integer),
     Column("metrics_port", Integer),
+    Column("ordered_at", Moment),
     Column("started_at", Moment),
     Column("ready_at", Moment),
+    Column("first_request_at", Moment),
+    Column("first_byte_at", Moment),
+    Column("unrouted_at", Moment),
     Column("draining_at", Moment),
     Column("stopping_at", Moment),
     Column("ended_at", Moment),
@@ -159,6 +164,17 @@ RUNNERS = Table(
     Column("replace_first", Boolean, nullable=False),
     Column("ephemeral", Boolean, nullable=False),
     Index(None, "state", "ended_at"),
+)
+
+# What each runner went through; it goes when its runner is forgotten.
+RUNNER_EVENTS = Table(
+    "runner_events",
+    METADATA,
+    Column("runner_id", String, ForeignKey(RUNNERS.c.runner_id, ondelete="CASCADE"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("at", Moment, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 KEYS = Table(

@@ -359,7 +359,7 @@ def test_a_replacement_comes_first_one_at_a_time() -> None:
     assert planned(given, [*old, ready]) == [Drain(runner_id="x", reason="rolled out")]
     x, y = old
     [stop, create] = sorted(
-        planned(given, [replace(x, desired=Desired.DRAIN), y, ready]), key=lambda a: type(a).__name__
+        planned(given, [replace(x, desired=Desired.DRAIN, unrouted_at=START), y, ready]), key=lambda a: type(a).__name__
     )[::-1]
     assert isinstance(stop, Stop)
     assert isinstance(create, Create)

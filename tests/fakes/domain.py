@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.machines import Node, Resources
 from fal_server.core.revisions import EnvironmentSpec, Revision
-from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -50,6 +50,8 @@ def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, 
         runner = replace(runner, started_at=START, node="here")
     if state in (RunnerState.IDLE, RunnerState.DRAINING):
         runner = replace(runner, ready_at=START, port=1000)
+    if changes.get("desired", Desired.SERVE) is not Desired.SERVE:
+        runner = replace(runner, unrouted_at=START)
     return replace(runner, **changes)
 
 

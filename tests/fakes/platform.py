@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fal_server.core.apps import App
 from fal_server.core.faults import Precondition, Unavailable
+from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.core.runners import Runner
@@ -17,9 +18,11 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
 from fal_server.services.catalog import Catalog
+from fal_server.services.decisions import Decisions
 from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher, Lease
 from fal_server.services.fleet import Fleet
+from fal_server.services.insight import Insight
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
 from fal_server.services.revisions import Revisions
@@ -97,11 +100,11 @@ class FailingStore:
         self._store = store
         self.failures_left = 0
 
-    async def save_runners(self, runners: Sequence[Runner]) -> None:
+    async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = ()) -> None:
         if self.failures_left:
             self.failures_left -= 1
             raise Unavailable("the disk is full")
-        await self._store.save_runners(runners)
+        await self._store.save_runners(runners, changes)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
@@ -124,6 +127,8 @@ class Platform:
         self.fleet = Fleet(shown, self.clock, self.changed)
         self.dispatcher = Dispatcher(self.catalog, self.fleet, self.clock, self.changed, "me")
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
+        self.decisions = Decisions(self.clock)
+        self.insight = Insight(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=lambda runner: self.logs.runner_ended(runner.runner_id))
@@ -146,7 +151,14 @@ class Platform:
         self.revisions = Revisions(shown, self.catalog, self.fleet)
         launching = Launching(self.catalog, self.builder, self.blobs, self.secrets.reveal_for, dict)
         self.reconciler = Reconciler(
-            self.catalog, self.fleet, self.dispatcher, launching, self.engine, self.clock, self.changed
+            self.catalog,
+            self.fleet,
+            self.dispatcher,
+            launching,
+            self.engine,
+            self.clock,
+            self.changed,
+            self.decisions,
         )
 
     async def until(self, true: Callable[[], object]) -> None:

@@ -167,10 +167,14 @@ class World:
                 if reason.startswith(("idle", "never used")):
                     assert not self.in_flight.get(runner_id), "a busy runner was scaled down"
                 self.want(runner_id, desired=Desired.DRAIN, reason=reason)
+            case act.Acknowledge():
+                assert self.runners[runner_id].desired is not Desired.SERVE
+                self.want(runner_id, unrouted_at=at(self.seconds))
             case act.Unrouted():
                 assert self.in_flight.get(runner_id)
                 self.see(runner_id, Event.UNROUTED)
             case act.Stop():
+                assert self.runners[runner_id].unrouted_at is not None, "stopped before the router acknowledged"
                 gone = self.runners[runner_id].desired is Desired.GONE
                 assert gone or not self.in_flight.get(runner_id), "a draining runner was stopped with a request"
                 self.see(runner_id, Event.STOPPING)

@@ -58,6 +58,8 @@ Machine = run_pb2.MachineRequirements
 Health = run_pb2.ApplicationHealthCheckConfig
 Register = revision_pb2.RegisterApplicationRequest
 Selector = log_pb2.LogSelector
+ONE = app_pb2.SimulatedArrival(at_seconds=1, duration_seconds=1)
+LATE = app_pb2.SimulatedArrival(at_seconds=math.inf)
 
 BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     # Keys
@@ -278,6 +280,14 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("GetRunner", runner_pb2.GetRunnerRequest(runner_id="none"), MISSING, ""),
     ("StopRunner", runner_pb2.StopRunnerRequest(runner_id=HUGE), INVALID, "runner_id"),
     ("StopRunner", runner_pb2.StopRunnerRequest(runner_id="none"), MISSING, ""),
+    ("ExplainApp", app_pb2.ExplainAppRequest(), INVALID, "application_name"),
+    ("ExplainApp", app_pb2.ExplainAppRequest(application_name="none"), MISSING, ""),
+    ("SimulateApp", app_pb2.SimulateAppRequest(), INVALID, "arrivals"),
+    ("SimulateApp", app_pb2.SimulateAppRequest(application_name="none", arrivals=[ONE]), MISSING, ""),
+    ("SimulateApp", app_pb2.SimulateAppRequest(settings={"color": 1}, arrivals=[ONE]), INVALID, "settings"),
+    ("SimulateApp", app_pb2.SimulateAppRequest(settings={"keep_alive": -1}, arrivals=[ONE]), INVALID, "keep_alive"),
+    ("SimulateApp", app_pb2.SimulateAppRequest(arrivals=[ONE], start_seconds=-1), INVALID, "start_seconds"),
+    ("SimulateApp", app_pb2.SimulateAppRequest(arrivals=[LATE]), INVALID, "arrivals"),
     ("KillRunner", runner_pb2.KillRunnerRequest(runner_id="-1; drop"), INVALID, "runner_id"),
     ("KillRunner", runner_pb2.KillRunnerRequest(runner_id="none"), MISSING, ""),
     ("ShellRunner", runner_pb2.ShellRunnerInput(), INVALID, "runner_id"),

@@ -38,6 +38,7 @@ from fal_server.services.views import (
     Urls,
 )
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.insight import FakeInsight
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 URLS = Urls(playground="http://h/p", run="http://h/r", queue="http://h/q", ws="ws://h", log="http://h/l")
@@ -220,8 +221,8 @@ class FakeRunners:
     async def get(self, runner_id: str) -> RunnerView:
         return self._require(runner_id)
 
-    async def stop(self, runner_id: str, *, replace_first: bool) -> None:
-        self.calls.append((runner_id, replace_first))
+    async def stop(self, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None) -> None:
+        self.calls.append((runner_id, replace_first, grace_seconds))
         self._require(runner_id)
 
     async def kill(self, runner_id: str) -> None:
@@ -326,6 +327,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     services = Services(
         access=access,
         apps=apps,
+        insight=FakeInsight(),
         revisions=revisions,
         deploys=deploys,
         runs=runs,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from fal_grpc.adapter.runner import runner_info as from_wire
 from fal_grpc.v1 import app_pb2, revision_pb2, runner_pb2
 from fal_grpc.v1.app_pb2_grpc import AppsStub
 from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 from fal_grpc.v1.runner_pb2_grpc import RunnersStub
 from fal_server.core.apps import AuthMode, Strategy
+from fal_server.core.history import StartPhases, StateChange
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.runners import STATES, runner_info
 from fal_server.services.views import RequestLease, RevisionView, RunnerView
+from tests.fakes.domain import make_runner
 
 SCALING = Scaling(
     keep_alive=1,
@@ -208,16 +211,20 @@ async def test_which_runners_are_asked_for(plane) -> None:
     )
     await runners.StopRunner(runner_pb2.StopRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
     await runners.StopRunner(
-        runner_pb2.StopRunnerRequest(runner_id="runner-1", replace_first=True), metadata=plane.metadata
+        runner_pb2.StopRunnerRequest(runner_id="runner-1", replace_first=True, grace_seconds=0),
+        metadata=plane.metadata,
     )
     await runners.KillRunner(runner_pb2.KillRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
     moment = since.ToDatetime(tzinfo=plane.clock.now().tzinfo)
     assert plane.runners.calls == [
         (None, False),
         ("hello", moment, True),
-        ("runner-1", False),
-        ("runner-1", True),
+        ("runner-1", False, None),
+        ("runner-1", True, 0),
     ]
+
+
+STATE_WORDS = {number: state.value for state, number in STATES.items()}
 
 
 def test_every_state_has_a_number_that_published_clients_know() -> None:
@@ -248,3 +255,51 @@ def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
         uptime_seconds=0.0,
     )
     assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view).replacement) == shown
+
+
+async def test_one_runner_comes_with_what_it_went_through(plane, runners) -> None:
+    moves = [
+        (RunnerState.PENDING, "1 requests"),
+        (RunnerState.PENDING, "ordered on local as XS"),
+        (RunnerState.IDLE, ""),
+    ]
+    history = tuple(
+        StateChange(runner_id="runner-1", at=plane.clock.now(), state=state, reason=reason) for state, reason in moves
+    )
+    phases = StartPhases(waiting=1.5, environment=0.25, setup=3.0)
+    plane.runners.add(make_runner("runner-1"), history=history, phases=phases)
+    answer = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
+    info = answer.runner
+    assert [(STATE_WORDS[c.state], c.reason) for c in info.state_changes] == [(s.value, r) for s, r in moves]
+    assert info.state_changes[0].at.ToDatetime(tzinfo=UTC) == plane.clock.now()
+    assert (info.start_phases.waiting_seconds, info.start_phases.setup_seconds) == (1.5, 3.0)
+    assert not info.start_phases.HasField("first_byte_seconds")
+    got = from_wire(info)
+    assert [change.reason for change in got.state_changes] == [reason for _, reason in moves]
+    assert got.start_phases is not None
+    assert (got.start_phases.environment, got.start_phases.first_byte) == (0.25, None)
+
+
+async def test_an_app_is_explained(plane, apps) -> None:
+    told = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=plane.metadata)
+    assert (told.load.in_flight, told.load.queued, told.load.ripe) == (3, 2, 1)
+    assert told.decision.start_below == 4
+    assert "4 requests / 1 at once = 4 runners" in told.decision.arithmetic
+    assert {STATE_WORDS[c.state]: c.count for c in told.runners} == {"running": 2, "pending": 1}
+    assert [(d.action, d.subject, d.reason) for d in told.decisions] == [("start", "r1", "4 requests")]
+    assert (told.next_revision, told.failed_starts, told.last_failure) == ("r2", 1, "setup() raised")
+
+
+async def test_a_load_is_simulated(plane, apps) -> None:
+    arrivals = [app_pb2.SimulatedArrival(at_seconds=i, duration_seconds=5) for i in range(20)]
+    told = await apps.SimulateApp(
+        app_pb2.SimulateAppRequest(
+            arrivals=arrivals, start_seconds=1, settings={"max_concurrency": 3, "scaling_delay_seconds": 2}
+        ),
+        metadata=plane.metadata,
+    )
+    assert told.settings.max_concurrency == told.most_runners == 3
+    assert told.settings.scaling_delay_seconds == 2
+    assert told.unserved == 0
+    assert max(point.in_flight for point in told.points) == 3
+    assert 0 < told.wait_seconds_p50 <= told.wait_seconds_p95 <= told.wait_seconds_max

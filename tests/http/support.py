@@ -46,6 +46,7 @@ class Ledger:
         self.places: dict[str, Place] = {}
         self.asked: list[dict[str, object]] = []
         self.outcomes: list[Outcome] = []
+        self.answers: list[tuple[str | None, bool]] = []
         self.held = 0
         self.waiting = 0
         self.changed = asyncio.Condition()
@@ -108,6 +109,9 @@ class Ledger:
         place = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
         assert place is not None
         return place
+
+    def answered(self, lease: object, hints: str | None, *, health_check: bool) -> None:
+        self.answers.append((hints, health_check))
 
     def release(self, lease: object, outcome: Outcome) -> None:
         assert isinstance(lease, Place)

@@ -92,7 +92,8 @@ apps = st.builds(
     created_at=moments,
     updated_at=moments,
     next_revision_id=st.sampled_from([None, "r1", "r2"]),
-    rollout_at=maybe(moments),
+    next_auth_mode=maybe(st.sampled_from(AuthMode)),
+    next_scaling=maybe(scalings),
 )
 runners = st.builds(
     Runner,

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fal_server.core.faults import AlreadyExists, Precondition
+from fal_server.core.history import StateChange
+from fal_server.core.runners import RunnerState
 from tests.store import strategies as some
 
 
@@ -150,3 +152,26 @@ async def test_an_environment_with_apps_stays(store):
     with pytest.raises(Precondition, match="'dev' still has apps"):
         await store.delete_environment("dev")
     assert await store.get_environment("dev") is not None
+
+
+async def test_what_a_runner_went_through_is_kept_in_order_and_goes_with_it(store):
+    def change(runner_id, seconds, state):
+        return StateChange(runner_id=runner_id, at=some.later(seconds), state=state, reason=f"after {seconds}")
+
+    first = [change("a", 1, RunnerState.PENDING), change("b", 1, RunnerState.PENDING)]
+    await store.save_runners([some.runner("a"), some.runner("b")], first)
+    more = [change("a", 2, RunnerState.PENDING), change("a", 3, RunnerState.TERMINATED)]
+    await store.save_runners([some.runner("a", ended_at=3)], more)
+    assert await store.runner_history("a") == [first[0], *more]
+    assert await store.runner_history("b") == [first[1]]
+    assert await store.runner_history("c") == []
+    assert await store.forget_runners(some.later(4)) == 1
+    assert await store.runner_history("a") == []
+    assert await store.runner_history("b") == [first[1]]
+
+
+async def test_a_change_is_kept_only_with_its_runner(store):
+    stray = StateChange(runner_id="nobody", at=some.START, state=RunnerState.PENDING)
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        await store.save_runners([some.runner("a")], [stray])
+    assert await store.get_runner("a") is None

@@ -1,0 +1,69 @@
+"""What a runner went through: which changes are kept, and how long each part of its start took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fal_server.core.runners import Runner, RunnerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """One step in a runner's life.
+
+    Attributes:
+        state: from then on. The same state comes twice in a row where a PENDING runner is held or its start ordered.
+        reason: in words for people; may be empty.
+    """
+
+    runner_id: str
+    at: datetime
+    state: RunnerState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartPhases:
+    """How long each part of a start took, in seconds; None where it is not over, or never began.
+
+    Attributes:
+        waiting: from the decision that there be this runner to the order to start it on a node.
+        environment: from that to its process: the environment found or built, code and secrets collected.
+        setup: from that to where it could take requests.
+        first_byte: from its first request to the first byte of the answer.
+    """
+
+    waiting: float | None = None
+    environment: float | None = None
+    setup: float | None = None
+    first_byte: float | None = None
+
+
+def change_between(before: Runner | None, after: Runner, now: datetime) -> StateChange | None:
+    """What is to be kept of a change to a runner's row; None where only details differ.
+
+    Kept are every new state, and within PENDING the first time that it is held and the order to start it. So one
+    runner keeps a dozen of them at most, however long it waits and however often the words change.
+    """
+    new = before is None or before.state is not after.state
+    held = before is not None and before.not_before is None and after.not_before is not None
+    ordered = before is not None and before.ordered_at is None and after.ordered_at is not None
+    if not (new or held or ordered):
+        return None
+    reason = f"ordered on {after.node} as {after.machine_type}" if ordered and not new else after.reason
+    return StateChange(runner_id=after.runner_id, at=now, state=after.state, reason=reason)
+
+
+def start_phases(runner: Runner) -> StartPhases:
+    """How long each part of a runner's start took."""
+    return StartPhases(
+        waiting=_between(runner.created_at, runner.ordered_at),
+        environment=_between(runner.ordered_at, runner.started_at),
+        setup=_between(runner.started_at, runner.ready_at),
+        first_byte=_between(runner.first_request_at, runner.first_byte_at),
+    )
+
+
+def _between(begin: datetime | None, end: datetime | None) -> float | None:
+    return None if begin is None or end is None else max(0.0, (end - begin).total_seconds())

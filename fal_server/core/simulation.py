@@ -1,0 +1,394 @@
+"""Plays a trace of requests through the same rules that the controller runs by: plan, step and pick; no I/O, no clock.
+
+What is simulated is a fleet with endless room whose starts take a fixed time and succeed (unless that is longer than
+`startup_timeout`), and runners that stop as soon as they have nothing to do. Names of the queue of events: a request
+comes, a runner becomes ready, a request ends.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from fal_server.core import autoscale
+from fal_server.core.actions import Action, Create, Drain, Kill
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.autoscale import Load
+from fal_server.core.faults import Invalid
+from fal_server.core.lifecycle import Event, Observation, step
+from fal_server.core.reconcile import AppInput, Usage, plan
+from fal_server.core.routing import Slot, pick
+from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.core.scaling import Scaling
+
+MOST_ARRIVALS = 20_000
+MOST_POINTS = 400
+# Where so many starts in a row were too slow, all the others will be.
+MOST_FAILURES = 20
+# The controller looks this often while requests begin and end (the reconciler's BUSY_SECONDS).
+TICK_SECONDS = 0.5
+# How many runners may be looked at in all, and between two pauses for whoever else wants to work.
+MOST_LOOKS = 20_000_000
+_LOOKS_A_SLICE = 20_000
+_LOOKS_A_PLAN = 10
+_START = datetime(2000, 1, 1, tzinfo=UTC)
+_HERE = "simulated"
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A request: when it comes, and how long a runner works on it, in seconds."""
+
+    at: float
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """The greatest numbers since the point before.
+
+    Attributes:
+        at: seconds since the beginning.
+        runners: those that have a process.
+        ready: those that take requests.
+    """
+
+    at: float
+    runners: int
+    ready: int
+    in_flight: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What would have been.
+
+    Attributes:
+        points: evenly spaced in time.
+        started: runners in all.
+        runner_seconds: for which runners were there, added up.
+        waits: how long each served request waited, in seconds, sorted.
+        unserved: requests that no runner took.
+    """
+
+    points: tuple[Point, ...]
+    started: int
+    most_runners: int
+    runner_seconds: float
+    waits: tuple[float, ...]
+    unserved: int
+
+    def wait_of(self, percent: int) -> float:
+        """How long so many of 100 requests waited at most, in seconds; 0 where none was served."""
+        if not self.waits:
+            return 0.0
+        return self.waits[max(0, -(-len(self.waits) * percent // 100) - 1)]
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A simulated runner."""
+
+    runner: Runner
+    slot: Slot
+    last_request_at: datetime | None = None
+
+
+def simulate(scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float) -> Generator[None, None, Course]:
+    """Play a trace; yields now and then, so that whoever runs it can let others work.
+
+    Args:
+        scaling: the settings to try.
+        arrivals: the requests, in any order.
+        start_seconds: from the order for a runner to where it takes requests.
+
+    Raises:
+        Invalid: there is no arrival or too many, a number is negative or not finite, or it would take too long.
+    """
+    if not 0 < len(arrivals) <= MOST_ARRIVALS:
+        raise Invalid("arrivals", f"arrivals holds {len(arrivals)}: give 1 to {MOST_ARRIVALS}")
+    for arrival in arrivals:
+        if not (0 <= arrival.at <= 1e8 and 0 <= arrival.duration <= 1e8):
+            words = f"an arrival at {arrival.at:g} s for {arrival.duration:g} s: both must lie between 0 and 1e8"
+            raise Invalid("arrivals", words)
+    if not 0 <= start_seconds <= 1e6:
+        raise Invalid("start_seconds", f"start_seconds is {start_seconds:g}: it must lie between 0 and 1e6")
+    return (yield from _Simulation(scaling, arrivals, start_seconds).run())
+
+
+class _Simulation:
+    def __init__(self, scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float) -> None:
+        self._scaling = scaling
+        self._start_seconds = start_seconds
+        self._number = count()
+        # (when, tie-breaker, what)
+        self._events: list[tuple[float, int, Arrival | _Live | tuple[_Live, bool]]] = []
+        for arrival in arrivals:
+            self._later(arrival.at, arrival)
+        self._live: dict[str, _Live] = {}
+        self._waiting: deque[tuple[float, Arrival]] = deque()
+        self._app = App(
+            name="a",
+            environment="main",
+            revision_id="r",
+            auth_mode=AuthMode.PRIVATE,
+            scaling=scaling,
+            created_at=_START,
+            updated_at=_START,
+        )
+        self._now = 0.0
+        self._moved_at: float | None = None  # when the first request since the last plan began or ended
+        self._failures = 0
+        self._failed_at = 0.0
+        self._started = 0
+        self._unserved = 0
+        self._runner_seconds = 0.0
+        self._looks = 0
+        self._waits: list[float] = []
+        self._seen: list[tuple[float, int, int, int, int]] = []
+
+    def run(self) -> Generator[None, None, Course]:
+        """From the first moment to where nothing happens any more."""
+        self._plan()
+        self._sample()
+        paused_at = 0
+        while self._failures < MOST_FAILURES:
+            tick = self._tick_at()
+            due = min(tick, self._events[0][0] if self._events else _NEVER)
+            if due == _NEVER:
+                break
+            self._now = due
+            urgent = due == tick
+            while self._events and self._events[0][0] <= due:
+                urgent = self._happen(heapq.heappop(self._events)[2]) or urgent
+            self._give_up_waiting()
+            self._route()
+            if urgent:
+                self._plan()
+            self._sample()
+            if self._looks - paused_at > _LOOKS_A_SLICE:
+                paused_at = self._looks
+                if self._looks > MOST_LOOKS:
+                    words = "this takes too long to play through: give fewer arrivals, or a lower max_concurrency"
+                    raise Invalid("arrivals", words)
+                yield
+        return self._course()
+
+    # What happens
+
+    def _happen(self, what: Arrival | _Live | tuple[_Live, bool]) -> bool:
+        """Take an event in; whether the controller plans at once because of it."""
+        if isinstance(what, Arrival):
+            self._waiting.append((self._now, what))
+            self._route()
+            return bool(self._waiting)
+        if isinstance(what, _Live):
+            if what.runner.runner_id in self._live and what.runner.state is RunnerState.SETUP:
+                self._see(what, Event.READY)
+                what.slot.open = True
+                self._failures = 0
+            return True
+        live, timed_out = what
+        live.slot.in_flight -= 1
+        live.last_request_at = self._moment()
+        self._moved_at = self._now if self._moved_at is None else self._moved_at
+        if timed_out or (not live.slot.open and not live.slot.in_flight):
+            self._end(live)
+            return True
+        return False
+
+    def _route(self) -> None:
+        slots = [live.slot for live in self._live.values()]
+        while self._waiting:
+            self._looks += len(slots)
+            slot = pick(slots, self._scaling.max_multiplexing)
+            if slot is None:
+                return
+            came, arrival = self._waiting.popleft()
+            slot.in_flight += 1
+            self._moved_at = self._now if self._moved_at is None else self._moved_at
+            self._waits.append(self._now - came)
+            timed_out = arrival.duration > self._scaling.request_timeout
+            end = self._now + min(arrival.duration, self._scaling.request_timeout)
+            self._later(end, (self._live[slot.runner_id], timed_out))
+
+    def _give_up_waiting(self) -> None:
+        limit = self._scaling.request_start_timeout
+        while self._waiting and (
+            self._scaling.max_concurrency == 0 or (limit is not None and self._now - self._waiting[0][0] >= limit)
+        ):
+            self._waiting.popleft()
+            self._unserved += 1
+
+    # What the controller does
+
+    def _plan(self) -> None:
+        """Plan and carry out until nothing more is to be done now."""
+        self._moved_at = None
+        while True:
+            self._looks += _LOOKS_A_PLAN * (1 + len(self._live))
+            runners = [live.runner for live in self._live.values()]
+            usage = {
+                i: Usage(in_flight=live.slot.in_flight, last_request_at=live.last_request_at)
+                for i, live in self._live.items()
+            }
+            given = AppInput(
+                app=self._app,
+                load=self._load(),
+                failures=self._failures,
+                failed_at=self._moment(self._failed_at),
+            )
+            actions = plan([given], runners, usage, [], self._moment())
+            done = [self._apply(action) for action in actions]
+            if not any(done):
+                return
+            self._route()
+
+    def _apply(self, action: Action) -> bool:
+        """Carry an action out; False for what does not concern a simulated fleet, or is done already."""
+        match action:
+            case Create():
+                due = self._now
+                if action.not_before is not None:
+                    due = max(due, (action.not_before - _START).total_seconds())
+                self._create(due)
+            case Drain(runner_id=runner_id, reason=reason):
+                live = self._live[runner_id]
+                live.slot.open = False
+                live.runner = replace(live.runner, desired=Desired.DRAIN, reason=reason, unrouted_at=self._moment())
+                if not live.slot.in_flight:
+                    self._end(live)
+            case Kill(runner_id=runner_id):
+                self._failures += 1
+                self._failed_at = self._now
+                self._end(self._live[runner_id])
+            case _:
+                return False
+        return True
+
+    def _create(self, due: float) -> None:
+        """A runner starts at `due`; until then it waits, after a failed start."""
+        self._started += 1
+        runner_id = f"{self._started:06}"
+        begun = self._moment(due)
+        runner = Runner(
+            runner_id=runner_id,
+            app_name="a",
+            environment="main",
+            revision_id="r",
+            machine_type=self._scaling.machine_types[0],
+            token="",
+            created_at=self._moment(),
+            state=RunnerState.SETUP,
+            started_at=begun,
+            node=_HERE,
+        )
+        live = _Live(runner=runner, slot=Slot(runner_id=runner_id, host=_HERE, port=1, open=False))
+        self._live[runner_id] = live
+        self._later(due + self._start_seconds, live)
+
+    def _see(self, live: _Live, event: Event) -> None:
+        seen = Observation(runner_id=live.runner.runner_id, event=event, port=1)
+        live.runner = step(live.runner, seen, self._moment())
+
+    def _end(self, live: _Live) -> None:
+        live.slot.open = False
+        self._live.pop(live.runner.runner_id, None)
+        begun = live.runner.started_at
+        if begun is not None:
+            self._runner_seconds += max(0.0, (self._moment() - begun).total_seconds())
+
+    # When it looks again
+
+    def _tick_at(self) -> float:
+        """When time alone may change something: at the next half second after a change, or when a wait is over."""
+        scaling = self._scaling
+        moments: list[float] = []
+        if self._moved_at is not None:
+            moments.append(self._moved_at + TICK_SECONDS)
+        for came, _ in self._waiting:
+            moments.append(came + scaling.scaling_delay)
+            if scaling.request_start_timeout is not None:
+                moments.append(came + scaling.request_start_timeout)
+            if came + scaling.scaling_delay > self._now:
+                break  # those behind came later
+        self._looks += len(self._live)
+        floor = scaling.min_concurrency or scaling.concurrency_buffer
+        for live in self._live.values():
+            runner = live.runner
+            if runner.state is RunnerState.IDLE and runner.ready_at is not None and not live.slot.in_flight:
+                used = live.last_request_at is not None
+                since = live.last_request_at or runner.ready_at
+                patience = scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
+                moments.append((since - _START).total_seconds() + patience)
+            elif runner.state is RunnerState.SETUP and runner.started_at is not None:
+                moments.append((runner.started_at - _START).total_seconds() + scaling.startup_timeout)
+        # Moments are kept to the microsecond, so what is due "at" one may be a hair later.
+        return min((m + 2e-6 for m in moments if m + 2e-6 > self._now), default=_NEVER)
+
+    def _load(self) -> Load:
+        ripe_before = self._now - self._scaling.scaling_delay
+        return Load(
+            in_flight=sum(live.slot.in_flight for live in self._live.values() if live.slot.open),
+            queued=len(self._waiting),
+            ripe=sum(came <= ripe_before for came, _ in self._waiting),
+        )
+
+    # What is told
+
+    def _sample(self) -> None:
+        begun = [live for live in self._live.values() if live.runner.started_at is not None]
+        begun = [live for live in begun if live.runner.started_at <= self._moment()]  # type: ignore[operator]
+        self._seen.append(
+            (
+                self._now,
+                len(begun),
+                sum(live.slot.open for live in begun),
+                sum(live.slot.in_flight for live in begun),
+                len(self._waiting),
+            )
+        )
+
+    def _course(self) -> Course:
+        end = self._moment()
+        for live in self._live.values():
+            if live.runner.started_at is not None:
+                self._runner_seconds += max(0.0, (end - live.runner.started_at).total_seconds())
+        return Course(
+            points=tuple(_resampled(self._seen)),
+            started=self._started,
+            most_runners=max(seen[1] for seen in self._seen),
+            runner_seconds=self._runner_seconds,
+            waits=tuple(sorted(self._waits)),
+            unserved=self._unserved + len(self._waiting),
+        )
+
+    def _later(self, when: float, what: Arrival | _Live | tuple[_Live, bool]) -> None:
+        heapq.heappush(self._events, (when, next(self._number), what))
+
+    def _moment(self, seconds: float | None = None) -> datetime:
+        return _START + timedelta(seconds=self._now if seconds is None else seconds)
+
+
+def _resampled(seen: Sequence[tuple[float, int, int, int, int]]) -> Iterable[Point]:
+    """Evenly spaced points; each has the greatest numbers since the one before."""
+    end = seen[-1][0]
+    if end <= 0:
+        yield Point(at=0, runners=seen[-1][1], ready=seen[-1][2], in_flight=seen[-1][3], queued=seen[-1][4])
+        return
+    place = 0
+    last = seen[0][1:]
+    for number in range(MOST_POINTS + 1):
+        at = end * number / MOST_POINTS
+        most = last
+        while place < len(seen) and (seen[place][0] <= at or number == MOST_POINTS):
+            last = seen[place][1:]
+            most = (max(most[0], last[0]), max(most[1], last[1]), max(most[2], last[2]), max(most[3], last[3]))
+            place += 1
+        yield Point(at=at, runners=most[0], ready=most[1], in_flight=most[2], queued=most[3])

@@ -1,0 +1,137 @@
+"""Why an app has the runners that it has, and how many it would have under another load or with other settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+
+from fal_server.core import names
+from fal_server.core.autoscale import Decision, Load, decide
+from fal_server.core.faults import Exhausted, Invalid
+from fal_server.core.runners import RunnerState
+from fal_server.core.scaling import Scaling
+from fal_server.core.simulation import Arrival, Course, simulate
+from fal_server.services.apps import Apps
+from fal_server.services.catalog import Catalog
+from fal_server.services.decisions import Decided, Decisions
+from fal_server.services.dispatch import Dispatcher
+from fal_server.services.fleet import Fleet
+from fal_server.services.views import AppView
+
+MOST_SIMULATIONS = 2
+_SETTINGS = frozenset(field.name for field in fields(Scaling)) - {"machine_types", "regions"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why an app has the runners that it has.
+
+    Attributes:
+        runners: how many there are in each state, as shown.
+        decisions: of late, oldest first; those before `known_since` are not known.
+    """
+
+    app: AppView
+    load: Load
+    decision: Decision
+    runners: Mapping[RunnerState, int]
+    decisions: Sequence[Decided]
+    known_since: datetime
+    failed_starts: int
+    last_failure: str
+
+
+class Insight:
+    """The use cases of looking into scaling."""
+
+    def __init__(
+        self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, apps: Apps, decisions: Decisions
+    ) -> None:
+        self._catalog = catalog
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._apps = apps
+        self._decisions = decisions
+        self._simulations = 0
+
+    async def explain(self, name: str, environment: str) -> Explanation:
+        """What the controller sees of an app, the arithmetic, and what it decided of late.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app = self._catalog.require(names.app_name(name, names.environment_name(environment)))
+        load = self._dispatcher.load(app)
+        failures = self._fleet.failures(app.name, app.revision_id)
+        return Explanation(
+            app=self._apps.view(app),
+            load=load,
+            decision=decide(app.scaling, load),
+            runners=Counter(self._fleet.view(runner, None).state for runner in self._fleet.of_app(app.name)),
+            decisions=self._decisions.of(app.name),
+            known_since=self._decisions.since,
+            failed_starts=failures.count,
+            last_failure=failures.reason,
+        )
+
+    async def simulate(
+        self,
+        name: str,
+        environment: str,
+        settings: Mapping[str, int],
+        arrivals: Sequence[Arrival],
+        start_seconds: float,
+    ) -> tuple[Scaling, Course]:
+        """Play requests through the rules of scaling.
+
+        Args:
+            name: the app whose settings hold; empty for those of a new app.
+            settings: others to try instead, by the field names of core.scaling.Scaling.
+            start_seconds: from the order for a runner to where it takes requests.
+
+        Returns:
+            The settings that held, and what would have been.
+
+        Raises:
+            NotFound: there is no such app.
+            Invalid: a setting is unknown or out of bounds, or the trace cannot be played.
+            Exhausted: too many are played at once.
+        """
+        base = Scaling()
+        if name:
+            base = self._catalog.require(names.app_name(name, names.environment_name(environment))).scaling
+        scaling = changed(base, settings)
+        if self._simulations >= MOST_SIMULATIONS:
+            raise Exhausted(f"{self._simulations} simulations are under way: try again when they are done")
+        self._simulations += 1
+        try:
+            course = simulate(scaling, arrivals, start_seconds)
+            while True:
+                next(course)
+                await asyncio.sleep(0)  # requests of apps go first
+        except StopIteration as done:
+            return scaling, done.value
+        finally:
+            self._simulations -= 1
+
+
+def changed(base: Scaling, settings: Mapping[str, int]) -> Scaling:
+    """Settings with some of them changed.
+
+    Raises:
+        Invalid: one is unknown or out of bounds.
+    """
+    unknown = sorted(set(settings) - _SETTINGS)
+    if unknown:
+        known = ", ".join(sorted(_SETTINGS))
+        raise Invalid("settings", f"{unknown[0]} is not a setting that can be tried: there are {known}")
+    values: dict[str, int | None] = dict(settings)
+    if values.get("request_start_timeout") == 0:
+        values["request_start_timeout"] = None
+    least = values.get("min_concurrency")
+    if least is not None and "max_concurrency" not in values:
+        values["max_concurrency"] = max(least, base.max_concurrency)
+    return replace(base, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
