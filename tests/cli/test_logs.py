@@ -126,7 +126,8 @@ def test_following_ends_with_the_runner_and_says_so_on_stderr(ended, capsys):
     assert main(["runners", "logs", "-f", "r-1", "-n", "1"]) == 0
     captured = capsys.readouterr()
     assert shown_numbers(captured.out) == [1, 2, 3]
-    assert captured.err == "Runner r-1 has ended with exit code 3: it crashed\n"
+    assert captured.err.endswith("Runner r-1 has ended with exit code 3: it crashed\n")
+    assert captured.err.startswith("--lines is ignored with --follow")
     since = ended.request("FollowLogs").since.ToDatetime(tzinfo=UTC)
     assert abs(datetime.now(UTC) - timedelta(minutes=1) - since) < timedelta(minutes=1)
 
@@ -140,3 +141,30 @@ def test_an_unknown_runner(controller, capsys):
     controller.answers["ListLogs"] = (grpc.StatusCode.NOT_FOUND, "runner 'r-9' not found")
     assert main(["runners", "logs", "r-9"]) == 1
     assert "runner 'r-9' not found" in capsys.readouterr().err
+
+
+def test_a_controller_that_comes_back_is_told_on_stderr(controller, capsys):
+    def answer(request, context):
+        if not request.cursor:
+            yield FollowLogsResponse(entries=[entry(1)], cursor="1")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "killed")
+        assert request.cursor == "1"
+        yield FollowLogsResponse(entries=[entry(2)], cursor="2", runner_ended=RunnerEnded(runner_id="r-1"))
+
+    controller.answers["FollowLogs"] = answer
+    controller.answers["GetRunner"] = GetRunnerResponse(runner=RunnerInfo(runner_id="r-1", state=RunnerInfo.TERMINATED))
+    assert main(["runners", "logs", "r-1", "--follow"]) == 0
+    captured = capsys.readouterr()
+    assert shown_numbers(captured.out) == [1, 2]
+    broke, reached, ended = captured.err.splitlines()
+    assert "broke" in broke
+    assert "goes on where it was" in reached
+    assert ended == "Runner r-1 has ended."
+
+
+def test_source_and_request_are_sent(controller):
+    controller.answers["ListLogs"] = ListLogsResponse()
+    assert main(["runners", "logs", "r-1", "--source", "stdout", "--source", "stderr", "--request-id", "q-1"]) == 0
+    selector = controller.request("ListLogs").selector
+    assert list(selector.sources) == [LogEntry.SOURCE_STDOUT, LogEntry.SOURCE_STDERR]
+    assert selector.request_id == "q-1"

@@ -1,0 +1,48 @@
+"""`fal apps logs`: the lines of all runners of an app, merged."""
+
+from __future__ import annotations
+
+import argparse
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError, ExitCode
+from fal_cli.log_views import add_log_options, check_times, write_entries, write_followed
+from fal_cli.parser import FalParser, Subparsers, add_command, add_env_option
+
+
+def add_command_to(commands: Subparsers[FalParser]) -> None:
+    """Declare `logs`, also called `log`."""
+    parser = add_command(
+        commands, "logs", "Show logs of all runners of an application, merged.", _logs, aliases=("log",)
+    )
+    parser.add_argument("app_name", help="Application name.")
+    add_env_option(parser)
+    add_log_options(
+        parser,
+        since="Show logs since the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp. "
+        "Defaults to the first line kept, or to '1m ago' in --follow mode.",
+        until="Show logs until the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp.",
+        lines="Only show latest N log lines; with --follow, before the new ones. If '+' prefix is used, show oldest N.",
+        own=True,
+    )
+
+
+def _logs(args: argparse.Namespace) -> None:
+    check_times(args, end="until it is interrupted")
+    lines, oldest = args.lines or (None, False)
+    if args.follow and oldest:
+        raise CommandError("--follow cannot begin with the oldest lines: use --since", ExitCode.USAGE)
+    with open_client(args) as client:
+        entries = client.apps.logs(
+            args.app_name,
+            follow=args.follow,
+            since=args.since,
+            until=args.until,
+            search=args.search,
+            lines=lines,
+            oldest=oldest,
+            sources=args.source,
+            request_id=args.request_id,
+            environment_name=args.env,
+        )
+        (write_followed if args.follow else write_entries)(args.output, entries, prefixed=True)
