@@ -253,7 +253,7 @@ class Plane:
             retention=timedelta(hours=RESULT_HOURS),
             dead_retention=max(timedelta(hours=RESULT_HOURS), timedelta(days=settings.retention_days)),
         )
-        self._webhook_sender = WebhookSender(webhooks, queue.news)
+        self._webhook_sender = WebhookSender(webhooks, queue.webhook_due)
         admin = QueueAdminPages(queue, access, settings.account, webhooks.key_set)
         return [*QueuePages(queue, dispatcher, access).routes, *admin.routes]
 

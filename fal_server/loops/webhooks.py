@@ -19,7 +19,7 @@ class WebhookSender:
     """Delivers what is due, some at once, so that a slow receiver holds up nobody else.
 
     Args:
-        news: notified whenever a request is completed.
+        news: notified whenever there is one more to deliver.
     """
 
     def __init__(self, webhooks: Webhooks, news: Signal) -> None:

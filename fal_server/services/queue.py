@@ -51,6 +51,7 @@ class Queue:
 
     Attributes:
         news: notified at every change of a request.
+        webhook_due: notified where a webhook is to be delivered.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Queue:
         self._clock = clock
         self._changed = changed
         self.news = Signal()
+        self.webhook_due = Signal()
 
     async def load(self) -> None:
         """Read what an earlier controller accepted, at the start: what was under way then is begun again.
@@ -305,6 +307,8 @@ class Queue:
                 live.request = ended
                 self._backlog.forget(live)
                 self._tell()
+                if waits:
+                    self.webhook_due.notify()
                 return
 
     async def end_cancelled(self, live: Live) -> None:

@@ -127,7 +127,7 @@ class Queueing:
         )
         self.signer = signer
         self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, "local|local")
-        self.sender = WebhookSender(self.webhooks, self.queue.news)
+        self.sender = WebhookSender(self.webhooks, self.queue.webhook_due)
 
     async def submit(self, app: str = "a", **changes: object) -> str:
         """Hand in; the request's id."""

@@ -29,7 +29,7 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 async def tried(q: Queueing, request_id: str, times: int) -> None:
     """Wait until so many tries are noted."""
     while len(await q.queue.deliveries(request_id)) < times:
-        q.queue.news.notify()
+        q.queue.webhook_due.notify()
         await q.until(lambda: True)
 
 
