@@ -58,3 +58,124 @@ DIFFERENCES = (
         why="Lines arrive in order, with a cursor, over the connection that is there already.",
     ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command, or a call, of the official packages.
+
+    Attributes:
+        name: how it is called; a test that shows it working says so by `covers(name)`.
+        remark: what a user should know, though it works.
+        cannot: why it cannot work with a controller of one's own; empty where it works.
+    """
+
+    name: str
+    remark: str = ""
+    cannot: str = ""
+
+
+_BRACKETS = "What stands in `[brackets]` is lost on the screen: the official client reads it as markup."
+_TIMES = "Times are right where `TZ=UTC`: the official client takes local time for UTC."
+_CLOUD = "It talks to the service's own pages, whose addresses cannot be changed."
+
+FAL = (
+    Command(name="runners list", remark=_TIMES),
+    Command(name="runners logs", remark=f"{_BRACKETS} `-n 5` gives the oldest five lines and `-n +5` the newest."),
+    Command(name="runners logs --follow"),
+    Command(name="runners stop"),
+    Command(name="runners stop --replace"),
+    Command(name="runners kill"),
+    Command(name="runners exec", remark="Standard input is not sent without `-it`."),
+    Command(name="runners exec -it"),
+    Command(name="runners shell"),
+    Command(name="runners gpus"),
+    Command(name="apps list"),
+    Command(name="apps list --env"),
+    Command(name="apps list-rev"),
+    Command(name="apps set-rev"),
+    Command(name="apps scale"),
+    Command(name="apps rollout"),
+    Command(name="apps runners", remark=_TIMES),
+    Command(name="apps gpus"),
+    Command(name="apps delete"),
+    Command(name="apps delete --env"),
+    Command(name="apps delete-rev"),
+    Command(name="keys create", remark="Without a flag it asks, and needs a terminal."),
+    Command(name="keys create --permission"),
+    Command(name="keys list", remark="A key of a preset other than `FULL` and `API` has no scope, and shows `-`."),
+    Command(name="keys revoke"),
+    Command(name="secrets set"),
+    Command(name="secrets list"),
+    Command(name="secrets unset"),
+    Command(name="environments create"),
+    Command(name="environments list", remark=_BRACKETS),
+    Command(name="environments delete"),
+    Command(name="queue size"),
+    Command(name="queue flush"),
+    Command(name="files list"),
+    Command(name="files upload"),
+    Command(name="files download"),
+    Command(name="files mv"),
+    Command(name="files rm"),
+    Command(name="files upload-url"),
+    Command(name="deploy (class app)"),
+    Command(
+        name="deploy (function)", remark="It is kept, but nothing calls it: a function without `serve` has no port."
+    ),
+    Command(name="deploy (served function)"),
+    Command(name="deploy (app files)"),
+    Command(
+        name="deploy (pyproject.toml, python_entry_point)",
+        remark="Requirements must be had by the controller: a path on the deployer's machine is refused.",
+    ),
+    Command(
+        name="deploy (container)", cannot="Runners are processes of this machine; images are refused before a build."
+    ),
+    Command(
+        name="deploy (requirements that are a local directory)",
+        cannot="The official client uploads them to the service's own storage, whose address cannot be changed.",
+    ),
+    Command(name="deploy --attach/--detach"),
+    Command(name="deploy --check"),
+    Command(name="deploy --yes"),
+    Command(name="deploy --env"),
+    Command(name="deploy --message --annotation"),
+    Command(name="deploy --strategy"),
+    Command(name="run (function)"),
+    Command(name="run (class app)"),
+    Command(name="auth whoami"),
+    Command(name="auth login", cannot=_CLOUD),
+    Command(name="auth logout", cannot=_CLOUD),
+    Command(
+        name="account list, set, unset",
+        cannot="The official client wants a login with the service; keys do not do. There is one account here.",
+    ),
+    Command(name="profile list"),
+    Command(name="doctor"),
+    Command(name="create", cannot="It fetches a template from GitHub; nothing of a controller is asked."),
+)
+
+SDK = (
+    Command(name="SyncServerlessClient().apps"),
+    Command(name="SyncServerlessClient().runners"),
+    Command(name="SyncServerlessClient().keys"),
+    Command(name="SyncServerlessClient().secrets"),
+    Command(name="SyncServerlessClient().environments"),
+    Command(name="SyncServerlessClient().deploy"),
+)
+
+_CDN = "It uploads to the service's own storage, whose address cannot be changed."
+
+FAL_CLIENT = (
+    Command(name="run"),
+    Command(name="submit, status, result"),
+    Command(name="cancel"),
+    Command(name="subscribe"),
+    Command(name="stream"),
+    Command(
+        name="realtime", remark="With `use_jwt=False`; the token is asked of the service, at an address that is fixed."
+    ),
+    Command(name="run_async, submit_async, subscribe_async, stream_async"),
+    Command(name="upload, upload_file, upload_image", cannot=_CDN),
+)

@@ -13,6 +13,7 @@ from tests.support.controller import Controller, running
 from tests.support.official import Official
 
 PYTHON = os.environ.get("FAL_INTEROP_PYTHON")
+PROTO_PYTHON = os.environ.get("FAL_PROTO_PYTHON", "python")
 SAMPLES = Path(__file__).parent / "samples"
 
 # `make test-interop` makes the official packages' environment and names it; nothing here can run without.

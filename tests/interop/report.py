@@ -1,0 +1,94 @@
+"""Makes docs/compatibility.md of what the last run with the official packages saw; `--check` compares instead.
+
+Run by `make compatibility` and `make test-interop`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+
+from tests.interop.commands import DIFFERENCES, FAL, FAL_CLIENT, SDK, Command
+from tests.interop.records import RECORDS, ROOT
+
+PAGE = ROOT / "docs" / "compatibility.md"
+NEXT = "run `make test-interop`, then `make compatibility`, and commit the page"
+
+HEAD = """# The official packages with this controller
+
+<!-- Made by `make compatibility` of what `make test-interop` saw. Change tests/interop/commands.py instead. -->
+
+Run against a controller of this project, as they come from PyPI: {packages}. A row says `works` where
+every test that uses the command passed. The variables that point them at a controller are printed by `fal env`.
+"""
+
+
+def packages() -> str:
+    """The versions that were run, from the lock file."""
+    lock = (ROOT / "requirements" / "interop.txt").read_text()
+    found = re.findall(r"^(fal|fal-client|isolate-proto)==([^ ;\\]+)", lock, re.MULTILINE)
+    return ", ".join(f"`{name}` {version}" for name, version in found)
+
+
+def outcome(command: Command, seen: Mapping[str, bool]) -> str:
+    """What came of a command, in a word or a few."""
+    if command.cannot:
+        return "cannot work"
+    if command.name not in seen:
+        return "not yet"
+    if not seen[command.name]:
+        return "fails"
+    return "works, with a remark" if command.remark else "works"
+
+
+def table(title: str, prefix: str, commands: Iterable[Command], seen: Mapping[str, bool]) -> list[str]:
+    """One section of the page."""
+    rows = [
+        f"| `{prefix}{command.name}` | {outcome(command, seen)} | {command.cannot or command.remark} |"
+        for command in commands
+    ]
+    return [f"## {title}", "", "| command | outcome | remark |", "|---|---|---|", *rows, ""]
+
+
+def page(seen: Mapping[str, bool]) -> str:
+    """The whole page.
+
+    Raises:
+        KeyError: tests cover commands that no table has.
+    """
+    unlisted = set(seen) - {command.name for command in (*FAL, *SDK, *FAL_CLIENT)} - {"same requests"}
+    if unlisted:
+        raise KeyError(f"tests/interop/commands.py does not list {sorted(unlisted)}")
+    lines = [
+        HEAD.format(packages=packages()),
+        *table("The `fal` command", "fal ", FAL, seen),
+        *table("The SDK, `fal.api`", "", SDK, seen),
+        *table("`fal_client`, over TLS", "fal_client.", FAL_CLIENT, seen),
+        "## The other way round",
+        "",
+        "The `fal` command of this project sends any controller what the official one sends: a test has both send each",
+        "command to the same recording controller, made from isolate-proto's own service, and compares field by field.",
+        "Pickled bytes and pinned versions aside, these differ:",
+        "",
+        *(f"- {known.what} {known.why}" for known in DIFFERENCES),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the page, or say how it differs."""
+    if not RECORDS.exists():
+        sys.exit(f"there is no record of a run: {NEXT}")
+    made = page(json.loads(RECORDS.read_text()))
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(made)
+        print(f"wrote {PAGE.relative_to(ROOT)}")
+    elif not PAGE.exists() or PAGE.read_text() != made:
+        sys.exit(f"docs/compatibility.md is not what this run saw: {NEXT}")
+
+
+if __name__ == "__main__":
+    main()
