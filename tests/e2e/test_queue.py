@@ -160,6 +160,22 @@ def test_who_may_ask_and_what_is_not_there(queue: Queue) -> None:
     assert not queue.notes()
 
 
+def test_a_key_that_may_call_apps_may_queue_but_not_manage(queue: Queue) -> None:
+    made = json.loads(queue.controller.fal("keys", "create", "--scope", "API", "--json").stdout)
+    key = f"{made['key_id']}:{made['key_secret']}"
+    body = {"word": "mine", "notes": str(queue.notes_file)}
+    answer = queue.controller.call("/queue/local/queued/note", body, key=key)
+    assert answer.status == 200
+    queue.finished(str(answer.json()["request_id"]))
+    for path, method in (("", "GET"), ("", "DELETE"), ("/requests", "GET")):
+        refused = queue.controller.call(f"/applications/local/queued/queue{path}", key=key, method=method)
+        assert (refused.status, "Insufficient permissions" in refused.json()["detail"]) == (403, True)
+    unknown = queue.call("/applications/local/none/queue")
+    assert (unknown.status, "no app 'none'" in unknown.json()["detail"]) == (404, True)
+    assert queue.call("/applications/other/queued/queue").status == 404
+    assert queue.controller.call("/applications/local/queued/queue").status == 401
+
+
 def test_cancel_while_it_waits_and_while_it_runs(queue: Queue) -> None:
     queue.scale(max_concurrency=1)
     running = queue.submit("running", gate=str(queue.gate))
