@@ -1,6 +1,6 @@
 """A client that knows the .proto files alone: lists runners, then follows a runner's logs to their end.
 
-Called as `python stranger.py STUBS HOST KEY_ID RUNNER_ID MESSAGE`, the secret of the key on standard input; STUBS is where
+Called as `python stranger.py STUBS HOST KEY_ID RUNNER_ID MESSAGE`, the key on standard input; STUBS is where
 protoc wrote its output. Prints one line for the list, one when it follows, one when the message came, one at the end.
 """
 

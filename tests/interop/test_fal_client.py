@@ -1,0 +1,151 @@
+"""fal_client, blocking and asyncio, over TLS with the controller's own authority; and the `fal` command over TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.conftest import SAMPLES
+from tests.interop.records import covers
+from tests.support.controller import Controller, running
+from tests.support.official import Official
+
+HEAD = """
+import asyncio, json
+import fal_client
+APP = "local/tiny"
+def show(value):
+    print(json.dumps(value))
+"""
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
+    """A controller that speaks TLS alone."""
+    with running(tmp_path_factory.mktemp("secure"), "--tls") as controller:
+        yield controller
+
+
+@pytest.fixture(scope="module")
+def client(secure: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    """The official packages, trusting its authority, with an app deployed over TLS."""
+    authority = str(secure.state_dir / "tls" / "ca.pem")
+    extra = {
+        "ISOLATE_TEST_MODE": "0",
+        "SSL_CERT_FILE": authority,
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": authority,
+    }
+    home = tmp_path_factory.mktemp("secure-home")
+    client = Official(python=python, home=home, host=f"localhost:{secure.port}", key=secure.key, extra=extra)
+    client.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny")
+    return client
+
+
+def said(client: Official, script: str) -> Any:
+    return client.script(HEAD + script)
+
+
+def test_the_command_speaks_tls(client: Official) -> None:
+    assert [app["alias"] for app in client.json("apps", "list")["apps"]] == ["tiny"]
+    assert "'local'" in client.fal("auth", "whoami").stdout
+    stranger = {name: value for name, value in client.extra.items() if name == "ISOLATE_TEST_MODE"}
+    untrusting = Official(python=client.python, home=client.home, host=client.host, key=client.key, extra=stranger)
+    assert untrusting.fal("apps", "list", check=False).returncode == 1
+
+
+@covers("run")
+def test_run(client: Official) -> None:
+    assert said(client, 'show(fal_client.run(APP, arguments={"text": "the "}))') == {
+        "text": "the 1st",
+        "greeting": "hello",
+    }
+    script = """
+try:
+    fal_client.run(APP, arguments={"text": []})
+except fal_client.FalClientHTTPError as error:
+    show([error.status_code, "x-fal-request-id" in error.response_headers])
+"""
+    assert said(client, script) == [422, True]
+
+
+@covers("submit, status, result")
+def test_submit_status_and_result(client: Official) -> None:
+    script = """
+handle = fal_client.submit(APP, arguments={"text": "queued "}, priority="low")
+seen = [type(event).__name__ for event in handle.iter_events(with_logs=True, interval=0.05)]
+again = fal_client.result(APP, handle.request_id)
+status = fal_client.status(APP, handle.request_id, with_logs=True)
+show([handle.get(), again, seen[-1], type(status).__name__, [line["message"] for line in status.logs]])
+"""
+    got, again, last, status, logs = said(client, script)
+    assert got == again == {"text": "queued 1st", "greeting": "hello"}
+    assert (last, status) == ("Completed", "Completed")
+    assert isinstance(logs, list)
+
+
+@covers("cancel")
+def test_cancel(client: Official) -> None:
+    script = """
+handle = fal_client.submit(APP, arguments={}, path="/slow")
+for event in handle.iter_events(interval=0.05):
+    if isinstance(event, fal_client.InProgress):
+        handle.cancel()
+        break
+try:
+    show([type(event).__name__, handle.get()])
+except fal_client.FalClientHTTPError as error:
+    show([type(event).__name__, error.status_code])
+"""
+    assert said(client, script) == ["InProgress", 499]
+
+
+@covers("subscribe")
+def test_subscribe(client: Official) -> None:
+    script = """
+updates = []
+def note(update):
+    updates.append(type(update).__name__)
+result = fal_client.subscribe(APP, arguments={"text": "told "}, with_logs=True, on_queue_update=note)
+show([result["text"], updates[-1]])
+"""
+    assert said(client, script) == ["told 1st", "Completed"]
+
+
+@covers("stream")
+def test_stream(client: Official) -> None:
+    got = said(client, 'show(list(fal_client.stream(APP, arguments={"text": "s"})))')
+    assert got == [{"number": number, "text": "s"} for number in range(3)]
+
+
+@covers("realtime")
+def test_realtime(client: Official) -> None:
+    script = """
+with fal_client.realtime(APP, use_jwt=False) as connection:
+    answers = []
+    for word in ("one", "two"):
+        connection.send({"text": word})
+        answers.append(connection.recv()["text"])
+show(answers)
+"""
+    assert said(client, script) == ["ONE", "TWO"]
+
+
+@covers("run_async, submit_async, subscribe_async, stream_async")
+def test_asyncio(client: Official) -> None:
+    script = """
+async def main():
+    ran = await fal_client.run_async(APP, arguments={"text": "a "})
+    handle = await fal_client.submit_async(APP, arguments={"text": "b "})
+    got = await handle.get()
+    subscribed = await fal_client.subscribe_async(APP, arguments={"text": "c "})
+    streamed = [event["number"] async for event in fal_client.stream_async(APP, arguments={})]
+    slow = await fal_client.submit_async(APP, arguments={}, path="/slow")
+    await slow.cancel()
+    show([ran["text"], got["text"], subscribed["text"], streamed])
+
+asyncio.run(main())
+"""
+    assert said(client, script) == ["a 1st", "b 1st", "c 1st", [0, 1, 2]]
