@@ -15,7 +15,8 @@ from pathlib import Path
 import uvloop
 
 from fal_server.core.faults import Fault, Precondition
-from fal_server.plane import Plane, Settings
+from fal_server.plane import Plane
+from fal_server.settings import Settings
 from fal_server.state import StateDir
 from fal_server.tls import TlsSettings
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 grpc_port=options.grpc_port,
                 gpus=_gpus(options.gpu),
                 retention_days=options.retention_days,
+                file_retention_days=options.file_retention_days,
                 tls=_tls(options),
             )
             return uvloop.run(_serve(state, settings, options.ready_fd))
@@ -124,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
     parser.add_argument(
         "--tls-name", action="append", default=[], metavar="NAME", help="a further host name for the certificate"
+    )
+    parser.add_argument(
+        "--file-retention-days", type=float, default=30.0, help="how long files that apps make are kept; 0 keeps them"
     )
     parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
     parser.add_argument("--debug", action="store_true", help="log more")

@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,6 @@ import psutil
 from starlette.routing import BaseRoute, Route
 
 from fal_server.builders import VirtualenvBuilder
-from fal_server.core.accounts import Account
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.core.runners import Runner
@@ -49,6 +48,7 @@ from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.environments import Environments
 from fal_server.services.fleet import Fleet
+from fal_server.services.gpus import Gpus
 from fal_server.services.insight import Insight
 from fal_server.services.keys import Keys
 from fal_server.services.launching import Launching
@@ -62,13 +62,14 @@ from fal_server.services.secrets import Secrets
 from fal_server.services.signal import Signal
 from fal_server.services.views import Urls
 from fal_server.services.webhooks import Webhooks
+from fal_server.settings import Settings
 from fal_server.state import Running, StateDir, write_private
 from fal_server.store.blobs import FileBlobs
 from fal_server.store.master_key import load_master_key
 from fal_server.store.opening import open_store
 from fal_server.store.store import SqlStore
 from fal_server.store.vault import AesVault
-from fal_server.tls import Certificates, TlsSettings
+from fal_server.tls import Certificates
 
 log = logging.getLogger(__name__)
 # An orderly stop lets requests finish for so long; then runners get SIGTERM, and their own grace.
@@ -77,27 +78,6 @@ END_SECONDS = 45.0
 # Results of queued requests are kept for so long; docs/queue.md promises it.
 RESULT_HOURS = 24
 FIRST_KEY = "made by the first start of this controller"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What an operator chooses.
-
-    Attributes:
-        port: for gRPC and HTTP; 0 picks a free one.
-        grpc_port: for gRPC alone; 0 picks a free one.
-        gpus: what this machine offers, by label; simulated where it has none.
-        retention_days: how long logs and ended runners are kept.
-        tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    grpc_port: int = 0
-    gpus: Mapping[str, int] = field(default_factory=dict[str, int])
-    retention_days: float = 7.0
-    account: Account = field(default_factory=Account)
-    tls: TlsSettings | None = None
 
 
 class SystemClock:
@@ -145,6 +125,7 @@ class Plane:
             async with asyncio.TaskGroup() as tasks:
                 loops = [tasks.create_task(self._reconciler.run()), tasks.create_task(self._reconciler.watch())]
                 tasks.create_task(self._reaper.run(stopping))
+                tasks.create_task(self._files.run(stopping))
                 if self._certificates is not None:
                     tasks.create_task(self._certificates.run(stopping))
                 tasks.create_task(self._queue_worker.run(stopping))
@@ -178,7 +159,9 @@ class Plane:
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
-        self._files = files = FilePlane(state, store, clock, master_key, lambda runner: fleet.get(runner) is not None)
+        life = timedelta(days=settings.file_retention_days) if settings.file_retention_days else None
+        lives = lambda runner: fleet.get(runner) is not None  # noqa: E731
+        self._files = files = FilePlane(state, store, clock, master_key, lives, life)
         deployed, runner_key = files.app_files, files.tokens.runner_key
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
@@ -217,8 +200,9 @@ class Plane:
         grpc_host = settings.host if settings.tls is None else "127.0.0.1"
         grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=grpc_host, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
-        gateway = Gateway(dispatcher, access)
-        routes = [*queue_routes, *files.routes(access, settings.account)]
+        await files.listen(stack, access, lambda: self._url)
+        gateway = Gateway(dispatcher, access, tokens=files.tokens)
+        routes = [*queue_routes, *files.routes(access, settings.account, Gpus(fleet, catalog))]
         port = await self._open_door(stack, gateway, access, runners, logs, routes)
         self._running = Running(
             pid=os.getpid(),
@@ -357,6 +341,10 @@ class Plane:
     def _base(self) -> str:
         running = self._listening()
         return f"{running.host}:{running.port}"
+
+    @property
+    def _url(self) -> str:
+        return f"{'http' if self._certificates is None else 'https'}://{self._base}"
 
     def _urls(self, app_name: str) -> Urls:
         path = f"{self._base}/{self._settings.account.nickname}/{app_name}"

@@ -20,6 +20,7 @@ _DROPPED = HOP_BY_HOP | {
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
 _SPECIAL = _DROPPED | _READ
 _CACHED_TARGET_BYTES = 256
+_TOKEN = b"fal_jwt_token="
 
 
 class Call:
@@ -32,9 +33,10 @@ class Call:
         length: of the body, in bytes; None where it is chunked or there is none.
         hint: runners that are warm for this word are preferred.
         start_timeout: seconds that it may wait for a runner; None leaves that to the app.
+        token: of the query's `fal_jwt_token`, which is not passed on; None where there is none.
     """
 
-    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout")
+    __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token")
 
     def __init__(self, exchange: Exchange) -> None:
         """Read.
@@ -46,6 +48,7 @@ class Call:
         # The same few paths are called again and again; long ones are not kept, so that the cache stays small.
         split = _split_again if len(target) <= _CACHED_TARGET_BYTES else split_target
         self.owner, self.app, self.path = split(target)
+        self.path, self.token = without_token(self.path)
         self.key: tuple[str, str] | None = None
         self.length: int | None = None
         self.hint: str | None = None
@@ -98,6 +101,18 @@ def split_target(target: bytes) -> tuple[str, str, bytes]:
 
 
 _split_again = lru_cache(maxsize=1024)(split_target)
+
+
+def without_token(path: bytes) -> tuple[bytes, str | None]:
+    """A path with a query -> the same without its `fal_jwt_token`, and that token."""
+    if _TOKEN not in path:
+        return path, None
+    before, _, query = path.partition(b"?")
+    fields = query.split(b"&")
+    tokens = [field for field in fields if field.startswith(_TOKEN)]
+    rest = b"&".join(field for field in fields if not field.startswith(_TOKEN))
+    token = unquote_to_bytes(tokens[0][len(_TOKEN) :]).decode("latin-1") if tokens else None
+    return (before + b"?" + rest if rest else before), token
 
 
 def origin_form(target: bytes) -> bytes:

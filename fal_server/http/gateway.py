@@ -14,7 +14,7 @@ from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.call import Call
 from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
-from fal_server.http.interfaces import Access, Dispatcher, Lease, LeaseT, RoutedApp
+from fal_server.http.interfaces import Access, CallTokens, Dispatcher, Lease, LeaseT, RoutedApp
 from fal_server.http.messages import RequestIds
 from fal_server.http.relay import Relay
 from fal_server.http.upstream import Pool
@@ -27,13 +27,22 @@ class Gateway:
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
+        tokens: that open WebSockets to private apps instead of a key; None takes none.
     """
 
-    def __init__(self, dispatcher: Dispatcher[LeaseT], access: Access, *, connect_seconds: float = 5) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher[LeaseT],
+        access: Access,
+        *,
+        connect_seconds: float = 5,
+        tokens: CallTokens | None = None,
+    ) -> None:
         # It gets back only leases that it gave, so their own kind need not be known here.
         self.dispatcher = cast("Dispatcher[Lease]", dispatcher)
         self.access = access
         self.connect_seconds = connect_seconds
+        self._tokens = tokens
         self.pool = Pool()
         self.deadlines = Deadlines()
         self._ids = RequestIds()
@@ -55,7 +64,7 @@ class Gateway:
                     if not app.public:
                         self._check(principal)
             if caller is None and not app.public:
-                if call.key is None:
+                if call.key is None and not (call.token and exchange.upgrade and self._tokens):
                     raise _unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
                 self._wait(exchange, call, app, request_id, authenticated=False, caller=None)
                 return
@@ -102,6 +111,8 @@ class Gateway:
             if not authenticated and call.key is not None:
                 principal = await self._authenticate(*call.key)
                 caller = principal.key_id
+            elif not authenticated:
+                caller = await self._by_token(call)
             lease = await self._acquire(app, request_id, caller, call)
         except Refusal as refusal:
             exchange.sink = None
@@ -117,6 +128,15 @@ class Gateway:
             self.dispatcher.release(lease, Outcome.CLIENT_GONE)
             return
         self._relay(exchange, call, app, request_id, lease)
+
+    async def _by_token(self, call: Call) -> str:
+        assert self._tokens is not None
+        caller = await self._tokens.caller(call.token or "", call.owner, call.app)
+        if caller is None:
+            raise _unauthenticated(
+                "fal_jwt_token is not good for this app, or not any more: ask for another one with POST /tokens/"
+            )
+        return caller
 
     async def _authenticate(self, key_id: str, secret: str) -> Principal:
         try:

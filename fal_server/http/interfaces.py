@@ -126,6 +126,14 @@ class Access(Protocol):
         ...
 
 
+class CallTokens(Protocol):
+    """The tokens that stand for a key at some apps."""
+
+    async def caller(self, token: str, owner: str, app: str) -> str | None:
+        """The id of the key that the token was made with; None where it is not good for this app."""
+        ...
+
+
 class RestAccess(Access, Protocol):
     """Access, and whether REST may be read."""
 

@@ -77,7 +77,7 @@ class Rest:
                 Route("/logs/stream", self._for_readers(pages.stream), methods=["POST"]),
                 *more,
             ],
-            exception_handlers={Fault: _fault, HTTPException: _http_exception},
+            exception_handlers={Fault: answer_fault, HTTPException: answer_http_exception},
         )
         self.app.router.redirect_slashes = False
 
@@ -149,7 +149,8 @@ def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-async def _fault(request: Request, error: Exception) -> Response:
+async def answer_fault(request: Request, error: Exception) -> Response:
+    """A refusal as REST words it: a status, and `detail` for people."""
     status, detail = 500, FAILED
     if isinstance(error, Fault):
         status = next((number for kind, number in _STATUSES.items() if isinstance(error, kind)), 500)
@@ -158,7 +159,8 @@ async def _fault(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """What no route is for, in the same form."""
     assert isinstance(error, HTTPException)
     detail = error.detail
     if error.status_code == 404:

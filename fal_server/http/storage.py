@@ -1,0 +1,160 @@
+"""Files that are fetched by their address: /storage and /files/upload, as the published clients use them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fal_server.core.faults import Invalid, NotFound
+from fal_server.file_ports import OpenFile, StoredObject
+from fal_server.http.files import check_parts
+from fal_server.http.guard import Guard
+from fal_server.http.json_body import json_object
+from fal_server.http.open_file import OpenFileResponse
+from fal_server.services.objects import Objects, Reserved
+from fal_server.services.tokens import Tokens
+
+_MEDIA = re.compile(r"(image/(?!svg)|video/|audio/)")
+_LONGEST_CACHE = 86400
+
+
+class StoragePages:
+    """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key."""
+
+    def __init__(self, objects: Objects, tokens: Tokens, guard: Guard) -> None:
+        self._objects = objects
+        self._tokens = tokens
+        self._guard = guard
+        upload = "/storage/upload/{upload_id}"
+        file = "/storage/f/{object_id}/{name}"
+        self.routes = [
+            Route("/storage/auth/token", self._token, methods=["POST"]),
+            Route("/storage/upload/initiate", guard.uploads(self._begin), methods=["POST"]),
+            Route("/storage/upload/initiate-multipart", guard.uploads(self._begin), methods=["POST"]),
+            Route(upload, self._put_whole, methods=["PUT"]),
+            Route(f"{upload}/complete", self._complete, methods=["POST"]),
+            Route(f"{upload}/{{number}}", self._put_part, methods=["PUT"]),
+            Route(f"{upload}/{{number}}", self._place_of_part, methods=["POST"]),
+            Route("/files/upload", guard.uploads(self._upload), methods=["POST"]),
+            Route("/files/upload/multipart", guard.uploads(self._begin_multipart), methods=["POST"]),
+            Route(f"{file}/multipart/{{upload_id}}/complete", self._complete, methods=["POST"]),
+            Route(f"{file}/multipart/{{upload_id}}/{{number}}", self._put_part, methods=["PUT"]),
+            Route(file, self._get, methods=["GET"]),
+        ]
+
+    async def _token(self, request: Request) -> Response:
+        """A token for uploads; keys that may upload get one."""
+
+        async def issue(request: Request) -> Response:
+            token = self._tokens.for_uploads(await self._guard.principal(request))
+            return JSONResponse(
+                {
+                    "token": token.text,
+                    "token_type": "Bearer",
+                    "base_url": base_of(request),
+                    "expires_at": token.expires_at.isoformat(),
+                }
+            )
+
+        return await self._guard.uploads(issue)(request)
+
+    async def _begin(self, request: Request) -> Response:
+        about = await json_object(request)
+        name, kind = about.get("file_name"), about.get("content_type")
+        reserved = self._objects.reserve(
+            name if isinstance(name, str) else None, kind if isinstance(kind, str) else None, lifecycle_of(request)
+        )
+        upload_id = self._objects.parts.begin(reserved)
+        base = base_of(request)
+        return JSONResponse({"upload_url": f"{base}/storage/upload/{upload_id}", "file_url": base + reserved.path})
+
+    async def _put_whole(self, request: Request) -> Response:
+        upload_id = request.path_params["upload_id"]
+        _, etag = await self._objects.parts.part(upload_id, "1", request.stream())
+        await self._objects.complete(upload_id)
+        return Response(headers={"etag": f'"{etag}"'})
+
+    async def _put_part(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        kept, etag = await self._objects.parts.part(request.path_params["upload_id"], number, request.stream())
+        return JSONResponse({"partNumber": kept, "part_number": kept, "etag": etag}, headers={"etag": f'"{etag}"'})
+
+    async def _place_of_part(self, request: Request) -> Response:
+        self._objects.parts.about(request.path_params["upload_id"])
+        return JSONResponse({"upload_url": base_of(request) + request.url.path})
+
+    async def _complete(self, request: Request) -> Response:
+        await check_parts(request)
+        stored = await self._objects.complete(request.path_params["upload_id"])
+        return JSONResponse({"etag": stored.etag, "size": stored.size})
+
+    async def _upload(self, request: Request) -> Response:
+        reserved = reserved_by_headers(self._objects, request)
+        await self._objects.put(reserved, request.stream())
+        return JSONResponse({"access_url": base_of(request) + reserved.path})
+
+    async def _begin_multipart(self, request: Request) -> Response:
+        reserved = reserved_by_headers(self._objects, request)
+        upload_id = self._objects.parts.begin(reserved)
+        return JSONResponse({"access_url": base_of(request) + reserved.path, "uploadId": upload_id})
+
+    async def _get(self, request: Request) -> Response:
+        stored, path = await self._objects.get(request.path_params["object_id"])
+        if request.path_params["name"] != stored.name:
+            raise NotFound("there is no such file, or it has expired")
+        opened = await asyncio.to_thread(_opened, path, stored)
+        return OpenFileResponse(opened, content_type=stored.content_type, headers=_headers(stored))
+
+
+def lifecycle_of(request: Request) -> str | None:
+    """What a request says about how long its file is kept."""
+    headers = request.headers
+    return headers.get("x-fal-object-lifecycle") or headers.get("x-fal-object-lifecycle-preference")
+
+
+def reserved_by_headers(objects: Objects, request: Request) -> Reserved:
+    """An address for a body whose name and type are in the headers."""
+    headers = request.headers
+    return objects.reserve(headers.get("x-fal-file-name"), headers.get("content-type"), lifecycle_of(request))
+
+
+def base_of(request: Request) -> str:
+    """How the caller reached this controller: scheme, host and port.
+
+    Raises:
+        Invalid: the Host is no host.
+    """
+    host = request.headers.get("host", "")
+    if not re.fullmatch(r"[0-9A-Za-z._:\[\]-]{1,255}", host):
+        raise Invalid("host", "the Host header is no host")
+    return f"{request.url.scheme}://{host}"
+
+
+def _opened(path: Path, stored: StoredObject) -> OpenFile:
+    try:
+        return OpenFile(descriptor=os.open(path, os.O_RDONLY | os.O_CLOEXEC), name=stored.name)
+    except FileNotFoundError:
+        raise NotFound("there is no such file, or it has expired") from None
+
+
+def _headers(stored: StoredObject) -> dict[str, str]:
+    """What goes with a file; one that a browser would run as a page gets no rights on this origin."""
+    age = _LONGEST_CACHE
+    if stored.expires_at is not None:
+        age = max(0, min(age, int((stored.expires_at - stored.created_at).total_seconds())))
+    headers = {
+        "etag": f'"{stored.etag}"',
+        "cache-control": f"public, max-age={age}, immutable",
+        "access-control-allow-origin": "*",
+        "x-content-type-options": "nosniff",
+        "content-disposition": f'inline; filename="{stored.name}"',
+    }
+    if not _MEDIA.match(stored.content_type):
+        headers["content-security-policy"] = "default-src 'none'; sandbox"
+    return headers

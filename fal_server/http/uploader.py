@@ -1,0 +1,127 @@
+"""What runners reach over a unix socket: files that apps make, stored without leaving the machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fal_server.core.faults import Fault, Invalid, NotFound
+from fal_server.http.bridge import Bridge
+from fal_server.http.connection import HttpConnection
+from fal_server.http.exchange import Exchange
+from fal_server.http.guard import Guard
+from fal_server.http.json_body import json_object
+from fal_server.http.registry import Registry
+from fal_server.http.rest import answer_fault, answer_http_exception
+from fal_server.http.rules import Limits
+from fal_server.http.storage import reserved_by_headers
+from fal_server.services.objects import Objects
+
+
+class Uploader:
+    """The ASGI application. A file is complete when it is accepted, so that there is nothing to wait for.
+
+    Args:
+        base: gives where the front door answers: files are fetched there.
+    """
+
+    def __init__(self, objects: Objects, guard: Guard, base: Callable[[], str]) -> None:
+        self._objects = objects
+        self._base = base
+        session = "/v1/upload-sessions/{upload_id}"
+        self.app = Starlette(
+            routes=[
+                Route("/v1/uploads", guard.uploads(self._upload), methods=["POST"]),
+                Route("/v1/uploads/{object_id}", self._status, methods=["GET"]),
+                Route("/v1/upload-sessions", guard.uploads(self._begin), methods=["POST"]),
+                Route(f"{session}/body", self._body, methods=["PUT"]),
+                Route(f"{session}/finish", self._finish, methods=["POST"]),
+                Route(session, self._abort, methods=["DELETE"]),
+            ],
+            exception_handlers={Fault: answer_fault, HTTPException: answer_http_exception},
+        )
+
+    async def _upload(self, request: Request) -> Response:
+        reserved = reserved_by_headers(self._objects, request)
+        await self._objects.put(reserved, request.stream())
+        return self._accepted(reserved.object_id, reserved.path)
+
+    async def _status(self, request: Request) -> Response:
+        await self._objects.get(request.path_params["object_id"])
+        return JSONResponse({"state": "completed"})
+
+    async def _begin(self, request: Request) -> Response:
+        reserved = reserved_by_headers(self._objects, request)
+        upload_id = self._objects.parts.begin(reserved)
+        url = self._base() + reserved.path
+        return JSONResponse({"state": "receiving", "upload_id": upload_id, "file_url": url}, status_code=201)
+
+    async def _body(self, request: Request) -> Response:
+        await self._objects.parts.part(request.path_params["upload_id"], "1", request.stream())
+        return Response(status_code=204)
+
+    async def _finish(self, request: Request) -> Response:
+        size = (await json_object(request)).get("size_bytes")
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise Invalid("size_bytes", "size_bytes is missing from the body, or is no number")
+        upload_id = request.path_params["upload_id"]
+        reserved = self._objects.parts.about(upload_id)
+        await self._objects.complete(upload_id, size)
+        return self._accepted(reserved.object_id, reserved.path)
+
+    async def _abort(self, request: Request) -> Response:
+        upload_id = request.path_params["upload_id"]
+        try:
+            self._objects.parts.about(upload_id)
+        except NotFound:
+            return JSONResponse({"state": "gone"}, status_code=202)
+        self._objects.parts.end(upload_id)
+        return JSONResponse({"state": "aborted"}, status_code=202)
+
+    def _accepted(self, object_id: str, path: str) -> Response:
+        url = self._base() + path
+        return JSONResponse({"state": "accepted_local", "upload_id": object_id, "file_url": url}, status_code=202)
+
+
+class UnixDoor:
+    """Listens on a unix socket, and answers HTTP/1.1 there with an ASGI application."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._registry = Registry()
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self, path: Path) -> None:
+        """Listen; a socket that an earlier controller left is replaced.
+
+        Raises:
+            OSError: the path cannot be listened on.
+        """
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        loop = asyncio.get_running_loop()
+        limits = Limits()
+        self._server = await loop.create_unix_server(lambda: HttpConnection(self, self._registry, limits), str(path))
+        await asyncio.to_thread(path.chmod, 0o600)
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer."""
+        self._bridge.handle(exchange)
+
+    def drain(self) -> None:
+        """The door is closing."""
+        self._bridge.drain()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop listening; open requests have the grace."""
+        if self._server is not None:
+            self._server.close()
+        self._bridge.drain()
+        await self._registry.close(grace_seconds)
+        await self._bridge.close()

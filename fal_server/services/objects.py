@@ -1,0 +1,164 @@
+"""The use cases of files that are fetched by their address: what apps make, and what callers upload for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import secrets
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from datetime import timedelta
+from mimetypes import guess_extension
+from pathlib import Path
+from urllib.parse import quote
+
+from fal_server.core.faults import Invalid, NotFound
+from fal_server.file_ports import Draft, Drafts, ObjectStore, StoredObject
+from fal_server.ports import Clock
+from fal_server.services.uploads import PartUploads, received
+
+MOST_BYTES = 20 * 1024**3
+_LONGEST_LIFE = 10 * 365 * 86400.0
+_NAME_BYTES = 100
+_UNFIT = re.compile(r"[^0-9A-Za-z._-]+")
+_TYPE = re.compile(r"[0-9A-Za-z!#$&^_.+-]{1,64}/[0-9A-Za-z!#$&^_.+-]{1,64}(?:\s*;[ -~]{0,100})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """A file that is to come: its address is known already.
+
+    Attributes:
+        life: how long it is kept from when it is complete; None keeps it.
+    """
+
+    object_id: str
+    name: str
+    content_type: str
+    life: timedelta | None
+
+    @property
+    def path(self) -> str:
+        """The path of its address."""
+        return f"/storage/f/{self.object_id}/{quote(self.name)}"
+
+
+class Objects:
+    """What is done with public files.
+
+    Args:
+        drafts: on the same file system as the store.
+        life: how long a file is kept that comes without a word about that; None keeps it.
+    """
+
+    def __init__(self, store: ObjectStore, drafts: Drafts, clock: Clock, life: timedelta | None) -> None:
+        self._store = store
+        self._drafts = drafts
+        self._clock = clock
+        self._life = life
+        self.parts = PartUploads[Reserved](drafts, clock, most_bytes=MOST_BYTES)
+
+    def reserve(self, name: str | None, content_type: str | None, lifecycle: str | None) -> Reserved:
+        """An address for a file.
+
+        Args:
+            name: shown in the address; what does not fit there is replaced.
+            content_type: None or something that is none means any bytes.
+            lifecycle: the header that says how long it is kept, JSON: `{"expiration_duration_seconds": 3600}`.
+
+        Raises:
+            Invalid: the lifecycle is malformed.
+        """
+        kind = content_type if content_type and _TYPE.fullmatch(content_type) else "application/octet-stream"
+        shown = _UNFIT.sub("_", name or "").strip("._")[-_NAME_BYTES:]
+        return Reserved(
+            object_id=secrets.token_urlsafe(24),
+            name=shown or f"file{guess_extension(kind.partition(';')[0].strip()) or '.bin'}",
+            content_type=kind,
+            life=self._life_of(lifecycle),
+        )
+
+    async def put(self, reserved: Reserved, chunks: AsyncIterable[bytes]) -> StoredObject:
+        """Receive a file whole.
+
+        Raises:
+            Exhausted: it is too large.
+            Unavailable: the disk does not take it.
+        """
+        draft = await received(self._drafts, chunks, most_bytes=MOST_BYTES)
+        try:
+            return await self._publish(reserved, draft)
+        finally:
+            draft.discard()
+
+    async def complete(self, upload_id: str, size: int | None = None) -> StoredObject:
+        """Put an upload in parts together.
+
+        Args:
+            size: in bytes, as the sender counted; None is not compared.
+
+        Raises:
+            NotFound: there is no such upload.
+            Invalid: a part is missing, or the size is another.
+        """
+        draft = await self.parts.assembled(upload_id)
+        try:
+            if size is not None and size != draft.size:
+                raise Invalid("size_bytes", f"{draft.size} bytes came in, {size} were sent: send them again")
+            stored = await self._publish(self.parts.about(upload_id), draft)
+        finally:
+            draft.discard()
+        self.parts.end(upload_id)
+        return stored
+
+    async def get(self, object_id: str) -> tuple[StoredObject, Path]:
+        """What is known of a file, and where its content is.
+
+        Raises:
+            NotFound: there is none, or it has expired.
+        """
+        stored, path = await asyncio.to_thread(self._store.get, object_id)
+        if stored.expires_at is not None and stored.expires_at <= self._clock.now():
+            raise NotFound("there is no such file, or it has expired")
+        return stored, path
+
+    async def forget(self) -> int:
+        """Delete what has expired; how many."""
+        return await asyncio.to_thread(self._store.forget, self._clock.now())
+
+    async def _publish(self, reserved: Reserved, draft: Draft) -> StoredObject:
+        now = self._clock.now()
+        stored = StoredObject(
+            object_id=reserved.object_id,
+            name=reserved.name,
+            content_type=reserved.content_type,
+            size=draft.size,
+            etag=draft.md5,
+            created_at=now,
+            expires_at=None if reserved.life is None else now + reserved.life,
+        )
+        await asyncio.to_thread(self._store.place, draft.path, stored)
+        return stored
+
+    def _life_of(self, lifecycle: str | None) -> timedelta | None:
+        if not lifecycle:
+            return self._life
+        try:
+            wanted: object = json.loads(lifecycle)
+        except ValueError as error:
+            raise Invalid("x-fal-object-lifecycle", f"X-Fal-Object-Lifecycle is no JSON: {error}") from error
+        if not isinstance(wanted, dict) or "expiration_duration_seconds" not in wanted:
+            return self._life
+        seconds = wanted["expiration_duration_seconds"]
+        if seconds is None:
+            return None
+        if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
+            seconds = int(seconds)
+        if not isinstance(seconds, int | float) or not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_LIFE):
+            raise Invalid(
+                "x-fal-object-lifecycle",
+                f"expiration_duration_seconds is {str(seconds)[:40]}: give 1 to {_LONGEST_LIFE:g}, or null to keep it",
+            )
+        return timedelta(seconds=seconds)

@@ -1,0 +1,32 @@
+"""What an operator chooses for a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fal_server.core.accounts import Account
+from fal_server.tls import TlsSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator chooses.
+
+    Attributes:
+        port: for gRPC and HTTP; 0 picks a free one.
+        grpc_port: for gRPC alone; 0 picks a free one.
+        gpus: what this machine offers, by label; simulated where it has none.
+        retention_days: how long logs and ended runners are kept.
+        file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
+        tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    grpc_port: int = 0
+    gpus: Mapping[str, int] = field(default_factory=dict[str, int])
+    retention_days: float = 7.0
+    file_retention_days: float = 30.0
+    account: Account = field(default_factory=Account)
+    tls: TlsSettings | None = None
