@@ -10,10 +10,11 @@ from typing import Protocol, TypeAlias
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
+from fal_server.core.history import StateChange
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.machines import Node
-from fal_server.core.revisions import AppFile, EnvironmentSpec, Payload, Revision
+from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Payload, Revision
 from fal_server.core.runners import Process, Runner
 
 
@@ -64,8 +65,12 @@ class Store(Protocol):
         """Delete; what was deleted, or None where it was not there."""
         ...
 
-    async def save_runners(self, runners: Sequence[Runner], /) -> None:
-        """Insert or replace these runners, all or none."""
+    async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
+        """Insert or replace these runners and keep what they went through, all or nothing."""
+        ...
+
+    async def runner_history(self, runner_id: str) -> list[StateChange]:
+        """What a runner went through, in order; empty where it is not known."""
         ...
 
     async def get_runner(self, runner_id: str) -> Runner | None:
@@ -321,6 +326,14 @@ class Adopted:
     node: str
     process: Process
     exited: bool = False
+
+
+class HealthProber(Protocol):
+    """Asks runners whether they are well."""
+
+    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
+        """Make one check; None where it was answered with 2xx in time, else what is wrong, in words."""
+        ...
 
 
 class Engine(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -46,3 +46,18 @@ class App:
     next_revision_id: str | None = None
     next_auth_mode: AuthMode | None = None
     next_scaling: Scaling | None = None
+
+
+def settled(
+    app: App, *, revision_id: str | None = None, scaling: Scaling | None = None, auth_mode: AuthMode | None = None
+) -> App:
+    """The app with no move under way: on this revision, with these settings; None leaves what it has."""
+    return replace(
+        app,
+        revision_id=revision_id or app.revision_id,
+        scaling=scaling or app.scaling,
+        auth_mode=auth_mode or app.auth_mode,
+        next_revision_id=None,
+        next_scaling=None,
+        next_auth_mode=None,
+    )

@@ -35,6 +35,7 @@ from fal_server.services.catalog import Catalog
 from fal_server.services.decisions import Decisions
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.fleet import Fleet
+from fal_server.services.health import Health
 from fal_server.services.launching import Launching
 from fal_server.services.signal import Signal
 
@@ -64,6 +65,7 @@ class Reconciler:
         clock: Clock,
         changed: Signal,
         decisions: Decisions,
+        health: Health,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -73,6 +75,7 @@ class Reconciler:
         self._clock = clock
         self._changed = changed
         self._decisions = decisions
+        self._health = health
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
@@ -179,6 +182,7 @@ class Reconciler:
         known = {i: self._catalog.known_revision(i) for i in (app.revision_id, *revision_ids)}
         current = known[app.revision_id]
         coming = self._catalog.known_revision(app.next_revision_id) if app.next_revision_id else None
+        checked = any(r is not None and r.health_check is not None for r in (current, coming))
         failures = self._fleet.failures(app.name, app.revision_id)
         next_failures = self._fleet.failures(app.name, app.next_revision_id)
         return AppInput(
@@ -192,6 +196,7 @@ class Reconciler:
             num_gpus={i: revision.num_gpus for i, revision in known.items() if revision is not None},
             serves_http=current is None or current.serves_http,
             ephemeral=ephemeral,
+            unproven=self._health.unproven(app.name) if checked else frozenset(),
         )
 
     async def _apply(self, action: Action) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 from fal_server.core import names
-from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import Invalid, NotFound
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import Revision
@@ -78,16 +78,29 @@ class Apps:
                     created_at=now,
                     updated_at=now,
                 )
-            moved = self.moved(app, revision, strategy or Strategy.ROLLING)
-            return replace(moved, auth_mode=auth_mode or app.auth_mode, updated_at=now)
+            moved = self.moved(app, revision, strategy or Strategy.ROLLING, auth_mode=auth_mode)
+            return replace(moved, updated_at=now)
 
         return self.view(await self._catalog.put(full, set_to))
 
-    def moved(self, app: App, revision: Revision, strategy: Strategy) -> App:
+    def moved(
+        self,
+        app: App,
+        revision: Revision,
+        strategy: Strategy,
+        *,
+        auth_mode: AuthMode | None = None,
+        reset_scale: bool = False,
+    ) -> App:
         """The app on its way to one of its revisions: at once, or, rolling, when a runner of that is ready.
 
         Rolling protects the old revision also where it has no runner at the moment: a revision that never becomes
         ready never gets the traffic. An app that is paused, or a revision without a port, has no runner to wait for.
+        What comes with the revision takes effect with it: the old one is not served by rules that it was not made for.
+
+        Args:
+            auth_mode: who may call it from then on; None leaves that.
+            reset_scale: take all settings from the code from then on.
         """
         if (
             strategy is Strategy.ROLLING
@@ -95,11 +108,20 @@ class Apps:
             and revision.serves_http
             and app.scaling.max_concurrency > 0
         ):
-            return replace(app, next_revision_id=revision.revision_id)
-        scaling = (
-            app.scaling if revision.revision_id == app.revision_id else carried_over(app.scaling, revision.scaling)
+            return replace(
+                app,
+                next_revision_id=revision.revision_id,
+                next_auth_mode=auth_mode,
+                next_scaling=revision.scaling if reset_scale else None,
+            )
+        same = revision.revision_id == app.revision_id
+        scaling = app.scaling if same else carried_over(app.scaling, revision.scaling)
+        return settled(
+            app,
+            revision_id=revision.revision_id,
+            scaling=revision.scaling if reset_scale else scaling,
+            auth_mode=auth_mode or app.auth_mode,
         )
-        return replace(app, revision_id=revision.revision_id, next_revision_id=None, scaling=scaling)
 
     async def update(self, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...] | None]) -> AppView:
         """Change scaling settings; what is not named stays.
@@ -120,10 +142,10 @@ class Apps:
             values["request_start_timeout"] = None
 
         def scaled(app: App) -> App:
-            scaling = replace(app.scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
-            for machine_type in scaling.machine_types:
-                resources_of(machine_type)
-            return replace(app, scaling=scaling, updated_at=self._clock.now())
+            scaling = _with(app.scaling, values)
+            # A deploy on its way brings its settings along: what is asked for now is to hold after it, too.
+            coming = None if app.next_scaling is None else _with(app.next_scaling, values)
+            return replace(app, scaling=scaling, next_scaling=coming, updated_at=self._clock.now())
 
         return self.view(await self._catalog.change(full, scaled))
 
@@ -166,3 +188,10 @@ class Apps:
         replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
         rolling = app.next_revision_id is not None or replacing
         return AppView(app=app, active_runners=self._fleet.active(app.name), is_rolling=rolling)
+
+
+def _with(scaling: Scaling, values: Mapping[str, int | tuple[str, ...] | None]) -> Scaling:
+    changed = replace(scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
+    for machine_type in changed.machine_types:
+        resources_of(machine_type)
+    return changed

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterable
-from dataclasses import replace
 
-from fal_server.core.apps import App
+from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
@@ -155,10 +154,10 @@ class Catalog:
             self._revisions = {i: r for i, r in self._revisions.items() if i in named or i in in_use}
 
     def on_revision(self, app: App, revision_id: str) -> App:
-        """The app, moved to a revision (which is known here) with the settings that come with its code."""
+        """The app, moved to a revision (which is known here) with what comes with it."""
         revision = self._revisions.get(revision_id)
         scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
-        return replace(app, revision_id=revision_id, next_revision_id=None, scaling=scaling)
+        return settled(app, revision_id=revision_id, scaling=app.next_scaling or scaling, auth_mode=app.next_auth_mode)
 
     async def promote(self, name: str, revision_id: str) -> None:
         """Move an app to the revision that a rolling deploy prepared, unless a newer deploy came between."""
@@ -172,7 +171,7 @@ class Catalog:
             while len(self._abandoned) >= _MOST_ABANDONED:
                 del self._abandoned[next(iter(self._abandoned))]
             self._abandoned[revision_id] = reason or "its runner did not become ready"
-            return replace(app, next_revision_id=None)
+            return settled(app)
 
         await self._settle(name, revision_id, stay)
 

@@ -17,7 +17,7 @@ from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
-from fal_server.core.scaling import Scaling, carried_over
+from fal_server.core.scaling import Scaling
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
 from fal_server.services.apps import Apps
 from fal_server.services.catalog import Catalog
@@ -193,11 +193,14 @@ class Deploys:
                 created_at=now,
                 updated_at=now,
             )
-        if request.reset_scale:
-            # What describes the code comes when the app moves; the rest of the reset is at once.
-            app = replace(app, scaling=carried_over(revision.scaling, app.scaling))
-        moved = self._apps.moved(app, revision, request.strategy)
-        return replace(moved, auth_mode=request.code.auth_mode or app.auth_mode, updated_at=now)
+        moved = self._apps.moved(
+            app,
+            revision,
+            request.strategy,
+            auth_mode=request.code.auth_mode,
+            reset_scale=request.reset_scale,
+        )
+        return replace(moved, updated_at=now)
 
     async def _check_secrets(self, secret_names: tuple[str, ...] | None, environment: str) -> None:
         if not secret_names:

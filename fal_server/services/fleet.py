@@ -211,6 +211,18 @@ class Fleet:
             runner_id, lambda r: r if r.kill else replace(r, desired=Desired.GONE, kill=True, reason=reason)
         )
 
+    async def reject(self, runner_id: str, reason: str) -> None:
+        """End a ready runner at once that never became well: a failed start, and counted as that."""
+        runner = self._runners.get(runner_id)
+        if runner is None or runner.desired is not Desired.SERVE:
+            return
+        rejected = await self.condemn(runner_id, reason)
+        if rejected is not None:
+            self._count_failure(replace(rejected, ended_at=self._clock.now()))
+            for failed in self._on_failed_start:
+                failed(rejected)
+            self._changed.notify()
+
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Close first, so that nothing can be sent to it while this is written; open again where that fails.
 

@@ -12,8 +12,9 @@ from fal_server.core.apps import App
 from fal_server.core.faults import Precondition, Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
-from fal_server.core.revisions import EnvironmentSpec
+from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
+from fal_server.loops.health import HealthLoop
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
@@ -22,6 +23,7 @@ from fal_server.services.decisions import Decisions
 from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher, Lease
 from fal_server.services.fleet import Fleet
+from fal_server.services.health import Health
 from fal_server.services.insight import Insight
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
@@ -93,6 +95,24 @@ class FakeBuilder:
         return BuiltEnvironment(env_id=spec.env_id, python=Path("/python")) if spec.env_id in self._built else None
 
 
+class FakeProber:
+    """The HealthProber port: a test says which ports are unwell, and why.
+
+    Attributes:
+        unwell: what is wrong, by port; "*" is every port.
+        asked: the ports that were asked, in order.
+    """
+
+    def __init__(self) -> None:
+        self.unwell: dict[int | str, str] = {}
+        self.asked: list[int] = []
+
+    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
+        self.asked.append(port)
+        await asyncio.sleep(0)
+        return self.unwell.get(port) or self.unwell.get("*")
+
+
 class FailingStore:
     """The real store, but a test may say that the next writes of runners fail, as on a full disk."""
 
@@ -129,6 +149,8 @@ class Platform:
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
         self.decisions = Decisions(self.clock)
         self.insight = Insight(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
+        self.health = Health(self.catalog, self.fleet, self.changed)
+        self.dispatcher.when_health_check_is_asked(self.health.ask)
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=lambda runner: self.logs.runner_ended(runner.runner_id))
@@ -159,7 +181,10 @@ class Platform:
             self.clock,
             self.changed,
             self.decisions,
+            self.health,
         )
+        self.prober = FakeProber()
+        self.health_loop = HealthLoop(self.health, self.catalog, self.fleet, self.prober, self.clock, self.changed)
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until something holds."""
@@ -220,7 +245,8 @@ def _urls(name: str) -> Urls:
 @asynccontextmanager
 async def running(platform: Platform) -> AsyncIterator[Platform]:
     """The platform with its loops at work."""
-    loops = [asyncio.create_task(platform.reconciler.run()), asyncio.create_task(platform.reconciler.watch())]
+    works = (platform.reconciler.run(), platform.reconciler.watch(), platform.health_loop.run())
+    loops = [asyncio.create_task(work) for work in works]
     try:
         yield platform
         assert not any(loop.done() for loop in loops), "a loop has ended"
