@@ -9,9 +9,10 @@ from datetime import timedelta
 
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault
+from fal_server.core.queue import State
 from fal_server.ports import Clock
 from fal_server.queue_port import QueueStore
-from fal_server.services.backlog import Backlog
+from fal_server.services.backlog import Backlog, Live
 from fal_server.services.carrying import Carrier
 from fal_server.services.catalog import Catalog
 from fal_server.services.queue import Queue
@@ -52,7 +53,7 @@ class QueueWorker:
         self._retention = retention
         self._dead_retention = dead_retention
         self._carried: dict[str, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Live] = {}
         self._taking = True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -66,6 +67,9 @@ class QueueWorker:
     def stop_taking(self) -> None:
         """Begin nothing more: the controller is on its way out. What waits, waits for the next one."""
         self._taking = False
+        for task, live in self._tasks.items():
+            if live.request.state is State.IN_QUEUE and not live.ending:
+                task.cancel()  # it stands in the dispatcher's line
 
     async def close(self) -> None:
         """Cut off what is under way; the store knows it as begun."""
@@ -79,7 +83,7 @@ class QueueWorker:
         if not self._taking:
             return
         for live in self._backlog.overdue():
-            self._spawn(self._carrier.expire(live))
+            self._spawn(self._carrier.expire(live), live)
         for app_name in self._backlog.apps:
             most = _most_carried(self._catalog.get(app_name))
             while self._carried.get(app_name, 0) < most:
@@ -87,7 +91,7 @@ class QueueWorker:
                 if taken is None:
                     break
                 self._carried[app_name] = self._carried.get(app_name, 0) + 1
-                self._spawn(self._carrier.carry(taken), app_name)
+                self._spawn(self._carrier.carry(taken), taken, app_name)
 
     async def sweep(self) -> int:
         """Delete what is too old; how many requests."""
@@ -121,13 +125,13 @@ class QueueWorker:
         # A moment that is over has changed nothing: all that the app may have at once is being carried.
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
-    def _spawn(self, work: Coroutine[None, None, None], app_name: str | None = None) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], live: Live, app_name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = live
         task.add_done_callback(lambda done: self._done(done, app_name))
 
     def _done(self, task: asyncio.Task[None], app_name: str | None) -> None:
-        self._tasks.discard(task)
+        del self._tasks[task]
         if app_name is not None:
             left = self._carried.pop(app_name) - 1
             if left:

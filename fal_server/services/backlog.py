@@ -138,8 +138,10 @@ class Backlog:
         line = self._lines.get(app.name)
         if line is None:
             return Load()
-        ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
-        return Load(queued=len(line), ripe=line.ripe(ripe_before))
+        delay = app.scaling.scaling_delay
+        if not delay:  # the usual case, asked at every change: without looking at each request
+            return Load(queued=len(line), ripe=len(line))
+        return Load(queued=len(line), ripe=line.ripe(self._clock.now() - timedelta(seconds=delay)))
 
     def _tidy(self, app_name: str) -> None:
         if app_name in self._lines and not self._lines[app_name]:

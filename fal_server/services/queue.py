@@ -225,7 +225,7 @@ class Queue:
         self._catalog.require(app_name)
         request = (await self.status(app_name, request_id)).request
         if not request.dead:
-            words = "is not completed" if request.state is not State.COMPLETED else "has its answer"
+            words = "is not completed" if request.state is not State.COMPLETED else "was not given up"
             raise Precondition(
                 f"request {request_id} {words}: only requests that were given up can be put in line again"
             )

@@ -9,6 +9,7 @@ import pytest
 
 from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
+from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.queue_port import AnswerTooLarge, RequestFilter
 from tests.fakes.engine import Start
@@ -145,7 +146,7 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
         await q.queue.redrive("a", request_id)
     again = await q.completed(request_id)
     assert (again.attempt, again.dead, again.status, again.error) == (1, False, 200, None)
-    with pytest.raises(Precondition, match="has its answer"):
+    with pytest.raises(Precondition, match="was not given up"):
         await q.queue.redrive("a", request_id)
 
 
@@ -324,6 +325,23 @@ async def test_after_a_restart_everything_is_begun_again_in_order(q):
             assert (await after.completed(request_id)).status == 200
         assert [request.request_id for request, _ in after.client.sent] == made
         assert [request.attempt for request, _ in after.client.sent] == [2, 1, 1]
+
+
+async def test_an_orderly_stop_begins_nothing_more(q):
+    q.client.held.clear()
+    first = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    await q.platform.deploy("b", scaling={"max_concurrency": 1})
+    place = await q.platform.get("b")
+    second = await q.submit("b")
+    await q.until(lambda: q.platform.dispatcher.load(q.platform.app("b")).queued == 1 and not q.backlog.apps)
+    q.worker.stop_taking()
+    q.client.held.set()
+    assert (await q.completed(first)).status == 200
+    q.platform.dispatcher.release(place, Outcome.DONE)
+    await q.platform.settled()
+    assert [request.request_id for request, _ in q.client.sent] == [first]
+    assert (await q.platform.store.queue.get(second)).state is State.IN_QUEUE
 
 
 async def test_a_request_that_ends_every_controller_is_given_up(q):

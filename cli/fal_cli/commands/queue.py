@@ -159,6 +159,8 @@ def _redrive(args: argparse.Namespace) -> None:
         request_ids = args.request_ids
         if args.all:
             request_ids = [str(request["request_id"]) for request in _listed(queue, dead="1", limit="1000")]
+            if not request_ids:
+                say("Nothing was given up.")
         for request_id in request_ids:
             queue.ask("POST", "requests", request_id, "redrive")
             say(f"Queued again {request_id}")
