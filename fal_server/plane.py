@@ -27,12 +27,14 @@ from fal_server.grpc.server import GrpcServer
 from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
+from fal_server.http.health_client import HttpHealthProber
 from fal_server.http.queue import QueuePages
 from fal_server.http.queue_admin import QueueAdminPages
 from fal_server.http.rest import Rest
 from fal_server.http.runner_client import HttpRunnerClient
 from fal_server.http.site import ControllerSite
 from fal_server.http.webhook_client import HttpWebhookClient
+from fal_server.loops.health import HealthLoop
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
@@ -49,6 +51,7 @@ from fal_server.services.dispatch import Dispatcher
 from fal_server.services.environments import Environments
 from fal_server.services.fleet import Fleet
 from fal_server.services.gpus import Gpus
+from fal_server.services.health import Health
 from fal_server.services.insight import Insight
 from fal_server.services.keys import Keys
 from fal_server.services.launching import Launching
@@ -124,6 +127,7 @@ class Plane:
             stopping = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 loops = [tasks.create_task(self._reconciler.run()), tasks.create_task(self._reconciler.watch())]
+                loops.append(tasks.create_task(self._health_loop.run()))
                 tasks.create_task(self._reaper.run(stopping))
                 tasks.create_task(self._files.run(stopping))
                 if self._certificates is not None:
@@ -166,12 +170,17 @@ class Plane:
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
         decisions = Decisions(clock)
+        health = Health(catalog, fleet, changed)
+        dispatcher.when_health_check_is_asked(health.ask)
         deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs, files=deployed)
         runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
         self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
-        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions)
+        self._reconciler = Reconciler(
+            catalog, fleet, dispatcher, launching, engine, clock, changed, decisions, health
+        )
+        self._health_loop = HealthLoop(health, catalog, fleet, HttpHealthProber(), clock, changed)
         self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
 
         queue_routes = await self._build_queue(stack, store, catalog, dispatcher, access)

@@ -216,12 +216,12 @@ class Fleet:
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
             return
+        # Counted first: whoever plans once it is gone must know already that it failed.
+        self._count_failure(replace(runner, ended_at=self._clock.now(), reason=reason))
         rejected = await self.condemn(runner_id, reason)
         if rejected is not None:
-            self._count_failure(replace(rejected, ended_at=self._clock.now()))
             for failed in self._on_failed_start:
                 failed(rejected)
-            self._changed.notify()
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Close first, so that nothing can be sent to it while this is written; open again where that fails.
