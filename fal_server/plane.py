@@ -282,6 +282,7 @@ class Plane:
         stack.push_async_callback(door.close, 1.0)
         return port
 
+        self._door = door
     async def _make_admin_key(self, keys: Keys) -> None:
         """The first key, at the first start, in a file of the state directory."""
         known = await keys.list()
@@ -296,6 +297,7 @@ class Plane:
         """No new requests; open ones finish; runners end, unless they are to go on; what takes too long is killed."""
         self._reconciler.stop_starting()
         self._queue_worker.stop_taking()
+        self._door.drain()
         self._changed.notify()
         if await self._wait_for(lambda: not any(self._in_flight(r) for r in self._fleet.runners), DRAIN_SECONDS):
             log.info("no request is open")

@@ -71,11 +71,16 @@ class FrontDoor:
         address: tuple[str, int] = self._server.sockets[0].getsockname()
         return address[1]
 
-    async def close(self, grace_seconds: float) -> None:
-        """Stop listening, let open requests finish, and abort those that are open after the grace."""
+    def drain(self) -> None:
+        """Stop listening; open requests finish, and connections close after them. gRPC goes on over those it has."""
         if self._server is not None:
             self._server.close()
         self.site.drain()
+        self.registry.drain()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop listening, let open requests finish, and abort those that are open after the grace."""
+        self.drain()
         await self.registry.close(grace_seconds)
         for task in tuple(self._links):
             task.cancel()

@@ -49,11 +49,15 @@ class Registry:
         if not self._members:
             self._empty.set()
 
-    async def close(self, grace_seconds: float) -> None:
-        """Drain all connections, and abort those that are left after the grace."""
+    def drain(self) -> None:
+        """Let every connection finish what is under way, and close."""
         self.draining = True
         for member in tuple(self._members):
             member.drain()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Drain all connections, and abort those that are left after the grace."""
+        self.drain()
         try:
             async with asyncio.timeout(grace_seconds):
                 await self._empty.wait()
