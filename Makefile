@@ -42,7 +42,11 @@ demo: $(STAMP) ## run the main job, from `fal up` to `fal down`, and clean up
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop tests
+
+.PHONY: torture
+torture: $(STAMP) ## faults under load for 15 minutes, and what was promised is checked; SEED=N does one again
+	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-interop
 test-interop: $(STAMP) $(INTEROP_VENV)/.ready ## run the published fal and fal-client packages against this controller

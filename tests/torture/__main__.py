@@ -1,0 +1,87 @@
+"""`python -m tests.torture --seed N --minutes M`: torture a controller and check what it promised."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.torture.run import Plan, run
+from tests.torture.sources import KINDS
+
+_ALONE = "TORTURE_MOUNTS"
+
+
+def main() -> int:
+    """Run, print the figures; 1 where a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Torture a controller.")
+    parser.add_argument(
+        "--seed", default=str(random.SystemRandom().randrange(10**6)), help="what chooses; default: any"
+    )
+    parser.add_argument("--minutes", type=float, default=15.0, help="how long (default 15)")
+    parser.add_argument("--clients", type=int, default=3, help="callers of each app (default 3)")
+    parser.add_argument("--storm", type=float, default=35.0, help="seconds of faults in each round (default 35)")
+    parser.add_argument("--calm", type=float, default=25.0, help="seconds without, in each round (default 25)")
+    parser.add_argument("--apps", type=int, default=len(KINDS), help="how many of the apps (default all)")
+    parser.add_argument("--keep", type=Path, help="a folder for the history and the controller's log")
+    options = parser.parse_args()
+    if _ALONE not in os.environ:
+        return in_mounts_of_its_own(["-m", "tests.torture", *sys.argv[1:], "--seed", options.seed])
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    disk = os.environ[_ALONE] == "yes"
+    if not disk:
+        print("no file system can be mounted here: the disk is never full in this run")
+    plan = Plan(
+        seconds=options.minutes * 60,
+        storm_seconds=options.storm,
+        calm_seconds=options.calm,
+        clients=options.clients,
+        kinds=KINDS[: options.apps],
+    )
+    print(f"seed {options.seed}, {options.minutes:g} minutes, in {folder}", flush=True)
+    verdict = asyncio.run(run(folder, options.seed, plan, disk=disk))
+    print(json.dumps(verdict.figures(), indent=2))
+    for sentence in verdict.broken[:50]:
+        print(f"BROKEN: {sentence}")
+    kept = options.keep or folder.with_name(f"{folder.name}-history")
+    if verdict.broken or options.keep:
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in ("history.jsonl", "controller.log"):
+            source = folder / name if (folder / name).exists() else folder / "state" / name
+            shutil.copy(source, kept / name)
+        print(f"history and log: {kept}")
+    shutil.rmtree(folder, ignore_errors=True)
+    if verdict.broken:
+        print(f"again: {_again(options)}")
+    return 1 if verdict.broken else 0
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that does the same once more."""
+    names = ("seed", "minutes", "storm", "calm", "apps", "clients")
+    return "python -m tests.torture " + " ".join(f"--{name} {getattr(options, name)}" for name in names)
+
+
+def in_mounts_of_its_own(arguments: list[str]) -> int:
+    """Run Python where file systems can be mounted that nobody else sees, or else where none can."""
+    for flags in (["-m"], ["-U", "-r", "-m"]):
+        alone = ["unshare", *flags, "--propagation", "private"]
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+        ):
+            return subprocess.run(
+                [*alone, sys.executable, *arguments], env={**os.environ, _ALONE: "yes"}, check=False
+            ).returncode
+    return subprocess.run([sys.executable, *arguments], env={**os.environ, _ALONE: "no"}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The promises, checked over a history: a pure function from events to the sentences that were found broken.
+
+Events, each with `kind` and `at`:
+
+    scale      app, most                          from now on, at most so many runners
+    fault      what, until                        something was done to processes or the disk, up to `until`
+    deploy     app, revision, done_at, ok, fails  ok: it was acknowledged; fails: its runners cannot start
+    request    tag, app, mode, done_at, status, revision, runner, calm
+               direct: status is None where no answer came. calm: the phase in which it was sent and answered, or None
+    accepted   tag                                a queued request was acknowledged
+    outcome    tag, state                         what a queued request came to
+    begin      tag, runner                        a runner began with a request (from its log)
+    state      runner, state                      seen in the database
+    sample     serving {app: runners that serve or start}, ghosts [runner ids that live though they had ended before]
+    runner     runner, app, draining_at, stopping_at, ended_at
+    lines      runner, count, first, last         of its log in the database
+    serves     app, revision                      what an app was on when all was over
+    left       groups, directories, rows          what was there when all was over
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from fal_server.core.runners import RANK, RunnerState
+from tests.torture.history import Event, of_kind
+
+# A request that was sent this long before a runner's draining was written may have had its place before.
+CLOCK_SECONDS = 0.005
+
+
+def check(events: Sequence[Event]) -> list[str]:
+    """Every broken promise, in words; [] where all were kept."""
+    return [sentence for rule in RULES for sentence in rule(events)]
+
+
+def one_outcome(events: Sequence[Event]) -> Iterator[str]:
+    """Every accepted request has exactly one outcome, and a direct one begins at most once."""
+    begins = Counter(event["tag"] for event in of_kind(events, "begin"))
+    outcomes: dict[str, list[str]] = defaultdict(list)
+    for event in of_kind(events, "outcome"):
+        outcomes[event["tag"]].append(event["state"])
+    for event in of_kind(events, "accepted"):
+        if outcomes[event["tag"]] != ["COMPLETED"]:
+            yield f"queued request {event['tag']} was accepted and came to {outcomes[event['tag']] or 'nothing'}"
+    for event in of_kind(events, "request"):
+        if event["mode"] == "direct" and begins[event["tag"]] > 1:
+            yield f"direct request {event['tag']} began {begins[event['tag']]} times"
+    answers = Counter(event["tag"] for event in of_kind(events, "request"))
+    yield from (f"request {tag} has {count} outcomes" for tag, count in answers.items() if count > 1)
+
+
+def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
+    """A direct request gets an answer, unless the controller died, or was stopped, under it."""
+    dead = [event for event in of_kind(events, "fault") if event["what"].startswith("controller")]
+    for event in of_kind(events, "request"):
+        excused = any(fault["at"] <= event["done_at"] and event["at"] <= fault["until"] for fault in dead)
+        if event["mode"] == "direct" and event["status"] is None and not excused:
+            yield f"request {event['tag']} got no answer ({event.get('error')}), though the controller lived"
+
+
+def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
+    """What was answered with 200 began once, on the runner that the answer names."""
+    begun = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
+    # What a runner printed last may die with its shim: it is on no disk yet.
+    lost = {event["runner"] for event in of_kind(events, "fault") if event.get("loses_lines")}
+    for event in of_kind(events, "request"):
+        answered = event["mode"] == "direct" and event["status"] == 200 and event["runner"] not in lost
+        if answered and (event["tag"], event["runner"]) not in begun:
+            yield f"request {event['tag']} was answered by {event['runner']}, whose log has no line of it"
+
+
+def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
+    """No request that was sent after a runner's draining was acknowledged begins on that runner."""
+    sent = {event["tag"]: event["at"] for event in of_kind(events, "request") if event["mode"] == "direct"}
+    acknowledged: dict[str, float] = {}
+    for event in of_kind(events, "runner"):
+        moments = [event[name] for name in ("draining_at", "stopping_at", "ended_at") if event[name] is not None]
+        if moments:
+            acknowledged[event["runner"]] = min(moments)
+    for event in of_kind(events, "begin"):
+        at, draining_at = sent.get(event["tag"]), acknowledged.get(event["runner"])
+        if at is not None and draining_at is not None and at > draining_at + CLOCK_SECONDS:
+            late = f"{at - draining_at:.3f} s"
+            yield f"request {event['tag']} was sent {late} after {event['runner']} drained, and began there"
+
+
+def never_too_many(events: Sequence[Event]) -> Iterator[str]:
+    """Never more runners serve or start than max_concurrency and one replacement."""
+    most: dict[str, int] = {}
+    said: set[str] = set()
+    for event in events:
+        if event["kind"] == "scale":
+            # A lower limit ends nothing that is at work, so the highest one holds.
+            most[event["app"]] = max(event["most"], most.get(event["app"], 0))
+        elif event["kind"] == "sample":
+            for app, count in event["serving"].items():
+                if count > most.get(app, 0) + 1 and app not in said:
+                    said.add(app)
+                    yield f"app {app} had {count} runners at {event['at']:.3f}: {most.get(app)} and one are the most"
+
+
+def the_ended_are_dead(events: Sequence[Event]) -> Iterator[str]:
+    """Nothing of a runner is alive once it is TERMINATED."""
+    said: set[str] = set()
+    for event in of_kind(events, "sample"):
+        for runner in event["ghosts"]:
+            if runner not in said:
+                said.add(runner)
+                yield f"runner {runner} was TERMINATED, and lived at {event['at']:.3f}"
+
+
+def states_move_up(events: Sequence[Event]) -> Iterator[str]:
+    """No observed state moves down."""
+    last: dict[str, str] = {}
+    for event in of_kind(events, "state"):
+        before = last.get(event["runner"])
+        if before is not None and RANK[RunnerState(event["state"])] < RANK[RunnerState(before)]:
+            yield f"runner {event['runner']} moved from {before} to {event['state']}"
+        last[event["runner"]] = event["state"]
+
+
+def calm_loses_nothing(events: Sequence[Event]) -> Iterator[str]:
+    """While nothing happens but rolling deploys, scaling and controlled stops, every direct request succeeds."""
+    for event in of_kind(events, "request"):
+        if event["mode"] == "direct" and event["calm"] is not None and event["status"] != 200:
+            words = event.get("error") or event["status"]
+            yield f"request {event['tag']} failed ({words}) in calm phase {event['calm']}"
+
+
+def deploys_last(events: Sequence[Event]) -> Iterator[str]:
+    """An acknowledged deploy is never forgotten, and a revision whose runners cannot start never serves."""
+    deploys = list(of_kind(events, "deploy"))
+    broken = {(event["app"], event["revision"]) for event in deploys if event["fails"]}
+    good = [event for event in deploys if event["ok"] and not event["fails"]]
+    yield from (
+        f"the deploy of revision {event['revision']} of {event['app']} was acknowledged, though it cannot start"
+        for event in deploys
+        if event["ok"] and event["fails"]
+    )
+    for event in of_kind(events, "request"):
+        if event.get("revision") is None or event["mode"] != "direct":
+            continue
+        if (event["app"], event["revision"]) in broken:
+            yield f"request {event['tag']} was served by revision {event['revision']}, which cannot start"
+        known = [d["revision"] for d in good if d["app"] == event["app"] and d["done_at"] <= event["at"]]
+        if known and event["revision"] < max(known):
+            yield f"request {event['tag']} was served by revision {event['revision']}, {max(known)} was acknowledged"
+    for event in of_kind(events, "serves"):
+        known = [d["revision"] for d in good if d["app"] == event["app"]]
+        if known and event["revision"] < max(known):
+            yield f"app {event['app']} ended on revision {event['revision']}, {max(known)} was acknowledged"
+
+
+def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
+    """The lines of every runner are numbered from 1 without a gap."""
+    for event in of_kind(events, "lines"):
+        if event["first"] != 1 or event["last"] != event["count"]:
+            yield f"the log of {event['runner']} has {event['count']} lines from {event['first']} to {event['last']}"
+
+
+def nothing_is_left(events: Sequence[Event]) -> Iterator[str]:
+    """At the end no process, directory or open row of a runner is there."""
+    left = list(of_kind(events, "left"))
+    if not left:
+        yield "the run did not come to its end"
+    for event in left:
+        for what in ("groups", "directories", "rows"):
+            if event[what]:
+                yield f"left at the end, {what}: {', '.join(event[what])}"
+
+
+Rule = Callable[[Sequence[Event]], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    one_outcome,
+    every_call_is_answered,
+    an_answer_was_worked_for,
+    nothing_begins_after_draining,
+    never_too_many,
+    the_ended_are_dead,
+    states_move_up,
+    calm_loses_nothing,
+    deploys_last,
+    logs_have_no_gap,
+    nothing_is_left,
+)

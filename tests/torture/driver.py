@@ -1,0 +1,193 @@
+"""What is done to the controller and its runners: storms of faults, and calm phases in which nothing may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+from tests.torture import sources
+from tests.torture.history import History
+from tests.torture.load import Load, call
+from tests.torture.sources import AppKind
+from tests.torture.world import World, pause
+
+_SETTLE_SECONDS = 180.0
+GENTLE = ("deploy", "deploy", "broken", "scale", "stop", "replace", "rollout")
+ROUGH = ("recreate", "kill", "force")
+FAULTS = ("kill worker", "kill shim", "kill controller", "restart", "keep runners", "freeze", "freeze", "disk")
+Lane = Callable[[random.Random], Awaitable[None]]
+
+
+class Driver:
+    """One run: the same seed does the same things in the same order; what the machine does meanwhile is its own.
+
+    Args:
+        kinds: the apps.
+        seed: of every choice.
+    """
+
+    def __init__(self, world: World, history: History, load: Load, kinds: tuple[AppKind, ...], seed: str) -> None:
+        self._world = world
+        self._history = history
+        self._load = load
+        self._kinds = kinds
+        self._seed = seed
+        self._revisions = dict.fromkeys((kind.name for kind in kinds), 0)
+        self._round = 0
+
+    async def begin(self) -> None:
+        """Deploy every app."""
+        for kind in self._kinds:
+            self._history.note("scale", app=kind.name, most=kind.most)
+            assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
+
+    async def round(self, storm_seconds: float, calm_seconds: float) -> None:
+        """A storm, then quiet, then a calm phase."""
+        self._round += 1
+        await self._phase("storm", storm_seconds, self._change_anything, self._harm)
+        await self.settle()
+        self._load.calm = self._round
+        self._history.note("phase", name="calm", number=self._round)
+        await self._phase("calm", calm_seconds, self._change_gently)
+        self._load.calm = None
+        self._history.note("phase", name="storm", number=self._round + 1)
+
+    async def settle(self) -> None:
+        """Wait until every app serves again: what the storm began must be over."""
+        await self._world.up()
+        for kind in self._kinds:
+            end = time.time() + _SETTLE_SECONDS
+            while True:
+                status, _, error = await call(
+                    self._world.port, "POST", f"/local/{kind.name}/", {"tag": f"settle-{time.time_ns()}"}
+                )
+                if status == 200 and not await self._waits(kind.name):
+                    break
+                if time.time() > end:
+                    raise AssertionError(f"{kind.name} does not come to rest: {status} {error}")
+                await pause(0.5)
+
+    async def _waits(self, app: str) -> bool:
+        """Whether something of the app is on its way out, or waits after a failed start."""
+        return any(r["state"] not in ("IDLE", "RUNNING", "SETUP") for r in await self._runners(app))
+
+    async def finish(self) -> None:
+        """Note what every app is on."""
+        for kind in self._kinds:
+            _, answer, _ = await call(self._world.port, "POST", f"/local/{kind.name}/", {"tag": "last"})
+            revision = answer.get("revision", -1) if isinstance(answer, dict) else -1
+            self._history.note("serves", app=kind.name, revision=revision)
+
+    async def _phase(self, name: str, seconds: float, *lanes: Lane) -> None:
+        end = time.time() + seconds
+
+        async def lane(number: int, act: Lane) -> None:
+            chance = random.Random(f"{self._seed}/{self._round}/{name}/{number}")
+            while time.time() < end:
+                await pause(chance.uniform(0.2, 2.0))
+                await act(chance)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number, act in enumerate(lanes):
+                tasks.create_task(lane(number, act))
+
+    async def _change_anything(self, chance: random.Random) -> None:
+        await self._change(chance.choice(GENTLE + ROUGH), chance)
+
+    async def _change_gently(self, chance: random.Random) -> None:
+        await self._change(chance.choice(GENTLE), chance)
+
+    async def _change(self, what: str, chance: random.Random) -> None:
+        kind = chance.choice(self._kinds)
+        pick = chance.random()
+        match what:
+            case "deploy" | "recreate" | "broken":
+                strategy = "recreate" if what == "recreate" else "rolling"
+                await self._deploy(kind, strategy, fails=what == "broken")
+            case "scale":
+                most, least = chance.randint(1, kind.most), chance.randint(0, 1)
+                self._history.note("scale", app=kind.name, most=most)
+                arguments = ("--max-concurrency", str(most), "--min-concurrency", str(least))
+                await self._do(what, "apps", "scale", kind.name, *arguments)
+            case "rollout" | "force":
+                await self._do(what, "apps", "rollout", kind.name, *(["--force"] if what == "force" else []))
+            case _:
+                found = [str(r["runner_id"]) for r in await self._runners(kind.name)]
+                if found:
+                    runner = found[int(pick * len(found))]
+                    replace = ["--replace"] if what == "replace" else []
+                    await self._do(what, "runners", "kill" if what == "kill" else "stop", runner, *replace)
+
+    async def _do(self, what: str, *arguments: str) -> int:
+        begun = time.time()
+        code, said = await self._world.fal(*arguments)
+        self._history.note(
+            "action", at=begun, done_at=time.time(), what=what, arguments=list(arguments), code=code, said=said[-600:]
+        )
+        return code
+
+    async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False) -> bool:
+        self._revisions[kind.name] += 1
+        revision = self._revisions[kind.name]
+        path = sources.write(self._world.folder, kind, revision, fails=fails)
+        begun = time.time()
+        code, said = await self._world.fal("deploy", str(path), "--app-name", kind.name, "--strategy", strategy)
+        self._history.note(
+            "deploy",
+            at=begun,
+            done_at=time.time(),
+            app=kind.name,
+            revision=revision,
+            strategy=strategy,
+            ok=code == 0,
+            fails=fails,
+            said=said[-600:],
+        )
+        return code == 0
+
+    async def _runners(self, app: str) -> list[dict[str, object]]:
+        code, said = await self._world.fal("runners", "list", "--json")
+        try:
+            listed: list[dict[str, object]] = json.loads(said)["runners"] if code == 0 else []
+        except ValueError:
+            return []
+        return [runner for runner in listed if runner["alias"] == app]
+
+    async def _harm(self, chance: random.Random) -> None:
+        what, pick, seconds = chance.choice(FAULTS), chance.random(), chance.uniform(0.2, 3.0)
+        begun = time.time()
+        match what:
+            case "kill controller":
+                await self._world.die(seconds)
+            case "restart" | "keep runners":
+                await self._world.restart(signal.SIGTERM if what == "restart" else signal.SIGUSR1)
+            case "disk":
+                if self._world.disk:
+                    async with self._world.full_disk():
+                        await pause(seconds)
+                    self._history.note("fault", what="disk full", at=begun, until=time.time())
+            case "freeze" if pick < 0.3:
+                controller = self._world.controller
+                if controller is not None:
+                    await self._world.freeze(controller.process.pid, seconds)
+                    self._history.note("fault", what="controller frozen", at=begun, until=time.time())
+            case _:
+                victims = await asyncio.to_thread(self._world.victims)
+                if victims:
+                    runner, shim, worker = victims[int(pick * len(victims))]
+                    of_shim = what == "kill shim" or (what == "freeze" and chance.random() < 0.5)
+                    await self._strike(what, runner, shim if of_shim else worker, seconds)
+
+    async def _strike(self, what: str, runner: str, pid: int, seconds: float) -> None:
+        begun = time.time()
+        if what == "freeze":
+            await self._world.freeze(pid, seconds)
+        else:
+            await asyncio.to_thread(self._world.kill, pid)
+        self._history.note(
+            "fault", what=f"{what} of runner", runner=runner, at=begun, until=time.time(), loses_lines=what != "freeze"
+        )

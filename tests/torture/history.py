@@ -1,0 +1,45 @@
+"""What happened in a run, as a list of events that is written to a file line by line, and read again by the checker."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Event: TypeAlias = Mapping[str, Any]
+
+
+class History:
+    """Events in the order in which they were noted; each has `kind` and `at`, in seconds since 1970.
+
+    Args:
+        path: gets each event as a line of JSON at once, so that a run that is cut off can be checked too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events: list[Event] = []
+        self._file = path.open("w")
+
+    def note(self, kind: str, *, at: float | None = None, **fields: object) -> None:
+        """Add an event that happened now, or at a given moment."""
+        event = {"kind": kind, "at": time.time() if at is None else at, **fields}
+        self.events.append(event)
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """There will be no more."""
+        self._file.close()
+
+
+def read(path: Path) -> list[Event]:
+    """The events of a run."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def of_kind(events: Iterable[Event], kind: str) -> Iterator[Event]:
+    """The events of one kind."""
+    return (event for event in events if event["kind"] == kind)

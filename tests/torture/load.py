@@ -1,0 +1,132 @@
+"""Clients that ask the apps without a pause, each request once, and note what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from typing import Any
+
+from tests.torture.history import History
+from tests.torture.sources import AppKind
+from tests.torture.world import pause
+
+_ANSWER_SECONDS = 120.0
+
+
+class Load:
+    """Everything that calls.
+
+    Attributes:
+        calm: the number of the calm phase that is on, or None.
+        over: no further request is begun.
+    """
+
+    def __init__(self, history: History, port: int, seed: str) -> None:
+        self.calm: int | None = None
+        self.over = asyncio.Event()
+        self.queued: dict[str, tuple[str, str]] = {}
+        self._history = history
+        self._port = port
+        self._chance = random.Random(f"{seed}/load")
+        self._numbers = itertools.count(1)
+
+    async def client(self, kind: AppKind) -> None:
+        """Ask one app until it is over."""
+        while not self.over.is_set():
+            body: dict[str, object] = {"tag": f"{kind.name}-{next(self._numbers)}"}
+            if kind.pause[1]:
+                body["pause"] = round(self._chance.uniform(*kind.pause), 3)
+            if self._chance.random() < 0.1:
+                await self._submit(kind, body)
+            else:
+                # Never a queued one: that would be tried again, and crash runners in a calm phase.
+                if self.calm is None and self._chance.random() < kind.crashes:
+                    body["crash"] = True
+                await self._direct(kind, body)
+            await pause(self._chance.uniform(0.01, 0.12))
+
+    async def _direct(self, kind: AppKind, body: dict[str, object]) -> None:
+        begun, calm = time.time(), self.calm
+        status, answer, error = await call(self._port, "POST", f"/local/{kind.name}/", body)
+        found = answer if status == 200 else {}
+        self._history.note(
+            "request",
+            at=begun,
+            done_at=time.time(),
+            tag=body["tag"],
+            app=kind.name,
+            mode="direct",
+            status=status,
+            error=error or (None if status == 200 else str(answer)[:300]),
+            runner=found.get("runner"),
+            revision=found.get("revision"),
+            calm=calm if calm == self.calm else None,
+        )
+
+    async def _submit(self, kind: AppKind, body: dict[str, object]) -> None:
+        begun = time.time()
+        status, answer, error = await call(self._port, "POST", f"/queue/local/{kind.name}/", body)
+        self._history.note(
+            "request",
+            at=begun,
+            done_at=time.time(),
+            tag=body["tag"],
+            app=kind.name,
+            mode="queued",
+            status=status,
+            error=error,
+        )
+        if status == 200:
+            self.queued[str(body["tag"])] = (kind.name, str(answer["request_id"]))
+            self._history.note("accepted", tag=body["tag"], request_id=answer["request_id"])
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for what every accepted request comes to."""
+        end = asyncio.get_running_loop().time() + seconds
+        waiting = dict(self.queued)
+        while waiting:
+            for tag, (app, request_id) in list(waiting.items()):
+                status, answer, error = await call(
+                    self._port, "GET", f"/queue/local/{app}/requests/{request_id}/status", None
+                )
+                late = asyncio.get_running_loop().time() > end
+                if status == 200 or late or status == 404:
+                    del waiting[tag]
+                    state = answer.get("status", str(status)) if isinstance(answer, dict) else error
+                    self._history.note("outcome", tag=tag, state=state)
+            await pause(0.2)
+
+
+async def call(port: int, method: str, path: str, body: object) -> tuple[int | None, Any, str | None]:
+    """One request on a connection of its own: (status, parsed body, error); the status is None without an answer."""
+    content = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head.encode() + content)
+            answer = await reader.read()
+    except TimeoutError:
+        return None, {}, f"no answer within {_ANSWER_SECONDS:g} s"
+    except OSError as error:
+        return None, {}, f"{type(error).__name__}: {error}"
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    lines, separator, rest = answer.partition(b"\r\n\r\n")
+    if not separator:
+        return None, {}, "the connection ended before an answer"
+    status = int(lines.split(b" ", 2)[1])
+    if b"transfer-encoding: chunked" in lines.lower():
+        rest = b"".join(piece for number, piece in enumerate(rest.split(b"\r\n")) if number % 2)
+    try:
+        return status, json.loads(rest), None
+    except ValueError:
+        return status, rest.decode(errors="replace"), None

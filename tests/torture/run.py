@@ -1,0 +1,105 @@
+"""One whole run: load, driver and watch together, then the checker; and what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.torture.check import check
+from tests.torture.driver import Driver
+from tests.torture.history import Event, History, of_kind
+from tests.torture.load import Load
+from tests.torture.sources import AppKind
+from tests.torture.watch import Watch
+from tests.torture.world import World
+
+_OUTCOME_SECONDS = 240.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long, how much: seconds, clients for each app, and the apps."""
+
+    seconds: float
+    storm_seconds: float
+    calm_seconds: float
+    clients: int
+    kinds: tuple[AppKind, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run came to."""
+
+    broken: list[str]
+    events: list[Event] = field(repr=False)
+
+    def figures(self) -> dict[str, object]:
+        """The run in numbers."""
+        direct = [e for e in of_kind(self.events, "request") if e["mode"] == "direct"]
+        faults = Counter(str(e["what"]) for e in of_kind(self.events, "fault"))
+        return {
+            "direct requests": len(direct),
+            "of these answered 200": sum(e["status"] == 200 for e in direct),
+            "in calm phases": sum(e["calm"] is not None for e in direct),
+            "of these failed": sum(e["calm"] is not None and e["status"] != 200 for e in direct),
+            "queued requests accepted": sum(1 for _ in of_kind(self.events, "accepted")),
+            "of these completed": sum(e["state"] == "COMPLETED" for e in of_kind(self.events, "outcome")),
+            "deploys": sum(1 for _ in of_kind(self.events, "deploy")),
+            "other changes": sum(1 for _ in of_kind(self.events, "action")),
+            "faults": dict(sorted(faults.items())),
+            "runners": sum(1 for _ in of_kind(self.events, "runner")),
+            "log lines": sum(e["count"] for e in of_kind(self.events, "lines")),
+            "samples": sum(1 for _ in of_kind(self.events, "sample")),
+            "broken promises": len(self.broken),
+        }
+
+
+async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
+    """Torture a controller.
+
+    Args:
+        folder: empty; history.jsonl and everything else come into it.
+        seed: of every choice.
+        disk: whether this process may mount a small file system.
+    """
+    history = History(folder / "history.jsonl")
+    world = World(folder, history, disk=disk)
+    load = Load(history, world.port, seed)
+    watch = Watch(world, history)
+    driver = Driver(world, history, load, plan.kinds, seed)
+    try:
+        await world.up()
+        await driver.begin()
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watch.run(over))
+            clients = [tasks.create_task(load.client(kind)) for kind in plan.kinds for _ in range(plan.clients)]
+            end = time.time() + plan.seconds
+            while time.time() < end:
+                await driver.round(plan.storm_seconds, plan.calm_seconds)
+            load.over.set()
+            await asyncio.wait(clients)
+            await load.settle(_OUTCOME_SECONDS)
+            await driver.finish()
+            over.set()
+        if world.controller is not None:
+            world.controller.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(world.controller.process.wait, 90)
+        watch.finish()
+    finally:
+        if disk:  # the mount goes with this process
+            _keep_log(world)
+        world.close()
+        history.close()
+    return Verdict(broken=check(history.events), events=history.events)
+
+
+def _keep_log(world: World) -> None:
+    log = world.state_dir / "controller.log"
+    if log.exists():
+        (world.folder / "controller.log").write_bytes(log.read_bytes())
