@@ -47,8 +47,12 @@ class DataDirectory:
         self.drafts = DiskDrafts(directory / DRAFTS)
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
-        """What is in a directory, by name."""
+        """What is in a directory, by name; a file is in itself, as published clients take for granted."""
         found: list[DataEntry] = []
+        with _errors(parts):
+            status = self._status(parts)
+        if not stat.S_ISDIR(status.st_mode):
+            return [_entry(data_path(*parts), status)]
         with _errors(parts), self._held(parts) as descriptor:
             for name in sorted(os.listdir(descriptor)):  # noqa: PTH208 - a descriptor
                 if not parts and name == DRAFTS:
@@ -59,14 +63,7 @@ class DataDirectory:
                         status = self._status([*parts, name])
                 except (FileNotFoundError, NotFound, Invalid):
                     continue  # gone since, or a link to nothing or to the outside
-                found.append(
-                    DataEntry(
-                        path=data_path(*parts, name),
-                        size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
-                        is_file=not stat.S_ISDIR(status.st_mode),
-                        updated_at=datetime.fromtimestamp(status.st_mtime, UTC),
-                    )
-                )
+                found.append(_entry(data_path(*parts, name), status))
         return found
 
     def open(self, parts: Sequence[str]) -> OpenFile:
@@ -236,6 +233,15 @@ class _Walk:
                 os.close(self.stack.pop())
             names = names[2:]
         self.pending.extend(reversed(names))
+
+
+def _entry(path: str, status: os.stat_result) -> DataEntry:
+    return DataEntry(
+        path=path,
+        size=status.st_size if stat.S_ISREG(status.st_mode) else 0,
+        is_file=not stat.S_ISDIR(status.st_mode),
+        updated_at=datetime.fromtimestamp(status.st_mtime, UTC),
+    )
 
 
 def _link(directory: int, name: str) -> str | None:
