@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from fal_server.core.webhooks import SignedCall
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class HttpWebhookClient:
@@ -18,7 +21,8 @@ class HttpWebhookClient:
     """
 
     def __init__(self, *, timeout_seconds: float = 15) -> None:
-        self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._client: httpx.AsyncClient | None = None
 
     async def post(self, call: SignedCall) -> int:
         """POST; the status that was answered.
@@ -26,6 +30,10 @@ class HttpWebhookClient:
         Raises:
             OSError: the receiver cannot be reached, or did not answer in time.
         """
+        import httpx  # with its certificates it takes a tenth of a second, which most controllers never need
+
+        if self._client is None:
+            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=self._timeout_seconds)
         try:
             async with self._client.stream("POST", call.url, content=call.body, headers=list(call.headers)) as answer:
                 return answer.status_code
@@ -34,4 +42,5 @@ class HttpWebhookClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
