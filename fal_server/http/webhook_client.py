@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from fal_server.core.webhooks import SignedCall
@@ -23,6 +24,7 @@ class HttpWebhookClient:
     def __init__(self, *, timeout_seconds: float = 15) -> None:
         self._timeout_seconds = timeout_seconds
         self._client: httpx.AsyncClient | None = None
+        self._making = asyncio.Lock()
 
     async def post(self, call: SignedCall) -> int:
         """POST; the status that was answered.
@@ -30,10 +32,12 @@ class HttpWebhookClient:
         Raises:
             OSError: the receiver cannot be reached, or did not answer in time.
         """
-        import httpx  # with its certificates it takes a tenth of a second, which most controllers never need
+        async with self._making:
+            if self._client is None:
+                # The library and its certificates take a tenth of a second and more: off the loop, and only if needed.
+                self._client = await asyncio.to_thread(_make_client, self._timeout_seconds)
+        import httpx
 
-        if self._client is None:
-            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=self._timeout_seconds)
         try:
             async with self._client.stream("POST", call.url, content=call.body, headers=list(call.headers)) as answer:
                 return answer.status_code
@@ -44,3 +48,9 @@ class HttpWebhookClient:
         """Close all connections."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _make_client(timeout_seconds: float) -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=timeout_seconds)
