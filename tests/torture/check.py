@@ -14,6 +14,7 @@ Events, each with `kind` and `at`:
     sample     serving {app: runners that serve or start}, ghosts [runner ids that live though they had ended before]
     runner     runner, app, draining_at, stopping_at, ended_at
     lines      runner, count, first, last         of its log in the database
+    dropped    runner, lines                      so many lines were lost, and the log says so (the disk was full)
     serves     app, revision                      what an app was on when all was over
     left       groups, directories, rows          what was there when all was over
 """
@@ -61,14 +62,22 @@ def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
 
 
 def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
-    """What was answered with 200 began once, on the runner that the answer names."""
+    """What was answered with 200 began on the runner that the answer names: its log has the line, or owns to a loss."""
     begun = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
     # What a runner printed last may die with its shim: it is on no disk yet.
     lost = {event["runner"] for event in of_kind(events, "fault") if event.get("loses_lines")}
+    missing: dict[str, list[str]] = defaultdict(list)
     for event in of_kind(events, "request"):
         answered = event["mode"] == "direct" and event["status"] == 200 and event["runner"] not in lost
         if answered and (event["tag"], event["runner"]) not in begun:
-            yield f"request {event['tag']} was answered by {event['runner']}, whose log has no line of it"
+            missing[event["runner"]].append(event["tag"])
+    told: Counter[str] = Counter()
+    for event in of_kind(events, "dropped"):
+        told[event["runner"]] += event["lines"]
+    for runner, tags in missing.items():
+        if len(tags) > told[runner]:
+            lacks = f"lacks {len(tags)} lines and owns to {told[runner]}"
+            yield f"{', '.join(tags)}: answered by {runner}, whose log {lacks}"
 
 
 def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:

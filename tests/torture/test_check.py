@@ -48,7 +48,7 @@ PLANTED: dict[str, tuple[list[Event], str]] = {
     "an answer twice": ([request("one", 5)], "has 2 outcomes"),
     "a direct request that began twice": ([event("begin", tag="one", runner="s")], "began 2 times"),
     "no answer": ([request("x", 30, status=None, error="hung", calm=None)], "got no answer (hung)"),
-    "an answer out of nothing": ([request("x", 15)], "whose log has no line of it"),
+    "an answer out of nothing": ([request("x", 15)], "x: answered by r, whose log lacks 1 lines and owns to 0"),
     "a request after draining": (
         [request("x", 20.5), event("begin", tag="x", runner="r")],
         "was sent 0.500 s after r drained",
@@ -93,6 +93,12 @@ def test_a_run_that_kept_every_promise() -> None:
 def test_a_planted_violation_is_found(name: str) -> None:
     planted, words = PLANTED[name]
     assert any(words in sentence for sentence in check([*GOOD, *planted])), check([*GOOD, *planted])
+
+
+def test_lines_that_are_said_to_be_lost_are_no_violation() -> None:
+    lost = [request("x", 15), request("y", 15), event("dropped", runner="r", lines=1)]
+    assert [s for s in check([*GOOD, *lost]) if "owns to 1" in s]
+    assert check([*GOOD, *lost, event("dropped", runner="r", lines=1)]) == []
 
 
 def test_every_rule_has_a_planted_violation() -> None:

@@ -16,6 +16,8 @@ from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
+from fal_server.engines.local.cgroup import RunnerGroups, end_group
+from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
@@ -45,6 +47,7 @@ class LocalEngine:
         self._node = node
         self._sink = sink
         self._last_sequence = last_sequence
+        self._groups = RunnerGroups.detect()
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
@@ -118,7 +121,7 @@ class LocalEngine:
                     link.follow()
                     return Adopted(node=self._node.name, process=link.process, exited=status.HasField("exited"))
             await link.close()
-        await sweep(mark_of(runner.token))
+        await sweep(mark_of(runner.token), directory)
         await self._store_leftover(directory, runner)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         return None
@@ -163,12 +166,13 @@ class LocalEngine:
         names = await asyncio.to_thread(lambda: sorted(entry.name for entry in self._runners_dir.iterdir()))
         return [name for name in names if name not in known and name not in self._links]
 
+            await end_group(link.directory, mark_of(link.token))
     async def release_strangers(self, known: Sequence[str]) -> None:
         """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
         for name in await self.left_behind(known):
             directory = self._runners_dir / name
             for mark in await asyncio.to_thread(marks_at, directory):
-                await sweep(mark)
+                await sweep(mark, directory)
             await asyncio.to_thread(_delete, directory)
 
     async def close(self) -> None:
@@ -209,7 +213,7 @@ class LocalEngine:
         if identity is None:
             await self._clean_up(directory, launch.attempt_token)
             await asyncio.to_thread(lay_out, directory, launch, self._home)
-            identity = await spawn_shim(directory, launch.attempt_token)
+            identity = await spawn_shim(directory, launch.attempt_token, self._groups)
         names = (launch.runner_id, launch.app_name, launch.revision_id)
         link = self._link(directory, identity, launch.attempt_token, names)
         try:
@@ -223,14 +227,14 @@ class LocalEngine:
         if await asyncio.to_thread(directory.exists):
             identity = ShimIdentity.read(directory)
             for mark in {mark_of(token)} | ({identity.mark} if identity is not None else set()):
-                await sweep(mark)
+                await sweep(mark, directory)
             if identity is not None:
                 await reap(identity.pid)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _end_stranger(self, runner: Runner) -> None:
         """A runner that is not followed: whatever is left of it ends, and that is its end."""
-        await sweep(mark_of(runner.token))
+        await sweep(mark_of(runner.token), self._directory(runner.runner_id))
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=self._node.name))
 
     async def _store_leftover(self, directory: Path, runner: Runner) -> None:

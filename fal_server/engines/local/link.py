@@ -127,7 +127,7 @@ class RunnerLink:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._died.wait(), _DRAIN_SECONDS)
         if self._exited is None or not self._died.is_set():
-            await sweep(mark_of(self.token))
+            await sweep(mark_of(self.token), self.directory)
         await self.close()
 
     async def store_leftover(self) -> None:
@@ -160,7 +160,7 @@ class RunnerLink:
                 return
             if self._exited is None and not self._died.is_set():
                 log.warning("runner %s: its shim does not answer (%s): ended", self._runner_id, error.details())
-            await sweep(mark_of(self.token))
+            await sweep(mark_of(self.token), self.directory)
 
     def _notice_death(self) -> None:
         if self._pid_handle is not None:
@@ -216,7 +216,7 @@ class RunnerLink:
         if self._exited is None:
             reason = "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
-            await sweep(mark_of(self.token))
+            await sweep(mark_of(self.token), self.directory)
         else:
             reason = self._exited.message
         await asyncio.wait([pump], timeout=_DRAIN_SECONDS)
@@ -241,7 +241,7 @@ class RunnerLink:
                         await self.client.ack_logs(after)
                     complete = True
                 else:
-                    await sweep(mark_of(self.token))  # so that nothing writes any more
+                    await sweep(mark_of(self.token), self.directory)  # so that nothing writes any more
                     await self.store_leftover()
                     complete = True
             except grpc.aio.AioRpcError as error:

@@ -20,6 +20,7 @@ from fal_runner.processes import (
     send_signal,
     working_directory,
 )
+from fal_server.engines.local.cgroup import end_group
 
 _QUIET_LOOKS = 3
 _PAUSE_SECONDS = 0.005
@@ -56,12 +57,15 @@ async def reap(pid: int) -> None:
         await asyncio.to_thread(os.waitpid, pid, os.WNOHANG)
 
 
-async def sweep(mark: str) -> None:
-    """Kill every process that carries this mark, its children and sessions; returns when none is alive.
+async def sweep(mark: str, directory: Path) -> None:
+    """Kill a runner's group, and every process that carries its mark with its children and sessions.
+
+    Returns when none is alive.
 
     One look that finds nothing proves little: a process in the middle of its exec has no environment to be read, and
     one that was forked while /proc was listed may be missing. So several must, with pauses between them.
     """
+    await end_group(directory, mark)
     quiet, pause = 0, _PAUSE_SECONDS
     while quiet < _QUIET_LOOKS:
         alive = await asyncio.to_thread(belongings, mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -18,8 +19,10 @@ from fal_runner.address import ShimIdentity
 from fal_runner.mounts import APP_VARIABLE
 from fal_runner.processes import MARK_VARIABLE, mark_of
 from fal_server.core.faults import Unavailable
+from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.ports import Launch
 
+log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_NAME = "shim.log"
@@ -51,8 +54,8 @@ def lay_out(directory: Path, launch: Launch, home: Path) -> None:
         shutil.copy(blob, target)  # with the permissions: a script stays one that can be run
 
 
-async def spawn_shim(directory: Path, token: str) -> ShimIdentity:
-    """Start a shim, in a session of its own, and wait until it listens.
+async def spawn_shim(directory: Path, token: str, groups: RunnerGroups | None = None) -> ShimIdentity:
+    """Start a shim, in a session and, where there are groups, in a control group of its own; wait until it listens.
 
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last words.
@@ -62,6 +65,10 @@ async def spawn_shim(directory: Path, token: str) -> ShimIdentity:
         ours.setblocking(False)
         pid = _start_process(directory, token, theirs)
         theirs.close()
+        if groups is not None and not groups.admit(pid, mark_of(token), directory):
+            log.warning(
+                "the runner in %s has no control group of its own: its processes are told by their mark", directory
+            )
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_LISTEN_SECONDS):
