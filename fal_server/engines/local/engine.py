@@ -17,7 +17,6 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
-from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
@@ -158,6 +157,7 @@ class LocalEngine:
         link = self._links.get(runner_id)
         if link is not None:
             await link.release()
+            await end_group(link.directory, mark_of(link.token))
             self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
         await asyncio.to_thread(shutil.rmtree, self._directory(runner_id), ignore_errors=True)
 
@@ -166,7 +166,6 @@ class LocalEngine:
         names = await asyncio.to_thread(lambda: sorted(entry.name for entry in self._runners_dir.iterdir()))
         return [name for name in names if name not in known and name not in self._links]
 
-            await end_group(link.directory, mark_of(link.token))
     async def release_strangers(self, known: Sequence[str]) -> None:
         """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
         for name in await self.left_behind(known):
