@@ -46,6 +46,10 @@ RUNTIME_MODULES = (
     "fal.container",
     "fal.exceptions",
     "fal.toolkit",
+    "fal.toolkit.downloads",
+    "fal.toolkit.file",
+    "fal.toolkit.image",
+    "fal.toolkit.uploading",
     "fal_grpc",
     "fal_grpc.errors",
 )

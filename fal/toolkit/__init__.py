@@ -1,12 +1,60 @@
-"""fal.toolkit: nothing of it is in this package yet; a name of it fails with what to do instead."""
+"""fal.toolkit: files that endpoints take and return, and downloads that are kept. The names are loaded when first used.
+
+What is in this package travels with every deploy, as `fal.app` does: it imports only itself, the standard library and
+pydantic (and Pillow, where an app uses it).
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fal.toolkit.downloads import (
+        FAL_MODEL_WEIGHTS_DIR,
+        FAL_PERSISTENT_DIR,
+        FAL_REPOSITORY_DIR,
+        DownloadError,
+        clone_repository,
+        download_file,
+        download_model_weights,
+    )
+    from fal.toolkit.file import Audio, File, Video
+    from fal.toolkit.image import Image, ImageSize, ImageSizeInput, get_image_size
+    from fal.toolkit.uploading import FileUploadException
+
+__all__ = [
+    "FAL_MODEL_WEIGHTS_DIR",
+    "FAL_PERSISTENT_DIR",
+    "FAL_REPOSITORY_DIR",
+    "Audio",
+    "DownloadError",
+    "File",
+    "FileUploadException",
+    "Image",
+    "ImageSize",
+    "ImageSizeInput",
+    "Video",
+    "clone_repository",
+    "download_file",
+    "download_model_weights",
+    "get_image_size",
+]
+
+_WHERE = {
+    **dict.fromkeys(("Audio", "File", "Video"), "fal.toolkit.file"),
+    **dict.fromkeys(("Image", "ImageSize", "ImageSizeInput", "get_image_size"), "fal.toolkit.image"),
+    "FileUploadException": "fal.toolkit.uploading",
+}
 
 
 def __getattr__(name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(name)
-    raise ImportError(
-        f"fal.toolkit.{name} is not part of this package: return data from endpoints directly, for instance as "
-        "base64 text or as a fastapi Response"
-    )
+    if name not in __all__:
+        raise ImportError(
+            f"fal.toolkit.{name} is not part of this package: it has {', '.join(__all__)}; return other data from "
+            "endpoints directly, or as a fastapi Response"
+        )
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE.get(name, "fal.toolkit.downloads")), name)
