@@ -16,7 +16,7 @@ from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.address import ShimIdentity
 from fal_runner.journal import read_leftover
 from fal_runner.processes import is_alive, mark_of
-from fal_server.core.faults import Unavailable
+from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.runners import Process
@@ -230,7 +230,7 @@ class RunnerLink:
     async def _pump_logs(self) -> None:
         """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
         after: int | None = None
-        complete = False
+        complete = told = False
         while not complete:
             try:
                 if after is None:
@@ -246,6 +246,10 @@ class RunnerLink:
                     complete = True
             except grpc.aio.AioRpcError as error:
                 log.debug("runner %s: reading its log broke off: %s", self._runner_id, error.details())
+            except Fault as fault:
+                if not told:  # once, not at every try: a full disk is not to be filled with this
+                    log.warning("runner %s: its log lines cannot be stored yet: %s", self._runner_id, fault.message)
+                told = True
             except Exception:
                 log.exception("runner %s: its log lines could not be stored; trying again", self._runner_id)
             if not complete:
