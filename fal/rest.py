@@ -61,7 +61,9 @@ class Rest:
         self._credentials = credentials
         self._options = options
 
-    def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
+    def send(
+        self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float, own: bool = False
+    ) -> JSON:
         """Send a body, as app files and what is said about them are sent.
 
         Args:
@@ -70,6 +72,7 @@ class Rest:
             body: the bytes.
             content_type: what they are.
             timeout_seconds: how long each step of the exchange may take.
+            own: at the controller itself, wherever FAL_REST_HOST leads.
 
         Returns:
             The JSON that is answered; None where the answer is empty.
@@ -77,7 +80,8 @@ class Rest:
         Raises:
             CallError: the controller refused, or cannot be reached.
         """
-        request = self._request(method, f"{self._account_url}{path}", body=body, accept="application/json")
+        base = self._url if own else self._account_url
+        request = self._request(method, f"{base}{path}", body=body, accept="application/json")
         request.add_header("Content-Type", content_type)
         return self._json(request, timeout_seconds=timeout_seconds)
 
@@ -96,6 +100,19 @@ class Rest:
         return self._json(
             self._request(method, f"{self._url}{path}{'?' + asked if asked else ''}", accept="application/json")
         )
+
+    def get(self, path: str, *, timeout_seconds: float) -> JSON:
+        """The JSON at a path of the controller itself. Raises as `send`."""
+        request = self._request("GET", f"{self._url}{path}", accept="application/json")
+        return self._json(request, timeout_seconds=timeout_seconds)
+
+    @contextmanager
+    def receive(self, path: str, *, timeout_seconds: float) -> Generator[Answer, None, None]:
+        """What is at a path of the controller itself, to be read piece by piece. Raises as `send`."""
+        with self._open(
+            self._request("GET", f"{self._url}{path}", accept="*/*"), timeout_seconds=timeout_seconds
+        ) as answer:
+            yield answer
 
     def runner_times(self, runner_id: str) -> tuple[datetime | None, datetime | None]:
         """When a runner started and ended; None for what has not happened.

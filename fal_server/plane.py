@@ -177,9 +177,7 @@ class Plane:
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
         self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
-        self._reconciler = Reconciler(
-            catalog, fleet, dispatcher, launching, engine, clock, changed, decisions, health
-        )
+        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions, health)
         self._health_loop = HealthLoop(health, catalog, fleet, HttpHealthProber(), clock, changed)
         self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
 
@@ -283,6 +281,7 @@ class Plane:
         return port
 
         self._door = door
+
     async def _make_admin_key(self, keys: Keys) -> None:
         """The first key, at the first start, in a file of the state directory."""
         known = await keys.list()

@@ -31,6 +31,7 @@ COMMANDS = (
     Command(name="down", help="Stop the controller on this machine.", module="down"),
     Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
     Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
+    Command(name="files", aliases=("file",), help="Manage fal files.", module="files"),
     Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
     Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     Command(name="queue", help="Manage application queues.", module="queue"),

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
-from uuid import uuid4
 
 from fal.deploy.errors import UploadError
 from fal.deploy.files import AppFile
+from fal.form import file_form
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import CallError
 
@@ -84,13 +84,8 @@ class FileStore:
         self._json(f"{upload}/complete", {"parts": parts, "metadata": about}, what)
 
     def _part(self, path: str, number: int, chunk: bytes, what: str) -> dict[str, JSON]:
-        boundary = uuid4().hex
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file_upload"; filename="part{number}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        body = head.encode() + chunk + f"\r\n--{boundary}--\r\n".encode()
-        answer = self._call("PUT", path, body, f"multipart/form-data; boundary={boundary}", what)
+        body, content_type = file_form(chunk, f"part{number}")
+        answer = self._call("PUT", path, body, content_type, what)
         if not isinstance(answer, dict) or "part_number" not in answer:
             raise UploadError(f"{what} could not be sent: the controller did not acknowledge part {number}")
         return {"part_number": answer["part_number"], "etag": answer.get("etag")}

@@ -32,7 +32,7 @@ class UrlFetcher:
     """The Fetcher of the files service, with the standard library in threads. Redirects are followed, proxies not used.
 
     Args:
-        allowed: which addresses may be connected to; looked at when the connection is made, so that no name can
+        allowed: which addresses may be connected to; what was checked is what is connected to, so that no name can
             mean one address when it is checked and another when it is used.
     """
 
@@ -132,12 +132,18 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def _connect(
         self, address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None
     ) -> socket.socket:
-        connection = socket.create_connection(address, timeout, source_address)
-        peer = ipaddress.ip_address(str(connection.getpeername()[0]).partition("%")[0])
-        if not self._allowed(peer):
-            connection.close()
-            raise _Refused(f"leads to {peer}, which is this machine or the network's own: upload the file instead")
-        return connection
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        for *_, place in found:
+            peer = ipaddress.ip_address(str(place[0]).partition("%")[0])
+            if not self._allowed(peer):
+                raise _Refused(f"leads to {peer}, which is this machine or the network's own: upload the file instead")
+        failed: OSError = OSError(f"{address[0]} has no address")
+        for *_, place in found:
+            try:  # a number by now: nothing is looked up again
+                return socket.create_connection((str(place[0]), address[1]), timeout, source_address)
+            except OSError as error:
+                failed = error
+        raise failed
 
 
 async def _pieces(answer: http.client.HTTPResponse, shown: str) -> AsyncIterator[bytes]:

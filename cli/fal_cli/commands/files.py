@@ -1,0 +1,100 @@
+"""`fal files`: list, download, upload, move and remove what is in /data, which all runners share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fal_cli.client import open_client
+from fal_cli.exits import CommandError
+from fal_cli.parser import FalParser, add_client_options, add_command, add_commands
+from fal_cli.printable import one_line
+from fal_cli.style import paint, wants_colour
+
+if TYPE_CHECKING:
+    from fal.files import Files
+
+_EPILOG = "Paths are whole, as /data/models/x, or relative to /data."
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal files` and its sub-commands."""
+    parser.epilog = _EPILOG
+    commands = add_commands(parser)
+    listing = add_command(commands, "list", "List files.", _list, aliases=["ls"], epilog=_EPILOG)
+    add_client_options(listing)
+    listing.add_argument("path", nargs="?", default="/", help="The path to list")
+    download = add_command(commands, "download", "Download files.", _download, epilog=_EPILOG)
+    add_client_options(download)
+    download.add_argument("remote_path", help="Remote path to download")
+    download.add_argument("local_path", type=Path, help="Local path to download to")
+    upload = add_command(commands, "upload", "Upload files.", _upload, epilog=_EPILOG)
+    add_client_options(upload)
+    upload.add_argument("local_path", type=Path, help="Local path to upload")
+    upload.add_argument("remote_path", help="Remote path to upload to")
+    upload_url = add_command(commands, "upload-url", "Upload file from URL.", _upload_url, epilog=_EPILOG)
+    add_client_options(upload_url)
+    upload_url.add_argument("url", help="URL to upload")
+    upload_url.add_argument("remote_path", help="Remote path to upload to")
+    move = add_command(commands, "mv", "Move or rename a remote file or directory.", _move, epilog=_EPILOG)
+    add_client_options(move)
+    move.add_argument("source", help="Remote source path")
+    move.add_argument("destination", help="Remote destination path")
+    remove = add_command(commands, "rm", "Recursively remove a remote file or directory.", _remove, epilog=_EPILOG)
+    add_client_options(remove)
+    remove.add_argument("path", help="Remote path")
+
+
+@contextmanager
+def _files(args: argparse.Namespace) -> Generator[Files]:
+    from fal.files import Files
+
+    with open_client(args) as client:
+        yield Files(client.rest())
+    sys.stdout.flush()
+
+
+def _list(args: argparse.Namespace) -> None:
+    colour = wants_colour(sys.stdout)
+    with _files(args) as files:
+        for entry in files.entries(args.path):
+            name = one_line(entry.name)
+            sys.stdout.write((name if entry.is_file else paint(name, "blue", colour=colour)) + "\n")
+
+
+def _download(args: argparse.Namespace) -> None:
+    with _files(args) as files, _local_errors():
+        files.download(args.remote_path, args.local_path)
+
+
+def _upload(args: argparse.Namespace) -> None:
+    with _files(args) as files, _local_errors():
+        files.upload(args.local_path, args.remote_path)
+
+
+def _upload_url(args: argparse.Namespace) -> None:
+    with _files(args) as files:
+        files.upload_url(args.url, args.remote_path)
+
+
+def _move(args: argparse.Namespace) -> None:
+    with _files(args) as files:
+        files.move(args.source, args.destination)
+
+
+def _remove(args: argparse.Namespace) -> None:
+    with _files(args) as files:
+        files.remove(args.path)
+
+
+@contextmanager
+def _local_errors() -> Generator[None]:
+    """What the local file system says, as an error of the command."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{error.filename or 'a local file'}: {error.strerror or error}") from None

@@ -1,0 +1,254 @@
+"""Files in /data, which all runners of the account share: list, download, upload, move, remove."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from fal.form import file_form
+from fal.rest import Rest
+from fal_grpc.adapter.values import JSON
+from fal_grpc.errors import CallError, ConfigError, NotFoundError, UnknownError
+
+DATA = "/data"
+PART_BYTES = 10 * 1024 * 1024
+_PARALLEL = 4
+_SECONDS = 600.0
+_PIECE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """A file or directory in /data; `size` is in bytes."""
+
+    path: str
+    size: int
+    is_file: bool
+    updated_at: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.path).name
+
+
+class Files:
+    """The files of the account behind a controller.
+
+    Paths are whole, as `/data/models/x`, or relative to /data.
+    """
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+
+    def entries(self, path: str = "/") -> list[RemoteFile]:
+        """What is in a directory, by name; in `/` there is /data alone.
+
+        Raises:
+            NotFoundError: there is no such directory.
+        """
+        whole = absolute(path)
+        if whole == "/":
+            return [RemoteFile(path=DATA, size=0, is_file=False, updated_at="")]
+        answer = self._rest.get(f"/files/list/{quote(whole)}?strict=true", timeout_seconds=_SECONDS)
+        items = answer if isinstance(answer, list) else []
+        return sorted(map(_entry, items), key=lambda entry: entry.path)
+
+    def download(self, remote: str, local: Path) -> list[Path]:
+        """Download a file, or a directory with all that is in it, as `cp -r` would.
+
+        Args:
+            remote: what to download.
+            local: where to; where it is a directory, what is downloaded is put into it under its own name.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            NotFoundError: there is no such file.
+            CallError: the controller refused, or cannot be reached.
+        """
+        whole = absolute(remote)
+        if whole in ("/", DATA) or self._is_directory(whole):
+            root = DATA if whole == "/" else whole
+            into = local / PurePosixPath(root).name if local.is_dir() and not remote.endswith("/") else local
+            into.mkdir(parents=True, exist_ok=True)
+            written: list[Path] = []
+            for entry in self.entries(root):
+                target = into / entry.name
+                if entry.is_file:
+                    written.append(self._download_file(entry.path, target))
+                else:
+                    target.mkdir(exist_ok=True)
+                    written += self.download(f"{entry.path}/", target)
+            return written
+        return [self._download_file(whole, local / PurePosixPath(whole).name if local.is_dir() else local)]
+
+    def upload(self, local: Path, remote: str) -> list[str]:
+        """Upload a file, or a directory with all that is in it, as `cp -r` would.
+
+        Args:
+            local: what to upload.
+            remote: where to; where it is a directory, or ends with a slash, what is uploaded is put into it under its
+                own name.
+
+        Returns:
+            The paths that were written.
+
+        Raises:
+            ConfigError: there is no such local file.
+            CallError: the controller refused, or cannot be reached.
+        """
+        if not local.exists():
+            raise ConfigError(f"there is no {local}")
+        whole = absolute(remote)
+        inside = remote.endswith("/") or whole == DATA or self._is_directory(whole)
+        target = f"{whole}/{local.resolve().name}" if inside else whole
+        if local.is_file():
+            return [self._upload_file(local, target)]
+        return [self._upload_file(path, f"{target}/{name}") for path, name in _files_in(local)]
+
+    def upload_url(self, url: str, remote: str) -> None:
+        """Have the controller download what is at an address.
+
+        Raises:
+            CallError: the controller refused, or cannot reach the address.
+        """
+        self._post(f"/files/file/url/{quote(absolute(remote))}", {"url": url})
+
+    def move(self, source: str, destination: str) -> None:
+        """Move a file or directory.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        self._post(f"/files/rename/{quote(absolute(source))}", {"destination": absolute(destination)})
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it.
+
+        Raises:
+            NotFoundError: there is no such file.
+        """
+        self._rest.send(
+            "DELETE",
+            f"/files/file/{quote(absolute(path))}",
+            b"",
+            "application/json",
+            timeout_seconds=_SECONDS,
+            own=True,
+        )
+
+    def _is_directory(self, path: str) -> bool:
+        parent = str(PurePosixPath(path).parent)
+        try:
+            return any(entry.path == path and not entry.is_file for entry in self.entries(parent))
+        except NotFoundError:
+            return False
+
+    def _download_file(self, path: str, target: Path) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fal-download-")
+        draft = Path(name)
+        try:
+            with (
+                os.fdopen(handle, "wb") as file,
+                self._rest.receive(f"/files/file/{quote(path)}", timeout_seconds=_SECONDS) as answer,
+            ):
+                size = answer.length
+                while piece := answer.read(_PIECE_BYTES):
+                    file.write(piece)
+                if size is not None and file.tell() != size:
+                    raise UnknownError(f"{path} was cut off: {file.tell()} of {size} bytes came; try again")
+            umask = os.umask(0)
+            os.umask(umask)
+            draft.chmod(0o666 & ~umask)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return target
+
+    def _upload_file(self, local: Path, path: str) -> str:
+        if local.stat().st_size <= PART_BYTES:
+            self._form("POST", f"/files/file/local/{quote(path)}", local.read_bytes(), local.name)
+            return path
+        base = f"/files/file/multipart/{quote(path)}"
+        begun = self._post(f"{base}/initiate", {})
+        upload_id = begun.get("upload_id") if isinstance(begun, dict) else None
+        if not isinstance(upload_id, str):
+            raise UnknownError(f"{local} could not be uploaded: the controller gave no upload id")
+        upload = f"{base}/{upload_id}"
+        try:
+            parts, md5 = self._upload_parts(local, upload)
+            done = self._post(f"{upload}/complete", {"parts": parts})
+        except BaseException:
+            self._cancel(upload)
+            raise
+        etag = done.get("etag") if isinstance(done, dict) else None
+        if etag and etag != md5:
+            raise UnknownError(f"{path} arrived with another content (MD5 {etag}, not {md5}): upload it again")
+        return path
+
+    def _upload_parts(self, local: Path, upload: str) -> tuple[list[JSON], str]:
+        """Send the parts, a few at a time; what the controller said of each, and MD5 of the whole."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        said: list[JSON] = []
+        with local.open("rb") as file, ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
+            number = 1
+            while True:
+                chunks: list[bytes] = []
+                while len(chunks) < _PARALLEL and (chunk := file.read(PART_BYTES)):
+                    md5.update(chunk)
+                    chunks.append(chunk)
+                if not chunks:
+                    return said, md5.hexdigest()
+                numbers = range(number, number + len(chunks))
+                sent = [
+                    pool.submit(self._form, "PUT", f"{upload}/{n}", c, local.name)
+                    for n, c in zip(numbers, chunks, strict=True)
+                ]
+                said += [part.result() for part in sent]
+                number += len(chunks)
+
+    def _cancel(self, upload: str) -> None:
+        try:
+            self._post(f"{upload}/cancel", {})
+        except CallError:
+            return  # the controller forgets it by itself; what is told is the first error
+
+    def _form(self, method: str, path: str, content: bytes, name: str) -> JSON:
+        body, content_type = file_form(content, name)
+        return self._rest.send(method, path, body, content_type, timeout_seconds=_SECONDS, own=True)
+
+    def _post(self, path: str, body: dict[str, JSON]) -> JSON:
+        encoded = json.dumps(body).encode()
+        return self._rest.send("POST", path, encoded, "application/json", timeout_seconds=_SECONDS, own=True)
+
+
+def absolute(path: str) -> str:
+    """A path as the controller knows it: relative ones are below /data."""
+    return str(PurePosixPath(DATA) / path) if path not in ("", ".") else DATA
+
+
+def _files_in(directory: Path) -> Iterator[tuple[Path, str]]:
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            yield path, path.relative_to(directory).as_posix()
+
+
+def _entry(item: JSON) -> RemoteFile:
+    fields = item if isinstance(item, dict) else {}
+    size = fields.get("size")
+    return RemoteFile(
+        path=str(fields.get("path", "")),
+        size=size if isinstance(size, int) else 0,
+        is_file=fields.get("is_file") is not False,
+        updated_at=str(fields.get("updated_time", "")),
+    )
