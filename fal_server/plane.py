@@ -49,6 +49,7 @@ from fal_server.services.decisions import Decisions
 from fal_server.services.deploys import Deploys
 from fal_server.services.dispatch import Dispatcher
 from fal_server.services.environments import Environments
+from fal_server.services.execs import Execs
 from fal_server.services.fleet import Fleet
 from fal_server.services.gpus import Gpus
 from fal_server.services.health import Health
@@ -198,6 +199,7 @@ class Plane:
                 deploys=deploys,
                 runs=runs,
                 runners=runners,
+                execs=Execs(fleet, engine),
                 keys=keys,
                 secrets=secrets,
                 environments=environments,
@@ -278,9 +280,8 @@ class Plane:
         stack.push_async_callback(bridge.close)
         stack.push_async_callback(gateway.close)
         stack.push_async_callback(door.close, 1.0)
-        return port
-
         self._door = door
+        return port
 
     async def _make_admin_key(self, keys: Keys) -> None:
         """The first key, at the first start, in a file of the state directory."""
@@ -294,9 +295,9 @@ class Plane:
 
     async def _stop_in_order(self) -> None:
         """No new requests; open ones finish; runners end, unless they are to go on; what takes too long is killed."""
+        self._door.drain()
         self._reconciler.stop_starting()
         self._queue_worker.stop_taking()
-        self._door.drain()
         self._changed.notify()
         if await self._wait_for(lambda: not any(self._in_flight(r) for r in self._fleet.runners), DRAIN_SECONDS):
             log.info("no request is open")
