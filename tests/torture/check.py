@@ -12,7 +12,7 @@ Events, each with `kind` and `at`:
     begin      tag, runner                        a runner began with a request (from its log)
     state      runner, state                      seen in the database
     sample     serving {app: runners that serve or start}, ghosts [runner ids that live though they had ended before]
-    runner     runner, app, draining_at, stopping_at, ended_at
+    runner     runner, app, unrouted_at, stopping_at, ended_at
     lines      runner, count, first, last         of its log in the database
     dropped    runner, lines                      so many lines were lost, and the log says so (the disk was full)
     serves     app, revision                      what an app was on when all was over
@@ -85,13 +85,13 @@ def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
     sent = {event["tag"]: event["at"] for event in of_kind(events, "request") if event["mode"] == "direct"}
     acknowledged: dict[str, float] = {}
     for event in of_kind(events, "runner"):
-        moments = [event[name] for name in ("draining_at", "stopping_at", "ended_at") if event[name] is not None]
+        moments = [event[name] for name in ("unrouted_at", "stopping_at", "ended_at") if event[name] is not None]
         if moments:
             acknowledged[event["runner"]] = min(moments)
     for event in of_kind(events, "begin"):
-        at, draining_at = sent.get(event["tag"]), acknowledged.get(event["runner"])
-        if at is not None and draining_at is not None and at > draining_at + CLOCK_SECONDS:
-            late = f"{at - draining_at:.3f} s"
+        at, unrouted_at = sent.get(event["tag"]), acknowledged.get(event["runner"])
+        if at is not None and unrouted_at is not None and at > unrouted_at + CLOCK_SECONDS:
+            late = f"{at - unrouted_at:.3f} s"
             yield f"request {event['tag']} was sent {late} after {event['runner']} drained, and began there"
 
 

@@ -60,14 +60,14 @@ class Watch:
     def finish(self) -> None:
         """Note the runners, what they said, and what is left."""
         state_dir = self._world.state_dir
-        query = "select runner_id, app_name, draining_at, stopping_at, ended_at, reason from runners"
+        query = "select runner_id, app_name, unrouted_at, stopping_at, ended_at, reason from runners"
         for runner, app, *moments, reason in rows(state_dir, query):
-            draining_at, stopping_at, ended_at = (None if m is None else int(str(m)) / 1e6 for m in moments)
+            unrouted_at, stopping_at, ended_at = (None if m is None else int(str(m)) / 1e6 for m in moments)
             self._history.note(
                 "runner",
                 runner=runner,
                 app=app,
-                draining_at=draining_at,
+                unrouted_at=unrouted_at,
                 stopping_at=stopping_at,
                 ended_at=ended_at,
                 reason=reason,
