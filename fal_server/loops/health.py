@@ -52,6 +52,11 @@ class HealthLoop:
                 check.cancel()
             await asyncio.gather(*self._checks.values(), return_exceptions=True)
 
+    @property
+    def checking(self) -> int:
+        """How many checks are under way."""
+        return len(self._checks)
+
     def look(self) -> float:
         """Begin the checks that are due; in how many seconds to look again, at the latest."""
         now = self._clock.now()

@@ -17,9 +17,15 @@ ON_DEMAND = HealthCheck(path="/health", call_regularly=False)
 SCALING = {"min_concurrency": 1, "startup_timeout": 1}
 
 
+def well(platform: Platform) -> bool:
+    """Whether the only runner has passed its first check."""
+    runner = platform.the_runner()
+    return runner.routable and platform.health.vitals(runner.runner_id).proven and not platform.health_loop.checking
+
+
 async def test_a_deploy_moves_only_when_a_check_has_passed(platform: Platform) -> None:
     first = await platform.deploy(scaling=SCALING, health_check=REGULAR)
-    await platform.until(lambda: platform.fleet.runners and platform.prober.asked)
+    await platform.until(lambda: platform.fleet.runners and well(platform))
     platform.prober.unwell["*"] = "GET /health answered 500"
     second = asyncio.get_running_loop().create_task(platform.deploy(scaling=SCALING, health_check=REGULAR))
     await platform.until(lambda: len(platform.prober.asked) > 1 and len(platform.fleet.runners) == 2)
@@ -49,8 +55,7 @@ async def test_a_revision_that_never_gets_well_is_given_up(platform: Platform) -
 
 async def test_an_unwell_runner_finishes_its_requests_and_is_replaced(platform: Platform) -> None:
     await platform.deploy(scaling=SCALING, health_check=REGULAR)
-    await platform.until(lambda: platform.fleet.runners and not platform.health.unproven("a"))
-    await platform.until(lambda: platform.the_runner().routable)
+    await platform.until(lambda: platform.fleet.runners and well(platform))
     lease = await platform.get()
     port = platform.the_runner().port
     assert port is not None
@@ -72,8 +77,7 @@ async def test_an_unwell_runner_finishes_its_requests_and_is_replaced(platform: 
 
 async def test_an_answer_asks_for_a_check(platform: Platform) -> None:
     await platform.deploy(scaling=SCALING, health_check=ON_DEMAND)
-    await platform.until(lambda: platform.fleet.runners and not platform.health.unproven("a"))
-    await platform.until(lambda: platform.the_runner().routable)
+    await platform.until(lambda: platform.fleet.runners and well(platform))
     asked = len(platform.prober.asked)
     platform.clock.advance(100)
     lease = await platform.get()
