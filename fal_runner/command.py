@@ -13,8 +13,10 @@ import struct
 import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
+from fal_runner.contained import NOTE_VARIABLE, engine_environment, exec_command, read_note
 from fal_runner.descriptors import write_all
 from fal_runner.processes import Seen, carries, send_signal
 from fal_runner.reaper import Child, Reaper
@@ -66,7 +68,13 @@ class Command:
         variables = {**what.env, SESSION_VARIABLE: what.name}
         if what.tty:
             variables.setdefault("TERM", "xterm-256color")
-        command = list(what.command) or _shell(variables, what.name)
+        if NOTE_VARIABLE in variables:
+            note = read_note(Path(variables[NOTE_VARIABLE]))
+            names = [SESSION_VARIABLE, *note["names"], *(["TERM"] if what.tty else [])]
+            command = exec_command(note, what.command, names, tty=what.tty)
+            variables = engine_environment(note, variables)
+        else:
+            command = list(what.command) or _shell(variables, what.name)
         self.stdin, self.outputs, theirs = _terminal(what.size) if what.tty else _pipes()
         try:
             self.child: Child = reaper.spawn(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.capture import capture
+from fal_runner.contained import NOTE_VARIABLE
 from fal_runner.descriptors import read_some, write_all
 from fal_runner.frames import new_mark
 from fal_runner.journal import Journal
@@ -275,6 +276,8 @@ class Supervisor:
             pause = min(0.1, pause * 1.5)
 
     def _is_ours(self, port: int) -> bool:
+        if NOTE_VARIABLE in self.spec.env:
+            return True  # the port may be held by the container's engine, which is none of this runner's
         inode = owners_inode(port)
         return inode is None or any(holds(seen.pid, inode) for seen in self._reaper.belongings())
 

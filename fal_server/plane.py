@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from starlette.routing import BaseRoute, Route
 
-from fal_server.builders import VirtualenvBuilder
+from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.core.runners import Runner
@@ -151,7 +151,6 @@ class Plane:
         stack.push_async_callback(store.close)
         log_store = store.logs
         blobs = FileBlobs(state.blobs)
-        builder = VirtualenvBuilder(state.environments, state.cache)
         changed = Signal()
 
         access = Access(store, clock)
@@ -168,6 +167,10 @@ class Plane:
         lives = lambda runner: fleet.get(runner) is not None  # noqa: E731
         self._files = files = FilePlane(state, store, clock, master_key, lives, life)
         deployed, runner_key = files.app_files, files.tokens.runner_key
+        builder = Builders(
+            VirtualenvBuilder(state.environments, state.cache),
+            ContainerBuilder(state.environments / "images", deployed, os.environ),
+        )
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
         decisions = Decisions(clock)

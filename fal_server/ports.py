@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
+from fal_server.core.containers import Container
 from fal_server.core.history import StateChange
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
@@ -203,10 +204,11 @@ BuildLog: TypeAlias = "Callable[[LogEntry], Awaitable[None]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEnvironment:
-    """A finished environment: its content hash and its interpreter."""
+    """A finished environment: its content hash, its interpreter, and the container that this is in, if any."""
 
     env_id: str
     python: Path
+    container: Container | None = None
 
 
 class Builder(Protocol):
@@ -240,6 +242,7 @@ class Launch:
         app_port: the port that the app's code asks for; where it listens on that, it gets the runner's own instead.
         app_metrics_port: the same for metrics.
         attempt_token: which start this is; a second start with the same token is the first one.
+        container: where the interpreter is; without function and entrypoint, the image is run as it is.
     """
 
     runner_id: str
@@ -264,6 +267,7 @@ class Launch:
     attempt_token: str = field(repr=False)
     app_port: int | None = None
     app_metrics_port: int | None = None
+    container: Container | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

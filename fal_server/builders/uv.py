@@ -1,21 +1,18 @@
-"""Runs uv: its environment variables, its output line by line, and the interpreters that it finds here."""
+"""Runs uv: its environment variables, and the interpreters that it finds here."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from uv import find_uv_bin
 
-_LONGEST_LINE = 8_192
-_CHUNK = 65_536
+from fal_server.builders.process import run_lines
+
 # What an installer may know: how to reach the network and where packages are. Builds run foreign code, and the
 # controller's own variables hold secrets.
 _PASSED = re.compile(
@@ -67,15 +64,15 @@ class Uv:
         Returns:
             Its exit code.
         """
-        async with self._started(*arguments, cwd=cwd, keep_open=keep_open, warnings=warnings) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
-                process.stdin.write(stdin.encode())
-                await process.stdin.drain()
-            process.stdin.close()
-            await _read_lines(process.stdout, line)
-            return await process.wait()
+        return await run_lines(
+            (find_uv_bin(), *arguments),
+            cwd=cwd,
+            variables=self._variables,
+            line=line,
+            stdin=stdin,
+            keep_open=keep_open,
+            warnings=warnings,
+        )
 
     async def find_python(self, version: str, cwd: Path) -> Path | None:
         """The interpreter of a version such as `3.11`, the controller's own where that fits; None if there is none."""
@@ -99,45 +96,6 @@ class Uv:
                 if item["implementation"] == "cpython":
                     found.add((item["version_parts"]["major"], item["version_parts"]["minor"]))
         return [f"{major}.{minor}" for major, minor in sorted(found, reverse=True)]
-
-    @asynccontextmanager
-    async def _started(
-        self, *arguments: str, cwd: Path, keep_open: Sequence[int], warnings: bool
-    ) -> AsyncGenerator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            find_uv_bin(),
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT if warnings else asyncio.subprocess.DEVNULL,
-            cwd=cwd,
-            env=self._variables,
-            pass_fds=keep_open,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-
-
-async def _read_lines(stream: asyncio.StreamReader, line: Callable[[str], None]) -> None:
-    """Split into lines, however long; a longer one than the limit is cut."""
-    rest = b""
-    while chunk := await stream.read(_CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for text in whole:
-            line(_text(text))
-        rest = rest[:_LONGEST_LINE]
-    if rest:
-        line(_text(rest))
-
-
-def _text(raw: bytes) -> str:
-    return raw[:_LONGEST_LINE].decode(errors="replace").rstrip()
 
 
 def _search_path(environ: Mapping[str, str]) -> str:

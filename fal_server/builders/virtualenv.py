@@ -185,8 +185,6 @@ def _check_kind(kind: str) -> None:
     match kind:
         case "virtualenv":
             return
-        case "container":
-            raise Unsupported("environments of the kind 'container' cannot be built here yet: use kind 'virtualenv'")
         case "conda":
             raise Unsupported(
                 "environments of the kind 'conda' cannot be built here: use kind 'virtualenv' with requirements"
@@ -196,7 +194,7 @@ def _check_kind(kind: str) -> None:
                 "environments of the kind 'local' would run in the controller's own: use kind 'virtualenv'"
             )
         case _:
-            raise Invalid(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv'")
+            raise Invalid(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv' or 'container'")
 
 
 def _generation(directory: Path) -> int:

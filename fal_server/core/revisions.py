@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -22,6 +22,7 @@ class EnvironmentSpec:
     Attributes:
         kind: `virtualenv`, `conda`, `container` or `local`.
         configuration: as the client sent it: python_version, requirements (a list, or a list of layers), resolver ...
+            A container's has its `image`, and what its Dockerfile copies (`context_files`, path and hash of each).
     """
 
     kind: str
@@ -29,9 +30,34 @@ class EnvironmentSpec:
 
     @property
     def env_id(self) -> str:
-        """The content hash that names what was built."""
-        text = json.dumps([self.kind, self.configuration], sort_keys=True, separators=(",", ":"))
+        """The content hash that names what was built; a password that changed makes no other image."""
+        text = json.dumps([self.kind, self._without_passwords()], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _without_passwords(self) -> Mapping[str, Json]:
+        """The configuration without an image's secrets and passwords, and without where the deployer's files lay."""
+        image = self.configuration.get("image")
+        if self.kind != "container" or not isinstance(image, Mapping):
+            return self.configuration
+        kept: dict[str, Json] = {key: value for key, value in image.items() if key != "docker_context_dir"}
+        for key in ("secrets", "registries"):
+            value = kept.get(key)
+            if isinstance(value, Mapping):
+                kept[key] = sorted(value)
+        return {**self.configuration, "image": kept}
+
+    def with_context(self, files: Sequence[AppFile]) -> EnvironmentSpec:
+        """A container's, with the files that its Dockerfile copies: another file is another image."""
+        if self.kind != "container":
+            return self
+        context = [[file.relative_path, file.hash] for file in sorted(files, key=lambda file: file.relative_path)]
+        return replace(self, configuration={**self.configuration, "context_files": context})
+
+    @property
+    def runs_itself(self) -> bool:
+        """Whether it is an image that is run as it is, without any code of the app's."""
+        image = self.configuration.get("image")
+        return self.kind == "container" and isinstance(image, Mapping) and image.get("use_isolate") is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ class Deploys:
         """The environment of a request: found, or built."""
         if not code.environments:
             raise Invalid("environments", "environments is empty: say which environment the code runs in")
-        spec = code.environments[0]
+        spec = code.environments[0].with_context(code.files)
         if code.env_id and code.env_id != spec.env_id:
             raise Invalid("env_id", "env_id is not that of the given environment: leave one of the two out")
         known = None if code.force_build else self._builder.find(spec)
@@ -106,7 +106,10 @@ class Deploys:
             Precondition: a file that it names was not uploaded, or a secret that it names is not set.
         """
         if code.function is None and not code.entrypoint:
-            raise Invalid("callable", "neither function nor entrypoint is set: say what to run")
+            if not any(spec.runs_itself for spec in code.environments[:1]):
+                raise Invalid("callable", "neither function nor entrypoint is set: say what to run")
+            if code.exposed_port is None:
+                raise Invalid("exposed_port", "exposed_port is not set: say where the image listens")
         if code.function is not None and code.entrypoint:
             raise Invalid("callable", "both function and entrypoint are set: say one thing to run")
         if code.num_gpus is not None and not 0 <= code.num_gpus <= MOST_GPUS:
@@ -139,7 +142,7 @@ class Deploys:
             app_name=app_name,
             environment=environment,
             created_at=self._clock.now(),
-            environments=tuple(code.environments),
+            environments=tuple(spec.with_context(code.files) for spec in code.environments),
             function=await self._keep(code.function, "function"),
             entrypoint=code.entrypoint,
             setup=await self._keep(code.setup, "setup_func"),

@@ -91,6 +91,7 @@ class Launching:
             startup_timeout_seconds=(app.scaling if app else revision.scaling).startup_timeout,
             termination_grace_seconds=revision.termination_grace_seconds,
             attempt_token=runner.token,
+            container=built.container,
         )
 
     async def environment(self, revision: Revision) -> BuiltEnvironment:

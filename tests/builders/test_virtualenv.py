@@ -231,7 +231,7 @@ async def test_an_exact_version_is_found(builder):
     assert (await run(built.python, "-V")).split()[1] == sys.version.split()[0]
 
 
-@pytest.mark.parametrize("kind", ["container", "conda", "local"])
+@pytest.mark.parametrize("kind", ["conda", "local"])
 async def test_other_kinds_are_not_built_here(builder, kind):
     with pytest.raises(Unsupported, match=f"'{kind}'.*virtualenv"):
         await builder.build(spec(kind=kind), force=False, log=Log())

@@ -17,6 +17,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
+from fal_server.engines.local.contained import remove_container
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
@@ -122,7 +123,7 @@ class LocalEngine:
             await link.close()
         await sweep(mark_of(runner.token), directory)
         await self._store_leftover(directory, runner)
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await asyncio.to_thread(_delete, directory)
         return None
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
@@ -159,7 +160,7 @@ class LocalEngine:
             await link.release()
             await end_group(link.directory, mark_of(link.token))
             self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
-        await asyncio.to_thread(shutil.rmtree, self._directory(runner_id), ignore_errors=True)
+        await asyncio.to_thread(_delete, self._directory(runner_id))
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         """The directories here that are none of these runners', nor of one that is followed."""
@@ -229,7 +230,7 @@ class LocalEngine:
                 await sweep(mark, directory)
             if identity is not None:
                 await reap(identity.pid)
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await asyncio.to_thread(_delete, directory)
 
     async def _end_stranger(self, runner: Runner) -> None:
         """A runner that is not followed: whatever is left of it ends, and that is its end."""
@@ -246,6 +247,8 @@ class LocalEngine:
 
 
 def _delete(path: Path) -> None:
+    """A runner's directory, and its container where it had one."""
+    remove_container(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

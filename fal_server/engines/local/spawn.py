@@ -10,16 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.address import ShimIdentity
-from fal_runner.mounts import APP_VARIABLE
+from fal_runner.mounts import APP_VARIABLE, DATA_VARIABLE
 from fal_runner.processes import MARK_VARIABLE, mark_of
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
+from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
 from fal_server.ports import Launch
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def lay_out(directory: Path, launch: Launch, home: Path) -> None:
             raise Unavailable(f"the app's file {file.relative_path!r} lies outside of the app's directory")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(blob, target)  # with the permissions: a script stays one that can be run
+    if launch.container is not None:
+        lay_out_container(directory, launch.container, launch, variables_of(launch, home))
 
 
 async def spawn_shim(directory: Path, token: str, groups: RunnerGroups | None = None) -> ShimIdentity:
@@ -102,10 +104,13 @@ def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
         app_name=launch.app_name,
         environment_name=launch.environment,
         revision_id=launch.revision_id,
-        python=str(launch.python),
+        python=str(launch.python if launch.container is None else interpreter(directory)),
         working_dir=work,
         files_dir=work,
-        env={**variables_of(launch, home), APP_VARIABLE: work},
+        env={
+            **variables_of(launch, home),
+            **({APP_VARIABLE: work} if launch.container is None else container_variables(directory)),
+        },
         serves_http=launch.serves_http,
         serves_metrics=launch.serves_metrics,
         bind_host=BIND_HOST,
@@ -118,25 +123,31 @@ def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function_path), method=launch.function.method))
     elif launch.entrypoint is not None:
         spec.entrypoint = launch.entrypoint
+    elif launch.container is not None:
+        spec.entrypoint = "image:cmd"  # not read: the image says what it runs
     if launch.setup is not None:
         spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup_path), method=launch.setup.method))
     return spec
 
 
-def variables_of(launch: Launch, home: Path) -> Mapping[str, str]:
+def variables_of(launch: Launch, home: Path) -> dict[str, str]:
     """All that a worker and what it starts have in their environment; nothing of the controller's own.
 
     HOME is one directory for all runners, so that what libraries keep below it (models, compiled kernels) is there for
     the next runner, while the files of the user who runs the controller are not.
     """
-    binaries = launch.python.parent
+    told = dict(launch.variables)
+    if launch.container is not None:
+        told.pop(DATA_VARIABLE, None)  # it is mounted; and the engine must see the machine as it is
+        places = {"PATH": _SYSTEM_PATH}  # an image has its own
+    else:
+        binaries = launch.python.parent
+        places = {"HOME": str(home), "VIRTUAL_ENV": str(binaries.parent), "PATH": f"{binaries}:{_SYSTEM_PATH}"}
     return {
-        "HOME": str(home),
+        **places,
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        "VIRTUAL_ENV": str(binaries.parent),
-        "PATH": f"{binaries}:{_SYSTEM_PATH}",
-        **launch.variables,
+        **told,
         "IS_ISOLATE_AGENT": "1",
         "FAL_RUNNER_ID": launch.runner_id,
     }

@@ -1,0 +1,191 @@
+"""A worker in a container: runs podman or docker in the worker's place, so that the shim sees what it always sees.
+
+`python -m fal_runner.contained NOTE WORKER JOB_FD RESULT_FD`, as `worker.py` is run. NOTE (container.json, in the
+runner's directory) names engine and image. Variables come by this process's environment and go on by name alone, the
+job by the worker's standard input, its result by a named pipe in the directory that both share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+NOTE_VARIABLE = "FAL_CONTAINER_NOTE"
+SHARED = "/fal"
+_SHARED_NAME = "container"
+_RESULT = "result"
+_CHUNK = 64 * 1024
+# Moves the job from standard input, which the app finds empty, to a descriptor that worker.py is told.
+_BEGIN = (
+    "import os, sys; job = os.dup(0); os.dup2(os.open(os.devnull, os.O_RDONLY), 0); "
+    f"result = os.open('{SHARED}/{_RESULT}', os.O_WRONLY); "
+    "os.set_inheritable(job, True); os.set_inheritable(result, True); "
+    f"os.execv(sys.executable, [sys.executable, '{SHARED}/worker.py', str(job), str(result)])"
+)
+
+
+class Note(TypedDict):
+    """What container.json says.
+
+    Attributes:
+        engine: the program.
+        variables: the environment that it is run in.
+        image: the image's id.
+        name: the container's.
+        entrypoint, cmd: instead of the image's own, or null.
+        itself: whether the image is run as it is.
+        names: the variables that the container gets.
+        volumes: what of the machine it sees, as `PLACE:PLACE-IN-IT`.
+    """
+
+    engine: str
+    variables: dict[str, str]
+    image: str
+    name: str
+    entrypoint: list[str] | None
+    cmd: list[str] | None
+    itself: bool
+    names: list[str]
+    volumes: list[str]
+
+
+class Job(TypedDict):
+    """What of a worker's job matters here; see `supervisor`."""
+
+    port: int
+    app_port: int
+    paths: list[str]
+    function: NotRequired[dict[str, str]]
+    setup: NotRequired[dict[str, str]]
+
+
+def run_command(note: Note, shared: Path, job: Job) -> list[str]:
+    """The engine's command line for a runner. `--env NAME` takes the value from the engine's own environment."""
+    command = [note["engine"], "run", "--rm", "--name", note["name"]]
+    for name in note["names"]:
+        command += ["--env", name]
+    for volume in note["volumes"]:
+        command += ["--volume", volume]
+    if note["itself"]:
+        command += ["--publish", f"127.0.0.1:{job['port']}:{job['app_port']}"]
+        entrypoint = note["entrypoint"]
+        if entrypoint:
+            command += ["--entrypoint", json.dumps(entrypoint) if len(entrypoint) > 1 else entrypoint[0]]
+        return [*command, note["image"], *(note["cmd"] or [])]
+    command += ["--interactive", "--network", "host", "--volume", f"{shared}:{SHARED}"]
+    command += ["--entrypoint", "python3"]
+    return [*command, note["image"], "-c", _BEGIN]
+
+
+def exec_command(note: Note, command: Sequence[str], names: Sequence[str], *, tty: bool) -> list[str]:
+    """The command line that runs a command inside a runner's container; empty means a login shell."""
+    line = [note["engine"], "exec", "--interactive", *(["--tty"] if tty else [])]
+    for name in names:
+        line += ["--env", name]
+    return [*line, note["name"], *(command or ["/bin/sh", "-l"])]
+
+
+def move_in(job: Job, shared: Path) -> Job:
+    """Copy what the job names into the shared directory; the job as the container sees it."""
+    moved = job.copy()
+    moved["paths"] = []
+    if "function" in job:
+        moved["function"] = _moved(job["function"], shared / "function")
+    if "setup" in job:
+        moved["setup"] = _moved(job["setup"], shared / "setup")
+    return moved
+
+
+def _moved(pickled: dict[str, str], to: Path) -> dict[str, str]:
+    shutil.copyfile(pickled["path"], to)
+    return {**pickled, "path": f"{SHARED}/{to.name}"}
+
+
+def read_note(path: Path) -> Note:
+    """The note in a file."""
+    note: Note = json.loads(path.read_text())
+    return note
+
+
+def engine_environment(note: Note, variables: Mapping[str, str]) -> dict[str, str]:
+    """What the engine is run with: the container's variables, and its own, which win."""
+    return {**variables, **note["variables"]}
+
+
+def remove(note: Note) -> None:
+    """End the container and forget it, where it is still there."""
+    subprocess.run(
+        [note["engine"], "rm", "--force", note["name"]],
+        env=note["variables"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def main() -> int:
+    """Read the job, run the container, hand its result on."""
+    place = Path(sys.argv[1])
+    job_fd, result_fd = int(sys.argv[-2]), int(sys.argv[-1])
+    note = read_note(place)
+    with open(job_fd, "rb") as pipe:
+        text = pipe.read()
+    if not text:
+        sys.stderr.write("fal: the shim ended before it gave this worker its job\n")
+        return 1
+    job: Job = json.loads(text)
+    shared = place.parent / _SHARED_NAME
+    os.mkfifo(shared / _RESULT, 0o600)
+    result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # open on both sides, so that it has no end
+    process = subprocess.Popen(
+        run_command(note, shared, job),
+        env=engine_environment(note, os.environ),
+        stdin=subprocess.DEVNULL if note["itself"] else subprocess.PIPE,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: process.send_signal(received))  # the engine passes it on
+    if process.stdin is not None:
+        with suppress(BrokenPipeError), process.stdin:  # else the engine refused: it says why, and its exit code tells
+            process.stdin.write(json.dumps(move_in(job, shared)).encode())
+    _copy(result, result_fd, process)
+    remove(note)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _copy(source: int, target: int, process: subprocess.Popen[bytes]) -> None:
+    """Pass on what comes, until the process has ended and all of it has come."""
+    ended, tell = os.pipe()
+
+    def wait() -> None:
+        process.wait()
+        os.close(tell)
+
+    threading.Thread(target=wait, daemon=True).start()
+    over = False
+    with open(target, "wb") as results:
+        while True:
+            ready, _, _ = select.select([source, ended], [], [])
+            over = over or ended in ready
+            try:
+                results.write(os.read(source, _CHUNK))
+                results.flush()
+            except BlockingIOError:
+                if over:
+                    return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Environments of the kind `container`: images, built by podman or docker, found again by their specification."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fal_server.builders.configuration import FIELD
+from fal_server.builders.containers import ContainerEngine, Engines
+from fal_server.builders.image import ImageConfiguration, parse_image
+from fal_server.builders.redaction import Redactor
+from fal_server.builders.sharing import SharedBuild
+from fal_server.core.containers import Container
+from fal_server.core.faults import Fault, Invalid, Precondition, Unavailable
+from fal_server.core.revisions import EnvironmentSpec
+from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
+
+_WORDS_IN_ERROR = 25
+_MEMORY = Path("/dev/shm")  # noqa: S108 - passwords for registries lie there while an image is built, not on disk
+_LEAST_REDACTED = 4
+
+
+class ContainerBuilder:
+    """The Builder port for images. What is built is noted in a file for each environment; the image is the engine's.
+
+    Args:
+        root: where the notes are kept; made (mode 0700) where it is missing.
+        files: the uploaded files, which Dockerfiles copy.
+        environ: the controller's environment variables.
+    """
+
+    def __init__(self, root: Path, files: DeployedFiles, environ: Mapping[str, str]) -> None:
+        self._root = root.absolute()
+        self._files = files
+        self._engines = Engines(environ)
+        self._under_way: dict[str, SharedBuild] = {}
+
+    async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
+        """Build, or find what was built; see Builder.
+
+        Raises:
+            Invalid: the configuration is wrong (field `environments`).
+            Unsupported: neither podman nor docker can be used here.
+            Precondition: the build failed; the message holds the engine's words.
+            Unavailable: the disk does not take it.
+        """
+        configuration = parse_image(spec)
+        engine = await self._engines.find()
+        if not force and (found := self.find(spec)):
+            return found
+        env_id = spec.env_id
+        build = self._under_way.get(env_id)
+        if build is None:
+
+            def ended(ended: SharedBuild) -> None:
+                if self._under_way.get(env_id) is ended:
+                    del self._under_way[env_id]
+
+            build = SharedBuild(lambda line: self._build(env_id, engine, configuration, force, line), ended)
+            self._under_way[env_id] = build
+        return await build.follow(log)
+
+    def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        """What was built for this spec, where its engine is still there."""
+        env_id = spec.env_id
+        try:
+            note = json.loads(self._note(env_id).read_text())
+            container = Container(
+                engine=Path(note["engine"]),
+                image=str(note["image"]),
+                entrypoint=None if note["entrypoint"] is None else tuple(note["entrypoint"]),
+                cmd=None if note["cmd"] is None else tuple(note["cmd"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not os.access(container.engine, os.X_OK):
+            return None
+        return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
+
+    async def close(self) -> None:
+        """Give up the builds that are under way."""
+        for build in list(self._under_way.values()):
+            await build.cancel()
+
+    async def _build(
+        self,
+        env_id: str,
+        engine: ContainerEngine,
+        configuration: ImageConfiguration,
+        force: bool,
+        line: Callable[[str], None],
+    ) -> BuiltEnvironment:
+        redact = _redactor(configuration)
+        words: deque[str] = deque(maxlen=_WORDS_IN_ERROR)
+
+        def say(text: str) -> None:
+            clean = redact(text)
+            words.append(clean)
+            line(clean)
+
+        work: Path | None = None
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
+            await asyncio.to_thread(self._lay_out, work, configuration)
+            image = await self._image(env_id, engine, configuration, work, force, say, words)
+            await asyncio.to_thread(self._write, env_id, engine, configuration, image)
+        except OSError as error:
+            raise Unavailable(f"the image could not be built in {self._root}: {error.strerror}") from error
+        finally:
+            if work is not None:
+                await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+        say("The image is built")
+        found = Container(engine=engine.path, image=image, entrypoint=configuration.entrypoint, cmd=configuration.cmd)
+        return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=found)
+
+    async def _image(
+        self,
+        env_id: str,
+        engine: ContainerEngine,
+        configuration: ImageConfiguration,
+        work: Path,
+        force: bool,
+        say: Callable[[str], None],
+        words: deque[str],
+    ) -> str:
+        """Have it built; its id."""
+        arguments = ["build", "--file", str(work / "Dockerfile"), "--iidfile", str(work / "image")]
+        arguments += ["--tag", f"localhost/fal-grpc:{env_id[:40]}"]  # so that pruning leaves it alone
+        arguments += ["--no-cache"] if force else []
+        variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
+        for name in configuration.build_args:
+            arguments += ["--build-arg", name]  # the value is taken from the environment
+        for number, (name, value) in enumerate({**configuration.secrets, **configuration.layers}.items()):
+            variables[f"FAL_BUILD_SECRET_{number}"] = value
+            arguments += ["--secret", f"id={name},type=env,src=FAL_BUILD_SECRET_{number}"]
+        logins = _LoginFile(configuration)
+        try:
+            variables |= logins.variables
+            say(f"Building the image with {engine.path.name}")
+            code = await engine.run(*arguments, str(work / "context"), cwd=work, line=say, more=variables)
+        finally:
+            logins.close()
+        if code != 0:
+            raise Precondition("the image could not be built:\n" + "\n".join(words))
+        return (work / "image").read_text().strip()
+
+    def _lay_out(self, work: Path, configuration: ImageConfiguration) -> None:
+        """The Dockerfile, and beside it the directory that it copies from."""
+        (work / "Dockerfile").write_text(configuration.dockerfile)
+        context = work / "context"
+        context.mkdir()
+        for relative_path, digest in configuration.context:
+            target = Path(os.path.normpath(context / relative_path))
+            if not target.is_relative_to(context) or target == context:
+                raise Invalid(FIELD, f"the file {relative_path[:80]!r} lies outside of the image's context")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copy(self._files.path(digest), target)
+            except Fault as fault:
+                raise Precondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
+
+    def _write(self, env_id: str, engine: ContainerEngine, configuration: ImageConfiguration, image: str) -> None:
+        note = self._note(env_id)
+        content = {
+            "engine": str(engine.path),
+            "image": image,
+            "entrypoint": configuration.entrypoint,
+            "cmd": configuration.cmd,
+        }
+        draft = note.with_suffix(".draft")
+        draft.write_text(json.dumps(content))
+        draft.replace(note)
+
+    def _note(self, env_id: str) -> Path:
+        return self._root / f"{env_id}.json"
+
+
+class _LoginFile:
+    """The passwords of registries in the form that both engines read, in memory, for the length of a build."""
+
+    def __init__(self, configuration: ImageConfiguration) -> None:
+        self._directory: Path | None = None
+        self.variables: dict[str, str] = {}
+        if not configuration.registries:
+            return
+        place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        self._directory = Path(tempfile.mkdtemp(prefix="fal-", dir=place))
+        auths = {
+            host: {"auth": base64.b64encode(f"{login.username}:{login.password}".encode()).decode()}
+            for host, login in configuration.registries.items()
+        }
+        file = self._directory / "config.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({"auths": auths}))
+        self.variables = {"REGISTRY_AUTH_FILE": str(file), "DOCKER_CONFIG": str(self._directory)}
+
+    def close(self) -> None:
+        """Delete them."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _redactor(configuration: ImageConfiguration) -> Callable[[str], str]:
+    urls = Redactor([*configuration.layers.values(), configuration.dockerfile])
+    values = [*configuration.secrets.values(), *(login.password for login in configuration.registries.values())]
+    known = sorted((value for value in values if len(value) >= _LEAST_REDACTED), key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        for value in known:
+            text = text.replace(value, "****")
+        return urls(text)
+
+    return redact

@@ -1,0 +1,22 @@
+"""Containers: an image of an app, and the program that runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """An image, and who runs it.
+
+    Attributes:
+        engine: the program: podman or docker.
+        image: the image's id.
+        entrypoint, cmd: instead of the image's own.
+    """
+
+    engine: Path
+    image: str
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None

@@ -1,0 +1,36 @@
+"""A container engine on PATH that is none, and what it was asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("fake_engine.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeEngine:
+    """An executable of an engine's name, which records its calls."""
+
+    path: Path
+    record: Path
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """The environment that finds it, and nothing else of its kind."""
+        return {"PATH": f"{self.path.parent}:/nowhere", "CONTAINERS_RECORD": str(self.record), **more}
+
+    def calls(self, verb: str) -> list[dict[str, object]]:
+        """What it was asked, in order."""
+        lines = self.record.read_text().splitlines() if self.record.exists() else []
+        return [call for call in map(json.loads, lines) if call["arguments"][0] == verb]
+
+
+def make_engine(folder: Path, name: str = "podman") -> FakeEngine:
+    """One in a directory of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} {SCRIPT} "$@"\n')
+    path.chmod(0o755)
+    return FakeEngine(path=path, record=folder / "calls")
