@@ -1,0 +1,60 @@
+"""Forms: the file comes out as it went in, however it is cut; what is none is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal.form import file_form
+from fal_server.core.faults import Invalid
+from fal_server.http.form import file_field
+
+TYPE = "multipart/form-data; boundary=XX"
+
+
+async def chunks_of(body: bytes, cuts: Sequence[int]) -> AsyncIterator[bytes]:
+    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    for start, end in pairwise(edges):
+        yield body[start:end]
+
+
+async def field(content_type: str, body: bytes, cuts: Sequence[int] = ()) -> bytes:
+    return b"".join([piece async for piece in file_field(content_type, chunks_of(body, cuts))])
+
+
+@given(
+    content=st.one_of(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n", b"--", b"XX", b"-"])).map(b"".join)),
+    cuts=st.lists(st.integers(0, 1000), max_size=20),
+)
+def test_a_file_comes_out_as_it_went_in(content: bytes, cuts: list[int]) -> None:
+    body, content_type = file_form(content, 'na"me\r\n.txt')
+    assert asyncio.run(field(content_type, body, cuts)) == content
+
+
+async def test_other_fields_and_what_stands_before_are_passed_over() -> None:
+    body = (
+        b'ignore this\r\n--XX\r\nContent-Disposition: form-data; name="other"\r\n\r\nno\r\n'
+        b'--XX\r\ncontent-disposition: form-data; name="file_upload"; filename="f"\r\n\r\nyes\r\n--XX--\r\nrest'
+    )
+    assert await field(TYPE, body) == b"yes"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        ("application/json", b"{}", "multipart/form-data"),
+        ("multipart/form-data", b"", "multipart/form-data"),
+        (TYPE, b"", "cut off"),
+        (TYPE, b'--XX\r\nContent-Disposition: form-data; name="file_upload"\r\n\r\nhalf', "cut off"),
+        (TYPE, b'--XX\r\nContent-Disposition: form-data; name="x"\r\n\r\nv\r\n--XX--', "no field file_upload"),
+        (TYPE, b"--XX\r\n" + b"h" * 20_000, "head of more than"),
+    ],
+)
+async def test_what_is_no_form_with_a_file_is_refused(content_type: str, body: bytes, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        await field(content_type, body)

@@ -1,0 +1,94 @@
+"""Tokens are good for what they say, as long as they say, and no longer than their key; no others are good."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.accounts import Principal, Scope
+from fal_server.core.faults import Invalid
+from fal_server.services.access import Access, principal_of
+from fal_server.services.keys import Keys
+from fal_server.services.tokens import UPLOAD_LIFE, Tokens
+from tests.fakes.platform import Platform
+
+SECRET = bytes(32)
+
+
+class Desk:
+    def __init__(self, platform: Platform, principal: Principal) -> None:
+        self.platform, self.principal = platform, principal
+        self.living = {"r1"}
+        self.tokens = Tokens(SECRET, platform.store, platform.clock, lambda runner: runner in self.living)
+
+
+@pytest.fixture
+async def desk(idle: Platform) -> Desk:
+    keys = Keys(idle.store, idle.clock, Access(idle.store, idle.clock))
+    key_id, _ = await keys.create(None, alias="")
+    key = await idle.store.get_key(key_id)
+    assert key is not None
+    return Desk(idle, principal_of(key))
+
+
+async def test_a_token_opens_its_apps_until_it_ends(desk: Desk) -> None:
+    token = desk.tokens.for_calls(desk.principal, ["hello", "me/other"], 60).text
+    key_id = desk.principal.key_id
+    assert await desk.tokens.caller(token, "me", "hello") == key_id
+    assert await desk.tokens.caller(token, "me", "other") == key_id
+    assert await desk.tokens.caller(token, "you", "other") is None
+    assert await desk.tokens.caller(token, "me", "third") is None
+    assert await desk.tokens.uploader(token) is None
+    desk.platform.clock.advance(60)
+    assert await desk.tokens.caller(token, "me", "hello") is None
+
+
+async def test_a_token_ends_with_its_key(desk: Desk) -> None:
+    token = desk.tokens.for_uploads(desk.principal)
+    assert await desk.tokens.uploader(token.text) == desk.principal.key_id
+    assert token.expires_at == desk.platform.clock.now() + UPLOAD_LIFE
+    assert await desk.tokens.caller(token.text, "me", "hello") is None
+    await desk.platform.store.revoke_key(desk.principal.key_id, desk.platform.clock.now())
+    assert await desk.tokens.uploader(token.text) is None
+
+
+async def test_a_runners_key_is_good_while_it_lives(desk: Desk) -> None:
+    key = desk.tokens.runner_key("r1")
+    assert await desk.tokens.uploader(key) == "r1"
+    assert await desk.tokens.uploader(key.replace("r1", "r2")) is None
+    assert await desk.tokens.uploader(desk.tokens.runner_key("r2")) is None
+    desk.living.clear()
+    assert await desk.tokens.uploader(key) is None
+    other = Tokens(b"x" * 32, desk.platform.store, desk.platform.clock, lambda _: True)
+    assert await other.uploader(key) is None
+
+
+async def test_what_was_changed_is_worth_nothing(desk: Desk) -> None:
+    token = desk.tokens.for_calls(desk.principal, ["hello"], 60).text
+    head, claims, signature = token.split(".")
+    wider = json.loads(base64.urlsafe_b64decode(claims + "=="))
+    wider["apps"] = ["other"]
+    forged = base64.urlsafe_b64encode(json.dumps(wider).encode()).rstrip(b"=").decode()
+    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    for text in (f"{head}.{forged}.{signature}", f"{unsigned}.{forged}.", f"{head}.{claims}.", "", "...", "\udcff.a.b"):
+        assert await desk.tokens.caller(text, "me", "other") is None
+
+
+@pytest.mark.parametrize(("apps", "seconds"), [([], 60), (["a"] * 101, 60), (["a"], 0), (["a"], 3601), (["a"], -1)])
+async def test_a_token_has_bounds(desk: Desk, apps: list[str], seconds: float) -> None:
+    with pytest.raises(Invalid):
+        desk.tokens.for_calls(desk.principal, apps, seconds)
+
+
+@given(st.text(max_size=60))
+def test_no_text_is_a_token(text: str) -> None:
+    import asyncio
+
+    nobody = Principal(key_id="k", scope=Scope.API, permissions=frozenset())
+    tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
+    assert asyncio.run(tokens.uploader(text)) is None
+    assert nobody.key_id not in tokens.runner_key(text).split(":")[1]

@@ -1,0 +1,146 @@
+"""TLS: a local authority that clients can trust, certificates that are renewed in time, own ones that are checked."""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.core.faults import Unavailable
+from fal_server.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+class Moment:
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.timedeltas(timedelta(days=-400), timedelta(days=400)))
+def test_a_certificate_is_due_in_its_last_thirty_days_and_after(end: datetime, left: timedelta) -> None:
+    try:
+        now = end - left
+    except OverflowError:
+        return
+    if end - RENEW_BEFORE >= datetime.min.replace(tzinfo=UTC) + timedelta(days=1):
+        assert is_due(end, now) == (left <= timedelta(days=30))
+
+
+def leaf(directory: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((directory / "leaf.pem").read_bytes())
+
+
+def test_the_local_authority_makes_a_certificate_for_all_names(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "tls", TlsSettings(names=("box.example",)), Moment())
+    names = leaf(tmp_path / "tls").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {str(name.value) for name in names} == {*NAMES, "box.example"}
+    assert stat.S_IMODE((tmp_path / "tls" / "ca.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "tls").stat().st_mode) == 0o700
+    assert certificates.ca_file is not None
+    assert certificates.bundle is not None
+    trusting = ssl.create_default_context(cafile=str(certificates.ca_file))
+    assert len(ssl.create_default_context(cafile=str(certificates.bundle)).get_ca_certs()) > len(
+        trusting.get_ca_certs()
+    )
+    assert not _handshake(certificates.context, trusting, "localhost")
+    assert not _handshake(certificates.context, trusting, "queue.fal.run")
+    assert "Hostname mismatch" in _handshake(certificates.context, trusting, "elsewhere.example")
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str:
+    """A handshake in memory: why it failed, or nothing."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname=host)
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(5):
+        for side in (ours, theirs):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+    return ""
+
+
+def test_it_is_renewed_before_it_ends_and_the_authority_stays(tmp_path: Path) -> None:
+    moment = Moment()
+    certificates = Certificates(tmp_path, TlsSettings(), moment)
+    first, authority = leaf(tmp_path), (tmp_path / "ca.pem").read_bytes()
+    moment.at = first.not_valid_after_utc - timedelta(days=31)
+    assert certificates.refresh() is False
+    moment.at = first.not_valid_after_utc - timedelta(days=29)
+    assert certificates.refresh() is True
+    assert leaf(tmp_path).serial_number != first.serial_number
+    assert leaf(tmp_path).not_valid_after_utc > first.not_valid_after_utc
+    assert (tmp_path / "ca.pem").read_bytes() == authority
+    assert certificates.refresh() is False
+
+
+def test_a_restart_keeps_the_certificate_and_another_name_makes_a_new_one(tmp_path: Path) -> None:
+    Certificates(tmp_path, TlsSettings(), Moment())
+    first = leaf(tmp_path).serial_number
+    Certificates(tmp_path, TlsSettings(), Moment())
+    assert leaf(tmp_path).serial_number == first
+    Certificates(tmp_path, TlsSettings(names=("box",)), Moment())
+    assert leaf(tmp_path).serial_number != first
+
+
+def test_own_certificates_are_checked_and_taken_over_when_they_change(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Certificates(tmp_path / name, TlsSettings(), Moment())
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    certificate.write_bytes((tmp_path / "one" / "leaf.pem").read_bytes())
+    key.write_bytes((tmp_path / "one" / "leaf.key").read_bytes())
+    own = Certificates(tmp_path / "unused", TlsSettings(certificate=certificate, key=key), Moment())
+    assert own.ca_file is None
+    assert not (tmp_path / "unused").exists()
+    assert own.refresh() is False
+    key.write_bytes((tmp_path / "two" / "leaf.key").read_bytes())
+    with pytest.raises(Unavailable, match=r"own\.key is not that of"):
+        own.refresh()
+    certificate.write_bytes((tmp_path / "two" / "leaf.pem").read_bytes())
+    assert own.refresh() is True
+
+
+def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
+    Certificates(tmp_path, TlsSettings(), Moment())
+    good, key = tmp_path / "leaf.pem", tmp_path / "leaf.key"
+    junk, locked = tmp_path / "junk", tmp_path / "locked"
+    junk.write_text("no PEM")
+    locked.write_bytes(
+        ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"word"),
+        )
+    )
+    for pair, now, words in (
+        ((tmp_path / "none", key), NOW, "none cannot be read"),
+        ((good, tmp_path / "none"), NOW, "none cannot be read"),
+        ((junk, key), NOW, "holds no certificate"),
+        ((good, junk), NOW, "holds no private key"),
+        ((good, locked), NOW, "is encrypted"),
+        ((good, tmp_path / "ca.key"), NOW, "is not that of"),
+        ((good, key), NOW + timedelta(days=91), "expired on"),
+        ((good, key), NOW - timedelta(days=2), "is valid from"),
+    ):
+        with pytest.raises(Unavailable, match=words):
+            check_pair(*pair, now)
+    with pytest.raises(Unavailable, match="belong together"):
+        Certificates(tmp_path, TlsSettings(certificate=good), Moment())
+    (tmp_path / "ca.key").write_text("broken")
+    with pytest.raises(Unavailable, match="remove that directory"):
+        Certificates(tmp_path, TlsSettings(), Moment())
