@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from fal_grpc.adapter import app, environment, key, log, revision, run, runner, secret
+from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, secret
 from fal_grpc.aio_calls import AsyncCalls
+from fal_grpc.aio_exec_session import AsyncExecSession, start
 from fal_grpc.aio_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.controller import Controller
@@ -188,6 +189,35 @@ class AsyncController:
             interactive=interactive,
             timeout_seconds=timeout_seconds,
         )
+
+    # Execs
+
+    async def start_exec(
+        self,
+        spec: execs.ExecSpec,
+        *,
+        stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
+        interactive: bool = False,
+        on_notice: Callable[[str], None] = execs.no_notice,
+    ) -> AsyncExecSession | AsyncShellSession:
+        return await start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
+
+    async def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
+        request = execs.start_request(spec, execs.new_id())
+        return execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
+
+    async def attach_exec(
+        self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = execs.no_notice
+    ) -> AsyncExecSession:
+        return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
+
+    async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
+        request = execs.get_request(exec_id, runner_id)
+        return execs.exec_info((await self._calls.unary(self._calls.execs.GetExec, request)).exec)
+
+    async def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
+        answer = await self._calls.unary(self._calls.execs.ListExecs, execs.list_request(runner_id))
+        return [execs.exec_info(found) for found in answer.execs]
 
     # Keys
 

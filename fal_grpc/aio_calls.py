@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fal_grpc.v1.app_pb2_grpc import AppsAsyncStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsAsyncStub
+    from fal_grpc.v1.exec_pb2_grpc import ExecsAsyncStub
     from fal_grpc.v1.key_pb2_grpc import KeysAsyncStub
     from fal_grpc.v1.log_pb2_grpc import LogsAsyncStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsAsyncStub
@@ -98,6 +99,13 @@ class AsyncCalls:
         return self._stub(RunnersStub)
 
     @property
+    def execs(self) -> ExecsAsyncStub:
+        """The stub of Execs."""
+        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
+
+        return self._stub(ExecsStub)
+
+    @property
     def keys(self) -> KeysAsyncStub:
         """The stub of Keys."""
         from fal_grpc.v1.key_pb2_grpc import KeysStub
@@ -149,6 +157,14 @@ class AsyncCalls:
                     yield convert(message)
             finally:
                 call.cancel()
+
+    def open(self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q) -> grpc.aio.UnaryStreamCall[Q, R]:
+        """Open a call with many answers. The caller translates its errors."""
+        return method(request, metadata=self._credentials.metadata())
+
+    def upload(self, method: grpc.aio.StreamUnaryMultiCallable[Q, R]) -> grpc.aio.StreamUnaryCall[Q, R]:
+        """Open a call with many requests; who waits for its answer translates its errors."""
+        return method(metadata=self._credentials.metadata())
 
     def session(
         self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None

@@ -68,6 +68,9 @@ class AsyncShellSession:
     async def close_input(self) -> None:
         await self._put(shell.CloseInput())
 
+    async def signal(self, number: int) -> None:
+        await self.send(shell.key_of(number, tty=self._tty))
+
     async def close(self) -> None:
         self._closed = True
         await self._finish()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fal_grpc.v1.app_pb2_grpc import AppsStub
     from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
+    from fal_grpc.v1.exec_pb2_grpc import ExecsStub
     from fal_grpc.v1.key_pb2_grpc import KeysStub
     from fal_grpc.v1.log_pb2_grpc import LogsStub
     from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
@@ -99,6 +100,13 @@ class Calls:
         return self._stub(RunnersStub)
 
     @property
+    def execs(self) -> ExecsStub:
+        """The stub of Execs."""
+        from fal_grpc.v1.exec_pb2_grpc import ExecsStub
+
+        return self._stub(ExecsStub)
+
+    @property
     def keys(self) -> KeysStub:
         """The stub of Keys."""
         from fal_grpc.v1.key_pb2_grpc import KeysStub
@@ -151,6 +159,14 @@ class Calls:
                     yield convert(message)
             finally:
                 call.cancel()
+
+    def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> Answers[R]:
+        """Open a call with many answers. The caller translates its errors."""
+        return method(request, metadata=self._credentials.metadata())
+
+    def upload(self, method: grpc.StreamUnaryMultiCallable[Q, R], requests: Iterator[Q]) -> grpc.Future[R]:
+        """Open a call with many requests; who waits for its answer translates its errors."""
+        return method.future(requests, metadata=self._credentials.metadata())
 
     def session(
         self,

@@ -26,6 +26,8 @@ REPEATABLE = (
     # Reads.
     "Apps/ListAliases",
     "Environments/ListEnvironments",
+    "Execs/GetExec",
+    "Execs/ListExecs",
     "Keys/ListUserKeys",
     "Logs/ListLogs",
     "Revisions/ListApplications",
@@ -36,6 +38,9 @@ REPEATABLE = (
     # Writes that say how a thing shall be, so that a second time changes nothing more.
     "Apps/SetAlias",
     "Apps/UpdateApplication",
+    "Execs/ResizeExec",
+    # The caller chose the id: the second request finds the first one's command.
+    "Execs/StartExec",
     # Builds are content-addressed: the second request finds the first one's result.
     "Revisions/BuildEnvironment",
 )
@@ -140,6 +145,9 @@ def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | 
         ("grpc.primary_user_agent", user_agent()),
         ("grpc.service_config", service_config(options.attempts)),
         ("grpc.enable_retries", 1),
+        # After a broken link, a controller that is restarted is found soon.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2000),
         # A proxy cannot reach this machine, and must not see its keys.
         ("grpc.enable_http_proxy", 0 if target.is_loopback else 1),
     ]

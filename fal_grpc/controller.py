@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from fal_grpc.adapter import app, environment, key, log, revision, run, runner, secret
+from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, secret
 from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
+from fal_grpc.exec_session import ExecSession, start
 from fal_grpc.session import ShellSession
 from fal_grpc.target import Target
 
@@ -214,6 +215,45 @@ class Controller:
             interactive=interactive,
             timeout_seconds=timeout_seconds,
         )
+
+    # Execs
+
+    def start_exec(
+        self,
+        spec: execs.ExecSpec,
+        *,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        interactive: bool = False,
+        on_notice: Callable[[str], None] = execs.no_notice,
+    ) -> ExecSession | ShellSession:
+        """Start a command in a runner and read it. A controller without such commands runs one that ends with its link.
+
+        Args:
+            spec: what to run.
+            stdin: its whole input; not together with `interactive`.
+            interactive: input comes by the session's `send`, until `close_input`.
+            on_notice: told in words when the link breaks, when it is back, and when output was dropped.
+        """
+        return start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
+
+    def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
+        """Start a command that nobody reads yet."""
+        request = execs.start_request(spec, execs.new_id())
+        return execs.exec_info(self._calls.unary(self._calls.execs.StartExec, request).exec)
+
+    def attach_exec(self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = execs.no_notice) -> ExecSession:
+        """Read a command from the earliest output that is kept; who read it before is told so."""
+        return ExecSession(self._calls, info, attached=True, on_notice=on_notice)
+
+    def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
+        """One command, running or ended lately; without a runner's id it is looked for in all."""
+        request = execs.get_request(exec_id, runner_id)
+        return execs.exec_info(self._calls.unary(self._calls.execs.GetExec, request).exec)
+
+    def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
+        """The commands of one runner, or of all: those that run, and those that ended lately."""
+        answer = self._calls.unary(self._calls.execs.ListExecs, execs.list_request(runner_id))
+        return [execs.exec_info(found) for found in answer.execs]
 
     # Keys
 

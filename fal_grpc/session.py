@@ -83,6 +83,14 @@ class ShellSession:
         """Say that no more input comes: the command reads end-of-file."""
         self._outbox.put(shell.CloseInput())
 
+    def signal(self, number: int) -> None:
+        """Send the command a signal: this kind of session can only type the key that a terminal has for it.
+
+        Raises:
+            ArgumentError: there is no terminal, or no key.
+        """
+        self.send(shell.key_of(number, tty=self._tty))
+
     def close(self) -> None:
         """End the session, and the command if it has not exited. A second close does nothing."""
         self._closed = True

@@ -14,6 +14,7 @@ FILE_BYTES = 64 * 1024 * 1024
 """What is kept on disk of a command that nobody reads."""
 _ENTRY_BYTES = 256  # what keeping a piece costs besides its bytes
 _MERGE_BYTES = 4096
+_RESTING_BYTES = 64 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +117,14 @@ class OutputBuffer:
         while self._entries and self._entries[0].end <= offset:
             self._forget(self._entries.popleft())
         self.start = max(self.start, min(offset, self.end))
+
+    def rest(self) -> None:
+        """Nobody is expected soon: much that is in memory goes to the file."""
+        if self._in_memory > _RESTING_BYTES:
+            for entry in self._entries:
+                if entry.data is not None:
+                    self._in_memory -= entry.cost - _ENTRY_BYTES
+                    self._spill(entry)
 
     def close(self) -> None:
         """Forget everything."""

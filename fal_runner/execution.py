@@ -59,6 +59,7 @@ class Execution:
         self._dropping = keep  # nobody has come for it yet
         self._changed = asyncio.Event()
         self._input = asyncio.Lock()
+        self._input_ended = False
         self._open = dict(command.outputs)
         self._paused = False
         self._got = 0
@@ -120,7 +121,8 @@ class Execution:
                 if self.input_offset - before >= _CHUNK_BYTES // 2:
                     before = self.input_offset
                     self._notify()
-            if eof and not self.over:
+            if eof and not self._input_ended:
+                self._input_ended = True
                 await self._command.end_input()
 
     def resize(self, height: int, width: int) -> None:
@@ -150,6 +152,7 @@ class Execution:
 
     def _wait_for_reader(self) -> None:
         if self.over:
+            self.output.rest()
             return
         self._linger = self._loop.call_later(self._linger_seconds, self._nobody_came)
 
@@ -236,6 +239,8 @@ class Execution:
         self.signal = -code if code < 0 else None
         self.exit_code = _TIMED_OUT if self.timed_out else code if code >= 0 else 128 - code
         self.ended_ns = time.time_ns()
+        if self.reader is None:
+            self.output.rest()
         self._notify()
 
     def _close_ends(self) -> None:

@@ -11,6 +11,8 @@ class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
+    TIMED_OUT = 124
+    """The time of a remote command was over, and it was ended; the same code as timeout(1)'s."""
     INTERRUPTED = 130
     """128 + SIGINT: Ctrl-C."""
     BROKEN_PIPE = 141

@@ -123,8 +123,15 @@ def add_command(
     aliases: Sequence[str] = (),
     epilog: str | None = None,
     rest: str | None = None,
+    listed: bool = True,
 ) -> FalParser:
-    """Add a sub-command of which `help` is the one line in the list and the description on its own page."""
+    """Add a sub-command of which `help` is the one line in the list and the description on its own page.
+
+    Args:
+        listed: whether it is in the list; those of `fal runners` that only docs/cli.md names are not.
+    """
+    if not listed:
+        return subparsers.add_parser(name, aliases=aliases, description=help, handler=handler, rest=rest)
     return subparsers.add_parser(
         name, aliases=aliases, help=help, description=help, epilog=epilog, handler=handler, rest=rest
     )

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import BinaryIO
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
 from fal_cli.exits import CommandError, ExitCode
-from fal_cli.terminal import InputPump, raw_mode, terminal_size
+from fal_cli.printable import visible
+from fal_cli.terminal import InputPump, ending_signals, raw_mode, terminal_size
+
+if TYPE_CHECKING:
+    from fal.api import SyncServerlessClient
+    from fal_grpc.exec_session import ExecSession
+    from fal_grpc.session import ShellSession
 
 _STDERR = 2
+_MOST_INTERRUPTS = 3
 
 
 def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_input: bool) -> int:
@@ -25,30 +38,165 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
         send_input: whether it gets what comes on standard input; otherwise it reads end-of-file.
 
     Raises:
-        CommandError: the link broke, with a code of its own, since the command may have ended in any way or go on.
+        CommandError: the link broke for good, with a code of its own, since the command may have ended in any way or
+            go on; or its time was over, with another.
     """
-    from fal_grpc.errors import ExecLinkError, UnavailableError
 
-    descriptor = sys.stdin.fileno() if send_input else None
+    def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
+        return client.runners.exec_stream(
+            args.id,
+            command,
+            tty=tty,
+            interactive=True,
+            timeout=args.timeout,
+            cwd=args.cwd,
+            env=dict(args.env),
+            keep=args.keep,
+            size=terminal_size(sys.stdin.fileno()) if tty else None,
+            on_notice=_notice(raw=tty),
+        )
+
+    return _carry(args, open_session, tty=tty, descriptor=sys.stdin.fileno() if send_input else None)
+
+
+def start(args: argparse.Namespace) -> str:
+    """Start a command in the runner `args.id` that nobody reads, and return its id."""
+    with open_client(args) as client:
+        started = client.runners.exec(
+            args.id,
+            args.command,
+            tty=args.interactive,
+            timeout=args.timeout,
+            cwd=args.cwd,
+            env=dict(args.env),
+            detach=True,
+        )
+        return started.exec_id
+
+
+def attach(args: argparse.Namespace) -> int:
+    """Go on with a command that runs, or ended lately, and return its exit code; raises as `run`."""
+    with open_client(args) as client:
+        info = client.controller().get_exec(args.exec_id, runner_id=args.runner)
+    terminal = sys.stdin.isatty()
+    tty = info.tty and terminal
+
+    def open_session(client: SyncServerlessClient) -> ExecSession:
+        session = client.runners.attach(args.exec_id, runner_id=info.runner_id, on_notice=_notice(raw=tty))
+        if tty:
+            session.resize(*terminal_size(sys.stdin.fileno()))
+        return session
+
+    return _carry(
+        args, open_session, tty=tty, descriptor=sys.stdin.fileno() if tty or not terminal else None, stay=True
+    )
+
+
+def _carry(
+    args: argparse.Namespace,
+    open_session: Callable[[SyncServerlessClient], ExecSession | ShellSession],
+    *,
+    tty: bool,
+    descriptor: int | None,
+    stay: bool = False,
+) -> int:
+    """Carry input and output until the end.
+
+    Args:
+        stay: leave the command's input open where there is none here: somebody else may have some.
+    """
+    from fal_grpc.errors import DeadlineExceededError, ExecLinkError, UnavailableError
+
     try:
         with open_client(args) as client, ExitStack() as stack:
-            session = client.runners.exec_stream(args.id, command, tty=tty, interactive=True)
+            stack.enter_context(ending_signals())
+            session = open_session(client)
+            if notice := getattr(session, "notice", ""):
+                _notice(raw=False)(notice)
             if tty:
-                session.resize(*terminal_size(sys.stdin.fileno()))
                 stack.enter_context(raw_mode(sys.stdin.fileno()))
             pump = InputPump(
-                descriptor, send=session.send, end=session.close_input, resize=session.resize if tty else None
+                descriptor,
+                send=session.send,
+                end=_nothing if stay and descriptor is None else session.close_input,
+                resize=session.resize if tty else None,
             )
             stack.enter_context(pump.running())
             # Closed first: the pump may be waiting in `send` for a runner that does not read.
             stack.enter_context(session)
+            if not tty:
+                stack.enter_context(_interrupts(session))
+            descriptors = {_STDERR: sys.stderr.fileno()}
+            out = sys.stdout.fileno()
             for output in session:
-                _write(sys.stderr.buffer if output.stream == _STDERR else sys.stdout.buffer, output.data)
+                _write(descriptors.get(output.stream, out), output.data)
             return session.wait()
+    except DeadlineExceededError as error:
+        raise CommandError(str(error), ExitCode.TIMED_OUT) from None
     except (ExecLinkError, UnavailableError) as error:
         raise CommandError(str(error), ExitCode.LINK_BROKEN) from None
 
 
-def _write(stream: BinaryIO, data: bytes) -> None:
-    stream.write(data)
-    stream.flush()
+@contextmanager
+def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
+    """Ctrl-C is the command's: it gets SIGINT. The third one ends the session, and so does one that cannot be sent."""
+    from fal_grpc.errors import FalError
+    from fal_grpc.exec_session import ExecSession
+
+    if not isinstance(session, ExecSession):
+        yield  # this kind of session can send no signal: Ctrl-C ends it, and with it the command
+        return
+    pressed: SimpleQueue[bool] = SimpleQueue()
+    count = 0
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count >= _MOST_INTERRUPTS:
+            signal.default_int_handler(number, frame)
+        pressed.put(True)
+
+    def send() -> None:
+        nonlocal count
+        while pressed.get():
+            try:
+                session.signal(signal.SIGINT)
+            except FalError as error:
+                _notice(raw=False)(f"Ctrl-C could not be passed on: {error}")
+                count = _MOST_INTERRUPTS
+                os.kill(os.getpid(), signal.SIGINT)
+            if count == _MOST_INTERRUPTS - 1:
+                _notice(raw=False)("Ctrl-C once more hangs the command up.")
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    threading.Thread(target=send, name="fal-interrupts", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pressed.put(False)
+
+
+def _nothing() -> None:
+    """There is no input here, and its end says nothing."""
+
+
+def _notice(*, raw: bool) -> Callable[[str], None]:
+    """Tells a person on standard error what happened to the link; on a raw terminal lines end with CR, too."""
+    before, after = ("\r\n", "\r\n") if raw else ("", "\n")
+
+    def say(words: str) -> None:
+        sys.stderr.write(f"{before}fal: {visible(words)}{after}")
+        sys.stderr.flush()
+
+    return say
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write past Python's buffers, also to what does not block and is full."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])

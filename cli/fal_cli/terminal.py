@@ -17,7 +17,7 @@ CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
 # Sending may be waiting for a runner that does not read; the session ends it when it is closed.
 _STOP_SECONDS = 5.0
-# A process that these end would leave the terminal raw behind it.
+# A process that these end would leave the terminal raw, and the remote command to itself.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,22 +31,30 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 
 
 @contextmanager
+def ending_signals() -> Generator[None]:
+    """What would end this process at once ends it in order: the terminal is restored, the remote command hung up."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with ExitStack() as stack:
+        for number in _ENDING:
+            stack.callback(signal.signal, number, signal.signal(number, end))
+        yield
+
+
+@contextmanager
 def raw_mode(descriptor: int) -> Generator[None]:
-    """Hand every key of the terminal over as it is, Ctrl-C included; undone at the end, however the process ends."""
+    """Hand every key of the terminal over as it is, Ctrl-C included; undone at the end. For use in `ending_signals`."""
     before = termios.tcgetattr(descriptor)
 
     def restore() -> None:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
     atexit.register(restore)
     with ExitStack() as stack:
         stack.callback(atexit.unregister, restore)
         stack.callback(restore)
-        for number in _ENDING:
-            stack.callback(signal.signal, number, signal.signal(number, end))
         tty.setraw(descriptor, termios.TCSADRAIN)
         yield
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import builtins
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from fal.api.log_reading import read
 from fal.api.logs import not_listed, question
+from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
@@ -15,6 +17,7 @@ from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.client import SyncServerlessClient
+    from fal_grpc.exec_session import ExecSession
     from fal_grpc.session import ShellSession
 
 LOOK_BACK = timedelta(days=1)
@@ -126,6 +129,7 @@ class RunnersNamespace:
         )
         return read(self.client, asked, follow=follow)
 
+    @overload
     def exec(
         self,
         runner_id: str,
@@ -134,7 +138,38 @@ class RunnersNamespace:
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | None = None,
         timeout: float | None = None,
-    ) -> ExecResult:
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: Literal[False] = False,
+    ) -> ExecResult: ...
+    @overload
+    def exec(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: Literal[True],
+    ) -> ExecInfo: ...
+    def exec(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | None = None,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: bool = False,
+    ) -> ExecResult | ExecInfo:
         """Run a command in a runner and wait for its end.
 
         Args:
@@ -143,18 +178,31 @@ class RunnersNamespace:
             tty: give it a terminal; then all its output is in stdout.
             stdin: its input; None is empty.
             timeout: seconds after which the command is ended; None sets no limit.
+            cwd: the directory to run it in; None is the app's.
+            env: environment variables on top of the app's.
+            keep: let it go on if this process goes away; otherwise it is hung up then.
+            detach: return once it runs, without reading it; `attach` reads it. It goes on, and has no input.
 
         Returns:
-            Its exit code, whatever that is, and its output.
+            Its exit code, whatever that is, and its output; with `detach` what names it.
 
         Raises:
-            ExecLinkError: the link broke, so that nobody knows how the command ended.
+            ExecLinkError: the link broke for good, so that nobody knows how the command ended.
             DeadlineExceededError: it had not ended in time. It is a TimeoutError.
         """
         if not command:
             raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
+        if detach:
+            if stdin is not None:
+                raise ArgumentError("stdin", "cannot be given to a command that is detached")
+            spec = ExecSpec(
+                runner_id=runner_id, command=command, tty=tty, cwd=cwd, env=env, keep=True, timeout_seconds=timeout
+            )
+            return self.client.controller().start_detached(spec)
         stdout, stderr = bytearray(), bytearray()
-        with self.exec_stream(runner_id, command, tty=tty, stdin=stdin, timeout=timeout) as session:
+        with self.exec_stream(
+            runner_id, command, tty=tty, stdin=stdin, timeout=timeout, cwd=cwd, env=env, keep=keep
+        ) as session:
             for output in session:
                 (stderr if output.stream == STDERR else stdout).extend(output.data)
             return ExecResult(exit_code=session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
@@ -168,19 +216,60 @@ class RunnersNamespace:
         stdin: bytes | str | Iterable[bytes] | None = None,
         interactive: bool = False,
         timeout: float | None = None,
-    ) -> ShellSession:
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        size: tuple[int, int] | None = None,
+        on_notice: Callable[[str], None] = no_notice,
+    ) -> ExecSession | ShellSession:
         """Run a command in a runner and read its output as it comes.
 
-        Iterate over what this returns for the output; `exit_code` is set after that, and `wait()` returns it. The
-        arguments are those of `exec`, and:
+        Iterate over what this returns for the output; `exit_code` is set after that, and `wait()` returns it. If the
+        link breaks, or the controller is restarted, it goes on where it was. The arguments are those of `exec`, and:
 
         Args:
             interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
+            size: rows and columns of the terminal at the start.
+            on_notice: told in words when the link breaks, when it is back, and when output was dropped.
         """
-        return self.client.controller().shell_runner(
-            runner_id, command, tty=tty, stdin=stdin, interactive=interactive, timeout_seconds=timeout
+        spec = ExecSpec(
+            runner_id=runner_id,
+            command=command,
+            tty=tty,
+            size=size,
+            cwd=cwd,
+            env=env,
+            keep=keep,
+            timeout_seconds=timeout,
         )
+        return self.client.controller().start_exec(spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
-    def shell(self, runner_id: str) -> ShellSession:
+    def attach(
+        self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
+    ) -> ExecSession:
+        """Read a command that runs, or has ended lately, from the earliest output that is kept.
+
+        Args:
+            exec_id: the command, as `exec` with `detach` or `execs` names it.
+            runner_id: its runner; without it, it is looked for in all.
+            on_notice: as for `exec_stream`.
+
+        Raises:
+            NotFoundError: there is no such command, or it ended too long ago.
+        """
+        controller = self.client.controller()
+        return controller.attach_exec(controller.get_exec(exec_id, runner_id=runner_id), on_notice=on_notice)
+
+    def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
+        """The commands that run, and those that ended within the last ten minutes, the oldest first.
+
+        Args:
+            runner_id: only those of this runner; None means all.
+        """
+        return self.client.controller().list_execs(runner_id=runner_id)
+
+    def shell(self, runner_id: str) -> ExecSession | ShellSession:
         """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
-        return self.client.controller().shell_runner(runner_id, (), tty=True, interactive=True)
+        return self.client.controller().start_exec(
+            ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+import builtins
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from fal.api.log_reading_aio import read
 from fal.api.logs import not_listed, question
 from fal.api.runners import LOOK_BACK, RunnersNamespace
+from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
@@ -17,6 +19,7 @@ from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.aio import AsyncServerlessClient
+    from fal_grpc.aio_exec_session import AsyncExecSession
     from fal_grpc.aio_session import AsyncShellSession
 
 
@@ -82,6 +85,7 @@ class AsyncRunnersNamespace:
         )
         return read(self.client, asked, follow=follow)
 
+    @overload
     async def exec(
         self,
         runner_id: str,
@@ -89,12 +93,52 @@ class AsyncRunnersNamespace:
         *,
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the controller keeps
-    ) -> ExecResult:
+        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the runner keeps
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: Literal[False] = False,
+    ) -> ExecResult: ...
+    @overload
+    async def exec(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the runner keeps
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: Literal[True],
+    ) -> ExecInfo: ...
+    async def exec(
+        self,
+        runner_id: str,
+        command: Sequence[str],
+        *,
+        tty: bool = False,
+        stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the runner keeps
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        detach: bool = False,
+    ) -> ExecResult | ExecInfo:
         if not command:
             raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
+        if detach:
+            if stdin is not None:
+                raise ArgumentError("stdin", "cannot be given to a command that is detached")
+            spec = ExecSpec(
+                runner_id=runner_id, command=command, tty=tty, cwd=cwd, env=env, keep=True, timeout_seconds=timeout
+            )
+            return await (await self.client.controller()).start_detached(spec)
         stdout, stderr = bytearray(), bytearray()
-        async with await self.exec_stream(runner_id, command, tty=tty, stdin=stdin, timeout=timeout) as session:
+        async with await self.exec_stream(
+            runner_id, command, tty=tty, stdin=stdin, timeout=timeout, cwd=cwd, env=env, keep=keep
+        ) as session:
             async for output in session:
                 (stderr if output.stream == STDERR else stdout).extend(output.data)
             return ExecResult(exit_code=await session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
@@ -107,13 +151,36 @@ class AsyncRunnersNamespace:
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None = None,
         interactive: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the controller keeps
-    ) -> AsyncShellSession:
-        controller = await self.client.controller()
-        return controller.shell_runner(
-            runner_id, command, tty=tty, stdin=stdin, interactive=interactive, timeout_seconds=timeout
+        timeout: float | None = None,  # noqa: ASYNC109  # the remote command's limit, which the runner keeps
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+        size: tuple[int, int] | None = None,
+        on_notice: Callable[[str], None] = no_notice,
+    ) -> AsyncExecSession | AsyncShellSession:
+        spec = ExecSpec(
+            runner_id=runner_id,
+            command=command,
+            tty=tty,
+            size=size,
+            cwd=cwd,
+            env=env,
+            keep=keep,
+            timeout_seconds=timeout,
         )
-
-    async def shell(self, runner_id: str) -> AsyncShellSession:
         controller = await self.client.controller()
-        return controller.shell_runner(runner_id, (), tty=True, interactive=True)
+        return await controller.start_exec(spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
+
+    async def attach(
+        self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
+    ) -> AsyncExecSession:
+        controller = await self.client.controller()
+        info = await controller.get_exec(exec_id, runner_id=runner_id)
+        return await controller.attach_exec(info, on_notice=on_notice)
+
+    async def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
+        return await (await self.client.controller()).list_execs(runner_id=runner_id)
+
+    async def shell(self, runner_id: str) -> AsyncExecSession | AsyncShellSession:
+        controller = await self.client.controller()
+        return await controller.start_exec(ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True)

@@ -95,6 +95,20 @@ def messages(item: ShellInput, *, tty: bool) -> Iterator[runner_pb2.ShellRunnerI
                 yield runner_pb2.ShellRunnerInput(data=bytes(view[offset : offset + CHUNK_BYTES]))
 
 
+_KEYS = {2: b"\x03", 3: b"\x1c", 20: b"\x1a"}
+
+
+def key_of(number: int, *, tty: bool) -> bytes:
+    """The key that makes a terminal send this signal: Ctrl-C, Ctrl-\\ or Ctrl-Z.
+
+    Raises:
+        ArgumentError: there is no terminal, or no key.
+    """
+    if not tty or number not in _KEYS:
+        raise ArgumentError("signal", f"{number} cannot be sent to a command that ends with its link")
+    return _KEYS[number]
+
+
 def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | None:
     """What a message of the controller says; None for one that says nothing, and for a close without an exit code.
 

@@ -22,9 +22,12 @@ logger = logging.getLogger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 M = TypeVar("M", bound=Message)
-Unary: TypeAlias = Callable[[M, Caller], Awaitable[Message]]
-Streaming: TypeAlias = Callable[[M, Caller], AsyncGenerator[Message]]
-Duplex: TypeAlias = Callable[[AsyncIterator[M], Caller], AsyncGenerator[Message]]
+# Bytes are a message that is serialised already: what a handler passes on unread.
+Answer: TypeAlias = Message | bytes
+Unary: TypeAlias = Callable[[M, Caller], Awaitable[Answer]]
+Streaming: TypeAlias = Callable[[M, Caller], AsyncGenerator[Answer]]
+Collecting: TypeAlias = Callable[[AsyncIterator[M], Caller], Awaitable[Answer]]
+Duplex: TypeAlias = Callable[[AsyncIterator[M], Caller], AsyncGenerator[Answer]]
 
 
 class Guard:
@@ -37,10 +40,10 @@ class Guard:
     def __init__(self, access: Authenticator) -> None:
         self._access = access
 
-    def unary(self, method: str, request_type: type[M], handler: Unary[M]) -> grpc.RpcMethodHandler[bytes, Message]:
+    def unary(self, method: str, request_type: type[M], handler: Unary[M]) -> grpc.RpcMethodHandler[bytes, Answer]:
         """One message to one."""
 
-        async def serve(data: bytes, context: Context) -> Message:
+        async def serve(data: bytes, context: Context) -> Answer:
             async with self._call(method, context) as caller:
                 response = await handler(_parsed(request_type, data), caller)
                 await caller.accept()
@@ -50,7 +53,7 @@ class Guard:
 
     def streaming(
         self, method: str, request_type: type[M], handler: Streaming[M]
-    ) -> grpc.RpcMethodHandler[bytes, Message]:
+    ) -> grpc.RpcMethodHandler[bytes, Answer]:
         """One message to many."""
 
         async def serve(data: bytes, context: Context) -> None:
@@ -59,7 +62,20 @@ class Guard:
 
         return grpc.unary_stream_rpc_method_handler(serve, None, _serialised)
 
-    def duplex(self, method: str, request_type: type[M], handler: Duplex[M]) -> grpc.RpcMethodHandler[bytes, Message]:
+    def collecting(
+        self, method: str, request_type: type[M], handler: Collecting[M]
+    ) -> grpc.RpcMethodHandler[bytes, Answer]:
+        """Many messages to one."""
+
+        async def serve(requests: AsyncIterator[bytes], context: Context) -> Answer:
+            async with self._call(method, context) as caller:
+                response = await handler(_each(request_type, requests), caller)
+                await caller.accept()
+                return response
+
+        return grpc.stream_unary_rpc_method_handler(serve, None, _serialised)
+
+    def duplex(self, method: str, request_type: type[M], handler: Duplex[M]) -> grpc.RpcMethodHandler[bytes, Answer]:
         """Many messages to many."""
 
         async def serve(_: object, context: Context) -> None:
@@ -117,7 +133,12 @@ async def _received(request_type: type[M], context: Context) -> AsyncGenerator[M
         yield _parsed(request_type, data)
 
 
-async def _send_all(responses: AsyncGenerator[Message], caller: Caller, context: Context) -> None:
+async def _each(request_type: type[M], requests: AsyncIterator[bytes]) -> AsyncGenerator[M]:
+    async for data in requests:
+        yield _parsed(request_type, data)
+
+
+async def _send_all(responses: AsyncGenerator[Answer], caller: Caller, context: Context) -> None:
     """Write a stream; whatever ends it, its source is closed before the call is over."""
     async with aclosing(responses) as messages:
         async for message in messages:
@@ -149,5 +170,5 @@ def _parsed(request_type: type[M], data: bytes) -> M:
         raise Invalid("request", f"the request's bytes are no {name}: compare the .proto files") from None
 
 
-def _serialised(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialised(message: Answer) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

@@ -14,6 +14,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, Course
 from fal_server.ports import ExecRequest, ExecSession
 from fal_server.services.environments import Environments
+from fal_server.services.execs import Execs
 from fal_server.services.insight import Explanation
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
@@ -161,6 +162,7 @@ class Services:
     deploys: Deploys
     runs: Runs
     runners: Runners
+    execs: Execs
     keys: Keys
     secrets: Secrets
     environments: Environments

@@ -9,10 +9,21 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import (
+    app_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 from fal_server.grpc import compat
 from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
+from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.guard import Guard
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.keys import KeyHandlers
@@ -22,7 +33,7 @@ from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
 
-_FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+_FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
@@ -38,6 +49,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
     nouns: dict[str, object] = {
         "Apps": AppHandlers(services.apps, services.insight),
         "Environments": EnvironmentHandlers(services.environments),
+        "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys),
         "Logs": LogHandlers(services.logs),
         "Revisions": RevisionHandlers(services.revisions, services.deploys),
@@ -59,6 +71,8 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
 def _guarded(guard: Guard, method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any, Any]:
     handler = getattr(noun, _python_name(method.name))
     request_type = GetMessageClass(method.input_type)
+    if method.client_streaming and not method.server_streaming:
+        return guard.collecting(method.name, request_type, handler)
     if method.client_streaming:
         return guard.duplex(method.name, request_type, handler)
     if method.server_streaming:

@@ -17,9 +17,19 @@ from fal_grpc.channel import ChannelOptions
 from fal_grpc.controller import Controller
 from fal_grpc.credentials import Credentials, KeyCredentials
 from fal_grpc.target import parse_target
-from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import (
+    app_pb2,
+    environment_pb2,
+    exec_pb2,
+    key_pb2,
+    log_pb2,
+    revision_pb2,
+    run_pb2,
+    runner_pb2,
+    secret_pb2,
+)
 
-MODULES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
+MODULES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
 SERVICES = tuple(service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
 KEY = KeyCredentials("key-id", "top-secret")
 HANG_SECONDS = 30
@@ -92,6 +102,8 @@ class FakeController:
                 taken = given
             else:
                 taken = _kept(given, incoming)
+            if method.containing_service.name == "Execs" and method.name not in self.answers:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "this controller knows no such commands")
             found = self.answers.get(method.name, answer_class())
             return found(taken, context) if callable(found) else found
 

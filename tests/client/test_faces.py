@@ -9,11 +9,23 @@ import pytest
 
 from fal.api import aio as api_aio
 from fal.api import apps, client, environments, keys, runners, runners_aio, secrets
-from fal_grpc import aio, aio_calls, aio_session, calls, controller, session
+from fal_grpc import (
+    aio,
+    aio_calls,
+    aio_exec_session,
+    aio_session,
+    calls,
+    controller,
+    exec_session,
+    scaling_calls,
+    session,
+)
 
 PAIRS = [
     (controller.Controller, aio.AsyncController),
+    (scaling_calls.ScalingCalls, scaling_calls.AsyncScalingCalls),
     (session.ShellSession, aio_session.AsyncShellSession),
+    (exec_session.ExecSession, aio_exec_session.AsyncExecSession),
     (calls.Calls, aio_calls.AsyncCalls),
     (client.SyncServerlessClient, api_aio.AsyncServerlessClient),
     (apps.AppsNamespace, apps.AsyncAppsNamespace),
@@ -22,7 +34,8 @@ PAIRS = [
     (secrets.SecretsNamespace, secrets.AsyncSecretsNamespace),
     (environments.EnvironmentsNamespace, environments.AsyncEnvironmentsNamespace),
 ]
-ASIDE = {"session"}  # gRPC itself takes the requests of a bidirectional call in two ways.
+# gRPC itself has different calls, and takes the requests of a stream in two ways.
+ASIDE = {"session", "open", "upload"}
 
 
 def public(cls: type) -> dict[str, object]:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from fal_server.core.apps import App, AuthMode, Strategy
-from fal_server.core.faults import Fault, NotFound
+from fal_server.core.faults import Fault, NotFound, Unavailable
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.names import app_name, environment_name, identifier
 from fal_server.core.runners import Runner, RunnerState
@@ -240,6 +240,23 @@ class FakeRunners:
         return self.views[runner_id]
 
 
+class FakeExecs:
+    """The commands of those runners: there are none, and none can be started."""
+
+    def __init__(self, runners: FakeRunners) -> None:
+        self._runners = runners
+
+    async def enter(self, runner_id: str) -> Any:
+        await self._runners.get(runner_id)
+        raise Unavailable(f"runner {runner_id} cannot be reached")
+
+    async def line(self, runner_id: str) -> Any:
+        return await self.enter(runner_id)
+
+    async def everywhere(self, ask: Any) -> Sequence[Any]:
+        return []
+
+
 class FakeSession:
     """A command that echoes its input, in upper case, and exits when its input ends or it reads `exit N`."""
 
@@ -332,6 +349,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
         deploys=deploys,
         runs=runs,
         runners=runners,
+        execs=FakeExecs(runners),
         keys=keys,
         secrets=secrets,
         environments=environments,

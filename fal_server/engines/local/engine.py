@@ -18,6 +18,7 @@ from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.contained import remove_container
+from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
@@ -135,6 +136,14 @@ class LocalEngine:
         session = LocalExecSession(self._followed(runner).client.exec(), runner.runner_id)
         await session.begin(request)
         return session
+
+    def execs(self, runner: Runner) -> LocalExecLine:
+        """The line to the runner's commands that survive the link.
+
+        Raises:
+            Unavailable: the runner cannot be reached, or has ended.
+        """
+        return self._followed(runner).client.execs(runner.runner_id)
 
     async def result(self, runner: Runner) -> RunResult:
         """Wait for the value that a function returned.

@@ -82,7 +82,7 @@ class LocalExecSession:
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"the link to runner {self._runner_id} broke: {error.details()}") from error
         except asyncio.CancelledError:
-            if _this_task_is_cancelled():
+            if this_task_is_cancelled():
                 raise
             raise Unavailable(f"the link to runner {self._runner_id} was closed") from None
         raise Unavailable(f"the link to runner {self._runner_id} ended before the command's exit code came")
@@ -100,11 +100,11 @@ class LocalExecSession:
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             return
         except asyncio.CancelledError:
-            if _this_task_is_cancelled():
+            if this_task_is_cancelled():
                 raise
 
 
-def _this_task_is_cancelled() -> bool:
+def this_task_is_cancelled() -> bool:
     """Whether a CancelledError is meant for this task: gRPC raises one too, when the call or channel is closed."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -10,6 +10,7 @@ import grpc.aio
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import TOKEN_METADATA, SocketPath
 from fal_server.core.faults import Unavailable
+from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.session import Call
 
 _CALL_SECONDS = 10.0
@@ -95,6 +96,10 @@ class ShimClient:
     def exec(self) -> Call:
         """Begin a command."""
         return self._stub.Exec(metadata=self._metadata)
+
+    def execs(self, runner_id: str) -> LocalExecLine:
+        """The line to the commands that outlive a call."""
+        return LocalExecLine(self._channel, self._metadata, runner_id)
 
     async def close(self) -> None:
         """Let go of the channel."""

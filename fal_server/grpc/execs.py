@@ -1,0 +1,102 @@
+"""Handlers for commands in runners: each request goes to its runner as it is, and so does each answer to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeAlias
+
+from fal_grpc.v1 import exec_pb2 as pb
+from fal_server.core.faults import Invalid, NotFound
+from fal_server.exec_ports import ExecLine
+from fal_server.grpc.caller import Caller
+from fal_server.grpc.streams import closing
+from fal_server.services.execs import Execs
+
+_Named: TypeAlias = "pb.SignalExecRequest | pb.ResizeExecRequest | pb.CloseExecRequest"
+
+
+class ExecHandlers:
+    """fal.v1.Execs."""
+
+    def __init__(self, execs: Execs) -> None:
+        self._execs = execs
+
+    async def start_exec(self, request: pb.StartExecRequest, caller: Caller) -> pb.StartExecResponse:
+        """Start one."""
+        line, notice = await self._execs.enter(request.runner_id)
+        answer = await line.call("StartExec", request.SerializeToString())
+        response = pb.StartExecResponse.FromString(answer)
+        response.notice = notice
+        return response
+
+    async def read_exec(self, request: pb.ReadExecRequest, caller: Caller) -> AsyncGenerator[bytes]:
+        """What it writes."""
+        line = await self._line(request.runner_id, request.exec_id)
+        async with closing(line.read(request.SerializeToString())) as messages:
+            async for message in messages:
+                yield message
+
+    async def write_exec(self, requests: AsyncIterator[pb.WriteExecRequest], caller: Caller) -> bytes:
+        """Its input."""
+        first = await anext(requests, None)
+        if first is None:
+            raise Invalid("exec_id", "the first message is missing: send the ids of the runner and of the command")
+        line = await self._line(first.runner_id, first.exec_id)
+        return await line.write(_serialised(first, requests))
+
+    async def signal_exec(self, request: pb.SignalExecRequest, caller: Caller) -> bytes:
+        """Signal it."""
+        return await self._call("SignalExec", request)
+
+    async def resize_exec(self, request: pb.ResizeExecRequest, caller: Caller) -> bytes:
+        """Tell it its terminal's size."""
+        return await self._call("ResizeExec", request)
+
+    async def close_exec(self, request: pb.CloseExecRequest, caller: Caller) -> bytes:
+        """Hang it up."""
+        return await self._call("CloseExec", request)
+
+    async def get_exec(self, request: pb.GetExecRequest, caller: Caller) -> pb.GetExecResponse:
+        """One of them, wherever it is."""
+        _require_id(request.exec_id)
+        data = request.SerializeToString()
+        if request.runner_id:
+            line = await self._execs.line(request.runner_id)
+            return pb.GetExecResponse.FromString(await line.call("GetExec", data))
+        found = await self._execs.everywhere(lambda line: line.call("GetExec", data))
+        if not found:
+            raise NotFound(
+                f"there is no command {request.exec_id!r}, or it ended too long ago: "
+                "`fal runners execs` lists those that there are"
+            )
+        return pb.GetExecResponse.FromString(found[0])
+
+    async def list_execs(self, request: pb.ListExecsRequest, caller: Caller) -> pb.ListExecsResponse:
+        """All of one runner, or all."""
+        data = request.SerializeToString()
+        if request.runner_id:
+            line = await self._execs.line(request.runner_id)
+            answers = [await line.call("ListExecs", data)]
+        else:
+            answers = list(await self._execs.everywhere(lambda line: line.call("ListExecs", data)))
+        execs = [found for answer in answers for found in pb.ListExecsResponse.FromString(answer).execs]
+        return pb.ListExecsResponse(execs=sorted(execs, key=lambda found: found.started_at.ToNanoseconds()))
+
+    async def _call(self, method: str, request: _Named) -> bytes:
+        line = await self._line(request.runner_id, request.exec_id)
+        return await line.call(method, request.SerializeToString())
+
+    async def _line(self, runner_id: str, exec_id: str) -> ExecLine:
+        _require_id(exec_id)
+        return await self._execs.line(runner_id)
+
+
+def _require_id(exec_id: str) -> None:
+    if not exec_id:
+        raise Invalid("exec_id", "exec_id is empty: send the id of the command")
+
+
+async def _serialised(first: pb.WriteExecRequest, requests: AsyncIterator[pb.WriteExecRequest]) -> AsyncIterator[bytes]:
+    yield first.SerializeToString()
+    async for request in requests:
+        yield request.SerializeToString()

@@ -1,0 +1,87 @@
+"""Commands in runners: which runners can be entered, and the line to each one's commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeVar
+
+from fal_server.core import names
+from fal_server.core.faults import NotFound, Precondition, Unavailable
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.exec_ports import ExecEngine, ExecLine
+from fal_server.services.fleet import Fleet
+
+T = TypeVar("T")
+_WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
+_ENTERABLE = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
+_NOTICES = {
+    RunnerState.SETUP: "runner {} is being set up: its app is not ready yet",
+    RunnerState.DRAINING: "runner {} is draining: it ends, and this with it, when its requests are done",
+}
+
+
+def require_enterable(runner: Runner) -> None:
+    """Refuse a runner in which nothing can be started.
+
+    Raises:
+        Precondition: it has no process yet, or none any more.
+    """
+    if runner.state in _WITHOUT_PROCESS:
+        why = f" ({runner.reason})" if runner.reason else ""
+        raise Precondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
+    if runner.state not in _ENTERABLE:
+        raise Precondition(f"runner {runner.runner_id} is {runner.state}: nothing can run in it any more")
+
+
+class Execs:
+    """The use cases of commands that survive the link. Nothing is kept here: the runners themselves know."""
+
+    def __init__(self, fleet: Fleet, engine: ExecEngine) -> None:
+        self._fleet = fleet
+        self._engine = engine
+
+    async def enter(self, runner_id: str) -> tuple[ExecLine, str]:
+        """The line to a runner in which a command shall be started, and what a person should know of it.
+
+        Raises:
+            NotFound: there is no such runner.
+            Precondition: it has no process yet, or none any more.
+            Unavailable: it cannot be reached.
+        """
+        runner = await self._require(runner_id)
+        require_enterable(runner)
+        return self._engine.execs(runner), _NOTICES.get(runner.state, "").format(runner_id)
+
+    async def line(self, runner_id: str) -> ExecLine:
+        """The line to a runner's commands, whatever becomes of it.
+
+        Raises:
+            NotFound: there is no such runner, or it has ended.
+            Precondition: it has no process yet.
+            Unavailable: it cannot be reached.
+        """
+        runner = await self._require(runner_id)
+        if runner.ended:
+            raise NotFound(f"runner {runner_id!r} has ended, and its commands with it ({runner.reason or 'no reason'})")
+        if runner.state in _WITHOUT_PROCESS:
+            require_enterable(runner)
+        return self._engine.execs(runner)
+
+    async def everywhere(self, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> Sequence[T]:
+        """Ask every runner; one that cannot be reached, or refuses, has no answer."""
+        runners = [runner for runner in self._fleet.runners if runner.state not in _WITHOUT_PROCESS]
+        answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
+        return [answer for answer in answers if answer is not None]
+
+    async def _asked(self, runner: Runner, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> T | None:
+        try:
+            return await ask(self._engine.execs(runner))
+        except (NotFound, Precondition, Unavailable):
+            return None
+
+    async def _require(self, runner_id: str) -> Runner:
+        runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
+        if runner is None:
+            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows those that there are")
+        return runner
