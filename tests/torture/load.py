@@ -13,6 +13,7 @@ from tests.torture.history import History
 from tests.torture.sources import AppKind
 from tests.torture.world import pause
 
+REFUSED = "refused: no controller was there"
 _ANSWER_SECONDS = 120.0
 
 
@@ -40,15 +41,15 @@ class Load:
             if kind.pause[1]:
                 body["pause"] = round(self._chance.uniform(*kind.pause), 3)
             if self._chance.random() < 0.1:
-                await self._submit(kind, body)
+                answered = await self._submit(kind, body)
             else:
                 # Never a queued one: that would be tried again, and crash runners in a calm phase.
                 if self.calm is None and self._chance.random() < kind.crashes:
                     body["crash"] = True
-                await self._direct(kind, body)
-            await pause(self._chance.uniform(0.01, 0.12))
+                answered = await self._direct(kind, body)
+            await pause(self._chance.uniform(0.01, 0.12) if answered else 0.4)
 
-    async def _direct(self, kind: AppKind, body: dict[str, object]) -> None:
+    async def _direct(self, kind: AppKind, body: dict[str, object]) -> bool:
         begun, calm = time.time(), self.calm
         status, answer, error = await call(self._port, "POST", f"/local/{kind.name}/", body)
         found = answer if status == 200 else {}
@@ -65,8 +66,9 @@ class Load:
             revision=found.get("revision"),
             calm=calm if calm == self.calm else None,
         )
+        return status is not None
 
-    async def _submit(self, kind: AppKind, body: dict[str, object]) -> None:
+    async def _submit(self, kind: AppKind, body: dict[str, object]) -> bool:
         begun = time.time()
         status, answer, error = await call(self._port, "POST", f"/queue/local/{kind.name}/", body)
         self._history.note(
@@ -82,6 +84,7 @@ class Load:
         if status == 200:
             self.queued[str(body["tag"])] = (kind.name, str(answer["request_id"]))
             self._history.note("accepted", tag=body["tag"], request_id=answer["request_id"])
+        return status is not None
 
     async def settle(self, seconds: float) -> None:
         """Wait for what every accepted request comes to."""
@@ -115,6 +118,8 @@ async def call(port: int, method: str, path: str, body: object) -> tuple[int | N
             answer = await reader.read()
     except TimeoutError:
         return None, {}, f"no answer within {_ANSWER_SECONDS:g} s"
+    except ConnectionRefusedError:
+        return None, {}, REFUSED
     except OSError as error:
         return None, {}, f"{type(error).__name__}: {error}"
     finally:

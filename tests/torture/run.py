@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.torture.check import check
 from tests.torture.driver import Driver
 from tests.torture.history import Event, History, of_kind
-from tests.torture.load import Load
+from tests.torture.load import REFUSED, Load
 from tests.torture.sources import AppKind
 from tests.torture.watch import Watch
 from tests.torture.world import World
@@ -44,6 +44,11 @@ class Verdict:
         faults = Counter(str(e["what"]) for e in of_kind(self.events, "fault"))
         return {
             "direct requests": len(direct),
+            "of these refused, no controller being there": sum(e["error"] == REFUSED for e in direct),
+            "of these cut off by the controller's death": sum(
+                e["status"] is None and e["error"] != REFUSED for e in direct
+            ),
+            "of these answered otherwise than 200": sum(e["status"] not in (None, 200) for e in direct),
             "of these answered 200": sum(e["status"] == 200 for e in direct),
             "in calm phases": sum(e["calm"] is not None for e in direct),
             "of these failed": sum(e["calm"] is not None and e["status"] != 200 for e in direct),
