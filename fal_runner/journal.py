@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from fal_grpc.v1 import log_pb2
+from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_runner.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
 
 Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
 Level: TypeAlias = "log_pb2.LogLevel.ValueType"
+# What precedes an entry in a StreamLogsResponse: the field's number, and that a length follows.
+_ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 
 
 def entry_of(text: str, source: Source, level: Level, at_ns: int | None = None) -> log_pb2.LogEntry:
@@ -47,7 +49,10 @@ class Journal:
 
     def write(self, entries: Iterable[log_pb2.LogEntry]) -> None:
         """Keep these entries; they get the next numbers."""
-        if self._spool.append([entry.SerializeToString() for entry in entries]):
+        numbered = list(enumerate(entries, self._spool.last + 1))
+        for number, entry in numbered:
+            entry.sequence = number
+        if self._spool.append([entry.SerializeToString() for _, entry in numbered]):
             self._notify()
 
     def say(self, text: str, level: Level = log_pb2.INFO) -> None:
@@ -87,9 +92,12 @@ class JournalReader:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def read(self, max_bytes: int) -> list[log_pb2.LogEntry]:
-        """The next entries, about `max_bytes` of them; [] where there are none."""
-        return [_entry(record) for record in self._reader.read(max_bytes)]
+    def read(self, max_bytes: int) -> Sequence[log_pb2.LogEntry]:
+        """The next entries, about `max_bytes` of them; none where there are none."""
+        records = self._reader.read(max_bytes)
+        # Parsed together, which is several times as fast as one by one.
+        batch = b"".join([_ENTRIES + _varint(len(payload)) + payload for payload in map(_payload, records)])
+        return shim_pb2.StreamLogsResponse.FromString(batch).entries
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
@@ -97,15 +105,26 @@ def read_leftover(directory: Path, after: int) -> JournalReader | None:
     return JournalReader(Spool(directory).reader(after)) if directory.is_dir() else None
 
 
-def _entry(record: Record) -> log_pb2.LogEntry:
-    if record.payload is None:
-        lines = "1 line" if record.dropped == 1 else f"{record.dropped} lines"
-        entry = entry_of(
-            f"{lines} dropped here: they were not fetched before the runner's spool was full",
-            log_pb2.LogEntry.SOURCE_SYSTEM,
-            log_pb2.WARNING,
-        )
-    else:
-        entry = log_pb2.LogEntry.FromString(record.payload)
+def _payload(record: Record) -> bytes:
+    if record.payload is not None:
+        return record.payload
+    lines = "1 line" if record.dropped == 1 else f"{record.dropped} lines"
+    entry = entry_of(
+        f"{lines} dropped here: they were not fetched before the runner's spool was full",
+        log_pb2.LogEntry.SOURCE_SYSTEM,
+        log_pb2.WARNING,
+    )
     entry.sequence = record.sequence
-    return entry
+    return entry.SerializeToString()
+
+
+def _varint(number: int) -> bytes:
+    """A number as the wire has it: seven bits a byte, the lowest first."""
+    if number < 0x80:
+        return bytes((number,))
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)

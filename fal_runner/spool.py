@@ -11,14 +11,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 _HEADER = struct.Struct("<QII")  # sequence, length, CRC-32 of the payload
 _SEGMENTS = 16  # so that forgetting the oldest loses a sixteenth
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """A record, or, where `payload` is None, the place of `dropped` records that were lost; `sequence` is the last."""
 
     sequence: int
@@ -166,19 +166,36 @@ class Reader:
             path, end = found
             if path != self._path:
                 self._path, self._offset = path, 0
-            with path.open("rb") as file:
-                file.seek(self._offset)
-                while self._offset < end and size < max_bytes:
-                    sequence, length, _ = _HEADER.unpack(file.read(_HEADER.size))
-                    payload = file.read(length)
-                    self._offset += _HEADER.size + length
-                    if sequence <= self._after:
-                        continue
-                    records += self._lost(sequence)
-                    records.append(Record(sequence=sequence, payload=payload))
+            block = self._block(path, min(end - self._offset, max_bytes - size))
+            self._offset += len(block)
+            place = 0
+            while place < len(block):
+                sequence, length, _ = _HEADER.unpack_from(block, place)
+                begin = place + _HEADER.size
+                place = begin + length
+                if sequence > self._after:
+                    if sequence > self._after + 1:
+                        records += self._lost(sequence)
+                    records.append(Record(sequence, block[begin:place]))
                     self._after = sequence
                     size += _HEADER.size + length
         return records
+
+    def _block(self, path: Path, most: int) -> bytes:
+        """The next whole records, about `most` bytes of them but one at least."""
+        with path.open("rb") as file:
+            file.seek(self._offset)
+            block = file.read(max(most, _HEADER.size))
+            whole = 0
+            while whole + _HEADER.size <= len(block):
+                stop = whole + _HEADER.size + _HEADER.unpack_from(block, whole)[1]
+                if stop > len(block):
+                    break
+                whole = stop
+            if not whole:
+                length = _HEADER.size + _HEADER.unpack_from(block)[1]
+                return block + file.read(length - len(block))
+            return block[:whole]
 
     def _lost(self, until: int) -> list[Record]:
         """A record for the gap between the last one read and this sequence, where there is a gap."""
@@ -186,7 +203,7 @@ class Reader:
         if dropped <= 0:
             return []
         self._after = until - 1
-        return [Record(sequence=until - 1, payload=None, dropped=dropped)]
+        return [Record(until - 1, None, dropped)]
 
 
 def _scan(path: Path) -> _Segment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import log_pb2
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LogLevel(StrEnum):
@@ -131,20 +133,26 @@ def logs(messages: Iterable[log_pb2.Log]) -> tuple[Log, ...]:
 
 def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
     """Stored lines."""
-    return tuple(
-        LogEntry(
-            runner_id=message.runner_id,
-            sequence=message.sequence,
-            timestamp=moment(message.timestamp),
-            level=LEVELS.get(message.level, LogLevel.UNKNOWN),
-            source=ORIGINS.get(message.source, LogOrigin.UNKNOWN),
-            message=message.message,
-            request_id=message.request_id,
-            app=message.app,
-            revision=message.revision,
+    found: list[LogEntry] = []
+    known, at = (0, 0), _EPOCH
+    for message in messages:
+        stamp = message.timestamp
+        if (stamp.seconds, stamp.nanos) != known:  # lines that were read together have the same
+            known, at = (stamp.seconds, stamp.nanos), moment(stamp)
+        found.append(
+            LogEntry(
+                runner_id=message.runner_id,
+                sequence=message.sequence,
+                timestamp=at,
+                level=LEVELS.get(message.level, LogLevel.UNKNOWN),
+                source=ORIGINS.get(message.source, LogOrigin.UNKNOWN),
+                message=message.message,
+                request_id=message.request_id,
+                app=message.app,
+                revision=message.revision,
+            )
         )
-        for message in messages
-    )
+    return tuple(found)
 
 
 def page(message: log_pb2.ListLogsResponse) -> LogPage:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from fal_grpc.v1 import log_pb2 as pb
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.grpc.convert import timestamp
@@ -43,16 +48,26 @@ def short_line(entry: LogEntry) -> pb.Log:
     )
 
 
-def stored_line(entry: LogEntry) -> pb.LogEntry:
-    """A line as it is stored."""
-    return pb.LogEntry(
-        runner_id=entry.runner_id,
-        sequence=entry.sequence,
-        timestamp=timestamp(entry.timestamp),
-        level=_LEVELS[entry.level],
-        source=_SOURCE_NUMBERS[entry.source],
-        message=entry.message,
-        request_id=entry.request_id or "",
-        app=entry.app_name,
-        revision=entry.revision_id,
-    )
+def stored_lines(entries: Iterable[LogEntry]) -> list[pb.LogEntry]:
+    """Lines as they are stored."""
+    found: list[pb.LogEntry] = []
+    moment: datetime | None = None
+    stamp = Timestamp()
+    for entry in entries:
+        if entry.timestamp is not moment:  # lines that were read together have the same
+            moment = entry.timestamp
+            stamp = timestamp(moment)
+        found.append(
+            pb.LogEntry(
+                runner_id=entry.runner_id,
+                sequence=entry.sequence,
+                timestamp=stamp,
+                level=_LEVELS[entry.level],
+                source=_SOURCE_NUMBERS[entry.source],
+                message=entry.message,
+                request_id=entry.request_id or "",
+                app=entry.app_name,
+                revision=entry.revision_id,
+            )
+        )
+    return found

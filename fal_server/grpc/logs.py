@@ -17,7 +17,7 @@ from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.runners import Runner
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, optional_moment, timestamp
-from fal_server.grpc.lines import SOURCES, stored_line
+from fal_server.grpc.lines import SOURCES, stored_lines
 from fal_server.grpc.streams import closing
 from fal_server.services.logs import MOST_CHARACTERS, MOST_ON_A_PAGE, Logs
 
@@ -61,7 +61,7 @@ class LogHandlers:
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
         return pb.ListLogsResponse(
-            entries=[stored_line(entry) for entry in page.entries],
+            entries=stored_lines(page.entries),
             next_page_token=_token(page.cursor, left, mark) if more else "",
         )
 
@@ -74,7 +74,7 @@ class LogHandlers:
         async with closing(batches) as stream:
             async for batch in stream:
                 yield pb.FollowLogsResponse(
-                    entries=[stored_line(entry) for entry in batch.entries],
+                    entries=stored_lines(batch.entries),
                     cursor=_token(batch.cursor, None, mark),
                     runner_ended=_ended(request.selector.runner_id, batch.runner) if batch.last else None,
                 )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TypeAlias, cast
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Invalid
@@ -17,8 +18,12 @@ from fal_server.store.database import Database
 from fal_server.store.dialect import contains, insert_missing
 from fal_server.store.tables import LOG_LINES, microseconds, moment
 
+_Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
+_LEVELS = {level.value: level for level in LogLevel}
+_SOURCES = {source.value: source for source in LogSource}
+_COLUMNS = tuple(LOG_LINES.c)
 _RUNNER_ORDER = (LOG_LINES.c.sequence,)
 _APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
 
@@ -59,7 +64,7 @@ class SqlLogStore:
 
         async def rows(connection: AsyncConnection) -> list[LogEntry]:
             chosen = _chosen(connection, query).limit(limit + 1)
-            return [from_row(row) for row in (await connection.execute(chosen)).mappings()]
+            return from_rows(cast("Iterable[_Row]", await connection.execute(chosen)))
 
         found = await self._database.read(rows)
         entries = tuple(found[:limit])
@@ -95,19 +100,27 @@ def to_row(entry: LogEntry) -> dict[str, object]:
     }
 
 
-def from_row(row: RowMapping) -> LogEntry:
-    """A row as a line."""
-    return LogEntry(
-        runner_id=row["runner_id"],
-        sequence=row["sequence"],
-        timestamp=moment(row["timestamp"]),
-        level=LogLevel(row["level"]),
-        source=LogSource(row["source"]),
-        message=row["message"],
-        app_name=row["app_name"],
-        revision_id=row["revision_id"],
-        request_id=row["request_id"],
-    )
+def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
+    """Rows, with their columns in the table's order, as lines."""
+    found: list[LogEntry] = []
+    known, at = -1, moment(0)
+    for runner_id, sequence, since, level, source, message, app_name, revision_id, request_id in rows:
+        if since != known:  # lines that were read together have the same
+            known, at = since, moment(since)
+        found.append(
+            LogEntry(
+                runner_id=runner_id,
+                sequence=sequence,
+                timestamp=at,
+                level=_LEVELS[level],
+                source=_SOURCES[source],
+                message=message,
+                app_name=app_name,
+                revision_id=revision_id,
+                request_id=request_id,
+            )
+        )
+    return found
 
 
 def cursor_after(entry: LogEntry) -> str:
@@ -143,7 +156,7 @@ def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object
         here = tuple_(*order)
         conditions.append(here < place if query.newest_first else here > place)
     directed = [column.desc() for column in order] if query.newest_first else order
-    return select(LOG_LINES).where(*conditions).order_by(*directed)
+    return select(*_COLUMNS).where(*conditions).order_by(*directed)
 
 
 def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElement[bool]]:

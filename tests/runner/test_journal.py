@@ -25,6 +25,24 @@ async def test_lost_lines_are_said(tmp_path: Path) -> None:
     assert [entry.message for entry in leftover.read(1 << 20)] == ["line 999"]
 
 
+async def test_entries_are_read_as_they_were_written_whatever_their_length(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    lengths = [0, 1, 50, 126, 127, 128, 200, 16_383, 16_384, 100_000]
+    journal.write([entry_of("x" * length, log_pb2.LogEntry.SOURCE_STDERR, log_pb2.ERROR) for length in lengths])
+    reader = journal.reader(0)
+    found = [entry for _ in lengths for entry in reader.read(1)]
+    assert [len(entry.message) for entry in found] == lengths
+    assert [entry.sequence for entry in found] == list(range(1, len(lengths) + 1))
+    assert not reader.read(1)
+
+
+async def test_what_was_acknowledged_is_not_read_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write([entry_of(str(number), log_pb2.LogEntry.SOURCE_STDOUT, log_pb2.INFO) for number in range(3)])
+    journal.ack(2)
+    assert [entry.message for entry in journal.reader(0).read(1 << 20)] == ["2"]
+
+
 async def test_waiting_ends_with_an_entry_and_with_the_log(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     waiting = asyncio.ensure_future(journal.wait())

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,7 @@ from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.runners import Process
-from fal_server.engines.local.logs import entry_from_wire
+from fal_server.engines.local.logs import entries_from_wire, together
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.shim_client import ShimClient
 from fal_server.ports import RunResult
@@ -236,9 +237,10 @@ class RunnerLink:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
                 if self._alive():
-                    async for batch in self.client.logs(after):
-                        after = await self._keep(batch.entries, after)
-                        await self.client.ack_logs(after)
+                    async with aclosing(together(self.client.logs(after))) as batches:
+                        async for entries in batches:
+                            after = await self._keep(entries, after)
+                            await self.client.ack_logs(after)
                     complete = True
                 else:
                     await sweep(mark_of(self.token), self.directory)  # so that nothing writes any more
@@ -258,7 +260,7 @@ class RunnerLink:
 
     async def _keep(self, entries: Sequence[log_pb2.LogEntry], after: int) -> int:
         names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}
-        await self._sink([entry_from_wire(entry, **names) for entry in entries])
+        await self._sink(entries_from_wire(entries, **names))
         return entries[-1].sequence if entries else after
 
 

@@ -1,0 +1,50 @@
+"""Lines that come faster than they are stored are stored together: all of them, in order, and errors in their place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from fal_grpc.v1 import log_pb2, shim_pb2
+from fal_server.engines.local.logs import together
+
+
+def batch(*numbers: int) -> shim_pb2.StreamLogsResponse:
+    return shim_pb2.StreamLogsResponse(entries=[log_pb2.LogEntry(sequence=number) for number in numbers])
+
+
+async def many(count: int, error: Exception | None = None) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
+    for number in range(count):
+        yield batch(2 * number, 2 * number + 1)
+        await asyncio.sleep(0)
+    if error is not None:
+        raise error
+
+
+async def test_what_comes_meanwhile_is_one_piece() -> None:
+    pieces: list[list[int]] = []
+    async for entries in together(many(50)):
+        pieces.append([entry.sequence for entry in entries])
+        for _ in range(100):  # storing them takes a while
+            await asyncio.sleep(0)
+    assert [number for piece in pieces for number in piece] == list(range(100))
+    assert 50 / 9 <= len(pieces) <= 50 / 4
+
+
+async def test_an_error_comes_after_the_lines_before_it() -> None:
+    numbers: list[int] = []
+    with pytest.raises(ConnectionError):
+        async for entries in together(many(3, ConnectionError("the link broke"))):
+            numbers += [entry.sequence for entry in entries]
+    assert numbers == list(range(6))
+
+
+async def test_who_stops_reading_ends_it() -> None:
+    async with aclosing(together(many(1000))) as pieces:
+        async for entries in pieces:
+            assert entries
+            break
+    assert len(asyncio.all_tasks()) == 1
