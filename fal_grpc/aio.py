@@ -15,11 +15,12 @@ from fal_grpc.channel import ChannelOptions
 from fal_grpc.controller import Controller
 from fal_grpc.credentials import Credentials
 from fal_grpc.documented import documented_by
+from fal_grpc.scaling_calls import AsyncScalingCalls
 from fal_grpc.target import Target
 
 
 @documented_by(Controller)
-class AsyncController:
+class AsyncController(AsyncScalingCalls):
     """`Controller` for asyncio, within one event loop."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions | None = None) -> None:

@@ -12,11 +12,12 @@ from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.exec_session import ExecSession, start
+from fal_grpc.scaling_calls import ScalingCalls
 from fal_grpc.session import ShellSession
 from fal_grpc.target import Target
 
 
-class Controller:
+class Controller(ScalingCalls):
     """One controller, reached over one channel that opens at the first call.
 
     Usable from several threads. Every method raises a `CallError` for what the controller answers, an `ArgumentError`

@@ -45,7 +45,7 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
         alias: whether the table says which app each serves.
     """
     if form != "pretty":
-        write_list(form, "runners", map(_document, runners))
+        write_list(form, "runners", map(document, runners))
         return
     states = Counter(runner.state.value for runner in runners)
     ended = states["TERMINATED"] + states["DEAD"]
@@ -70,7 +70,8 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
         write_table(_REQUEST_COLUMNS, requests)
 
 
-def _document(runner: RunnerInfo) -> Mapping[str, object]:
+def document(runner: RunnerInfo) -> Mapping[str, object]:
+    """A runner with the keys of the published client."""
     return {
         "alias": runner.alias,
         "machine_type": runner.machine_type,

@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.revision import ApplicationInfo
     from fal_grpc.adapter.run import ServiceURLs
     from fal_grpc.adapter.runner import ReplaceState, RunnerInfo, RunnerState
+    from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
     from fal_grpc.adapter.secret import ServerlessSecret
     from fal_grpc.adapter.shell import ExecResult, ShellOutput
     from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
 
 __all__ = [
     "AliasInfo",
+    "AppExplanation",
+    "AppSimulation",
     "ApplicationInfo",
     "AppsNamespace",
     "AsyncAppsNamespace",
@@ -82,6 +85,8 @@ __all__ = [
 
 _WHERE = {
     "AliasInfo": "fal_grpc.adapter.app",
+    "AppExplanation": "fal_grpc.adapter.scaling",
+    "AppSimulation": "fal_grpc.adapter.scaling",
     "ApplicationInfo": "fal_grpc.adapter.revision",
     "AppsNamespace": "fal.api.apps",
     "AsyncAppsNamespace": "fal.api.apps",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from fal.api.logs import question
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
+from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
 from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
 
@@ -180,6 +181,41 @@ class AppsNamespace:
         )
         return log_reading.read(self.client, asked, follow=follow)
 
+    def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
+        """Say why an app has the runners that it has: its load, the arithmetic, and what was decided of late.
+
+        Args:
+            app_name: the app.
+            environment_name: the environment; None means the default one.
+        """
+        return self.client.controller().explain_application(app_name, environment_name=environment_name)
+
+    def simulate(
+        self,
+        arrivals: Sequence[tuple[float, float]],
+        app_name: str | None = None,
+        *,
+        settings: Mapping[str, int] | None = None,
+        start_seconds: float = 5.0,
+        environment_name: str | None = None,
+    ) -> AppSimulation:
+        """Play requests through the controller's rules of scaling. Nothing is changed.
+
+        Args:
+            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            app_name: the app whose settings hold; None means those of a new app.
+            settings: settings to try instead, by their names in `scale`, such as {"max_concurrency": 5}.
+            start_seconds: from the order for a runner to where it takes requests.
+            environment_name: the environment; None means the default one.
+        """
+        return self.client.controller().simulate_application(
+            arrivals,
+            application_name=app_name,
+            environment_name=environment_name,
+            settings=settings,
+            start_seconds=start_seconds,
+        )
+
     def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None
     ) -> builtins.list[ApplicationInfo]:
@@ -320,6 +356,28 @@ class AsyncAppsNamespace:
         from fal.api import log_reading_aio
 
         return log_reading_aio.read(self.client, asked, follow=follow)
+
+    async def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
+        controller = await self.client.controller()
+        return await controller.explain_application(app_name, environment_name=environment_name)
+
+    async def simulate(
+        self,
+        arrivals: Sequence[tuple[float, float]],
+        app_name: str | None = None,
+        *,
+        settings: Mapping[str, int] | None = None,
+        start_seconds: float = 5.0,
+        environment_name: str | None = None,
+    ) -> AppSimulation:
+        controller = await self.client.controller()
+        return await controller.simulate_application(
+            arrivals,
+            application_name=app_name,
+            environment_name=environment_name,
+            settings=settings,
+            start_seconds=start_seconds,
+        )
 
     async def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None

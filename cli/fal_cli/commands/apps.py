@@ -6,7 +6,7 @@ import argparse
 
 from fal_cli.app_views import write_apps, write_revisions
 from fal_cli.client import open_client
-from fal_cli.commands import app_logs
+from fal_cli.commands import app_logs, app_scaling
 from fal_cli.output import note, say
 from fal_cli.parser import (
     FalParser,
@@ -55,6 +55,7 @@ def add_arguments(parser: FalParser) -> None:
         help="Move at once, or when a runner of the revision is ready.",
     )
     app_logs.add_command_to(commands)
+    app_scaling.add_commands_to(commands)
     _add_scale(commands)
     rollout = _add(commands, "rollout", "Replace the runners of an application.", _rollout)
     rollout.add_argument("app_name", help="Application name.")

@@ -8,20 +8,27 @@ from fal_cli.client import open_client
 from fal_cli.commands import runner_logs, runner_sessions
 from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_commands, add_output_options
 from fal_cli.runner_filter import add_runner_filters, of_states
+from fal_cli.runner_view import write_runner
 from fal_cli.runner_views import write_runners
 
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal runners` and its sub-commands."""
     commands = add_commands(parser)
-    _add_ending(commands, "stop", "Stop a runner gracefully.").add_argument(
-        "-r", "--replace", action="store_true", help=argparse.SUPPRESS
+    stop = _add_ending(commands, "stop", "Stop a runner gracefully.")
+    stop.add_argument("-r", "--replace", action="store_true", help=argparse.SUPPRESS)
+    stop.add_argument(
+        "--grace", type=int, metavar="SECONDS", help="How long its process then has to end by itself, 0 to 30."
     )
     _add_ending(commands, "kill", "Kill a runner.")
     list_parser = add_command(commands, "list", "List runners.", _list)
     add_client_options(list_parser)
     add_runner_filters(list_parser)
     add_output_options(list_parser)
+    get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get)
+    add_client_options(get)
+    get.add_argument("id", help="Runner ID.")
+    add_output_options(get)
     runner_logs.add_command_to(commands)
     runner_sessions.add_commands_to(commands)
 
@@ -39,9 +46,15 @@ def _list(args: argparse.Namespace) -> None:
     write_runners(args.output, runners)
 
 
+def _get(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        runner = client.runners.get(args.id)
+    write_runner(args.output, runner)
+
+
 def _stop(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.runners.stop(args.id, replace_first=args.replace)
+        client.runners.stop(args.id, replace_first=args.replace, grace=args.grace)
 
 
 def _kill(args: argparse.Namespace) -> None:

@@ -1,0 +1,126 @@
+"""Draws a simulation as a picture: one layout of lines and words, written as SVG (by hand) or as PNG (with Pillow)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+from fal_cli.charts import series
+
+if TYPE_CHECKING:
+    from fal.api import AppSimulation
+
+WIDTH, PANEL, GAP, LEFT, TOP = 900, 150, 44, 60, 56
+_COLOURS = ("#2563eb", "#16a34a", "#dc2626")
+_INK, _FAINT = "#111827", "#d1d5db"
+_SIZE = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Joined points, in pixels from the upper left corner."""
+
+    points: tuple[tuple[float, float], ...]
+    colour: str
+    thick: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """A line of text; `x` is its beginning, or its end where `right`; `y` its foot."""
+
+    x: float
+    y: float
+    text: str
+    right: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What is to be drawn."""
+
+    height: int
+    lines: tuple[Line, ...]
+    words: tuple[Words, ...]
+
+
+def layout(simulation: AppSimulation, title: str) -> Picture:
+    """Three panels, one below the other, over one axis of time."""
+    panels = series(simulation)
+    end = simulation.points[-1].at_seconds or 1.0
+    lines: list[Line] = []
+    words = [Words(x=LEFT, y=24, text=title)]
+    for number, (name, values) in enumerate(panels):
+        top = TOP + number * (PANEL + GAP)
+        most = max(*values, 1)
+        for value in (0, most):
+            y = top + PANEL * (1 - value / most)
+            lines.append(Line(points=((LEFT, y), (WIDTH - 20, y)), colour=_FAINT))
+            words.append(Words(x=LEFT - 8, y=y + 4, text=str(value), right=True))
+        words.append(Words(x=LEFT, y=top - 8, text=name))
+        lines.append(Line(points=_steps(simulation, values, top, most, end), colour=_COLOURS[number], thick=2))
+    height = TOP + len(panels) * (PANEL + GAP) + 10
+    words.append(Words(x=LEFT, y=height - 24, text="0"))
+    words.append(Words(x=WIDTH - 20, y=height - 24, text=f"{end:.6g} s", right=True))
+    return Picture(height=height, lines=tuple(lines), words=tuple(words))
+
+
+def _steps(
+    simulation: AppSimulation, values: Sequence[int], top: float, most: int, end: float
+) -> tuple[tuple[float, float], ...]:
+    """A number holds until it changes: steps, not slopes."""
+    found: list[tuple[float, float]] = []
+    for point, value in zip(simulation.points, values, strict=True):
+        x = LEFT + (WIDTH - 20 - LEFT) * point.at_seconds / end
+        y = top + PANEL * (1 - value / most)
+        if found:
+            found.append((x, found[-1][1]))
+        found.append((x, y))
+    return tuple(found)
+
+
+def write(picture: Picture, path: Path) -> None:
+    """Write a picture; the file's ending, .svg or .png, says as what.
+
+    Raises:
+        OSError: the file cannot be written.
+        ModuleNotFoundError: a PNG is asked for, and Pillow is not installed.
+    """
+    if path.suffix.lower() == ".png":
+        _write_png(picture, path)
+    else:
+        path.write_text(svg(picture), encoding="utf-8")
+
+
+def svg(picture: Picture) -> str:
+    """The picture as SVG."""
+    size = f'width="{WIDTH}" height="{picture.height}" viewBox="0 0 {WIDTH} {picture.height}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="{_SIZE}">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for line in picture.lines:
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line.points)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{line.thick}"/>')
+    for words in picture.words:
+        anchor = ' text-anchor="end"' if words.right else ""
+        parts.append(f'<text x="{words.x:.1f}" y="{words.y:.1f}" fill="{_INK}"{anchor}>{escape(words.text)}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _write_png(picture: Picture, path: Path) -> None:
+    from PIL import Image, ImageDraw, ImageFont
+
+    scale = 2  # sharp on dense screens too
+    image = Image.new("RGB", (WIDTH * scale, picture.height * scale), "white")
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(_SIZE * scale)
+    for line in picture.lines:
+        draw.line([(x * scale, y * scale) for x, y in line.points], fill=line.colour, width=line.thick * scale)
+    for words in picture.words:
+        place = (words.x * scale, words.y * scale)
+        draw.text(place, words.text, fill=_INK, font=font, anchor="rs" if words.right else "ls")
+    image.save(path, format="PNG")

@@ -1,0 +1,194 @@
+"""Why an app has the runners that it has, and what a load would do: the answers, and the requests for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.app import AliasInfo, alias_info, app_name, count
+from fal_grpc.adapter.runner import STATES, RunnerState
+from fal_grpc.adapter.values import moment
+from fal_grpc.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fal_grpc.v1 import app_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppLoad:
+    """What an app has to do: requests that runners work on, that wait, and of those the ones that may cause a start."""
+
+    in_flight: int
+    queued: int
+    ripe: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppDecision:
+    """Something that the controller decided.
+
+    Attributes:
+        at: when; aware.
+        action: start, hold, drain, drop, kill, move or abandon.
+        subject: the runner; for start, move and abandon the revision.
+        reason: in words.
+        load: what the app had to do then.
+    """
+
+    at: datetime
+    action: str
+    subject: str
+    reason: str
+    load: AppLoad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppExplanation:
+    """Why an app has the runners that it has.
+
+    Attributes:
+        start_below: with fewer runners than this, some are started.
+        keep: with more than this, those may go whose keep_alive is over.
+        arithmetic: how the two come about, in words.
+        runners: how many there are in each state.
+        decisions: of late, the oldest first; those before `known_since` are not known.
+        next_revision: what a rolling deploy is moving to.
+        failed_starts: starts of its revision that failed in a row; `last_failure` says why the last did.
+    """
+
+    app: AliasInfo
+    load: AppLoad
+    start_below: int
+    keep: int
+    arithmetic: str
+    runners: Mapping[RunnerState, int]
+    decisions: tuple[AppDecision, ...]
+    known_since: datetime
+    next_revision: str | None
+    failed_starts: int
+    last_failure: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationPoint:
+    """One moment of a simulation, in seconds from its beginning; the numbers are the greatest since the one before."""
+
+    at_seconds: float
+    runners: int
+    ready: int
+    in_flight: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSimulation:
+    """What a load would do to an app.
+
+    Attributes:
+        points: the course of it, evenly spaced in time.
+        settings: those that held.
+        started: runners in all; `most_runners` at a time.
+        runner_seconds: for which runners were there, added up.
+        wait_seconds: how long requests waited: half of them, 95 of 100, and all, at most.
+        unserved: requests that no runner took.
+    """
+
+    points: tuple[SimulationPoint, ...]
+    settings: AliasInfo
+    started: int
+    most_runners: int
+    runner_seconds: float
+    wait_seconds: tuple[float, float, float]
+    unserved: int
+
+
+def explain_request(name: str, *, environment_name: str | None = None) -> app_pb2.ExplainAppRequest:
+    """A request to explain an app."""
+    from fal_grpc.v1 import app_pb2
+
+    return app_pb2.ExplainAppRequest(application_name=app_name(name), environment_name=environment_name)
+
+
+def simulate_request(
+    arrivals: Sequence[tuple[float, float]],
+    *,
+    name: str | None = None,
+    environment_name: str | None = None,
+    settings: Mapping[str, int] | None = None,
+    start_seconds: float = 5.0,
+) -> app_pb2.SimulateAppRequest:
+    """A request to play a load through the rules.
+
+    Raises:
+        ArgumentError: there is no arrival, or a setting is no whole number.
+    """
+    from fal_grpc.v1 import app_pb2
+
+    if not arrivals:
+        raise ArgumentError("arrivals", "must have at least one request: (seconds from the beginning, duration)")
+    chosen: dict[str, int] = {}
+    for key, value in (settings or {}).items():
+        number = count(key, value)
+        if number is not None:
+            chosen["scaling_delay_seconds" if key == "scaling_delay" else key] = number
+    return app_pb2.SimulateAppRequest(
+        application_name=name or "",
+        environment_name=environment_name,
+        settings=chosen,
+        arrivals=[app_pb2.SimulatedArrival(at_seconds=at, duration_seconds=lasts) for at, lasts in arrivals],
+        start_seconds=start_seconds,
+    )
+
+
+def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
+    """The explanation."""
+    return AppExplanation(
+        app=alias_info(message.app),
+        load=_load(message.load),
+        start_below=message.decision.start_below,
+        keep=message.decision.keep,
+        arithmetic=message.decision.arithmetic,
+        runners={STATES.get(item.state, RunnerState.UNKNOWN): item.count for item in message.runners},
+        decisions=tuple(
+            AppDecision(
+                at=moment(item.at),
+                action=item.action,
+                subject=item.subject,
+                reason=item.reason,
+                load=_load(item.load),
+            )
+            for item in message.decisions
+        ),
+        known_since=moment(message.known_since),
+        next_revision=message.next_revision if message.HasField("next_revision") else None,
+        failed_starts=message.failed_starts,
+        last_failure=message.last_failure if message.HasField("last_failure") else None,
+    )
+
+
+def simulation(message: app_pb2.SimulateAppResponse) -> AppSimulation:
+    """What would have been."""
+    return AppSimulation(
+        points=tuple(
+            SimulationPoint(
+                at_seconds=point.at_seconds,
+                runners=point.runners,
+                ready=point.ready,
+                in_flight=point.in_flight,
+                queued=point.queued,
+            )
+            for point in message.points
+        ),
+        settings=alias_info(message.settings),
+        started=message.started,
+        most_runners=message.most_runners,
+        runner_seconds=message.runner_seconds,
+        wait_seconds=(message.wait_seconds_p50, message.wait_seconds_p95, message.wait_seconds_max),
+        unserved=message.unserved,
+    )
+
+
+def _load(message: app_pb2.AppLoad) -> AppLoad:
+    return AppLoad(in_flight=message.in_flight, queued=message.queued, ripe=message.ripe)
