@@ -1,13 +1,14 @@
-"""The small process that looks after one runner and outlives the controller: `python -m fal_runner.shim --dir DIR`.
+"""The small process that looks after one runner and outlives the controller: `python -m fal_runner.shim --wait`.
 
-Its token comes by standard input, on a line; where that is a socket, "ready" is written back when it listens. Nothing
-secret is in its arguments or on disk.
+It is started ahead, and told by standard input, on a line, whose it is; where that is a socket, "ready" is written back
+when it listens. Nothing secret is in its arguments or on disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -18,9 +19,9 @@ from pathlib import Path
 import grpc.aio
 
 from fal_grpc.v1 import exec_pb2_grpc, shim_pb2_grpc
-from fal_runner.address import SOCKET_NAME, ShimIdentity, SocketPath
+from fal_runner.address import LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
 from fal_runner.exec_servicer import ExecServicer
-from fal_runner.processes import boot_id, look, mark_of
+from fal_runner.processes import boot_id, look, mark_of, take_mark
 from fal_runner.reaper import Reaper
 from fal_runner.servicer import ShimServicer, TokenGate
 
@@ -78,7 +79,7 @@ async def serve(
 
 
 def take_standard_input() -> tuple[str, socket.socket | None]:
-    """The token, and where to say that the shim listens; standard input is empty afterwards."""
+    """The line on standard input, and where to say that the shim listens; standard input is empty afterwards."""
     fd = os.dup(0)
     with Path(os.devnull).open("rb") as null:
         os.dup2(null.fileno(), 0)
@@ -90,10 +91,32 @@ def take_standard_input() -> tuple[str, socket.socket | None]:
         return pipe.readline().decode().strip(), None
 
 
+def take_order(line: str) -> tuple[Path, str]:
+    """Become the shim of the runner that the line names: its directory and token.
+
+    Raises:
+        ValueError: the process was not started to wait for one.
+        OSError: the directory cannot be used.
+    """
+    order = json.loads(line)
+    directory, token = Path(order["directory"]), str(order["token"])
+    os.chdir(directory)
+    log = os.open(LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    take_mark(mark_of(token))
+    return directory, token
+
+
 def main() -> int:
     """Read the arguments and the token, then serve."""
     parser = argparse.ArgumentParser(prog="fal_runner.shim", description="Look after one runner.")
-    parser.add_argument("--dir", type=Path, required=True, help="the runner's directory")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--dir", type=Path, help="the runner's directory; its token comes by standard input")
+    whose.add_argument(
+        "--wait", action="store_true", help="both come by standard input, as JSON, when there is a runner"
+    )
     parser.add_argument(
         "--start-seconds", type=float, default=60.0, help="end after so many seconds without a Start (default 60)"
     )
@@ -101,8 +124,10 @@ def main() -> int:
         "--keep-seconds", type=float, default=600.0, help="once the worker is gone, end after so long without a call"
     )
     arguments = parser.parse_args()
-    directory: Path = arguments.dir
-    token, handshake = take_standard_input()
+    line, handshake = take_standard_input()
+    if arguments.wait and not line:
+        return 0  # there never was a runner for it
+    directory, token = take_order(line) if arguments.wait else (arguments.dir, line)
     if not token:
         print("no token on standard input", file=sys.stderr)  # noqa: T201
         return 2

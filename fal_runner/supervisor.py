@@ -29,6 +29,7 @@ State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
 _WORKER = str(Path(__file__).with_name("worker.py"))
 _MAX_RESULT_BYTES = 512 * 1024 * 1024
+_EAGER_SECONDS = 3.0
 _LEFTOVER_SECONDS = 2.0  # how long output is waited for once every process that could write it is dead
 
 
@@ -265,6 +266,8 @@ class Supervisor:
     async def _port_open(self, port: int) -> None:
         pause = 0.005
         warned = False
+        loop = asyncio.get_running_loop()
+        eager_until = loop.time() + _EAGER_SECONDS  # a caller may wait for a start that is as short as this
         while True:
             if await _connects(self.spec.bind_host, port):
                 if self._is_ours(port):
@@ -273,7 +276,7 @@ class Supervisor:
                     warned = True
                     self.journal.say(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
             await asyncio.sleep(pause)
-            pause = min(0.1, pause * 1.5)
+            pause = min(0.1 if loop.time() > eager_until else 0.01, pause * 1.5)
 
     def _is_ours(self, port: int) -> bool:
         if NOTE_VARIABLE in self.spec.env:

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 grpc_port=options.grpc_port,
                 gpus=_gpus(options.gpu),
                 retention_days=options.retention_days,
+                warm_shims=options.warm_shims,
                 file_retention_days=options.file_retention_days,
                 tls=_tls(options),
             )
@@ -129,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--file-retention-days", type=float, default=30.0, help="how long files that apps make are kept; 0 keeps them"
+    )
+    parser.add_argument(
+        "--warm-shims", type=int, default=1, help="processes to start ahead for runners, 25 MiB each (default: 1)"
     )
     parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
     parser.add_argument("--debug", action="store_true", help="log more")

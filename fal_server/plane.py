@@ -159,7 +159,8 @@ class Plane:
         logs = Logs(log_store, store, clock)
         catalog = Catalog(store, changed)
         fleet = Fleet(store, clock, changed)
-        engine = LocalEngine(state.runners, node=self._node(), sink=logs.ingest, last_sequence=log_store.last_sequence)
+        last, warm = log_store.last_sequence, settings.warm_shims
+        engine = LocalEngine(state.runners, node=self._node(), sink=logs.ingest, last_sequence=last, warm_shims=warm)
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))

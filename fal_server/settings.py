@@ -17,6 +17,7 @@ class Settings:
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
         gpus: what this machine offers, by label; simulated where it has none.
+        warm_shims: how many processes are started ahead for runners, each about 25 MiB.
         retention_days: how long logs and ended runners are kept.
         file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
         tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
@@ -26,6 +27,7 @@ class Settings:
     port: int = 0
     grpc_port: int = 0
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
+    warm_shims: int = 1
     retention_days: float = 7.0
     file_retention_days: float = 30.0
     account: Account = field(default_factory=Account)

@@ -73,9 +73,13 @@ class Rig:
         self.processes: dict[str, Process] = {}
         self.engine = self._open()
 
-    def _open(self) -> LocalEngine:
+    def _open(self, warm_shims: int = 0) -> LocalEngine:
         engine = LocalEngine(
-            self.root / "runners", node=NODE, sink=self.lines.append, last_sequence=self.lines.last_sequence
+            self.root / "runners",
+            node=NODE,
+            sink=self.lines.append,
+            last_sequence=self.lines.last_sequence,
+            warm_shims=warm_shims,
         )
         self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
         return engine
@@ -176,10 +180,10 @@ class Rig:
             said = "\n".join(entry.message for entry in self.lines.of(runner.runner_id))
             raise AssertionError(f"no {event} of the runner; it said:\n{said}") from None
 
-    async def restart(self, *, adopt: Runner | None = None) -> bool:
+    async def restart(self, *, adopt: Runner | None = None, warm_shims: int = 0) -> bool:
         await self.shut()
         self.seen.clear()
-        self.engine = self._open()
+        self.engine = self._open(warm_shims)
         return adopt is not None and await self.engine.adopt(adopt) is not None
 
     async def shut(self) -> None:

@@ -22,7 +22,8 @@ from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
-from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of
+from fal_server.engines.local.spares import Spares
+from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of, start_process
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,18 @@ class LocalEngine:
         sink: keeps log lines; returns when they are durable. Lines of one runner come in order, a line may come again.
         last_sequence: the highest sequence that was kept for a runner, 0 for none.
         home: HOME of all runners; by default `home` beside `runners_dir`.
+        warm_shims: how many shims to start ahead, each about 25 MiB, so that a runner's start need not wait for one.
     """
 
     def __init__(
-        self, runners_dir: Path, *, node: Node, sink: LogSink, last_sequence: LastSequence, home: Path | None = None
+        self,
+        runners_dir: Path,
+        *,
+        node: Node,
+        sink: LogSink,
+        last_sequence: LastSequence,
+        home: Path | None = None,
+        warm_shims: int = 0,
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,6 +58,7 @@ class LocalEngine:
         self._sink = sink
         self._last_sequence = last_sequence
         self._groups = RunnerGroups.detect()
+        self._spares = Spares(warm_shims, start_process)
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
@@ -186,6 +196,7 @@ class LocalEngine:
 
     async def close(self) -> None:
         """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
+        await self._spares.close()
         ended = [runner_id for runner_id, link in self._links.items() if link.over]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links = list(self._links.values()), {}
@@ -222,7 +233,7 @@ class LocalEngine:
         if identity is None:
             await self._clean_up(directory, launch.attempt_token)
             await asyncio.to_thread(lay_out, directory, launch, self._home)
-            identity = await spawn_shim(directory, launch.attempt_token, self._groups)
+            identity = await spawn_shim(directory, launch.attempt_token, self._groups, self._spares.take())
         names = (launch.runner_id, launch.app_name, launch.revision_id)
         link = self._link(directory, identity, launch.attempt_token, names)
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,18 +14,18 @@ from pathlib import Path
 
 import fal_runner
 from fal_grpc.v1 import shim_pb2
-from fal_runner.address import ShimIdentity
+from fal_runner.address import LOG_NAME, ShimIdentity
 from fal_runner.mounts import APP_VARIABLE, DATA_VARIABLE
-from fal_runner.processes import MARK_VARIABLE, mark_of
+from fal_runner.processes import MARK_VARIABLE, NO_MARK, mark_of
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
+from fal_server.engines.local.spares import Spare, end
 from fal_server.ports import Launch
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOG_NAME = "shim.log"
 _LAST_WORDS = 2000
 BIND_HOST = "127.0.0.1"
 
@@ -56,40 +56,56 @@ def lay_out(directory: Path, launch: Launch, home: Path) -> None:
         lay_out_container(directory, launch.container, launch, variables_of(launch, home))
 
 
-async def spawn_shim(directory: Path, token: str, groups: RunnerGroups | None = None) -> ShimIdentity:
+async def spawn_shim(
+    directory: Path, token: str, groups: RunnerGroups | None = None, spare: Spare | None = None
+) -> ShimIdentity:
     """Start a shim, in a session and, where there are groups, in a control group of its own; wait until it listens.
+
+    Args:
+        spare: one that was started already; where it has died, another is started.
 
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last words.
     """
+    if spare is not None and (found := await _assign(spare, directory, token, groups)) is not None:
+        return found
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with theirs:
         ours.setblocking(False)
-        pid = _start_process(directory, token, theirs)
-        theirs.close()
-        if groups is not None and not groups.admit(pid, mark_of(token), directory):
-            log.warning(
-                "the runner in %s has no control group of its own: its processes are told by their mark", directory
-            )
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(_LISTEN_SECONDS):
-                await loop.sock_sendall(ours, f"{token}\n".encode())
-                answer = await loop.sock_recv(ours, 64)
-        except (TimeoutError, OSError):
-            answer = b""
-    identity = ShimIdentity.read(directory)
-    if not answer or identity is None or identity.pid != pid:
-        os.kill(pid, signal.SIGKILL)  # still our child: the number cannot be another's
-        await asyncio.to_thread(os.waitpid, pid, 0)
+        spare = Spare(pid=start_process(theirs), handshake=ours)
+    identity = await _assign(spare, directory, token, groups)
+    if identity is None:
         raise Unavailable(f"the shim did not start: {last_words(directory)}")
+    return identity
+
+
+async def _assign(spare: Spare, directory: Path, token: str, groups: RunnerGroups | None) -> ShimIdentity | None:
+    """Tell a shim whose it is, and wait until it listens; None where it does not, and then it is gone."""
+    if groups is not None and not groups.admit(spare.pid, mark_of(token), directory):
+        log.warning("the runner in %s has no control group of its own: its processes are told by their mark", directory)
+    order = json.dumps({"token": token, "directory": str(directory)})
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_LISTEN_SECONDS):
+            await loop.sock_sendall(spare.handshake, f"{order}\n".encode())
+            answer = await loop.sock_recv(spare.handshake, 64)
+    except (TimeoutError, OSError):
+        answer = b""
+    except BaseException:
+        await asyncio.shield(end(spare))
+        raise
+    identity = ShimIdentity.read(directory)
+    if not answer or identity is None or identity.pid != spare.pid:
+        await end(spare)
+        return None
+    spare.handshake.close()
     return identity
 
 
 def last_words(directory: Path) -> str:
     """The end of what a shim wrote to its own log, on one line."""
     try:
-        text = (directory / _LOG_NAME).read_text(errors="replace")
+        text = (directory / LOG_NAME).read_text(errors="replace")
     except OSError:
         text = ""
     return " | ".join(text[-_LAST_WORDS:].strip().splitlines()) or "it said nothing"
@@ -153,23 +169,23 @@ def variables_of(launch: Launch, home: Path) -> dict[str, str]:
     }
 
 
-def _start_process(directory: Path, token: str, handshake: socket.socket) -> int:
+def start_process(handshake: socket.socket) -> int:
+    """Start a shim that waits on a socket for its directory and token; its pid."""
     package_root = Path(fal_runner.__file__).parent.parent
     environment = {
         "PATH": _SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(package_root),
-        MARK_VARIABLE: mark_of(token),
+        MARK_VARIABLE: NO_MARK,
     }
-    with (directory / _LOG_NAME).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fal_runner.shim", "--dir", str(directory)],
-            cwd=directory,
-            env=environment,
-            stdin=handshake.fileno(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fal_runner.shim", "--wait"],
+        cwd="/",
+        env=environment,
+        stdin=handshake.fileno(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     process.returncode = 0  # it outlives this object on purpose; who watches it reaps it by its pid
     return process.pid

@@ -1,0 +1,62 @@
+"""Shims that were started ahead: they become a runner's like any other, and end with the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import psutil
+
+from fal_runner.processes import MARK_VARIABLE, NO_MARK, carries, mark_of
+from fal_server.core.lifecycle import Event
+
+
+def waiting() -> list[int]:
+    """The shims of this process that have no runner yet."""
+    children = psutil.Process().children()
+    return [child.pid for child in children if carries(child.pid, MARK_VARIABLE, NO_MARK)]
+
+
+def sleep() -> None:
+    import time
+
+    time.sleep(600)
+
+
+async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
+    await rig.restart(warm_shims=1)
+    (spare,) = waiting()
+    runner = await rig.start(sleep)
+    assert runner.process.pid == spare
+    assert carries(spare, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
+    assert await rig.restart(adopt=runner), "a later controller finds it"
+    await rig.engine.kill(runner)
+    await rig.until(runner, Event.GONE)
+    assert rig.alive(runner) == []
+
+
+async def test_the_next_one_is_started_when_the_engine_is_left_alone(rig):
+    await rig.restart(warm_shims=1)
+    (spare,) = waiting()
+    runner = await rig.start(sleep)
+    async with asyncio.timeout(30):
+        while not (left := waiting()):
+            await rig.run(runner, "true")
+    assert left != [spare]
+
+
+async def test_one_that_died_is_no_obstacle(rig):
+    await rig.restart(warm_shims=1)
+    (spare,) = waiting()
+    os.kill(spare, signal.SIGKILL)
+    runner = await rig.start(sleep)
+    assert runner.process.pid != spare
+    assert not psutil.pid_exists(spare)
+
+
+async def test_those_that_wait_end_with_the_engine(rig):
+    await rig.restart(warm_shims=2)
+    assert len(waiting()) == 2
+    await rig.restart()
+    assert waiting() == []
