@@ -108,7 +108,14 @@ def last_words(directory: Path) -> str:
         text = (directory / LOG_NAME).read_text(errors="replace")
     except OSError:
         text = ""
-    return " | ".join(text[-_LAST_WORDS:].strip().splitlines()) or "it said nothing"
+    words = " | ".join(text[-_LAST_WORDS:].strip().splitlines())
+    if words:
+        return words
+    try:
+        full = os.statvfs(directory).f_bavail == 0
+    except OSError:
+        full = False
+    return f"the disk of {directory} is full" if full else "it said nothing"
 
 
 def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
