@@ -162,25 +162,30 @@ class Driver:
         begun = time.time()
         match what:
             case "kill controller":
-                await self._world.die(seconds)
+                harm = chance.choice(("nothing", "kill worker", "kill shim", "disk"))
+                await self._world.die(seconds, lambda: self._harm_runner_or_disk(harm, pick, seconds))
             case "restart" | "keep runners":
                 await self._world.restart(signal.SIGTERM if what == "restart" else signal.SIGUSR1)
-            case "disk":
-                if self._world.disk:
-                    async with self._world.full_disk():
-                        await pause(seconds)
-                    self._history.note("fault", what="disk full", at=begun, until=time.time())
             case "freeze" if pick < 0.3:
                 controller = self._world.controller
                 if controller is not None:
                     await self._world.freeze(controller.process.pid, seconds)
                     self._history.note("fault", what="controller frozen", at=begun, until=time.time())
             case _:
-                victims = await asyncio.to_thread(self._world.victims)
-                if victims:
-                    runner, shim, worker = victims[int(pick * len(victims))]
-                    of_shim = what == "kill shim" or (what == "freeze" and chance.random() < 0.5)
-                    await self._strike(what, runner, shim if of_shim else worker, seconds)
+                await self._harm_runner_or_disk(what, pick, seconds)
+
+    async def _harm_runner_or_disk(self, what: str, pick: float, seconds: float) -> None:
+        begun = time.time()
+        if what == "disk" and self._world.disk:
+            async with self._world.full_disk():
+                await pause(seconds)
+            self._history.note("fault", what="disk full", at=begun, until=time.time())
+        elif what in ("kill worker", "kill shim", "freeze"):
+            victims = await asyncio.to_thread(self._world.victims)
+            if victims:
+                runner, shim, worker = victims[int(pick * len(victims))]
+                of_shim = what == "kill shim" or (what == "freeze" and pick > 0.65)
+                await self._strike(what, runner, shim if of_shim else worker, seconds)
 
     async def _strike(self, what: str, runner: str, pid: int, seconds: float) -> None:
         begun = time.time()

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -67,15 +67,17 @@ class World:
                         raise
                     self.filler.unlink(missing_ok=True)
 
-    async def die(self, seconds: float) -> None:
-        """kill -9, and after so long another one starts."""
+    async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """kill -9, and after so long another one starts; `meanwhile` nobody watches the runners."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
             return
         begun = time.time()
         controller.process.kill()
         controller.process.wait()
-        await pause(seconds)
+        await pause(seconds / 2)
+        await meanwhile()
+        await pause(seconds / 2)
         await self.up()
         self.history.note("fault", what="controller killed", at=begun, until=time.time())
 
