@@ -36,9 +36,13 @@ async def test_what_comes_meanwhile_is_one_piece() -> None:
 
 async def test_an_error_comes_after_the_lines_before_it() -> None:
     numbers: list[int] = []
-    with pytest.raises(ConnectionError):
+
+    async def read() -> None:
         async for entries in together(many(3, ConnectionError("the link broke"))):
-            numbers += [entry.sequence for entry in entries]
+            numbers.extend(entry.sequence for entry in entries)
+
+    with pytest.raises(ConnectionError):
+        await read()
     assert numbers == list(range(6))
 
 
