@@ -1,0 +1,360 @@
+"""Files over HTTP: /data, apps' files, public files and the runners' socket, on real servers and a real disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fal_server.core.accounts import Account
+from fal_server.http.bridge import Bridge
+from fal_server.http.fetching import UrlFetcher, is_elsewhere
+from fal_server.http.files import AppFilePages, FilePages
+from fal_server.http.guard import Guard
+from fal_server.http.metrics import AccountPages
+from fal_server.http.rest import Rest
+from fal_server.http.storage import StoragePages
+from fal_server.http.tokens import TokenPages
+from fal_server.http.uploader import UnixDoor, Uploader
+from fal_server.services.access import Access
+from fal_server.services.files import AppFiles, Files
+from fal_server.services.keys import Keys
+from fal_server.services.objects import Objects
+from fal_server.services.tokens import Tokens
+from fal_server.store.app_files import DiskAppFiles
+from fal_server.store.data_directory import DataDirectory
+from fal_server.store.drafts import DiskDrafts
+from fal_server.store.objects import DiskObjects
+from tests.fakes.platform import Platform, opened
+from tests.http.support import House, house
+from tests.http.test_rest import Logs, Runners
+
+
+class Gpus:
+    def gpus_by_app(self) -> dict[str, dict[str, int]]:
+        return {"one": {"GPU-H100": 2}, "two": {"GPU-H100": 1, "GPU-L40": 4}}
+
+
+class Desk:
+    """Everything about files behind a real door, with a client that holds a key of every permission."""
+
+    def __init__(self, root: Path, platform: Platform) -> None:
+        self.root, self.platform, self.clock = root, platform, platform.clock
+        store = platform.store
+        self.access = Access(store, self.clock)
+        self.keys = Keys(store, self.clock, self.access)
+        self.tokens = Tokens(bytes(32), store, self.clock, lambda runner: runner == "alive")
+        drafts = DiskDrafts(root / "incoming")
+        self.data = DataDirectory(root / "data")
+        self.app_files = DiskAppFiles(root / "app-files")
+        self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
+        guard = Guard(self.access, self.tokens)
+        self.routes = [
+            *AppFilePages(AppFiles(self.app_files, drafts, self.clock), guard).routes,
+            *StoragePages(self.objects, self.tokens, guard).routes,
+            *TokenPages(self.tokens, guard).routes,
+            *AccountPages(Gpus(), Account(), guard).routes,
+            *FilePages(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
+        ]
+        self.uploader = Uploader(self.objects, guard, lambda: f"http://127.0.0.1:{self.house.port}")
+        self.house: House
+        self.client: httpx.AsyncClient
+
+    async def key(self, *permissions: str) -> dict[str, str]:
+        """The header of a new key; of one that may do everything where nothing is listed."""
+        key_id, secret = await self.keys.create(None, permissions=permissions or None, alias="")
+        return {"authorization": f"Key {key_id}:{secret}"}
+
+    async def put(self, path: str, content: bytes, **params: str) -> httpx.Response:
+        files = {"file_upload": ("name", content)}
+        return await self.client.post(f"/files/file/local/{path}", files=files, params=params)
+
+
+@asynccontextmanager
+async def desk_at(root: Path) -> AsyncIterator[Desk]:
+    async with opened(root) as platform:
+        desk = Desk(root, platform)
+        rest = Rest(
+            access=desk.access,
+            account=Account(),
+            runners=Runners(),
+            logs=Logs(),
+            version="1",
+            more=desk.routes,
+        )
+        async with house(rest=rest.app) as desk.house:
+            base = f"http://127.0.0.1:{desk.house.port}"
+            headers = await desk.key()
+            async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20, trust_env=False) as desk.client:
+                yield desk
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with desk_at(tmp_path) as desk:
+        yield desk
+
+
+async def test_files_are_put_listed_read_renamed_and_deleted(desk: Desk) -> None:
+    content = bytes(range(256)) * 5000
+    assert (await desk.put("/data/dir/a b%.bin", content)).json() is True
+    (entry,) = (await desk.client.get("/files/list//data/dir")).json()
+    assert (entry["path"], entry["size"], entry["is_file"]) == ("/data/dir/a b%.bin", len(content), True)
+    url = "/files/file//data/dir/a%20b%25.bin"
+    assert (await desk.client.get(url)).content == content
+    part = await desk.client.get(url, headers={"range": "bytes=256-511"})
+    assert (part.status_code, part.content) == (206, bytes(range(256)))
+    head = await desk.client.head(url)
+    assert (head.headers["content-length"], head.content) == (str(len(content)), b"")
+    renamed = await desk.client.post("/files/rename//data/dir", json={"destination": "/data/new"})
+    assert renamed.json() is True
+    assert [e["name"] for e in (await desk.client.get("/files/list//data")).json()] == ["new"]
+    assert (await desk.client.delete("/files/file//data/new")).json() is True
+    assert (await desk.client.get("/files/list//data/new")).json() == []
+    assert (await desk.client.get("/files/list//data/new?strict=true")).status_code == 404
+    assert list((desk.root / "data" / ".fal-drafts").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/files/file//data/none", 404),
+        ("GET", "/files/file//data/%2e%2e/x", 400),
+        ("GET", "/files/file//etc/passwd", 400),
+        ("GET", "/files/file//data/a%00b", 400),
+        ("DELETE", "/files/file//data", 400),
+        ("POST", "/files/file/local//data/x", 400),
+        ("POST", "/files/file/url//data/x", 400),
+        ("POST", "/files/rename//data/x", 400),
+        ("POST", "/files/file/multipart//data/x/0123/complete", 404),
+        ("PUT", "/files/app/multipart/ab/cd/1", 404),
+        ("POST", "/files/app/multipart/ab/initiate", 400),
+        ("POST", "/files/missing_hashes", 400),
+        ("POST", "/tokens/", 400),
+        ("GET", "/storage/f/AAAAAAAAAAAAAAAAAAAAAAAA/x", 404),
+        ("PUT", "/storage/upload/none", 404),
+    ],
+)
+async def test_refusals_have_a_status_and_a_detail(desk: Desk, method: str, path: str, status: int) -> None:
+    answer = await desk.client.request(method, path)
+    assert (answer.status_code, bool(answer.json()["detail"])) == (status, True)
+
+
+async def test_a_large_file_comes_in_parts_in_any_order(desk: Desk) -> None:
+    parts = [b"a" * 1_500_000, b"b" * 1_500_000, b"c"]
+    base = "/files/file/multipart//data/large.bin"
+    upload = f"{base}/{(await desk.client.post(f'{base}/initiate')).json()['upload_id']}"
+    for number in (3, 1, 2):
+        answer = await desk.client.put(f"{upload}/{number}", files={"file_upload": ("chunk", parts[number - 1])})
+        assert answer.json() == {"part_number": number, "etag": hashlib.md5(parts[number - 1]).hexdigest()}
+    done = await desk.client.post(f"{upload}/complete", json={"parts": []})
+    assert done.json()["etag"] == hashlib.md5(b"".join(parts)).hexdigest()
+    assert (desk.root / "data" / "large.bin").read_bytes() == b"".join(parts)
+    assert (await desk.client.post(f"{upload}/complete", json={"parts": []})).status_code == 404
+
+
+async def test_an_upload_that_lacks_a_part_is_not_completed_and_can_be_cancelled(desk: Desk) -> None:
+    base = "/files/file/multipart//data/x"
+    upload = f"{base}/{(await desk.client.post(f'{base}/initiate')).json()['upload_id']}"
+    await desk.client.put(f"{upload}/2", files={"file_upload": ("c", b"x")})
+    assert "part 1 is missing" in (await desk.client.post(f"{upload}/complete", json={})).json()["detail"]
+    assert (await desk.client.put(f"{upload}/0", files={"file_upload": ("c", b"x")})).status_code == 400
+    assert (await desk.client.post(f"{upload}/cancel")).status_code == 200
+    assert not (desk.root / "data" / "x").exists()
+    assert list((desk.root / "data" / ".fal-drafts").iterdir()) == []
+
+
+async def test_a_directory_is_synchronised_by_its_hash(desk: Desk) -> None:
+    check = "/files/dir/check_hash/sync/dir"
+    assert (await desk.client.post(check, json={"hash": "abc"})).json() is False
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(".fal_hash", "abc")
+        archive.writestr("deep/x.txt", "x")
+    assert (await desk.put("sync/dir", packed.getvalue(), unzip="True")).status_code == 200
+    assert (await desk.client.post(check, json={"hash": "abc"})).json() is True
+    assert (await desk.client.post(check, json={"hash": "other"})).json() is False
+    assert (desk.root / "data" / "sync" / "dir" / "deep" / "x.txt").read_text() == "x"
+
+
+async def test_the_controller_fetches_an_address(desk: Desk) -> None:
+    url = f"http://127.0.0.1:{desk.house.port}"
+    assert (await desk.client.post("/files/file/url//data/h.json", json={"url": f"{url}/health"})).json() is True
+    assert b"ok" in (desk.root / "data" / "h.json").read_bytes()
+    for bad, status in ((f"{url}/nothing", 400), ("file:///etc/passwd", 400), ("http://127.0.0.1:1/", 503)):
+        answer = await desk.client.post("/files/file/url//data/no", json={"url": bad})
+        assert answer.status_code == status, answer.text
+    assert not (desk.root / "data" / "no").exists()
+
+
+async def test_addresses_of_this_machine_are_not_fetched(desk: Desk) -> None:
+    from fal_server.core.faults import Invalid
+
+    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0"):
+        with pytest.raises(Invalid, match="upload the file instead"):
+            async with UrlFetcher(is_elsewhere).fetch(f"http://{host}:{desk.house.port}/health"):
+                pass
+
+
+async def test_an_apps_file_is_kept_with_its_mode_if_it_is_what_its_hash_says(desk: Desk) -> None:
+    content, mode = b"#!/bin/sh\n", 0o100755
+    name = hashlib.sha256(content + str(mode).encode()).hexdigest()
+    assert (await desk.client.post("/files/missing_hashes", json={"hashes": [name, name]})).json() == [name]
+    about = {"size": str(len(content)), "mtime": "1.0", "mode": str(mode), "hash": name}
+
+    async def send(body: bytes) -> httpx.Response:
+        base = f"/files/app/multipart/{name}"
+        upload = f"{base}/{(await desk.client.post(f'{base}/initiate', json=about)).json()['upload_id']}"
+        assert (await desk.client.put(f"{upload}/1", files={"file_upload": ("f", body)})).status_code == 200
+        return await desk.client.post(f"{upload}/complete", json={"parts": [], "metadata": about})
+
+    wrong = await send(b"something else")
+    assert (wrong.status_code, "send it again" in wrong.json()["detail"]) == (400, True)
+    assert (await send(content)).status_code == 200
+    assert (await desk.client.post("/files/missing_hashes", json={"hashes": [name]})).json() == []
+    assert desk.app_files.path(name).read_bytes() == content
+    assert desk.app_files.path(name).stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "permission"),
+    [
+        ("GET", "/files/list//data", "serverless:files:read"),
+        ("GET", "/files/file//data/x", "serverless:files:read"),
+        ("POST", "/files/file/local//data/x", "serverless:files:write"),
+        ("DELETE", "/files/file//data/x", "serverless:files:write"),
+        ("POST", "/files/missing_hashes", "serverless:revisions:write"),
+        ("GET", "/applications/metrics", "serverless:metrics:read"),
+        ("GET", "/users/teams", "account:read"),
+        ("POST", "/storage/upload/initiate", "serverless:apps:run"),
+        ("POST", "/files/upload", "serverless:apps:run"),
+        ("POST", "/tokens/", "serverless:apps:run"),
+    ],
+)
+async def test_a_key_needs_the_permission(desk: Desk, method: str, path: str, permission: str) -> None:
+    allowed, other = await desk.key(permission), await desk.key("keys:read")
+    assert (await desk.client.request(method, path, headers=other)).status_code == 403
+    assert (await desk.client.request(method, path, headers=allowed)).status_code not in (401, 403)
+    for wrong in ("", "Key a:b", "Bearer x.y.z", "Key runner.alive:00", "Bearer"):
+        answer = await desk.client.request(method, path, headers={"authorization": wrong})
+        assert answer.status_code == 401
+
+
+async def test_metrics_and_teams(desk: Desk) -> None:
+    found = (await desk.client.get("/applications/metrics")).json()
+    assert found["summary"] == {"total_gpu_by_type": {"GPU-H100": 3, "GPU-L40": 4}}
+    assert found["apps"]["local/two"] == {"gpu_count_by_type": {"GPU-H100": 1, "GPU-L40": 4}}
+    (team,) = (await desk.client.get("/users/teams")).json()
+    assert (team["nickname"], team["is_personal"]) == ("local", True)
+
+
+async def test_a_file_is_uploaded_and_fetched_without_a_key_until_it_expires(desk: Desk) -> None:
+    headers = {"content-type": "image/png", "x-fal-file-name": "../my pic.png"}
+    url = (await desk.client.post("/files/upload", content=b"png" * 100, headers=headers)).json()["access_url"]
+    assert url.endswith("/my_pic.png")
+    async with httpx.AsyncClient(trust_env=False) as anybody:
+        answer = await anybody.get(url)
+        assert (answer.content, answer.headers["content-type"]) == (b"png" * 100, "image/png")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "content-security-policy" not in answer.headers
+        ranged = await anybody.get(url, headers={"range": "bytes=0-2"})
+        assert (ranged.status_code, ranged.content) == (206, b"png")
+        assert (await anybody.head(url)).headers["content-length"] == "300"
+        assert (await anybody.get(url.replace("my_pic", "other"))).status_code == 404
+        desk.clock.advance(86401)
+        assert (await anybody.get(url)).status_code == 404
+    assert await desk.objects.forget() == 1
+    assert list((desk.root / "objects").glob("*/*")) == []
+
+
+async def test_a_request_says_how_long_its_file_is_kept(desk: Desk) -> None:
+    async def upload(lifecycle: str) -> httpx.Response:
+        return await desk.client.post("/files/upload", content=b"x", headers={"x-fal-object-lifecycle": lifecycle})
+
+    short = (await upload('{"expiration_duration_seconds": 60}')).json()["access_url"]
+    kept = (await upload('{"expiration_duration_seconds": null}')).json()["access_url"]
+    for wrong in ("{", '{"expiration_duration_seconds": 0}', '{"expiration_duration_seconds": "soon"}'):
+        assert (await upload(wrong)).status_code == 400
+    desk.clock.advance(61)
+    assert (await desk.client.get(short)).status_code == 404
+    desk.clock.advance(10**8)
+    page = await desk.client.get(kept)
+    assert page.status_code == 200
+    assert "sandbox" in page.headers["content-security-policy"]
+
+
+async def test_the_ways_of_the_published_clients_to_upload(desk: Desk) -> None:
+    about = {"file_name": "a.txt", "content_type": "text/plain"}
+    begun = (await desk.client.post("/storage/upload/initiate?storage_type=gcs", json=about)).json()
+    async with httpx.AsyncClient(trust_env=False) as anybody:
+        assert (await anybody.put(begun["upload_url"], content=b"whole")).status_code == 200
+        assert (await anybody.get(begun["file_url"])).text == "whole"
+
+        begun = (await desk.client.post("/storage/upload/initiate-multipart", json=about)).json()
+        place = (await anybody.post(f"{begun['upload_url']}/1")).json()["upload_url"]
+        assert (await anybody.put(place, content=b"one ")).headers["etag"]
+        assert (await anybody.put(f"{begun['upload_url']}/2", content=b"two")).headers["etag"]
+        assert (await anybody.get(begun["file_url"])).status_code == 404
+        assert (await anybody.post(f"{begun['upload_url']}/complete", json={"parts": []})).status_code == 200
+        assert (await anybody.get(begun["file_url"])).text == "one two"
+
+        token = (await desk.client.post("/storage/auth/token?storage_type=fal-cdn-v3", json={})).json()
+        bearer = {"authorization": f"{token['token_type']} {token['token']}", "x-fal-file-name": "b.bin"}
+        begun = (await anybody.post(f"{token['base_url']}/files/upload/multipart", headers=bearer)).json()
+        part = f"{begun['access_url']}/multipart/{begun['uploadId']}"
+        assert (await anybody.put(f"{part}/1", content=b"cdn", headers=bearer)).headers["etag"]
+        assert (await anybody.post(f"{part}/complete", json={"parts": []}, headers=bearer)).status_code == 200
+        assert (await anybody.get(begun["access_url"])).content == b"cdn"
+        assert (await anybody.get(f"{token['base_url']}/files/list//data", headers=bearer)).status_code == 401
+
+
+async def test_a_runner_stores_files_over_its_socket(desk: Desk, tmp_path: Path) -> None:
+    door = UnixDoor(Bridge(desk.uploader.app))
+    await door.start(tmp_path / "api.sock")
+    key = {"authorization": f"Key {desk.tokens.runner_key('alive')}", "x-fal-file-name": "o.txt"}
+    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "api.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=key) as runner:
+        done = await runner.post("/v1/uploads", content=b"made", headers={"content-type": "text/plain"})
+        assert (done.status_code, done.json()["state"]) == (202, "accepted_local")
+        assert (await desk.client.get(done.json()["file_url"])).text == "made"
+        status = await runner.get(f"/v1/uploads/{done.json()['upload_id']}", params={"wait": 60})
+        assert status.json() == {"state": "completed"}
+        assert (await runner.get("/v1/uploads/AAAAAAAAAAAAAAAAAAAAAAAA")).status_code == 404
+
+        begun = (await runner.post("/v1/upload-sessions")).json()
+        assert begun["state"] == "receiving"
+        session = f"/v1/upload-sessions/{begun['upload_id']}"
+        assert (await runner.put(f"{session}/body", content=b"streamed")).status_code == 204
+        assert (await runner.post(f"{session}/finish", json={"size_bytes": 3})).status_code == 400
+        assert (await runner.post(f"{session}/finish", json={"size_bytes": 8})).status_code == 202
+        assert (await desk.client.get(begun["file_url"])).content == b"streamed"
+        assert (await runner.delete(session)).status_code == 202
+
+        dead = {"authorization": f"Key {desk.tokens.runner_key('dead')}"}
+        assert (await runner.post("/v1/uploads", content=b"x", headers=dead)).status_code == 401
+    await door.close(1)
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(desk: Desk) -> None:
+    reader, writer = await desk.house.connect()
+    auth = desk.client.headers["authorization"]
+    head = f"POST /files/upload HTTP/1.1\r\nHost: h\r\nAuthorization: {auth}\r\nContent-Length: 1000000\r\n\r\n"
+    writer.write(head.encode() + b"x" * 5000)
+    await writer.drain()
+    writer.close()
+    assert await reader.read() == b""
+    assert (await desk.client.get("/health")).status_code == 200
+    assert list((desk.root / "objects").iterdir()) == []
+
+
+async def test_a_token_opens_a_websocket_of_its_app_alone(desk: Desk) -> None:
+    token = (await desk.client.post("/tokens/", json={"allowed_apps": ["hello"], "token_expiration": 60})).json()
+    assert await desk.tokens.caller(token, "local", "hello")
+    assert await desk.tokens.caller(token, "local", "other") is None
