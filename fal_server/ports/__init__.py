@@ -1,0 +1,38 @@
+"""The Protocols through which decisions are carried out; adapters implement them, services and loops call them."""
+
+from __future__ import annotations
+
+from fal_server.ports.builder import Builder, BuildLog, BuiltEnvironment
+from fal_server.ports.clock import Clock
+from fal_server.ports.content import Blobs, DeployedFiles, Vault
+from fal_server.ports.engine import (
+    Adopted,
+    Engine,
+    ExecOutput,
+    ExecRequest,
+    ExecSession,
+    HealthProber,
+    Launch,
+    RunResult,
+)
+from fal_server.ports.store import LogStore, Store
+
+__all__ = [
+    "Adopted",
+    "Blobs",
+    "BuildLog",
+    "Builder",
+    "BuiltEnvironment",
+    "Clock",
+    "DeployedFiles",
+    "Engine",
+    "ExecOutput",
+    "ExecRequest",
+    "ExecSession",
+    "HealthProber",
+    "Launch",
+    "LogStore",
+    "RunResult",
+    "Store",
+    "Vault",
+]

@@ -1,0 +1,50 @@
+"""Bytes at rest: pickled code, files that were deployed, and the encryption of what is secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Blobs(Protocol):
+    """Immutable bytes by the SHA-256 of their content: pickled callables and app files."""
+
+    async def put(self, content: bytes) -> str:
+        """Keep; the hash. Durable and whole when it returns."""
+        ...
+
+    def path(self, blob: str) -> Path:
+        """Where the bytes are on this machine.
+
+        Raises:
+            NotFound: there is no such blob.
+        """
+        ...
+
+
+class DeployedFiles(Protocol):
+    """The files that go with apps, by the hash that a deploy gives; each has the permissions that it is to have."""
+
+    def path(self, file_hash: str, /) -> Path:
+        """Where the file is on this machine.
+
+        Raises:
+            NotFound: it was not uploaded.
+        """
+        ...
+
+
+class Vault(Protocol):
+    """Encryption of what is secret at rest."""
+
+    def seal(self, context: str, value: str) -> bytes:
+        """Encrypt; `context` (which secret it is) must be the same at opening."""
+        ...
+
+    def open(self, context: str, sealed: bytes) -> str:
+        """Decrypt.
+
+        Raises:
+            Unavailable: the master key is not the one it was sealed with, or the bytes were changed.
+        """
+        ...

@@ -1,0 +1,198 @@
+"""Where runners run: what a runner is given, what can be done with it, and what is seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fal_server.core.containers import Container
+from fal_server.core.lifecycle import Observation
+from fal_server.core.machines import Node
+from fal_server.core.revisions import AppFile, HealthCheck, Payload
+from fal_server.core.runners import Process, Runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """Everything that a new runner needs.
+
+    Attributes:
+        variables: environment variables, secrets among them: never logged, never an argv.
+        redact: values that must not appear in its logs.
+        app_port: the port that the app's code asks for; where it listens on that, it gets the runner's own instead.
+        app_metrics_port: the same for metrics.
+        attempt_token: which start this is; a second start with the same token is the first one.
+        container: where the interpreter is; without function and entrypoint, the image is run as it is.
+    """
+
+    runner_id: str
+    app_name: str
+    environment: str
+    revision_id: str
+    machine_type: str
+    python: Path
+    function: Payload | None
+    function_path: Path | None
+    entrypoint: str | None
+    setup: Payload | None
+    setup_path: Path | None
+    run_on_main_thread: bool
+    serves_http: bool
+    serves_metrics: bool
+    files: tuple[tuple[AppFile, Path], ...]
+    variables: Mapping[str, str] = field(repr=False)
+    redact: tuple[str, ...] = field(repr=False, default=())
+    startup_timeout_seconds: int
+    termination_grace_seconds: int
+    attempt_token: str = field(repr=False)
+    app_port: int | None = None
+    app_metrics_port: int | None = None
+    container: Container | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A command to run beside a runner's worker; an empty command is a login shell."""
+
+    command: tuple[str, ...]
+    tty: bool
+    height: int = 24
+    width: int = 80
+    cwd: str | None = None
+    variables: Mapping[str, str] = field(repr=False, default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecOutput:
+    """Bytes from a command (stream 1 stdout, 2 stderr), or its exit code, which comes last and alone."""
+
+    data: bytes = b""
+    stream: int = 1
+    exit_code: int | None = None
+
+
+class ExecSession(Protocol):
+    """A command under way. Closing it hangs the command up."""
+
+    async def write(self, data: bytes) -> None:
+        """Send to its stdin; waits while the command does not read."""
+        ...
+
+    async def resize(self, height: int, width: int) -> None:
+        """Tell a terminal's new size, in character cells."""
+        ...
+
+    async def send_eof(self) -> None:
+        """Close its stdin; on a terminal, type the end-of-file character."""
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command's group; on a terminal, to the foreground job."""
+        ...
+
+    def output(self) -> AsyncIterator[ExecOutput]:
+        """What it writes, as it comes; ends after the exit code.
+
+        Raises:
+            Unavailable: the link to the runner broke, so that the exit code is not known.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """A runner of an earlier controller that is watched again; `exited`: its worker has ended, its shim waits."""
+
+    node: str
+    process: Process
+    exited: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a function returned or raised, still serialised."""
+
+    method: str
+    definition: bytes
+    raised: bool = False
+    traceback: str | None = None
+    exception_type: str | None = None
+    exception_message: str | None = None
+
+
+class HealthProber(Protocol):
+    """Asks runners whether they are well."""
+
+    async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
+        """Make one check; None where it was answered with 2xx in time, else what is wrong, in words."""
+        ...
+
+
+class Engine(Protocol):
+    """Where runners run. One task drives `observations()`; all else may be called from anywhere in the loop."""
+
+    def nodes(self) -> Sequence[Node]:
+        """The machines that there are, with all that they have."""
+        ...
+
+    async def start(self, launch: Launch) -> tuple[str, Process]:
+        """Start a runner; returns (node, its process) once the shim has taken the order, long before it is ready.
+
+        Raises:
+            Unavailable: it could not be started; nothing is left of it.
+        """
+        ...
+
+    async def stop(self, runner: Runner, grace_seconds: float) -> None:
+        """SIGTERM now, SIGKILL of its whole group when the grace is over. Returns when asked, not when gone."""
+        ...
+
+    async def kill(self, runner: Runner) -> None:
+        """SIGKILL of its whole group now; never of anything that is not its own. Returns when asked."""
+        ...
+
+    async def adopt(self, runner: Runner) -> Adopted | None:
+        """Watch again a runner that an earlier controller started; None where it is gone (all of it is, then)."""
+        ...
+
+    async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
+        """The ids of runners of which something is kept here and that are none of these, nor adopted."""
+        ...
+
+    async def release_strangers(self, known: Sequence[str]) -> None:
+        """End and delete whatever is kept here of runners that are none of these, nor adopted."""
+        ...
+
+    async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
+        """Run a command beside the worker, in its environment and directory.
+
+        Raises:
+            Unavailable: the runner cannot be reached.
+        """
+        ...
+
+    async def result(self, runner: Runner) -> RunResult:
+        """Wait for the value that an ephemeral runner's function returned.
+
+        Raises:
+            Unavailable: the runner ended without one.
+        """
+        ...
+
+    def observations(self) -> AsyncIterator[Observation]:
+        """What happens to the runners, in order for each runner."""
+        ...
+
+    async def release(self, runner_id: str) -> None:
+        """The end of this runner is stored: what was kept for it (spool, socket, directory) may go."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the runners without ending them: they go on and can be adopted."""
+        ...
