@@ -1,0 +1,241 @@
+"""Deploys, rollouts, stops and scaling of an app under load: no direct request fails, no bad revision takes over."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fal.api import RunnerInfo, RunnerState, SyncServerlessClient
+from tests.support.controller import Controller
+from tests.support.waiting import until
+
+SOURCE = """
+import time
+
+import fal
+from fastapi import Response
+
+
+class Rolled(fal.App, name="rolled", min_concurrency={least}, max_concurrency=3, max_multiplexing=8):
+    machine_type = "XS"
+    startup_timeout = 60
+
+    def setup(self):
+        print("setup of {version}", flush=True)
+        {setup}
+        self.well = True
+
+    @fal.endpoint("/")
+    def run(self) -> str:
+        time.sleep(0.02)
+        return "{version}"
+
+    @fal.endpoint("/break")
+    def break_it(self, response: Response) -> str:
+        self.well = False
+        response.headers["x-fal-runner-health-check"] = "1"
+        return "broken"
+
+    {check}
+    def check(self, response: Response) -> str:
+        response.status_code = 200 if self.well else 500
+        return "checked"
+"""
+CHECK = '@fal.endpoint("/check", health_check=fal.HealthCheck(call_regularly=False))'
+
+
+class Load:
+    """Callers that go on until they are told to stop.
+
+    Attributes:
+        answers: how often which answer came.
+        failures: every answer that was not 200.
+    """
+
+    def __init__(self, controller: Controller, app: str) -> None:
+        self._controller = controller
+        self._app = app
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self.answers: dict[str, int] = {}
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            answer = self._controller.call(f"/local/{self._app}/", {})
+            with self._lock:
+                if answer.status != 200:
+                    self.failures.append(f"{answer.status} {answer.body!r}")
+                word = answer.body.decode(errors="replace").strip('"')
+                self.answers[word] = self.answers.get(word, 0) + 1
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def comes_from(self, version: str) -> None:
+        """Wait until this version answers, for as many requests as are under way at a time."""
+        before = self.answers.get(version, 0)
+        until(lambda: self.answers.get(version, 0) >= before + 8 or self.failures, f"{version} answers")
+
+
+@contextmanager
+def load_on(controller: Controller, app: str, callers: int = 4) -> Iterator[Load]:
+    load = Load(controller, app)
+    with ThreadPoolExecutor(callers) as pool:
+        work = [pool.submit(load.run) for _ in range(callers)]
+        try:
+            yield load
+        finally:
+            load.stop()
+    for done in work:
+        done.result()
+
+
+class Rollouts:
+    """One app of the test's own."""
+
+    def __init__(self, controller: Controller, app: str, directory: Path) -> None:
+        self.controller = controller
+        self.app = app
+        self.source = directory / "rolled.py"
+        self.sdk = SyncServerlessClient(host=controller.host, api_key=controller.key)
+
+    def write(self, version: str, *, setup: str = "pass", least: int = 1, check: bool = False) -> Path:
+        path = self.source.with_name(f"{version}.py")
+        endpoint = CHECK if check else '@fal.endpoint("/check")'
+        path.write_text(SOURCE.format(version=version, setup=setup, least=least, check=endpoint))
+        return path
+
+    def deploy(self, version: str, *options: str, **source: object) -> str:
+        """Deploy a version; its revision."""
+        path = self.write(version, **source)  # type: ignore[arg-type]
+        self.controller.fal("deploy", str(path), "--app-name", self.app, "--auth", "public", *options)
+        return self.revision()
+
+    def revision(self) -> str:
+        [app] = [app for app in self.sdk.apps.list() if app.alias == self.app]
+        return app.revision
+
+    def serving(self) -> list[RunnerInfo]:
+        wanted = (RunnerState.IDLE, RunnerState.RUNNING)
+        return [runner for runner in self.sdk.apps.runners(self.app) if runner.state in wanted]
+
+    def is_rolling(self) -> bool:
+        [app] = [app for app in self.sdk.apps.list() if app.alias == self.app]
+        return app.is_rolling
+
+    def ended(self, runner_id: str) -> RunnerInfo:
+        found = until(
+            lambda: found if (found := self.sdk.runners.get(runner_id)).state is RunnerState.TERMINATED else None,
+            f"runner {runner_id} ends",
+        )
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def rollouts(controller: Controller, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rollouts]:
+    made = Rollouts(controller, f"rolled-{abs(hash(request.node.name)) % 10**6}", tmp_path)
+    with made.sdk:
+        yield made
+        made.controller.fal("apps", "delete", made.app)
+
+
+def test_no_request_fails_while_an_app_is_deployed_rolled_stopped_and_scaled(rollouts: Rollouts) -> None:
+    controller, sdk, app = rollouts.controller, rollouts.sdk, rollouts.app
+    first = rollouts.deploy("one")
+    until(rollouts.serving, "a runner serves")
+    with load_on(controller, app) as load:
+        load.comes_from("one")
+        second = rollouts.deploy("two")
+        assert second != first
+        load.comes_from("two")
+
+        controller.fal("apps", "set-rev", app, first)
+        until(lambda: rollouts.revision() == first, "the app is back on its first revision")
+        load.comes_from("one")
+
+        [old] = [runner for runner in rollouts.serving() if runner.revision == first]
+        controller.fal("runners", "stop", "--replace", old.runner_id)
+        ended = rollouts.ended(old.runner_id)
+        assert ended.state_reason == "stopped by request"
+        assert ended.replacement.value == "DID_REPLACE"
+
+        before = {runner.runner_id for runner in rollouts.serving()}
+        controller.fal("apps", "rollout", app)
+        assert rollouts.is_rolling()
+        for runner_id in before:
+            assert rollouts.ended(runner_id).state_reason == "rolled out"
+        until(lambda: not rollouts.is_rolling(), "the rollout is over")
+
+        controller.fal("apps", "scale", app, "--min-concurrency", "3", "--keep-alive", "1")
+        until(lambda: len(rollouts.serving()) == 3, "three runners serve")
+        controller.fal("apps", "scale", app, "--min-concurrency", "1", "--max-concurrency", "1", "--keep-alive", "0")
+        until(lambda: len(rollouts.serving()) == 1 or load.failures, "one runner is left", 90)
+        load.comes_from("one")
+    assert load.failures == []
+    assert set(load.answers) == {"one", "two"}
+    told = json.loads(controller.fal("apps", "explain", app, "--json").stdout)
+    assert {"start", "move", "drain"} <= {decision["action"] for decision in told["decisions"]}
+    runner = sdk.runners.get(rollouts.serving()[0].runner_id)
+    assert [change.state.value for change in runner.state_changes][-2:] == ["SETUP", "IDLE"]
+    assert runner.start_phases is not None
+    assert None not in (runner.start_phases.waiting, runner.start_phases.environment, runner.start_phases.setup)
+
+
+def test_a_revision_that_fails_leaves_the_old_one_and_the_deploy_says_why(rollouts: Rollouts) -> None:
+    controller, app = rollouts.controller, rollouts.app
+    first = rollouts.deploy("good")
+    until(rollouts.serving, "a runner serves")
+    bad = rollouts.write("bad", setup="raise RuntimeError('no [weights] here')")
+    with load_on(controller, app, callers=2) as load:
+        load.comes_from("good")
+        options = ("--app-name", app, "--auth", "private", "--reset-scale")
+        done = controller.fal("deploy", str(bad), *options, check=False)
+        load.comes_from("good")
+    assert done.returncode == 1
+    assert "no [weights] here" in done.stdout + done.stderr
+    assert f"stays on revision {first}" in done.stderr
+    assert load.failures == [], "what came with the bad revision took effect without it"
+    assert rollouts.revision() == first
+    [shown] = [one for one in rollouts.sdk.apps.list() if one.alias == app]
+    assert (str(shown.auth_mode), shown.is_rolling) == ("public", False)
+
+
+def test_of_two_deploys_at_once_the_later_wins_and_both_are_kept(rollouts: Rollouts) -> None:
+    controller, app = rollouts.controller, rollouts.app
+    rollouts.deploy("zero")
+    paths = [rollouts.write(version) for version in ("left", "right")]
+    with ThreadPoolExecutor(2) as pool:
+        works = [
+            pool.submit(controller.fal, "deploy", str(p), "--app-name", app, "--auth", "public", check=False)
+            for p in paths
+        ]
+        done = [work.result() for work in works]
+    until(lambda: not rollouts.is_rolling(), "both are settled")
+    revisions = rollouts.sdk.apps.list_rev(app)
+    assert len(revisions) == 3
+    assert rollouts.revision() == revisions[0].application_id, "the one that came later does not serve"
+    answer = controller.call(f"/local/{app}/", {}).json()
+    assert answer in ("left", "right")
+    for version, ended in zip(("left", "right"), done, strict=True):
+        if ended.returncode:
+            assert version != answer
+            assert "took the place" in ended.stderr
+
+
+def test_a_runner_that_asks_for_a_check_and_fails_it_is_replaced(rollouts: Rollouts) -> None:
+    controller, app = rollouts.controller, rollouts.app
+    rollouts.deploy("checked", check=True)
+    rollouts.deploy("again", check=True)  # gated on a check that has passed
+    [old] = until(lambda: [r for r in rollouts.serving() if r.revision == rollouts.revision()], "a runner serves")
+    assert controller.call(f"/local/{app}/break", {}).status == 200
+    assert rollouts.ended(old.runner_id).state_reason == "unhealthy: POST /check answered 500"
+    until(lambda: [r for r in rollouts.serving() if r.runner_id != old.runner_id], "another takes its place")
+    assert controller.call(f"/local/{app}/", {}).json() == "again"
