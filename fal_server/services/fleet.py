@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from fal_server.core.failures import NO_FAILURES, Failures, failed_to_start
 from fal_server.core.history import StateChange, change_between
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
@@ -17,24 +18,9 @@ from fal_server.services.signal import Signal
 from fal_server.services.views import RequestLease, RunnerView
 from fal_server.services.whole import whole
 
-# A runner that ends by itself so soon after it became ready, and never served, counts as a failed start.
-EARLY_END = timedelta(seconds=10)
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer.
 FAILURES_WITHIN = timedelta(hours=1)
 LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
-    """Starts of one revision that failed in a row: how many, when the last one did, which runner it was, and why."""
-
-    count: int = 0
-    at: datetime | None = None
-    runner_id: str = ""
-    reason: str = ""
-
-
-NO_FAILURES = Failures()
 
 
 def _ignore(runner: Runner) -> None:
@@ -91,7 +77,7 @@ class Fleet:
         for moment, runner in sorted(moments, key=lambda item: item[0]):
             if moment == runner.ready_at:
                 self._failures.pop((runner.app_name, runner.revision_id), None)
-            elif _failed_to_start(runner):
+            elif failed_to_start(runner):
                 self._count_failure(runner)
 
     @property
@@ -145,7 +131,7 @@ class Fleet:
             for ready in self._on_ready:
                 ready(moved)
         if moved.ended:
-            if not served and _failed_to_start(moved):
+            if not served and failed_to_start(moved):
                 self._count_failure(moved)
                 for failed in self._on_failed_start:
                     failed(moved)
@@ -392,10 +378,3 @@ class Fleet:
                 runner_id=runner.runner_id,
                 reason=runner.reason,
             )
-
-
-def _failed_to_start(runner: Runner) -> bool:
-    """Whether a runner that was to serve ended by itself before it was ready, or very soon after."""
-    if runner.desired is not Desired.SERVE or runner.ended_at is None:
-        return False
-    return runner.ready_at is None or runner.ended_at - runner.ready_at < EARLY_END
