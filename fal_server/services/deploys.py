@@ -20,6 +20,7 @@ from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
 from fal_server.services.apps import Apps
+from fal_server.services.build_lines import BuildLines
 from fal_server.services.catalog import Catalog
 from fal_server.services.logs import Logs
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
@@ -34,7 +35,8 @@ class Deploys:
 
     Args:
         urls: an app's full name -> where it answers.
-        logs: where an attached deploy finds what its first runner says; None shows none of that.
+        logs: where an attached deploy finds what its first runner says, and where what a build said is stored; None
+            shows and stores none of that.
         files: the uploaded files of apps; None takes `blobs`.
     """
 
@@ -54,6 +56,7 @@ class Deploys:
         self._catalog = catalog
         self._apps = apps
         self._logs = logs
+        self._build_lines = BuildLines(logs)
         self._builder = builder
         self._blobs = blobs
         self._files = files or blobs
@@ -96,7 +99,9 @@ class Deploys:
         if code.env_id and code.env_id != spec.env_id:
             raise Invalid("env_id", "env_id is not that of the given environment: leave one of the two out")
         known = None if code.force_build else self._builder.find(spec)
-        return known or await self._builder.build(spec, force=code.force_build, log=log)
+        if known is not None:
+            return known
+        return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
 
     async def revision(self, code: CodeRequest, app_name: str, environment: str, scaling: Scaling) -> Revision:
         """Check a request's code and keep it as a revision (which is not stored yet).
@@ -178,6 +183,7 @@ class Deploys:
                 skip_retry_conditions=request.skip_retry_conditions,
             )
             app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
+            await self._build_lines.store(built.env_id, name, revision.revision_id)
         # Not under the lock: a later deploy must be able to take this one's place.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
             await self._apps.attachment(self._logs, log).stay(name, revision.revision_id)

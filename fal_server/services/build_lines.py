@@ -1,0 +1,64 @@
+"""What an environment's build said, kept until an app is deployed on it, and then stored among the app's lines."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import replace
+
+from fal_server.core.logs import LogEntry, LogSource
+from fal_server.ports import BuildLog
+from fal_server.services.logs import Logs
+
+_MOST_ENVIRONMENTS = 32
+_MOST_LINES = 5000  # of one build, the last ones
+_AT_ONCE = 1000
+
+
+class BuildLines:
+    """The lines of the latest builds. A build does not know for which app it is, and is often asked for before it.
+
+    Args:
+        logs: where an app's lines are stored; None stores none.
+    """
+
+    def __init__(self, logs: Logs | None) -> None:
+        self._logs = logs
+        self._kept: OrderedDict[str, deque[LogEntry]] = OrderedDict()
+
+    def keeping(self, env_id: str, log: BuildLog) -> BuildLog:
+        """A log that keeps what a new build of this environment says, and passes it on."""
+        lines: deque[LogEntry] = deque(maxlen=_MOST_LINES)
+
+        async def keep(entry: LogEntry) -> None:
+            if not lines:
+                self._kept[env_id] = lines
+                self._kept.move_to_end(env_id)
+                while len(self._kept) > _MOST_ENVIRONMENTS:
+                    self._kept.popitem(last=False)
+            lines.append(entry)
+            await log(entry)
+
+        return keep
+
+    async def store(self, env_id: str, app_name: str, revision_id: str) -> None:
+        """The environment's lines are those of this app and revision; a build's lines are stored once.
+
+        A runner's id is needed to number lines by: a build has one of its own, that no runner can have.
+        """
+        lines = self._kept.pop(env_id, None)
+        if self._logs is None or not lines:
+            return
+        runner_id = f"build-{env_id[:12]}-{revision_id[:8]}"
+        entries = [
+            replace(
+                entry,
+                runner_id=runner_id,
+                sequence=number,
+                source=LogSource.BUILD,
+                app_name=app_name,
+                revision_id=revision_id,
+            )
+            for number, entry in enumerate(lines, 1)
+        ]
+        for start in range(0, len(entries), _AT_ONCE):
+            await self._logs.ingest(entries[start : start + _AT_ONCE])
