@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fal.api.aio import AsyncServerlessClient
-    from fal.api.apps import AppsNamespace, AsyncAppsNamespace
+    from fal.api.apps import AppsNamespace
+    from fal.api.apps_aio import AsyncAppsNamespace
     from fal.api.client import SyncServerlessClient
     from fal.api.environments import AsyncEnvironmentsNamespace, EnvironmentsNamespace
     from fal.api.keys import AsyncKeysNamespace, KeysNamespace
@@ -89,7 +90,7 @@ _WHERE = {
     "AppSimulation": "fal_grpc.adapter.scaling",
     "ApplicationInfo": "fal_grpc.adapter.revision",
     "AppsNamespace": "fal.api.apps",
-    "AsyncAppsNamespace": "fal.api.apps",
+    "AsyncAppsNamespace": "fal.api.apps_aio",
     "AsyncEnvironmentsNamespace": "fal.api.environments",
     "AsyncKeysNamespace": "fal.api.keys",
     "AsyncRunnersNamespace": "fal.api.runners_aio",

@@ -8,7 +8,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from fal.api.apps import AsyncAppsNamespace
+from fal.api.apps_aio import AsyncAppsNamespace
 from fal.api.client import SyncServerlessClient
 from fal.api.connection import Connection
 from fal.api.environments import AsyncEnvironmentsNamespace

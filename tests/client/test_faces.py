@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fal.api import aio as api_aio
-from fal.api import apps, client, environments, keys, runners, runners_aio, secrets
+from fal.api import apps, apps_aio, client, environments, keys, runners, runners_aio, secrets
 from fal_grpc import (
     aio,
     aio_calls,
@@ -28,7 +28,7 @@ PAIRS = [
     (exec_session.ExecSession, aio_exec_session.AsyncExecSession),
     (calls.Calls, aio_calls.AsyncCalls),
     (client.SyncServerlessClient, api_aio.AsyncServerlessClient),
-    (apps.AppsNamespace, apps.AsyncAppsNamespace),
+    (apps.AppsNamespace, apps_aio.AsyncAppsNamespace),
     (runners.RunnersNamespace, runners_aio.AsyncRunnersNamespace),
     (keys.KeysNamespace, keys.AsyncKeysNamespace),
     (secrets.SecretsNamespace, secrets.AsyncSecretsNamespace),
