@@ -13,7 +13,6 @@ from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
-from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -262,6 +261,6 @@ class AppsNamespace:
         self.client.controller().delete_application(app_rev)
 
 
-@documented_by(AppsNamespace)
 def containing(text: str | None, apps: list[AliasInfo]) -> list[AliasInfo]:
+    """Those whose name contains a text; without one, all."""
     return [app for app in apps if text in app.alias] if text else apps

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal.api.apps import containing
+from fal.api.apps import AppsNamespace, containing
 from fal.api.logs import question
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
+from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.revision import ApplicationInfo
 
 
+@documented_by(AppsNamespace)
 class AsyncAppsNamespace:
     """`AppsNamespace` for asyncio."""
 
