@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from fal_server.core.logs import LogQuery, LogSource
 from fal_server.services.build_lines import BuildLines
+from fal_server.services.views import Built
 from tests.fakes.platform import Platform, code_request
 
 
@@ -14,10 +15,11 @@ async def lines_of(platform: Platform, app: str) -> list[tuple[str, int, str]]:
     return [(entry.runner_id, entry.sequence, entry.message) for entry in page.entries]
 
 
-async def build(platform: Platform, **changes: object) -> str:
-    async with aclosing(platform.deploys.build(code_request(**changes))) as events:
+async def build(platform: Platform, *, force: bool = False) -> str:
+    async with aclosing(platform.deploys.build(code_request(force_build=force))) as events:
         *_, built = [event async for event in events]
-    return str(built.env_id)
+    assert isinstance(built, Built)
+    return built.env_id
 
 
 async def test_a_build_that_was_asked_for_before_the_deploy(platform: Platform) -> None:
@@ -38,8 +40,8 @@ async def test_a_build_that_was_asked_for_before_the_deploy(platform: Platform) 
 async def test_a_build_by_the_deploy_and_one_that_is_forced(platform: Platform) -> None:
     await platform.deploy()
     assert [message for _, _, message in await lines_of(platform, "a")] == ["resolving", "installing"]
-    await build(platform, force_build=True)
-    await build(platform, force_build=True)
+    await build(platform, force=True)
+    await build(platform, force=True)
     await platform.deploy("b")
     assert [message for _, _, message in await lines_of(platform, "b")] == ["resolving", "installing"]
 

@@ -1,0 +1,92 @@
+"""The raw stream that benchmarks/logs.py compares with: a gRPC server of ready lines, and a program that prints them.
+
+`serve` prints its port and ends when its input is closed; `print ADDRESS COUNT PAUSE` writes what it is streamed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent import futures
+
+import grpc
+
+from fal_grpc.v1 import log_pb2
+
+BATCH = 500
+
+
+def entry(number: int, message: str) -> log_pb2.LogEntry:
+    """A line as the controller sends it."""
+    found = log_pb2.LogEntry(
+        runner_id="3f0c1c52-7d8e-4d52-9f2e-000000000000",
+        sequence=number,
+        level=log_pb2.INFO,
+        source=log_pb2.LogEntry.SOURCE_STDOUT,
+        message=message,
+        app="bench",
+        revision="8a1f2f0e-6f7b-4b30-a9e8-5a4f6f0f6a11",
+    )
+    found.timestamp.FromNanoseconds(time.time_ns())
+    return found
+
+
+class Lines:
+    """Answers FollowLogs. The search of the request says what: "batch COUNT", "single COUNT" or "tick COUNT PAUSE"."""
+
+    def __init__(self) -> None:
+        self._ready: dict[tuple[int, int], list[bytes]] = {}
+
+    def prepare(self, count: int, batch: int, width: int) -> list[bytes]:
+        """Serialised batches, made once, so that only the stream is measured."""
+        if (count, batch) not in self._ready:
+            lines = [entry(number, f"{number:0{width}}") for number in range(count)]
+            self._ready[count, batch] = [
+                log_pb2.FollowLogsResponse(entries=lines[start : start + batch], cursor="c").SerializeToString()
+                for start in range(0, count, batch)
+            ]
+        return self._ready[count, batch]
+
+    def follow(self, request: log_pb2.FollowLogsRequest, _context: grpc.ServicerContext) -> Iterator[bytes]:
+        """The stream."""
+        kind, count, *rest = request.selector.search.split()
+        if kind == "tick":
+            for number in range(int(count)):
+                time.sleep(float(rest[0]))
+                batch = log_pb2.FollowLogsResponse(entries=[entry(number, f"tick {time.time_ns()}")], cursor="c")
+                yield batch.SerializeToString()
+        else:
+            yield from self.prepare(int(count), BATCH if kind == "batch" else 1, int(rest[0]))
+        yield log_pb2.FollowLogsResponse(runner_ended=log_pb2.RunnerEnded(reason="done")).SerializeToString()
+
+
+def serve() -> None:
+    """Serve until the input is closed."""
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    method = grpc.unary_stream_rpc_method_handler(Lines().follow, log_pb2.FollowLogsRequest.FromString, None)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fal.v1.Logs", {"FollowLogs": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    sys.stdin.read()
+    server.stop(0)
+
+
+def print_ticks(address: str, count: str, pause: str) -> None:
+    """Write the messages of a stream as they come, by the stub alone."""
+    from fal_grpc.v1 import log_pb2_grpc
+
+    selector = log_pb2.LogSelector(runner_id="r", search=f"tick {count} {pause}")
+    with grpc.insecure_channel(address) as channel:
+        for batch in log_pb2_grpc.LogsStub(channel).FollowLogs(log_pb2.FollowLogsRequest(selector=selector)):
+            for line in batch.entries:
+                sys.stdout.write(line.message + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        print_ticks(*sys.argv[2:])

@@ -1,0 +1,180 @@
+"""Lines from an app's print to who follows it, through shim, controller and database, beside a raw gRPC stream of ready
+lines in the same run: lines a second, and the delay from print to screen.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks._log_stream import BATCH
+from fal.api import SyncServerlessClient
+from fal_grpc.channel import ChannelOptions
+from fal_grpc.controller import Controller as Calls
+from fal_grpc.credentials import NoCredentials
+from fal_grpc.target import parse_target
+from tests.support.controller import BIN, Controller, running
+
+_LINES = 50_000
+_WIDTH = 100  # bytes of a line
+_ROUNDS = 3
+_TICKS = 400
+_PAUSE_SECONDS = 0.01
+_APP = """
+import threading
+import time
+
+import fal
+from pydantic import BaseModel
+
+
+class Wanted(BaseModel):
+    count: int
+    width: int = 0
+    pause: float = 0.0
+
+
+def in_background(work):
+    threading.Thread(target=work, daemon=True).start()
+
+
+class Talker(fal.App, keep_alive=600, max_concurrency=1):
+    machine_type = "XS"
+    app_auth = "public"
+
+    @fal.endpoint("/burst")
+    def burst(self, wanted: Wanted) -> int:
+        def work():
+            for number in range(wanted.count):
+                print(f"{number:0{wanted.width}}")
+            print("end of burst")
+
+        in_background(work)
+        return 0
+
+    @fal.endpoint("/tick")
+    def tick(self, wanted: Wanted) -> int:
+        def work():
+            for _ in range(wanted.count):
+                time.sleep(wanted.pause)
+                print("tick", time.time_ns())
+            print("end of ticks")
+
+        in_background(work)
+        return 0
+"""
+
+
+class Raw:
+    """The raw stream's server."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks._log_stream", "serve"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
+
+    def lines_per_second(self, kind: str) -> float:
+        """Read ready lines with the same client, in batches or one a message."""
+        calls = Calls(parse_target(self.address), NoCredentials(), ChannelOptions())
+        begun, count = 0.0, 0
+        for batch in calls.follow_logs(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}"):
+            begun = begun or time.perf_counter()
+            count += len(batch.entries)
+        rate = count / (time.perf_counter() - begun)
+        calls.close()
+        return rate
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=20)
+
+
+def follow(host: str, key: str, since: datetime) -> Iterator[str]:
+    """The messages of the app from a moment on."""
+    with SyncServerlessClient(host, key) as client:
+        for entry in client.apps.logs("bench", follow=True, since=since, sources=["stdout"]):
+            yield entry.message
+
+
+def lines_per_second(controller: Controller) -> float:
+    """Have the app print, and read to the last line."""
+    messages = follow(f"127.0.0.1:{controller.grpc_port}", controller.key, datetime.now(UTC))
+    controller.call("/local/bench/tick", {"count": 1})  # so that the stream is open before it is measured
+    while next(messages) != "end of ticks":
+        continue
+    controller.call("/local/bench/burst", {"count": _LINES, "width": _WIDTH})
+    begun, count = 0.0, 0
+    for message in messages:
+        begun = begun or time.perf_counter()
+        if message == "end of burst":
+            break
+        count += message.isdigit()
+    assert count == _LINES, count
+    return count / (time.perf_counter() - begun)
+
+
+def delays(command: list[str], environment: dict[str, str] | None, begin: Controller | None) -> list[float]:
+    """Milliseconds from each print to its line in a pipe that a program writes to."""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        found: list[float] = []
+        since = time.time_ns()
+        if begin is not None:
+            begin.call("/local/bench/tick", {"count": 1})
+            while _printed_at(process.stdout.readline()) < since:
+                continue
+            begin.call("/local/bench/tick", {"count": _TICKS, "pause": _PAUSE_SECONDS})
+        while len(found) < _TICKS and (line := process.stdout.readline()):
+            printed_at = _printed_at(line)
+            if printed_at >= since:
+                found.append((time.time_ns() - printed_at) / 1e6)
+        process.terminate()
+    return sorted(found)
+
+
+def _printed_at(line: bytes) -> int:
+    """Nanoseconds since the epoch, as the line says; 0 where it says none."""
+    text = line.decode().rpartition("tick ")[2].strip()
+    return int(text) if text.isdigit() else 0
+
+
+def at(share: float, values: list[float]) -> float:
+    """The value that a share of them lies below."""
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as place, running(Path(place) / "state") as controller:
+        app = Path(place) / "bench_app.py"
+        app.write_text(_APP)
+        controller.fal("deploy", str(app), "--app-name", "bench", "--auth", "public")
+        controller.call("/local/bench/tick", {"count": 1})
+        raw = Raw()
+        runs: dict[str, list[float]] = {"ours": [], "batch": [], "single": []}
+        for _ in range(_ROUNDS):
+            runs["ours"].append(lines_per_second(controller))
+            runs["batch"].append(raw.lines_per_second("batch"))
+            runs["single"].append(raw.lines_per_second("single"))
+        rates = {name: statistics.median(values) for name, values in runs.items()}
+        print(f"lines of {_WIDTH} bytes a second, print to follower, stored: {rates['ours']:,.0f}")
+        print(f"raw stream, one line a message: {rates['single']:,.0f} (ratio {rates['ours'] / rates['single']:.2f})")
+        print(f"raw stream, {BATCH} a message:     {rates['batch']:,.0f} (ratio {rates['ours'] / rates['batch']:.2f})")
+        fal = [str(BIN / "fal"), "apps", "logs", "bench", "--follow", "--source", "stdout"]
+        ours = delays(fal, controller.environment, controller)
+        stub = [sys.executable, "-m", "benchmarks._log_stream", "print", raw.address, str(_TICKS), str(_PAUSE_SECONDS)]
+        plain = delays(stub, None, None)
+        raw.close()
+        for name, values in (("print to screen", ours), ("raw stream", plain)):
+            print(f"{name:16}p50 {at(0.5, values):6.2f} ms   p99 {at(0.99, values):6.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
