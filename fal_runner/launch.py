@@ -1,7 +1,7 @@
 """The step between the shim and a program of the runner: it ties the process to the shim, then becomes the program.
 
 Started by path with `python -I -S`. It exists because code between fork and exec is not safe in a process with gRPC's
-threads, and costs about 10 ms, and 3 more where the program gets a file system view of its own (see mounts).
+threads, and costs about 10 ms, and 5 more where the program gets a file system view of its own (see mounts).
 """
 
 from __future__ import annotations

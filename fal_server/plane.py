@@ -164,9 +164,9 @@ class Plane:
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
-        life = timedelta(days=settings.file_retention_days) if settings.file_retention_days else None
-        lives = lambda runner: fleet.get(runner) is not None  # noqa: E731
-        self._files = files = FilePlane(state, store, clock, master_key, lives, life)
+        self._files = files = FilePlane(
+            state, store, clock, master_key, lambda runner: fleet.get(runner) is not None, settings.file_life
+        )
         deployed, runner_key = files.app_files, files.tokens.runner_key
         builder = Builders(
             VirtualenvBuilder(state.environments, state.cache),
@@ -225,6 +225,7 @@ class Plane:
             grpc_port=grpc_port,
             version=version("fal-grpc"),
             tls=settings.tls is not None,
+            local_authority=self._certificates is not None and self._certificates.ca_file is not None,
         )
         state.announce(self._running)
 

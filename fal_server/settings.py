@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from fal_server.core.accounts import Account
 from fal_server.tls import TlsSettings
@@ -32,3 +33,8 @@ class Settings:
     file_retention_days: float = 30.0
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
+
+    @property
+    def file_life(self) -> timedelta | None:
+        """How long a file that an app makes is kept; None keeps it."""
+        return timedelta(days=self.file_retention_days) if self.file_retention_days else None

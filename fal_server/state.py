@@ -23,6 +23,7 @@ class Running:
         port: HTTP and gRPC.
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
+        local_authority: whether its certificate is by the authority in the state directory.
     """
 
     pid: int
@@ -32,6 +33,7 @@ class Running:
     grpc_port: int
     version: str
     tls: bool = False
+    local_authority: bool = False
 
 
 class StateDir:

@@ -28,6 +28,7 @@ class ControllerProcess:
         version: of the controller.
         state_dir: where its data is.
         tls: whether `port` speaks TLS.
+        local_authority: whether its certificate is by the authority in the state directory.
     """
 
     pid: int
@@ -37,6 +38,7 @@ class ControllerProcess:
     version: str
     state_dir: Path
     tls: bool = False
+    local_authority: bool = False
 
     @property
     def host(self) -> str:
@@ -51,8 +53,7 @@ class ControllerProcess:
     @property
     def ca_file(self) -> Path | None:
         """The local authority that clients must trust; None where there is none."""
-        path = self.state_dir / "tls" / "ca.pem"
-        return path if self.tls and path.exists() else None
+        return self.state_dir / "tls" / "ca.pem" if self.tls and self.local_authority else None
 
     @property
     def bundle(self) -> Path:
@@ -112,6 +113,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             version=str(found["version"]),
             state_dir=state_dir,
             tls=found.get("tls") is True,
+            local_authority=found.get("local_authority") is True,
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

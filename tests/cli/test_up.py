@@ -38,6 +38,39 @@ def exported(text):
     return dict(re.findall(r"^export (\w+)=(\S+)$", text, re.MULTILINE))
 
 
+def test_with_tls_this_client_and_the_exports_trust_the_local_authority(state_dir, capsys, monkeypatch):
+    done = fal("up", "--detach", "--port", "0", "--tls", "--tls-name", "box.example")
+    assert done.returncode == 0, done.stderr
+    controller = find_controller(state_dir)
+    assert controller is not None
+    assert controller.ca_file is not None
+    assert controller.url == f"https://localhost:{controller.port}"
+    assert controller.url in done.stdout
+    assert f"SSL_CERT_FILE={controller.bundle}" in done.stdout
+    config = load()
+    assert config.setting("local", "host") == controller.url
+    assert config.setting("local", "ca_file") == str(controller.ca_file)
+    assert main(["keys", "list", "--json"]) == 0
+    capsys.readouterr()
+
+    assert main(["env"]) == 0
+    variables = exported(capsys.readouterr().out)
+    assert variables["FAL_GRPC_HOST"] == f"localhost:{controller.port}"
+    assert variables["SSL_CERT_FILE"] == str(controller.bundle)
+    assert "ISOLATE_TEST_MODE" not in variables
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["keys", "list", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["url"] == controller.url
+
+    assert main(["down"]) == 0
+    again = fal("up", "--detach", "--port", "0")
+    assert again.returncode == 0, again.stderr
+    assert load().setting("local", "ca_file") is None
+
+
 def test_from_up_to_down(state_dir, capsys):
     done = fal("up", "--detach", "--port", "0")
     assert done.returncode == 0, done.stderr
