@@ -144,6 +144,7 @@ FAL = (
     Command(name="deploy --strategy"),
     Command(name="run (function)"),
     Command(name="run (class app)"),
+    Command(name="api", remark="Over TLS only: `https` is written into it."),
     Command(name="auth whoami"),
     Command(name="auth login", cannot=_CLOUD),
     Command(name="auth logout", cannot=_CLOUD),

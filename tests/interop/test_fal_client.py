@@ -56,6 +56,12 @@ def test_the_command_speaks_tls(client: Official) -> None:
     assert untrusting.fal("apps", "list", check=False).returncode == 1
 
 
+@covers("api")
+def test_the_command_calls_apps(client: Official) -> None:
+    assert "word1st" in client.fal("api", "local/tiny", "text=word").stdout
+    assert client.fal("api", "local/tiny/stream", "text=word").stdout.count("data:") == 3
+
+
 @covers("run")
 def test_run(client: Official) -> None:
     assert said(client, 'show(fal_client.run(APP, arguments={"text": "the "}))') == {
