@@ -24,6 +24,7 @@ class Needs:
         machine_types: those that will do, the best first.
         delayed: the last start of its revision failed, so that its own delay holds.
         rolling: it is the first one of the revision that a rolling deploy moves to.
+        patience_seconds: how long a rolling deploy waits for room; None waits for ever.
         ephemeral: a call waits for it and for no other.
     """
 
@@ -31,6 +32,7 @@ class Needs:
     num_gpus: int | None = None
     delayed: bool = True
     rolling: bool = False
+    patience_seconds: int | None = None
     ephemeral: bool = False
 
 
@@ -76,6 +78,16 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
         return Drop(runner_id=runner.runner_id, reason=reason)
     if hopeless and wanted.rolling:
         return Abandon(app_name=runner.app_name, revision_id=runner.revision_id, reason=reason)
+    if wanted.rolling and wanted.patience_seconds is not None:
+        # The old runners hold the room until a new one is ready: without this the two would wait for each other.
+        waited = now - runner.created_at
+        if waited >= timedelta(seconds=wanted.patience_seconds):
+            why = f"it found no room beside the old runners in {wanted.patience_seconds} s ({reason}): free some, or "
+            return Abandon(
+                app_name=runner.app_name,
+                revision_id=runner.revision_id,
+                reason=why + "deploy with `--strategy recreate`",
+            )
     later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
     return Hold(runner_id=runner.runner_id, reason=reason, not_before=later, hopeless=hopeless)
 

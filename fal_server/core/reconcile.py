@@ -284,5 +284,6 @@ def _needs(given: AppInput | None, runner: Runner) -> Needs:
         # A start of the same app that succeeded meanwhile ends the delay of all.
         delayed=bool(given.next_failures if coming else given.failures),
         rolling=coming,
+        patience_seconds=given.scaling_of(runner).startup_timeout,
         ephemeral=given.ephemeral,
     )

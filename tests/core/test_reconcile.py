@@ -347,6 +347,19 @@ def test_a_newer_deploy_takes_the_place_of_one_that_is_under_way() -> None:
 # Replacements
 
 
+def test_a_rolling_deploy_that_finds_no_room_beside_the_old_runners_is_given_up_in_the_end() -> None:
+    given = AppInput(app=make_app(next_revision_id="r2", min_concurrency=1, startup_timeout=60))
+    there = [make_runner("x", RunnerState.IDLE), make_runner("y", revision_id="r2", created_at=at(0))]
+    full = Node(name="here", total=Resources(memory_mib=512, gpus={}))
+    [held] = plan([given], there, {}, [full], at(59))
+    assert isinstance(held, Hold)
+    [given_up] = plan([given], there, {}, [full], at(60))
+    assert isinstance(given_up, Abandon)
+    assert given_up.revision_id == "r2"
+    assert "no room beside the old runners in 60 s" in given_up.reason
+    assert "--strategy recreate" in given_up.reason
+
+
 def test_a_replacement_comes_first_one_at_a_time() -> None:
     given = AppInput(app=make_app(min_concurrency=2))
     old = [idle("x", replace_first=True, reason="rolled out"), idle("y", replace_first=True, reason="rolled out")]

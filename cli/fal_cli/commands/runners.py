@@ -17,20 +17,18 @@ def add_arguments(parser: FalParser) -> None:
     commands = add_commands(parser)
     stop = _add_ending(commands, "stop", "Stop a runner gracefully.")
     stop.add_argument("-r", "--replace", action="store_true", help=argparse.SUPPRESS)
-    stop.add_argument(
-        "--grace", type=int, metavar="SECONDS", help="How long its process then has to end by itself, 0 to 30."
-    )
+    stop.add_argument("--grace", type=int, metavar="SECONDS", help=argparse.SUPPRESS)
     _add_ending(commands, "kill", "Kill a runner.")
     list_parser = add_command(commands, "list", "List runners.", _list)
     add_client_options(list_parser)
     add_runner_filters(list_parser)
     add_output_options(list_parser)
-    get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get)
+    runner_logs.add_command_to(commands)
+    runner_sessions.add_commands_to(commands)
+    get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, listed=False)
     add_client_options(get)
     get.add_argument("id", help="Runner ID.")
     add_output_options(get)
-    runner_logs.add_command_to(commands)
-    runner_sessions.add_commands_to(commands)
 
 
 def _add_ending(commands: Subparsers[FalParser], name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word

@@ -1,0 +1,77 @@
+"""`fal apps simulate` and `explain`: traces that are read, charts that are drawn."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from fal_cli.charts import render
+from fal_cli.exits import CommandError
+from fal_cli.pictures import layout, svg, write
+from fal_cli.traces import read_trace
+from fal_grpc.adapter.scaling import AppSimulation, SimulationPoint, simulation
+from fal_grpc.v1 import app_pb2
+
+
+def played() -> AppSimulation:
+    points = [
+        SimulationPoint(at_seconds=float(i), runners=i // 10, ready=i // 10, in_flight=i // 20, queued=40 - i)
+        for i in range(41)
+    ]
+    message = app_pb2.SimulateAppResponse(settings=app_pb2.AliasInfo(max_concurrency=4), most_runners=4)
+    told = simulation(message)
+    return AppSimulation(
+        **{name: getattr(told, name) for name in told.__dataclass_fields__} | {"points": tuple(points)}
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "time,duration\n1.5,2\n2,0.5\n",
+        "1.5,2\n2,0.5\n",
+        "# a comment\n1.5, 2\n\n2, 0.5\n",
+        "duration,at\n2,1.5\n0.5,2\n",
+        '{"time": 1.5, "duration": 2}\n{"time": 2, "duration": 0.5, "status": 200}\n',
+        "2026-01-01T00:00:01.500Z,2\n2026-01-01T01:00:02+01:00,0.5\n",
+    ],
+)
+def test_a_trace_is_read_from_its_first_request_on(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "trace"
+    path.write_text(text)
+    assert read_trace(path) == [(0.0, 2.0), (0.5, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "holds no request"), ("time,duration\n", "holds no request"), ("1,2\nx,y\n", "Line 2 of the trace")],
+)
+def test_a_trace_that_is_none_says_where(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "trace"
+    path.write_text(text)
+    with pytest.raises(CommandError, match=words):
+        read_trace(path)
+
+
+def test_the_chart_fits_the_width() -> None:
+    for width in (40, 80, 133):
+        lines = render(played(), width=width, blocks=True).splitlines()
+        assert max(map(len, lines)) <= width
+        assert any("█" in line for line in lines)
+    plain = render(played(), width=60, blocks=False)
+    assert plain.isascii()
+    assert "Requests waiting" in plain
+
+
+def test_a_picture_is_svg_or_png(tmp_path: Path) -> None:
+    picture = layout(played(), "an <app> & more")
+    root = ET.fromstring(svg(picture))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"an <app> & more", "Runners", "Requests in flight", "Requests waiting"} <= set(texts)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 9
+    write(picture, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    write(picture, tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text() == svg(picture)
