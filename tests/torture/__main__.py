@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0, help="how long (default 15)")
     parser.add_argument("--clients", type=int, default=3, help="callers of each app (default 3)")
     parser.add_argument("--storm", type=float, default=35.0, help="seconds of faults in each round (default 35)")
+    parser.add_argument("--faults", type=int, default=0, help="at least so many in each storm, however long that takes")
     parser.add_argument("--calm", type=float, default=25.0, help="seconds without, in each round (default 25)")
     parser.add_argument("--apps", type=int, default=len(KINDS), help="how many of the apps (default all)")
     parser.add_argument("--keep", type=Path, help="a folder for the history and the controller's log")
@@ -42,6 +43,7 @@ def main() -> int:
         seconds=options.minutes * 60,
         storm_seconds=options.storm,
         calm_seconds=options.calm,
+        faults=options.faults,
         clients=options.clients,
         kinds=KINDS[: options.apps],
     )
@@ -65,7 +67,7 @@ def main() -> int:
 
 def _again(options: argparse.Namespace) -> str:
     """The command that does the same once more."""
-    names = ("seed", "minutes", "storm", "calm", "apps", "clients")
+    names = ("seed", "minutes", "storm", "faults", "calm", "apps", "clients")
     return "python -m tests.torture " + " ".join(f"--{name} {getattr(options, name)}" for name in names)
 
 

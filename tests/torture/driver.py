@@ -45,14 +45,14 @@ class Driver:
             self._history.note("scale", app=kind.name, most=kind.most)
             assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
 
-    async def round(self, storm_seconds: float, calm_seconds: float) -> None:
-        """A storm, then quiet, then a calm phase."""
+    async def round(self, storm_seconds: float, calm_seconds: float, faults: int) -> None:
+        """A storm with so many faults at least, then quiet, then a calm phase."""
         self._round += 1
-        await self._phase("storm", storm_seconds, self._change_anything, self._harm)
+        await self._phase("storm", storm_seconds, (self._change_anything, 0), (self._harm, faults))
         await self.settle()
         self._load.calm = self._round
         self._history.note("phase", name="calm", number=self._round)
-        await self._phase("calm", calm_seconds, self._change_gently)
+        await self._phase("calm", calm_seconds, (self._change_gently, 1))
         self._load.calm = None
         self._history.note("phase", name="storm", number=self._round + 1)
 
@@ -82,18 +82,21 @@ class Driver:
             revision = answer.get("revision", -1) if isinstance(answer, dict) else -1
             self._history.note("serves", app=kind.name, revision=revision)
 
-    async def _phase(self, name: str, seconds: float, *lanes: Lane) -> None:
+    async def _phase(self, name: str, seconds: float, *lanes: tuple[Lane, int]) -> None:
+        """Run lanes beside one another for so long, each of them so many times at least."""
         end = time.time() + seconds
 
-        async def lane(number: int, act: Lane) -> None:
+        async def lane(number: int, act: Lane, least: int) -> None:
             chance = random.Random(f"{self._seed}/{self._round}/{name}/{number}")
-            while time.time() < end:
+            done = 0
+            while time.time() < end or done < least:
                 await pause(chance.uniform(0.2, 2.0))
                 await act(chance)
+                done += 1
 
         async with asyncio.TaskGroup() as tasks:
-            for number, act in enumerate(lanes):
-                tasks.create_task(lane(number, act))
+            for number, (act, least) in enumerate(lanes):
+                tasks.create_task(lane(number, act, least))
 
     async def _change_anything(self, chance: random.Random) -> None:
         await self._change(chance.choice(GENTLE + ROUGH), chance)

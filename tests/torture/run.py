@@ -22,11 +22,12 @@ _OUTCOME_SECONDS = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long, how much: seconds, clients for each app, and the apps."""
+    """How long, how much: seconds, faults in each storm at least, clients for each app, and the apps."""
 
     seconds: float
     storm_seconds: float
     calm_seconds: float
+    faults: int
     clients: int
     kinds: tuple[AppKind, ...]
 
@@ -86,7 +87,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
             clients = [tasks.create_task(load.client(kind)) for kind in plan.kinds for _ in range(plan.clients)]
             end = time.time() + plan.seconds
             while time.time() < end:
-                await driver.round(plan.storm_seconds, plan.calm_seconds)
+                await driver.round(plan.storm_seconds, plan.calm_seconds, plan.faults)
             load.over.set()
             await asyncio.wait(clients)
             await load.settle(_OUTCOME_SECONDS)
