@@ -42,9 +42,11 @@ async def run_lines(
     async with _started(command, cwd, variables, keep_open, warnings) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
-            process.stdin.write(stdin.encode())
-            await process.stdin.drain()
+        # One that ended already has closed its side, to which uvloop does not even write nothing.
+        if stdin and not process.stdin.is_closing():
+            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
+                process.stdin.write(stdin.encode())
+                await process.stdin.drain()
         process.stdin.close()
         await _read_lines(process.stdout, line)
         return await process.wait()
