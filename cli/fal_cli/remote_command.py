@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
             env=dict(args.env),
             keep=args.keep,
             size=terminal_size(sys.stdin.fileno()) if tty else None,
+            term=os.environ.get("TERM") if tty else None,
             on_notice=_notice(raw=tty),
         )
 

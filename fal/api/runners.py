@@ -220,6 +220,7 @@ class RunnersNamespace:
         env: Mapping[str, str] | None = None,
         keep: bool = False,
         size: tuple[int, int] | None = None,
+        term: str | None = None,
         on_notice: Callable[[str], None] = no_notice,
     ) -> ExecSession | ShellSession:
         """Run a command in a runner and read its output as it comes.
@@ -230,6 +231,7 @@ class RunnersNamespace:
         Args:
             interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
             size: rows and columns of the terminal at the start.
+            term: what kind of terminal it is, as TERM says it.
             on_notice: told in words when the link breaks, when it is back, and when output was dropped.
         """
         spec = ExecSpec(
@@ -237,6 +239,7 @@ class RunnersNamespace:
             command=command,
             tty=tty,
             size=size,
+            term=term,
             cwd=cwd,
             env=env,
             keep=keep,

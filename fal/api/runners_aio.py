@@ -156,6 +156,7 @@ class AsyncRunnersNamespace:
         env: Mapping[str, str] | None = None,
         keep: bool = False,
         size: tuple[int, int] | None = None,
+        term: str | None = None,
         on_notice: Callable[[str], None] = no_notice,
     ) -> AsyncExecSession | AsyncShellSession:
         spec = ExecSpec(
@@ -163,6 +164,7 @@ class AsyncRunnersNamespace:
             command=command,
             tty=tty,
             size=size,
+            term=term,
             cwd=cwd,
             env=env,
             keep=keep,

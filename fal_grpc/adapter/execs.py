@@ -60,6 +60,7 @@ class ExecSpec:
         command: the command and its arguments; empty for a login shell.
         tty: whether it gets a terminal.
         size: rows and columns of the terminal.
+        term: what kind of terminal it is, as TERM says it; None leaves that to the runner.
         cwd: where to run it; None is the app's directory.
         env: environment variables on top of the app's.
         keep: let it go on when nobody reads it.
@@ -71,6 +72,7 @@ class ExecSpec:
     command: Sequence[str]
     tty: bool = False
     size: tuple[int, int] | None = None
+    term: str | None = None
     cwd: str | None = None
     env: Mapping[str, str] | None = None
     keep: bool = False
@@ -110,7 +112,7 @@ def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
         tty=spec.tty,
         tty_size=size,
         cwd=spec.cwd or "",
-        env=spec.env or {},
+        env={**({"TERM": spec.term} if spec.term else {}), **(spec.env or {})},
         keep=spec.keep,
         timeout_seconds=spec.timeout_seconds,
         linger_seconds=spec.linger_seconds,

@@ -7,19 +7,15 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from fal.api import SyncServerlessClient
 from fal_grpc.adapter.execs import ExecSpec
-from fal_grpc.controller import Controller as Wire
-from fal_grpc.credentials import KeyCredentials
 from fal_grpc.errors import AbortedError, DeadlineExceededError, NotFoundError
-from fal_grpc.target import parse_target
-from tests.support.controller import BIN, ROOT, Controller, start
+from tests.support.controller import BIN, ROOT
+from tests.support.place import Place, entered
 from tests.support.waiting import until
 
 BLOCK = hashlib.sha512(b"a block").digest() * 1024  # 64 KiB
@@ -27,55 +23,10 @@ BLOCKS = 800  # 50 MiB: far more than all buffers on the way hold
 WHOLE = hashlib.sha256(BLOCK * BLOCKS).hexdigest()
 
 
-@dataclass
-class Place:
-    """A controller that may be killed, and a runner that survives it."""
-
-    controller: Controller
-    runner_id: str = ""
-
-    def fal(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        return self.controller.fal(*arguments, stdin=stdin, check=False)
-
-    def exec(self, *command: str, options: Sequence[str] = (), stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        return self.fal("runners", "exec", *options, self.runner_id, "--", *command, stdin=stdin)
-
-    def popen(
-        self, *command: str, options: Sequence[str] = (), stdin: int = subprocess.DEVNULL
-    ) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [str(BIN / "fal"), "runners", "exec", *options, self.runner_id, "--", *command],
-            env=self.controller.environment,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def sdk(self) -> SyncServerlessClient:
-        return SyncServerlessClient(host=self.controller.host, api_key=self.controller.key)
-
-    def wire(self) -> Wire:
-        return Wire(parse_target(self.controller.host), KeyCredentials(*self.controller.key.split(":")))
-
-    def crash(self) -> None:
-        """Kill the controller as a crash would, and start another in its place."""
-        self.controller.process.kill()
-        self.controller.process.wait()
-        self.controller = start(self.controller.state_dir, "--port", str(self.controller.port))
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
-    place = Place(start(tmp_path_factory.mktemp("exec")))
-    try:
-        place.controller.fal("deploy", str(ROOT / "examples/hello.py"), "--app-name", "entered", "--auth", "public")
-        assert place.controller.call("/local/entered", {"name": "x"}).status == 200
-        (runner,) = json.loads(place.controller.fal("runners", "list", "--json").stdout)["runners"]
-        place.runner_id = runner["runner_id"]
-        place.controller.fal("apps", "scale", "entered", "--keep-alive", "3600")
+    with entered(tmp_path_factory.mktemp("exec")) as place:
         yield place
-    finally:
-        place.controller.stop()
 
 
 def alive(pid: int) -> bool:
