@@ -45,6 +45,9 @@ REASONS: list[tuple[str, str]] = [
     ("no longer needed", "What it was wanted for has gone before it started."),
     ("revision ... does not serve APP any more", "The app has moved, or a deploy was given up."),
     ("revision ... is on its way", "A replacement that makes way for a rolling deploy."),
+    ("unhealthy: ...", "It failed its health check so often in a row; what was wrong with the last one."),
+    ("it never passed its health check: ...", "Killed, and counted as a failed start."),
+    ("ordered on NODE as TYPE", "In `fal runners get`: the order to start it was given."),
     ("its app was deleted", "`fal apps delete`."),
     ("stopped by request / killed by request", "`fal runners stop` and `fal runners kill`."),
     ("rolled out", "`fal apps rollout`."),
@@ -91,7 +94,8 @@ def render() -> str:
 A runner is one-shot: it is never restarted, only replaced. Two things are kept of it, each with one writer: what it is
 **observed** to be (its state; `lifecycle.step` alone moves it, by the table below, and only forward), and what it is
 **meant** to do (`serve`, `drain`, `gone`; services and the reconciler write it). A report that comes late or twice
-changes nothing.
+changes nothing. Every change is stored with its time and reason, in the same transaction as the runner; `fal runners get`
+shows them. A runner that is to stop is told so only after the router has acknowledged that it sends it nothing more.
 
 ```mermaid
 {mermaid()}
