@@ -152,7 +152,9 @@ def test_runners_serve_on_and_are_taken_back(site: Site) -> None:
     assert "KEPT" in site.controller.fal("secrets", "list").stdout
     assert "kept" in site.controller.fal("keys", "list").stdout
     assert key
-    ((asked,),) = rows(site.state_dir, "select count(*) from log_lines where runner_id = ? and message = 'asked'", runner_id)
+    ((asked,),) = rows(
+        site.state_dir, "select count(*) from log_lines where runner_id = ? and message = 'asked'", runner_id
+    )
     assert asked == 5
 
 

@@ -77,7 +77,7 @@ def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
     for runner, tags in missing.items():
         if len(tags) > told[runner]:
             lacks = f"lacks {len(tags)} lines and owns to {told[runner]}"
-            yield f"{', '.join(tags)}: answered by {runner}, whose log {lacks}"
+            yield f"{', '.join(tags[:3])}{', ...' if len(tags) > 3 else ''}: answered by {runner}, whose log {lacks}"
 
 
 def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
