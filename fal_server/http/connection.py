@@ -26,7 +26,8 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_begun", "_closing", "_current", "_deadline", "_fed", "_forwarded", "_head_fed", "_headers", "_limits",
         "_lingering", "_loop", "_lost", "_parser", "_paused", "_progress", "_pumping", "_queue", "_quiet", "_receiving",
-        "_refusal", "_site", "_slow", "_stop", "_timer", "_url", "registry", "transport",
+        "_refusal", "_site", "_slow", "_stop", "_timer", "_url", "_watched", "registry",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site, registry: Registry, limits: Limits) -> None:
@@ -50,6 +51,7 @@ class HttpConnection(asyncio.Protocol):
         self._stop = False
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._watched: int | None = None
 
     @property
     def forwarded(self) -> bytes:
@@ -113,6 +115,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever is answering."""
         self._lost = True
+        self._unwatch()
         self.registry.discard(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -256,8 +259,15 @@ class HttpConnection(asyncio.Protocol):
             self._paused = full
             if full:
                 self.transport.pause_reading()
+                self._watched = self.registry.hangups.watch(self.transport, self.abort)
             else:
+                self._unwatch()
                 self.transport.resume_reading()
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self.registry.hangups.forget(self._watched)
+            self._watched = None
 
     # Answering.
 
@@ -321,6 +331,7 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
         transport = self.transport
         if self._paused:
+            self._unwatch()
             transport.resume_reading()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)

@@ -10,7 +10,7 @@ from typing import cast
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, Unauthenticated, Unavailable
 from fal_server.core.routing import Outcome
-from fal_server.http.answers import FAILED, Refusal, refuse
+from fal_server.http.answers import FAILED, Refusal, answers_preflight, refuse
 from fal_server.http.call import Call
 from fal_server.http.deadlines import Deadlines
 from fal_server.http.exchange import Exchange
@@ -65,6 +65,8 @@ class Gateway:
                         self._check(principal)
             if caller is None and not app.public:
                 if call.key is None and not (call.token and exchange.upgrade and self._tokens):
+                    if answers_preflight(exchange, request_id):
+                        return
                     raise _unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
                 self._wait(exchange, call, app, request_id, authenticated=False, caller=None)
                 return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from fal_server.http.hangup import Hangups
+
 
 class Member(Protocol):
     """A connection."""
@@ -22,16 +24,18 @@ class Registry:
     """Knows every open connection.
 
     Attributes:
+        hangups: notices clients that leave while they are not read from.
         draining: whether the door is closing, so that no answer may promise a next request.
     """
 
-    __slots__ = ("_empty", "_members", "draining")
+    __slots__ = ("_empty", "_members", "draining", "hangups")
 
     def __init__(self) -> None:
         self._members: set[Member] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
+        self.hangups = Hangups()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -65,3 +69,4 @@ class Registry:
             for member in tuple(self._members):
                 member.abort()
             await self._empty.wait()
+        self.hangups.close()

@@ -257,3 +257,24 @@ async def test_what_is_not_there(target: bytes) -> None:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (404, "bad_request")
+
+
+PREFLIGHT = (
+    b"OPTIONS /me/hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: https://page.example\r\n"
+    b"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, x-fal-hint\r\n\r\n"
+)
+
+
+async def test_a_browser_may_ask_for_a_private_app_without_waking_it() -> None:
+    async with house() as h:
+        h.ledger.add(App("hello", public=False), None)
+        status, fields, body = await ask(h, PREFLIGHT)
+        assert status == 204
+        assert body == b""
+        assert fields[b"access-control-allow-origin"] == b"*"
+        assert fields[b"access-control-allow-methods"] == b"POST"
+        assert fields[b"access-control-allow-headers"] == b"authorization, x-fal-hint"
+        assert h.ledger.asked == []
+        status, fields, _ = await ask(h, b"OPTIONS /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, fields[b"access-control-allow-origin"]) == (401, b"*")
+        assert b"date" in fields

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
+import struct
 
 import pytest
 
@@ -297,3 +299,43 @@ async def test_a_request_that_takes_too_long_in_the_body() -> None:
             rest = b""
         assert rest in (b"", b"3\r\nabc\r\n")
         assert await h.ledger.ended() == [Outcome.TIMED_OUT]
+
+
+async def test_a_client_that_is_reset_while_its_upload_is_held_back() -> None:
+    """Nothing of it is read at that moment: neither by the app, nor by the gateway."""
+    left = asyncio.Event()
+
+    async def lazy(reader: Reader, writer: Writer) -> None:
+        await read_head(reader)
+        await left.wait()
+
+    async with house() as h, runner(lazy) as port:
+        h.ledger.add(App("hello"), port)
+        _, writer = await h.connect()
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TOTAL * len(MEGABYTE)))
+        assert await write_until_blocked(writer, TOTAL, chunked=False) < IN_BETWEEN
+        client = writer.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+        left.set()
+
+
+async def test_held_back_and_let_go_again_and_again() -> None:
+    async def slow(reader: Reader, writer: Writer) -> None:
+        await read_head(reader)
+        for _ in range(TOTAL):
+            await reader.readexactly(len(MEGABYTE))
+            await asyncio.to_thread(hashlib.sha256, MEGABYTE)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with house() as h, runner(slow) as port:
+        h.ledger.add(App("hello"), port)
+        reader, writer = await h.connect()
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TOTAL * len(MEGABYTE)))
+        for _ in range(TOTAL):
+            writer.write(MEGABYTE)
+            await writer.drain()
+        first, _, _ = await read_message(reader)
+        assert first == b"HTTP/1.1 200 OK"
+        assert await h.ledger.ended() == [Outcome.DONE]

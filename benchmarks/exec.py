@@ -1,0 +1,169 @@
+"""Bytes a second of exec by pipe and terminal, and the echo of a key, beside a raw gRPC stream in the same run."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from fal.api import SyncServerlessClient
+from fal_grpc.adapter.shell import STDERR
+from fal_grpc.v1 import exec_pb2
+from tests.support.place import Place, entered
+
+MIB = 2**20
+PIPE_BYTES = 256 * MIB
+TERMINAL_BYTES = 32 * MIB
+CHUNK = 256 * 1024
+ROUNDS = 3
+KEYS = 300
+
+
+@contextmanager
+def raw_server() -> Generator[grpc.Channel]:
+    """A channel to the raw server, which is a process of its own as a runner is."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks._exec_echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        port = int(process.stdout.readline())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+        process.stdin.close()
+
+
+def raw_bytes(channel: grpc.Channel, size: int) -> Callable[[], int]:
+    """Reads the bytes from the raw stream, message by message as exec's client does."""
+
+    def read() -> int:
+        call = channel.unary_stream("/raw/Read", response_deserializer=exec_pb2.ReadExecResponse.FromString)
+        return sum(len(message.data) for message in call(f"{size} {CHUNK}".encode()))
+
+    return read
+
+
+def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, tty: bool) -> Callable[[], int]:
+    """Reads the bytes of a command that writes zeros, from its start to its end."""
+
+    def read() -> int:
+        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
+        with client.runners.exec_stream(place.runner_id, command, tty=tty) as session:
+            return sum(len(output.data) for output in session if output.stream != STDERR)
+
+    return read
+
+
+def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callable[[], int]:
+    """The same over ShellRunner, which ends with its link."""
+
+    def read() -> int:
+        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
+        with client.controller().shell_runner(place.runner_id, command, tty=False) as session:
+            return sum(len(output.data) for output in session)
+
+    return read
+
+
+def rates(ways: dict[str, tuple[Callable[[], int], int]]) -> dict[str, float]:
+    """MB/s of each way; they take turns, so that other work on the machine meets all alike."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, (way, size) in ways.items():
+            start = time.perf_counter()
+            assert way() == size
+            found[name].append(size / (time.perf_counter() - start) / 1e6)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def raw_echo(channel: grpc.Channel) -> Callable[[], Callable[[], None]]:
+    """One key there and back on the raw stream."""
+
+    def begin() -> Callable[[], None]:
+        keys: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        answers: Iterator[bytes] = channel.stream_stream("/raw/Echo")(iter(keys.get, b"end"))
+
+        def press() -> None:
+            keys.put(b"x")
+            next(answers)
+
+        return press
+
+    return begin
+
+
+def exec_echo(client: SyncServerlessClient, place: Place) -> Callable[[], Callable[[], None]]:
+    """One key to a terminal that echoes it, and back."""
+
+    def begin() -> Callable[[], None]:
+        script = "stty raw -echo; printf ready; exec cat"
+        session = client.runners.exec_stream(place.runner_id, ["sh", "-c", script], tty=True, interactive=True)
+        outputs = iter(session)
+        seen = b""
+        while b"ready" not in seen:
+            seen += next(outputs).data
+
+        def press() -> None:
+            session.send(b"x")
+            next(outputs)
+
+        return press
+
+    return begin
+
+
+def echoes(ways: dict[str, Callable[[], Callable[[], None]]]) -> dict[str, tuple[float, float]]:
+    """Milliseconds of each way: (p50, p99); they take turns."""
+    presses = {name: begin() for name, begin in ways.items()}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(KEYS):
+        for name, press in presses.items():
+            start = time.perf_counter()
+            press()
+            taken[name].append((time.perf_counter() - start) * 1000)
+    return {name: (statistics.median(times), statistics.quantiles(times, n=100)[98]) for name, times in taken.items()}
+
+
+def main() -> None:
+    """Print MB/s and milliseconds, and what they are of the raw stream's."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        entered(Path(directory) / "state") as place,
+        raw_server() as channel,
+        place.sdk() as front,
+        SyncServerlessClient(host=f"127.0.0.1:{place.controller.grpc_port}", api_key=place.controller.key) as direct,
+    ):
+        found = rates(
+            {
+                "raw stream": (raw_bytes(channel, PIPE_BYTES), PIPE_BYTES),
+                "exec, pipe, gRPC port": (exec_bytes(direct, place, PIPE_BYTES, tty=False), PIPE_BYTES),
+                "exec, pipe, front door": (exec_bytes(front, place, PIPE_BYTES, tty=False), PIPE_BYTES),
+                "ShellRunner, pipe": (shell_bytes(direct, place, PIPE_BYTES), PIPE_BYTES),
+                "exec, terminal, gRPC port": (exec_bytes(direct, place, TERMINAL_BYTES, tty=True), TERMINAL_BYTES),
+            }
+        )
+        print(f"{'':28} {'MB/s':>7} {'of raw':>7}")
+        for name, rate in found.items():
+            print(f"{name:28} {rate:7.0f} {rate / found['raw stream']:7.2f}")
+        keys = echoes(
+            {
+                "raw echo": raw_echo(channel),
+                "exec, gRPC port": exec_echo(direct, place),
+                "exec, front door": exec_echo(front, place),
+            }
+        )
+        print(f"{'':28} {'p50 ms':>7} {'p99 ms':>7}")
+        for name, (median, tail) in keys.items():
+            print(f"{name:28} {median:7.2f} {tail:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
