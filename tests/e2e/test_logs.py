@@ -156,6 +156,14 @@ def test_what_a_request_prints_is_found_by_its_id(platform: Controller) -> None:
     assert {line["source"] for line in lines(platform, "--source", "system")} == {"system"}
 
 
+def test_what_the_build_said_is_among_the_lines_of_the_app(platform: Controller) -> None:
+    found = lines(platform, "--source", "build")
+    assert found[-1]["message"] == "The environment is built"
+    assert [line["sequence"] for line in found] == list(range(1, len(found) + 1))
+    of_build = platform.fal("runners", "logs", str(found[0]["runner_id"]), "-n", "1").stdout
+    assert "The environment is built" in of_build
+
+
 def test_no_secret_is_anywhere_in_the_state(platform: Controller) -> None:
     call(platform, "count", to=1)
     found = messages(platform)

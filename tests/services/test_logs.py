@@ -130,6 +130,19 @@ async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
         assert keys((await anext(batches)).entries) == [("a", 2), ("a", 3)]
 
 
+async def test_lines_that_are_forgotten_meanwhile_are_no_gap_and_no_repetition(logs: Logs, store: SqlStore) -> None:
+    """As retention does while a log is followed, and between two streams."""
+    await logs.ingest([line("a", 1), line("a", 2)])
+    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+        first = await anext(batches)
+        assert await store.logs.forget(NOON + timedelta(days=1)) == 2
+        await logs.ingest([line("a", 3)])
+        assert keys((await anext(batches)).entries) == [("a", 3)]
+    assert await store.logs.forget(NOON + timedelta(days=1)) == 1
+    await logs.ingest([line("a", 4)])
+    assert keys(await collected(logs, 1, cursor=first.cursor)) == [("a", 4)]
+
+
 async def test_a_line_that_is_late_comes_too(logs: Logs) -> None:
     """Runners push on their own: one's older line may arrive after another's younger one."""
     await logs.ingest([line("a", 1, after=10)])

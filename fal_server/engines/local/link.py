@@ -131,9 +131,13 @@ class RunnerLink:
             await sweep(mark_of(self.token), self.directory)
         await self.close()
 
-    async def store_leftover(self) -> None:
-        """Store what a dead shim could not send, from the disk."""
-        after = await self._last_sequence(self._runner_id)
+    async def store_leftover(self, stored: int = 0) -> None:
+        """Store what a dead shim could not send, from the disk.
+
+        Args:
+            stored: up to which sequence lines are known to have been stored, though they may be forgotten since.
+        """
+        after = max(stored, await self._last_sequence(self._runner_id))
         reader = read_leftover(self.directory / "log", after)
         while reader is not None and (entries := reader.read(_LEFTOVER_BYTES)):
             after = await self._keep(entries, after)
@@ -244,7 +248,7 @@ class RunnerLink:
                     complete = True
                 else:
                     await sweep(mark_of(self.token), self.directory)  # so that nothing writes any more
-                    await self.store_leftover()
+                    await self.store_leftover(after)
                     complete = True
             except grpc.aio.AioRpcError as error:
                 log.debug("runner %s: reading its log broke off: %s", self._runner_id, error.details())
