@@ -1,0 +1,30 @@
+"""Where runners reach the controller: beside its state, or, where that path is too long for the kernel, elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fal_server.core.faults import Unavailable
+from fal_server.file_plane import _socket_path
+
+
+def test_a_path_that_fits_is_taken(tmp_path: Path) -> None:
+    assert _socket_path(Path("/s/api.sock")) == Path("/s/api.sock")
+
+
+def test_a_path_that_is_too_long_moves_to_a_directory_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wanted = Path("/", *["deep"] * 30, "api.sock")
+    found = _socket_path(wanted)
+    assert found == _socket_path(wanted)  # the runners of an earlier start know it
+    assert found.parent.parent == tmp_path
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    assert found != _socket_path(Path("/", *["other"] * 30, "api.sock"))
+    found.parent.chmod(0o755)
+    with pytest.raises(Unavailable, match="not this user's alone"):
+        _socket_path(wanted)
