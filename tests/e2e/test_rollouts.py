@@ -16,7 +16,7 @@ from tests.support.controller import Controller
 from tests.support.waiting import until
 
 SOURCE = """
-import time
+import threading
 
 import fal
 from fastapi import Response
@@ -33,7 +33,7 @@ class Rolled(fal.App, name="rolled", min_concurrency={least}, max_concurrency=3,
 
     @fal.endpoint("/")
     def run(self) -> str:
-        time.sleep(0.02)
+        threading.Event().wait(0.02)
         return "{version}"
 
     @fal.endpoint("/break")
