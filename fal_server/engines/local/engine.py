@@ -249,7 +249,7 @@ class LocalEngine:
             for mark in {mark_of(token)} | ({identity.mark} if identity is not None else set()):
                 await sweep(mark, directory)
             if identity is not None:
-                await reap(identity.pid)
+                await reap(identity)
             await asyncio.to_thread(_delete, directory)
 
     async def _end_stranger(self, runner: Runner) -> None:

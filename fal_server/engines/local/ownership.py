@@ -15,6 +15,7 @@ from fal_runner.processes import (
     carried,
     carries,
     is_alive,
+    look,
     look_at_all,
     mark_of,
     send_signal,
@@ -51,10 +52,12 @@ def marks_at(directory: Path) -> set[str]:
     return found
 
 
-async def reap(pid: int) -> None:
-    """Take in the end of a dead shim, where this process is its parent."""
-    with contextlib.suppress(ChildProcessError):
-        await asyncio.to_thread(os.waitpid, pid, os.WNOHANG)
+async def reap(identity: ShimIdentity) -> None:
+    """Take in the end of a dead shim, where this process is its parent; another child with its number is left alone."""
+    seen = look(identity.pid)
+    if seen is not None and seen.started_ticks == identity.started_ticks:
+        with contextlib.suppress(ChildProcessError):
+            await asyncio.to_thread(os.waitpid, identity.pid, os.WNOHANG)
 
 
 async def sweep(mark: str, directory: Path) -> None:
