@@ -68,11 +68,13 @@ class Command:
         name: how it is called; a test that shows it working says so by `covers(name)`.
         remark: what a user should know, though it works.
         cannot: why it cannot work with a controller of one's own; empty where it works.
+        unseen: why no test shows it working, though nothing speaks against it.
     """
 
     name: str
     remark: str = ""
     cannot: str = ""
+    unseen: str = ""
 
 
 _BRACKETS = "What stands in `[brackets]` is lost on the screen: the official client reads it as markup."
@@ -118,7 +120,10 @@ FAL = (
     Command(name="files download"),
     Command(name="files mv"),
     Command(name="files rm"),
-    Command(name="files upload-url"),
+    Command(
+        name="files upload-url",
+        unseen="Addresses of this machine and of its network are refused, and a test reaches no others.",
+    ),
     Command(name="deploy (class app)"),
     Command(
         name="deploy (function)", remark="It is kept, but nothing calls it: a function without `serve` has no port."

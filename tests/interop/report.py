@@ -36,6 +36,8 @@ def outcome(command: Command, seen: Mapping[str, bool]) -> str:
     """What came of a command, in a word or a few."""
     if command.cannot:
         return "cannot work"
+    if command.unseen:
+        return "not tried"
     if command.name not in seen:
         return "not yet"
     if not seen[command.name]:
@@ -46,8 +48,8 @@ def outcome(command: Command, seen: Mapping[str, bool]) -> str:
 def table(title: str, prefix: str, commands: Iterable[Command], seen: Mapping[str, bool]) -> list[str]:
     """One section of the page."""
     rows = [
-        f"| `{prefix}{command.name}` | {outcome(command, seen)} | {command.cannot or command.remark} |"
-        for command in commands
+        f"| `{prefix}{each.name}` | {outcome(each, seen)} | {each.cannot or each.unseen or each.remark} |"
+        for each in commands
     ]
     return [f"## {title}", "", "| command | outcome | remark |", "|---|---|---|", *rows, ""]
 

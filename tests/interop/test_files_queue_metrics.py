@@ -54,7 +54,6 @@ def page(tmp_path: Path) -> Generator[str]:
         server.shutdown()
 
 
-@covers("files upload-url")
 def test_addresses_of_the_own_network_are_not_fetched(official: Official, page: str) -> None:
     refused = official.fal("files", "upload-url", page, "/data/page", check=False)
     assert refused.returncode == 1

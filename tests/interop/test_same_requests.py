@@ -138,8 +138,8 @@ def expected(command: str, difference: str) -> bool:
 def unexplained(command: str, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
     """Differences that no entry of the list explains; requests that only they make are left out first."""
     extra = {known.extra for known in DIFFERENCES if known.extra and re.match(known.commands, command)}
-    kept = [[request for request in sent if request["method"] not in extra] for sent in (theirs, ours)]
-    return [difference for difference in differences(*kept) if not expected(command, difference)]
+    kept, other = ([request for request in sent if request["method"] not in extra] for sent in (theirs, ours))
+    return [difference for difference in differences(kept, other) if not expected(command, difference)]
 
 
 @covers("same requests")
