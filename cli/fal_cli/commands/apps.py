@@ -57,6 +57,10 @@ def add_arguments(parser: FalParser) -> None:
     app_logs.add_command_to(commands)
     app_scaling.add_commands_to(commands)
     _add_scale(commands)
+    gpus = add_command(commands, "gpus", "Show how many GPUs an application uses, by model.", _gpus)
+    add_client_options(gpus)
+    gpus.add_argument("app_name", help="Application name.")
+    add_output_options(gpus)
     rollout = _add(commands, "rollout", "Replace the runners of an application.", _rollout)
     rollout.add_argument("app_name", help="Application name.")
     rollout.add_argument("--force", action="store_true", help="End the old runners at once.")
@@ -161,3 +165,9 @@ def _delete(args: argparse.Namespace) -> None:
 def _delete_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         client.apps.delete_rev(args.app_rev)
+
+
+def _gpus(args: argparse.Namespace) -> None:
+    from fal_cli.gpus import show_gpus
+
+    show_gpus(args)

@@ -29,6 +29,9 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(get)
     get.add_argument("id", help="Runner ID.")
     add_output_options(get)
+    gpus = add_command(commands, "gpus", "Show how many GPUs are in use, by model.", _gpus, listed=False)
+    add_client_options(gpus)
+    add_output_options(gpus)
 
 
 def _add_ending(commands: Subparsers[FalParser], name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
@@ -58,3 +61,9 @@ def _stop(args: argparse.Namespace) -> None:
 def _kill(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         client.runners.kill(args.id)
+
+
+def _gpus(args: argparse.Namespace) -> None:
+    from fal_cli.gpus import show_gpus
+
+    show_gpus(args)

@@ -1,0 +1,73 @@
+"""`fal runners gpus` and `fal apps gpus`, as the controller tells what is in use."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from fal_cli.gpus import short_name
+from fal_cli.main import main
+
+METRICS = {
+    "summary": {"total_gpu_by_type": {"NVIDIA H100 80GB HBM3": 2, "GPU-H100": 1, "GPU-A100": 4, "XS": 3, "GPU-T4": 0}},
+    "apps": {"local/shop": {"gpu_count_by_type": {"GPU-A100": 4}}},
+}
+
+
+@pytest.fixture(autouse=True)
+def metrics(monkeypatch) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(METRICS if self.path == "/applications/metrics" else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_all(capsys):
+    assert main(["runners", "gpus", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"gpus": {"A100": 4, "H100": 3}, "total": 7}
+    assert main(["runners", "gpus"]) == 0
+    assert capsys.readouterr().out.endswith("Total: 7\n")
+
+
+def test_of_an_app(capsys):
+    assert main(["apps", "gpus", "shop", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"gpus": {"A100": 4}, "total": 4}
+    assert main(["apps", "gpus", "none"]) == 1
+    assert "Application 'none' not found in metrics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("GPU-H100", "H100"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "H100"),
+        ("H100-MIG", "H100 MIG"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("GPU-B200", "B200"),
+        ("GPU-5090", "5090"),
+        ("GPU-SOMETHING", "SOMETHING"),
+    ],
+)
+def test_short_names(name, short):
+    assert short_name(name) == short
