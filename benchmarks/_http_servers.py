@@ -73,6 +73,9 @@ class Dispatcher:
         self.in_flight["runner"] += 1
         return self.places[app_name]
 
+    def answered(self, lease: object, hints: str | None, *, health_check: bool) -> None:
+        """Nothing is kept."""
+
     def release(self, lease: object, outcome: Outcome) -> None:
         assert isinstance(lease, Place)
         self.in_flight[lease.runner_id] -= 1
