@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from benchmarks._log_stream import BATCH
 from fal.api import SyncServerlessClient
 from fal_grpc.channel import ChannelOptions
@@ -103,12 +105,19 @@ def follow(host: str, key: str, since: datetime) -> Iterator[str]:
             yield entry.message
 
 
-def lines_per_second(controller: Controller) -> float:
-    """Have the app print, and read to the last line."""
+def cpu_seconds(controller: Controller) -> float:
+    """What the controller, the shims and the apps have used of the processors until now."""
+    own = psutil.Process(controller.process.pid)
+    return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
+
+
+def lines_per_second(controller: Controller) -> tuple[float, float]:
+    """Have the app print, and read to the last line; and microseconds of processor time a line, the reader's not."""
     messages = follow(f"127.0.0.1:{controller.grpc_port}", controller.key, datetime.now(UTC))
     controller.call("/local/bench/tick", {"count": 1})  # so that the stream is open before it is measured
     while next(messages) != "end of ticks":
         continue
+    used = cpu_seconds(controller)
     controller.call("/local/bench/burst", {"count": _LINES, "width": _WIDTH})
     begun, count = 0.0, 0
     for message in messages:
@@ -117,7 +126,8 @@ def lines_per_second(controller: Controller) -> float:
             break
         count += message.isdigit()
     assert count == _LINES, count
-    return count / (time.perf_counter() - begun)
+    rate = count / (time.perf_counter() - begun)
+    return rate, (cpu_seconds(controller) - used) / count * 1e6
 
 
 def delays(command: list[str], environment: dict[str, str] | None, begin: Controller | None) -> list[float]:
@@ -159,12 +169,16 @@ def main() -> None:
         controller.call("/local/bench/tick", {"count": 1})
         raw = Raw()
         runs: dict[str, list[float]] = {"ours": [], "batch": [], "single": []}
+        used: list[float] = []
         for _ in range(_ROUNDS):
-            runs["ours"].append(lines_per_second(controller))
+            rate, cpu = lines_per_second(controller)
+            runs["ours"].append(rate)
+            used.append(cpu)
             runs["batch"].append(raw.lines_per_second("batch"))
             runs["single"].append(raw.lines_per_second("single"))
         rates = {name: statistics.median(values) for name, values in runs.items()}
         print(f"lines of {_WIDTH} bytes a second, print to follower, stored: {rates['ours']:,.0f}")
+        print(f"processor time a line, in app, shim and controller: {statistics.median(used):.1f} us")
         print(f"raw stream, one line a message: {rates['single']:,.0f} (ratio {rates['ours'] / rates['single']:.2f})")
         print(f"raw stream, {BATCH} a message:     {rates['batch']:,.0f} (ratio {rates['ours'] / rates['batch']:.2f})")
         fal = [str(BIN / "fal"), "apps", "logs", "bench", "--follow", "--source", "stdout"]
