@@ -257,7 +257,8 @@ def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
     assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view).replacement) == shown
 
 
-async def test_one_runner_comes_with_what_it_went_through(plane, runners) -> None:
+async def test_one_runner_comes_with_what_it_went_through(plane) -> None:
+    runners = RunnersStub(plane.channel)
     moves = [
         (RunnerState.PENDING, "1 requests"),
         (RunnerState.PENDING, "ordered on local as XS"),
@@ -280,7 +281,8 @@ async def test_one_runner_comes_with_what_it_went_through(plane, runners) -> Non
     assert (got.start_phases.environment, got.start_phases.first_byte) == (0.25, None)
 
 
-async def test_an_app_is_explained(plane, apps) -> None:
+async def test_an_app_is_explained(plane) -> None:
+    apps = AppsStub(plane.channel)
     told = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=plane.metadata)
     assert (told.load.in_flight, told.load.queued, told.load.ripe) == (3, 2, 1)
     assert told.decision.start_below == 4
@@ -290,7 +292,8 @@ async def test_an_app_is_explained(plane, apps) -> None:
     assert (told.next_revision, told.failed_starts, told.last_failure) == ("r2", 1, "setup() raised")
 
 
-async def test_a_load_is_simulated(plane, apps) -> None:
+async def test_a_load_is_simulated(plane) -> None:
+    apps = AppsStub(plane.channel)
     arrivals = [app_pb2.SimulatedArrival(at_seconds=i, duration_seconds=5) for i in range(20)]
     told = await apps.SimulateApp(
         app_pb2.SimulateAppRequest(
