@@ -29,7 +29,7 @@ async def _echo(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContex
 
 async def _serve() -> None:
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Read": grpc.unary_stream_rpc_method_handler(_read),
         "Echo": grpc.stream_stream_rpc_method_handler(_echo),
     }

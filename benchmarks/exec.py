@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import queue
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tty
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
+import psutil
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.shell import STDERR
@@ -22,14 +27,14 @@ from tests.support.place import Place, entered
 MIB = 2**20
 PIPE_BYTES = 256 * MIB
 TERMINAL_BYTES = 32 * MIB
-CHUNK = 256 * 1024
+CHUNK = 512 * 1024
 ROUNDS = 3
 KEYS = 300
 
 
 @contextmanager
-def raw_server() -> Generator[grpc.Channel]:
-    """A channel to the raw server, which is a process of its own as a runner is."""
+def raw_server() -> Generator[tuple[grpc.Channel, int]]:
+    """A channel to the raw server, which is a process of its own as a runner is, and its number."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks._exec_echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -37,7 +42,7 @@ def raw_server() -> Generator[grpc.Channel]:
         assert process.stdin is not None
         port = int(process.stdout.readline())
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
+            yield channel, process.pid
         process.stdin.close()
 
 
@@ -45,18 +50,20 @@ def raw_bytes(channel: grpc.Channel, size: int) -> Callable[[], int]:
     """Reads the bytes from the raw stream, message by message as exec's client does."""
 
     def read() -> int:
-        call = channel.unary_stream("/raw/Read", response_deserializer=exec_pb2.ReadExecResponse.FromString)
+        call: grpc.UnaryStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.unary_stream(
+            "/raw/Read", response_deserializer=exec_pb2.ReadExecResponse.FromString
+        )
         return sum(len(message.data) for message in call(f"{size} {CHUNK}".encode()))
 
     return read
 
 
-def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, tty: bool) -> Callable[[], int]:
+def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, terminal: bool) -> Callable[[], int]:
     """Reads the bytes of a command that writes zeros, from its start to its end."""
 
     def read() -> int:
         command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
-        with client.runners.exec_stream(place.runner_id, command, tty=tty) as session:
+        with client.runners.exec_stream(place.runner_id, command, tty=terminal) as session:
             return sum(len(output.data) for output in session if output.stream != STDERR)
 
     return read
@@ -73,15 +80,44 @@ def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callab
     return read
 
 
-def rates(ways: dict[str, tuple[Callable[[], int], int]]) -> dict[str, float]:
-    """MB/s of each way; they take turns, so that other work on the machine meets all alike."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+def local_terminal(size: int) -> Callable[[], int]:
+    """Reads the bytes of the same command from a terminal of this machine, without anything between."""
+
+    def read() -> int:
+        ours, theirs = pty.openpty()
+        tty.setraw(theirs)
+        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
+        with subprocess.Popen(command, stdout=theirs):
+            os.close(theirs)
+            length = 0
+            with suppress(OSError):  # how Linux tells that the other side of the terminal is closed
+                while data := os.read(ours, CHUNK):
+                    length += len(data)
+        os.close(ours)
+        return length
+
+    return read
+
+
+def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> dict[str, tuple[float, float]]:
+    """Each way's MB/s, and what its busiest process would carry if it had a core of its own, by its CPU time.
+
+    The ways take turns, so that other work on the machine meets all alike; the second number does not hang on it.
+    """
+    processes = [psutil.Process(pid) for pid in pids]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, (way, size) in ways.items():
+            before = [sum(process.cpu_times()[:2]) for process in processes]
             start = time.perf_counter()
             assert way() == size
-            found[name].append(size / (time.perf_counter() - start) / 1e6)
-    return {name: statistics.median(times) for name, times in found.items()}
+            seconds = time.perf_counter() - start
+            used = [sum(process.cpu_times()[:2]) - was for process, was in zip(processes, before, strict=True)]
+            found[name].append((size / seconds / 1e6, size / max(*used, 0.01) / 1e6))
+    return {
+        name: (statistics.median(wall for wall, _ in times), statistics.median(cpu for _, cpu in times))
+        for name, times in found.items()
+    }
 
 
 def raw_echo(channel: grpc.Channel) -> Callable[[], Callable[[], None]]:
@@ -89,7 +125,8 @@ def raw_echo(channel: grpc.Channel) -> Callable[[], Callable[[], None]]:
 
     def begin() -> Callable[[], None]:
         keys: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        answers: Iterator[bytes] = channel.stream_stream("/raw/Echo")(iter(keys.get, b"end"))
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream("/raw/Echo")
+        answers: Iterator[bytes] = call(iter(keys.get, b"end"))
 
         def press() -> None:
             keys.put(b"x")
@@ -137,22 +174,26 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         entered(Path(directory) / "state") as place,
-        raw_server() as channel,
+        raw_server() as (channel, raw_pid),
         place.sdk() as front,
         SyncServerlessClient(host=f"127.0.0.1:{place.controller.grpc_port}", api_key=place.controller.key) as direct,
     ):
+        identity = json.loads((place.controller.state_dir / "runners" / place.runner_id / "shim.json").read_text())
         found = rates(
             {
                 "raw stream": (raw_bytes(channel, PIPE_BYTES), PIPE_BYTES),
-                "exec, pipe, gRPC port": (exec_bytes(direct, place, PIPE_BYTES, tty=False), PIPE_BYTES),
-                "exec, pipe, front door": (exec_bytes(front, place, PIPE_BYTES, tty=False), PIPE_BYTES),
+                "exec, pipe, gRPC port": (exec_bytes(direct, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
+                "exec, pipe, front door": (exec_bytes(front, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "ShellRunner, pipe": (shell_bytes(direct, place, PIPE_BYTES), PIPE_BYTES),
-                "exec, terminal, gRPC port": (exec_bytes(direct, place, TERMINAL_BYTES, tty=True), TERMINAL_BYTES),
-            }
+                "local terminal": (local_terminal(TERMINAL_BYTES), TERMINAL_BYTES),
+                "exec, terminal, gRPC port": (exec_bytes(direct, place, TERMINAL_BYTES, terminal=True), TERMINAL_BYTES),
+            },
+            [os.getpid(), place.controller.process.pid, identity["pid"], raw_pid],
         )
-        print(f"{'':28} {'MB/s':>7} {'of raw':>7}")
-        for name, rate in found.items():
-            print(f"{name:28} {rate:7.0f} {rate / found['raw stream']:7.2f}")
+        raw = found["raw stream"]
+        print(f"{'':28} {'MB/s':>7} {'of raw':>7}   {'MB/s a core':>11} {'of raw':>7}")
+        for name, (rate, core) in found.items():
+            print(f"{name:28} {rate:7.0f} {rate / raw[0]:7.2f}   {core:11.0f} {core / raw[1]:7.2f}")
         keys = echoes(
             {
                 "raw echo": raw_echo(channel),

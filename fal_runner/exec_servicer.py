@@ -29,7 +29,7 @@ KEPT_SECONDS = 600.0
 """How long a command that has ended is remembered, with what of its output was not received."""
 _LINGER_SECONDS = 30.0
 _MOST_LINGER_SECONDS = 24 * 3600.0
-_MESSAGE_BYTES = 256 * 1024
+_MESSAGE_BYTES = 512 * 1024
 _TELL_INPUT_BYTES = 128 * 1024
 _MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
 _MOST_CELLS = 10_000

@@ -12,7 +12,10 @@ from fal_runner.command import Command
 from fal_runner.descriptors import read_on
 from fal_runner.exec_output import OutputBuffer
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 512 * 1024
+_FLOOD_BYTES = 4000  # keys, prompts and lines are shorter, and are told at once
+_FLOOD_SECONDS = 0.001
+_TELL_BYTES = 128 * 1024
 _IDLE_SECONDS = 0.2  # after the exit: how long a pipe that a background child holds open may be silent
 _TIMED_OUT = 124  # as timeout(1)
 
@@ -62,6 +65,7 @@ class Execution:
         self._input_ended = False
         self._open = dict(command.outputs)
         self._paused = False
+        self._flood: asyncio.TimerHandle | None = None
         self._got = 0
         self._writable: asyncio.Event | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -118,7 +122,7 @@ class Execution:
             view = memoryview(data)[self.input_offset - offset :]
             while view:
                 view = view[await self._write_some(view) :]
-                if self.input_offset - before >= _CHUNK_BYTES // 2:
+                if self.input_offset - before >= _TELL_BYTES:
                     before = self.input_offset
                     self._notify()
             if eof and not self._input_ended:
@@ -186,7 +190,10 @@ class Execution:
         else:
             self._loop.remove_reader(fd)
             self._open.pop(fd, None)
-        self._notify()
+        if _FLOOD_BYTES <= len(data) < _CHUNK_BYTES // 4 and not self._paused:
+            self._notify_soon()
+        else:
+            self._notify()
 
     def _pause(self) -> None:
         self._paused = True
@@ -252,6 +259,14 @@ class Execution:
             self._writable.set()
         self._command.close()
 
+    def _notify_soon(self) -> None:
+        """More of a flood is on its way: a terminal gives 4 KiB at a time, and a message for each would be slow."""
+        if self._flood is None:
+            self._flood = self._loop.call_later(_FLOOD_SECONDS, self._notify)
+
     def _notify(self) -> None:
+        if self._flood is not None:
+            self._flood.cancel()
+            self._flood = None
         self._changed.set()
         self._changed = asyncio.Event()

@@ -13,7 +13,7 @@ from fal_server.exec_ports import ExecEngine, ExecLine
 from fal_server.services.fleet import Fleet
 
 T = TypeVar("T")
-_WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
+WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
 _ENTERABLE = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
 _NOTICES = {
     RunnerState.SETUP: "runner {} is being set up: its app is not ready yet",
@@ -27,7 +27,7 @@ def require_enterable(runner: Runner) -> None:
     Raises:
         Precondition: it has no process yet, or none any more.
     """
-    if runner.state in _WITHOUT_PROCESS:
+    if runner.state in WITHOUT_PROCESS:
         why = f" ({runner.reason})" if runner.reason else ""
         raise Precondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
     if runner.state not in _ENTERABLE:
@@ -64,13 +64,13 @@ class Execs:
         runner = await self._require(runner_id)
         if runner.ended:
             raise NotFound(f"runner {runner_id!r} has ended, and its commands with it ({runner.reason or 'no reason'})")
-        if runner.state in _WITHOUT_PROCESS:
+        if runner.state in WITHOUT_PROCESS:
             require_enterable(runner)
         return self._engine.execs(runner)
 
     async def everywhere(self, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> Sequence[T]:
         """Ask every runner; one that cannot be reached, or refuses, has no answer."""
-        runners = [runner for runner in self._fleet.runners if runner.state not in _WITHOUT_PROCESS]
+        runners = [runner for runner in self._fleet.runners if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]
 

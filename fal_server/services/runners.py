@@ -7,18 +7,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fal_server.core import autoscale, names
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import Invalid, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.revisions import MAX_GRACE_SECONDS
-from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.runners import Runner
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher
+from fal_server.services.execs import WITHOUT_PROCESS, require_enterable
 from fal_server.services.fleet import Fleet
 from fal_server.services.views import RunnerView
 
-_WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
-_ENTERABLE = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
 MAX_SINCE = timedelta(days=1)
 STOPPED = "stopped by request"
 
@@ -112,11 +111,7 @@ class Runners:
             Unavailable: it cannot be reached.
         """
         runner = await self._require(runner_id)
-        if runner.state in _WITHOUT_PROCESS:
-            why = f" ({runner.reason})" if runner.reason else ""
-            raise Precondition(f"runner {runner_id} is {runner.state}{why}: wait until it has started")
-        if runner.state not in _ENTERABLE:
-            raise Precondition(f"runner {runner_id} is {runner.state}: nothing can run in it any more")
+        require_enterable(runner)
         return await self._engine.exec(runner, request)
 
     async def _all(self, since: datetime | None) -> Sequence[Runner]:
@@ -144,7 +139,7 @@ class Runners:
 
     def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
         held: dict[str, bool] = {}
-        shown = [r for r in runners if include_pending or r.state not in _WITHOUT_PROCESS]
+        shown = [r for r in runners if include_pending or r.state not in WITHOUT_PROCESS]
         for runner in shown:
             if runner.app_name not in held:
                 held[runner.app_name] = self._floor_holds(runner.app_name)

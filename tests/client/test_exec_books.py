@@ -1,0 +1,123 @@
+"""The books on a command's input: whatever breaks and whenever, the runner gets every byte once and in order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_grpc.adapter import execs
+from fal_grpc.errors import ArgumentError
+
+SPEC = execs.ExecSpec(runner_id="r", command=["a", "b c"])
+
+
+class Runner:
+    """The other side: takes input as the shim does."""
+
+    def __init__(self) -> None:
+        self.taken = bytearray()
+        self.ended = False
+        self.received = 0
+
+    def take(self, message) -> None:
+        assert message.offset <= len(self.taken), "a gap"
+        self.taken += message.data[len(self.taken) - message.offset :]
+        self.ended = self.ended or message.eof
+        if message.HasField("received_offset"):
+            assert message.received_offset > self.received
+            self.received = message.received_offset
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_every_byte_arrives_once_over_links_that_break(data):
+    pieces = data.draw(st.lists(st.binary(min_size=1, max_size=300), max_size=12))
+    book, runner = execs.InputBook(), Runner()
+    sending = book.sending()
+    for piece in pieces:
+        book.add(piece)
+        for _ in range(data.draw(st.integers(0, 3))):
+            message = sending.next()
+            if message is None:
+                break
+            if data.draw(st.booleans()):
+                runner.take(message)
+            else:  # lost with the link; a new one learns what was taken
+                book.taken(len(runner.taken))
+                sending = book.sending()
+        if data.draw(st.booleans()):
+            book.taken(len(runner.taken))
+    book.ended = True
+    book.taken(len(runner.taken))
+    sending = book.sending()
+    while (message := sending.next()) is not None:
+        runner.take(message)
+    assert (bytes(runner.taken), runner.ended) == (b"".join(pieces), True)
+
+
+def test_what_was_received_is_told_with_or_without_input():
+    book, runner = execs.InputBook(), Runner()
+    sending = book.sending()
+    assert sending.next() is None
+    book.received = 10
+    runner.take(sending.next())
+    assert (runner.received, sending.next()) == (10, None)
+    book.received = 20
+    book.add(b"x")
+    runner.take(sending.next())
+    assert (runner.received, bytes(runner.taken), sending.next()) == (20, b"x", None)
+
+
+def test_input_after_attaching_goes_on_where_the_command_is():
+    book = execs.InputBook()
+    book.add(b"typed")
+    book.begin_at(100)
+    message = book.sending().next()
+    assert (message.offset, message.data) == (100, b"typed")
+
+
+def test_much_that_is_not_taken_makes_the_giver_wait():
+    book = execs.InputBook()
+    while not book.full:
+        book.add(bytes(execs.CHUNK_BYTES))
+    book.taken(execs.CHUNK_BYTES)
+    assert not book.full
+
+
+def test_a_foreign_controller_gets_directory_and_variables_by_a_shell():
+    assert execs.wrapped(SPEC) == ["a", "b c"]
+    spec = execs.ExecSpec(runner_id="r", command=["a", "b c"], cwd="/x y", env={"K": "v=w"})
+    assert execs.wrapped(spec)[-4:] == ["/x y", "K=v=w", "a", "b c"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"command": "ls -l"}, {"runner_id": ""}, {"timeout_seconds": 0.0}, {"env": {"A=B": "x"}}]
+)
+def test_what_cannot_be_is_refused_before_anything_is_sent(wrong):
+    fields = {"runner_id": "r", "command": ["ls"], **wrong}
+    with pytest.raises(ArgumentError):
+        execs.start_request(execs.ExecSpec(**fields), "an-id-of-mine")
+
+
+def test_a_controller_without_such_commands_gets_them_over_shell_runner(fake):
+    from fal_grpc.controller import Controller
+    from fal_grpc.errors import UnimplementedError
+    from fal_grpc.target import parse_target
+    from fal_grpc.v1 import runner_pb2
+    from tests.client.support import KEY
+
+    def answer(requests, _context):
+        first = next(requests)
+        yield runner_pb2.ShellRunnerOutput(data=" ".join(first.command).encode())
+        yield runner_pb2.ShellRunnerOutput(exit_code=4)
+
+    fake.answers["ShellRunner"] = answer
+    with Controller(parse_target(fake.host), KEY) as controller:
+        with controller.start_exec(SPEC) as session:
+            assert b"".join(output.data for output in session) == b"a b c"
+            assert session.wait() == 4
+        with pytest.raises(UnimplementedError):
+            controller.start_exec(execs.ExecSpec(runner_id="r", command=["a"], keep=True))
+        with pytest.raises(UnimplementedError):
+            controller.start_detached(SPEC)
