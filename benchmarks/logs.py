@@ -23,10 +23,10 @@ from fal_grpc.credentials import NoCredentials
 from fal_grpc.target import parse_target
 from tests.support.controller import BIN, Controller, running
 
-_LINES = 50_000
+_LINES = 20_000
 _WIDTH = 100  # bytes of a line
 _ROUNDS = 3
-_TICKS = 400
+_TICKS = 200
 _PAUSE_SECONDS = 0.01
 _APP = """
 import threading
