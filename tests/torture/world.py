@@ -19,8 +19,8 @@ from tests.support.controller import Controller, start
 from tests.support.left_behind import groups, kill_everything
 from tests.torture.history import History
 
-_DISK_MIB = 24
-_PIECE = bytes(64 * 1024)
+_DISK_MIB = 128
+_PIECE = bytes(1024 * 1024)
 
 
 class World:
@@ -187,7 +187,7 @@ async def pause(seconds: float) -> None:
 
 def _fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
-        for piece in (_PIECE, b"x"):
+        for piece in (_PIECE, bytes(4096), b"x"):
             try:
                 while True:
                     file.write(piece)
