@@ -112,6 +112,7 @@ def _carry(
         with open_client(args) as client, ExitStack() as stack:
             stack.enter_context(ending_signals())
             session = open_session(client)
+            stack.callback(session.close)
             if notice := getattr(session, "notice", ""):
                 _notice(raw=False)(notice)
             if tty:

@@ -181,7 +181,8 @@ class RunnersNamespace:
             cwd: the directory to run it in; None is the app's.
             env: environment variables on top of the app's.
             keep: let it go on if this process goes away; otherwise it is hung up then.
-            detach: return once it runs, without reading it; `attach` reads it. It goes on, and has no input.
+            detach: return once it runs, without reading it. It is kept, and `attach` reads it and can
+                give it input.
 
         Returns:
             Its exit code, whatever that is, and its output; with `detach` what names it.

@@ -1,0 +1,103 @@
+"""Which runners can be entered with a command, and what is said where they cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fal_server.core.faults import Invalid, NotFound, Precondition, Unavailable
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.services.execs import Execs
+from tests.fakes.platform import Platform
+
+
+class Lines:
+    """The ExecEngine port: a line is the runner's id."""
+
+    def __init__(self) -> None:
+        self.lost: set[str] = set()
+
+    def execs(self, runner: Runner) -> Any:
+        if runner.runner_id in self.lost:
+            raise Unavailable(f"runner {runner.runner_id} cannot be reached")
+        return runner.runner_id
+
+
+class Fleet:
+    """Runners in a dictionary."""
+
+    def __init__(self, *runners: Runner) -> None:
+        self.known = {runner.runner_id: runner for runner in runners}
+
+    @property
+    def runners(self) -> list[Runner]:
+        return [runner for runner in self.known.values() if not runner.ended]
+
+    async def find(self, runner_id: str) -> Runner | None:
+        return self.known.get(runner_id)
+
+
+@pytest.fixture
+async def one(platform: Platform) -> Runner:
+    await platform.deploy()
+    await platform.get()
+    return platform.the_runner()
+
+
+async def test_a_runner_that_is_up_is_entered_without_a_word(one: Runner) -> None:
+    execs = Execs(Fleet(one), Lines())  # type: ignore[arg-type]
+    assert await execs.enter(one.runner_id) == (one.runner_id, "")
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [(RunnerState.SETUP, "not ready yet"), (RunnerState.DRAINING, "is draining")]
+)
+async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
+    one: Runner, state: RunnerState, word: str
+) -> None:
+    execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
+    _, notice = await execs.enter(one.runner_id)
+    assert word in notice
+    assert one.runner_id in notice
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (RunnerState.PENDING, "wait until it has started"),
+        (RunnerState.FAILURE_DELAY, "wait until it has started"),
+        (RunnerState.TERMINATING, "nothing can run in it any more"),
+        (RunnerState.TERMINATED, "nothing can run in it any more"),
+    ],
+)
+async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:
+    execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
+    with pytest.raises(Precondition, match=word):
+        await execs.enter(one.runner_id)
+
+
+async def test_what_runs_is_reached_to_the_end_of_its_runner(one: Runner) -> None:
+    ending = replace(one, state=RunnerState.TERMINATING)
+    assert await Execs(Fleet(ending), Lines()).line(one.runner_id) == one.runner_id  # type: ignore[arg-type]
+    gone = Execs(Fleet(replace(one, state=RunnerState.TERMINATED)), Lines())  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match="has ended"):
+        await gone.line(one.runner_id)
+    with pytest.raises(NotFound, match="fal runners list"):
+        await gone.line("nobody")
+    with pytest.raises(Invalid):
+        await gone.line("")
+
+
+async def test_a_runner_that_cannot_be_reached_does_not_hide_the_others(one: Runner) -> None:
+    lines = Lines()
+    others = [replace(one, runner_id=name) for name in ("a", "b")]
+    pending = replace(one, runner_id="c", state=RunnerState.PENDING)
+    lines.lost.add("a")
+    execs = Execs(Fleet(*others, pending), lines)  # type: ignore[arg-type]
+
+    async def ask(line: Any) -> str:
+        return str(line)
+
+    assert await execs.everywhere(ask) == ["b"]
