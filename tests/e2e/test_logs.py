@@ -22,7 +22,6 @@ import os
 import signal
 import sys
 import threading
-import time
 
 import fal
 from pydantic import BaseModel
@@ -48,7 +47,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=2, max_multiplexing=8):
         half = len(secret) // 2
         sys.stdout.write("halves " + secret[:half])
         sys.stdout.flush()
-        time.sleep(0.2)
+        threading.Event().wait(0.2)
         sys.stdout.write(secret[half:] + "\\n")
         os.write(2, ("raw " + secret + "\\n").encode())
 
@@ -63,7 +62,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=2, max_multiplexing=8):
         def talk():
             for number in range(asked.to):
                 print(f"number {number}", flush=True)
-                time.sleep(asked.pause)
+                threading.Event().wait(asked.pause)
 
         threading.Thread(target=talk, daemon=True).start()
         return os.getpid()
