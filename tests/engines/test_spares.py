@@ -18,16 +18,16 @@ def waiting() -> list[int]:
     return [child.pid for child in children if carries(child.pid, MARK_VARIABLE, NO_MARK)]
 
 
-def sleep() -> None:
-    import time
+def wait_for_the_end() -> None:
+    import signal
 
-    time.sleep(600)
+    signal.pause()
 
 
 async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
     await rig.restart(warm_shims=1)
     (spare,) = waiting()
-    runner = await rig.start(sleep)
+    runner = await rig.start(wait_for_the_end)
     assert runner.process.pid == spare
     assert carries(spare, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
     assert await rig.restart(adopt=runner), "a later controller finds it"
@@ -39,7 +39,7 @@ async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
 async def test_the_next_one_is_started_when_the_engine_is_left_alone(rig):
     await rig.restart(warm_shims=1)
     (spare,) = waiting()
-    runner = await rig.start(sleep)
+    runner = await rig.start(wait_for_the_end)
     async with asyncio.timeout(30):
         while not (left := waiting()):
             await rig.run(runner, "true")
@@ -50,7 +50,7 @@ async def test_one_that_died_is_no_obstacle(rig):
     await rig.restart(warm_shims=1)
     (spare,) = waiting()
     os.kill(spare, signal.SIGKILL)
-    runner = await rig.start(sleep)
+    runner = await rig.start(wait_for_the_end)
     assert runner.process.pid != spare
     assert not psutil.pid_exists(spare)
 
