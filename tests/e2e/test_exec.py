@@ -121,6 +121,32 @@ def test_a_slow_reader_slows_the_writer(place: Place) -> None:
         assert sizes[-1] < 16 * 1024 * 1024
 
 
+def peak_mib(pid: int) -> int:
+    """The most memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+
+
+def test_any_amount_passes_without_memory(place: Place) -> None:
+    identity = place.controller.state_dir / "runners" / place.runner_id / "shim.json"
+    others = [place.controller.process.pid, json.loads(identity.read_text())["pid"]]
+    before = [peak_mib(pid) for pid in others]
+    process = place.popen("dd", "if=/dev/zero", "bs=1M", "count=512", "status=none")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    length, client = 0, 0
+    while data := process.stdout.read(2**20):
+        length += len(data)
+        if length == 480 * 2**20:
+            client = peak_mib(process.pid)
+    assert (length, process.stderr.read(), process.wait(60)) == (512 * 2**20, b"", 0)
+    process.stdout.close()
+    process.stderr.close()
+    grown = [peak_mib(pid) - was for pid, was in zip(others, before, strict=True)]
+    assert max(grown) < 64
+    assert 0 < client < 128
+
+
 @pytest.mark.parametrize("how", ["output", "input"])
 def test_nothing_is_lost_when_the_controller_is_killed(place: Place, how: str) -> None:
     script = (
