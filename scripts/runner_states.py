@@ -95,7 +95,8 @@ A runner is one-shot: it is never restarted, only replaced. Two things are kept 
 **observed** to be (its state; `lifecycle.step` alone moves it, by the table below, and only forward), and what it is
 **meant** to do (`serve`, `drain`, `gone`; services and the reconciler write it). A report that comes late or twice
 changes nothing. Every change is stored with its time and reason, in the same transaction as the runner, and
-`fal runners get` shows them. A runner that is to stop is told so only after the router has acknowledged that it sends it nothing more.
+`fal runners get` shows them. A runner that is to stop is told so only after the router has acknowledged that it
+sends it nothing more.
 
 ```mermaid
 {mermaid()}
