@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
+import time
 from collections.abc import Callable
+
+FLOOD_BYTES = 4000
+"""Keys, prompts and lines are shorter than what a flood brings at once."""
 
 
 async def read_some(fd: int, size: int) -> bytes:
@@ -30,14 +35,27 @@ async def read_some(fd: int, size: int) -> bytes:
             return data
 
 
-def read_on(fd: int, size: int, data: bytes) -> bytes:
-    """Add what else is there already: a terminal gives 4 KiB at a time."""
+def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> bytes:
+    """Add what else is there already: a terminal gives 4 KiB at a time.
+
+    Args:
+        flood_seconds: how long more is waited for once a flood has come. Who writes it has room for more only when
+            something was read, so that more comes within moments, and a turn of the event loop for each piece would
+            take several times as long.
+    """
     pieces = [data]
     length = len(data)
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    deadline = time.monotonic() + flood_seconds
     while data and length < size:
         try:
             data = os.read(fd, size - length)
-        except OSError:  # nothing there yet, or an end that the next read will see again
+        except BlockingIOError:
+            if length < FLOOD_BYTES or time.monotonic() >= deadline or not waiting.poll(1):
+                break
+            continue
+        except OSError:  # an end that the next read will see again
             break
         pieces.append(data)
         length += len(data)

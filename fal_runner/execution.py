@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 from fal_runner.command import Command
-from fal_runner.descriptors import read_on
+from fal_runner.descriptors import FLOOD_BYTES, read_on
 from fal_runner.exec_output import OutputBuffer
 
 _CHUNK_BYTES = 512 * 1024
-_FLOOD_BYTES = 4000  # keys, prompts and lines are shorter, and are told at once
 _FLOOD_SECONDS = 0.001
 _TELL_BYTES = 128 * 1024
 _IDLE_SECONDS = 0.2  # after the exit: how long a pipe that a background child holds open may be silent
@@ -177,7 +176,7 @@ class Execution:
         try:
             data = os.read(fd, _CHUNK_BYTES)
             if self._command.tty:
-                data = read_on(fd, _CHUNK_BYTES, data)
+                data = read_on(fd, _CHUNK_BYTES, data, flood_seconds=2 * _FLOOD_SECONDS)
         except BlockingIOError:
             return
         except OSError:  # how a terminal says that nobody has it open any more
@@ -190,7 +189,7 @@ class Execution:
         else:
             self._loop.remove_reader(fd)
             self._open.pop(fd, None)
-        if _FLOOD_BYTES <= len(data) < _CHUNK_BYTES // 4 and not self._paused:
+        if FLOOD_BYTES <= len(data) < _CHUNK_BYTES // 4 and not self._paused:
             self._notify_soon()
         else:
             self._notify()
