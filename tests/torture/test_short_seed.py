@@ -1,4 +1,4 @@
-"""A short run of `make torture`, with a seed that kills a shim, then the controller and meanwhile a worker."""
+"""A short run of `make torture`, with a seed that kills the controller, and a shim while no controller watches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from tests.support.controller import ROOT
 
-SHORT = "--seed 3208 --minutes 0.05 --storm 3 --faults 2 --calm 4 --clients 2 --apps 2"
+SHORT = "--seed 355 --minutes 0.05 --storm 3 --faults 1 --calm 4 --clients 2 --apps 2"
 
 
 def test_a_short_seed_breaks_no_promise() -> None:
