@@ -49,8 +49,14 @@ torture: $(STAMP) ## faults under load for 15 minutes, and what was promised is 
 	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-interop
-test-interop: $(STAMP) $(INTEROP_VENV)/.ready ## run the published fal and fal-client packages against this controller
-	@$(BIN)/python -m pytest tests/interop --interop
+test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
+	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
+		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
+	@$(BIN)/python -m tests.interop.report --check
+
+.PHONY: compatibility
+compatibility: ## make docs/compatibility.md of what the last `make test-interop` saw
+	@$(BIN)/python -m tests.interop.report
 
 $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(INTEROP_VENV)
@@ -64,6 +70,7 @@ ci: $(STAMP) ## everything that CI checks
 	@$(MAKE) --no-print-directory proto-check
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-interop
 
 .PHONY: fmt
 fmt: $(STAMP) ## format the code and the .proto files

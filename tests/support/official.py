@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -106,6 +107,12 @@ class Official:
         return Terminal([str(self.python.parent / "fal"), *arguments], self.environment, self.home)
 
 
+def _as_a_terminal_does() -> None:
+    """In the new process: the terminal is its own, and Ctrl-C ends it, which a job in the background would ignore."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program on a pseudo-terminal of 30 rows and 100 columns."""
 
@@ -120,7 +127,7 @@ class Terminal:
             stdout=program,
             stderr=program,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_a_terminal_does,
         )
         os.close(program)
         self.seen = ""
@@ -147,11 +154,14 @@ class Terminal:
             assert self._read(), f"it ended without {pattern!r} on the screen:\n{self.seen}"
         return found
 
-    def wait(self) -> int:
-        """Read to its end; its exit code."""
-        while self._read():
-            continue
-        return self.process.wait(60)
+    def wait(self, seconds: float = 120) -> int:
+        """Read to its end; its exit code. The seconds guard against hanging only."""
+        end = time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"it did not end within {seconds:g} s; on the screen:\n{self.seen}"
+            if not self._read():
+                return self.process.wait(60)
 
     def _read(self) -> bool:
         try:
