@@ -25,7 +25,7 @@ def _newest_and_on(client: SyncServerlessClient, asked: LogQuestion) -> Generato
     newest = list(_stored(client, asked))
     yield from newest
     joint = Joint(asked, newest)
-    for entry in _followed(client, joint.rest):
+    for entry in _followed(client, joint.rest, begun=True):
         if joint.is_new(entry):
             yield entry
 
@@ -64,7 +64,10 @@ def _stored(client: SyncServerlessClient, asked: LogQuestion) -> Generator[LogEn
             return
 
 
-def _followed(client: SyncServerlessClient, asked: LogQuestion) -> Generator[LogEntry, None, None]:
+def _followed(
+    client: SyncServerlessClient, asked: LogQuestion, *, begun: bool = False
+) -> Generator[LogEntry, None, None]:
+    """Lines as they come; `begun`: the caller has shown lines already, so that a broken link is no failed first try."""
     controller, reconnects = client.controller(), Reconnects()
     cursor: str | None = None
     while True:
@@ -91,4 +94,4 @@ def _followed(client: SyncServerlessClient, asked: LogQuestion) -> Generator[Log
             return
         except UnavailableError as error:
             failure = error
-        time.sleep(reconnects.pause(failure, resumable=cursor is not None))
+        time.sleep(reconnects.pause(failure, resumable=begun or cursor is not None))

@@ -28,7 +28,7 @@ async def _newest_and_on(client: AsyncServerlessClient, asked: LogQuestion) -> A
     for entry in newest:
         yield entry
     joint = Joint(asked, newest)
-    async with aclosing(_followed(client, joint.rest)) as followed:
+    async with aclosing(_followed(client, joint.rest, begun=True)) as followed:
         async for entry in followed:
             if joint.is_new(entry):
                 yield entry
@@ -71,7 +71,10 @@ async def _stored(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGen
             return
 
 
-async def _followed(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
+async def _followed(
+    client: AsyncServerlessClient, asked: LogQuestion, *, begun: bool = False
+) -> AsyncGenerator[LogEntry, None]:
+    """Lines as they come; `begun`: the caller has shown lines already, so that a broken link is no failed first try."""
     controller, reconnects = await client.controller(), Reconnects()
     cursor: str | None = None
     while True:
@@ -102,7 +105,7 @@ async def _followed(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncG
             return
         except UnavailableError as error:
             failure = error
-        await asyncio.sleep(reconnects.pause(failure, resumable=cursor is not None))
+        await asyncio.sleep(reconnects.pause(failure, resumable=begun or cursor is not None))
 
 
 async def _followed_over_http(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
