@@ -135,7 +135,8 @@ FAL = (
         remark="Requirements must be had by the controller: a path on the deployer's machine is refused.",
     ),
     Command(
-        name="deploy (container)", cannot="Runners are processes of this machine; images are refused before a build."
+        name="deploy (container)",
+        unseen="It needs podman or docker beside the controller, and is refused at once where there is neither.",
     ),
     Command(
         name="deploy (requirements that are a local directory)",

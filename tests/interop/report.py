@@ -20,8 +20,9 @@ HEAD = """# The official packages with this controller
 
 <!-- Made by `make compatibility` of what `make test-interop` saw. Change tests/interop/commands.py instead. -->
 
-Run against a controller of this project, as they come from PyPI: {packages}. A row says `works` where
-every test that uses the command passed. The variables that point them at a controller are printed by `fal env`.
+Run against a controller of this project, as they come from PyPI: {packages}.
+A row says `works` where every test that uses the command passed. `fal env` prints the variables that point them at a
+controller.
 """
 
 

@@ -142,27 +142,6 @@ def test_an_app_with_files_is_deployed(controller: Controller, official: Officia
     assert controller.call("/local/reader", {}).json() == {"words": "the words", "empty": ""}
 
 
-CONTAINER = """
-import fal
-
-
-class Boxed(fal.App):
-    image = fal.ContainerImage.from_dockerfile_str("FROM python:3.11")
-
-    @fal.endpoint("/")
-    def read(self) -> dict:
-        return {}
-"""
-
-
-def test_a_container_is_refused_before_anything_starts(official: Official, tmp_path: Path) -> None:
-    (tmp_path / "boxed.py").write_text(CONTAINER)
-    refused = official.fal("deploy", "boxed.py", cwd=tmp_path, check=False)
-    assert refused.returncode == 1
-    assert "container" in refused.stdout
-    assert "boxed" not in json.dumps(official.json("apps", "list"))
-
-
 @covers("run (function)")
 def test_functions_run(official: Official) -> None:
     assert "counts to 1,000,000" in official.fal("run", f"{SAMPLES / 'functions.py'}::counted").stdout
