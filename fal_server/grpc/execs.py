@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from fal_grpc.v1 import exec_pb2 as pb
 from fal_server.core.faults import Invalid, NotFound
-from fal_server.exec_ports import ExecLine
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.streams import closing
+from fal_server.ports.execs import ExecLine
 from fal_server.services.execs import Execs
 
 _Named: TypeAlias = "pb.SignalExecRequest | pb.ResizeExecRequest | pb.CloseExecRequest"

@@ -9,7 +9,7 @@ from mimetypes import guess_type
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from fal_server.file_ports import OpenFile
+from fal_server.ports.files import OpenFile
 
 _CHUNK_BYTES = 256 * 1024
 

@@ -19,7 +19,7 @@ from fal_server.core.webhooks import Delivery
 from fal_server.http.answers import FAILED
 from fal_server.http.interfaces import Access, AccountReader
 from fal_server.http.submitting import key_of
-from fal_server.queue_port import RequestFilter
+from fal_server.ports.queue import RequestFilter
 from fal_server.services.queue import Queue
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"

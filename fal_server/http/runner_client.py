@@ -7,7 +7,7 @@ import asyncio
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.messages import HOP_BY_HOP, tokens
 from fal_server.http.upstream import Pool, Upstream
-from fal_server.queue_port import AnswerTooLarge
+from fal_server.ports.queue import AnswerTooLarge
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _NOT_KEPT = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-fal-request-id"}

@@ -23,7 +23,7 @@ from fal_server.core.queue import (
 )
 from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
 from fal_server.ports import Clock
-from fal_server.queue_port import AnswerTooLarge, QueueStore, RunnerClient
+from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.backlog import Live
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher, Lease

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.faults import NotFound, Precondition, Unavailable
 from fal_server.core.runners import Runner, RunnerState
-from fal_server.exec_ports import ExecEngine, ExecLine
+from fal_server.ports.execs import ExecEngine, ExecLine
 from fal_server.services.fleet import Fleet
 
 T = TypeVar("T")

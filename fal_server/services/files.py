@@ -11,8 +11,8 @@ from typing import Protocol
 
 from fal_server.core.data_paths import data_parts
 from fal_server.core.faults import Invalid, NotFound
-from fal_server.file_ports import AppFileStore, DataEntry, DataStore, Drafts, OpenFile
 from fal_server.ports import Clock
+from fal_server.ports.files import AppFileStore, DataEntry, DataStore, Drafts, OpenFile
 from fal_server.services.uploads import PartUploads, received
 
 MAX_APP_FILE_BYTES = 1024**3

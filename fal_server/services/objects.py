@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fal_server.core.faults import Invalid, NotFound
-from fal_server.file_ports import Draft, Drafts, ObjectStore, StoredObject
 from fal_server.ports import Clock
+from fal_server.ports.files import Draft, Drafts, ObjectStore, StoredObject
 from fal_server.services.uploads import PartUploads, received
 
 MOST_BYTES = 20 * 1024**3

@@ -21,7 +21,7 @@ from fal_server.core.queue import (
 )
 from fal_server.core.webhooks import Delivery, checked_url
 from fal_server.ports import Clock, LogStore
-from fal_server.queue_port import QueueStore, RequestFilter
+from fal_server.ports.queue import QueueStore, RequestFilter
 from fal_server.services.backlog import Backlog, Live
 from fal_server.services.catalog import Catalog
 from fal_server.services.signal import Signal

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from fal_server.core.faults import Exhausted, Invalid, NotFound
-from fal_server.file_ports import Draft, Drafts
 from fal_server.ports import Clock
+from fal_server.ports.files import Draft, Drafts
 
 T = TypeVar("T")
 MOST_PARTS = 10_000

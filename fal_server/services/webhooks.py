@@ -8,7 +8,7 @@ from dataclasses import replace
 from fal_server.core.queue import QueuedRequest, WebhookState
 from fal_server.core.webhooks import Delivery, SignedCall, message, next_try, payload, signature_headers
 from fal_server.ports import Clock
-from fal_server.queue_port import QueueStore, WebhookClient, WebhookSigner
+from fal_server.ports.queue import QueueStore, WebhookClient, WebhookSigner
 
 
 class Webhooks:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
-from fal_server.file_ports import StoredObject
+from fal_server.ports.files import StoredObject
 from fal_server.store.files import sync_directory, write_draft
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
 from fal_server.ports import Vault
-from fal_server.queue_port import RequestFilter
+from fal_server.ports.queue import RequestFilter
 from fal_server.store.database import Database
 from fal_server.store.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
 

@@ -11,7 +11,7 @@ from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
-from fal_server.queue_port import AnswerTooLarge, RequestFilter
+from fal_server.ports.queue import AnswerTooLarge, RequestFilter
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import BROKEN, Queueing, queueing

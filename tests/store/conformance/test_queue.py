@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
-from fal_server.queue_port import RequestFilter
+from fal_server.ports.queue import RequestFilter
 from tests.store import strategies as some
 
 CONTENT = Content(headers=(("authorization", "Bearer hunter2"),), body=b"\x00\xff", webhook_url="http://h/hunter2")
