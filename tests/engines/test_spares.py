@@ -18,6 +18,14 @@ def waiting() -> list[int]:
     return [child.pid for child in children if carries(child.pid, MARK_VARIABLE, NO_MARK)]
 
 
+async def spares() -> list[int]:
+    """The shims that wait, as soon as there are any: one is started in the background."""
+    async with asyncio.timeout(60):
+        while not (found := waiting()):  # noqa: ASYNC110 - another process tells nobody
+            await asyncio.sleep(0)
+    return found
+
+
 def wait_for_the_end() -> None:
     import signal
 
@@ -26,7 +34,7 @@ def wait_for_the_end() -> None:
 
 async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = waiting()
+    (spare,) = await spares()
     runner = await rig.start(wait_for_the_end)
     assert runner.process.pid == spare
     assert carries(spare, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
@@ -38,7 +46,7 @@ async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
 
 async def test_the_next_one_is_started_when_the_engine_is_left_alone(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = waiting()
+    (spare,) = await spares()
     runner = await rig.start(wait_for_the_end)
     async with asyncio.timeout(30):
         while not (left := waiting()):
@@ -48,7 +56,7 @@ async def test_the_next_one_is_started_when_the_engine_is_left_alone(rig):
 
 async def test_one_that_died_is_no_obstacle(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = waiting()
+    (spare,) = await spares()
     os.kill(spare, signal.SIGKILL)
     runner = await rig.start(wait_for_the_end)
     assert runner.process.pid != spare
