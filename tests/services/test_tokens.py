@@ -88,7 +88,7 @@ async def test_a_token_has_bounds(desk: Desk, apps: list[str], seconds: float) -
 def test_no_text_is_a_token(text: str) -> None:
     import asyncio
 
-    nobody = Principal(key_id="k", scope=Scope.API, permissions=frozenset())
+    nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=Scope.API, permissions=frozenset())
     tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
     assert asyncio.run(tokens.uploader(text)) is None
     assert nobody.key_id not in tokens.runner_key(text).split(":")[1]
