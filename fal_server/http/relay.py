@@ -96,7 +96,10 @@ class Relay:
             self._fail("runner_connection_error", f"the runner cannot be reached: {error}")
         else:
             self._task = None
-            self._ask(upstream)
+            if upstream.lost:  # before it had an asker who could be told
+                self._fail("runner_disconnected", "the runner closed the connection at once")
+            else:
+                self._ask(upstream)
 
     def _ask(self, upstream: Upstream) -> None:
         """Write the request's head, with what is here of the body."""

@@ -71,9 +71,13 @@ def upsert(connection: AsyncConnection, table: Table) -> Executable:
     )
 
 
-def insert_missing(connection: AsyncConnection, table: Table) -> Executable:
-    """An insert that leaves a row with the same primary key as it is."""
-    key = [column.name for column in table.primary_key]
+def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | None = None) -> Executable:
+    """An insert that leaves a row with the same primary key as it is; it waits for one that is just being written.
+
+    Args:
+        unique: the column to compare by instead, which has a unique constraint; NULL is like nothing.
+    """
+    key = [column.name for column in table.primary_key] if unique is None else [unique]
     if connection.dialect.name == SQLITE:
         return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
     return postgresql.insert(table).on_conflict_do_nothing(index_elements=key)

@@ -15,6 +15,7 @@ from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, Stat
 from fal_server.core.webhooks import Delivery
 from fal_server.ports import Vault
 from fal_server.ports.queue import RequestFilter
+from fal_server.store import dialect
 from fal_server.store.database import Database
 from fal_server.store.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
 
@@ -43,12 +44,13 @@ class SqlQueueStore:
         }
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
-            if request.idempotency is not None:
+            # Inserted first and looked for then: of two at once the constraint lets one in, and the other sees it.
+            accept = dialect.insert_missing(connection, REQUESTS, unique="idempotency")
+            while not (await connection.execute(accept, to_row(request))).rowcount:
                 query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
                 taken = (await connection.execute(query)).mappings().one_or_none()
-                if taken is not None:
+                if taken is not None:  # else it was too old, and is deleted by now
                     return from_row(taken)
-            await connection.execute(insert(REQUESTS), to_row(request))
             await connection.execute(insert(REQUEST_CONTENTS), sealed)
             return request
 

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from fal_server.core.routing import Outcome
+from fal_server.http.upstream import Pool, Upstream
 from tests.http.support import App, answering, ask, error_of, house, read_head, read_message, runner
 
 
@@ -75,6 +76,34 @@ async def test_a_runner_that_breaks_off_before_the_head(raw: bytes, word: str) -
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (503, word)
+        assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
+
+
+class _Late(Pool):
+    """Hands out a new connection only when the loop has been told that the runner closed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = asyncio.Event()
+
+    def forget(self, upstream: Upstream) -> None:
+        self._told.set()
+
+    async def connect(self, key: str, host: str, port: int) -> Upstream:
+        upstream = await super().connect(key, host, port)
+        await self._told.wait()
+        return upstream
+
+
+async def test_a_runner_that_closes_before_it_is_asked() -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with house() as h, runner(close) as port:
+        h.gateway.pool = _Late()
+        h.ledger.add(App("hello"), port)
+        status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (status, error_of(fields, body)) == (503, "runner_disconnected")
         assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from fal_server.store.dialect import contains, insert_missing, upsert
-from fal_server.store.tables import APPS, LOG_LINES, METADATA, SECRETS
+from fal_server.store.tables import APPS, LOG_LINES, METADATA, REQUESTS, SECRETS
 
 POSTGRESQL = postgresql.dialect()
 CONNECTION = SimpleNamespace(dialect=POSTGRESQL)
@@ -24,6 +24,9 @@ def test_upserts():
     assert "ON CONFLICT (environment, name) DO UPDATE SET sealed = excluded.sealed" in sql(upsert(CONNECTION, SECRETS))
     assert "name = excluded.name" not in sql(upsert(CONNECTION, APPS))
     assert sql(insert_missing(CONNECTION, LOG_LINES)).endswith("ON CONFLICT (runner_id, sequence) DO NOTHING")
+    assert sql(insert_missing(CONNECTION, REQUESTS, unique="idempotency")).endswith(
+        "ON CONFLICT (idempotency) DO NOTHING"
+    )
 
 
 def test_search_has_no_wildcards():

@@ -20,8 +20,25 @@ FACTORIES: dict[str, Callable[[Path], Path | str | None]] = {
 
 
 @pytest.fixture(params=FACTORIES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(FACTORIES[request.param](tmp_path), AesVault(KEY))
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
+    """What `open_store` opens."""
+    return FACTORIES[request.param](tmp_path)
+
+
+@pytest.fixture
+async def store(target: Path | str | None) -> AsyncIterator[SqlStore]:
+    opened = await open_store(target, AesVault(KEY))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def beside(target: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
+    """Another store on the database of `store`; the same one where the database is private to it."""
+    if target is None:
+        yield store
+        return
+    opened = await open_store(target, AesVault(KEY))
     yield opened
     await opened.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import replace
 
@@ -46,6 +47,20 @@ async def test_an_idempotency_is_one_requests(store):
     assert await store.queue.get("q2") is None
     await store.queue.add(request("q3"), CONTENT)
     await store.queue.add(request("q4"), CONTENT)
+
+
+async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, beside):
+    """Through two stores on one database, as two controllers, or one that is being replaced, would have it."""
+    stores = (store, beside)
+    made = [request(f"q{n}", idempotency=f"i{n % 4}", fingerprint=str(n)) for n in range(40)]
+    took = await asyncio.gather(*(stores[n // 4 % 2].queue.add(one, CONTENT) for n, one in enumerate(made)))
+    winners = {one.idempotency: one for one in took}
+    assert len(winners) == 4
+    assert all(one == winners[one.idempotency] for one in took)
+    for one in made:
+        accepted = one in took
+        assert (await store.queue.get(one.request_id) is not None) is accepted
+        assert (await store.queue.content(one.request_id) is not None) is accepted
 
 
 async def test_an_attempt_is_begun_once(store):
