@@ -34,6 +34,7 @@ _REQUEST_COLUMNS = (
 )
 
 _WAITING = frozenset({"PENDING", "CRASH_BACKOFF"})
+_ENDED = frozenset({"TERMINATED", "DEAD"})
 
 
 def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = True) -> None:
@@ -62,6 +63,8 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
     for runner in runners:
         if runner.state.value in _WAITING and runner.state_reason:
             say(f"{runner.runner_id} waits: {runner.state_reason}")
+        elif runner.state.value in _ENDED and runner.state_reason:
+            say(f"{runner.runner_id} ended: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         sys.stdout.write("(*) another runner is to take its place\n")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]
@@ -71,7 +74,8 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
 
 
 def document(runner: RunnerInfo) -> Mapping[str, object]:
-    """A runner with the keys of the published client."""
+    """A runner with the keys of the published client; `reason`, which it lacks, where the controller tells one."""
+    told = {"reason": runner.state_reason} if runner.state_reason else {}
     return {
         "alias": runner.alias,
         "machine_type": runner.machine_type,
@@ -82,6 +86,7 @@ def document(runner: RunnerInfo) -> Mapping[str, object]:
         "revision": runner.revision,
         "state": runner.state.value,
         "replacement": runner.replacement.value,
+        **told,
     }
 
 

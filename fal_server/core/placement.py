@@ -73,6 +73,7 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
             return Launch(runner_id=runner.runner_id, node=name, machine_type=machine_type)
         lacks.append(lack)
     reason = "; ".join(dict.fromkeys(lacks)) or "there is no node"
+    later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
     hopeless = bool(nodes) and all(_choose(wanted, node.total)[0] is None for node in nodes)
     if hopeless and wanted.ephemeral:
         return Drop(runner_id=runner.runner_id, reason=reason)
@@ -80,15 +81,15 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
         return Abandon(app_name=runner.app_name, revision_id=runner.revision_id, reason=reason)
     if wanted.rolling and wanted.patience_seconds is not None:
         # The old runners hold the room until a new one is ready: without this the two would wait for each other.
-        waited = now - runner.created_at
-        if waited >= timedelta(seconds=wanted.patience_seconds):
+        over = runner.created_at + timedelta(seconds=wanted.patience_seconds)
+        if now >= over:
             why = f"it found no room beside the old runners in {wanted.patience_seconds} s ({reason}): free some, or "
             return Abandon(
                 app_name=runner.app_name,
                 revision_id=runner.revision_id,
                 reason=why + "deploy with `--strategy recreate`",
             )
-    later = now + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
+        later = min(later, over)
     return Hold(runner_id=runner.runner_id, reason=reason, not_before=later, hopeless=hopeless)
 
 

@@ -110,6 +110,22 @@ def test_states_choose(three, states, ids, capsys):
     assert [found["runner_id"] for found in json.loads(capsys.readouterr().out)["runners"]] == ids
 
 
+def test_why_one_waits_or_has_ended_is_told(controller, capsys):
+    controller.answers["ListRunners"] = ListRunnersResponse(
+        runners=[
+            runner("r-new", RunnerInfo.PENDING, state_reason="no node has room"),
+            runner("r-old", RunnerInfo.TERMINATED, state_reason="idle for keep_alive 10 s"),
+        ]
+    )
+    assert main(["runners", "list"]) == 0
+    said = capsys.readouterr().out
+    assert "r-new waits: no node has room" in said
+    assert "r-old ended: idle for keep_alive 10 s" in said
+    assert main(["runners", "list", "--json"]) == 0
+    told = [found["reason"] for found in json.loads(capsys.readouterr().out)["runners"]]
+    assert told == ["no node has room", "idle for keep_alive 10 s"]
+
+
 def test_since_is_sent(controller, capsys):
     controller.answers["ListRunners"] = ListRunnersResponse()
     assert main(["runners", "list", "--since", "1h"]) == 0

@@ -353,6 +353,7 @@ def test_a_rolling_deploy_that_finds_no_room_beside_the_old_runners_is_given_up_
     full = Node(name="here", total=Resources(memory_mib=512, gpus={}))
     [held] = plan([given], there, {}, [full], at(59))
     assert isinstance(held, Hold)
+    assert held.not_before == at(60), "it is looked at again when its time is over, not 20 s from now"
     [given_up] = plan([given], there, {}, [full], at(60))
     assert isinstance(given_up, Abandon)
     assert given_up.revision_id == "r2"
