@@ -31,6 +31,7 @@ _LOOK_SECONDS = 3600.0
 # This machine, and the hosts that the published clients call by name, so that a proxy can lead those here.
 NAMES = (
     "localhost",
+    "queue.localhost",
     "127.0.0.1",
     "::1",
     "fal.run",

@@ -70,6 +70,7 @@ class Exchange:
 
     Attributes:
         headers: names in lower case, in the order in which they came.
+        host: which host was asked for, with its port; empty where an old client does not say.
         upgrade: whether the client asks for a WebSocket; what it sent after the head is then in `chunks`, raw.
         complete: whether the whole body was received.
         buffered: bytes in `chunks`.
@@ -90,6 +91,7 @@ class Exchange:
         "finished",
         "gone",
         "headers",
+        "host",
         "http11",
         "keep_alive",
         "method",
@@ -106,6 +108,7 @@ class Exchange:
         self.method = method
         self.target = target
         self.headers = headers
+        self.host = b""
         self.http11 = http11
         self.keep_alive = keep_alive
         self.upgrade = False

@@ -17,6 +17,7 @@ from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Preconditio
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.answers import FAILED, Refusal
 from fal_server.http.call import segment
+from fal_server.http.hosts import queue_base
 from fal_server.http.interfaces import Access, RoutedApp
 from fal_server.http.logs import log_item
 from fal_server.http.messages import error_body
@@ -46,6 +47,8 @@ class Apps(Protocol):
 
 class QueuePages:
     """Everything below /queue/{owner}/{app}. Who may call the app may queue for it, and ask by a request's id.
+
+    A queue host is asked for /{owner}/{app}, and told addresses of that form.
 
     Args:
         apps: that can be queued for.
@@ -80,7 +83,7 @@ class QueuePages:
         if app is None:
             raise Refusal(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
         caller = await self._caller(request, app)
-        base = f"{_scheme(request)}://{request.url.netloc}/queue/{quote(owner, safe='')}/{quote(name, safe='')}"
+        base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
             status = await self._queue.submit(await submission_of(request, app.name, rest, caller))
             return JSONResponse(

@@ -52,6 +52,7 @@ def objection(exchange: Exchange, version: str, *, upgrade: bool) -> Objection |
             continue
         if name == b"host":
             hosts += 1
+            exchange.host = value
         elif name == b"content-length":
             body = body or value.strip(b"0") != b""
         else:

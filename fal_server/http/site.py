@@ -6,13 +6,18 @@ from fal_server.http.bridge import Bridge
 from fal_server.http.call import origin_form, segment
 from fal_server.http.exchange import Exchange
 from fal_server.http.gateway import Gateway
+from fal_server.http.hosts import QUEUE_PREFIX, is_queue_host
 from fal_server.http.interfaces import RESERVED_OWNERS
 
+_QUEUE = (b"q", b"Q")
 _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
 
 
 class ControllerSite:
-    """Sends each exchange to the gateway or to the controller's own ASGI application."""
+    """Sends each exchange to the gateway or to the controller's own ASGI application.
+
+    What is asked of a queue host for an app is meant for the queue: it is answered as if below /queue.
+    """
 
     def __init__(self, gateway: Gateway, rest: Bridge) -> None:
         self._gateway = gateway
@@ -30,6 +35,9 @@ class ControllerSite:
         end = target.find(b"/", 1)
         owner = target[1:end]
         if end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_OWNERS):
+            self._rest.handle(exchange)
+        elif exchange.host.startswith(_QUEUE) and is_queue_host(exchange.host.decode("latin-1")):
+            exchange.target = QUEUE_PREFIX.encode() + target
             self._rest.handle(exchange)
         else:
             self._gateway.handle(exchange)

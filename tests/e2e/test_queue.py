@@ -129,6 +129,16 @@ def test_submit_status_result(queue: Queue) -> None:
     until(logged, "the request's lines are in its status")
 
 
+def test_a_queue_host_needs_no_prefix_and_tells_none(queue: Queue) -> None:
+    host = f"queue.localhost:{queue.controller.port}"
+    asked = {"word": "named", "notes": str(queue.notes_file)}
+    told = queue.call("/local/queued/note", asked, headers={"Host": host}).json()
+    assert told["status_url"] == f"http://{host}/local/queued/requests/{told['request_id']}/status"
+    assert queue.finished(told["request_id"]).status == 200
+    path = told["status_url"].removeprefix(f"http://{host}")
+    assert queue.call(path, headers={"Host": host}).json()["response_url"] == told["response_url"]
+
+
 def test_the_status_stream_ends_with_the_request(queue: Queue) -> None:
     request_id = queue.submit("streamed", gate=str(queue.gate))
     queue.noted("streamed")

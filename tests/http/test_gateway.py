@@ -46,6 +46,27 @@ async def test_targets(target: bytes, seen: bytes) -> None:
         assert body.split(b"\n")[0] == b"GET " + seen + b" HTTP/1.1"
 
 
+@pytest.mark.parametrize("host", [b"queue.fal.run", b"Queue.localhost:7400", b"queue.10.0.0.1:80"])
+async def test_a_queue_host_means_the_queue(host: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        for target, seen in (
+            (b"/me/hello/x?y=1", b"/queue/me/hello/x|"),
+            (b"/queue/me/hello", b"/queue/me/hello|"),
+            (b"/tokens/", b"/tokens/|"),
+        ):
+            _, _, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+            assert body == seen
+
+
+@pytest.mark.parametrize("host", [b"fal.run", b"queue", b"queue:80", b"xqueue.fal.run", b"q.x"])
+async def test_other_hosts_mean_the_app(host: bytes) -> None:
+    async with house() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, _, body = await ask(h, b"GET /me/hello/x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert body.startswith(b"GET /x HTTP/1.1")
+
+
 async def test_an_old_client_without_a_host() -> None:
     async with house() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)

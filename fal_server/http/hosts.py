@@ -1,0 +1,16 @@
+"""What the host of a request's address says: the published clients put `queue.` before it to address the queue."""
+
+from __future__ import annotations
+
+_QUEUE_LABEL = "queue."
+QUEUE_PREFIX = "/queue"
+
+
+def is_queue_host(host: str) -> bool:
+    """Whether a host, with or without its port, is the queue's: `queue.fal.run`, or `queue.` before any other name."""
+    return host[: len(_QUEUE_LABEL)].lower() == _QUEUE_LABEL
+
+
+def queue_base(scheme: str, host: str) -> str:
+    """Where the queue's own addresses begin, as seen by who asked this host."""
+    return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)
