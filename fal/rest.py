@@ -123,7 +123,7 @@ class Rest:
         address = f"{self._url}/runners/{urllib.parse.quote(runner_id, safe='')}"
         answer = self._json(self._request("GET", address, accept="application/json"))
         fields = answer if isinstance(answer, dict) else {}
-        return _time(fields.get("started_at")), _time(fields.get("ended_at"))
+        return parse_moment(fields.get("started_at")), parse_moment(fields.get("ended_at"))
 
     def log_page(
         self,
@@ -281,7 +281,7 @@ def _entry(item: JSON, runner_id: str) -> LogEntry:
     return LogEntry(
         runner_id=runner_id,
         sequence=sequence if isinstance(sequence, int) else 0,
-        timestamp=_time(fields.get("timestamp")) or datetime.fromtimestamp(0, UTC),
+        timestamp=parse_moment(fields.get("timestamp")) or datetime.fromtimestamp(0, UTC),
         level=LogLevel[level] if level in LogLevel.__members__ else LogLevel.UNKNOWN,
         source=_ORIGINS.get(origin, LogOrigin.UNKNOWN),
         message=str(fields.get("message", "")),
@@ -291,7 +291,7 @@ def _entry(item: JSON, runner_id: str) -> LogEntry:
     )
 
 
-def _time(text: JSON) -> datetime | None:
+def parse_moment(text: JSON) -> datetime | None:
     """A moment from ISO 8601; one without a zone is UTC, as the controllers write them."""
     if not isinstance(text, str):
         return None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fal.api.client import SyncServerlessClient
     from fal.api.environments import AsyncEnvironmentsNamespace, EnvironmentsNamespace
     from fal.api.keys import AsyncKeysNamespace, KeysNamespace
+    from fal.api.queue import AsyncQueueNamespace, QueueNamespace
     from fal.api.runners import RunnersNamespace
     from fal.api.runners_aio import AsyncRunnersNamespace
     from fal.api.secrets import AsyncSecretsNamespace, SecretsNamespace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         InternalFalServerlessError,
         UserFunctionException,
     )
+    from fal.queue import QueuedRequest, QueueState, WebhookDelivery
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
@@ -47,6 +49,7 @@ __all__ = [
     "AsyncAppsNamespace",
     "AsyncEnvironmentsNamespace",
     "AsyncKeysNamespace",
+    "AsyncQueueNamespace",
     "AsyncRunnersNamespace",
     "AsyncSecretsNamespace",
     "AsyncServerlessClient",
@@ -70,6 +73,9 @@ __all__ = [
     "LogLevel",
     "LogOrigin",
     "NoCredentials",
+    "QueueNamespace",
+    "QueueState",
+    "QueuedRequest",
     "ReplaceState",
     "RunnerInfo",
     "RunnerState",
@@ -82,6 +88,7 @@ __all__ = [
     "TokenCredentials",
     "UserFunctionException",
     "UserKeyInfo",
+    "WebhookDelivery",
 ]
 
 _WHERE = {
@@ -93,6 +100,7 @@ _WHERE = {
     "AsyncAppsNamespace": "fal.api.apps_aio",
     "AsyncEnvironmentsNamespace": "fal.api.environments",
     "AsyncKeysNamespace": "fal.api.keys",
+    "AsyncQueueNamespace": "fal.api.queue",
     "AsyncRunnersNamespace": "fal.api.runners_aio",
     "AsyncSecretsNamespace": "fal.api.secrets",
     "AsyncServerlessClient": "fal.api.aio",
@@ -116,6 +124,9 @@ _WHERE = {
     "LogLevel": "fal_grpc.adapter.log",
     "LogOrigin": "fal_grpc.adapter.log",
     "NoCredentials": "fal_grpc.credentials",
+    "QueueNamespace": "fal.api.queue",
+    "QueueState": "fal.queue",
+    "QueuedRequest": "fal.queue",
     "ReplaceState": "fal_grpc.adapter.runner",
     "RunnerInfo": "fal_grpc.adapter.runner",
     "RunnerState": "fal_grpc.adapter.runner",
@@ -128,6 +139,7 @@ _WHERE = {
     "TokenCredentials": "fal_grpc.credentials",
     "UserFunctionException": "fal.exceptions",
     "UserKeyInfo": "fal_grpc.adapter.key",
+    "WebhookDelivery": "fal.queue",
 }
 
 

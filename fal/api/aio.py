@@ -13,6 +13,7 @@ from fal.api.client import SyncServerlessClient
 from fal.api.connection import Connection
 from fal.api.environments import AsyncEnvironmentsNamespace
 from fal.api.keys import AsyncKeysNamespace
+from fal.api.queue import AsyncQueueNamespace
 from fal.api.runners_aio import AsyncRunnersNamespace
 from fal.api.secrets import AsyncSecretsNamespace
 from fal_grpc.documented import documented_by
@@ -69,6 +70,11 @@ class AsyncServerlessClient:
     def environments(self) -> AsyncEnvironmentsNamespace:
         """`fal environments`."""
         return AsyncEnvironmentsNamespace(self)
+
+    @cached_property
+    def queue(self) -> AsyncQueueNamespace:
+        """`fal queue`."""
+        return AsyncQueueNamespace(self)
 
     async def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
         def blocking() -> DeploymentResult:

@@ -17,6 +17,7 @@ from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
     from fal.api.client import SyncServerlessClient
+    from fal.gpus import GpuUsage
     from fal_grpc.adapter.revision import ApplicationInfo
 
 
@@ -178,6 +179,19 @@ class AppsNamespace:
             request_id=request_id,
         )
         return log_reading.read(self.client, asked, follow=follow)
+
+    def gpus(self, app_name: str) -> GpuUsage:
+        """How many GPUs an app's runners hold, by model: {"gpus": {"H100": 2}, "total": 2}.
+
+        Args:
+            app_name: the app, with or without its owner.
+
+        Raises:
+            NotFoundError: no app of that name has runners.
+        """
+        from fal.gpus import usage
+
+        return usage(self.client.rest(), app_name)
 
     def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
         """Say why an app has the runners that it has: its load, the arithmetic, and what was decided of late.

@@ -18,6 +18,7 @@ from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
     from fal.api.aio import AsyncServerlessClient
+    from fal.gpus import GpuUsage
     from fal_grpc.adapter.revision import ApplicationInfo
 
 
@@ -114,6 +115,13 @@ class AsyncAppsNamespace:
         from fal.api import log_reading_aio
 
         return log_reading_aio.read(self.client, asked, follow=follow)
+
+    async def gpus(self, app_name: str) -> GpuUsage:
+        import asyncio
+
+        from fal.gpus import usage
+
+        return await asyncio.to_thread(lambda: usage(self.client.rest(), app_name))
 
     async def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
         controller = await self.client.controller()

@@ -12,6 +12,7 @@ from fal.api.apps import AppsNamespace
 from fal.api.connection import Connection
 from fal.api.environments import EnvironmentsNamespace
 from fal.api.keys import KeysNamespace
+from fal.api.queue import QueueNamespace
 from fal.api.runners import RunnersNamespace
 from fal.api.secrets import SecretsNamespace
 
@@ -78,6 +79,11 @@ class SyncServerlessClient:
     def environments(self) -> EnvironmentsNamespace:
         """`fal environments`."""
         return EnvironmentsNamespace(self)
+
+    @cached_property
+    def queue(self) -> QueueNamespace:
+        """`fal queue`."""
+        return QueueNamespace(self)
 
     def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
         """Deploy an app; `fal deploy` on the command line.

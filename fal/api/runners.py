@@ -17,6 +17,7 @@ from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.client import SyncServerlessClient
+    from fal.gpus import GpuUsage
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.session import ShellSession
 
@@ -81,6 +82,12 @@ class RunnersNamespace:
     def kill(self, runner_id: str) -> None:
         """End a runner at once; requests in flight break."""
         self.client.controller().kill_runner(runner_id)
+
+    def gpus(self) -> GpuUsage:
+        """How many GPUs all runners hold, by model: {"gpus": {"H100": 3}, "total": 3}."""
+        from fal.gpus import usage
+
+        return usage(self.client.rest())
 
     def logs(
         self,

@@ -19,6 +19,7 @@ from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
     from fal.api.aio import AsyncServerlessClient
+    from fal.gpus import GpuUsage
     from fal_grpc.aio_exec_session import AsyncExecSession
     from fal_grpc.aio_session import AsyncShellSession
 
@@ -58,6 +59,13 @@ class AsyncRunnersNamespace:
     async def kill(self, runner_id: str) -> None:
         controller = await self.client.controller()
         await controller.kill_runner(runner_id)
+
+    async def gpus(self) -> GpuUsage:
+        import asyncio
+
+        from fal.gpus import usage
+
+        return await asyncio.to_thread(lambda: usage(self.client.rest()))
 
     def logs(
         self,

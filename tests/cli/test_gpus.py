@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fal_cli.gpus import short_name
+from fal.api import AsyncServerlessClient, SyncServerlessClient
+from fal.gpus import short_name
 from fal_cli.main import main
+from fal_grpc.errors import NotFoundError
 
 METRICS = {
     "summary": {"total_gpu_by_type": {"NVIDIA H100 80GB HBM3": 2, "GPU-H100": 1, "GPU-A100": 4, "XS": 3, "GPU-T4": 0}},
@@ -54,6 +57,22 @@ def test_of_an_app(capsys):
     assert json.loads(capsys.readouterr().out) == {"gpus": {"A100": 4}, "total": 4}
     assert main(["apps", "gpus", "none"]) == 1
     assert "Application 'none' not found in metrics" in capsys.readouterr().err
+
+
+def test_the_sdk_counts_the_same_through_both_faces():
+    shop = {"gpus": {"A100": 4}, "total": 4}
+    with SyncServerlessClient() as client:
+        assert client.runners.gpus() == {"gpus": {"A100": 4, "H100": 3}, "total": 7}
+        assert client.apps.gpus("shop") == client.apps.gpus("local/shop") == shop
+
+    async def awaited():
+        async with AsyncServerlessClient() as client:
+            assert await client.runners.gpus() == {"gpus": {"A100": 4, "H100": 3}, "total": 7}
+            assert await client.apps.gpus("shop") == shop
+            with pytest.raises(NotFoundError, match="'none'"):
+                await client.apps.gpus("none")
+
+    asyncio.run(awaited())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fal.api import aio as api_aio
-from fal.api import apps, apps_aio, client, environments, keys, runners, runners_aio, secrets
+from fal.api import apps, apps_aio, client, environments, keys, queue, runners, runners_aio, secrets
 from fal_grpc import (
     aio,
     aio_calls,
@@ -32,6 +32,7 @@ PAIRS = [
     (runners.RunnersNamespace, runners_aio.AsyncRunnersNamespace),
     (keys.KeysNamespace, keys.AsyncKeysNamespace),
     (secrets.SecretsNamespace, secrets.AsyncSecretsNamespace),
+    (queue.QueueNamespace, queue.AsyncQueueNamespace),
     (environments.EnvironmentsNamespace, environments.AsyncEnvironmentsNamespace),
 ]
 # gRPC itself has different calls, and takes the requests of a stream in two ways.

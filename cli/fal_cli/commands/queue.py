@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from fal_cli.client import open_client
 from fal_cli.exits import CommandError, ExitCode
@@ -15,7 +14,10 @@ from fal_cli.parser import FalParser, add_client_options, add_command, add_comma
 from fal_cli.table import Column
 
 if TYPE_CHECKING:
-    from fal.rest import Rest
+    from datetime import datetime
+
+    from fal.api.queue import QueueNamespace
+    from fal.queue import QueuedRequest
     from fal_grpc.adapter.values import JSON
 
 _STATES = ("in_queue", "in_progress", "completed")
@@ -76,99 +78,108 @@ def _limit(text: str) -> int:
     return number
 
 
-class _Queue:
-    """The queue of one app."""
-
-    def __init__(self, rest: Rest, path: str) -> None:
-        self._rest = rest
-        self._path = path
-
-    def ask(self, method: str, *parts: str, **query: str | None) -> dict[str, JSON]:
-        """Call; the object that is answered."""
-        path = "/".join((self._path, *(quote(part, safe="") for part in parts)))
-        answer = self._rest.ask(method, path, **query)
-        return answer if isinstance(answer, dict) else {}
-
-
-@contextmanager
-def _open(args: argparse.Namespace) -> Generator[_Queue]:
-    with open_client(args) as client:
-        rest = client.rest()
-        user = rest.ask("GET", "/users/current")
-        nickname = user.get("nickname") if isinstance(user, dict) else None
-        if not isinstance(nickname, str):
-            raise CommandError("the controller did not say whose key this is")
-        yield _Queue(rest, f"/applications/{quote(nickname, safe='')}/{quote(args.app_name, safe='')}/queue")
-
-
 def _size(args: argparse.Namespace) -> None:
-    with _open(args) as queue:
-        answer = queue.ask("GET", by_user="true" if args.by_user else None)
-    size, by_user = answer.get("size", 0), answer.get("by_user")
+    with open_client(args) as client:
+        by_user = client.queue.size_by_user(args.app_name) if args.by_user else None
+        size = client.queue.size(args.app_name) if by_user is None else sum(by_user.values())
     if args.output != "pretty":
         write_document(args.output, {"size": size} if by_user is None else {"size": size, "by_user": by_user})
         return
-    if isinstance(by_user, dict) and by_user:
+    if by_user:
         write_table(_BY_USER, ((name, str(count)) for name, count in by_user.items()))
     say(f"Total queue size: {size}")
 
 
 def _flush(args: argparse.Namespace) -> None:
-    with _open(args) as queue:
-        queue.ask("DELETE", caller_user_id=args.caller_user_id)
+    with open_client(args) as client:
+        client.queue.flush(args.app_name, caller_user_id=args.caller_user_id)
     say("Queue flushed successfully.")
 
 
 def _list(args: argparse.Namespace) -> None:
-    with _open(args) as queue:
-        found = _listed(queue, state=args.state, dead="1" if args.dead else None, limit=str(args.limit))
+    with open_client(args) as client:
+        found = client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit)
+    items = [_item(request) for request in found]
     if args.output != "pretty":
-        write_list(args.output, "requests", found)
+        write_list(args.output, "requests", items)
         return
     names = ("request_id", "state", "priority", "attempt", "status", "created_at", "caller", "error")
-    write_table(_COLUMNS, ([_shown(request.get(name)) for name in names] for request in found))
+    write_table(_COLUMNS, ([_shown(item[name]) for name in names] for item in items))
 
 
 def _get(args: argparse.Namespace) -> None:
-    with _open(args) as queue:
-        request = queue.ask("GET", "requests", args.request_id)
+    with open_client(args) as client:
+        request = client.queue.get(args.app_name, args.request_id)
+    item = _item(request)
+    if request.queue_position is not None:
+        item["queue_position"] = request.queue_position
     if args.output != "pretty":
-        write_document(args.output, request)
+        deliveries = [{**asdict(delivery), "at": _moment(delivery.at)} for delivery in request.deliveries]
+        write_document(args.output, {**item, "deliveries": deliveries})
         return
-    for name, value in request.items():
-        if not isinstance(value, list):
-            say(f"{name}: {_shown(value)}")
-    deliveries = request.get("deliveries")
-    for delivery in deliveries if isinstance(deliveries, list) else ():
-        if isinstance(delivery, dict):
-            went = delivery.get("error") or f"answered {delivery.get('status')}"
-            say(f"webhook, try {delivery.get('number')} at {delivery.get('at')}: {went}")
+    for name, value in item.items():
+        say(f"{name}: {_shown(value)}")
+    for delivery in request.deliveries:
+        went = delivery.error or f"answered {delivery.status}"
+        say(f"webhook, try {delivery.number} at {_moment(delivery.at)}: {went}")
 
 
 def _cancel(args: argparse.Namespace) -> None:
-    with _open(args) as queue:
+    with open_client(args) as client:
         for request_id in args.request_ids:
-            queue.ask("POST", "requests", request_id, "cancel")
+            client.queue.cancel(args.app_name, request_id)
             say(f"Cancelled {request_id}")
 
 
 def _redrive(args: argparse.Namespace) -> None:
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
-    with _open(args) as queue:
-        request_ids = args.request_ids
-        if args.all:
-            request_ids = [str(request["request_id"]) for request in _listed(queue, dead="1", limit="1000")]
-            if not request_ids:
-                say("Nothing was given up.")
-        for request_id in request_ids:
-            queue.ask("POST", "requests", request_id, "redrive")
+    with open_client(args) as client:
+        given_up = _given_up(client.queue, args.app_name) if args.all else iter(args.request_ids)
+        request_id = None
+        for request_id in given_up:
+            client.queue.redrive(args.app_name, request_id)
             say(f"Queued again {request_id}")
+    if request_id is None:
+        say("Nothing was given up.")
 
 
-def _listed(queue: _Queue, **query: str | None) -> list[dict[str, JSON]]:
-    found = queue.ask("GET", "requests", **query).get("requests")
-    return [request for request in found if isinstance(request, dict)] if isinstance(found, list) else []
+def _given_up(queue: QueueNamespace, app_name: str) -> Iterator[str]:
+    """All requests that were given up, each once, also where it is given up again meanwhile."""
+    seen: set[str] = set()
+    while found := {request.request_id for request in queue.list(app_name, dead=True, limit=1000)} - seen:
+        seen |= found
+        yield from sorted(found)
+
+
+def _item(request: QueuedRequest) -> dict[str, JSON]:
+    """What every listing has, as JSON."""
+    return {
+        "request_id": request.request_id,
+        "app": request.app,
+        "method": request.method,
+        "path": request.path,
+        "caller": request.caller,
+        "priority": request.priority,
+        "state": request.state.value,
+        "attempt": request.attempt,
+        "created_at": _moment(request.created_at),
+        "not_before": _moment(request.not_before),
+        "started_at": _moment(request.started_at),
+        "completed_at": _moment(request.completed_at),
+        "runner_id": request.runner_id,
+        "status": request.status,
+        "error": request.error,
+        "error_type": request.error_type,
+        "dead": request.dead,
+        "webhook": request.webhook,
+        "webhook_attempts": request.webhook_attempts,
+        "webhook_at": _moment(request.webhook_at),
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def _shown(value: JSON) -> str:

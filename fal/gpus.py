@@ -1,0 +1,73 @@
+"""How many GPUs are in use, by model: what a controller tells of its runners, put into the words that people use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypedDict
+
+from fal_grpc.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from fal.rest import Rest
+
+_NO_GPUS = frozenset({"XS", "S", "M", "L", "XL"})
+_MODEL = re.compile(r"\b(?:(?P<mig>H100[ _-]?MIG)|(?P<rtx>RTX[ _-]?\d{4})|(?P<plain>[BHAL]\d{2,3}S?|\d{4}))\b")
+
+
+class GpuUsage(TypedDict):
+    """GPUs in use: `gpus` by model, such as {"H100": 3}, and their `total`."""
+
+    gpus: dict[str, int]
+    total: int
+
+
+def usage(rest: Rest, app_name: str | None = None) -> GpuUsage:
+    """Ask a controller.
+
+    Args:
+        rest: its HTTP side.
+        app_name: those of this app alone, with or without its owner; None counts all.
+
+    Raises:
+        NotFoundError: no app of that name has runners.
+        CallError: the controller refused, or cannot be reached.
+    """
+    metrics = rest.ask("GET", "/applications/metrics")
+    found = metrics if isinstance(metrics, dict) else {}
+    if app_name is None:
+        summary = found.get("summary")
+        return _counted(summary.get("total_gpu_by_type") if isinstance(summary, dict) else None)
+    apps = found.get("apps")
+    wanted = app_name.rpartition("/")[2]
+    for name, app in (apps if isinstance(apps, dict) else {}).items():
+        if isinstance(app, dict) and name.rpartition("/")[2] == wanted:
+            return _counted(app.get("gpu_count_by_type"))
+    raise NotFoundError(f"Application '{app_name}' not found in metrics: it may have no runners; see `fal apps list`")
+
+
+def _counted(raw: object) -> GpuUsage:
+    counts = count_by_model(raw if isinstance(raw, dict) else {})
+    return {"gpus": counts, "total": sum(counts.values())}
+
+
+def count_by_model(raw: Mapping[str, object]) -> dict[str, int]:
+    """Counts by the short name of each model: `NVIDIA H100 80GB HBM3` and `GPU-H100` are both `H100`."""
+    counts: dict[str, int] = {}
+    for name, count in raw.items():
+        if isinstance(count, int) and count > 0 and name not in _NO_GPUS:
+            model = short_name(name)
+            counts[model] = counts.get(model, 0) + count
+    return dict(sorted(counts.items()))
+
+
+def short_name(name: str) -> str:
+    """What people call a model."""
+    found = _MODEL.search(name.upper().replace("_", " "))
+    if found is None:
+        return name.removeprefix("GPU-")
+    if found["mig"]:
+        return "H100 MIG"
+    if found["rtx"]:
+        return re.sub(r"RTX[ -]?", "RTX ", found["rtx"])
+    return str(found["plain"])

@@ -1,0 +1,218 @@
+"""The queues of apps as those see them who run the apps: sizes, requests, cancelling, and queueing again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from urllib.parse import quote
+
+from fal.rest import Rest, parse_moment
+from fal_grpc.adapter.values import JSON
+from fal_grpc.errors import ArgumentError, UnknownError
+
+MOST_LISTED = 1000
+"""How many requests one listing can have."""
+
+
+class QueueState(StrEnum):
+    """Where a request is; UNKNOWN for a word that this version does not know."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    UNKNOWN = "UNKNOWN"
+
+    @classmethod
+    def _missing_(cls, value: object) -> QueueState | None:
+        word = str(value).upper()
+        return cls.__members__.get(word) if word != "UNKNOWN" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDelivery:
+    """One try to deliver a webhook: the status that the receiver answered, or the error that there was instead."""
+
+    number: int
+    at: datetime | None
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedRequest:
+    """What is known of a queued request, but nothing of what it carries.
+
+    Attributes:
+        request_id: its id, the same in every attempt.
+        app: the app.
+        method: of HTTP.
+        path: below the app, without its query.
+        caller: the id of the key that it came with, or "public".
+        priority: "normal" or "low".
+        state: where it is.
+        attempt: the number of the last attempt that began; 0 before the first.
+        not_before: when it may be tried again at the earliest; None where it need not rest.
+        runner_id: the runner of the last attempt.
+        status: of the answer, once it is completed.
+        error: why it failed, for people; `error_type` is the same for programs.
+        dead: it was given up, though another attempt might help.
+        webhook: how far its webhook is.
+        webhook_attempts: how often that was tried.
+        webhook_at: when it will be tried next.
+        queue_position: how many are before it; None but from `get` of one that waits.
+        deliveries: the tries to deliver its webhook; only from `get`.
+    """
+
+    request_id: str
+    app: str
+    method: str
+    path: str
+    caller: str
+    priority: str
+    state: QueueState
+    attempt: int
+    created_at: datetime | None
+    not_before: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    runner_id: str | None
+    status: int | None
+    error: str | None
+    error_type: str | None
+    dead: bool
+    webhook: str
+    webhook_attempts: int
+    webhook_at: datetime | None
+    queue_position: int | None = None
+    deliveries: tuple[WebhookDelivery, ...] = ()
+
+
+class Queues:
+    """The queues of the account's apps; blocking, over HTTP. Every call can raise `CallError`."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+        self._nickname: str | None = None
+
+    def size(self, app: str) -> int:
+        """How many requests wait."""
+        return _number(self._ask("GET", app), "size")
+
+    def size_by_user(self, app: str) -> dict[str, int]:
+        """The same by the callers' ids."""
+        found = self._ask("GET", app, by_user="true").get("by_user")
+        counts = found if isinstance(found, dict) else {}
+        return {name: count for name, count in counts.items() if isinstance(count, int)}
+
+    def flush(self, app: str, caller: str | None) -> int:
+        """Cancel what waits; how many that were."""
+        return _number(self._ask("DELETE", app, caller_user_id=caller), "flushed")
+
+    def list(self, app: str, state: QueueState | str | None, *, dead: bool, limit: int) -> list[QueuedRequest]:
+        """The requests, the newest first."""
+        asked = None if state is None else parse_state(state).value
+        if not 1 <= limit <= MOST_LISTED:
+            raise ArgumentError("limit", f"{limit} is not from 1 to {MOST_LISTED}")
+        answer = self._ask("GET", app, "requests", state=asked, dead="1" if dead else None, limit=str(limit))
+        found = answer.get("requests")
+        return [_request(item) for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    def get(self, app: str, request_id: str) -> QueuedRequest:
+        """One of them."""
+        return _request(self._ask("GET", app, "requests", request_id))
+
+    def cancel(self, app: str, request_id: str) -> QueuedRequest:
+        """End one; as it then is."""
+        return _request(self._ask("POST", app, "requests", request_id, "cancel"))
+
+    def redrive(self, app: str, request_id: str) -> QueuedRequest:
+        """Queue one again that was given up; as it then is."""
+        return _request(self._ask("POST", app, "requests", request_id, "redrive"))
+
+    def _ask(self, method: str, app: str, *parts: str, **query: str | None) -> dict[str, JSON]:
+        path = "/".join(["/applications", self._owner(), *(quote(part, safe="") for part in (app, "queue", *parts))])
+        answer = self._rest.ask(method, path, **query)
+        return answer if isinstance(answer, dict) else {}
+
+    def _owner(self) -> str:
+        if self._nickname is None:
+            user = self._rest.ask("GET", "/users/current")
+            nickname = user.get("nickname") if isinstance(user, dict) else None
+            if not isinstance(nickname, str):
+                raise UnknownError("the controller did not say whose key this is")
+            self._nickname = quote(nickname, safe="")
+        return self._nickname
+
+
+def parse_state(state: QueueState | str) -> QueueState:
+    """A state by its word, upper or lower case.
+
+    Raises:
+        ArgumentError: there is no such state.
+    """
+    try:
+        found = QueueState(state)
+    except ValueError:
+        found = QueueState.UNKNOWN
+    if found is QueueState.UNKNOWN:
+        known = ", ".join(one.value for one in QueueState if one is not QueueState.UNKNOWN)
+        raise ArgumentError("state", f"{str(state)[:80]!r} is none of {known}")
+    return found
+
+
+def _request(item: Mapping[str, JSON]) -> QueuedRequest:
+    state = item.get("state")
+    deliveries = item.get("deliveries")
+    return QueuedRequest(
+        request_id=_text(item, "request_id"),
+        app=_text(item, "app"),
+        method=_text(item, "method"),
+        path=_text(item, "path"),
+        caller=_text(item, "caller"),
+        priority=_text(item, "priority"),
+        state=QueueState.__members__.get(str(state), QueueState.UNKNOWN),
+        attempt=_number(item, "attempt"),
+        created_at=parse_moment(item.get("created_at")),
+        not_before=parse_moment(item.get("not_before")),
+        started_at=parse_moment(item.get("started_at")),
+        completed_at=parse_moment(item.get("completed_at")),
+        runner_id=_text(item, "runner_id") or None,
+        status=_optional_number(item, "status"),
+        error=_optional_text(item, "error"),
+        error_type=_optional_text(item, "error_type"),
+        dead=item.get("dead") is True,
+        webhook=_text(item, "webhook"),
+        webhook_attempts=_number(item, "webhook_attempts"),
+        webhook_at=parse_moment(item.get("webhook_at")),
+        queue_position=_optional_number(item, "queue_position"),
+        deliveries=tuple(
+            WebhookDelivery(
+                number=_number(one, "number"),
+                at=parse_moment(one.get("at")),
+                status=_optional_number(one, "status"),
+                error=_optional_text(one, "error"),
+            )
+            for one in (deliveries if isinstance(deliveries, list) else ())
+            if isinstance(one, dict)
+        ),
+    )
+
+
+def _text(item: Mapping[str, JSON], name: str) -> str:
+    return _optional_text(item, name) or ""
+
+
+def _optional_text(item: Mapping[str, JSON], name: str) -> str | None:
+    value = item.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(item: Mapping[str, JSON], name: str) -> int:
+    return _optional_number(item, name) or 0
+
+
+def _optional_number(item: Mapping[str, JSON], name: str) -> int | None:
+    value = item.get(name)
+    return value if isinstance(value, int) else None
