@@ -14,7 +14,8 @@ from pathlib import Path
 
 import uvloop
 
-from fal_server.core.faults import Fault, Precondition
+from fal_server.core.faults import Fault, Invalid, Precondition
+from fal_server.options import add_options, is_loopback
 from fal_server.plane import Plane
 from fal_server.settings import Settings
 from fal_server.state import StateDir
@@ -98,18 +99,23 @@ def _tell_ready(ready_fd: int | None, line: str) -> None:
 
 def _gpus(given: Sequence[str]) -> dict[str, int]:
     """`GPU-H100=2` -> {"GPU-H100": 2}; simulated where the machine has none: a label with a count."""
-    found: dict[str, int] = {}
-    for item in given:
-        label, separator, count = item.partition("=")
-        if not label.upper().startswith("GPU") or (separator and not count.isdigit()):
-            raise Fault(f"--gpu {item!r} is not of the form GPU-<model>=<count>, such as GPU-H100=2")
-        found[label.upper()] = int(count) if separator else 1
-    return found
+    parts = (item.partition("=") for item in given)
+    return {label.upper(): int(count) if separator else 1 for label, separator, count in parts}
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:
-    """What the flags say; a flag that is about TLS asks for it."""
+    """What the flags say; a flag that is about TLS asks for it.
+
+    Raises:
+        Invalid: keys would go over the network in plaintext.
+    """
     if not (options.tls or options.tls_cert or options.tls_key or options.tls_name):
+        if not is_loopback(options.host):
+            raise Invalid(
+                "host",
+                f"--host {options.host} is reached from other machines, to which keys would go in plaintext: add --tls "
+                "(with --tls-name for the name that they use) or --tls-cert and --tls-key",
+            )
         return None
     return TlsSettings(certificate=options.tls_cert, key=options.tls_key, names=tuple(options.tls_name))
 
@@ -117,23 +123,7 @@ def _tls(options: argparse.Namespace) -> TlsSettings | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fal_server", description="Run a fal controller in the foreground.")
     parser.add_argument("--state-dir", type=Path, required=True, help="where everything that must last is kept")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="for gRPC and HTTP; 0 picks a free one (default)")
-    parser.add_argument("--grpc-port", type=int, default=0, help="for gRPC alone; 0 picks a free one (default)")
-    parser.add_argument("--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, e.g. GPU-H100=2")
-    parser.add_argument("--retention-days", type=float, default=7.0, help="how long logs and ended runners are kept")
-    parser.add_argument("--tls", action="store_true", help="speak TLS, with a certificate by a local authority")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="an own certificate with its chain, PEM")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
-    parser.add_argument(
-        "--tls-name", action="append", default=[], metavar="NAME", help="a further host name for the certificate"
-    )
-    parser.add_argument(
-        "--file-retention-days", type=float, default=30.0, help="how long files that apps make are kept; 0 keeps them"
-    )
-    parser.add_argument(
-        "--warm-shims", type=int, default=1, help="processes to start ahead for runners, 25 MiB each (default: 1)"
-    )
+    add_options(parser)
     parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser

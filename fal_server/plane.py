@@ -39,6 +39,7 @@ from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
+from fal_server.options import LOOPBACK
 from fal_server.services.access import Access
 from fal_server.services.adoption import take_back
 from fal_server.services.apps import Apps
@@ -210,8 +211,8 @@ class Plane:
                 logs=logs,
             )
         )
-        grpc_host = settings.host if settings.tls is None else "127.0.0.1"
-        grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=grpc_host, port=settings.grpc_port)
+        # Plaintext, so on loopback wherever the other port is.
+        grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=LOOPBACK, port=settings.grpc_port)
         stack.push_async_callback(self._grpc.stop, 1.0)
         await files.listen(stack, access, lambda: self._url)
         gateway = Gateway(dispatcher, access, tokens=files.tokens)
@@ -355,8 +356,7 @@ class Plane:
 
     @property
     def _base(self) -> str:
-        running = self._listening()
-        return f"{running.host}:{running.port}"
+        return self._settings.address(self._listening().port)
 
     @property
     def _url(self) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from fal_server.core.accounts import Account
+from fal_server.options import is_loopback
 from fal_server.tls import TlsSettings
+
+_ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +18,7 @@ class Settings:
     """What an operator chooses.
 
     Attributes:
+        host: the address to listen on.
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
         gpus: what this machine offers, by label; simulated where it has none.
@@ -33,6 +37,15 @@ class Settings:
     file_retention_days: float = 30.0
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
+
+    def address(self, port: int) -> str:
+        """Host and port by which callers reach the controller; from elsewhere by the first name given for TLS."""
+        host = self.host
+        if self.tls is not None and self.tls.names and not is_loopback(host):
+            host = self.tls.names[0]
+        elif host in _ANY:
+            host = "localhost"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def file_life(self) -> timedelta | None:

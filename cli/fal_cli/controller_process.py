@@ -15,6 +15,9 @@ from fal_cli.exits import CommandError
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser
 
+# What listens on one of these is reached by the names of this machine.
+_HERE = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerProcess:
@@ -29,6 +32,7 @@ class ControllerProcess:
         state_dir: where its data is.
         tls: whether `port` speaks TLS.
         local_authority: whether its certificate is by the authority in the state directory.
+        listens: the address that `port` is on.
     """
 
     pid: int
@@ -39,10 +43,13 @@ class ControllerProcess:
     state_dir: Path
     tls: bool = False
     local_authority: bool = False
+    listens: str = "127.0.0.1"
 
     @property
     def host(self) -> str:
-        """The address that clients use."""
+        """The address that clients on this machine use."""
+        if self.listens not in _HERE:
+            return f"[{self.listens}]:{self.port}" if ":" in self.listens else f"{self.listens}:{self.port}"
         return f"localhost:{self.port}" if self.tls else f"127.0.0.1:{self.port}"
 
     @property
@@ -114,6 +121,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             state_dir=state_dir,
             tls=found.get("tls") is True,
             local_authority=found.get("local_authority") is True,
+            listens=str(found.get("host") or "127.0.0.1"),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

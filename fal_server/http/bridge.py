@@ -115,8 +115,8 @@ class _Conversation:
             "root_path": "",
             "state": {"draining": self._draining},
             "headers": exchange.headers,
-            "client": transport.get_extra_info("peername") or None,
-            "server": transport.get_extra_info("sockname") or None,
+            "client": _host_and_port(transport.get_extra_info("peername")),
+            "server": _host_and_port(transport.get_extra_info("sockname")),
         }
 
     async def _receive(self) -> Message:
@@ -161,3 +161,12 @@ class _Conversation:
         self._exchange.start(message["status"], b"".join(fields), length)
         if length is None:
             self._exchange.send(b"", end=False)  # a stream may be long silent before its first part
+
+
+def _host_and_port(address: object) -> tuple[str, int] | None:
+    """An address as ASGI wants it: an IPv6 one has two parts more, that of a unix socket none of these."""
+    match address:
+        case (str(host), int(port), *_):
+            return host, port
+        case _:
+            return None

@@ -182,6 +182,7 @@ class House:
 async def house(
     *,
     rest=_plain,
+    host: str = "127.0.0.1",
     grpc_address: str = "127.0.0.1:1",
     limits: Limits | None = None,
     first_byte_seconds: float = 10,
@@ -193,7 +194,7 @@ async def house(
     bridge = Bridge(rest)
     site = ControllerSite(gateway, bridge)
     door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
-    port = await door.start("127.0.0.1", 0)
+    port = await door.start(host, 0)
     built = House(port, door, gateway, ledger, keys)
     try:
         async with asyncio.timeout(50):

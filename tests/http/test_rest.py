@@ -13,6 +13,10 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
@@ -98,6 +102,17 @@ async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
     ):
         yield Controller(h, client, logs, runners)
+
+
+async def test_a_caller_over_ipv6_is_known_by_address_and_port() -> None:
+    async def who(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(f"{request.client} {request.url.hostname}")
+
+    async with (
+        house(rest=Starlette(routes=[Route("/health", who)]), host="::1") as h,
+        httpx.AsyncClient(base_url=f"http://[::1]:{h.port}", timeout=20, trust_env=False) as client,
+    ):
+        assert (await client.get("/health")).text.startswith("Address(host='::1', port=")
 
 
 async def test_health_and_the_root_need_no_key() -> None:

@@ -38,50 +38,21 @@ Examples:
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal up`."""
-    parser.description = "Start a controller on this machine. It listens on loopback only."
+    from fal_server.options import add_options
+
+    parser.description = "Start a controller on this machine. It listens on loopback unless --host says otherwise."
     parser.epilog = _EPILOG
     add_state_dir_option(parser)
     parser.add_argument(
         "-d", "--detach", action="store_true", help="Return when the controller answers, and leave it running."
     )
-    parser.add_argument(
-        "--port",
-        type=_port,
-        default=_PORT,
-        metavar="PORT",
-        help=f"Where gRPC and HTTP are answered (defaults to {_PORT}; 0: a free one).",
-    )
-    parser.add_argument(
-        "--grpc-port",
-        type=_port,
-        default=0,
-        metavar="PORT",
-        help="Where gRPC alone is answered (defaults to a free one).",
-    )
-    parser.add_argument(
-        "--gpu", action="append", default=[], metavar="LABEL=N", help="GPUs to offer, as GPU-H100=2. May be repeated."
-    )
-    tls = parser.add_argument_group("TLS")
-    tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
-    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="An own certificate with its chain, PEM.")
-    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="Its key, PEM.")
-    tls.add_argument(
-        "--tls-name",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="A further host name for the certificate. May be repeated.",
-    )
+    add_options(parser, port=_PORT)
     parser.set_defaults(handler=_up)
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"'{text}' is no port; use 0 to 65535, 0 for a free one")
-    return int(text)
-
-
 def _up(args: argparse.Namespace) -> int:
+    from fal_server.options import as_arguments
+
     state_dir = args.state_dir.absolute()
     running = find_controller(state_dir)
     if running is not None:
@@ -89,12 +60,7 @@ def _up(args: argparse.Namespace) -> int:
             f"a controller (pid {running.pid}) is already running on {state_dir}, at {running.host}; `fal down` stops "
             "it, --state-dir chooses another directory"
         )
-    arguments = ["--state-dir", str(state_dir), "--port", str(args.port), "--grpc-port", str(args.grpc_port)]
-    arguments += [word for label in args.gpu for word in ("--gpu", label)]
-    arguments += ["--tls"] if args.tls else []
-    for flag, path in (("--tls-cert", args.tls_cert), ("--tls-key", args.tls_key)):
-        arguments += [] if path is None else [flag, str(path.absolute())]
-    arguments += [word for name in args.tls_name for word in ("--tls-name", name)]
+    arguments = ["--state-dir", str(state_dir), *as_arguments(args)]
     if getattr(args, "debug", False):
         arguments.append("--debug")
     _require_extra()

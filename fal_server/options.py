@@ -1,0 +1,135 @@
+"""The options of a controller: one list, for `fal up` and for `python -m fal_server`. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+
+def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
+    """Declare all that an operator can choose.
+
+    Args:
+        parser: gets the options.
+        port: where gRPC and HTTP are answered unless another port is named.
+    """
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help=f"The address to listen on (defaults to {LOOPBACK}). One that other machines reach needs TLS.",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=port,
+        metavar="PORT",
+        help=f"Where gRPC and HTTP are answered (defaults to {port or 'a free one'}; 0: a free one).",
+    )
+    parser.add_argument(
+        "--grpc-port",
+        type=_port,
+        default=0,
+        metavar="PORT",
+        help="Where gRPC alone is answered (defaults to a free one).",
+    )
+    parser.add_argument(
+        "--gpu",
+        action="append",
+        type=_gpu,
+        default=[],
+        metavar="LABEL=N",
+        help="GPUs to offer, as GPU-H100=2. May be repeated.",
+    )
+    parser.add_argument(
+        "--warm-shims",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
+    )
+    parser.add_argument(
+        "--retention-days",
+        type=_days,
+        default=7.0,
+        metavar="DAYS",
+        help="How long logs, ended runners and requests that were given up are kept (defaults to 7).",
+    )
+    parser.add_argument(
+        "--file-retention-days",
+        type=_days,
+        default=30.0,
+        metavar="DAYS",
+        help="How long files that apps make are kept (defaults to 30; 0: for ever).",
+    )
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
+    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="An own certificate with its chain, PEM.")
+    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="Its key, PEM.")
+    tls.add_argument(
+        "--tls-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="A further host name for the certificate. May be repeated.",
+    )
+
+
+def as_arguments(options: argparse.Namespace) -> list[str]:
+    """The command line that says what was chosen, for a controller that starts elsewhere."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return [word for action in parser._actions[1:] for word in _words(action, getattr(options, action.dest))]  # noqa: SLF001
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _words(action: argparse.Action, value: object) -> Iterable[str]:
+    (flag,) = action.option_strings
+    if value is None or value is False:
+        return ()
+    if value is True:
+        return (flag,)
+    if isinstance(value, list):
+        return [f"{flag}={one}" for one in value]
+    return (f"{flag}={value.absolute() if isinstance(value, Path) else value}",)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; use 0 to 65535, 0 for a free one")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000")
+    return int(text)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36500:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of days from 0 to 36500, such as 7 or 0.5")
+    return days
+
+
+def _gpu(text: str) -> str:
+    """`GPU-H100=2`, or `GPU-H100` for one."""
+    label, separator, count = text.partition("=")
+    if not label.upper().startswith("GPU") or (separator and not (count.isascii() and count.isdigit())):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form GPU-<model>=<count>, such as GPU-H100=2")
+    return text

@@ -1,0 +1,89 @@
+"""The options of a controller: `fal up` has them all and hands them on whole; where it can be reached."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from fal_cli.main import build_parser
+from fal_server.main import main
+from fal_server.options import add_options, as_arguments
+from fal_server.settings import Settings
+from fal_server.tls import TlsSettings
+
+CHOSEN = [
+    "--host=::1",
+    "--port=1",
+    "--grpc-port=2",
+    "--gpu=GPU-H100=2",
+    "--gpu=GPU-A100",
+    "--warm-shims=0",
+    "--retention-days=0.5",
+    "--file-retention-days=0.0",
+    "--tls",
+    "--tls-cert=/a b/cert.pem",
+    "--tls-key=/key.pem",
+    "--tls-name=one",
+    "--tls-name=two",
+]
+
+
+def test_fal_up_has_every_option_and_hands_it_on():
+    args = build_parser(["up"]).parse_args(["up", *CHOSEN])
+    assert as_arguments(args) == CHOSEN
+    flags = {word.partition("=")[0] for word in CHOSEN}
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    assert {flag for action in parser._actions[1:] for flag in action.option_strings} == flags
+
+
+def test_a_path_is_handed_on_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = build_parser(["up"]).parse_args(["up", "--tls-cert", "cert.pem"])
+    assert f"--tls-cert={tmp_path / 'cert.pem'}" in as_arguments(args)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--port=65536",
+        "--port=x",
+        "--gpu=A100",
+        "--gpu=GPU-A100=x",
+        "--warm-shims=-1",
+        "--retention-days=week",
+        "--retention-days=-1",
+        "--file-retention-days=nan",
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([wrong])
+    assert ended.value.code == 2
+    assert wrong.partition("=")[2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example"])
+def test_no_keys_go_over_the_network_in_plaintext(host, tmp_path, capsys):
+    assert main(["--state-dir", str(tmp_path / "state"), "--host", host]) == 1
+    assert "add --tls" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "address"),
+    [
+        ("127.0.0.1", None, "127.0.0.1:80"),
+        ("::1", None, "[::1]:80"),
+        ("127.0.0.1", ("box",), "127.0.0.1:80"),
+        ("0.0.0.0", (), "localhost:80"),
+        ("0.0.0.0", ("box.example", "other"), "box.example:80"),
+        ("192.0.2.1", (), "192.0.2.1:80"),
+    ],
+)
+def test_where_callers_reach_it(host, names, address):
+    tls = None if names is None else TlsSettings(certificate=None, key=Path(), names=names)
+    assert Settings(host=host, tls=tls).address(80) == address
