@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from fal_server.collector import leave_alone_what_lasts
 from fal_server.core.apps import App
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
@@ -126,6 +127,7 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
     try:
         await filled(platform, APPS, RUNNERS)
         assert len(platform.fleet.runners) == RUNNERS, len(platform.fleet.runners)
+        leave_alone_what_lasts()  # as the controller does when it has loaded what there is
         rest = await ticks(platform, ROUNDS)
         busy: list[float] = []
         megabytes: list[float] = []
@@ -157,7 +159,7 @@ def main() -> None:
         rest, busy, megabytes, started = asyncio.run(measured(Path(directory)))
     for name, found in (("at rest", rest), ("in churn", busy)):
         median, most = statistics.median(found), max(found)
-        verdict = "ok" if median < MOST_MILLISECONDS else "TOO SLOW"
+        verdict = "ok" if most < MOST_MILLISECONDS else "TOO SLOW"
         print(
             f"reconciler tick {name:8}  {APPS} apps  {RUNNERS} runners  {median:.1f} ms CPU (most {most:.1f}; "
             f"goal < {MOST_MILLISECONDS:.0f})  {verdict}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from fal_server.collector import leave_alone_what_lasts
 from fal_server.core.faults import Fault, Invalid, Precondition
 from fal_server.options import add_options, is_loopback
 from fal_server.plane import Plane
@@ -84,7 +85,12 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
     loop.add_signal_handler(signal.SIGUSR1, asked_to_let_go)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
-    await plane.run(stop, lambda: _tell_ready(ready_fd, plane.announcement()))
+
+    def ready() -> None:
+        _tell_ready(ready_fd, plane.announcement())
+        leave_alone_what_lasts()
+
+    await plane.run(stop, ready)
     return 0
 
 

@@ -153,7 +153,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
     if missing > 0:
         if given.failures:
             # After a failure one start at a time tries whether the fault is gone.
-            trying = sum(r.state is not S.IDLE for r in current)
+            trying = sum(r.state is not S.IDLE or r.runner_id in given.unproven for r in current)
             missing = min(missing, max(0, 1 - trying))
         create = Create(
             app_name=app.name,

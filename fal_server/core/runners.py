@@ -80,6 +80,7 @@ class Runner:
         ordered_at: when its start was ordered on a node.
         first_request_at: when its first request was sent to it. Like `first_byte_at`, written once.
         first_byte_at: when the first byte of its first answer came.
+        failed_starts: where its start failed: how many of its revision's had in a row, with this one; else 0.
         unrouted_at: when the router acknowledged that it sends it no further request. It is told to stop after that.
     """
 
@@ -114,6 +115,7 @@ class Runner:
     replaced_by: str | None = None
     replace_first: bool = False
     ephemeral: bool = False
+    failed_starts: int = 0
 
     @property
     def ended(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fal_server.core.lifecycle import Event, Observation
-from fal_server.core.runners import NO_PROCESS, Runner
+from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
 from fal_server.ports import Engine
 from fal_server.services.fleet import Fleet
 
@@ -36,8 +36,10 @@ async def _take_back(fleet: Fleet, engine: Engine, runner: Runner) -> None:
     if adopted is None:
         if runner.state in NO_PROCESS and not runner.ephemeral:
             return  # it had not begun, or was cut off half way: it is started as if for the first time
-        # Unwanted first, so that its end is not taken for a failed start: a machine that went down is none.
-        await fleet.drain(runner_id, _GONE)
+        if runner.state is not RunnerState.TERMINATING:
+            # Unwanted first, so that its end is not taken for a failed start: a machine that went down is none. One
+            # that was being killed, as for its startup_timeout, stays what it was.
+            await fleet.drain(runner_id, _GONE)
         await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE))
         return
     # Stored here, though the engine tells it too: no plan may be made of a runner that only seems to have no process.

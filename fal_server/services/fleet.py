@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from fal_server.core.failures import NO_FAILURES, Failures, failed_to_start
+from fal_server.core.failures import Failures, failed_to_start
+from fal_server.core.faults import Fault
 from fal_server.core.history import StateChange, change_between
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
@@ -15,16 +16,22 @@ from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock, Store
 from fal_server.services.signal import Signal
+from fal_server.services.starts import Starts
 from fal_server.services.views import RequestLease, RunnerView
 from fal_server.services.whole import whole
 
-# After a restart, starts that failed so long ago are looked at again; no delay lasts longer.
+# After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
 FAILURES_WITHIN = timedelta(hours=1)
 LOOPBACK = "127.0.0.1"
 
 
 def _ignore(runner: Runner) -> None:
     """For whoever does not want to be told."""
+
+
+def _nothing_to_prove(runner: Runner) -> bool:
+    """For fleets whose health nobody checks."""
+    return False
 
 
 class Fleet:
@@ -46,7 +53,8 @@ class Fleet:
         self._leases: dict[str, dict[object, RequestLease]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._closed: set[str] = set()
-        self._failures: dict[tuple[str, str], Failures] = {}
+        self._starts = Starts()
+        self._must_prove: Callable[[Runner], bool] = _nothing_to_prove
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
         self._on_ended: list[Callable[[Runner], None]] = []
@@ -63,6 +71,10 @@ class Fleet:
         self._on_failed_start.append(failed_start)
         self._on_ended.append(ended)
 
+    def require_proof(self, must_prove: Callable[[Runner], bool]) -> None:
+        """Being ready is no successful start of a runner of which this is true; `proven` says when it is."""
+        self._must_prove = must_prove
+
     async def load(self) -> None:
         """Read the runners that have not ended from the store, and the failures of late, at the start."""
         now = self._clock.now()
@@ -73,12 +85,7 @@ class Fleet:
                 if runner.ready_at is not None:
                     # What it did before is not known: no data is no decision, so it counts as used just now.
                     self._last_request_at[runner.runner_id] = now
-        moments = [(r.ready_at, r) for r in known if r.ready_at] + [(r.ended_at, r) for r in known if r.ended_at]
-        for moment, runner in sorted(moments, key=lambda item: item[0]):
-            if moment == runner.ready_at:
-                self._failures.pop((runner.app_name, runner.revision_id), None)
-            elif failed_to_start(runner):
-                self._count_failure(runner)
+        self._starts.load((runner for runner in known if not runner.ephemeral), self._must_prove)
 
     @property
     def runners(self) -> list[Runner]:
@@ -122,19 +129,23 @@ class Fleet:
             moved = step(runner, seen, self._clock.now())
             if moved is runner:
                 return runner
+            failed = failed_to_start(moved) and self.usage(moved.runner_id).last_request_at is None
+            if failed and not moved.ephemeral:
+                moved = replace(moved, failed_starts=self._starts.with_one_more(moved))
             await self._save(runner, moved)
-            served = self.usage(moved.runner_id).last_request_at is not None
             self._put(moved)
-        if moved.state is RunnerState.IDLE:
-            self._failures.pop((moved.app_name, moved.revision_id), None)
+        if moved.state is RunnerState.IDLE and not self._must_prove(moved):
+            self._starts.succeeded(moved)
         if moved.routable:
             for ready in self._on_ready:
                 ready(moved)
         if moved.ended:
-            if not served and failed_to_start(moved):
-                self._count_failure(moved)
-                for failed in self._on_failed_start:
-                    failed(moved)
+            if moved.failed_starts and failed:
+                self._starts.failed(moved, moved.ended_at or self._clock.now())
+            self._starts.ended(moved.runner_id)
+            if failed:
+                for told in self._on_failed_start:
+                    told(moved)
             for ended in self._on_ended:
                 ended(moved)
         self._changed.notify()
@@ -202,12 +213,26 @@ class Fleet:
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
             return
-        # Counted first: whoever plans once it is gone must know already that it failed.
-        self._count_failure(replace(runner, ended_at=self._clock.now(), reason=reason))
-        rejected = await self.condemn(runner_id, reason)
+        # Counted first: whoever plans once this is written must know already that it failed.
+        before = self.failures(runner.app_name, runner.revision_id)
+        failed_starts = self._starts.with_one_more(runner)
+        self._starts.failed(replace(runner, failed_starts=failed_starts, reason=reason), self._clock.now())
+        try:
+            rejected = await self._take_out(
+                runner_id,
+                lambda r: replace(r, desired=Desired.GONE, kill=True, reason=reason, failed_starts=failed_starts),
+            )
+        except Fault:
+            self._starts.undo(runner, before)
+            raise
         if rejected is not None:
             for failed in self._on_failed_start:
                 failed(rejected)
+
+    def proven(self, runner_id: str) -> None:
+        """A ready runner has passed its health check: its start has succeeded."""
+        if (runner := self._runners.get(runner_id)) is not None:
+            self._starts.succeeded(runner)
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Close first, so that nothing can be sent to it while this is written; open again where that fails.
@@ -291,12 +316,11 @@ class Fleet:
 
     def failures(self, app_name: str, revision_id: str | None) -> Failures:
         """Starts of a revision that failed in a row."""
-        return self._failures.get((app_name, revision_id or ""), NO_FAILURES)
+        return self._starts.of(app_name, revision_id)
 
     def forgive(self, app_name: str, revision_id: str | None = None) -> None:
         """Forget the failed starts of an app (of one revision): somebody wants it tried anew."""
-        for key in [k for k in self._failures if k[0] == app_name and revision_id in (None, k[1])]:
-            del self._failures[key]
+        self._starts.forgive(app_name, revision_id)
         self._changed.notify()
 
     def active(self, app_name: str, revision_id: str | None = None) -> int:
@@ -368,13 +392,3 @@ class Fleet:
                     del self._open[runner.app_name]
         if runner.ended:
             self._slots.pop(runner_id, None)
-
-    def _count_failure(self, runner: Runner) -> None:
-        key = (runner.app_name, runner.revision_id)
-        if not runner.ephemeral:
-            self._failures[key] = Failures(
-                count=self.failures(*key).count + 1,
-                at=runner.ended_at,
-                runner_id=runner.runner_id,
-                reason=runner.reason,
-            )

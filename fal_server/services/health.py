@@ -25,6 +25,7 @@ class Health:
         self._fleet = fleet
         self._changed = changed
         self._vitals: dict[str, Vitals] = {}
+        fleet.require_proof(self.must_prove)
         fleet.subscribe(ended=lambda runner: self.forget(runner.runner_id))
 
     def check_of(self, runner: Runner) -> HealthCheck | None:
@@ -41,6 +42,8 @@ class Health:
     def keep(self, runner_id: str, vitals: Vitals) -> None:
         """Keep what is known now, of a runner that has not ended."""
         if self._fleet.get(runner_id) is not None:
+            if vitals.proven and not self.vitals(runner_id).proven:
+                self._fleet.proven(runner_id)
             self._vitals[runner_id] = vitals
             self._changed.notify()
 
@@ -48,14 +51,14 @@ class Health:
         """An answer of a runner asks for a check."""
         self.keep(runner_id, replace(self.vitals(runner_id), asked=True))
 
+    def must_prove(self, runner: Runner) -> bool:
+        """Whether a runner has a health check that it has not passed yet."""
+        return self.check_of(runner) is not None and not self.vitals(runner.runner_id).proven
+
     def forget(self, runner_id: str) -> None:
         """A runner has ended."""
         self._vitals.pop(runner_id, None)
 
     def unproven(self, app_name: str) -> frozenset[str]:
         """The ready runners of an app that have a check to pass and have not passed it."""
-        return frozenset(
-            runner.runner_id
-            for runner in self._fleet.of_app(app_name)
-            if self.check_of(runner) is not None and not self.vitals(runner.runner_id).proven
-        )
+        return frozenset(runner.runner_id for runner in self._fleet.of_app(app_name) if self.must_prove(runner))

@@ -52,6 +52,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "replaced_by": runner.replaced_by,
         "replace_first": runner.replace_first,
         "ephemeral": runner.ephemeral,
+        "failed_starts": runner.failed_starts,
     }
 
 
@@ -94,6 +95,7 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
         replaced_by=row["replaced_by"],
         replace_first=row["replace_first"],
         ephemeral=row["ephemeral"],
+        failed_starts=row["failed_starts"],
     )
 
 

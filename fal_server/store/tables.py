@@ -163,6 +163,7 @@ RUNNERS = Table(
     Column("replaced_by", String),
     Column("replace_first", Boolean, nullable=False),
     Column("ephemeral", Boolean, nullable=False),
+    Column("failed_starts", Integer, nullable=False, server_default="0"),
     Index(None, "state", "ended_at"),
 )
 
