@@ -1,4 +1,4 @@
-"""The two servers of the HTTP hop, each in a process of its own: an app under uvicorn, and the gateway before it."""
+"""The two servers of the HTTP hop, each in a process of its own: an app under uvicorn, and the controller before it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import asyncio
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import uvicorn
 import uvloop
 
-from fal_server.core.accounts import Principal, Scope
-from fal_server.core.routing import Outcome
+from fal_server.core.apps import App, AuthMode
+from fal_server.core.revisions import EnvironmentSpec, Revision
+from fal_server.core.runners import Runner, RunnerState
+from fal_server.core.scaling import Scaling
 from fal_server.http.bridge import Bridge
 from fal_server.http.door import FrontDoor
 from fal_server.http.gateway import Gateway
 from fal_server.http.site import ControllerSite
+from fal_server.services.access import Access
+from fal_server.services.catalog import Catalog
+from fal_server.services.dispatch import Dispatcher
+from fal_server.services.environments import Environments
+from fal_server.services.fleet import Fleet
+from fal_server.services.keys import Keys
+from fal_server.services.signal import Signal
+from fal_server.store import AesVault, open_store
 
 
 async def app(scope, receive, send) -> None:  # noqa: ANN001 - ASGI
@@ -31,74 +44,12 @@ async def app(scope, receive, send) -> None:  # noqa: ANN001 - ASGI
     await send({"type": "http.response.body", "body": body})
 
 
-@dataclass(frozen=True)
-class App:
-    """A private app."""
+class Clock:
+    """The machine's clock."""
 
-    name: str = "bench"
-    public: bool = False
-    request_timeout: int = 3600
-    request_start_timeout: int | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """The one runner."""
-
-    runner_id: str
-    host: str
-    port: int
-
-
-class Dispatcher:
-    """Routes by name and counts, as the real one does."""
-
-    def __init__(self, port: int) -> None:
-        self.apps = {("me", "bench"): App()}
-        self.places = {"bench": Place("runner", "127.0.0.1", port)}
-        self.in_flight: dict[str, int] = {"runner": 0}
-
-    def find(self, owner: str, app: str) -> App | None:
-        return self.apps.get((owner, app))
-
-    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Place | None:
-        place = self.places.get(app_name)
-        if place is not None:
-            self.in_flight[place.runner_id] += 1
-        return place
-
-    async def acquire(
-        self, app_name: str, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
-    ) -> Place:
-        self.in_flight["runner"] += 1
-        return self.places[app_name]
-
-    def answered(self, lease: object, hints: str | None, *, health_check: bool) -> None:
-        """Nothing is kept."""
-
-    def release(self, lease: object, outcome: Outcome) -> None:
-        assert isinstance(lease, Place)
-        self.in_flight[lease.runner_id] -= 1
-
-
-class Access:
-    """One key, cached."""
-
-    def __init__(self) -> None:
-        self.keys = {
-            ("bench", "secret"): Principal(
-                key_id="bench", scope=Scope.API, permissions=frozenset({"serverless:apps:run"})
-            )
-        }
-
-    async def authenticate(self, key_id: str, secret: str) -> Principal:
-        return self.keys[key_id, secret]
-
-    def cached(self, key_id: str, secret: str) -> Principal | None:
-        return self.keys.get((key_id, secret))
-
-    def may_call_apps(self, principal: Principal) -> bool:
-        return "serverless:apps:run" in principal.permissions
+    def now(self) -> datetime:
+        """The moment."""
+        return datetime.now(UTC)
 
 
 async def serve_app() -> None:
@@ -115,15 +66,61 @@ async def serve_app() -> None:
 
 
 async def serve_gateway(port: int) -> None:
-    """As `serve_app`, the gateway before that port."""
-    gateway = Gateway(Dispatcher(port), Access())
-    bridge = Bridge(app)
-    door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
-    print(await door.start("127.0.0.1", 0), flush=True)
-    await _end_of_input()
-    await door.close(1)
-    await gateway.close()
-    await bridge.close()
+    """As `serve_app`, the controller's way of a request before that port: all that one passes, on a database on disk.
+
+    Prints the key of a caller, too. The one runner is that port; it is there already, so nothing is started.
+    """
+    clock, changed = Clock(), Signal()
+    with TemporaryDirectory() as folder:
+        store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
+        access, catalog, fleet = Access(store, clock), Catalog(store, changed), Fleet(store, clock, changed)
+        dispatcher = Dispatcher(catalog, fleet, clock, changed, "me")
+        now = clock.now()
+        await Environments(store, clock).bootstrap()
+        scaling = Scaling(max_multiplexing=1000)
+        revision = Revision(
+            revision_id="r",
+            app_name="bench",
+            environment="main",
+            created_at=now,
+            environments=(EnvironmentSpec(kind="virtualenv", configuration={}),),
+            function=None,
+            entrypoint="bench:app",
+            exposed_port=8080,
+            scaling=scaling,
+        )
+        bench = App(
+            name="bench",
+            environment="main",
+            revision_id="r",
+            auth_mode=AuthMode.PRIVATE,
+            scaling=scaling,
+            created_at=now,
+            updated_at=now,
+        )
+        await catalog.register(revision, lambda _: bench)
+        runner = Runner(
+            runner_id=str(uuid4()),
+            app_name="bench",
+            environment="main",
+            revision_id="r",
+            machine_type="XS",
+            token="-",
+            created_at=now,
+            state=RunnerState.IDLE,
+            port=port,
+        )
+        await fleet.add([runner])
+        key = await Keys(store, clock, access).create(None)
+        gateway, bridge = Gateway(dispatcher, access), Bridge(app)
+        door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
+        print(await door.start("127.0.0.1", 0), ":".join(key), flush=True)
+        await _end_of_input()
+        await door.close(1)
+        await gateway.close()
+        await bridge.close()
+        await dispatcher.close()
+        await store.close()
 
 
 async def _end_of_input() -> None:

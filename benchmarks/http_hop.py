@@ -1,4 +1,7 @@
-"""What the gateway costs: an app under uvicorn asked directly and through the front door, in turns, in one run."""
+"""What the gateway costs: an app under uvicorn asked directly, through the controller and through nginx, in turns.
+
+The controller's side is the real one, with everything on: keys, routing, counting and deadlines, on a database on disk.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks._http_nginx import Nginx, is_installed
 
 _HERE = Path(__file__).parent
 _BODY = b'{"prompt": "a cat"}'
-_FIELDS = (
-    b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
-    b"Authorization: Key bench:secret\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
-)
-_ROUNDS = {32: 5, 1: 3}
+_ROUNDS = {32: 7, 1: 5}
 _SECONDS = 1.0
-_TARGET = 0.6
+_RATE_TARGET, _CPU_TARGET, _P99_TARGET = 0.6, 35, 2.0
+
+Run = dict[str, float]
 
 
 class Server:
@@ -27,24 +32,40 @@ class Server:
         command = [sys.executable, str(_HERE / "_http_servers.py"), *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        port, *key = self.process.stdout.readline().decode().split()
+        self.port = int(port)
+        self.key = key[0] if key else ""
 
-    def cpu_seconds(self) -> float:
-        """What it has used of the processors until now (fields 14 and 15 of /proc/PID/stat)."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def pids(self) -> list[int]:
+        """Its process."""
+        return [self.process.pid]
 
     def close(self) -> None:
         """End it."""
         self.process.communicate(timeout=20)
 
 
-def load(port: int, path: bytes, connections: int, seconds: float) -> dict[str, float]:
-    """One run of the load generator."""
-    command = [sys.executable, str(_HERE / "_http_load.py"), str(port), str(connections), str(seconds)]
-    request = b"POST " + path + b" HTTP/1.1\r\n" + _FIELDS
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """What processes have used of the processors until now (fields 14 and 15 of /proc/PID/stat)."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
+    """One run of the load generator; `cpu_us` is what the processes used for a request."""
+    command = [sys.executable, str(_HERE / "_http_load.py"), str(port), str(connections), str(_SECONDS)]
+    fields = (
+        b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
+        b"Authorization: Key %b\r\nContent-Length: %d\r\n\r\n%b"
+    ) % (key.encode(), len(_BODY), _BODY)
+    before = cpu_seconds(pids)
+    request = b"POST " + path + b" HTTP/1.1\r\n" + fields
     done = subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, timeout=60)
-    result: dict[str, float] = json.loads(done.stdout)
+    result: Run = json.loads(done.stdout)
+    result["cpu_us"] = (cpu_seconds(pids) - before) / (result["per_second"] * _SECONDS) * 1e6
     return result
 
 
@@ -52,32 +73,48 @@ def main() -> None:
     """Measure and print a table."""
     app = Server("app")
     gateway = Server("gateway", str(app.port))
-    runs: dict[tuple[str, int], list[dict[str, float]]] = {}
-    used: list[float] = []
+    nginx = Nginx(app.port) if is_installed() else None
+    runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for connections, rounds in _ROUNDS.items():
         for _ in range(rounds):
-            direct = load(app.port, b"/run", connections, _SECONDS)
-            before = gateway.cpu_seconds()
-            through = load(gateway.port, b"/me/bench/run", connections, _SECONDS)
-            used.append((gateway.cpu_seconds() - before) / (through["per_second"] * _SECONDS))
-            runs.setdefault(("direct", connections), []).append(direct)
-            runs.setdefault(("gateway", connections), []).append(through)
-    gateway.close()
-    app.close()
+            runs["direct", connections].append(load(app.port, b"/run", gateway.key, connections, app.pids()))
+            for name, proxy in (("gateway", gateway), ("nginx", nginx)):
+                if proxy is not None:
+                    run = load(proxy.port, b"/me/bench/run", gateway.key, connections, proxy.pids())
+                    runs[name, connections].append(run)
+    for server in (nginx, gateway, app):
+        if server is not None:
+            server.close()
+    _show(runs)
 
+
+def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     def median(name: str, connections: int, of: str) -> float:
         return statistics.median(run[of] for run in runs[name, connections])
 
-    print(f"{'':10}{'p50 ms at 1':>14}{'p99 ms at 1':>14}{'requests/s at 32':>20}")
-    for name in ("direct", "gateway"):
-        p50, p99, rate = median(name, 1, "p50_ms"), median(name, 1, "p99_ms"), median(name, 32, "per_second")
-        print(f"{name:10}{p50:14.3f}{p99:14.3f}{rate:20,.0f}")
-    pairs = zip(runs["direct", 32], runs["gateway", 32], strict=True)
-    ratios = sorted(through["per_second"] / direct["per_second"] for direct, through in pairs)
+    def of_direct(name: str) -> list[float]:
+        pairs = zip(runs["direct", 32], runs[name, 32], strict=True)
+        return sorted(through["per_second"] / direct["per_second"] for direct, through in pairs)
+
+    heads = ("p50, p99 ms at 1", "p50, p99 ms at 32", "requests/s at 32")
+    print(" " * 10 + "".join(f"{head:>20}" for head in heads) + f"{'of direct':>12}{'CPU us':>10}")
+    for name in ("direct", "gateway", "nginx"):
+        if not runs[name, 32]:
+            continue
+        times = [f"{median(name, at, 'p50_ms'):.3f}, {median(name, at, 'p99_ms'):.3f}" for at in (1, 32)]
+        rate, cpu = median(name, 32, "per_second"), median(name, 32, "cpu_us")
+        share = statistics.median(of_direct(name))
+        print(f"{name:10}{times[0]:>20}{times[1]:>20}{rate:>20,.0f}{share:>12.2f}{cpu:>10.1f}")
+    ratios = of_direct("gateway")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    print(f"requests/s at 32, of direct: {statistics.median(ratios):.2f} (to beat: {_TARGET}; rounds: {shown})")
-    at_32 = statistics.median(used[: _ROUNDS[32]]) * 1e6
-    print(f"gateway: {at_32:.1f} us CPU a request at 32 connections (to beat: 35)")
+    print(f"requests/s at 32, of direct: {statistics.median(ratios):.2f} (to beat: {_RATE_TARGET}; rounds: {shown})")
+    print(f"gateway: {median('gateway', 32, 'cpu_us'):.1f} us CPU a request at 32 (to beat: {_CPU_TARGET})")
+    if not runs["nginx", 32]:
+        print("nginx is not installed, so p99 is not compared with it: apt-get install nginx-light")
+        return
+    for at in (1, 32):
+        ratio = median("gateway", at, "p99_ms") / median("nginx", at, "p99_ms")
+        print(f"p99 at {at}, of nginx's: {ratio:.2f} (to beat: {_P99_TARGET})")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import Denied, Invalid
@@ -131,9 +132,14 @@ def covers(held: str, wanted: str) -> bool:
     return len(have) == len(want)
 
 
+@lru_cache(maxsize=4096)  # asked for every request, of few keys
+def _any_covers(held: frozenset[str], wanted: str) -> bool:
+    return any(covers(one, wanted) for one in held)
+
+
 def allows(principal: Principal, permission: str) -> bool:
     """Whether the caller holds a permission."""
-    return any(covers(held, permission) for held in principal.permissions)
+    return _any_covers(principal.permissions, permission)
 
 
 def require(principal: Principal, permission: str) -> None:

@@ -69,7 +69,8 @@ class Upstream(Protocol):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiter:
-    request: RequestLease
+    request_id: str
+    caller: str | None
     since: datetime
     hint: str | None
     future: asyncio.Future[Lease] = field(repr=False)
@@ -94,19 +95,26 @@ class Dispatcher:
         self._closing = False
         self._upstream: Upstream | None = None
         self._on_health_check: Callable[[str], None] = _ignore
+        self._routed: dict[str, tuple[App, RoutedApp]] = {}
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
         """The app at /owner/app, or None."""
         known = self._catalog.get(app) if owner == self._owner else None
         if known is None:
+            self._routed.pop(app, None)
             return None
-        return RoutedApp(
+        before = self._routed.get(app)
+        if before is not None and before[0] is known:
+            return before[1]
+        routed = RoutedApp(
             name=known.name,
             public=known.auth_mode is AuthMode.PUBLIC,
             request_timeout=known.scaling.request_timeout,
             request_start_timeout=known.scaling.request_start_timeout,
         )
+        self._routed[app] = (known, routed)
+        return routed
 
     def when_health_check_is_asked(self, told: Callable[[str], None]) -> None:
         """`told` gets the id of a runner whose answer asked for a health check."""
@@ -137,8 +145,7 @@ class Dispatcher:
         app = self._catalog.get(app_name)
         if app is None or self._waiting.get(app_name):
             return None
-        request = RequestLease(request_id=request_id, caller=caller, started_at=self._clock.now())
-        return self._place(app, request, hint)
+        return self._place(app, request_id, caller, hint)
 
     async def acquire(
         self,
@@ -176,10 +183,10 @@ class Dispatcher:
             raise NotFound(f"app {app_name!r} is a function without a port: it cannot be called over HTTP")
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
             raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
-        request = RequestLease(request_id=request_id, caller=caller, started_at=self._clock.now())
         waiter = _Waiter(
-            request=request,
-            since=since or request.started_at,
+            request_id=request_id,
+            caller=caller,
+            since=since or self._clock.now(),
             hint=hint,
             future=asyncio.get_running_loop().create_future(),
         )
@@ -201,7 +208,9 @@ class Dispatcher:
         """The request has left the runner; a second time changes nothing."""
         if not self._fleet.end(lease.slot, lease):
             return
-        if outcome in _CONDEMNED:
+        if outcome is Outcome.DONE:
+            pass
+        elif outcome in _CONDEMNED:
             self._spawn(lease.runner_id, _CONDEMNED[outcome], kill=True)
         elif outcome is Outcome.STOP_RUNNER:
             self._spawn(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
@@ -256,13 +265,13 @@ class Dispatcher:
         """The runners that may get an app's requests: those of the revision that it is on."""
         return (slot for slot in self._fleet.slots(app.name) if slot.revision_id == app.revision_id)
 
-    def _place(self, app: App, request: RequestLease, hint: str | None) -> Lease | None:
+    def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         slot = pick(self._routes(app), app.scaling.max_multiplexing, hint)
         if slot is None:
             return None
         now = self._clock.now()
         lease = Lease(runner_id=slot.runner_id, host=slot.host, port=slot.port, slot=slot, sent_at=now)
-        self._fleet.begin(slot, lease, request)
+        self._fleet.begin(slot, lease, RequestLease(request_id=request_id, caller=caller, started_at=now))
         return lease
 
     def _withdraw(self, app_name: str, waiter: _Waiter) -> None:
@@ -294,7 +303,7 @@ class Dispatcher:
         while line:
             waiter = line[0]
             if not waiter.future.done():
-                lease = self._place(app, waiter.request, waiter.hint)
+                lease = self._place(app, waiter.request_id, waiter.caller, waiter.hint)
                 if lease is None:
                     return
                 waiter.future.set_result(lease)
