@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TypeAlias, TypeVar
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fal_server.core.faults import AlreadyExists, Precondition, Unavailable
 from fal_server.store import dialect
+from fal_server.store.claim import Claim
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
@@ -32,6 +33,7 @@ class Database:
         self._writer = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
+        self._claim = Claim(engine) if engine.dialect.name == dialect.POSTGRESQL else None
         self._under_way: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -48,6 +50,7 @@ class Database:
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
+            Precondition: another controller uses it.
         """
         return await self._whole(self._write(work))
 
@@ -55,6 +58,9 @@ class Database:
         """Let what is under way finish, then let go of the database. A second call does nothing."""
         self._closed = True
         await asyncio.gather(*self._under_way, return_exceptions=True)
+        if self._claim is not None:
+            with suppress(*dialect.connection_errors()):  # the server is gone, and the lock with it
+                await self._claim.release()
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
@@ -72,8 +78,11 @@ class Database:
             return await work(connection)
 
     async def _write(self, work: Work[T]) -> T:
-        async with self._write_turn or nullcontext(), _faults(), self._writer.begin() as connection:
-            return await work(connection)
+        async with self._write_turn or nullcontext(), _faults():
+            if self._claim is not None:
+                await self._claim.hold()
+            async with self._writer.begin() as connection:
+                return await work(connection)
 
 
 @contextmanager
@@ -105,3 +114,5 @@ async def _faults() -> AsyncGenerator[None]:
     except (DBAPIError, PoolTimeout) as error:
         words = str(error.orig) if isinstance(error, DBAPIError) else "all connections are in use"
         raise Unavailable(f"the database cannot be used ({words}): see to its disk and permissions") from error
+    except dialect.connection_errors() as error:
+        raise Unavailable(f"the database cannot be reached ({error}): is its server up, and its URL right?") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Executable, Table, event, func
+from sqlalchemy import ColumnElement, Executable, Table, event, func, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, InvalidRequestError
+from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fal_server.core.faults import Unavailable
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 SQLITE = "sqlite"
+POSTGRESQL = "postgresql"
 # Write transactions take SQLite's lock at their start: one that took it later could not wait for it.
 WRITES = {"fal_writes": True}
 _BUSY_MILLISECONDS = 30_000
+_PARAMETERS = ("host", "port", "ssl", "sslmode")
+_WANTED = "a database is given as postgresql://user:password@host/name, or a file's path"
 
 
 def create_engine(target: str | Path | None) -> AsyncEngine:
@@ -30,21 +34,21 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
         target: the path of a SQLite file, a URL (`scheme://...`), or None for a private database in memory.
 
     Raises:
-        Unavailable: the URL is malformed, its driver is not installed, or the file cannot be made.
+        Unavailable: the URL is malformed or of another database, its driver is missing, or the file cannot be made.
     """
     try:
         url = make_url(target) if isinstance(target, str) and "://" in target else _sqlite_url(target)
+        if url.get_backend_name() in {POSTGRESQL, "postgres"}:
+            return _postgresql(url)
         if url.get_backend_name() != SQLITE:
-            return create_async_engine(url, hide_parameters=True)
+            raise Unavailable(f"no store for {url.get_backend_name()}: {_WANTED}")
         if url.database and url.database != ":memory:":
             _make_private(Path(url.database))
         engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
     except ArgumentError as error:
-        raise Unavailable(
-            "the database's URL is malformed: write postgresql+<driver>://... or a file's path"
-        ) from error
-    except (ImportError, InvalidRequestError) as error:
-        raise Unavailable(f"the database's driver cannot be used ({error}): install one for asyncio") from error
+        raise Unavailable(f"the database's URL is malformed: {_WANTED}") from error
+    except ImportError as error:
+        raise Unavailable(f"the database's driver is missing ({error}): pip install 'fal-grpc[postgresql]'") from error
     except OSError as error:
         raise Unavailable(f"the database {target} cannot be opened: {error.strerror}") from error
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
@@ -55,6 +59,15 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
 def single_connection(engine: AsyncEngine) -> bool:
     """Whether all share one connection (a database in memory), so that their transactions must take turns."""
     return engine.dialect.name == SQLITE and engine.url.database in {None, "", ":memory:"}
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What drivers raise past SQLAlchemy where a server cannot be reached, or does not let us in."""
+    if "asyncpg" not in sys.modules:
+        return (OSError,)
+    import asyncpg
+
+    return (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def upsert(connection: AsyncConnection, table: Table) -> Executable:
@@ -86,7 +99,7 @@ def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | N
 def contains(connection: AsyncConnection, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
     """Whether a column holds a text, upper and lower case alike; no character of the text is special."""
     if connection.dialect.name != SQLITE:
-        return func.strpos(func.lower(column), text.lower()) > 0
+        return func.strpos(func.lower(column), literal(text.lower(), column.type)) > 0
     # SQLite's own lower() knows ASCII only, but is several times as fast as a call back into Python.
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0
@@ -97,6 +110,15 @@ def names_missing_row(error: IntegrityError) -> bool:
     """Whether a write failed because it refers to a row that is not there (or is still referred to)."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return name == "SQLITE_CONSTRAINT_FOREIGNKEY" or getattr(error.orig, "sqlstate", "") == "23503"
+
+
+def _postgresql(url: URL) -> AsyncEngine:
+    """Connections are looked at before they are used: the server may have been restarted meanwhile."""
+    if unknown := sorted(url.query.keys() - _PARAMETERS):
+        raise Unavailable(f"the database's URL has a parameter {unknown[0]!r}: known are {', '.join(_PARAMETERS)}")
+    ssl = {"ssl": url.query["sslmode"]} if "sslmode" in url.query else {}  # libpq's word for it, and asyncpg's
+    url = url.difference_update_query(["sslmode"]).update_query_dict(ssl).set(drivername="postgresql+asyncpg")
+    return create_async_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10)
 
 
 def _sqlite_url(path: str | Path | None) -> URL:

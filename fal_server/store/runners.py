@@ -104,8 +104,8 @@ async def save(
 ) -> None:
     """Insert or replace them all; of two with the same id the later one stays. The changes are kept with them."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
-    if rows:
-        await connection.execute(upsert(connection, RUNNERS), list(rows.values()))
+    if rows:  # in one order always: two transactions that lock rows in different orders could wait for each other
+        await connection.execute(upsert(connection, RUNNERS), [rows[runner_id] for runner_id in sorted(rows)])
     for change in changes:
         mine = select(func.coalesce(func.max(RUNNER_EVENTS.c.sequence), 0)).where(
             RUNNER_EVENTS.c.runner_id == change.runner_id

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
-    Text,
 )
-from sqlalchemy.types import TypeDecorator
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def microseconds(moment: datetime) -> int:
-    """An aware datetime as microseconds since 1970, exactly.
-
-    Raises:
-        ValueError: it is naive.
-    """
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment!r} is naive: moments are kept in UTC")
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def moment(since: int) -> datetime:
-    """The inverse of `microseconds`, in UTC."""
-    return _EPOCH + timedelta(microseconds=since)
-
-
-class Moment(TypeDecorator[datetime]):
-    """An aware datetime, kept as microseconds since 1970: exact, ordered, and the same in every database."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """To the database."""
-        return None if value is None else microseconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """From the database."""
-        return None if value is None else moment(value)
-
+from fal_server.store.columns import Moment, Words
 
 METADATA = MetaData(
     naming_convention={
@@ -70,15 +31,15 @@ _JSON = JSON(none_as_null=True)
 SETTINGS = Table(
     "settings",
     METADATA,
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
 
 ENVIRONMENTS = Table(
     "environments",
     METADATA,
-    Column("name", String, primary_key=True),
-    Column("description", Text),
+    Column("name", Words, primary_key=True),
+    Column("description", Words),
     Column("is_default", Boolean, nullable=False),
     Column("created_at", Moment, nullable=False),
 )
@@ -87,13 +48,13 @@ ENVIRONMENTS = Table(
 REVISIONS = Table(
     "revisions",
     METADATA,
-    Column("revision_id", String, primary_key=True),
-    Column("app_name", String, nullable=False),
-    Column("environment", String, nullable=False),
+    Column("revision_id", Words, primary_key=True),
+    Column("app_name", Words, nullable=False),
+    Column("environment", Words, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("sealed_environments", LargeBinary, nullable=False),
     Column("function", _JSON),
-    Column("entrypoint", Text),
+    Column("entrypoint", Words),
     Column("setup", _JSON),
     Column("run_on_main_thread", Boolean, nullable=False),
     Column("exposed_port", Integer),
@@ -105,10 +66,10 @@ REVISIONS = Table(
     Column("health_check", _JSON),
     Column("termination_grace_seconds", Integer, nullable=False),
     Column("private_logs", Boolean, nullable=False),
-    Column("retry_config", Text),
+    Column("retry_config", Words),
     Column("skip_retry_conditions", _JSON, nullable=False),
     Column("metadata", _JSON, nullable=False),
-    Column("source_code", Text),
+    Column("source_code", Words),
     Index(None, "app_name", "created_at"),
     Index(None, "environment", "created_at"),
 )
@@ -116,15 +77,15 @@ REVISIONS = Table(
 APPS = Table(
     "apps",
     METADATA,
-    Column("name", String, primary_key=True),
-    Column("environment", String, ForeignKey(ENVIRONMENTS.c.name), nullable=False, index=True),
-    Column("revision_id", String, ForeignKey(REVISIONS.c.revision_id), nullable=False, index=True),
-    Column("next_revision_id", String, ForeignKey(REVISIONS.c.revision_id), index=True),
-    Column("auth_mode", String, nullable=False),
+    Column("name", Words, primary_key=True),
+    Column("environment", Words, ForeignKey(ENVIRONMENTS.c.name), nullable=False, index=True),
+    Column("revision_id", Words, ForeignKey(REVISIONS.c.revision_id), nullable=False, index=True),
+    Column("next_revision_id", Words, ForeignKey(REVISIONS.c.revision_id), index=True),
+    Column("auth_mode", Words, nullable=False),
     Column("scaling", _JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
-    Column("next_auth_mode", String),
+    Column("next_auth_mode", Words),
     Column("next_scaling", _JSON),
 )
 
@@ -132,17 +93,17 @@ APPS = Table(
 RUNNERS = Table(
     "runners",
     METADATA,
-    Column("runner_id", String, primary_key=True),
-    Column("app_name", String, nullable=False),
-    Column("environment", String, nullable=False),
-    Column("revision_id", String, nullable=False),
-    Column("machine_type", String, nullable=False),
+    Column("runner_id", Words, primary_key=True),
+    Column("app_name", Words, nullable=False),
+    Column("environment", Words, nullable=False),
+    Column("revision_id", Words, nullable=False),
+    Column("machine_type", Words, nullable=False),
     Column("sealed_token", LargeBinary, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("state", String, nullable=False),
-    Column("desired", String, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("node", String, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("desired", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("node", Words, nullable=False),
     Column("process", _JSON),
     Column("port", Integer),
     Column("metrics_port", Integer),
@@ -159,8 +120,8 @@ RUNNERS = Table(
     Column("exit_code", Integer),
     Column("grace_seconds", Integer, nullable=False),
     Column("kill", Boolean, nullable=False),
-    Column("replaces", String),
-    Column("replaced_by", String),
+    Column("replaces", Words),
+    Column("replaced_by", Words),
     Column("replace_first", Boolean, nullable=False),
     Column("ephemeral", Boolean, nullable=False),
     Column("failed_starts", Integer, nullable=False, server_default="0"),
@@ -171,22 +132,22 @@ RUNNERS = Table(
 RUNNER_EVENTS = Table(
     "runner_events",
     METADATA,
-    Column("runner_id", String, ForeignKey(RUNNERS.c.runner_id, ondelete="CASCADE"), primary_key=True),
+    Column("runner_id", Words, ForeignKey(RUNNERS.c.runner_id, ondelete="CASCADE"), primary_key=True),
     Column("sequence", Integer, primary_key=True, autoincrement=False),
     Column("at", Moment, nullable=False),
-    Column("state", String, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("reason", Words, nullable=False),
 )
 
 KEYS = Table(
     "keys",
     METADATA,
-    Column("key_id", String, primary_key=True),
-    Column("secret_hash", String, nullable=False),
-    Column("scope", String, nullable=False),
-    Column("alias", Text, nullable=False),
+    Column("key_id", Words, primary_key=True),
+    Column("secret_hash", Words, nullable=False),
+    Column("scope", Words, nullable=False),
+    Column("alias", Words, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("preset", String, nullable=False),
+    Column("preset", Words, nullable=False),
     Column("permissions", _JSON, nullable=False),
     Column("revoked_at", Moment),
 )
@@ -194,8 +155,8 @@ KEYS = Table(
 SECRETS = Table(
     "secrets",
     METADATA,
-    Column("environment", String, ForeignKey(ENVIRONMENTS.c.name, ondelete="CASCADE"), primary_key=True),
-    Column("name", String, primary_key=True),
+    Column("environment", Words, ForeignKey(ENVIRONMENTS.c.name, ondelete="CASCADE"), primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("default_exposed", Boolean),
@@ -204,15 +165,15 @@ SECRETS = Table(
 LOG_LINES = Table(
     "log_lines",
     METADATA,
-    Column("runner_id", String, primary_key=True),
+    Column("runner_id", Words, primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("timestamp", BigInteger, nullable=False),  # microseconds since 1970
-    Column("level", String, nullable=False),
-    Column("source", String, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("app_name", String, nullable=False),
-    Column("revision_id", String, nullable=False),
-    Column("request_id", String),
+    Column("level", Words, nullable=False),
+    Column("source", Words, nullable=False),
+    Column("message", Words, nullable=False),
+    Column("app_name", Words, nullable=False),
+    Column("revision_id", Words, nullable=False),
+    Column("request_id", Words),
     Index(None, "runner_id", "timestamp"),
     Index("log_lines_app_ix", "app_name", "timestamp", "runner_id", "sequence"),
     Index("log_lines_time_ix", "timestamp", "runner_id", "sequence"),
@@ -223,17 +184,17 @@ LOG_LINES = Table(
 REQUESTS = Table(
     "requests",
     METADATA,
-    Column("request_id", String, primary_key=True),
-    Column("app_name", String, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("method", String, nullable=False),
-    Column("caller", String),
-    Column("priority", String, nullable=False),
-    Column("hint", Text),
+    Column("request_id", Words, primary_key=True),
+    Column("app_name", Words, nullable=False),
+    Column("path", Words, nullable=False),
+    Column("method", Words, nullable=False),
+    Column("caller", Words),
+    Column("priority", Words, nullable=False),
+    Column("hint", Words),
     Column("no_retry", Boolean, nullable=False),
-    Column("idempotency", String, unique=True),
-    Column("fingerprint", String, nullable=False),
-    Column("state", String, nullable=False),
+    Column("idempotency", Words, unique=True),
+    Column("fingerprint", Words, nullable=False),
+    Column("state", Words, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("retries", _JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
@@ -242,13 +203,13 @@ REQUESTS = Table(
     Column("started_at", Moment),
     Column("completed_at", Moment),
     Column("lease_until", Moment),
-    Column("runner_id", String),
+    Column("runner_id", Words),
     Column("alone", Boolean, nullable=False),
     Column("status", Integer),
-    Column("error", Text),
-    Column("error_type", String),
+    Column("error", Words),
+    Column("error_type", Words),
     Column("dead", Boolean, nullable=False),
-    Column("webhook", String, nullable=False),
+    Column("webhook", Words, nullable=False),
     Column("webhook_attempts", Integer, nullable=False),
     Column("webhook_at", Moment),
     Index(None, "app_name", "created_at"),
@@ -259,7 +220,7 @@ REQUESTS = Table(
 REQUEST_CONTENTS = Table(
     "request_contents",
     METADATA,
-    Column("request_id", String, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Words, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
     Column("sealed_request", LargeBinary, nullable=False),
     Column("sealed_body", LargeBinary, nullable=False),
     Column("sealed_answer", LargeBinary),
@@ -269,9 +230,9 @@ REQUEST_CONTENTS = Table(
 WEBHOOK_DELIVERIES = Table(
     "webhook_deliveries",
     METADATA,
-    Column("request_id", String, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
+    Column("request_id", Words, ForeignKey(REQUESTS.c.request_id, ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("at", Moment, nullable=False),
     Column("status", Integer),
-    Column("error", Text),
+    Column("error", Words),
 )

@@ -8,14 +8,10 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, create_engine
 
 from fal_server.core.faults import Unavailable
 from fal_server.store import AesVault, migrations, open_store
-from fal_server.store.tables import METADATA, Moment
 from tests.store import strategies as some
 
 VAULT = AesVault(bytes(range(32)))
@@ -92,8 +88,6 @@ async def test_what_is_no_database_is_refused(tmp_path):
         await open_store(tmp_path / "none" / "store.db", VAULT)
     with pytest.raises(Unavailable, match="malformed"):
         await open_store("://", VAULT)
-    with pytest.raises(Unavailable, match="driver cannot be used"):
-        await open_store("postgresql+psycopg2://me:hunter2@127.0.0.1/fal", VAULT)
 
 
 async def test_secrets_are_not_on_the_disk(tmp_path):
@@ -119,17 +113,3 @@ async def test_private_databases_are_apart():
 def test_the_newest_migration_is_the_head():
     script = ScriptDirectory(str(migrations.__path__[0]))
     assert script.get_current_head() == migrations.HEAD
-
-
-async def test_migrations_make_what_the_tables_say(tmp_path):
-    path = tmp_path / "store.db"
-    await (await open_store(path, VAULT)).close()
-
-    def same_type(_context, _inspected, _column, inspected_type, wanted):
-        return not isinstance(inspected_type, BigInteger) if isinstance(wanted, Moment) else None
-
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": same_type})
-        assert compare_metadata(context, METADATA) == []
-    engine.dispose()

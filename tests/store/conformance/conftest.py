@@ -1,57 +1,87 @@
-"""The databases that the conformance suite runs against. A new one is one more entry in FACTORIES."""
+"""The databases that the conformance suite runs against. A new one is one more case of `target`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.support.postgresql import Postgresql, postgresql
 
 KEY = bytes(range(32))
 Opener = Callable[[], Awaitable[SqlStore]]
-
-# name -> a function from an empty directory to what `open_store` opens: the same database at every call.
-FACTORIES: dict[str, Callable[[Path], Path | str | None]] = {
-    "file": lambda directory: directory / "store.db",
-    "memory": lambda _directory: None,
-}
+DURABLE = ["file", "postgresql"]
 
 
-@pytest.fixture(params=FACTORIES)
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """What `open_store` opens."""
-    return FACTORIES[request.param](tmp_path)
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgresql]:
+    """A PostgreSQL server for this process's tests, started by the first that wants one."""
+    with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory)) as running:
+        yield running
+
+
+def target(kind: str, request: pytest.FixtureRequest, directory: Path) -> Path | str | None:
+    """What `open_store` opens: the same database for the same test."""
+    match kind:
+        case "file":
+            return directory / "store.db"
+        case "memory":
+            return None
+        case _:
+            return request.getfixturevalue("server").make(directory.name)
+
+
+@pytest.fixture(params=["memory", *DURABLE])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
+    """Every kind of database."""
+    return target(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=DURABLE)
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
+    """Those that outlive a process."""
+    return target(request.param, request, tmp_path)
 
 
 @pytest.fixture
-async def store(target: Path | str | None) -> AsyncIterator[SqlStore]:
-    opened = await open_store(target, AesVault(KEY))
+def contents(request: pytest.FixtureRequest, durable: Path | str | None) -> Callable[[], bytes]:
+    """Everything that a durable database holds, as its files or its dump."""
+    if isinstance(durable, Path):
+        return lambda: b"".join(file.read_bytes() for file in durable.parent.rglob("*") if file.is_file())
+    return lambda: request.getfixturevalue("server").dump(make_url(str(durable)).database)
+
+
+@pytest.fixture
+async def store(database: Path | str | None) -> AsyncIterator[SqlStore]:
+    opened = await open_store(database, AesVault(KEY))
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def beside(target: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
-    """Another store on the database of `store`; the same one where the database is private to it."""
-    if target is None:
+async def beside(database: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
+    """Another store on the file of `store`; the same one where the database is one controller's."""
+    if not isinstance(database, Path):
         yield store
         return
-    opened = await open_store(target, AesVault(KEY))
+    opened = await open_store(database, AesVault(KEY))
     yield opened
     await opened.close()
 
 
-@pytest.fixture(params=[name for name in FACTORIES if name != "memory"])
-async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+@pytest.fixture
+async def reopen(durable: Path | str | None) -> AsyncIterator[Opener]:
     """Opens a durable database anew at each call, as after a restart."""
     opened: list[SqlStore] = []
 
     async def again() -> SqlStore:
         if opened:
             await opened.pop().close()
-        opened.append(await open_store(FACTORIES[request.param](tmp_path), AesVault(KEY)))
+        opened.append(await open_store(durable, AesVault(KEY)))
         return opened[-1]
 
     yield again

@@ -45,11 +45,10 @@ async def test_reopening_finds_everything(reopen):
 
 
 @pytest.mark.parametrize("writes", [1, 40])
-async def test_killed_writer(tmp_path, writes):
+async def test_killed_writer(durable, writes):
     root = Path(__file__).parents[3]
-    path = tmp_path / "store.db"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITER, str(path), str(root), cwd=root, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", WRITER, str(durable), str(root), cwd=root, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     async with asyncio.timeout(60):
@@ -59,7 +58,7 @@ async def test_killed_writer(tmp_path, writes):
         printed = await process.stdout.read()
         await process.wait()
     acknowledged = max([writes, *(int(number) for number in printed.split())])
-    store = await open_store(path, AesVault(bytes(range(32))))
+    store = await open_store(durable, AesVault(bytes(range(32))))
     try:
         revisions = {revision.revision_id for revision in await store.list_revisions(None, None)}
         assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}

@@ -92,6 +92,14 @@ async def test_search_is_a_plain_substring(store, search, found):
     assert await messages(store, runner_id="a", search=search) == found
 
 
+async def test_a_nul_comes_back_and_is_found(store):
+    lines = ["a\0b", "\0", "\ufdd0", "\ufdd00", "\0\ufdd0\ufdd01"]
+    await store.logs.append([some.line(number, text) for number, text in enumerate(lines, 1)])
+    assert await messages(store, runner_id="a") == lines
+    assert await messages(store, runner_id="a", search="A\0b") == ["a\0b"]
+    assert await messages(store, runner_id="a", search="\ufdd0") == lines[2:]
+
+
 async def test_half_a_surrogate_pair_does_not_cost_the_batch(store):
     await store.logs.append([some.line(1, "bad \udcff byte"), some.line(2)])
     assert await messages(store, runner_id="a") == ["bad ? byte", "line 2"]

@@ -167,19 +167,18 @@ async def test_webhooks_are_due_in_order_and_noted_once(store):
     assert (await store.queue.get("q1")).webhook is WebhookState.DELIVERED
 
 
-async def test_it_is_there_after_a_restart_and_sealed(reopen, tmp_path):
+async def test_it_is_there_after_a_restart_and_sealed(reopen, contents):
     store = await reopen()
     await store.queue.add(request(), CONTENT)
     await store.queue.begin(begun(request()))
     await store.queue.complete(ended(begun(request())), replace(ANSWER, body=b"hunter2"))
     store = await reopen()
     assert (await store.queue.answer("q")).body == b"hunter2"
-    content = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert b"requests" in content
-    assert b"hunter2" not in content
+    assert b"requests" in contents()
+    assert b"hunter2" not in contents()
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 moments = st.none() | st.integers(0, 10**6).map(some.later)
 
 

@@ -1,0 +1,77 @@
+"""What is PostgreSQL's alone: who may open it, and what becomes of connections that break."""
+
+from __future__ import annotations
+
+import pytest
+
+from fal_server.core.faults import Precondition, Unavailable
+from fal_server.store import AesVault, open_store
+from tests.store import strategies as some
+
+VAULT = AesVault(bytes(range(32)))
+CUT = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def name(tmp_path) -> str:
+    return tmp_path.name
+
+
+@pytest.fixture
+def url(server, name) -> str:
+    return server.make(name)
+
+
+async def test_one_controller_at_a_time(url):
+    first = await open_store(url, VAULT)
+    with pytest.raises(Precondition, match="another controller uses"):
+        await open_store(url, VAULT)
+    await first.add_key(some.key("k"))
+    await first.close()
+    second = await open_store(url, VAULT)
+    assert len(await second.list_keys()) == 1
+    await second.close()
+
+
+async def test_it_goes_on_when_all_connections_were_cut(url, server, name):
+    store = await open_store(url, VAULT)
+    await store.add_key(some.key("a"))
+    assert int(server.ask(CUT.format(name))) >= 2
+    await store.add_key(some.key("b"))
+    await store.add_key(some.key("c"))  # by now the cut of the claim's own connection was heard of
+    assert [key.key_id for key in await store.list_keys()] == ["a", "b", "c"]
+    with pytest.raises(Precondition):  # it was taken again
+        await open_store(url, VAULT)
+    await store.close()
+
+
+async def test_one_that_lost_its_claim_writes_no_more(url, server, name):
+    first = await open_store(url, VAULT)
+    server.ask(CUT.format(name))
+    second = await open_store(url, VAULT)
+    with pytest.raises(Precondition, match="another controller uses"):
+        await first.add_key(some.key("k"))
+    assert await second.list_keys() == []
+    await first.close()
+    await second.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:1/fal", "cannot be reached"),
+        ("postgres://me:hunter2@127.0.0.1:1/fal", "cannot be reached"),
+        ("postgresql+psycopg://me:hunter2@127.0.0.1:1/fal?sslmode=require", "cannot be reached"),
+        ("postgresql://me:hunter2@127.0.0.1/fal?connections=3", "a parameter 'connections'"),
+        ("mysql://me:hunter2@127.0.0.1/fal", "no store for mysql"),
+    ],
+)
+async def test_a_wrong_url_is_told_without_its_password(wrong, words):
+    with pytest.raises(Unavailable, match=words) as caught:
+        await open_store(wrong, VAULT)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_database_that_is_not_there(server):
+    with pytest.raises(Unavailable, match='database "nowhere" does not exist'):
+        await open_store(server.url("nowhere"), VAULT)
