@@ -17,7 +17,8 @@ S = RunnerState
 MEANINGS: dict[RunnerState, str] = {
     S.FAILURE_DELAY: "An earlier start of the same revision failed, and this one waits: "
     f"{FAILURE_DELAY_SECONDS} s after the first failure, {2 * FAILURE_DELAY_SECONDS} s after the second, and so on up "
-    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds ends the wait of all. The newer official client shows "
+    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds (that passes its health check, where there is one) ends the wait of all. "
+    "The waits go on where they were when the controller is started anew. The newer official client shows "
     "it as `crash_backoff`; both words are accepted.",
     S.PENDING: "It is wanted and has no process yet: its environment is looked up or built, or no node has room "
     f"(looked at again every {UNSCHEDULABLE_DELAY_SECONDS} s).",
@@ -34,6 +35,11 @@ REASONS: list[tuple[str, str]] = [
     ("N requests / M at once = ...", "PENDING: the arithmetic of scaling that asked for it."),
     ("no node has room (...)", "PENDING: what each machine type lacks on each node."),
     ("there is no node", "PENDING: the engine knows no machine."),
+    (
+        "nothing can be started on node N: ...",
+        "PENDING: the machine is in trouble, as with a full disk. No failed start of the app; also what a start says "
+        "that failed because of it.",
+    ),
     (
         "waits after N failed start(s) in a row; the last one: ...",
         "FAILURE_DELAY: how often, and why the last one did.",

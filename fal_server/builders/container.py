@@ -15,10 +15,11 @@ from pathlib import Path
 from fal_server.builders.configuration import FIELD
 from fal_server.builders.containers import ContainerEngine, Engines
 from fal_server.builders.image import ImageConfiguration, parse_image
+from fal_server.builders.process import failure
 from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
 from fal_server.core.containers import Container
-from fal_server.core.faults import Fault, Invalid, Precondition, Unavailable
+from fal_server.core.faults import Fault, Invalid, NodeTrouble, Precondition, Unavailable
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
 
@@ -113,7 +114,8 @@ class ContainerBuilder:
             image = await self._image(env_id, engine, configuration, work, force, say, words)
             await asyncio.to_thread(self._write, env_id, engine, configuration, image)
         except OSError as error:
-            raise Unavailable(f"the image could not be built in {self._root}: {error.strerror}") from error
+            fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
+            raise fault(f"the image could not be built in {self._root}: {error.strerror}") from error
         finally:
             if work is not None:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
@@ -149,7 +151,7 @@ class ContainerBuilder:
         finally:
             logins.close()
         if code != 0:
-            raise Precondition("the image could not be built:\n" + "\n".join(words))
+            raise failure("the image could not be built", words)
         return (work / "image").read_text().strip()
 
     def _lay_out(self, work: Path, configuration: ImageConfiguration) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from fal_server.core.faults import Fault, NodeTrouble, Precondition
+
+# As programs of every kind pass on what the system told them.
+_NODES_OWN = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _LONGEST_LINE = 8_192
 _CHUNK = 65_536
 
@@ -50,6 +54,13 @@ async def run_lines(
         process.stdin.close()
         await _read_lines(process.stdout, line)
         return await process.wait()
+
+
+def failure(what: str, words: Iterable[str]) -> Fault:
+    """Why a program failed, in its own words: the machine's trouble where these speak of it, else what it was given."""
+    said = "\n".join(words)
+    fault = NodeTrouble if any(sign in said for sign in _NODES_OWN) else Precondition
+    return fault(f"{what}:\n{said}")
 
 
 @asynccontextmanager

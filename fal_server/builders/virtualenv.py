@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
+from fal_server.builders.process import failure
 from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
 from fal_server.builders.uv import Uv
-from fal_server.core.faults import Invalid, Precondition, Unavailable, Unsupported
+from fal_server.core.faults import Invalid, NodeTrouble, Precondition, Unavailable, Unsupported
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
 
@@ -121,7 +122,8 @@ class VirtualenvBuilder:
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
             if isinstance(error, OSError):
-                raise Unavailable(f"the environment could not be built in {self._root}: {error.strerror}") from error
+                fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
+                raise fault(f"the environment could not be built in {self._root}: {error.strerror}") from error
             raise
         finally:
             os.close(lock)
@@ -140,7 +142,7 @@ class VirtualenvBuilder:
         say(f"Making a virtual environment with Python {configuration.python_version}")
         create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
         if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
-            raise Precondition(_failure("the virtual environment could not be made", words))
+            raise failure("the virtual environment could not be made", words)
         for number, layer in enumerate(configuration.layers, 1):
             say(f"Installing requirements, {number} of {len(configuration.layers)}")
             # Compiled here once, so that the first start of an app does not pay for it.
@@ -148,7 +150,7 @@ class VirtualenvBuilder:
             install += ["--refresh"] if force else []
             text = "\n".join(layer) + "\n"
             if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
-                raise Precondition(_failure("the requirements could not be installed", words))
+                raise failure("the requirements could not be installed", words)
         _mark(directory)
         say("The environment is built")
 
@@ -160,7 +162,8 @@ class VirtualenvBuilder:
             directory.mkdir(mode=0o700)
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise Unavailable(f"the directory {directory} cannot be made: {error.strerror}") from error
+            fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
+            raise fault(f"the directory {directory} cannot be made: {error.strerror}") from error
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return directory, lock
 
@@ -216,7 +219,3 @@ def _is_built(directory: Path) -> bool:
         return (directory / _MARKER).read_text() == _RECIPE
     except OSError:
         return False
-
-
-def _failure(what: str, words: deque[str]) -> str:
-    return f"{what}:\n" + "\n".join(words)

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+
+# What these say is about what the machine has left, not about what was asked for.
+_NODES_OWN = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ENOMEM,
+        errno.EAGAIN,  # no further process
+        errno.EMFILE,
+        errno.ENFILE,
+    }
+)
+
 
 class Fault(Exception):
     """The root. The message says which thing is meant and what to do next; it is shown to the caller as it is."""
@@ -74,6 +90,15 @@ class Unavailable(Fault):
     """Not now: the same call may go through later."""
 
     reason = "UNAVAILABLE"
+
+
+class NodeTrouble(Unavailable):
+    """The machine cannot do it now, as when its disk is full; who asked for it is not to blame."""
+
+    @staticmethod
+    def explains(error: BaseException) -> bool:
+        """Whether an error is of this kind."""
+        return isinstance(error, NodeTrouble) or (isinstance(error, OSError) and error.errno in _NODES_OWN)
 
 
 class DeadlinePassed(Fault):

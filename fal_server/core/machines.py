@@ -57,10 +57,15 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine that runs runners, with everything it has."""
+    """A machine that runs runners, with everything it has.
+
+    Attributes:
+        trouble: why nothing can be started on it at the moment, in words; empty where all is well.
+    """
 
     name: str
     total: Resources
+    trouble: str = ""
 
 
 # CPU is shared (a runner that waits for its GPU uses none), so CPU machine types reserve memory and a token of CPU.

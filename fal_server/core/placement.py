@@ -66,7 +66,11 @@ def plan_launches(
 
 def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Sequence[Node], now: datetime) -> Action:
     lacks: list[str] = []
+    troubles = {node.name: node.trouble for node in nodes if node.trouble}
     for name in sorted(free):
+        if name in troubles:
+            lacks.append(f"nothing can be started on node {name!r}: {troubles[name]}")
+            continue
         machine_type, lack = _choose(wanted, free[name])
         if machine_type is not None:
             free[name] = free[name].minus(resources_of(machine_type, wanted.num_gpus))

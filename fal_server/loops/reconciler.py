@@ -7,7 +7,9 @@ import logging
 import secrets
 import uuid
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 
 from fal_server.core import reconcile
 from fal_server.core.actions import (
@@ -26,8 +28,9 @@ from fal_server.core.actions import (
     Unrouted,
 )
 from fal_server.core.apps import App
-from fal_server.core.faults import Fault
+from fal_server.core.faults import Fault, NodeTrouble
 from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import AppInput
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.ports import Clock, Engine
@@ -146,6 +149,8 @@ class Reconciler:
         known = self._fleet.get(seen.runner_id)
         # Who waits for an ephemeral runner's result releases it after that.
         awaited = known is not None and known.ephemeral and self._catalog.get(known.app_name) is not None
+        if seen.event is Event.GONE and known is not None:
+            seen = await self._excused(known, seen)
         runner = await self._record(seen)
         if seen.event is Event.GONE:
             self._stopped.discard(seen.runner_id)
@@ -156,13 +161,25 @@ class Reconciler:
                 except Fault as fault:
                     log.warning("what was kept for runner %s stays: %s", seen.runner_id, fault.message)
 
+    async def _excused(self, runner: Runner, seen: Observation) -> Observation:
+        """Not taken for the app's failed start is one that ended in its setup on a machine that is in trouble."""
+        trouble = next((node.trouble for node in self._engine.nodes() if node.name == runner.node), "")
+        if not trouble or runner.state is not RunnerState.SETUP or runner.desired is not Desired.SERVE:
+            return seen
+        reason = f"{seen.reason or 'it ended in its setup'} ({trouble})"
+        await self._keep_at(lambda: self._fleet.drain(runner.runner_id, reason), f"the end of {runner.runner_id}")
+        return replace(seen, reason=reason)
+
     async def _record(self, seen: Observation) -> Runner | None:
         """Store what was seen, however often that must be tried: nobody says it a second time."""
+        return await self._keep_at(lambda: self._fleet.observe(seen), f"{seen.event} of runner {seen.runner_id}")
+
+    async def _keep_at(self, write: Callable[[], Awaitable[Runner | None]], what: str) -> Runner | None:
         while True:
             try:
-                return await self._fleet.observe(seen)
+                return await write()
             except Fault as fault:
-                log.warning("%s of runner %s cannot be stored yet: %s", seen.event, seen.runner_id, fault.message)
+                log.warning("%s cannot be stored yet: %s", what, fault.message)
                 await self._pause()
 
     async def _pause(self) -> None:
@@ -300,9 +317,13 @@ class Reconciler:
 
     async def _start(self, runner: Runner) -> None:
         runner_id = runner.runner_id
+        seen: Observation | None = None
         try:
             node, process = await self._engine.start(await self._launching.prepare(runner))
             seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
+        except NodeTrouble as fault:
+            log.warning("runner %s of %s waits: %s", runner_id, runner.app_name, fault.message)
+            await self._postpone(runner_id, fault.message)
         except Fault as fault:
             log.warning("runner %s of %s could not be started: %s", runner_id, runner.app_name, fault.message)
             seen = Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message)
@@ -310,13 +331,22 @@ class Reconciler:
             log.exception("starting runner %s failed", runner_id)
             reason = "the controller failed to start it; its log says why"
             seen = Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
-        await self._record(seen)
+        if seen is not None:
+            await self._record(seen)
         while early := self._early.pop(runner_id, None):
             for seen in early:
                 await self._take(seen)
         # Without a pause since the last look at what came early, so that nothing can come between.
         del self._starting[runner_id]
         self._changed.notify()
+
+    async def _postpone(self, runner_id: str, reason: str) -> None:
+        """The machine could not start it: it is held like what finds no room, and is no failed start of the app's."""
+        later = self._clock.now() + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
+        await self._keep_at(
+            lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
+            f"the wait of runner {runner_id}",
+        )
 
     async def _end(self, action: Stop | Kill) -> None:
         runner_id = action.runner_id

@@ -138,13 +138,14 @@ class Engine(Protocol):
     """Where runners run. One task drives `observations()`; all else may be called from anywhere in the loop."""
 
     def nodes(self) -> Sequence[Node]:
-        """The machines that there are, with all that they have."""
+        """The machines that there are, with all that they have, and what is wrong with them; asked at every plan."""
         ...
 
     async def start(self, launch: Launch) -> tuple[str, Process]:
         """Start a runner; returns (node, its process) once the shim has taken the order, long before it is ready.
 
         Raises:
+            NodeTrouble: the machine could not start it now; nothing is left of it, and the app is not to blame.
             Unavailable: it could not be started; nothing is left of it.
         """
         ...

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 
-from fal_server.core.faults import Unavailable
+from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
@@ -22,6 +22,7 @@ class Start(StrEnum):
     WAITS = "waits"  # until the test says
     ENDS = "ends"  # in its setup
     REFUSED = "refused"  # by the engine
+    TROUBLE = "trouble"  # of the machine, which it is told with
 
 
 class FakeEngine:
@@ -71,6 +72,8 @@ class FakeEngine:
     async def start(self, launch: Launch) -> tuple[str, Process]:
         if self.start_as is Start.REFUSED:
             raise Unavailable("no such interpreter")
+        if self.start_as is Start.TROUBLE:
+            raise NodeTrouble("the disk is full")
         self.launched.append(launch)
         self.changed.notify()
         self.alive[launch.runner_id] = launch

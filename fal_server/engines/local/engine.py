@@ -6,18 +6,20 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
 
 from fal_runner.address import ShimIdentity
 from fal_runner.processes import mark_of
-from fal_server.core.faults import Unavailable
+from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.contained import remove_container
+from fal_server.engines.local.disk import LEAST_FREE_MIB, trouble_with
 from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
@@ -38,6 +40,7 @@ class LocalEngine:
         sink: keeps log lines; returns when they are durable. Lines of one runner come in order, a line may come again.
         last_sequence: the highest sequence that was kept for a runner, 0 for none.
         home: HOME of all runners; by default `home` beside `runners_dir`.
+        least_free_mib: where less is free on the disk of `runners_dir`, nothing is started.
         warm_shims: how many shims to start ahead, each about 25 MiB, so that a runner's start need not wait for one.
     """
 
@@ -50,11 +53,13 @@ class LocalEngine:
         last_sequence: LastSequence,
         home: Path | None = None,
         warm_shims: int = 0,
+        least_free_mib: int = LEAST_FREE_MIB,
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._home = (home or self._runners_dir.with_name("home")).absolute()
         self._node = node
+        self._least_free_mib = least_free_mib
         self._sink = sink
         self._last_sequence = last_sequence
         self._groups = RunnerGroups.detect()
@@ -63,8 +68,8 @@ class LocalEngine:
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
     def nodes(self) -> Sequence[Node]:
-        """This machine."""
-        return (self._node,)
+        """This machine, and whether anything can be started on it now."""
+        return (replace(self._node, trouble=trouble_with(self._runners_dir, self._least_free_mib)),)
 
     async def start(self, launch: Launch) -> tuple[str, Process]:
         """Start a runner; asking again with the same attempt token gives the first one.
@@ -72,7 +77,7 @@ class LocalEngine:
         LAUNCHED is also observed, before anything else of the runner.
 
         Raises:
-            Unavailable: it could not be started; nothing is left of it.
+            Unavailable: it could not be started; nothing is left of it. NodeTrouble where the machine is to blame.
         """
         link = self._links.get(launch.runner_id)
         if link is not None and link.token == launch.attempt_token:
@@ -82,6 +87,10 @@ class LocalEngine:
             link = await self._begin(directory, launch)
         except BaseException as error:
             await self._clean_up(directory, launch.attempt_token)
+            trouble = trouble_with(self._runners_dir, self._least_free_mib)
+            if NodeTrouble.explains(error) or (trouble and isinstance(error, Exception)):
+                words = f"runner {launch.runner_id} could not be started: {trouble or error}"
+                raise NodeTrouble(words) from error
             if isinstance(error, OSError | ValueError | Unavailable):
                 raise Unavailable(f"runner {launch.runner_id} could not be started: {error}") from error
             raise

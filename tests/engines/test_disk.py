@@ -1,0 +1,55 @@
+"""A machine whose disk is full: it says so, and a start that fails on it is the machine's trouble."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from fal_server.builders.process import failure
+from fal_server.core.faults import NodeTrouble, Precondition, Unavailable
+from fal_server.engines.local import LocalEngine
+from fal_server.engines.local.disk import trouble_with
+from tests.engines.conftest import NODE
+
+EVERYTHING_MIB = 1 << 40
+
+
+async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
+    [node] = rig.engine.nodes()
+    assert node == NODE
+    full = LocalEngine(
+        rig.root / "full",
+        node=NODE,
+        sink=rig.lines.append,
+        last_sequence=rig.lines.last_sequence,
+        least_free_mib=EVERYTHING_MIB,
+    )
+    try:
+        [node] = full.nodes()
+        assert "full is full" in node.trouble
+        wrong = rig.launch(None, entrypoint="no:thing", files={"../outside": b"x"})
+        with pytest.raises(NodeTrouble, match="is full, with"):
+            await full.start(wrong)
+    finally:
+        await full.close()
+    with pytest.raises(Unavailable) as raised:
+        await rig.engine.start(wrong)
+    assert not isinstance(raised.value, NodeTrouble)
+
+
+def test_a_directory_that_is_gone_is_trouble(rig: Any) -> None:
+    assert "cannot be used: No such file" in trouble_with(rig.root / "nowhere")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+def test_errors_of_the_machine(number: int) -> None:
+    assert NodeTrouble.explains(OSError(number, "x"))
+    assert not NodeTrouble.explains(OSError(errno.ENOENT, "x"))
+
+
+def test_what_a_program_says_of_the_disk() -> None:
+    full = failure("not installed", ["Downloading", "error: No space left on device (os error 28)"])
+    assert isinstance(full, NodeTrouble)
+    assert isinstance(failure("not installed", ["error: no such package"]), Precondition)
