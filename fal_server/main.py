@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 port=options.port,
                 grpc_port=options.grpc_port,
                 gpus=_gpus(options.gpu),
+                database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
                 warm_shims=options.warm_shims,
                 file_retention_days=options.file_retention_days,

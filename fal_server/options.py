@@ -6,8 +6,10 @@ import argparse
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
+_DATABASES = {"postgresql", "postgres"}
 
 
 def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
@@ -65,6 +67,13 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         default=30.0,
         metavar="DAYS",
         help="How long files that apps make are kept (defaults to 30; 0: for ever).",
+    )
+    parser.add_argument(
+        "--database",
+        type=_database,
+        metavar="URL",
+        help="A PostgreSQL database, as postgresql://user@host/name, in place of a file in the state directory. A URL "
+        "with a password goes into FAL_DATABASE_URL.",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
@@ -125,6 +134,22 @@ def _days(text: str) -> float:
     if not 0 <= days <= 36500:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of days from 0 to 36500, such as 7 or 0.5")
     return days
+
+
+def _database(text: str) -> str:
+    """The text is not shown in a message: it may hold a password, and messages are kept."""
+    try:
+        url = urlsplit(text)
+        secret, known = url.password is not None or "password" in url.query, url.scheme.partition("+")[0] in _DATABASES
+    except ValueError:
+        secret = known = False
+    if secret:
+        raise argparse.ArgumentTypeError(
+            "a password here is seen by everybody who lists processes: put the URL into FAL_DATABASE_URL"
+        )
+    if not known:
+        raise argparse.ArgumentTypeError("this is no URL of a PostgreSQL database, such as postgresql://user@host/name")
+    return text
 
 
 def _gpu(text: str) -> str:

@@ -148,7 +148,7 @@ class Plane:
         self._certificates = Certificates(state.tls, settings.tls, clock.now) if settings.tls else None
         master_key = load_master_key(state.root, os.environ)
         vault = AesVault(master_key)
-        store = await open_store(state.database, vault)
+        store = await open_store(settings.database or state.database, vault)
         stack.push_async_callback(store.close)
         log_store = store.logs
         blobs = FileBlobs(state.blobs)

@@ -22,6 +22,7 @@ class Settings:
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
         gpus: what this machine offers, by label; simulated where it has none.
+        database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
         warm_shims: how many processes are started ahead for runners, each about 25 MiB.
         retention_days: how long logs and ended runners are kept.
         file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
@@ -32,6 +33,7 @@ class Settings:
     port: int = 0
     grpc_port: int = 0
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
+    database: str | None = field(default=None, repr=False)  # it may hold a password
     warm_shims: int = 1
     retention_days: float = 7.0
     file_retention_days: float = 30.0

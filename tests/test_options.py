@@ -22,6 +22,7 @@ CHOSEN = [
     "--warm-shims=0",
     "--retention-days=0.5",
     "--file-retention-days=0.0",
+    "--database=postgresql://me@host/fal",
     "--tls",
     "--tls-cert=/a b/cert.pem",
     "--tls-key=/key.pem",
@@ -87,3 +88,24 @@ def test_no_keys_go_over_the_network_in_plaintext(host, tmp_path, capsys):
 def test_where_callers_reach_it(host, names, address):
     tls = None if names is None else TlsSettings(certificate=None, key=Path(), names=names)
     assert Settings(host=host, tls=tls).address(80) == address
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("mysql://me@host/fal", "no URL of a PostgreSQL database"),
+        ("fal.db", "no URL of a PostgreSQL database"),
+        ("postgresql://[", "no URL of a PostgreSQL database"),
+        ("postgresql://me:hunter2@host/fal", "FAL_DATABASE_URL"),
+        ("postgresql://me@host/fal?password=hunter2", "FAL_DATABASE_URL"),
+    ],
+)
+def test_a_database_is_a_url_without_a_password(wrong, words, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args([f"--database={wrong}"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "hunter2" not in told

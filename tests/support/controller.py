@@ -114,8 +114,8 @@ class Controller:
         return self.process.wait(60)
 
 
-def start(state_dir: Path, *arguments: str) -> Controller:
-    """Start a controller on a state directory and wait until it answers."""
+def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Controller:
+    """Start a controller on a state directory, with these variables on top, and wait until it answers."""
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
@@ -127,7 +127,7 @@ def start(state_dir: Path, *arguments: str) -> Controller:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=kept,
+            env={**kept, **(environment or {})},
         )
     os.close(writing)
     with os.fdopen(reading) as ready:
