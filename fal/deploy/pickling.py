@@ -121,13 +121,16 @@ def _dump(target: object, refuse_modules_in: Path | None) -> bytes:
 
 
 def _only_here(names: set[str], directory: Path | None) -> list[str]:
-    """Those modules whose code is in `directory` and that no installed package has: a runner cannot install them."""
+    """Those modules whose code is in `directory` and that no installed package has: a runner cannot install them.
+
+    This package's own travel along with every app, also from a checkout of it inside that directory.
+    """
     if directory is None:
         return []
     found: list[str] = []
     sent = machinery.list_registry_pickle_by_value()
     for name in sorted(names):
-        if name in sent or name.partition(".")[0] in sent:
+        if name in sent or name.partition(".")[0] in sent or name in RUNTIME_MODULES:
             continue
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is None or not Path(path).resolve().is_relative_to(directory):

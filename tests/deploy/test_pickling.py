@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import fal
 from fal.deploy.errors import SerializationError
-from fal.deploy.pickling import RUNTIME_MODULES, pack_modules
+from fal.deploy.pickling import RUNTIME_MODULES, dumps, pack_modules
 from fal.deploy.preparation import prepare
 
 APP = """
@@ -221,6 +222,11 @@ def test_a_module_that_a_runner_would_lack_is_named(place, use, named):
             prepare(app)
     finally:
         sys.modules.pop("helpers_of_app")
+
+
+def test_this_package_travels_from_wherever_it_is():
+    """An app may lie above a checkout of this project that is installed from there."""
+    assert dumps(fal.App, [], refuse_modules_in=Path(fal.__file__).parents[1])
 
 
 def test_local_python_modules_must_be_importable(place):
