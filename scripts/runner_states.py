@@ -17,12 +17,13 @@ S = RunnerState
 MEANINGS: dict[RunnerState, str] = {
     S.FAILURE_DELAY: "An earlier start of the same revision failed, and this one waits: "
     f"{FAILURE_DELAY_SECONDS} s after the first failure, {2 * FAILURE_DELAY_SECONDS} s after the second, and so on up "
-    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds (that passes its health check, where there is one) ends the wait of all. "
-    "The waits go on where they were when the controller is started anew. The newer official client shows "
-    "it as `crash_backoff`; both words are accepted.",
+    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds (that passes its health check, where there is one) ends "
+    "the wait of all. The waits go on where they were when the controller is started anew. The newer official client "
+    "shows it as `crash_backoff`; both words are accepted.",
     S.PENDING: "It is wanted and has no process yet: its environment is looked up or built, or no node has room "
     f"(looked at again every {UNSCHEDULABLE_DELAY_SECONDS} s).",
-    S.DOCKER_PULL: "Its image is being pulled. Only where there are images.",
+    S.DOCKER_PULL: "An app of kind `container` whose image the engine does not have (any more): it is fetched and "
+    "built. Deploys do that before there is a runner, so that this state is seen where an image was removed since.",
     S.SETUP: "Its process runs, and setup() with it. It ends when the app's port answers, or with `startup_timeout`.",
     S.IDLE: "It is ready and has no request. While it has some it is shown as RUNNING, which is never stored.",
     S.DRAINING: "It gets no more requests and finishes those that it has. Without any, this state is passed over.",
@@ -37,8 +38,7 @@ REASONS: list[tuple[str, str]] = [
     ("there is no node", "PENDING: the engine knows no machine."),
     (
         "nothing can be started on node N: ...",
-        "PENDING: the machine is in trouble, as with a full disk. No failed start of the app; also what a start says "
-        "that failed because of it.",
+        "PENDING: the machine is in trouble, as with a full disk; no failed start of the app.",
     ),
     (
         "waits after N failed start(s) in a row; the last one: ...",

@@ -85,6 +85,22 @@ class ContainerBuilder:
             return None
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
 
+    async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        """What was built for this spec, where its engine has the image still; what it has lost is forgotten here, too.
+
+        Raises:
+            Unsupported: neither podman nor docker can be used here.
+        """
+        found = self.find(spec)
+        if found is None or found.container is None:
+            return None
+        engine = await self._engines.find()
+        if await engine.run("image", "inspect", found.container.image, cwd=Path("/"), line=_unheard) == 0:
+            return found
+        if spec.env_id not in self._under_way:
+            self._note(spec.env_id).unlink(missing_ok=True)
+        return None
+
     async def close(self) -> None:
         """Give up the builds that are under way."""
         for build in list(self._under_way.values()):
@@ -208,6 +224,10 @@ class _LoginFile:
         """Delete them."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _unheard(line: str) -> None:
+    """What an inspection prints."""
 
 
 def _redactor(configuration: ImageConfiguration) -> Callable[[str], str]:

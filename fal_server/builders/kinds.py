@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fal_server.builders.container import ContainerBuilder
 from fal_server.builders.virtualenv import VirtualenvBuilder
+from fal_server.core.containers import CONTAINER
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
-
-CONTAINER = "container"
 
 
 class Builders:
@@ -24,6 +23,12 @@ class Builders:
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         """What was built for this spec, without building."""
         return self._of(spec).find(spec)
+
+    async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        """The same; an engine is asked whether it has the image."""
+        if spec.kind == CONTAINER:
+            return await self._containers.present(spec)
+        return self._virtualenvs.find(spec)
 
     async def close(self) -> None:
         """Give up the builds that are under way."""

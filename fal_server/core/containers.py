@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CONTAINER = "container"
+"""The kind of environment that is an image."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:

@@ -27,6 +27,7 @@ class Event(StrEnum):
     """What can be seen of a runner."""
 
     DUE = "due"  # the delay after a failed start is over
+    PULLING = "pulling"  # the image that it runs in is fetched or built
     LAUNCHED = "launched"  # the engine has taken the order; the shim is there
     READY = "ready"  # setup is done: the app's port is open (or its function runs)
     UNROUTED = "unrouted"  # the router has acknowledged that it gets no more requests, and some are still open
@@ -71,6 +72,8 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
     match seen.event:
         case Event.DUE:
             return replace(moved, not_before=None)
+        case Event.PULLING:
+            return replace(moved, not_before=None)
         case Event.LAUNCHED:
             return replace(moved, started_at=now, node=seen.node, process=seen.process, not_before=None)
         case Event.READY:
@@ -85,6 +88,7 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
 
 _TARGETS: dict[Event, RunnerState] = {
     Event.DUE: S.PENDING,
+    Event.PULLING: S.DOCKER_PULL,
     Event.LAUNCHED: S.SETUP,
     Event.READY: S.IDLE,
     Event.UNROUTED: S.DRAINING,

@@ -318,12 +318,14 @@ class Reconciler:
     async def _start(self, runner: Runner) -> None:
         runner_id = runner.runner_id
         seen: Observation | None = None
+        pulling = Observation(runner_id=runner_id, event=Event.PULLING, reason="its image is fetched or built")
         try:
-            node, process = await self._engine.start(await self._launching.prepare(runner))
+            launch = await self._launching.prepare(runner, lambda: self._record(pulling))
+            node, process = await self._engine.start(launch)
             seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
         except NodeTrouble as fault:
             log.warning("runner %s of %s waits: %s", runner_id, runner.app_name, fault.message)
-            await self._postpone(runner_id, fault.message)
+            seen = await self._postponed(runner_id, fault.message)
         except Fault as fault:
             log.warning("runner %s of %s could not be started: %s", runner_id, runner.app_name, fault.message)
             seen = Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message)
@@ -340,13 +342,22 @@ class Reconciler:
         del self._starting[runner_id]
         self._changed.notify()
 
-    async def _postpone(self, runner_id: str, reason: str) -> None:
-        """The machine could not start it: it is held like what finds no room, and is no failed start of the app's."""
+    async def _postponed(self, runner_id: str, reason: str) -> Observation | None:
+        """The machine could not start it: it is held like what finds no room, and is no failed start of the app's.
+
+        Returns:
+            Its end, where it had left PENDING, to which nothing goes back: another one takes its place.
+        """
+        runner = self._fleet.get(runner_id)
+        if runner is not None and runner.state is not RunnerState.PENDING:
+            await self._keep_at(lambda: self._fleet.drain(runner_id, reason), f"the end of runner {runner_id}")
+            return Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
         later = self._clock.now() + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
         await self._keep_at(
             lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
             f"the wait of runner {runner_id}",
         )
+        return None
 
     async def _end(self, action: Stop | Kill) -> None:
         runner_id = action.runner_id

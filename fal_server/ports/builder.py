@@ -42,3 +42,7 @@ class Builder(Protocol):
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         """What was built for this spec, without building."""
         ...
+
+    async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        """The same, but where something outside of the state directory has it (a container engine), it was asked."""
+        ...

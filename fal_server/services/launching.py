@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+from fal_server.core.containers import CONTAINER
 from fal_server.core.faults import Invalid, Precondition
 from fal_server.core.logs import LogEntry
 from fal_server.core.names import split_app_name
@@ -45,8 +46,11 @@ class Launching:
         self._files = files or blobs
         self._runner_key = runner_key
 
-    async def prepare(self, runner: Runner) -> Launch:
+    async def prepare(self, runner: Runner, pulling: Callable[[], Awaitable[object]]) -> Launch:
         """Collect everything for one runner.
+
+        Args:
+            pulling: called before an image is fetched or built for it, which may take minutes.
 
         Raises:
             Precondition: its revision is gone, a secret that it names is missing, or its environment cannot be built.
@@ -55,7 +59,7 @@ class Launching:
         revision = await self._catalog.find_revision(runner.revision_id)
         if revision is None:
             raise Precondition(f"revision {runner.revision_id} was deleted")
-        built = await self.environment(revision)
+        built = await self._environment(revision, pulling)
         secrets = await self._reveal(runner.environment, revision.secret_names)
         name, environment = split_app_name(runner.app_name)
         told = {
@@ -94,16 +98,17 @@ class Launching:
             container=built.container,
         )
 
-    async def environment(self, revision: Revision) -> BuiltEnvironment:
-        """The revision's environment; built again where it is missing (the deploy built it once).
-
-        Raises:
-            Precondition: it cannot be built.
-        """
+    async def _environment(self, revision: Revision, pulling: Callable[[], Awaitable[object]]) -> BuiltEnvironment:
+        """The revision's environment; built again where it is missing (the deploy built it once)."""
         if not revision.environments:
             raise Invalid("environments", f"revision {revision.revision_id} names no environment")
         spec = revision.environments[0]
-        return self._builder.find(spec) or await self._builder.build(spec, force=False, log=_silent)
+        found = await self._builder.present(spec)
+        if found is not None:
+            return found
+        if spec.kind == CONTAINER:
+            await pulling()
+        return await self._builder.build(spec, force=False, log=_silent)
 
     def _path(self, payload: Payload | None) -> Path | None:
         return None if payload is None else self._blobs.path(payload.blob)

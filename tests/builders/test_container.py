@@ -103,6 +103,20 @@ async def test_an_image_is_built_once_with_everything_and_found_again(builder, e
     assert ("--build-arg", "WHO") in zip(call["arguments"], call["arguments"][1:], strict=False)
 
 
+async def test_an_image_that_the_engine_has_lost_is_built_again(builder, engine, files, lines, tmp_path):
+    asked = spec().with_context([files.put("hello.txt", "hello")])
+    assert await builder.present(asked) is None
+    built = await build(builder, asked, lines)
+    assert await builder.present(asked) == built
+    (call,) = engine.calls("image")
+    assert call["arguments"] == ["image", "inspect", "sha256:fake"]
+    engine.record.with_name("lost").touch()
+    assert await builder.present(asked) is None
+    assert builder.find(asked) is None
+    await build(builder, asked, lines)
+    assert len(engine.calls("build")) == 2
+
+
 async def test_no_secret_is_an_argument_or_shown(builder, engine, files, lines):
     await build(builder, spec().with_context([files.put("hello.txt", "hello")]), lines)
     said = "\n".join(lines) + str([call["arguments"] for call in engine.calls("build")])

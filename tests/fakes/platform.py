@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fal_server.core.apps import App
-from fal_server.core.faults import Precondition, Unavailable
+from fal_server.core.faults import Fault, Precondition, Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
@@ -62,6 +62,8 @@ class FakeBuilder:
 
     def __init__(self) -> None:
         self.fails = ""
+        self.trouble: Fault | None = None
+        self.hold: asyncio.Event | None = None  # a build waits for it, where there is one
         self.builds = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -84,12 +86,22 @@ class FakeBuilder:
                     )
                 )
                 await asyncio.sleep(0)
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.trouble is not None:
+                raise self.trouble
             if self.fails:
                 raise Precondition(self.fails)
             self._built.add(spec.env_id)
             return BuiltEnvironment(env_id=spec.env_id, python=Path("/python"))
         finally:
             self.at_once -= 1
+
+    async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        return self.find(spec)
+
+    def lose_everything(self) -> None:
+        self._built.clear()
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         return BuiltEnvironment(env_id=spec.env_id, python=Path("/python")) if spec.env_id in self._built else None

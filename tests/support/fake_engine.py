@@ -33,6 +33,8 @@ def main() -> int:
             if broken:
                 print(broken)
             return 1 if broken else 0
+        case "image":
+            return 1 if record.with_name("lost").exists() else 0
         case "build":
             return build(arguments, noted)
         case "run":
