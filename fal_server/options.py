@@ -75,6 +75,13 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="A PostgreSQL database, as postgresql://user@host/name, in place of a file in the state directory. A URL "
         "with a password goes into FAL_DATABASE_URL.",
     )
+    parser.add_argument(
+        "--drain-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="How long a stop lets requests finish that are under way (defaults to 30).",
+    )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
     tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="An own certificate with its chain, PEM.")
@@ -124,6 +131,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 1000):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0 to 86400")
+    return seconds
 
 
 def _days(text: str) -> float:

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,6 @@ from starlette.routing import BaseRoute, Route
 from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
-from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
 from fal_server.file_plane import FilePlane
 from fal_server.grpc.interfaces import Services
@@ -69,6 +68,7 @@ from fal_server.services.views import Urls
 from fal_server.services.webhooks import Webhooks
 from fal_server.settings import Settings
 from fal_server.state import Running, StateDir, write_private
+from fal_server.stopping import Stopping
 from fal_server.store.blobs import FileBlobs
 from fal_server.store.master_key import load_master_key
 from fal_server.store.opening import open_store
@@ -77,9 +77,6 @@ from fal_server.store.vault import AesVault
 from fal_server.tls import Certificates
 
 log = logging.getLogger(__name__)
-# An orderly stop lets requests finish for so long; then runners get SIGTERM, and their own grace.
-DRAIN_SECONDS = 10.0
-END_SECONDS = 45.0
 # Results of queued requests are kept for so long; docs/queue.md promises it.
 RESULT_HOURS = 24
 FIRST_KEY = "made by the first start of this controller"
@@ -100,7 +97,6 @@ class Plane:
         self._state = state
         self._settings = settings
         self._clock = SystemClock()
-        self._now = asyncio.Event()
         self._keep_runners = False
         self._running: Running | None = None
 
@@ -113,8 +109,8 @@ class Plane:
         self._keep_runners = True
 
     def end_at_once(self) -> None:
-        """Wait for nothing any more: runners are killed."""
-        self._now.set()
+        """Wait for nothing any more: requests are cut off, runners are killed."""
+        self._stop_order.end_at_once()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Start, call `ready` when requests are answered, serve until `stop` is set, stop in order.
@@ -124,6 +120,7 @@ class Plane:
         """
         async with AsyncExitStack() as stack:
             await self._build(stack)
+            self._stop_order = self._stopping()
             log.info("listening on %s", self._base)
             ready()
             stopping = asyncio.Event()
@@ -137,7 +134,8 @@ class Plane:
                 tasks.create_task(self._queue_worker.run(stopping))
                 tasks.create_task(self._webhook_sender.run(stopping))
                 await stop.wait()
-                await self._stop_in_order()
+                self._tell_waiting("what is under way")
+                await self._stop_order.run(keep_runners=self._keep_runners)
                 stopping.set()
                 for loop in loops:
                     loop.cancel()
@@ -213,7 +211,7 @@ class Plane:
         )
         # Plaintext, so on loopback wherever the other port is.
         grpc_port = await self._grpc.start(unix_socket=state.grpc_socket, host=LOOPBACK, port=settings.grpc_port)
-        stack.push_async_callback(self._grpc.stop, 1.0)
+        stack.push_async_callback(self._grpc.stop, 0)
         await files.listen(stack, access, lambda: self._url)
         gateway = Gateway(dispatcher, access, tokens=files.tokens)
         routes = [*queue_routes, *files.routes(access, settings.account, Gpus(fleet, catalog))]
@@ -285,7 +283,7 @@ class Plane:
             ) from error
         stack.push_async_callback(bridge.close)
         stack.push_async_callback(gateway.close)
-        stack.push_async_callback(door.close, 1.0)
+        stack.push_async_callback(door.close, 0)
         self._door = door
         return port
 
@@ -299,55 +297,27 @@ class Plane:
         for key in known:  # a start that was cut off before it wrote its key down: nobody has that
             await keys.revoke(key.key_id)
 
-    async def _stop_in_order(self) -> None:
-        """No new requests; open ones finish; runners end, unless they are to go on; what takes too long is killed."""
-        self._door.drain()
-        self._reconciler.stop_starting()
-        self._queue_worker.stop_taking()
-        self._changed.notify()
-        if await self._wait_for(lambda: not any(self._in_flight(r) for r in self._fleet.runners), DRAIN_SECONDS):
-            log.info("no request is open")
-        # Before the runners end: what is cut off here is begun anew by the next controller, and is no failed attempt.
-        await self._queue_worker.close()
-        await self._dispatcher.close()
-        await self._reconciler.close()
-        # A runner of `fal run` serves its call alone, which ends here.
-        ending = [r.runner_id for r in self._fleet.runners if r.ephemeral or not self._keep_runners]
-        for runner_id in ending:
-            await self._end(runner_id)
-        if not await self._wait_for(lambda: self._ended(ending), END_SECONDS):
-            for runner_id in ending:
-                await self._end(runner_id, kill=True)
-            if not await self._wait_for(lambda: self._ended(ending), 10.0, patient=True):
-                log.error("%d runners did not end", sum(self._fleet.get(r) is not None for r in ending))
+    def _stopping(self) -> Stopping:
+        return Stopping(
+            door=self._door,
+            grpc=self._grpc,
+            reconciler=self._reconciler,
+            queue_worker=self._queue_worker,
+            dispatcher=self._dispatcher,
+            fleet=self._fleet,
+            engine=self._engine,
+            changed=self._changed,
+            drain_seconds=self._settings.drain_seconds,
+            tell=self._tell_waiting,
+        )
 
-    def _ended(self, runner_ids: list[str]) -> bool:
-        return all(self._fleet.get(runner_id) is None for runner_id in runner_ids)
-
-    async def _end(self, runner_id: str, *, kill: bool = False) -> None:
-        """End a runner with its grace, or at once; also where that cannot be written, as when the disk is full."""
-        reason = "the controller was stopped"
+    def _tell_waiting(self, words: str) -> None:
+        """Say what the stop waits for: in the log, and to `fal down`, which reads what was announced."""
+        log.info("waiting for %s; a second signal ends at once", words)
         try:
-            await (self._fleet.condemn(runner_id, reason) if kill else self._fleet.dismiss(runner_id, reason))
+            self._state.announce(replace(self._listening(), stopping=words))
         except Fault as fault:
-            log.warning("runner %s is ended, which cannot be written yet: %s", runner_id, fault.message)
-            runner = self._fleet.get(runner_id)
-            if runner is not None:
-                await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
-
-    def _in_flight(self, runner: Runner) -> int:
-        return self._fleet.usage(runner.runner_id).in_flight
-
-    async def _wait_for(self, done: Callable[[], bool], seconds: float, *, patient: bool = False) -> bool:
-        """Wait until `done`, the time is over, or a second signal came (unless `patient`)."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while not done():
-            left = end - loop.time()
-            if left <= 0 or (self._now.is_set() and not patient):
-                return False
-            await self._changed.wait(self._changed.count, min(left, 0.2))
-        return True
+            log.warning("%s", fault.message)
 
     def _listening(self) -> Running:
         if self._running is None:

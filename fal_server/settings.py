@@ -26,6 +26,7 @@ class Settings:
         warm_shims: how many processes are started ahead for runners, each about 25 MiB.
         retention_days: how long logs and ended runners are kept.
         file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
+        drain_seconds: how long a stop lets requests finish that are under way.
         tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     warm_shims: int = 1
     retention_days: float = 7.0
     file_retention_days: float = 30.0
+    drain_seconds: float = 30.0
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
 

@@ -24,6 +24,7 @@ class Running:
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
         local_authority: whether its certificate is by the authority in the state directory.
+        stopping: what its stop waits for; empty while it serves.
     """
 
     pid: int
@@ -34,6 +35,7 @@ class Running:
     version: str
     tls: bool = False
     local_authority: bool = False
+    stopping: str = ""
 
 
 class StateDir:

@@ -6,6 +6,8 @@ import json
 import os
 import select
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 # What listens on one of these is reached by the names of this machine.
 _HERE = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
+
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,7 @@ class ControllerProcess:
         state_dir: where its data is.
         tls: whether `port` speaks TLS.
         local_authority: whether its certificate is by the authority in the state directory.
+        stopping: what its stop waits for; empty while it serves.
         listens: the address that `port` is on.
     """
 
@@ -43,6 +48,7 @@ class ControllerProcess:
     state_dir: Path
     tls: bool = False
     local_authority: bool = False
+    stopping: str = ""
     listens: str = "127.0.0.1"
 
     @property
@@ -121,6 +127,7 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             state_dir=state_dir,
             tls=found.get("tls") is True,
             local_authority=found.get("local_authority") is True,
+            stopping=str(found.get("stopping") or ""),
             listens=str(found.get("host") or "127.0.0.1"),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -142,13 +149,22 @@ def require_controller(state_dir: Path) -> ControllerProcess:
     return controller
 
 
-def stop(controller: ControllerProcess, *, timeout_seconds: float, keep_runners: bool = False) -> bool:
-    """Ask the controller to stop, and wait until its process is gone.
+def stop(
+    controller: ControllerProcess,
+    *,
+    timeout_seconds: float,
+    keep_runners: bool = False,
+    at_once: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> bool:
+    """Ask the controller to stop, unless it is stopping already, and wait until its process is gone.
 
     Args:
         controller: which.
         timeout_seconds: how long to wait, at most.
         keep_runners: its runners go on, for the next controller.
+        at_once: it is not to wait for what is under way.
+        tell: is told what the controller waits for, each time that it changes.
 
     Returns:
         Whether it is gone.
@@ -161,10 +177,27 @@ def stop(controller: ControllerProcess, *, timeout_seconds: float, keep_runners:
         # The handle holds on to one process, so that what is checked here is what gets the signal.
         if _started_ticks(controller.pid) != controller.started_ticks:
             return True
-        signal.pidfd_send_signal(handle, signal.SIGUSR1 if keep_runners else signal.SIGTERM)
+        number = signal.SIGUSR1 if keep_runners else signal.SIGTERM
+        if not controller.stopping:
+            signal.pidfd_send_signal(handle, number)
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        return bool(poll.poll(timeout_seconds * 1000))
+        end = time.monotonic() + timeout_seconds
+        told = ""
+        while not poll.poll(max(0.0, min(end - time.monotonic(), _LOOK_SECONDS)) * 1000):
+            known = find_controller(controller.state_dir)
+            stopping = known.stopping if known is not None and known.pid == controller.pid else ""
+            if stopping and at_once:
+                signal.pidfd_send_signal(handle, number)  # a second one, now that the first has been heard
+                at_once = False
+            if stopping and stopping != told and tell is not None:
+                told = stopping
+                tell(stopping)
+            if time.monotonic() >= end:
+                return False
+        return True
+    except ProcessLookupError:
+        return True
     finally:
         os.close(handle)
 

@@ -28,6 +28,9 @@ class FrontDoor:
             speak HTTP/1.1.
         limits: what a client may take.
         first_byte_seconds: how long a connection may be silent, or in its TLS handshake.
+
+    Attributes:
+        registry: the open connections that speak HTTP, or nothing yet.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class FrontDoor:
         self.limits = limits or Limits()
         self.first_byte_seconds = first_byte_seconds
         self.registry = Registry()
+        self._grpc_links = Registry()
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -77,18 +81,19 @@ class FrontDoor:
             self._server.close()
         self.site.drain()
         self.registry.drain()
+        self._grpc_links.drain()
 
     async def close(self, grace_seconds: float) -> None:
         """Stop listening, let open requests finish, and abort those that are open after the grace."""
         self.drain()
-        await self.registry.close(grace_seconds)
+        await asyncio.gather(self.registry.close(grace_seconds), self._grpc_links.close(grace_seconds))
         for task in tuple(self._links):
             task.cancel()
         await asyncio.gather(*self._links, return_exceptions=True)
 
     def link_grpc(self, transport: asyncio.Transport, data: bytes) -> None:
         """Join a client's connection to the gRPC server."""
-        outer = Splice(self.registry)
+        outer = Splice(self._grpc_links)
         transport.set_protocol(outer)
         outer.connection_made(transport)
         if data:

@@ -122,7 +122,10 @@ def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | Non
     kept.setdefault("UV_CACHE_DIR", str(ROOT / ".cache" / "uv"))
     with (state_dir / "controller.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fal_server", "--state-dir", str(state_dir), "--ready-fd", str(writing), *arguments],
+            [
+                *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
+                *("--ready-fd", str(writing), "--drain-seconds", "10", *arguments),
+            ],
             pass_fds=(writing,),
             stdin=subprocess.DEVNULL,
             stdout=log,

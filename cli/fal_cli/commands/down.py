@@ -26,6 +26,11 @@ def add_arguments(parser: FalParser) -> None:
         action="store_true",
         help="Leave the runners serving: the next `fal up` on this directory takes them back, as after an upgrade.",
     )
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="Wait for nothing: requests in flight are cut off, runners are killed.",
+    )
     parser.set_defaults(handler=_down)
 
 
@@ -35,10 +40,20 @@ def _down(args: argparse.Namespace) -> None:
         note(f"No controller runs on {args.state_dir}.")
         return
     runners = "; its runners go on" if args.keep_runners else " and its runners"
-    note(f"Stopping the controller (pid {controller.pid}){runners} ...")
-    if not stop(controller, timeout_seconds=args.timeout, keep_runners=args.keep_runners):
+    if controller.stopping:
+        note(f"The controller (pid {controller.pid}) is stopping already.")
+    else:
+        note(f"Stopping the controller (pid {controller.pid}){runners} ...")
+    gone = stop(
+        controller,
+        timeout_seconds=args.timeout,
+        keep_runners=args.keep_runners,
+        at_once=args.now,
+        tell=lambda what: note(f"It waits for {what} ..."),
+    )
+    if not gone:
         raise CommandError(
             f"the controller (pid {controller.pid}) is still stopping after {args.timeout:g} seconds; its log is "
-            f"{args.state_dir / 'controller.log'}. Run `fal down` again to wait on."
+            f"{args.state_dir / 'controller.log'}. `fal down` waits on, `fal down --now` waits for nothing."
         )
     note("Stopped.")

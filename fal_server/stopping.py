@@ -1,0 +1,160 @@
+"""The order in which a controller stops: no new requests, open ones finish, runners end, the last answers go out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from fal_server.core.faults import Fault
+from fal_server.grpc.server import GrpcServer
+from fal_server.http.door import FrontDoor
+from fal_server.loops.queue import QueueWorker
+from fal_server.loops.reconciler import Reconciler
+from fal_server.ports import Engine
+from fal_server.services.dispatch import Dispatcher
+from fal_server.services.fleet import Fleet
+from fal_server.services.signal import Signal
+
+log = logging.getLogger(__name__)
+# Runners that got SIGTERM have their own grace, at most 30 s; what then is left is killed.
+END_SECONDS = 45.0
+_KILL_SECONDS = 10.0
+# Also where the time for requests is used up: answers that are given only now must get out.
+_LAST_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
+
+
+class Stopping:
+    """Stops a controller in order, once.
+
+    Args:
+        changed: notified at every change of a runner.
+        drain_seconds: how long requests that are under way may take.
+        tell: is told what is waited for, each time that it changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        door: FrontDoor,
+        grpc: GrpcServer,
+        reconciler: Reconciler,
+        queue_worker: QueueWorker,
+        dispatcher: Dispatcher,
+        fleet: Fleet,
+        engine: Engine,
+        changed: Signal,
+        drain_seconds: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._door = door
+        self._grpc = grpc
+        self._reconciler = reconciler
+        self._queue_worker = queue_worker
+        self._dispatcher = dispatcher
+        self._fleet = fleet
+        self._engine = engine
+        self._changed = changed
+        self._drain_seconds = drain_seconds
+        self._tell = tell
+        self._at_once = False
+
+    def end_at_once(self) -> None:
+        """Wait for nothing any more: requests are cut off, runners are killed."""
+        self._at_once = True
+        self._changed.notify()
+
+    async def run(self, *, keep_runners: bool) -> None:
+        """Stop; when this returns, nothing is under way.
+
+        Args:
+            keep_runners: leave them serving, for the next controller to adopt.
+        """
+        until = asyncio.get_running_loop().time() + self._drain_seconds
+        self._door.drain()
+        self._reconciler.stop_starting()
+        self._queue_worker.stop_taking()
+        self._changed.notify()
+        await self._drained(until)
+        # Before the runners end: what is cut off here is begun anew by the next controller, and is no failed attempt.
+        await self._queue_worker.close()
+        await self._dispatcher.close()
+        await self._reconciler.close()
+        # A runner of `fal run` serves its call alone, which ends here.
+        await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keep_runners])
+        await self._answered(until)
+        await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)
+
+    async def _drained(self, until: float) -> None:
+        """Let requests finish that are on runners; who waits may still get a place that becomes free."""
+
+        def in_flight() -> int:
+            return sum(self._fleet.usage(runner.runner_id).in_flight for runner in self._fleet.runners)
+
+        words = f"in flight (at most {self._drain_seconds:g} s)"
+        if await self._wait_for(lambda: _some(in_flight(), "request", words), until):
+            log.info("no request is on a runner")
+        else:
+            log.warning("%s cut off", _some(in_flight(), "request", "in flight:"))
+
+    async def _answered(self, until: float) -> None:
+        """Let go out what is answered by now, at the pace of those who read it, and come in what is being sent."""
+        until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
+        if not await self._wait_for(lambda: _some(len(self._door.registry), "connection", "to be answered"), until):
+            log.warning("%s cut off", _some(len(self._door.registry), "connection", "with an answer under way:"))
+        await self._door.close(0)
+
+    async def _end(self, runner_ids: list[str]) -> None:
+        def left() -> int:
+            return sum(self._fleet.get(runner_id) is not None for runner_id in runner_ids)
+
+        loop = asyncio.get_running_loop()
+        for runner_id in runner_ids:
+            await self._end_one(runner_id)
+        words = f"to end (at most {END_SECONDS:g} s)"
+        if await self._wait_for(lambda: _some(left(), "runner", words), loop.time() + END_SECONDS):
+            return
+        for runner_id in runner_ids:
+            await self._end_one(runner_id, kill=True)
+        until = loop.time() + _KILL_SECONDS
+        if not await self._wait_for(lambda: _some(left(), "runner", "to be killed"), until, patient=True):
+            log.error("%s", _some(left(), "runner", "did not end"))
+
+    async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:
+        """End a runner with its grace, or at once; also where that cannot be written, as when the disk is full."""
+        reason = "the controller was stopped"
+        try:
+            await (self._fleet.condemn(runner_id, reason) if kill else self._fleet.dismiss(runner_id, reason))
+        except Fault as fault:
+            log.warning("runner %s is ended, which cannot be written yet: %s", runner_id, fault.message)
+            runner = self._fleet.get(runner_id)
+            if runner is not None:
+                await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
+
+    async def _wait_for(self, what: Callable[[], str], until: float, *, patient: bool = False) -> bool:
+        """Wait until there is nothing left, the time is over, or a second signal came (unless `patient`).
+
+        Args:
+            what: names what is waited for; empty where there is nothing.
+            until: in the loop's time.
+
+        Returns:
+            Whether there is nothing left.
+        """
+        loop = asyncio.get_running_loop()
+        told = ""
+        while words := what():
+            left = until - loop.time()
+            if left <= 0 or (self._at_once and not patient):
+                return False
+            if words != told:
+                told = words
+                self._tell(words)
+            await self._changed.wait(self._changed.count, min(left, _LOOK_SECONDS))
+        return True
+
+
+def _some(count: int, noun: str, words: str) -> str:
+    """`2 runners to end`; empty for none."""
+    return f"{count} {noun}{'' if count == 1 else 's'} {words}" if count else ""
