@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from fal_grpc.v1 import log_pb2
 from fal_runner.descriptors import read_some
 from fal_runner.frames import FrameReader, Piece
-from fal_runner.journal import Journal, Source
+from fal_runner.journal import Journal, Printed, Source
 from fal_runner.lines import Line, LineSplitter, level_of
 from fal_runner.redaction import Redactor
 
@@ -36,16 +33,14 @@ async def capture(
     scribe = Scribe(source, redactor, max_line_bytes)
     try:
         while data := await read_some(fd, _READ_BYTES):
-            entries = scribe.take(frames.feed(data))
-            if entries:
-                journal.write(entries)
+            journal.take(scribe.take(frames.feed(data)))
     finally:
         os.close(fd)
-        journal.write(scribe.take(frames.flush()) + scribe.finish())
+        journal.take(scribe.take(frames.flush()) + scribe.finish())
 
 
 class Scribe:
-    """Makes entries of output: the lines of each request apart, so that those who print at once do not mix theirs.
+    """Makes lines of output: the lines of each request apart, so that those who print at once do not mix theirs.
 
     Args:
         source: which stream of the worker it is.
@@ -60,53 +55,56 @@ class Scribe:
         self._common = LineSplitter(max_line_bytes)
         self._open: dict[str, LineSplitter] = {}  # of requests that are in the middle of a line, the oldest first
 
-    def take(self, pieces: list[Piece]) -> list[log_pb2.LogEntry]:
-        """The entries that these pieces complete."""
+    def take(self, pieces: list[Piece]) -> list[Printed]:
+        """The lines that these pieces complete."""
         now = time.monotonic()
-        entries: list[log_pb2.LogEntry] = []
+        found: list[Printed] = []
         for request_id, data, ends in pieces:
             if not request_id:
-                entries += self._entries(self._common.feed(data, now), "")
+                found += self._fed(self._common, data, now, "")
                 continue
             splitter = self._open.pop(request_id, None) or LineSplitter(self._max_line_bytes)
-            lines = splitter.feed(data, now)
+            found += self._fed(splitter, data, now, request_id)
             if ends:
-                lines += splitter.flush()
+                found += self._printed(splitter.flush(), request_id)
             elif splitter.holds:
                 self._open[request_id] = splitter
-            entries += self._entries(lines, request_id)
             if len(self._open) > _MOST_OPEN:
                 oldest = next(iter(self._open))
-                entries += self._entries(self._open.pop(oldest).flush(), oldest)
-        return entries
+                found += self._printed(self._open.pop(oldest).flush(), oldest)
+        return found
 
-    def finish(self) -> list[log_pb2.LogEntry]:
+    def finish(self) -> list[Printed]:
         """What was begun and has no newline, when the output has ended."""
-        entries = self._entries(self._common.flush(), "")
+        found = self._printed(self._common.flush(), "")
         for request_id, splitter in self._open.items():
-            entries += self._entries(splitter.flush(), request_id)
+            found += self._printed(splitter.flush(), request_id)
         self._open.clear()
-        return entries
+        return found
 
-    def _entries(self, lines: list[Line], request_id: str) -> list[log_pb2.LogEntry]:
-        if not lines:
-            return []
-        seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-        moment = Timestamp(seconds=seconds, nanos=nanos)
-        return [
-            log_pb2.LogEntry(
-                timestamp=moment, level=level_of(text), source=self._source, message=text, request_id=request_id
-            )
-            for text in self._texts(lines)
-        ]
+    def _fed(self, splitter: LineSplitter, data: bytes, now: float, request_id: str) -> list[Printed]:
+        whole = splitter.feed_plain(data)
+        if whole is None:
+            return self._printed(splitter.feed(data, now), request_id)
+        text = whole.decode("utf-8", "replace")
+        if self._redactor.finds(text):
+            return self._of_texts([self._redactor.redact(line) for line in text.split("\n")], request_id)
+        return self._of_texts(text.split("\n"), request_id)
 
-    def _texts(self, lines: list[Line]) -> list[str]:
-        """The lines as text, without secrets. Mostly there are none, which is seen fastest in all lines together."""
-        texts = [line.data.decode("utf-8", "replace") for line in lines]
-        clean = not self._redactor.finds("\n".join(texts))
-        for number, line in enumerate(lines):
-            if line.cut_bytes:
-                texts[number] = f"{self._redactor.redact_cut(texts[number])} [... {line.cut_bytes} bytes cut]"
-            elif not clean:
-                texts[number] = self._redactor.redact(texts[number])
-        return texts
+    def _printed(self, lines: list[Line], request_id: str) -> list[Printed]:
+        return self._of_texts([self._text(line) for line in lines], request_id) if lines else []
+
+    def _of_texts(self, texts: list[str], request_id: str) -> list[Printed]:
+        return [Printed(self._source, request_id, texts, [level_of(text) for text in texts])]
+
+    def _text(self, line: Line) -> str:
+        """A line as text, without secrets, and with what is missing of it said."""
+        text = line.data.decode("utf-8", "replace")
+        if line.cut_bytes:
+            text = f"{self._redactor.redact_cut(text)} [... {line.cut_bytes} bytes cut]"
+        elif self._redactor.finds(text):
+            text = self._redactor.redact(text)
+        if line.left_out:
+            states = "1 state" if line.left_out == 1 else f"{line.left_out} states"
+            text = f"{text} [... {states} of this line left out]"
+        return text

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_runner.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
@@ -15,6 +18,26 @@ Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
 Level: TypeAlias = "log_pb2.LogLevel.ValueType"
 # What precedes an entry in a StreamLogsResponse: the field's number, and that a length follows.
 _ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
+_MESSAGE = bytes((log_pb2.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
+_SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
+_REMEMBERED_BYTES = 1024 * 1024
+
+
+class Printed(NamedTuple):
+    """Lines of one stream and request that were read together, with a level for each."""
+
+    source: Source
+    request_id: str
+    texts: Sequence[str]
+    levels: Sequence[Level]
+
+
+class _Block(NamedTuple):
+    """Entries that were written together, as the wire has them."""
+
+    first: int
+    last: int
+    data: bytes
 
 
 def entry_of(text: str, source: Source, level: Level, at_ns: int | None = None) -> log_pb2.LogEntry:
@@ -34,7 +57,11 @@ class Journal:
 
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._spool = Spool(directory, max_bytes=max_bytes)
+        self._most_remembered = min(_REMEMBERED_BYTES, max_bytes // 4)
         self._changed = asyncio.Event()
+        self._moment = (0, 0)
+        self._blocks: deque[_Block] = deque()  # the newest entries, for who reads as they are written
+        self._blocks_size = 0
         self.closed = False
 
     @property
@@ -52,8 +79,30 @@ class Journal:
         numbered = list(enumerate(entries, self._spool.last + 1))
         for number, entry in numbered:
             entry.sequence = number
-        if self._spool.append([entry.SerializeToString() for _, entry in numbered]):
-            self._notify()
+            self._in_order(entry.timestamp)
+        self._keep([entry.SerializeToString() for _, entry in numbered])
+
+    def take(self, printed: Iterable[Printed]) -> None:
+        """Keep these lines, of now; they get the next numbers."""
+        payloads: list[bytes] = []
+        number = self._spool.last
+        now = Timestamp()
+        now.FromNanoseconds(time.time_ns())
+        self._in_order(now)
+        for source, request_id, texts, levels in printed:
+            # An entry is made of bytes: the beginning that it has in common with others, its message, its number.
+            heads = {
+                level: log_pb2.LogEntry(
+                    timestamp=now, level=level, source=source, request_id=request_id
+                ).SerializeToString()
+                + _MESSAGE
+                for level in set(levels)
+            }
+            for text, level in zip(texts, levels, strict=True):
+                number += 1
+                message = text.encode("utf-8", "replace")
+                payloads.append(b"".join((heads[level], _varint(len(message)), message, _SEQUENCE, _varint(number))))
+        self._keep(payloads)
 
     def say(self, text: str, level: Level = log_pb2.INFO) -> None:
         """Keep a line of the platform's own."""
@@ -62,13 +111,15 @@ class Journal:
     def ack(self, sequence: int) -> None:
         """Entries up to this one may be forgotten."""
         self._spool.ack(sequence)
+        while self._blocks and self._blocks[0].last <= self.acked:
+            self._forget_block()
 
     def reader(self, after: int) -> JournalReader:
         """Read from the entry after this sequence on, and only what was not acknowledged.
 
         A store that has forgotten a silent runner's lines, because they were too old, asks from 0 again.
         """
-        return JournalReader(self._spool.reader(max(after, self.acked)))
+        return JournalReader(self._spool.reader(max(after, self.acked)), self._blocks)
 
     async def wait(self) -> None:
         """Wait until there is more, or never will be."""
@@ -81,23 +132,70 @@ class Journal:
         self._spool.close()
         self._notify()
 
+    def _in_order(self, stamp: Timestamp) -> None:
+        """A later number never has an earlier time, also where somebody set the clock back."""
+        if (stamp.seconds, stamp.nanos) < self._moment:
+            stamp.seconds, stamp.nanos = self._moment
+        self._moment = (stamp.seconds, stamp.nanos)
+
+    def _keep(self, payloads: list[bytes]) -> None:
+        if not payloads:
+            return
+        first = self._spool.last + 1
+        # Also what a full disk did not take: who reads at the end has it all the same.
+        block = _Block(first, self._spool.append(payloads), _joined(payloads))
+        self._blocks.append(block)
+        self._blocks_size += len(block.data)
+        while self._blocks_size > self._most_remembered:
+            self._forget_block()
+        self._notify()
+
+    def _forget_block(self) -> None:
+        self._blocks_size -= len(self._blocks.popleft().data)
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 class JournalReader:
-    """A position in a log."""
+    """A position in a log.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        reader: the same position in the spool.
+        blocks: the newest entries in memory; they are read from there by who has read all that precede them.
+    """
+
+    def __init__(self, reader: Reader, blocks: Iterable[_Block] = ()) -> None:
         self._reader = reader
+        self._blocks = blocks
 
     def read(self, max_bytes: int) -> Sequence[log_pb2.LogEntry]:
         """The next entries, about `max_bytes` of them; none where there are none."""
+        return self.read_batch(max_bytes).entries
+
+    def read_batch(self, max_bytes: int) -> shim_pb2.StreamLogsResponse:
+        """The same as the wire has them."""
+        # Parsed together, which is several times as fast as making them one by one.
+        return shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
+
+    def _remembered(self, max_bytes: int) -> bytes:
+        found: list[bytes] = []
+        size = 0
+        for block in self._blocks:
+            if block.first == self._reader.after + 1 and (not found or size + len(block.data) <= max_bytes):
+                found.append(block.data)
+                size += len(block.data)
+                self._reader.after = block.last
+        return b"".join(found)
+
+    def _stored(self, max_bytes: int) -> bytes:
         records = self._reader.read(max_bytes)
-        # Parsed together, which is several times as fast as one by one.
-        batch = b"".join([_ENTRIES + _varint(len(payload)) + payload for payload in map(_payload, records)])
-        return shim_pb2.StreamLogsResponse.FromString(batch).entries
+        return _joined([_payload(record, records) for record in records])
+
+
+def _joined(payloads: Iterable[bytes]) -> bytes:
+    return b"".join([part for payload in payloads for part in (_ENTRIES, _varint(len(payload)), payload)])
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
@@ -105,16 +203,20 @@ def read_leftover(directory: Path, after: int) -> JournalReader | None:
     return JournalReader(Spool(directory).reader(after)) if directory.is_dir() else None
 
 
-def _payload(record: Record) -> bytes:
+def _payload(record: Record, read: Sequence[Record]) -> bytes:
+    """A record's entry; for lines that were lost one that says so, of the time of the lines beside it."""
     if record.payload is not None:
         return record.payload
     lines = "1 line" if record.dropped == 1 else f"{record.dropped} lines"
     entry = entry_of(
-        f"{lines} dropped here: they were not fetched before the runner's spool was full",
+        f"{lines} dropped here: the runner's spool was full before they were fetched, or the disk that it is on was",
         log_pb2.LogEntry.SOURCE_SYSTEM,
         log_pb2.WARNING,
     )
     entry.sequence = record.sequence
+    beside = [other.payload for other in read if other.payload is not None and other.sequence > record.sequence]
+    if beside:
+        entry.timestamp.CopyFrom(log_pb2.LogEntry.FromString(beside[0]).timestamp)
     return entry.SerializeToString()
 
 

@@ -169,10 +169,10 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         next_at = 0.0
         while True:
             closed = journal.closed  # looked at before reading, so that what came in between is read once more
-            entries = reader.read(_BATCH_BYTES)
-            if entries:
+            batch = reader.read_batch(_BATCH_BYTES)
+            if batch.entries:
                 next_at = loop.time() + _BATCH_SECONDS
-                yield shim_pb2.StreamLogsResponse(entries=entries)
+                yield batch
             elif closed:
                 return
             else:

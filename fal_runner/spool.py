@@ -147,11 +147,15 @@ class Spool:
 
 
 class Reader:
-    """A position in a spool."""
+    """A position in a spool.
+
+    Attributes:
+        after: the last record that was read; who has the next ones from elsewhere may move it on.
+    """
 
     def __init__(self, spool: Spool, after: int) -> None:
         self._spool = spool
-        self._after = after
+        self.after = after
         self._path: Path | None = None
         self._offset = 0
 
@@ -160,7 +164,7 @@ class Reader:
         records: list[Record] = []
         size = 0
         while size < max_bytes:
-            found = self._spool.segment_after(self._after)
+            found = self._spool.segment_after(self.after)
             if found is None:
                 return records + self._lost(self._spool.last + 1)
             path, end = found
@@ -173,11 +177,11 @@ class Reader:
                 sequence, length, _ = _HEADER.unpack_from(block, place)
                 begin = place + _HEADER.size
                 place = begin + length
-                if sequence > self._after:
-                    if sequence > self._after + 1:
+                if sequence > self.after:
+                    if sequence > self.after + 1:
                         records += self._lost(sequence)
                     records.append(Record(sequence, block[begin:place]))
-                    self._after = sequence
+                    self.after = sequence
                     size += _HEADER.size + length
         return records
 
@@ -199,10 +203,10 @@ class Reader:
 
     def _lost(self, until: int) -> list[Record]:
         """A record for the gap between the last one read and this sequence, where there is a gap."""
-        dropped = until - 1 - self._after
+        dropped = until - 1 - self.after
         if dropped <= 0:
             return []
-        self._after = until - 1
+        self.after = until - 1
         return [Record(until - 1, None, dropped)]
 
 

@@ -68,8 +68,8 @@ def test_plain_output_is_passed_on_at_once() -> None:
 def lines_of(stream: bytes, mark: str) -> list[tuple[str, str]]:
     reader = FrameReader(mark)
     scribe = Scribe(log_pb2.LogEntry.SOURCE_STDOUT, Redactor([]), 1_000_000)
-    entries = scribe.take(reader.feed(stream)) + scribe.take(reader.flush()) + scribe.finish()
-    return [(entry.request_id, entry.message) for entry in entries]
+    printed = scribe.take(reader.feed(stream)) + scribe.take(reader.flush()) + scribe.finish()
+    return [(lines.request_id, text) for lines in printed for text in lines.texts]
 
 
 def test_requests_that_print_at_once_do_not_mix_their_lines() -> None:

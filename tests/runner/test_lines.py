@@ -30,10 +30,11 @@ def test_lines_do_not_depend_on_how_the_bytes_come(pieces: list[bytes], limit: i
     redraws = 10
     for number, text in enumerate([*ended, rest]):
         *before, last = [state for state in text.split(b"\r") if state] or [b""]
-        expected += [cut(state, limit) for state in before[:redraws]]
+        expected += [(*cut(state, limit), 0) for state in before[:redraws]]
+        left_out = max(0, len(before) - redraws)
         redraws -= min(redraws, len(before))
         if number < len(ended) or last:
-            expected.append(cut(last, limit))
+            expected.append((*cut(last, limit), left_out))
     assert [tuple(line) for line in lines] == expected
 
 
@@ -48,6 +49,7 @@ def test_a_progress_bar_is_seen_as_it_grows_and_at_its_end() -> None:
     assert shown[0] == 0
     assert shown[-1] == 100
     assert 100 <= len(shown) <= 115
+    assert [line.left_out for line in lines] == [0] * (len(lines) - 1) + [1001 - len(lines)]
 
 
 @pytest.mark.parametrize(
