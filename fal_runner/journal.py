@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2, shim_pb2
+from fal_grpc.varint import varint
 from fal_runner.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
 
 Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
@@ -101,7 +102,7 @@ class Journal:
             for text, level in zip(texts, levels, strict=True):
                 number += 1
                 message = text.encode("utf-8", "replace")
-                payloads.append(b"".join((heads[level], _varint(len(message)), message, _SEQUENCE, _varint(number))))
+                payloads.append(b"".join((heads[level], varint(len(message)), message, _SEQUENCE, varint(number))))
         self._keep(payloads)
 
     def say(self, text: str, level: Level = log_pb2.INFO) -> None:
@@ -195,7 +196,7 @@ class JournalReader:
 
 
 def _joined(payloads: Iterable[bytes]) -> bytes:
-    return b"".join([part for payload in payloads for part in (_ENTRIES, _varint(len(payload)), payload)])
+    return b"".join([part for payload in payloads for part in (_ENTRIES, varint(len(payload)), payload)])
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
@@ -218,15 +219,3 @@ def _payload(record: Record, read: Sequence[Record]) -> bytes:
     if beside:
         entry.timestamp.CopyFrom(log_pb2.LogEntry.FromString(beside[0]).timestamp)
     return entry.SerializeToString()
-
-
-def _varint(number: int) -> bytes:
-    """A number as the wire has it: seven bits a byte, the lowest first."""
-    if number < 0x80:
-        return bytes((number,))
-    digits = bytearray()
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)

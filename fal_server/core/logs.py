@@ -26,9 +26,12 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(unsafe_hash=True, slots=True, kw_only=True)
 class LogEntry:
     """One line. (runner_id, sequence) is unique: a second copy is dropped.
+
+    Nobody changes one. It is not declared frozen because one is made of every line that passes through, and making a
+    frozen one takes three times as long.
 
     Attributes:
         sequence: counts a runner's lines from 1, without gaps.
@@ -56,6 +59,7 @@ class LogQuery:
         search: a substring, case-insensitive.
         newest_first: the order of the lines, and from which end `limit` counts.
         after: lines that come later in the answer's order than this cursor, as `LogPage.cursor` gave it.
+        above: of a runner's lines, those with a higher sequence than this.
         limit: at most so many lines, 1 to 10,000.
     """
 
@@ -68,6 +72,7 @@ class LogQuery:
     request_id: str | None = None
     newest_first: bool = False
     after: str | None = None
+    above: int = 0
     limit: int = 1000
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2 as pb
+from fal_grpc.varint import varint
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.grpc.convert import timestamp
 
+# What precedes a field on the wire: its number, and whether a length or the number itself follows.
+_ENTRIES = bytes((pb.FollowLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
+_SEQUENCE = bytes((pb.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
+_MESSAGE = bytes((pb.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
 _LEVELS = {
     LogLevel.TRACE: pb.TRACE,
     LogLevel.DEBUG: pb.DEBUG,
@@ -48,26 +50,48 @@ def short_line(entry: LogEntry) -> pb.Log:
     )
 
 
-def stored_lines(entries: Iterable[LogEntry]) -> list[pb.LogEntry]:
-    """Lines as they are stored."""
-    found: list[pb.LogEntry] = []
-    moment: datetime | None = None
-    stamp = Timestamp()
+def stored_lines(entries: Iterable[LogEntry]) -> bytes:
+    """Lines as they are stored, as field 1 of a message on the wire; `FromString` makes the message of it.
+
+    Written byte by byte, which takes half the time of making a message of each line: what lines have in common with the
+    one before is serialised once.
+    """
+    parts: list[bytes] = []
+    known: tuple[object, ...] = ()
+    head = b""
     for entry in entries:
-        if entry.timestamp is not moment:  # lines that were read together have the same
-            moment = entry.timestamp
-            stamp = timestamp(moment)
-        found.append(
-            pb.LogEntry(
-                runner_id=entry.runner_id,
-                sequence=entry.sequence,
-                timestamp=stamp,
-                level=_LEVELS[entry.level],
-                source=_SOURCE_NUMBERS[entry.source],
-                message=entry.message,
-                request_id=entry.request_id or "",
-                app=entry.app_name,
-                revision=entry.revision_id,
-            )
+        common = (
+            entry.timestamp,
+            entry.level,
+            entry.source,
+            entry.runner_id,
+            entry.request_id,
+            entry.app_name,
+            entry.revision_id,
         )
-    return found
+        if common != known:
+            known = common
+            head = _head(entry)
+        message = entry.message.encode("utf-8", "replace")
+        body = b"%b%b%b%b%b%b" % (
+            head,
+            _SEQUENCE,
+            varint(entry.sequence),
+            _MESSAGE,
+            varint(len(message)),
+            message,
+        )
+        parts += (_ENTRIES, varint(len(body)), body)
+    return b"".join(parts)
+
+
+def _head(entry: LogEntry) -> bytes:
+    return pb.LogEntry(
+        runner_id=entry.runner_id,
+        timestamp=timestamp(entry.timestamp),
+        level=_LEVELS[entry.level],
+        source=_SOURCE_NUMBERS[entry.source],
+        request_id=entry.request_id or "",
+        app=entry.app_name,
+        revision=entry.revision_id,
+    ).SerializeToString()

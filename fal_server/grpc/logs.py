@@ -60,10 +60,9 @@ class LogHandlers:
             page = await self._logs.page(replace(query, limit=fitting))
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
-        return pb.ListLogsResponse(
-            entries=stored_lines(page.entries),
-            next_page_token=_token(page.cursor, left, mark) if more else "",
-        )
+        response = pb.ListLogsResponse.FromString(stored_lines(page.entries))
+        response.next_page_token = _token(page.cursor, left, mark) if more else ""
+        return response
 
     async def follow_logs(self, request: pb.FollowLogsRequest, caller: Caller) -> AsyncGenerator[pb.FollowLogsResponse]:
         """Lines as they are written."""
@@ -73,11 +72,11 @@ class LogHandlers:
         batches = self._logs.follow(query, cursor, from_now=request.WhichOneof("start") is None)
         async with closing(batches) as stream:
             async for batch in stream:
-                yield pb.FollowLogsResponse(
-                    entries=stored_lines(batch.entries),
-                    cursor=_token(batch.cursor, None, mark),
-                    runner_ended=_ended(request.selector.runner_id, batch.runner) if batch.last else None,
-                )
+                response = pb.FollowLogsResponse.FromString(stored_lines(batch.entries))
+                response.cursor = _token(batch.cursor, None, mark)
+                if batch.last:
+                    response.runner_ended.CopyFrom(_ended(request.selector.runner_id, batch.runner))
+                yield response
 
 
 def _query(selector: pb.LogSelector) -> LogQuery:

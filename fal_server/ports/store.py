@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -131,6 +131,12 @@ class LogStore(Protocol):
 
     async def last_sequence(self, runner_id: str) -> int:
         """The highest sequence number kept for a runner; 0 for none."""
+        ...
+
+    async def first_unsent(self, app_name: str, sent: Mapping[str, int], since: datetime | None) -> datetime | None:
+        """The time of an app's oldest line that is not known, or None: of a runner that `sent` names one above the
+        sequence there, of any other one at or after `since`.
+        """
         ...
 
     async def page(self, query: LogQuery) -> LogPage:

@@ -6,57 +6,62 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from fal_server.core.faults import Invalid
 from fal_server.core.logs import LogEntry, LogQuery
 
-# Runners push their lines on their own, so the lines of an app do not arrive in the order of their times. A line may
-# come so much later than younger ones of other runners, and a stream that is resumed still gets it once.
-LATENESS = timedelta(seconds=60)
-_MOST_WAITING = 10_000
+# Of so many runners, those that wrote last, a cursor names the last line. Of all others it has only a time.
+_MOST_RUNNERS = 256
+_MOST_WAITING = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_MICROSECONDS = 2**53
 
 
 class Position:
-    """How far a stream is: the highest sequence sent of each runner that wrote lately, and the latest time.
+    """How far a stream is: of each runner the highest sequence that was sent, or passed over as not asked for.
+
+    A runner's lines are sent in order, so this is exact. Beyond 256 runners the one that has been silent for longest is
+    forgotten, and of runners that are not named only lines that are later than its last are new.
 
     Attributes:
-        floor: lines before this are not wanted; None where all are.
+        since: lines before this are not wanted; None where all are.
     """
 
-    def __init__(self, floor: datetime | None) -> None:
-        self.floor = floor
-        self._latest: datetime | None = None
-        self._sent: dict[str, tuple[int, datetime]] = {}
+    def __init__(self, since: datetime | None) -> None:
+        self.since = since
+        self.floor = since
+        self._sent: dict[str, tuple[int, datetime]] = {}  # what was written to last is at the end
 
     def advance(self, entries: Iterable[LogEntry]) -> None:
-        """These lines were sent."""
-        for entry in entries:
-            sequence, at = self._sent.get(entry.runner_id, (0, entry.timestamp))
+        """These lines were sent; a runner's are in order."""
+        for entry in {entry.runner_id: entry for entry in entries}.values():
+            sequence, at = self._sent.pop(entry.runner_id, (0, entry.timestamp))
             self._sent[entry.runner_id] = (max(sequence, entry.sequence), max(at, entry.timestamp))
-            self._latest = entry.timestamp if self._latest is None else max(self._latest, entry.timestamp)
-        start = self._window()
-        if start is not None:
-            self._sent = {runner: sent for runner, sent in self._sent.items() if sent[1] >= start}
+        while len(self._sent) > _MOST_RUNNERS:
+            oldest = next(iter(self._sent))
+            after = self._sent.pop(oldest)[1] + _MICROSECOND
+            self.floor = after if self.floor is None else max(self.floor, after)
 
-    def resume(self) -> datetime | None:
-        """From which time on lines must be read again; `sent` says which of them are known."""
-        starts = [moment for moment in (self.floor, self._window()) if moment is not None]
-        return max(starts, default=None)
+    def lacks(self, entry: LogEntry) -> bool:
+        """Whether this line of the store was not sent yet."""
+        sent = self._sent.get(entry.runner_id)
+        if sent is None:
+            return self.floor is None or entry.timestamp >= self.floor
+        return entry.sequence > sent[0]
 
     def sent(self) -> dict[str, int]:
-        """The highest sequence that was sent of each runner that wrote lately."""
+        """The highest sequence that was sent, of each runner that is named."""
         return {runner: sequence for runner, (sequence, _) in self._sent.items()}
 
     def cursor(self) -> str:
         """The text that `read` makes this place from again."""
         place = [
+            None if self.since is None else _microseconds(self.since),
             None if self.floor is None else _microseconds(self.floor),
-            None if self._latest is None else _microseconds(self._latest),
             {runner: [sequence, _microseconds(at)] for runner, (sequence, at) in self._sent.items()},
         ]
         text = json.dumps(place, separators=(",", ":"))
@@ -71,9 +76,9 @@ class Position:
         """
         try:
             padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-            floor, latest, sent = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            position = cls(None if floor is None else _moment(floor))
-            position._latest = None if latest is None else _moment(latest)
+            since, floor, sent = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            position = cls(None if since is None else _moment(since))
+            position.floor = None if floor is None else _moment(floor)
             position._sent = {str(runner): (int(number), _moment(at)) for runner, (number, at) in sent.items()}
         except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Invalid(
@@ -81,15 +86,12 @@ class Position:
             ) from None
         return position
 
-    def _window(self) -> datetime | None:
-        return None if self._latest is None else self._latest - LATENESS
-
 
 class Follower:
-    """One open stream: the lines that wait for it, and what wakes it.
+    """One open stream: the lines that wait for it in memory, and what wakes it.
 
-    A line is announced before it is stored and released after, so that a read of the store in between that finds the
-    line can say so, and it is sent once: with that read, or from here.
+    A stream reads the store up to where it began to wait for lines here, and then has what comes from here. Lines are
+    announced before they are stored, so that a read of the store that finds them leaves them to this side.
 
     Attributes:
         look: it should see whether its runner has ended.
@@ -98,73 +100,61 @@ class Follower:
     def __init__(self, query: LogQuery) -> None:
         self.wake = asyncio.Event()
         self.look = True
-        self._behind = True  # lines must be read from the store: it is new, or more came than may wait here
+        self._behind = True
         self._query = query
-        self._overflowed = False
-        self._announced: dict[tuple[str, int], LogEntry] = {}
-        self._released: dict[tuple[str, int], LogEntry] = {}
+        self._filters = bool(query.since or query.sources or query.request_id is not None or query.search)
+        self._announced: dict[str, int] = {}
+        self._waiting: deque[tuple[LogEntry, ...]] = deque()
+        self._count = 0
 
-    def announce(self, entries: Iterable[LogEntry]) -> None:
-        """These new lines are about to be stored."""
-        for entry in entries:
-            if _matches(entry, self._query):
-                self._announced[entry.runner_id, entry.sequence] = entry
-        if len(self._announced) + len(self._released) > _MOST_WAITING:
-            self._announced.clear()
-            self._released.clear()
-            self._overflowed = True
+    def is_behind(self) -> bool:
+        """Whether lines must be read from the store: it is new, or more came than may wait here."""
+        return self._behind
 
-    def release(self, entries: Iterable[LogEntry]) -> None:
-        """These lines are stored."""
-        for entry in entries:
-            announced = self._announced.pop((entry.runner_id, entry.sequence), None)
-            if announced is not None:
-                self._released[entry.runner_id, entry.sequence] = announced
-        # Not earlier: a read before the lines were stored would miss them.
-        self._behind = self._behind or self._overflowed
-        self._overflowed = False
+    def begin(self) -> None:
+        """From now on lines wait here; those that were stored earlier are read. Not while lines are being stored."""
+        self._behind = False
+        self._announced.clear()
+
+    def announce(self, runner_id: str, sequence: int) -> None:
+        """This runner's lines from this one on are stored from now on."""
+        self._announced.setdefault(runner_id, sequence)
+
+    def release(self, entries: Sequence[LogEntry]) -> None:
+        """These new lines, which were announced, are stored."""
+        if not self._behind:
+            self._waiting.append(tuple(entries))
+            self._count += len(entries)
+            if self._count > _MOST_WAITING:
+                self.fall_behind()
         self.wake.set()
-
-    def doubt(self, entries: Iterable[LogEntry]) -> None:
-        """Whether these lines were stored is not known: the store must be asked."""
-        self.was_read(entries)
-        self._overflowed = False
-        self.fall_behind()
 
     def fall_behind(self) -> None:
         """Lines must be read from the store."""
         self._behind = True
+        self._waiting.clear()
+        self._count = 0
         self.wake.set()
 
-    def must_read(self) -> bool:
-        """Whether lines must be read from the store; who asks does so."""
-        behind, self._behind = self._behind, False
-        return behind
+    def earlier(self, entry: LogEntry) -> bool:
+        """Whether a line in the store was there when lines began to wait here."""
+        first = self._announced.get(entry.runner_id)
+        return first is None or entry.sequence < first
 
-    def was_read(self, entries: Iterable[LogEntry]) -> None:
-        """These lines were found in the store, and are sent from there."""
-        for entry in entries:
-            self._announced.pop((entry.runner_id, entry.sequence), None)
-            self._released.pop((entry.runner_id, entry.sequence), None)
+    def take(self, most: int) -> list[LogEntry]:
+        """The next lines that wait, in the order in which they were stored, at least about so many if there are.
 
-    def overtaken(self, entries: Iterable[LogEntry]) -> tuple[LogEntry, ...]:
-        """Lines that wait here though later ones of the same runners were found in the store.
-
-        They came too late for the place in time at which the store is read. A runner's lines are stored in order, so
-        they are stored, and must be sent first: the position says of a runner how far its lines were sent.
+        What is not asked for is among them: `wants` tells.
         """
-        highest: dict[str, int] = {}
-        for entry in entries:
-            highest[entry.runner_id] = max(entry.sequence, highest.get(entry.runner_id, 0))
-        waiting = [*self._released.values(), *self._announced.values()]
-        found = tuple(entry for entry in waiting if entry.sequence < highest.get(entry.runner_id, 0))
-        self.was_read(found)
+        found: list[LogEntry] = []
+        while self._waiting and len(found) < most:
+            found += self._waiting.popleft()
+        self._count -= len(found)
         return found
 
-    def take(self, most: int) -> tuple[LogEntry, ...]:
-        """The next stored lines that wait, in the order in which they came; none where none waits."""
-        keys = [key for key, _ in zip(self._released, range(most), strict=False)]
-        return tuple(self._released.pop(key) for key in keys)
+    def wants(self, entries: list[LogEntry]) -> list[LogEntry]:
+        """Those of the lines that are asked for."""
+        return [entry for entry in entries if _matches(entry, self._query)] if self._filters else entries
 
 
 def _matches(entry: LogEntry, query: LogQuery) -> bool:

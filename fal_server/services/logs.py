@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import TypeAlias
 
 from fal_server.core.faults import Exhausted, Invalid, NotFound
@@ -14,14 +16,17 @@ from fal_server.core.names import identifier
 from fal_server.core.runners import Runner
 from fal_server.ports import Clock, LogStore, Store
 from fal_server.services.following import Follower, Position
+from fal_server.services.intake import Intake
 
 MOST_ON_A_PAGE = 10_000
 MOST_FOLLOWERS = 1000
 # A message may have 4 MiB by default, and a character up to 4 bytes.
 MOST_CHARACTERS = 512 * 1024
-_BATCH = 500
+_BATCH = 1000
+_MOST_KNOWN = 10_000
 _SIGN_OF_LIFE_SECONDS = 20.0
 
+_RUNNER_OF = attrgetter("runner_id")
 _Subject: TypeAlias = "tuple[str, str]"  # ("runner", its id) or ("app", its name)
 
 
@@ -65,6 +70,8 @@ class Logs:
         self._sign_of_life_seconds = sign_of_life_seconds
         self._followers: dict[_Subject, set[Follower]] = {}
         self._open = 0
+        self._intake = Intake(self._store_lines)
+        self._stored: dict[str, int] = {}  # the last line of runners that write
         # Held while lines are stored: a follower joins before or after a batch, never in its middle.
         self._storing = asyncio.Lock()
 
@@ -72,25 +79,52 @@ class Logs:
         """Keep these lines, and hand them to who follows them. Durable when it returns.
 
         Lines that are known already do no harm: a runner that does not know whether a batch arrived sends it again.
+        Lines of several callers are stored together.
         """
-        if not entries:
-            return
+        if entries:
+            await self._intake.put(entries)
+
+    async def _store_lines(self, entries: Sequence[LogEntry]) -> None:
         async with self._storing:
-            followers = self._followers_of(entries)
-            new = await self._new(entries) if followers else ()
-            for follower, subject in followers.items():
-                follower.announce(entry for entry in new if _has_subject(entry, subject))
+            followed = [
+                (lines, followers) for lines in await self._new(entries) if (followers := self._whose(lines[0]))
+            ]
+            for lines, followers in followed:
+                for follower in followers:
+                    follower.announce(lines[0].runner_id, lines[0].sequence)
             try:
                 await self._log_store.append(entries)
             except BaseException:
-                for follower in followers:
-                    follower.doubt(new)
+                # Whether they are stored is not known.
+                for runner_id in {entry.runner_id for entry in entries}:
+                    self._stored.pop(runner_id, None)
+                for follower in {follower for _, followers in followed for follower in followers}:
+                    follower.fall_behind()
                 raise
-            for follower in followers:
-                follower.release(new)
+            for lines, followers in followed:
+                for follower in followers:
+                    follower.release(lines)
+
+    async def _new(self, entries: Sequence[LogEntry]) -> list[Sequence[LogEntry]]:
+        """Those that are not stored yet, of each runner by itself; a runner's lines come in order."""
+        found: list[Sequence[LogEntry]] = []
+        for runner_id, group in groupby(entries, _RUNNER_OF):
+            lines = list(group)
+            stored = self._stored.pop(runner_id, None)
+            if stored is None:
+                stored = await self._log_store.last_sequence(runner_id)
+            if lines[0].sequence <= stored:
+                lines = [entry for entry in lines if entry.sequence > stored]
+            self._stored[runner_id] = lines[-1].sequence if lines else stored
+            if lines:
+                found.append(lines)
+        while len(self._stored) > _MOST_KNOWN:
+            self._stored.pop(next(iter(self._stored)))
+        return found
 
     def runner_ended(self, runner_id: str) -> None:
         """The end of a runner is stored and all its lines were taken in: streams that follow it may end."""
+        self._stored.pop(runner_id, None)
         for follower in self._followers.get(("runner", runner_id), ()):
             follower.look = True
             follower.wake.set()
@@ -126,23 +160,28 @@ class Logs:
             Exhausted: too many streams are open.
         """
         position = Position.read(cursor) if cursor else Position(self._clock.now() if from_now else query.since)
-        query = replace(query, newest_first=False, until=None, after=None, limit=_BATCH, since=position.floor)
+        query = replace(query, newest_first=False, until=None, after=None, limit=_BATCH, since=position.since)
         await self._check_subject(query)
         silent = True
         async with self._follower(query) as follower:
             while True:
                 follower.wake.clear()
                 ended, runner = await self._has_ended(query, follower)
-                while follower.must_read():
+                while follower.is_behind():
+                    async with self._storing:
+                        follower.begin()
                     async with aclosing(self._catch_up(query, position, follower)) as batches:
                         async for batch in batches:
                             silent = False
                             yield batch
                 while waiting := follower.take(_BATCH):
                     silent = False
-                    for entries in _portions(waiting):
+                    for entries in _portions(follower.wants(waiting)):
                         position.advance(entries)
                         yield LogBatch(entries=entries, cursor=position.cursor())
+                    position.advance(waiting)
+                if follower.is_behind():
+                    continue
                 if ended:
                     yield LogBatch(entries=(), cursor=position.cursor(), last=True, runner=runner)
                     return
@@ -160,16 +199,22 @@ class Logs:
                     yield LogBatch(entries=(), cursor=position.cursor())
 
     async def _catch_up(self, query: LogQuery, position: Position, follower: Follower) -> AsyncGenerator[LogBatch]:
-        """The stored lines after a position."""
-        known = position.sent()
-        query = replace(query, since=position.resume())
+        """The lines after a position that are stored, and do not wait in memory."""
+        sent = position.sent()
+        if query.runner_id is not None:
+            query = replace(query, above=sent.get(query.runner_id, 0))
+        elif sent and query.app_name is not None:
+            oldest = await self._log_store.first_unsent(query.app_name, sent, position.floor)
+            if oldest is None:
+                return
+            starts = [moment for moment in (query.since, oldest) if moment is not None]
+            query = replace(query, since=max(starts, default=None))
         more = True
         while more:
             page = await self._log_store.page(query)
             query, more = replace(query, after=page.cursor or None), page.more
-            follower.was_read(page.entries)
-            new = tuple(entry for entry in page.entries if entry.sequence > known.get(entry.runner_id, 0))
-            for entries in _portions(follower.overtaken(new) + new):
+            new = [entry for entry in page.entries if position.lacks(entry) and follower.earlier(entry)]
+            for entries in _portions(new):
                 position.advance(entries)
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
@@ -196,17 +241,12 @@ class Logs:
         else:
             raise Invalid("selector", "selector names neither a runner nor an app: name one")
 
-    async def _new(self, entries: Sequence[LogEntry]) -> tuple[LogEntry, ...]:
-        """Those that are not stored yet; a runner's lines come in order."""
-        stored = {runner: await self._log_store.last_sequence(runner) for runner in {e.runner_id for e in entries}}
-        return tuple(entry for entry in entries if entry.sequence > stored[entry.runner_id])
-
-    def _followers_of(self, entries: Sequence[LogEntry]) -> dict[Follower, _Subject]:
+    def _whose(self, entry: LogEntry) -> set[Follower]:
+        """Who follows the runner or the app of a line."""
         if not self._followers:
-            return {}
-        subjects: set[_Subject] = {("runner", entry.runner_id) for entry in entries}
-        subjects |= {("app", entry.app_name) for entry in entries}
-        return {follower: subject for subject in subjects for follower in self._followers.get(subject, ())}
+            return set()
+        subjects = (("runner", entry.runner_id), ("app", entry.app_name))
+        return {follower for subject in subjects for follower in self._followers.get(subject, ())}
 
     @asynccontextmanager
     async def _follower(self, query: LogQuery) -> AsyncGenerator[Follower]:
@@ -218,8 +258,7 @@ class Logs:
         follower = Follower(query)
         self._open += 1
         try:
-            async with self._storing:
-                self._followers.setdefault(subject, set()).add(follower)
+            self._followers.setdefault(subject, set()).add(follower)
             yield follower
         finally:
             self._open -= 1
@@ -241,7 +280,3 @@ def _portions(entries: Sequence[LogEntry]) -> Iterator[tuple[LogEntry, ...]]:
         size += len(entry.message)
     if portion:
         yield tuple(portion)
-
-
-def _has_subject(entry: LogEntry, subject: _Subject) -> bool:
-    return subject in (("runner", entry.runner_id), ("app", entry.app_name))

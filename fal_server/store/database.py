@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TypeAlias, TypeVar
 
+from sqlalchemy import Table
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fal_server.core.faults import AlreadyExists, Precondition, Unavailable
 from fal_server.store import dialect
+from fal_server.store.bulk import BulkWriter, Row
 from fal_server.store.claim import Claim
 
 T = TypeVar("T")
@@ -35,6 +37,7 @@ class Database:
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
         self._claim = Claim(engine) if engine.dialect.name == dialect.POSTGRESQL else None
         self._under_way: set[asyncio.Task[object]] = set()
+        self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
 
     async def read(self, work: Work[T]) -> T:
@@ -54,6 +57,25 @@ class Database:
         """
         return await self._whole(self._write(work))
 
+    async def insert_missing(self, table: Table, rows: Sequence[Row]) -> None:
+        """Insert rows, all columns in the table's order, in one transaction; those that are there stay as they are.
+
+        Raises:
+            Unavailable: the database cannot be written, or is closed.
+        """
+        file = dialect.sqlite_file(self._engine)
+        if file is None:
+            named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
+
+            async def insert(connection: AsyncConnection) -> None:
+                await connection.execute(dialect.insert_missing(connection, table), named)
+
+            await self.write(insert)
+            return
+        writer = self._bulk.get(table.name) or BulkWriter(file, table)
+        self._bulk[table.name] = writer
+        await self._whole(self._insert(writer, rows))
+
     async def close(self) -> None:
         """Let what is under way finish, then let go of the database. A second call does nothing."""
         self._closed = True
@@ -61,6 +83,8 @@ class Database:
         if self._claim is not None:
             with suppress(*dialect.connection_errors()):  # the server is gone, and the lock with it
                 await self._claim.release()
+        while self._bulk:
+            await self._bulk.popitem()[1].close()
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
@@ -83,6 +107,10 @@ class Database:
                 await self._claim.hold()
             async with self._writer.begin() as connection:
                 return await work(connection)
+
+    async def _insert(self, writer: BulkWriter, rows: Sequence[Row]) -> None:
+        async with self._write_turn or nullcontext():
+            await writer.insert(rows)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,12 @@ def connection_errors() -> tuple[type[Exception], ...]:
     import asyncpg
 
     return (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def sqlite_file(engine: AsyncEngine) -> Path | None:
+    """The file of a SQLite database; None for one in memory and for others."""
+    database = engine.url.database
+    return Path(database) if database and engine.dialect.name == SQLITE and not single_connection(engine) else None
 
 
 def upsert(connection: AsyncConnection, table: Table) -> Executable:
@@ -136,13 +143,18 @@ def _make_private(path: Path) -> None:
 
 def _set_up_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object) -> None:
     connection.isolation_level = None  # the driver begins no transactions of its own: `_begin_sqlite` does
+    set_pragmas(connection)
+    connection.create_function("fal_casefold", 1, _casefold, deterministic=True)
+
+
+def set_pragmas(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection) -> None:
+    """What every connection to SQLite is set to."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-    connection.create_function("fal_casefold", 1, _casefold, deterministic=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from typing import TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import ColumnElement, Select, delete, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Invalid
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.store.columns import microseconds, moment
 from fal_server.store.database import Database
-from fal_server.store.dialect import SQLITE, contains, insert_missing
+from fal_server.store.dialect import contains
 from fal_server.store.tables import LOG_LINES
 
 _Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str | None]"
@@ -41,17 +39,7 @@ class SqlLogStore:
         """Keep these lines in one transaction; one whose (runner_id, sequence) is known is dropped."""
         if not entries:
             return
-        rows = [to_row(entry) for entry in entries]
-
-        async def insert(connection: AsyncConnection) -> None:
-            if connection.dialect.name == SQLITE:
-                # The statement's text, made once: SQLAlchemy's own way costs as much as the database itself.
-                await connection.exec_driver_sql(_insert_text(), rows)
-            else:
-                named = [dict(zip(LOG_LINES.c.keys(), row, strict=True)) for row in rows]
-                await connection.execute(insert_missing(connection, LOG_LINES), named)
-
-        await self._database.write(insert)
+        await self._database.insert_missing(LOG_LINES, to_rows(entries))
 
     async def last_sequence(self, runner_id: str) -> int:
         """The highest sequence number kept for a runner; 0 for none."""
@@ -61,6 +49,35 @@ class SqlLogStore:
             return (await connection.execute(query)).scalar() or 0
 
         return await self._database.read(highest)
+
+    async def first_unsent(self, app_name: str, sent: Mapping[str, int], since: datetime | None) -> datetime | None:
+        """When the oldest line of an app was written that is not known: one of a runner that `sent` names above the
+        sequence there, or at or after `since` one of any other. None where there is none.
+
+        Runners are found one after the other in the primary key, so that none of their lines is looked at in vain.
+        """
+        lines, floor = LOG_LINES.c, None if since is None else microseconds(since)
+        other = LOG_LINES.alias()
+        first = select(func.min(lines.runner_id).label("runner_id")).cte("runners", recursive=True)
+        following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()
+        runners = first.union_all(select(following).where(first.c.runner_id.is_not(None)))
+        app = select(lines.app_name).where(lines.runner_id == runners.c.runner_id).limit(1).scalar_subquery()
+        runners_of_app = select(runners.c.runner_id).where(app == app_name)
+
+        async def oldest(connection: AsyncConnection) -> int | None:
+            found: list[int] = []
+            for runner_id in (await connection.execute(runners_of_app)).scalars().all():
+                unsent = select(lines.timestamp).where(lines.runner_id == runner_id)
+                if runner_id in sent:
+                    unsent = unsent.where(lines.sequence > sent[runner_id]).order_by(lines.sequence)
+                else:
+                    unsent = unsent.where(true() if floor is None else lines.timestamp >= floor)
+                    unsent = unsent.order_by(lines.timestamp)
+                found += (await connection.execute(unsent.limit(1))).scalars()
+            return min(found, default=None)
+
+        at = await self._database.read(oldest)
+        return None if at is None else moment(at)
 
     async def page(self, query: LogQuery) -> LogPage:
         """Some lines: a runner's in the order of their sequence, others by (timestamp, runner, sequence).
@@ -93,25 +110,29 @@ class SqlLogStore:
         return total
 
 
-@cache
-def _insert_text() -> str:
-    return str(sqlite.insert(LOG_LINES).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
-
-
-def to_row(entry: LogEntry) -> _Row:
-    """A line as a row. What cannot be encoded (half a surrogate pair) is replaced rather than lost with its batch."""
-    message = entry.message
-    return (
-        entry.runner_id,
-        entry.sequence,
-        microseconds(entry.timestamp),
-        entry.level.value,
-        entry.source.value,
-        message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8"),
-        entry.app_name,
-        entry.revision_id,
-        entry.request_id,
-    )
+def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
+    """Lines as rows. What cannot be encoded (half a surrogate pair) is replaced rather than lost with its batch."""
+    rows: list[_Row] = []
+    known, at = None, 0
+    for entry in entries:
+        if entry.timestamp is not known:  # lines that were read together have the same
+            known = entry.timestamp
+            at = microseconds(known)
+        message = entry.message
+        rows.append(
+            (
+                entry.runner_id,
+                entry.sequence,
+                at,
+                entry.level.value,
+                entry.source.value,
+                message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8"),
+                entry.app_name,
+                entry.revision_id,
+                entry.request_id,
+            )
+        )
+    return rows
 
 
 def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
@@ -178,6 +199,8 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
     conditions: list[ColumnElement[bool]] = []
     if query.runner_id is not None:
         conditions.append(lines.runner_id == query.runner_id)
+    if query.above:
+        conditions.append(lines.sequence > query.above)
     if query.app_name is not None:
         conditions.append(lines.app_name == query.app_name)
     if query.since is not None:

@@ -21,7 +21,7 @@ from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.runners import Process
-from fal_server.engines.local.logs import entries_from_wire, together
+from fal_server.engines.local.logs import Acks, entries_from_wire, together
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.shim_client import ShimClient
 from fal_server.ports import RunResult
@@ -234,6 +234,13 @@ class RunnerLink:
 
     async def _pump_logs(self) -> None:
         """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
+        acks = Acks(self.client.ack_logs)
+        try:
+            await self._carry_logs(acks)
+        finally:
+            acks.close()
+
+    async def _carry_logs(self, acks: Acks) -> None:
         after: int | None = None
         complete = told = False
         while not complete:
@@ -244,7 +251,8 @@ class RunnerLink:
                     async with aclosing(together(self.client.logs(after))) as batches:
                         async for entries in batches:
                             after = await self._keep(entries, after)
-                            await self.client.ack_logs(after)
+                            acks.stored(after)
+                    await acks.last()
                     complete = True
                 else:
                     await sweep(mark_of(self.token), self.directory)  # so that nothing writes any more

@@ -1,14 +1,23 @@
-"""Log entries of the wire as the domain's."""
+"""A shim's log lines: from the wire's entries to the domain's, and acknowledged when they are stored."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+
+import grpc
+import grpc.aio
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 
+log = logging.getLogger(__name__)
+
+_ACK_SECONDS = 1.0
+_ACK_LINES = 5_000
 _AHEAD = 8  # messages of about 256 KiB that wait while others are stored
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOURCES = {
@@ -31,13 +40,15 @@ def entries_from_wire(
 ) -> list[LogEntry]:
     """A shim's entries, with the names that all entries of its runner share."""
     found: list[LogEntry] = []
+    # Lines that were read together have the same time, level and source; each look into a message has its price.
     known = (-1, 0)
     moment = _EPOCH
     for entry in entries:
         stamp = entry.timestamp
-        if (stamp.seconds, stamp.nanos) != known:  # lines that were read together have the same
-            known = (stamp.seconds, stamp.nanos)
-            moment = _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+        place = (stamp.seconds, stamp.nanos)
+        if place != known:
+            known = place
+            moment = _EPOCH + timedelta(seconds=place[0], microseconds=place[1] // 1000)
         found.append(
             LogEntry(
                 runner_id=runner_id,
@@ -52,6 +63,64 @@ def entries_from_wire(
             )
         )
     return found
+
+
+class Acks:
+    """Tells a shim now and then how far its lines are stored, beside their storing, so that its spool may forget them.
+
+    What is not told does no harm: the spool keeps it longer.
+
+    Args:
+        send: tells it up to which sequence.
+    """
+
+    def __init__(self, send: Callable[[int], Awaitable[None]]) -> None:
+        self._send = send
+        self._told = 0
+        self._stored = 0
+        self._next_at = 0.0
+        self._due = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
+
+    def stored(self, sequence: int) -> None:
+        """Lines up to this one are stored: durably, or a power cut would take them from both sides."""
+        self._stored = sequence
+        if sequence - self._told >= _ACK_LINES:
+            self._due.set()
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.create_task(self._tell_when_due())
+
+    async def last(self) -> None:
+        """There will be no more: what was not told yet is now."""
+        self._due.set()
+        if self._telling is not None:
+            await self._telling
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._telling is not None:
+            self._telling.cancel()
+
+    async def _tell_when_due(self) -> None:
+        """At once after a silence, else a second after the last time, or after so many lines."""
+        while self._told < self._stored:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_at):
+                    await self._due.wait()
+            self._due.clear()
+            if not await self._tell():
+                return
+
+    async def _tell(self) -> bool:
+        self._next_at = asyncio.get_running_loop().time() + _ACK_SECONDS
+        sequence = self._stored
+        try:
+            await self._send(sequence)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+            log.debug("an acknowledgement of log lines did not arrive: %s", error)
+            return False
+        self._told = sequence
+        return True
 
 
 async def together(batches: AsyncIterable[shim_pb2.StreamLogsResponse]) -> AsyncGenerator[list[log_pb2.LogEntry]]:

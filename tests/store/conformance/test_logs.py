@@ -42,6 +42,26 @@ async def test_last_sequence(store):
     assert await store.logs.last_sequence("a") == 7
 
 
+async def test_lines_above_a_sequence(store):
+    await store.logs.append([some.line(n) for n in range(1, 6)])
+    assert await messages(store, runner_id="a", above=3) == ["line 4", "line 5"]
+    assert await messages(store, runner_id="a", above=3, newest_first=True, limit=1) == ["line 5"]
+
+
+async def test_the_oldest_line_that_is_not_known(store):
+    assert await store.logs.first_unsent("hello", {}, None) is None
+    await store.logs.append([some.line(n, runner_id=name, at=at + n) for at, name in enumerate("abc") for n in (1, 2)])
+    await store.logs.append([some.line(1, runner_id="other", at=0, app_name="other")])
+    assert await store.logs.first_unsent("hello", {}, None) == some.later(1)
+    assert await store.logs.first_unsent("hello", {}, some.later(2)) == some.later(2)
+    assert await store.logs.first_unsent("hello", {"a": 2}, None) == some.later(2)
+    # What is known of a runner counts whatever the time is; for others the time does.
+    assert await store.logs.first_unsent("hello", {"a": 1}, some.later(50)) == some.later(2)
+    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2, "c": 1}, None) == some.later(4)
+    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2, "c": 2}, None) is None
+    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2}, some.later(5)) is None
+
+
 async def test_a_runner_is_ordered_by_sequence_an_app_by_time(store):
     await store.logs.append(
         [some.line(1, "a1", at=5), some.line(2, "a2", at=4), some.line(1, "b1", runner_id="b", at=4)]
@@ -155,6 +175,14 @@ async def test_a_foreign_cursor_is_refused(store, cursor):
     with pytest.raises(Invalid, match="not given out") as caught:
         await store.logs.page(LogQuery(runner_id="a", after=cursor))
     assert caught.value.field == "cursor"
+
+
+@pytest.mark.parametrize("count", [1, 5, 300, 1000])
+async def test_batches_of_any_size_are_kept_whole(store, count):
+    lines = [some.line(n, f"nul \0 and \u2603 {n}") for n in range(1, count + 1)]
+    await store.logs.append(lines[: count // 2])
+    await store.logs.append(lines)
+    assert await walk(store, runner_id="a") == lines
 
 
 async def test_forget_more_than_a_batch(store):

@@ -1,0 +1,18 @@
+"""Numbers as protobuf writes them, for who writes messages byte by byte."""
+
+from __future__ import annotations
+
+
+def varint(number: int) -> bytes:
+    """A number that is not negative: seven bits a byte, the lowest first."""
+    if number < 0x4000:
+        return _SMALL[number]
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+_SMALL = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(0x4000)]

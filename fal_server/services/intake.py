@@ -1,0 +1,115 @@
+"""Lines on their way into the store: those of all runners that come within moments, in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from fal_server.core.faults import Fault
+from fal_server.core.logs import LogEntry
+
+# A transaction costs about the same for one line and for some hundred, a sync of the disk and a turn of the writers'
+# line. So small ones come at most so often; what comes after a silence, and a lot, is stored at once.
+_PAUSE_SECONDS = 0.005
+_ENOUGH_LINES = 500
+_MOST_LINES = 5_000  # so that others who write get their turn
+
+
+class _Batch(NamedTuple):
+    entries: Sequence[LogEntry]
+    stored: asyncio.Future[None]
+
+
+class Intake:
+    """Stores batches in the order in which they come.
+
+    Args:
+        store: keeps lines, all or none; called by one at a time.
+        pause_seconds: how long small transactions lie apart.
+    """
+
+    def __init__(
+        self, store: Callable[[Sequence[LogEntry]], Awaitable[None]], *, pause_seconds: float = _PAUSE_SECONDS
+    ) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+        self._waiting: list[_Batch] = []
+        self._lines = 0
+        self._enough = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
+
+    async def put(self, entries: Sequence[LogEntry]) -> None:
+        """Store these lines; they are when it returns. Where this is cancelled they may be.
+
+        Where a batch cannot be stored, none that waits is: of a runner's lines none is kept whose predecessors are not.
+
+        Raises:
+            Fault: they could not be stored.
+        """
+        batch = _Batch(entries, asyncio.get_running_loop().create_future())
+        self._waiting.append(batch)
+        self._count(len(entries))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._store_all())
+        await batch.stored
+
+    async def _store_all(self) -> None:
+        """Store what waits, until nothing does and the pause after it is over."""
+        while self._waiting:
+            batches = self._next()
+            try:
+                await self._store([entry for batch in batches for entry in batch.entries])
+            except Fault as fault:
+                self._fail(batches, fault)
+            except Exception as error:  # noqa: BLE001 - told to those who wait
+                # One of them may be what the store chokes on: the others must not suffer by it again and again.
+                await self._store_each(batches, error)
+            else:
+                for batch in batches:
+                    if not batch.stored.done():
+                        batch.stored.set_result(None)
+            try:
+                async with asyncio.timeout(self._pause_seconds):
+                    await self._enough.wait()
+            except TimeoutError:
+                continue
+
+    async def _store_each(self, batches: Sequence[_Batch], error: Exception) -> None:
+        if len(batches) == 1:
+            self._fail(batches, error)
+            return
+        for number, batch in enumerate(batches):
+            try:
+                await self._store(batch.entries)
+            except Fault as fault:
+                self._fail(batches[number:], fault)
+                return
+            except Exception as own:  # noqa: BLE001 - told to those who wait
+                self._fail([batch], own)
+            else:
+                if not batch.stored.done():
+                    batch.stored.set_result(None)
+
+    def _fail(self, batches: Sequence[_Batch], error: Exception) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._count(-self._lines)
+        for batch in (*batches, *waiting):
+            if not batch.stored.done():
+                batch.stored.set_exception(error)
+
+    def _next(self) -> list[_Batch]:
+        """As many of the batches that wait as fit into a transaction; one at least."""
+        lines, count = 0, 0
+        for batch in self._waiting:
+            lines += len(batch.entries)
+            if count and lines > _MOST_LINES:
+                break
+            count += 1
+        batches, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._count(-sum(len(batch.entries) for batch in batches))
+        return batches
+
+    def _count(self, lines: int) -> None:
+        self._lines += lines
+        (self._enough.set if self._lines >= _ENOUGH_LINES else self._enough.clear)()

@@ -1,0 +1,90 @@
+"""Many rows into one SQLite file in few steps, on a connection and in a thread of its own.
+
+The usual way goes from the event loop to a thread and back for each of BEGIN, INSERT and COMMIT, and takes and gives up
+the interpreter's lock once a row. Here a transaction is one visit to the thread, a statement has hundreds of rows, and
+the lock is free while they are written and synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+from sqlalchemy import Table
+
+from fal_server.core.faults import Unavailable
+from fal_server.store import dialect
+
+Row: TypeAlias = "tuple[str | int | None, ...]"
+_ROWS = (256, 64, 16, 4, 1)  # how many rows statements have: few different ones, which SQLite keeps prepared
+
+
+class BulkWriter:
+    """Inserts rows, and leaves those that are there already as they are.
+
+    Args:
+        path: the database's file, which is there.
+        table: where the rows go; a row has all of its columns, in their order.
+    """
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self._path = path
+        columns = ", ".join(f'"{column.name}"' for column in table.columns)
+        values = f"({', '.join('?' * len(table.columns))})"
+        insert = f'INSERT INTO "{table.name}" ({columns}) VALUES '  # noqa: S608 - the schema's own names
+        self._statements = [(count, f"{insert}{', '.join([values] * count)} ON CONFLICT DO NOTHING") for count in _ROWS]
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-bulk-writer")
+        self._connection: sqlite3.Connection | None = None
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        """Insert in one transaction: all rows or, where this raises, none; durable on return.
+
+        Not to be called while another transaction writes: it would wait for it in the thread.
+
+        Raises:
+            Unavailable: the database cannot be written.
+        """
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
+        except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # a mistake in this program, not a state of the database
+        except sqlite3.Error as error:
+            raise Unavailable(f"the database cannot be used ({error}): see to its disk and permissions") from error
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        if self._connection is None:
+            connection = sqlite3.connect(self._path, isolation_level=None)
+            dialect.set_pragmas(connection)
+            self._connection = connection
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, some in self._portions(rows):
+                connection.execute(statement, list(chain.from_iterable(some)))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _portions(self, rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
+        start = 0
+        for count, statement in self._statements:
+            while len(rows) - start >= count:
+                yield statement, rows[start : start + count]
+                start += count
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
