@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 from starlette.routing import BaseRoute, Route
@@ -67,7 +66,7 @@ from fal_server.services.signal import Signal
 from fal_server.services.views import Urls
 from fal_server.services.webhooks import Webhooks
 from fal_server.settings import Settings
-from fal_server.state import Running, StateDir, write_private
+from fal_server.state import Running, StateDir, boot_id, started_ticks, write_private
 from fal_server.stopping import Stopping
 from fal_server.store.blobs import FileBlobs
 from fal_server.store.master_key import load_master_key
@@ -219,6 +218,7 @@ class Plane:
         self._running = Running(
             pid=os.getpid(),
             started_ticks=started_ticks(),
+            boot_id=boot_id(),
             host=settings.host,
             port=port,
             grpc_port=grpc_port,
@@ -359,8 +359,3 @@ class Plane:
                 gpus=dict(self._settings.gpus),
             ),
         )
-
-
-def started_ticks() -> int:
-    """This process's start time since boot in clock ticks: field 22 of /proc/self/stat."""
-    return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])

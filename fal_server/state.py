@@ -20,6 +20,7 @@ class Running:
 
     Attributes:
         started_ticks: the process's start time since boot, in clock ticks: the pid alone could be another's by now.
+        boot_id: the machine's boot, without which the two say nothing; empty in what an earlier version wrote.
         port: HTTP and gRPC.
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
@@ -36,6 +37,7 @@ class Running:
     tls: bool = False
     local_authority: bool = False
     stopping: str = ""
+    boot_id: str = ""
 
 
 class StateDir:
@@ -157,6 +159,16 @@ class StateDir:
             return Running(**json.loads((self.root / "controller.json").read_text()))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def started_ticks() -> int:
+    """This process's start time since boot in clock ticks: field 22 of /proc/self/stat."""
+    return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is: after another one, numbers and start times name other processes."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ class ControllerProcess:
 
     Attributes:
         pid: its process.
-        started_ticks: when the process started, in clock ticks since boot; with the pid it names one process for ever.
+        started_ticks: when the process started, in clock ticks since boot; with the pid it names one process of a boot.
         port: where gRPC and HTTP are answered, on 127.0.0.1.
         grpc_port: where gRPC alone is.
         version: of the controller.
@@ -38,6 +38,7 @@ class ControllerProcess:
         local_authority: whether its certificate is by the authority in the state directory.
         stopping: what its stop waits for; empty while it serves.
         listens: the address that `port` is on.
+        boot_id: which boot of the machine that was; None where the controller is of a version that did not tell.
     """
 
     pid: int
@@ -50,6 +51,12 @@ class ControllerProcess:
     local_authority: bool = False
     stopping: str = ""
     listens: str = "127.0.0.1"
+    boot_id: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process runs: pid, start time and boot agree."""
+        return self.boot_id in (None, _boot_id()) and _started_ticks(self.pid) == self.started_ticks
 
     @property
     def host(self) -> str:
@@ -129,12 +136,13 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             local_authority=found.get("local_authority") is True,
             stopping=str(found.get("stopping") or ""),
             listens=str(found.get("host") or "127.0.0.1"),
+            boot_id=str(found["boot_id"]) if found.get("boot_id") else None,
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     except OSError as error:
         raise CommandError(f"cannot read {path}: {error.strerror}") from None
-    return controller if _started_ticks(controller.pid) == controller.started_ticks else None
+    return controller if controller.alive else None
 
 
 def require_controller(state_dir: Path) -> ControllerProcess:
@@ -175,7 +183,7 @@ def stop(
         return True
     try:
         # The handle holds on to one process, so that what is checked here is what gets the signal.
-        if _started_ticks(controller.pid) != controller.started_ticks:
+        if not controller.alive:
             return True
         number = signal.SIGUSR1 if keep_runners else signal.SIGTERM
         if not controller.stopping:
@@ -200,6 +208,11 @@ def stop(
         return True
     finally:
         os.close(handle)
+
+
+def _boot_id() -> str:
+    """Return which boot of the machine this is: numbers and start times of another one are other processes'."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _started_ticks(pid: int) -> int | None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,16 @@ from fal_cli.controller_process import find_controller, stop
 from fal_cli.main import main
 
 FAL = [sys.executable, "-m", "fal_cli"]
+# This process, as a controller would describe itself.
+HERE = {
+    "pid": os.getpid(),
+    "started_ticks": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
+    "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+    "host": "127.0.0.1",
+    "port": 1,
+    "grpc_port": 2,
+    "version": "0",
+}
 
 
 def fal(*arguments):
@@ -161,7 +172,12 @@ def test_nothing_runs(state_dir, capsys):
             '{"pid": 1, "started_ticks": -1, "port": 1, "grpc_port": 2, "version": "0"}',
             "no controller",
         ),
+        (json.dumps({**HERE, "started_ticks": -1}), "no controller"),
+        (json.dumps({**HERE, "boot_id": "00000000-0000-0000-0000-000000000000"}), "no controller"),
         ("{", "no controller"),
+        ("", "no controller"),
+        ("[]", "no controller"),
+        ("\x00" * 200, "no controller"),
         ("{}", "no controller"),
     ],
 )
@@ -169,6 +185,15 @@ def test_what_another_process_left_is_not_taken_for_a_controller(tmp_path, text,
     (tmp_path / "controller.json").write_text(text)
     assert main(["status", "--state-dir", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_very_process_is_taken_for_it(tmp_path):
+    path = tmp_path / "controller.json"
+    for told in (HERE, {name: value for name, value in HERE.items() if name != "boot_id"}):
+        path.write_text(json.dumps(told))
+        found = find_controller(tmp_path)
+        assert found is not None
+        assert found.pid == os.getpid()
 
 
 def test_a_missing_extra_is_named():
