@@ -1,6 +1,7 @@
 """The raw stream that benchmarks/logs.py compares with: a gRPC server of ready lines, and a program that prints them.
 
-`serve` prints its port and ends when its input is closed; `print ADDRESS COUNT PAUSE` writes what it is streamed.
+`serve` prints its port and ends when its input is closed; `print ADDRESS COUNT PAUSE` writes what it is streamed;
+`lines COUNT WIDTH` prints as an app does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import grpc
 
 from fal_grpc.v1 import log_pb2
 
-BATCH = 500
+BATCH = 1000
 
 
 def entry(number: int, message: str) -> log_pb2.LogEntry:
@@ -73,6 +74,17 @@ def serve() -> None:
     server.stop(0)
 
 
+def print_lines(count: str, width: str) -> None:
+    """Print as an app does in its worker, and say on standard error how many lines a second."""
+    from fal_runner.request_output import RequestStreams
+
+    RequestStreams("").install()
+    begun = time.perf_counter()
+    for number in range(int(count)):
+        print(f"{number:0{width}}")
+    print(int(count) / (time.perf_counter() - begun), file=sys.__stderr__)
+
+
 def print_ticks(address: str, count: str, pause: str) -> None:
     """Write the messages of a stream as they come, by the stub alone."""
     from fal_grpc.v1 import log_pb2_grpc
@@ -88,5 +100,7 @@ def print_ticks(address: str, count: str, pause: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
+    elif sys.argv[1] == "lines":
+        print_lines(*sys.argv[2:])
     else:
         print_ticks(*sys.argv[2:])

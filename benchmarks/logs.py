@@ -1,5 +1,6 @@
-"""Lines from an app's print to who follows it, through shim, controller and database, beside a raw gRPC stream of ready
-lines in the same run: lines a second, and the delay from print to screen.
+"""Lines from an app's print to who follows it, through shim, controller and database, in one run with its bounds: the
+print by itself, the store by itself, and a raw gRPC stream of ready lines. Lines a second, the delay from print to
+screen, and the processor time of a line.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks._log_store import cost_of_little, store_lines_per_second
 from benchmarks._log_stream import BATCH
 from fal.api import SyncServerlessClient
 from fal_grpc.channel import ChannelOptions
@@ -23,7 +25,7 @@ from fal_grpc.credentials import NoCredentials
 from fal_grpc.target import parse_target
 from tests.support.controller import BIN, Controller, running
 
-_LINES = 20_000
+_LINES = 50_000
 _WIDTH = 100  # bytes of a line
 _ROUNDS = 3
 _TICKS = 200
@@ -98,6 +100,17 @@ class Raw:
         self._process.communicate(timeout=20)
 
 
+def prints_per_second() -> float:
+    """An app's way of printing, into a pipe whose reader throws away what it reads."""
+    command = [sys.executable, "-m", "benchmarks._log_stream", "lines", str(_LINES), str(_WIDTH)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while process.stdout.read1(65536):
+            continue
+        return float(process.stderr.read())
+
+
 def follow(host: str, key: str, since: datetime) -> Iterator[str]:
     """The messages of the app from a moment on."""
     with SyncServerlessClient(host, key) as client:
@@ -168,19 +181,30 @@ def main() -> None:
         controller.fal("deploy", str(app), "--app-name", "bench", "--auth", "public")
         controller.call("/local/bench/tick", {"count": 1})
         raw = Raw()
-        runs: dict[str, list[float]] = {"ours": [], "batch": [], "single": []}
+        runs: dict[str, list[float]] = {"ours": [], "print": [], "store": [], "batch": [], "single": []}
         used: list[float] = []
         for _ in range(_ROUNDS):
             rate, cpu = lines_per_second(controller)
             runs["ours"].append(rate)
             used.append(cpu)
+            runs["print"].append(prints_per_second())
+            runs["store"].append(store_lines_per_second(_LINES, BATCH, _WIDTH))
             runs["batch"].append(raw.lines_per_second("batch"))
             runs["single"].append(raw.lines_per_second("single"))
         rates = {name: statistics.median(values) for name, values in runs.items()}
         print(f"lines of {_WIDTH} bytes a second, print to follower, stored: {rates['ours']:,.0f}")
         print(f"processor time a line, in app, shim and controller: {statistics.median(used):.1f} us")
-        print(f"raw stream, one line a message: {rates['single']:,.0f} (ratio {rates['ours'] / rates['single']:.2f})")
-        print(f"raw stream, {BATCH} a message:     {rates['batch']:,.0f} (ratio {rates['ours'] / rates['batch']:.2f})")
+        for name, kind in (
+            ("the print alone", "print"),
+            (f"the store alone, {BATCH} a transaction", "store"),
+            (f"raw stream, {BATCH} a message", "batch"),
+            ("raw stream, one line a message", "single"),
+        ):
+            print(f"{name}: {rates[kind]:,.0f} (ratio {rates['ours'] / rates[kind]:.2f})")
+        together, alone = cost_of_little()
+        print(
+            f"many runners, one line at a time: {together:.0f} us of processor time a line; each alone {alone:.0f} us"
+        )
         fal = [str(BIN / "fal"), "apps", "logs", "bench", "--follow", "--source", "stdout"]
         ours = delays(fal, controller.environment, controller)
         stub = [sys.executable, "-m", "benchmarks._log_stream", "print", raw.address, str(_TICKS), str(_PAUSE_SECONDS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from fal_cli.printable import log_text, one_line
 from fal_cli.style import paint, wants_colour
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal.api import LogEntry
 
 SOURCES = ("build", "system", "stdout", "stderr")
@@ -93,9 +95,17 @@ def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = F
     """Write lines as they come: for people, or one JSON object a line; and tell when the controller was lost."""
     write = _printer(prefixed=prefixed) if form == "pretty" else _write_document
     with _told_on_stderr():
-        for entry in entries:
-            write(entry)
+        for batch in _batches(entries):
+            for entry in batch:
+                write(entry)
             sys.stdout.flush()
+
+
+def _batches(entries: Iterable[LogEntry]) -> Iterable[Sequence[LogEntry]]:
+    """The lines as they arrive, so that those that came together are written together."""
+    from fal.api.log_reading import LogLines
+
+    return entries.batches() if isinstance(entries, LogLines) else ((entry,) for entry in entries)
 
 
 def _line_count(text: str) -> tuple[int, bool]:
@@ -163,6 +173,9 @@ def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
     colour = wants_colour(sys.stdout)
     terminal = sys.stdout.isatty()
     prefixes: dict[str, str] = {}
+    levels: dict[str, str] = {}
+    at: datetime | None = None
+    moment = ""
 
     def prefix(runner_id: str) -> str:
         if not prefixed:
@@ -174,10 +187,16 @@ def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
         return found
 
     def write(entry: LogEntry) -> None:
-        level = paint(f"{entry.level.value:<7}", _LEVEL_STYLES.get(entry.level.value, "dim"), colour=colour)
-        moment = entry.timestamp.astimezone().isoformat(timespec="milliseconds")
+        nonlocal at, moment
+        if entry.timestamp is not at:  # lines that were read together have the same
+            at = entry.timestamp
+            moment = paint(at.astimezone().isoformat(timespec="milliseconds"), "dim", colour=colour)
+        level = levels.get(entry.level)
+        if level is None:
+            style = _LEVEL_STYLES.get(entry.level.value, "dim")
+            level = levels[entry.level] = paint(f"{entry.level.value:<7}", style, colour=colour)
         message = log_text(entry.message, colour=colour) if terminal else entry.message
-        sys.stdout.write(f"{prefix(entry.runner_id)}{paint(moment, 'dim', colour=colour)} {level} {message}\n")
+        sys.stdout.write(f"{prefix(entry.runner_id)}{moment} {level} {message}\n")
 
     return write
 

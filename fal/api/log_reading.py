@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fal.api.logs import Joint, LogQuestion, Reconnects, history, over_http, stream
 from fal_grpc.errors import UnavailableError, UnimplementedError
@@ -14,23 +14,63 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.log import LogEntry
 
 
-def read(client: SyncServerlessClient, asked: LogQuestion, *, follow: bool) -> Generator[LogEntry, None, None]:
+_Batches: TypeAlias = "Generator[Sequence[LogEntry], None, None]"
+
+
+class LogLines(Generator["LogEntry", None, None]):
+    """Lines one by one, or as many as have arrived.
+
+    Args:
+        batches: the lines, in pieces.
+    """
+
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
+        self._lines = _one_by_one(batches)
+
+    def batches(self) -> _Batches:
+        """The lines in the pieces in which they arrive; in place of one by one."""
+        return self._batches
+
+    def __iter__(self) -> Generator[LogEntry, None, None]:  # noqa: PYI058 - what the base class says
+        """The lines; by a plain generator, which is faster than this object's methods."""
+        return self._lines
+
+    def send(self, value: None) -> LogEntry:
+        """The next line."""
+        return self._lines.send(value)
+
+    def throw(self, *error: Any) -> LogEntry:  # noqa: ANN401 - generators take it in three forms
+        """Raise within the reading."""
+        return self._lines.throw(*error)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._lines.close()
+        self._batches.close()
+
+
+def read(client: SyncServerlessClient, asked: LogQuestion, *, follow: bool) -> LogLines:
     """The lines, the oldest first."""
     if not follow:
-        return _stored(client, asked)
-    return _followed(client, asked) if asked.lines is None else _newest_and_on(client, asked)
+        return LogLines(_stored(client, asked))
+    return LogLines(_followed(client, asked) if asked.lines is None else _newest_and_on(client, asked))
 
 
-def _newest_and_on(client: SyncServerlessClient, asked: LogQuestion) -> Generator[LogEntry, None, None]:
-    newest = list(_stored(client, asked))
-    yield from newest
+def _one_by_one(batches: _Batches) -> Generator[LogEntry, None, None]:
+    for entries in batches:
+        yield from entries
+
+
+def _newest_and_on(client: SyncServerlessClient, asked: LogQuestion) -> _Batches:
+    newest = list(_one_by_one(_stored(client, asked)))
+    yield newest
     joint = Joint(asked, newest)
-    for entry in _followed(client, joint.rest, begun=True):
-        if joint.is_new(entry):
-            yield entry
+    for entries in _followed(client, joint.rest, begun=True):
+        yield [entry for entry in entries if joint.is_new(entry)]
 
 
-def _stored(client: SyncServerlessClient, asked: LogQuestion) -> Generator[LogEntry, None, None]:
+def _stored(client: SyncServerlessClient, asked: LogQuestion) -> _Batches:
     controller = client.controller()
     newest = asked.lines is not None and not asked.oldest
     kept: list[LogEntry] = []
@@ -52,21 +92,19 @@ def _stored(client: SyncServerlessClient, asked: LogQuestion) -> Generator[LogEn
             )
         except UnimplementedError as error:
             over_http(asked, error)
-            yield from history(client.rest(), asked)
+            yield history(client.rest(), asked)
             return
         if newest:
             kept.extend(page.entries)
         else:
-            yield from page.entries
+            yield page.entries
         token = page.next_page_token
         if token is None:
-            yield from reversed(kept)
+            yield kept[::-1]
             return
 
 
-def _followed(
-    client: SyncServerlessClient, asked: LogQuestion, *, begun: bool = False
-) -> Generator[LogEntry, None, None]:
+def _followed(client: SyncServerlessClient, asked: LogQuestion, *, begun: bool = False) -> _Batches:
     """Lines as they come; `begun`: the caller has shown lines already, so that a broken link is no failed first try."""
     controller, reconnects = client.controller(), Reconnects()
     cursor: str | None = None
@@ -84,13 +122,14 @@ def _followed(
                 since=asked.since if cursor is None else None,
             ):
                 reconnects.succeeded()
-                yield from batch.entries
+                yield batch.entries
                 cursor = batch.cursor or cursor
                 if batch.runner_ended is not None:
                     return
         except UnimplementedError as error:
             over_http(asked, error)
-            yield from stream(client.rest(), asked)
+            for entry in stream(client.rest(), asked):
+                yield (entry,)
             return
         except UnavailableError as error:
             failure = error

@@ -137,8 +137,9 @@ def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
     known, at = (0, 0), _EPOCH
     for message in messages:
         stamp = message.timestamp
-        if (stamp.seconds, stamp.nanos) != known:  # lines that were read together have the same
-            known, at = (stamp.seconds, stamp.nanos), moment(stamp)
+        place = (stamp.seconds, stamp.nanos)
+        if place != known:  # lines that were read together have the same
+            known, at = place, moment(stamp)
         found.append(
             LogEntry(
                 runner_id=message.runner_id,
