@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ NAMES = (
     "rest.alpha.fal.ai",
     "api.alpha.fal.ai",
 )
+
+
+# RFC 1123, 2.1; a name in another script is written in its ASCII form (xn--). The first label may be a wildcard.
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +308,9 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(name)
-    except ValueError as error:
-        raise Unavailable(f"--tls-name {name!r} is no host name and no address: {error}") from error
+    if len(name) > 253 or not _HOST_NAME.fullmatch(name):
+        raise Unavailable(f"--tls-name {name!r} is no host name and no address: write box.example, or 10.0.0.5")
+    return x509.DNSName(name)
 
 
 def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -115,6 +115,21 @@ def test_own_certificates_are_checked_and_taken_over_when_they_change(tmp_path: 
     assert own.refresh() is True
 
 
+@pytest.mark.parametrize(
+    "name", ["bad name!", "", "a..b", "-a", "*", "a.*.b", "é.example", "x" * 64, "https://box", "box:7400"]
+)
+def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Unavailable, match=r"is no host name and no address"):
+        Certificates(tmp_path, TlsSettings(names=(name,)), Moment())
+
+
+@pytest.mark.parametrize(
+    "name", ["box", "box.example", "*.box.example", "xn--bcher-kva.example", "10.0.0.5", "fd00::1"]
+)
+def test_a_name_that_is_one(tmp_path: Path, name: str) -> None:
+    assert Certificates(tmp_path, TlsSettings(names=(name,)), Moment()).ca_file is not None
+
+
 def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     Certificates(tmp_path, TlsSettings(), Moment())
     good, key = tmp_path / "leaf.pem", tmp_path / "leaf.key"

@@ -12,6 +12,7 @@ from fal_server.http.answers import FAILED, Refusal, refuse
 from fal_server.http.call import origin_form
 from fal_server.http.exchange import Exchange
 from fal_server.http.messages import HOP_BY_HOP, RequestIds
+from fal_server.http.rules import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -21,18 +22,22 @@ _NOT_PASSED = HOP_BY_HOP
 class Bridge:
     """Answers exchanges with an ASGI application, each in a task of its own.
 
+    Args:
+        body_seconds: how long more of a request's body may be waited for; then the request is given up with 408.
+
     The application finds an event in `scope["state"]["draining"]`: once it is set, an answer without an end is to end.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, body_seconds: float = Limits().body_seconds) -> None:
         self._app = app
+        self._body_seconds = body_seconds
         self._ids = RequestIds()
         self._draining = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange) -> None:
         """Start answering."""
-        conversation = _Conversation(exchange, self._ids.next(), self._draining)
+        conversation = _Conversation(exchange, self._ids.next(), self._draining, self._body_seconds)
         exchange.sink = conversation
         task = asyncio.get_running_loop().create_task(conversation.run(self._app))
         self._tasks.add(task)
@@ -52,12 +57,13 @@ class Bridge:
 class _Conversation:
     """One call of the application."""
 
-    def __init__(self, exchange: Exchange, request_id: str, draining: asyncio.Event) -> None:
+    def __init__(self, exchange: Exchange, request_id: str, draining: asyncio.Event, body_seconds: float) -> None:
         self._exchange = exchange
+        self._body_seconds = body_seconds
         self._draining = draining
         self._request_id = request_id
         self._news = asyncio.Event()
-        self._body_given = False
+        self._body_given = self._given_up = False
         self._may_write = asyncio.Event()
         self._may_write.set()
 
@@ -86,7 +92,7 @@ class _Conversation:
         try:
             await app(self._scope(), self._receive, self._send)
         except Exception:  # noqa: BLE001 - whatever the application raises, the client gets an answer
-            if exchange.gone:
+            if exchange.gone or self._given_up:
                 return
             _log.exception("%s %s failed", exchange.method.decode("latin-1"), exchange.target.decode("latin-1"))
         if exchange.finished or exchange.gone:
@@ -131,11 +137,25 @@ class _Conversation:
                 if body or exchange.complete:
                     self._body_given = exchange.complete
                     return {"type": "http.request", "body": body, "more_body": not exchange.complete}
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(None if self._body_given else self._body_seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """The client sends no more of what it said it would send; to the application it has left."""
+        exchange = self._exchange
+        self._given_up = True
+        if exchange.started:
+            exchange.abort()
+        else:
+            detail = f"nothing more of the request's body came within {self._body_seconds:g} seconds"
+            refuse(exchange, self._request_id, Refusal(408, "bad_request", detail))
 
     async def _send(self, message: Message) -> None:
         exchange = self._exchange
-        if exchange.gone:
+        if exchange.gone or self._given_up:
             raise OSError("the client has gone")
         if message["type"] == "http.response.start":
             self._start(message)

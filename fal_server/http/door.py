@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import ssl
 from typing import cast
 
@@ -16,6 +18,8 @@ from fal_server.http.splice import Splice
 _log = logging.getLogger(__name__)
 # RFC 9113, 3.4: how every HTTP/2 connection of a client begins. No HTTP/1.1 request begins so.
 _PREFACE = b"PRI * HTTP/2.0\r\n"
+# Asked after a minute of silence, every 15 s, four times.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
 class FrontDoor:
@@ -72,6 +76,8 @@ class FrontDoor:
         self._server = await loop.create_server(
             lambda: _Visitor(self), host, port, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=1024
         )
+        for listening in self._server.sockets:
+            _notice_the_dead(listening.fileno())
         address: tuple[str, int] = self._server.sockets[0].getsockname()
         return address[1]
 
@@ -115,6 +121,17 @@ class FrontDoor:
             outer.abort()
             return
         outer.join(inner)
+
+
+def _notice_the_dead(listening: int) -> None:
+    """Have the kernel ask peers that are silent whether they still live: one that lost its power says no good-bye.
+
+    Connections have it from the socket that they were accepted on (tcp(7)). A caller that is gone gives up its runner.
+    """
+    with socket.socket(fileno=os.dup(listening)) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            same.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _Visitor(asyncio.Protocol):

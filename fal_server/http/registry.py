@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
 from fal_server.http.hangup import Hangups
@@ -39,6 +40,9 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(tuple(self._members))
 
     def add(self, member: Member) -> None:
         """A connection was opened."""

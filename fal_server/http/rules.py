@@ -21,6 +21,7 @@ class Limits:
         body_buffer_bytes: so much of a body is kept for a handler that lags before reading stops.
         head_seconds: from a request's first byte to the end of its head.
         idle_seconds: between two requests; also how long the last bytes of an answer may take to be read.
+        body_seconds: how long the controller's own pages wait for more of a body; apps have their request_timeout.
         linger_seconds: how long the rest of a body is thrown away after its request was answered.
     """
 
@@ -28,6 +29,7 @@ class Limits:
     body_buffer_bytes: int = 64 * 1024
     head_seconds: float = 10
     idle_seconds: float = 75
+    body_seconds: float = 60
     linger_seconds: float = 2
 
 

@@ -188,10 +188,11 @@ async def house(
     first_byte_seconds: float = 10,
     tls=None,
     connect_seconds: float = 5,
+    body_seconds: float = 60,
 ) -> AsyncIterator[House]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
-    bridge = Bridge(rest)
+    bridge = Bridge(rest, body_seconds=body_seconds)
     site = ControllerSite(gateway, bridge)
     door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
     port = await door.start(host, 0)

@@ -131,6 +131,17 @@ async def test_a_silent_connection_is_closed(sent: bytes) -> None:
             assert await reader.read() == b""
 
 
+async def test_a_peer_that_is_dead_is_noticed() -> None:
+    async with house() as h:
+        reader, writer = await h.connect()
+        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        await read_message(reader)
+        (connection,) = h.door.registry
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 async def test_a_port_that_is_taken() -> None:
     async with house() as h, house() as other:
         with pytest.raises(OSError, match="in use"):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -23,7 +23,7 @@ from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSourc
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.interfaces import RESERVED_OWNERS
 from fal_server.http.rest import Rest
-from tests.http.support import App, House, Keys, echo, house, runner
+from tests.http.support import App, House, Keys, echo, error_of, house, read_head, read_message, runner
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ADMIN = {"authorization": "Key admin:secret"}
@@ -361,6 +361,33 @@ async def test_the_application_learns_that_the_client_has_left() -> None:
         await asked.wait()
         writer.close()
         await learned.wait()
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_body_that_stops_coming_is_not_waited_for_for_ever(started: bool, caplog) -> None:
+    learned = asyncio.Event()
+
+    async def reading(scope, receive, send) -> None:
+        assert (await receive()) == {"type": "http.request", "body": b"a", "more_body": True}
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await receive()) == {"type": "http.disconnect"}
+        learned.set()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async with house(rest=reading, body_seconds=0.05) as h:
+        reader, writer = await h.connect()
+        writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+        if started:
+            await read_head(reader)
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        else:
+            first, fields, body = await read_message(reader)
+            assert (first, error_of(fields, body)) == (b"HTTP/1.1 408 Request Timeout", "bad_request")
+            assert await reader.read() == b""
+        await learned.wait()
+    assert not caplog.records
 
 
 async def test_the_application_is_held_back_by_a_slow_client() -> None:
