@@ -17,6 +17,7 @@ import uvloop
 from fal_server.collector import leave_alone_what_lasts
 from fal_server.core.faults import Fault, Invalid, Precondition
 from fal_server.options import add_options, is_loopback
+from fal_server.own_log import log_to
 from fal_server.plane import Plane
 from fal_server.settings import Settings
 from fal_server.state import StateDir
@@ -34,12 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 after an orderly stop, 3 where the state directory is in use, 1 where it could not start.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.debug else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_to(options.log_file, debug=options.debug)
     try:
         state = StateDir(options.state_dir)
         with state.held():
@@ -133,5 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state-dir", type=Path, required=True, help="where everything that must last is kept")
     add_options(parser)
     parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
+    parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, in place of standard error")
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser

@@ -104,7 +104,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         with os.fdopen(descriptor, "ab") as log_file:
             start = log_file.tell()
             process = subprocess.Popen(
-                [sys.executable, "-m", "fal_server", *arguments, "--ready-fd", str(writer)],
+                [sys.executable, "-m", "fal_server", *arguments, "--ready-fd", str(writer), "--log-file", str(log)],
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
@@ -124,7 +124,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         process.terminate()
         code = process.wait()
         with log.open(errors="replace") as lines:
-            lines.seek(start)
+            lines.seek(start if start <= log.stat().st_size else 0)  # it was full, and another one begun
             last = "".join(lines.readlines()[-_LOG_LINES:]).strip()
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
     _greet(controller, "`fal down` stops it.")
