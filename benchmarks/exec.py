@@ -46,24 +46,33 @@ def raw_server() -> Generator[tuple[grpc.Channel, int]]:
         process.stdin.close()
 
 
-def raw_bytes(channel: grpc.Channel, size: int) -> Callable[[], int]:
-    """Reads the bytes from the raw stream, message by message as exec's client does."""
+def zeros(size: int) -> list[str]:
+    """The command that writes so many bytes."""
+    return ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
+
+
+def raw_bytes(channel: grpc.Channel, size: int, *, terminal: bool) -> Callable[[], int]:
+    """Reads the bytes of the same command from the raw stream, message by message as exec's client does."""
 
     def read() -> int:
         call: grpc.UnaryStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.unary_stream(
             "/raw/Read", response_deserializer=exec_pb2.ReadExecResponse.FromString
         )
-        return sum(len(message.data) for message in call(f"{size} {CHUNK}".encode()))
+        return sum(len(message.data) for message in call(raw_order(zeros(size), terminal=terminal)))
 
     return read
+
+
+def raw_order(command: list[str], *, terminal: bool) -> bytes:
+    """What the raw server is asked to run."""
+    return json.dumps({"command": command, "tty": terminal}).encode()
 
 
 def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, terminal: bool) -> Callable[[], int]:
     """Reads the bytes of a command that writes zeros, from its start to its end."""
 
     def read() -> int:
-        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
-        with client.runners.exec_stream(place.runner_id, command, tty=terminal) as session:
+        with client.runners.exec_stream(place.runner_id, zeros(size), tty=terminal) as session:
             return sum(len(output.data) for output in session if output.stream != STDERR)
 
     return read
@@ -73,8 +82,7 @@ def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callab
     """The same over ShellRunner, which ends with its link."""
 
     def read() -> int:
-        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
-        with client.controller().shell_runner(place.runner_id, command, tty=False) as session:
+        with client.controller().shell_runner(place.runner_id, zeros(size), tty=False) as session:
             return sum(len(output.data) for output in session)
 
     return read
@@ -86,8 +94,7 @@ def local_terminal(size: int) -> Callable[[], int]:
     def read() -> int:
         ours, theirs = pty.openpty()
         tty.setraw(theirs)
-        command = ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
-        with subprocess.Popen(command, stdout=theirs):
+        with subprocess.Popen(zeros(size), stdout=theirs):
             os.close(theirs)
             length = 0
             with suppress(OSError):  # how Linux tells that the other side of the terminal is closed
@@ -120,13 +127,24 @@ def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> di
     }
 
 
-def raw_echo(channel: grpc.Channel) -> Callable[[], Callable[[], None]]:
-    """One key there and back on the raw stream."""
+def echo_command(*, terminal: bool) -> list[str]:
+    """Says that it is ready, and then what it is told."""
+    return ["sh", "-c", "stty raw -echo; printf ready; exec cat" if terminal else "printf ready; exec cat"]
+
+
+def raw_echo(channel: grpc.Channel, *, terminal: bool) -> Callable[[], Callable[[], None]]:
+    """One key to a command that echoes it, and back, on the raw stream."""
 
     def begin() -> Callable[[], None]:
         keys: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream("/raw/Echo")
-        answers: Iterator[bytes] = call(iter(keys.get, b"end"))
+        keys.put(raw_order(echo_command(terminal=terminal), terminal=terminal))
+        call: grpc.StreamStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.stream_stream(
+            "/raw/Echo", response_deserializer=exec_pb2.ReadExecResponse.FromString
+        )
+        answers: Iterator[exec_pb2.ReadExecResponse] = call(iter(keys.get, b"end"))
+        seen = b""
+        while b"ready" not in seen:
+            seen += next(answers).data
 
         def press() -> None:
             keys.put(b"x")
@@ -137,12 +155,13 @@ def raw_echo(channel: grpc.Channel) -> Callable[[], Callable[[], None]]:
     return begin
 
 
-def exec_echo(client: SyncServerlessClient, place: Place) -> Callable[[], Callable[[], None]]:
-    """One key to a terminal that echoes it, and back."""
+def exec_echo(client: SyncServerlessClient, place: Place, *, terminal: bool) -> Callable[[], Callable[[], None]]:
+    """One key to a command that echoes it, and back."""
 
     def begin() -> Callable[[], None]:
-        script = "stty raw -echo; printf ready; exec cat"
-        session = client.runners.exec_stream(place.runner_id, ["sh", "-c", script], tty=True, interactive=True)
+        session = client.runners.exec_stream(
+            place.runner_id, echo_command(terminal=terminal), tty=terminal, interactive=True
+        )
         outputs = iter(session)
         seen = b""
         while b"ready" not in seen:
@@ -179,31 +198,49 @@ def main() -> None:
         SyncServerlessClient(host=f"127.0.0.1:{place.controller.grpc_port}", api_key=place.controller.key) as direct,
     ):
         identity = json.loads((place.controller.state_dir / "runners" / place.runner_id / "shim.json").read_text())
-        found = rates(
+        pids = [os.getpid(), place.controller.process.pid, identity["pid"], raw_pid]
+        show_rates(
             {
-                "raw stream": (raw_bytes(channel, PIPE_BYTES), PIPE_BYTES),
+                "raw stream, pipe": (raw_bytes(channel, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "exec, pipe, gRPC port": (exec_bytes(direct, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "exec, pipe, front door": (exec_bytes(front, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "ShellRunner, pipe": (shell_bytes(direct, place, PIPE_BYTES), PIPE_BYTES),
+            },
+            pids,
+        )
+        show_rates(
+            {
+                "raw stream, terminal": (raw_bytes(channel, TERMINAL_BYTES, terminal=True), TERMINAL_BYTES),
                 "local terminal": (local_terminal(TERMINAL_BYTES), TERMINAL_BYTES),
                 "exec, terminal, gRPC port": (exec_bytes(direct, place, TERMINAL_BYTES, terminal=True), TERMINAL_BYTES),
             },
-            [os.getpid(), place.controller.process.pid, identity["pid"], raw_pid],
+            pids,
         )
-        raw = found["raw stream"]
-        print(f"{'':28} {'MB/s':>7} {'of raw':>7}   {'MB/s a core':>11} {'of raw':>7}")
-        for name, (rate, core) in found.items():
-            print(f"{name:28} {rate:7.0f} {rate / raw[0]:7.2f}   {core:11.0f} {core / raw[1]:7.2f}")
-        keys = echoes(
-            {
-                "raw echo": raw_echo(channel),
-                "exec, gRPC port": exec_echo(direct, place),
-                "exec, front door": exec_echo(front, place),
-            }
-        )
-        print(f"{'':28} {'p50 ms':>7} {'p99 ms':>7}")
-        for name, (median, tail) in keys.items():
-            print(f"{name:28} {median:7.2f} {tail:7.2f}")
+        for kind, terminal in (("terminal", True), ("pipe", False)):
+            show_echoes(
+                {
+                    f"raw echo, {kind}": raw_echo(channel, terminal=terminal),
+                    f"exec, {kind}, gRPC port": exec_echo(direct, place, terminal=terminal),
+                    f"exec, {kind}, front door": exec_echo(front, place, terminal=terminal),
+                }
+            )
+        print("load average: {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
+
+
+def show_rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> None:
+    """Print each way's MB/s, and what that is of the first one's."""
+    found = rates(ways, pids)
+    raw = next(iter(found.values()))
+    print(f"{'':28} {'MB/s':>7} {'of raw':>7}   {'MB/s a core':>11} {'of raw':>7}")
+    for name, (rate, core) in found.items():
+        print(f"{name:28} {rate:7.0f} {rate / raw[0]:7.2f}   {core:11.0f} {core / raw[1]:7.2f}")
+
+
+def show_echoes(ways: dict[str, Callable[[], Callable[[], None]]]) -> None:
+    """Print the milliseconds of each way."""
+    print(f"{'':28} {'p50 ms':>7} {'p99 ms':>7}")
+    for name, (median, tail) in echoes(ways).items():
+        print(f"{name:28} {median:7.2f} {tail:7.2f}")
 
 
 if __name__ == "__main__":

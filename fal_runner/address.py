@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SOCKET_NAME = "shim.sock"
+EXEC_SOCKET_NAME = "exec.sock"
 LOG_NAME = "shim.log"
 TOKEN_METADATA = "shim-token"  # noqa: S105
 _IDENTITY_NAME = "shim.json"

@@ -75,7 +75,7 @@ class Command:
             variables = engine_environment(note, variables)
         else:
             command = list(what.command) or _shell(variables, what.name)
-        self.stdin, self.outputs, theirs = _terminal(what.size) if what.tty else _pipes()
+        self.stdin, self.outputs, theirs = open_terminal(what.size) if what.tty else open_pipes()
         try:
             self.child: Child = reaper.spawn(
                 command,
@@ -165,14 +165,14 @@ class Command:
 _Ends: TypeAlias = tuple[int | None, list[tuple[int, int]], tuple[int, int, int]]
 
 
-def _terminal(size: tuple[int, int]) -> _Ends:
+def open_terminal(size: tuple[int, int]) -> _Ends:
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     _set_size(ours, size)
     return ours, [(ours, STDOUT)], (theirs, theirs, theirs)
 
 
-def _pipes() -> _Ends:
+def open_pipes() -> _Ends:
     stdin_read, stdin_write = os.pipe()
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()

@@ -25,7 +25,7 @@ async def read_some(fd: int, size: int) -> bytes:
         try:
             data = read_on(fd, size, os.read(fd, size))
         except BlockingIOError:
-            await _ready(fd, loop.add_reader, loop.remove_reader)
+            await until_ready(fd, loop.add_reader, loop.remove_reader)
         except OSError as error:
             if error.errno == errno.EIO:
                 return b""
@@ -74,10 +74,15 @@ async def write_all(fd: int, data: bytes) -> None:
         try:
             view = view[os.write(fd, view) :]
         except BlockingIOError:
-            await _ready(fd, loop.add_writer, loop.remove_writer)
+            await until_ready(fd, loop.add_writer, loop.remove_writer)
 
 
-async def _ready(fd: int, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
+async def until_ready(fd: int, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
+    """Wait until a descriptor can be read or written.
+
+    Args:
+        add, remove: the event loop's methods for readers, or those for writers.
+    """
     ready = asyncio.Event()
     add(fd, ready.set)
     try:

@@ -20,7 +20,7 @@ import grpc.aio
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import TOKEN_METADATA
 from fal_runner.command import Command, What
-from fal_runner.exec_servicer import ExecServicer
+from fal_runner.execs import Execs
 from fal_runner.ports import PortUnavailable
 from fal_runner.processes import boot_id, look
 from fal_runner.reaper import Reaper
@@ -44,9 +44,12 @@ class TokenGate(grpc.aio.ServerInterceptor):
         self.token = token
         self.last_call_at = time.monotonic()
 
-    def opens(self, token: str) -> bool:
-        """Whether this is the token."""
-        return hmac.compare_digest(self.token.encode(), token.encode())
+    def passes(self, token: str) -> bool:
+        """Whether this is the token; if so, somebody has called."""
+        if not hmac.compare_digest(self.token.encode(), token.encode()):
+            return False
+        self.last_call_at = time.monotonic()
+        return True
 
     async def intercept_service(
         self,
@@ -55,8 +58,7 @@ class TokenGate(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let the call through, or answer in the method's place."""
         for key, value in handler_call_details.invocation_metadata or ():
-            if key == TOKEN_METADATA and isinstance(value, str) and self.opens(value):
-                self.last_call_at = time.monotonic()
+            if key == TOKEN_METADATA and isinstance(value, str) and self.passes(value):
                 return await continuation(handler_call_details)
         return grpc.unary_unary_rpc_method_handler(_refuse)
 
@@ -75,7 +77,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         execs: the commands that outlive a call; told of the worker.
     """
 
-    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate, execs: ExecServicer) -> None:
+    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate, execs: Execs) -> None:
         self._directory = directory
         self._reaper = reaper
         self._gate = gate

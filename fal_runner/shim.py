@@ -18,9 +18,10 @@ from pathlib import Path
 
 import grpc.aio
 
-from fal_grpc.v1 import exec_pb2_grpc, shim_pb2_grpc
-from fal_runner.address import LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
-from fal_runner.exec_servicer import ExecServicer
+from fal_grpc.v1 import shim_pb2_grpc
+from fal_runner.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
+from fal_runner.exec_door import ExecDoor
+from fal_runner.execs import Execs
 from fal_runner.processes import boot_id, look, mark_of, take_mark
 from fal_runner.reaper import Reaper
 from fal_runner.servicer import ShimServicer, TokenGate
@@ -48,15 +49,16 @@ async def serve(
     reaper = Reaper()
     reaper.install()
     gate = TokenGate(token)
-    execs = ExecServicer(directory, reaper)
+    execs = Execs(directory, reaper)
     servicer = ShimServicer(directory, reaper, gate, execs)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
     server = grpc.aio.server(interceptors=[gate], options=_OPTIONS)
     shim_pb2_grpc.add_ShimServicer_to_server(servicer, server)
-    exec_pb2_grpc.add_ExecsServicer_to_server(execs, server)
     listening = SocketPath(directory / SOCKET_NAME)
     server.add_insecure_port(listening.target)
     await server.start()
+    door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), gate, execs)
+    door.open()
     own = look(os.getpid())
     ShimIdentity(
         pid=os.getpid(),
@@ -74,6 +76,7 @@ async def serve(
     except TimeoutError:
         print(f"no Start within {start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
     await server.stop(1.0)
+    await door.close()
     await reaper.sweep()
     listening.close()
 

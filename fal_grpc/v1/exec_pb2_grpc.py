@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ExecsStub(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     def __init__(self, channel):
@@ -80,7 +80,7 @@ class ExecsStub(object):
 
 class ExecsServicer(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     def StartExec(self, request, context):
@@ -260,7 +260,7 @@ def add_ExecsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Execs(object):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     @staticmethod

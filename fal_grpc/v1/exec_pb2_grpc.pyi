@@ -30,7 +30,7 @@ GRPC_VERSION: str
 
 class ExecsStub:
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     @_typing.overload
@@ -133,7 +133,7 @@ class ExecsStub:
 @_typing.type_check_only
 class ExecsAsyncStub(ExecsStub):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -232,7 +232,7 @@ class ExecsAsyncStub(ExecsStub):
 
 class ExecsServicer(metaclass=_abc_1.ABCMeta):
     """Execs runs commands and shells in runners. Runners.ShellRunner does the same over one stream, which other controllers
-    know too, and ends the command with the stream. The shim of a runner serves this service as well, on its own socket.
+    know too, and ends the command with the stream. The shim of a runner answers the same messages on a socket of its own.
     """
 
     @_abc_1.abstractmethod

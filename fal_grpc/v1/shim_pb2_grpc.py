@@ -31,7 +31,8 @@ class ShimStub(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     def __init__(self, channel):
@@ -93,7 +94,8 @@ class ShimServicer(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     def Start(self, request, context):
@@ -259,7 +261,8 @@ class Shim(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     @staticmethod

@@ -34,7 +34,8 @@ class ShimStub:
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     @_typing.overload
@@ -114,7 +115,8 @@ class ShimAsyncStub(ShimStub):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -190,7 +192,8 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The shim serves Execs on the same socket: the commands whose output outlives a connection are its own.
+    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
+    socket, exec.sock beside this one, without gRPC.
     """
 
     @_abc_1.abstractmethod

@@ -1,15 +1,16 @@
-"""The line to a shim's commands: fal.v1.Execs on its socket, without looking into what is carried."""
+"""The line to a shim's commands: fal.v1.Execs on their own socket, without looking into what is carried."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import TypeAlias
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
-import grpc
-import grpc.aio
-
+from fal_runner.address import SocketPath
+from fal_runner.message_socket import OK, LinkBroken, MessageSocket, Status
 from fal_server.core.faults import (
     Aborted,
     AlreadyExists,
@@ -20,12 +21,7 @@ from fal_server.core.faults import (
     Precondition,
     Unavailable,
 )
-from fal_server.engines.local.session import this_task_is_cancelled
 
-_Unary: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
-_Reading: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
-_Writing: TypeAlias = "grpc.aio.StreamUnaryMultiCallable[bytes, bytes]"
-_SERVICE = "/fal.v1.Execs/"
 _CALL_SECONDS = 10.0
 _KINDS: dict[str, type[Fault]] = {
     kind.reason: kind for kind in (Aborted, AlreadyExists, Exhausted, NotFound, Precondition)
@@ -33,64 +29,84 @@ _KINDS: dict[str, type[Fault]] = {
 
 
 class LocalExecLine:
-    """Implements ExecLine.
+    """Implements ExecLine. Each call has a connection of its own, and ends with it.
 
     Args:
-        channel: to the shim.
-        metadata: with the runner's token.
+        address: the path of the socket.
+        token: the runner's token.
         runner_id: for messages.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], runner_id: str) -> None:
-        self._channel = channel
-        self._metadata = metadata
+    def __init__(self, address: Path, token: str, runner_id: str) -> None:
+        self._address = address
+        self._token = token
         self._runner_id = runner_id
 
     async def call(self, method: str, request: bytes) -> bytes:
         """Call a method that has one answer."""
-        make: _Unary = self._channel.unary_unary(_SERVICE + method)
         try:
-            return await make(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise self._fault(error) from error
+            async with asyncio.timeout(_CALL_SECONDS), self._open(method) as link:
+                await link.send(request)
+                return await self._last(link)
+        except TimeoutError:
+            raise Unavailable(f"runner {self._runner_id} did not answer in {_CALL_SECONDS:g} seconds") from None
 
-    async def read(self, request: bytes) -> AsyncIterator[bytes]:
+    async def read(self, request: bytes) -> AsyncGenerator[bytes]:
         """ReadExec."""
-        make: _Reading = self._channel.unary_stream(f"{_SERVICE}ReadExec")
-        call = make(request, metadata=self._metadata)
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self._fault(error) from error
-        except asyncio.CancelledError:
-            if this_task_is_cancelled():
-                raise
-            raise Unavailable(f"the link to runner {self._runner_id} was closed") from None
-        finally:
-            call.cancel()
+        async with self._open("ReadExec") as link:
+            await link.send(request)
+            while isinstance(received := await link.receive(), bytes):
+                yield received
+            self._check(received)
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
         """WriteExec."""
-        make: _Writing = self._channel.stream_unary(f"{_SERVICE}WriteExec")
-        call = make(metadata=self._metadata)
-        try:
-            with suppress(asyncio.InvalidStateError):  # it was ended from the other side; how is learnt below
+        async with self._open("WriteExec") as link:
+            with suppress(LinkBroken):  # it was ended from the other side; how is learnt below
                 async for request in requests:
-                    await call.write(request)
-                await call.done_writing()
-            return await call
-        except grpc.aio.AioRpcError as error:
-            raise self._fault(error) from error
-        finally:
-            call.cancel()
+                    await link.send(request)
+                link.end_sending()
+            return await self._last(link)
 
-    def _fault(self, error: grpc.aio.AioRpcError) -> Fault:
-        """The same refusal as a fault; the shim words one of an argument `field: what is wrong`."""
-        code = error.code()
-        words = error.details() or code.name
-        if code is grpc.StatusCode.INVALID_ARGUMENT:
-            field, _, rest = words.partition(": ")
-            return Invalid(field, rest or words)
-        kind = _KINDS.get(code.name)
-        return kind(words) if kind is not None else Unavailable(f"runner {self._runner_id}: {words}")
+    async def _last(self, link: MessageSocket) -> bytes:
+        """The one answer."""
+        answer = await link.receive()
+        if not isinstance(answer, bytes):
+            self._check(answer)
+            raise Unavailable(f"the link to runner {self._runner_id} ended before the answer")
+        self._check(await link.receive())
+        return answer
+
+    @asynccontextmanager
+    async def _open(self, method: str) -> AsyncGenerator[MessageSocket]:
+        """A connection on which the method is called."""
+        connection = socket.socket(socket.AF_UNIX)
+        path = SocketPath(self._address)
+        try:
+            connection.setblocking(False)
+            connection.connect(path.path)
+        except OSError as error:
+            connection.close()
+            raise Unavailable(f"runner {self._runner_id} takes no commands now: {error}") from error
+        finally:
+            path.close()
+        link = MessageSocket(connection)
+        try:
+            await link.send(json.dumps({"method": method, "token": self._token}).encode())
+            yield link
+        except LinkBroken as error:
+            raise Unavailable(f"the link to runner {self._runner_id} broke: {error.strerror}") from error
+        finally:
+            link.close()
+
+    def _check(self, status: Status | bytes | None) -> None:
+        """Raise the refusal that a status is."""
+        if not isinstance(status, Status):
+            raise Unavailable(f"the link to runner {self._runner_id} ended too early")
+        if status.code == OK:
+            return
+        if status.code == "INVALID_ARGUMENT":
+            field, _, rest = status.words.partition(": ")
+            raise Invalid(field, rest or status.words)
+        kind = _KINDS.get(status.code)
+        raise kind(status.words) if kind else Unavailable(f"runner {self._runner_id}: {status.words}")

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
-from fal_runner.address import TOKEN_METADATA, SocketPath
+from fal_runner.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.session import Call
@@ -36,6 +36,8 @@ class ShimClient:
 
     def __init__(self, address: str, token: str) -> None:
         self._socket = SocketPath(Path(address))
+        self._execs = Path(address).with_name(EXEC_SOCKET_NAME)
+        self._token = token
         self._channel = grpc.aio.insecure_channel(self._socket.target, options=_OPTIONS)
         self._stub = shim_pb2_grpc.ShimStub(self._channel)
         self._metadata = ((TOKEN_METADATA, token),)
@@ -99,7 +101,7 @@ class ShimClient:
 
     def execs(self, runner_id: str) -> LocalExecLine:
         """The line to the commands that outlive a call."""
-        return LocalExecLine(self._channel, self._metadata, runner_id)
+        return LocalExecLine(self._execs, self._token, runner_id)
 
     async def close(self) -> None:
         """Let go of the channel."""
