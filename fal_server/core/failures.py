@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from fal_server.core.runners import Desired, Runner
 
+# How the reason of a runner begins that was ended because its start took too long.
+TOO_SLOW = "not ready within startup_timeout"
 # A runner that ends by itself so soon after it became ready, and never served, counts as a failed start.
 EARLY_END = timedelta(seconds=10)
 
@@ -23,6 +25,11 @@ class Failures:
 
 
 NO_FAILURES = Failures()
+
+
+def was_too_slow(runner: Runner) -> bool:
+    """Whether a runner's start took longer than it may."""
+    return runner.ready_at is None and runner.reason.startswith(TOO_SLOW)
 
 
 def failed_to_start(runner: Runner) -> bool:

@@ -101,6 +101,10 @@ class NodeTrouble(Unavailable):
         return isinstance(error, NodeTrouble) or (isinstance(error, OSError) and error.errno in _NODES_OWN)
 
 
+class StartTimedOut(Unavailable):
+    """A runner was not ready in the time that it may take."""
+
+
 class DeadlinePassed(Fault):
     """The time that the caller gave is over."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from fal_server.core.routing import Outcome
+from fal_server.core.routing import Outcome, error_type_of
 
 # "10 attempts in total, always": no header and no app can raise it.
 MOST_ATTEMPTS = 10
@@ -192,7 +192,7 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
 
 
 def judge(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> Verdict:
-    """What follows from the attempt that a request has just had; "The gateway's answers" in docs/architecture.md.
+    """What follows from the attempt that a request has just had; "What becomes of an answer" in docs/calling.md.
 
     Args:
         request: as it was when the attempt began: `attempt` is the number of this one.
@@ -263,5 +263,4 @@ def _words(seen: Answer | Failure) -> tuple[str | None, str | None]:
     if seen.status < 400:
         return None, None
     given = seen.header("x-fal-error-type")
-    kind = "bad_request" if seen.status < 500 else "request_timeout" if seen.status == 504 else "runner_server_error"
-    return f"the app answered {seen.status}", given or kind
+    return f"the app answered {seen.status}", given or error_type_of(seen.status)

@@ -27,6 +27,13 @@ class Outcome(StrEnum):
     CLIENT_GONE = "client_gone"
 
 
+def error_type_of(status: int) -> str:
+    """The published word for an app's answer of 400 and above that has none of its own."""
+    if status < 500:
+        return "bad_request"
+    return "request_timeout" if status == 504 else "runner_server_error"
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Slot:
     """A runner as the router sees it; mutable, because it changes with every request.

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import cast
 
 from fal_server.core.accounts import Principal
-from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, Unauthenticated, Unavailable
+from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, StartTimedOut, Unauthenticated, Unavailable
 from fal_server.core.routing import Outcome
 from fal_server.http.answers import FAILED, Refusal, answers_preflight, refuse
 from fal_server.http.call import Call
@@ -211,6 +211,8 @@ def _unauthenticated(detail: str) -> Refusal:
 def _of_fault(fault: Fault) -> Refusal:
     if isinstance(fault, NotFound):
         return Refusal(404, "bad_request", fault.message)
+    if isinstance(fault, StartTimedOut):
+        return Refusal(504, "startup_timeout", fault.message)
     if isinstance(fault, Unavailable):
         return Refusal(503, "runner_scheduling_failure", fault.message)
     return Refusal(500, "internal_error", fault.message)

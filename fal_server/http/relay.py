@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
-from fal_server.core.routing import Outcome
+from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.answers import Refusal, refuse
 from fal_server.http.call import Call
 from fal_server.http.deadlines import Deadlines
@@ -252,6 +252,8 @@ class Relay:
         for token in nominated:
             if token not in (b"close", b"keep-alive", b"upgrade"):
                 fields = [line for line in fields if not line.startswith(token + b":")]
+        if upstream.status >= 500 and not any(name == b"x-fal-error-type" for name, _ in upstream.headers):
+            fields.append(b"x-fal-error-type: %b\r\n" % error_type_of(upstream.status).encode())
         fields.append(b"x-fal-request-id: %b\r\n" % self._request_id.encode())
         self._depot.dispatcher.answered(self._lease, hints, health_check=health_check)
         return b"".join(fields), length

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
-from fal_server.core.faults import DeadlinePassed, Fault, NotFound, Unavailable
+from fal_server.core.failures import was_too_slow
+from fal_server.core.faults import DeadlinePassed, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock
@@ -320,7 +321,8 @@ class Dispatcher:
                 f"a runner of {runner.app_name!r} failed to start: {runner.reason or 'it gave no reason'}. "
                 f"`fal runners logs {runner.runner_id}` shows what it said"
             )
-            self._fail(runner.app_name, lambda: Unavailable(words))
+            kind = StartTimedOut if was_too_slow(runner) else Unavailable
+            self._fail(runner.app_name, lambda: kind(words))
 
     def _fail(self, app_name: str, fault: Callable[[], Exception]) -> None:
         for waiter in self._waiting.pop(app_name, ()):

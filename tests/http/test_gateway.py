@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from fal_server.core.faults import NotFound, Unavailable
+from fal_server.core.faults import NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome
 from tests.http.support import KEY, App, answering, ask, echo, error_of, house, read_message, runner
 
@@ -259,6 +259,7 @@ async def test_a_client_that_leaves_gives_up_its_place() -> None:
     ("fault", "status", "word"),
     [
         (Unavailable("the app's setup failed: no such module"), 503, "runner_scheduling_failure"),
+        (StartTimedOut("not ready within startup_timeout 30 s"), 504, "startup_timeout"),
         (NotFound("the app was deleted"), 404, "bad_request"),
         (RuntimeError("a mistake of ours"), 500, "internal_error"),
     ],

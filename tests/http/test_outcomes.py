@@ -33,6 +33,23 @@ async def test_outcomes(head: bytes, outcome: Outcome) -> None:
         assert await h.ledger.ended() == [outcome]
 
 
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [
+        (b"200 OK\r\n", None),
+        (b"422 No\r\n", None),
+        (b"500 No\r\n", b"runner_server_error"),
+        (b"504 No\r\n", b"request_timeout"),
+        (b"500 No\r\nX-Fal-Error-Type: bad_request\r\n", b"bad_request"),
+    ],
+)
+async def test_an_apps_failure_has_a_word(head: bytes, word: bytes | None) -> None:
+    async with house() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
+        h.ledger.add(App("hello"), port)
+        _, fields, _ = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert fields.get(b"x-fal-error-type") == word
+
+
 async def test_a_504_of_a_runner_that_is_gone() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.core.faults import StartTimedOut
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
@@ -98,7 +99,7 @@ async def test_secrets_reach_the_launch_and_no_repr(platform: Platform) -> None:
     assert platform.the_runner().token not in repr(launch) + repr(platform.the_runner())
 
 
-async def test_startup_timeout_kills_and_replaces_and_the_request_waits_on(platform: Platform) -> None:
+async def test_startup_timeout_kills_and_replaces_and_a_direct_call_is_told(platform: Platform) -> None:
     platform.engine.start_as = Start.WAITS
     await platform.deploy(scaling={"startup_timeout": 30, "max_concurrency": 1})
     waiting = platform.ask()
@@ -110,7 +111,8 @@ async def test_startup_timeout_kills_and_replaces_and_the_request_waits_on(platf
     assert ended.reason == "not ready within startup_timeout 30 s"
     assert platform.engine.killed == [slow.runner_id]
     assert platform.fleet.failures("a", slow.revision_id).count == 1
-    await asyncio.gather(waiting, return_exceptions=True)
+    with pytest.raises(StartTimedOut, match="not ready within startup_timeout 30 s"):
+        await waiting
 
 
 async def test_what_cannot_be_stored_is_tried_again(platform: Platform) -> None:
