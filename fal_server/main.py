@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 retention_days=options.retention_days,
                 warm_shims=options.warm_shims,
                 file_retention_days=options.file_retention_days,
+                unused_retention_days=options.unused_retention_days,
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
             )

@@ -69,6 +69,14 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="How long files that apps make are kept (defaults to 30; 0: for ever).",
     )
     parser.add_argument(
+        "--unused-retention-days",
+        type=_days,
+        default=7.0,
+        metavar="DAYS",
+        help="How long environments, code and files of apps are kept that no revision needs (defaults to 7; 0: for "
+        "ever).",
+    )
+    parser.add_argument(
         "--database",
         type=_database,
         metavar="URL",

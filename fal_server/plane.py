@@ -58,6 +58,7 @@ from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
 from fal_server.services.queue import Queue
 from fal_server.services.reading import ReadLogs, ReadRunners
+from fal_server.services.retention import Retention
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
@@ -166,10 +167,9 @@ class Plane:
             state, store, clock, master_key, lambda runner: fleet.get(runner) is not None, settings.file_life
         )
         deployed, runner_key = files.app_files, files.tokens.runner_key
-        builder = Builders(
-            VirtualenvBuilder(state.environments, state.cache),
-            ContainerBuilder(state.environments / "images", deployed, os.environ),
-        )
+        virtualenvs = VirtualenvBuilder(state.environments, state.cache)
+        images = ContainerBuilder(state.environments / "images", deployed, os.environ)
+        builder = Builders(virtualenvs, images)
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
         decisions = Decisions(clock)
@@ -182,7 +182,9 @@ class Plane:
         self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
         self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions, health)
         self._health_loop = HealthLoop(health, catalog, fleet, HttpHealthProber(), clock, changed)
-        self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days))
+        life, built = settings.unused_life, (virtualenvs, images)
+        unused = Retention(store, catalog, fleet, blobs, deployed, built, clock, life)
+        self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days), unused)
 
         queue_routes = await self._build_queue(stack, store, catalog, dispatcher, access)
         await catalog.load()

@@ -26,6 +26,8 @@ class Settings:
         warm_shims: how many processes are started ahead for runners, each about 25 MiB.
         retention_days: how long logs and ended runners are kept.
         file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
+        unused_retention_days: how long environments, code and files of apps are kept that nothing needs any more; 0
+            keeps them.
         drain_seconds: how long a stop lets requests finish that are under way.
         tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
     """
@@ -38,6 +40,7 @@ class Settings:
     warm_shims: int = 1
     retention_days: float = 7.0
     file_retention_days: float = 30.0
+    unused_retention_days: float = 7.0
     drain_seconds: float = 30.0
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
@@ -50,6 +53,11 @@ class Settings:
         elif host in _ANY:
             host = "localhost"
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def unused_life(self) -> timedelta | None:
+        """How long what nothing needs any more is kept; None keeps it."""
+        return timedelta(days=self.unused_retention_days) if self.unused_retention_days else None
 
     @property
     def file_life(self) -> timedelta | None:

@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fal_server.builders.configuration import FIELD
@@ -18,8 +19,10 @@ from fal_server.builders.image import ImageConfiguration, parse_image
 from fal_server.builders.process import failure
 from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
+from fal_server.builders.uses import changed_at, note_use
 from fal_server.core.containers import Container
 from fal_server.core.faults import Fault, Invalid, NodeTrouble, Precondition, Unavailable
+from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
 
@@ -83,6 +86,7 @@ class ContainerBuilder:
             return None
         if not os.access(container.engine, os.X_OK):
             return None
+        note_use(self._used(env_id))
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
@@ -100,6 +104,32 @@ class ContainerBuilder:
         if spec.env_id not in self._under_way:
             self._note(spec.env_id).unlink(missing_ok=True)
         return None
+
+    def generations(self) -> Sequence[Generation]:
+        """The images that were built; blocking. The engine keeps one of each alone under the environment's tag."""
+        found: list[Generation] = []
+        for note in self._root.glob("*.json"):
+            env_id, finished_at = note.stem, changed_at(note)
+            if finished_at is not None:
+                used_at = changed_at(self._used(env_id)) or finished_at
+                found.append(Generation(env_id=env_id, name=env_id, number=1, finished_at=finished_at, used_at=used_at))
+        return found
+
+    async def delete(self, generation: Generation) -> bool:
+        """Forget an image, and have the engine remove it, unless it was used since it was looked at."""
+        env_id = generation.env_id
+        if (changed_at(self._used(env_id)) or generation.used_at) > generation.used_at:
+            return False
+        try:
+            engine = json.loads(self._note(env_id).read_text())["engine"]
+            self._note(env_id).unlink()
+            self._used(env_id).unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        program = ContainerEngine(path=Path(engine), variables=self._engines.variables())
+        with suppress(OSError):  # an engine that was removed has taken its images along
+            await program.run("image", "rm", _tag(env_id), cwd=Path("/"), line=_unheard)
+        return True
 
     async def close(self) -> None:
         """Give up the builds that are under way."""
@@ -151,7 +181,7 @@ class ContainerBuilder:
     ) -> str:
         """Have it built; its id."""
         arguments = ["build", "--file", str(work / "Dockerfile"), "--iidfile", str(work / "image")]
-        arguments += ["--tag", f"localhost/fal-grpc:{env_id[:40]}"]  # so that pruning leaves it alone
+        arguments += ["--tag", _tag(env_id)]  # so that pruning leaves it alone
         arguments += ["--no-cache"] if force else []
         variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
         for name in configuration.build_args:
@@ -200,6 +230,9 @@ class ContainerBuilder:
     def _note(self, env_id: str) -> Path:
         return self._root / f"{env_id}.json"
 
+    def _used(self, env_id: str) -> Path:
+        return self._root / f"{env_id}.used"
+
 
 class _LoginFile:
     """The passwords of registries in the form that both engines read, in memory, for the length of a build."""
@@ -226,8 +259,12 @@ class _LoginFile:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
+def _tag(env_id: str) -> str:
+    return f"localhost/fal-grpc:{env_id[:40]}"
+
+
 def _unheard(line: str) -> None:
-    """What an inspection prints."""
+    """What an inspection or a removal prints."""
 
 
 def _redactor(configuration: ImageConfiguration) -> Callable[[str], str]:

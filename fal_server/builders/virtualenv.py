@@ -8,15 +8,17 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.process import failure
 from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
+from fal_server.builders.uses import changed_at, note_use
 from fal_server.builders.uv import Uv
 from fal_server.core.faults import Invalid, NodeTrouble, Precondition, Unavailable, Unsupported
+from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
 
@@ -25,6 +27,8 @@ _DIRECTORY = re.compile(r"[0-9a-f]{64}-[0-9]+")
 _MARKER = ".fal-built"
 # Its content: how this version builds. What a version that does it otherwise has built is built anew.
 _RECIPE = "1 " + " ".join(ALWAYS)
+# Changed whenever a deploy or a runner gets the environment.
+_USED = ".fal-used"
 _WORDS_IN_ERROR = 25
 
 
@@ -90,8 +94,55 @@ class VirtualenvBuilder:
         for directory in sorted(self._generations(env_id), key=_generation, reverse=True):
             python = directory / "bin" / "python"
             if python.exists() and _is_built(directory):
+                note_use(directory / _USED)
                 return BuiltEnvironment(env_id=env_id, python=python)
         return None
+
+    def generations(self) -> Sequence[Generation]:
+        """All that are finished; blocking.
+
+        Raises:
+            Unavailable: the disk cannot be read.
+        """
+        found: list[Generation] = []
+        try:
+            for directory in self._generations("*"):
+                finished_at = changed_at(directory / _MARKER)
+                if finished_at is None:
+                    continue  # it is being built
+                found.append(
+                    Generation(
+                        env_id=directory.name.rpartition("-")[0],
+                        name=directory.name,
+                        number=_generation(directory),
+                        usable=_is_built(directory) and (directory / "bin" / "python").exists(),
+                        finished_at=finished_at,
+                        used_at=changed_at(directory / _USED) or finished_at,
+                    )
+                )
+        except OSError as error:
+            raise Unavailable(f"the environments in {self._root} cannot be read: {error.strerror}") from error
+        return found
+
+    async def delete(self, generation: Generation) -> bool:
+        """Delete one, unless it was used since it was looked at; what a kill leaves of it counts as unfinished.
+
+        Raises:
+            Unavailable: the disk does not let it.
+        """
+        directory = self._root / generation.name
+        marker = directory / _MARKER
+        try:
+            # Without a pause between the two, so that nobody finds it in between.
+            if (changed_at(directory / _USED) or generation.used_at) > generation.used_at:
+                return False
+            marker.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(f"the environment {directory} cannot be deleted: {error.strerror}") from error
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        return True
 
     async def close(self) -> None:
         """Give up the builds that are under way; nothing is left of them."""

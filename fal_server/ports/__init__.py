@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fal_server.ports.builder import Builder, BuildLog, BuiltEnvironment
+from fal_server.ports.builder import Builder, BuildLog, BuiltEnvironment, EnvironmentStore
 from fal_server.ports.clock import Clock
-from fal_server.ports.content import Blobs, DeployedFiles, Vault
+from fal_server.ports.content import Blobs, ContentStore, DeployedFiles, Vault
 from fal_server.ports.engine import (
     Adopted,
     Engine,
@@ -24,8 +24,10 @@ __all__ = [
     "Builder",
     "BuiltEnvironment",
     "Clock",
+    "ContentStore",
     "DeployedFiles",
     "Engine",
+    "EnvironmentStore",
     "ExecOutput",
     "ExecRequest",
     "ExecSession",

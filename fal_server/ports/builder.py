@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from fal_server.core.containers import Container
 from fal_server.core.logs import LogEntry
+from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 
 BuildLog: TypeAlias = "Callable[[LogEntry], Awaitable[None]]"
@@ -21,6 +22,26 @@ class BuiltEnvironment:
     env_id: str
     python: Path
     container: Container | None = None
+
+
+class EnvironmentStore(Protocol):
+    """What was built, of which nobody may need some any more."""
+
+    def generations(self) -> Sequence[Generation]:
+        """All that are finished. Blocking.
+
+        Raises:
+            Unavailable: the disk cannot be read.
+        """
+        ...
+
+    async def delete(self, generation: Generation) -> bool:
+        """Delete one; False where it has been used since it was looked at, or is gone. No build finds it from then on.
+
+        Raises:
+            Unavailable: the disk does not let it.
+        """
+        ...
 
 
 class Builder(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,18 @@ class Blobs(Protocol):
 
         Raises:
             NotFound: there is no such blob.
+        """
+        ...
+
+
+class ContentStore(Protocol):
+    """Content by its hash, of which nobody may need some any more. Blocking."""
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        """Delete what is not needed and was last put or asked for before this moment; how many.
+
+        Raises:
+            Unavailable: the disk cannot be read.
         """
         ...
 

@@ -33,6 +33,10 @@ class Store(Protocol):
         """Revisions, newest first; None does not restrict."""
         ...
 
+    async def page_revisions(self, after: str, limit: int) -> list[Revision]:
+        """Revisions in the order of their ids, those after this id; empty where there are no more."""
+        ...
+
     async def delete_revision(self, revision_id: str) -> bool:
         """Delete; False where it was not there."""
         ...

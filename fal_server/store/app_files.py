@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import Invalid, NotFound, Unavailable
 from fal_server.store.files import sync_directory
+from fal_server.store.unused import Uses
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -25,14 +28,15 @@ class DiskAppFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._uses = Uses(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def has(self, file_hash: str) -> bool:
-        """Whether it was uploaded."""
-        return _HASH.fullmatch(file_hash) is not None and self._place(file_hash).is_file()
+        """Whether it was uploaded. Who asks is about to deploy it, so it stays."""
+        return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
 
     def path(self, file_hash: str) -> Path:
         """Where the file is.
@@ -61,6 +65,14 @@ class DiskAppFiles:
             sync_directory(path.parent)
         except OSError as error:
             raise Unavailable(f"the file cannot be kept in {self._directory}: {error.strerror}") from error
+
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        """Delete what is not needed and was not asked for since; how many. Blocking.
+
+        Raises:
+            Unavailable: the disk cannot be read.
+        """
+        return self._uses.forget(needed, before)
 
     def _place(self, file_hash: str) -> Path:
         return self._directory / file_hash[:2] / file_hash

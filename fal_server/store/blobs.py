@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.store.files import DRAFT_PREFIX, sync_directory, write_draft
+from fal_server.store.unused import Uses
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -28,6 +31,7 @@ class FileBlobs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._uses = Uses(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for draft in directory.glob(f"*/{DRAFT_PREFIX}*"):
@@ -54,11 +58,19 @@ class FileBlobs:
             raise NotFound(f"no content with the hash {blob[:80]!r} was uploaded: upload it, then try again")
         return path
 
+    def forget(self, needed: Collection[str], before: datetime) -> int:
+        """Delete what is not needed and was not put since; how many. Blocking.
+
+        Raises:
+            Unavailable: the disk cannot be read.
+        """
+        return self._uses.forget(needed, before)
+
     def _put(self, content: bytes) -> str:
         blob = hashlib.sha256(content).hexdigest()
         path = self._place(blob)
         try:
-            if path.is_file() and path.stat().st_size == len(content):
+            if self._uses.touch(path) and path.stat().st_size == len(content):
                 return blob
             path.parent.mkdir(mode=0o700, exist_ok=True)
             draft = write_draft(path.parent, content)

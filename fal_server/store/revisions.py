@@ -106,6 +106,12 @@ async def list_all(
     return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
 
 
+async def page(connection: AsyncConnection, after: str, limit: int, vault: Vault) -> list[Revision]:
+    """Some revisions, by id."""
+    query = select(REVISIONS).where(REVISIONS.c.revision_id > after).order_by(REVISIONS.c.revision_id).limit(limit)
+    return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
+
+
 async def remove(connection: AsyncConnection, revision_id: str) -> bool:
     """Delete.
 

@@ -63,6 +63,10 @@ class SqlStore:
             lambda connection: revisions.list_all(connection, app_name, environment, self._vault)
         )
 
+    async def page_revisions(self, after: str, limit: int) -> list[Revision]:
+        """Revisions in the order of their ids, those after this id; empty where there are no more."""
+        return await self._database.read(lambda connection: revisions.page(connection, after, limit, self._vault))
+
     async def delete_revision(self, revision_id: str) -> bool:
         """Delete; False where it was not there."""
         return await self._database.write(lambda connection: revisions.remove(connection, revision_id))

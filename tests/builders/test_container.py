@@ -117,6 +117,19 @@ async def test_an_image_that_the_engine_has_lost_is_built_again(builder, engine,
     assert len(engine.calls("build")) == 2
 
 
+async def test_an_image_that_nobody_needs_is_removed(builder, engine, files, lines):
+    asked = spec().with_context([files.put("hello.txt", "hello")])
+    await build(builder, asked, lines)
+    (seen,) = builder.generations()
+    assert (seen.env_id, seen.usable) == (asked.env_id, True)
+    assert builder.find(asked) is not None
+    assert not await builder.delete(seen), "it was used since it was looked at"
+    (seen,) = builder.generations()
+    assert await builder.delete(seen)
+    assert (builder.find(asked), builder.generations()) == (None, [])
+    assert engine.calls("image")[-1]["arguments"] == ["image", "rm", f"localhost/fal-grpc:{asked.env_id[:40]}"]
+
+
 async def test_no_secret_is_an_argument_or_shown(builder, engine, files, lines):
     await build(builder, spec().with_context([files.put("hello.txt", "hello")]), lines)
     said = "\n".join(lines) + str([call["arguments"] for call in engine.calls("build")])

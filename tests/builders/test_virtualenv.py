@@ -249,3 +249,24 @@ def test_a_root_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file/environments cannot be used"):
         VirtualenvBuilder(tmp_path / "file" / "environments", tmp_path)
+
+
+async def test_generations_are_told_and_deleted(builder, root, environ, tmp_path):
+    wanted = spec(python_version=OWN)
+    old = await builder.build(wanted, force=False, log=Log())
+    new = await builder.build(wanted, force=True, log=Log())
+    first, second = sorted(builder.generations(), key=lambda generation: generation.number)
+    assert [(g.env_id, g.number, g.usable) for g in (first, second)] == [(wanted.env_id, n, True) for n in (1, 2)]
+    assert first.finished_at <= second.finished_at
+    assert await builder.delete(first)
+    assert not old.python.exists()
+    assert not await builder.delete(first), "it is gone already"
+    assert builder.find(wanted) == new
+    assert not await builder.delete(second), "it was used since it was looked at"
+    assert builder.find(wanted) == new
+    (seen,) = builder.generations()
+    assert seen.used_at > second.used_at
+    # A kill between the two steps of a deletion leaves what counts as unfinished.
+    (root / seen.name / ".fal-built").unlink()
+    assert VirtualenvBuilder(root, tmp_path, environ).generations() == []
+    assert not new.python.exists()

@@ -30,6 +30,16 @@ async def test_register_is_both_or_neither(store):
     assert (await store.get_app("hello")).updated_at == some.START
 
 
+async def test_revisions_come_page_by_page(store):
+    for number in (3, 1, 5, 2, 4):
+        await store.add_revision(some.revision(f"r{number}"))
+    pages, last = [], ""
+    while page := await store.page_revisions(last, 2):
+        pages.append([revision.revision_id for revision in page])
+        last = pages[-1][-1]
+    assert pages == [["r1", "r2"], ["r3", "r4"], ["r5"]]
+
+
 async def test_revisions_are_found_by_app_and_environment(store):
     await store.add_revision(some.revision("r1", app_name="a", at=1))
     await store.add_revision(some.revision("r2", app_name="b", at=3))

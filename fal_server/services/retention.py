@@ -1,0 +1,99 @@
+"""Deletes the code, files and environments that nothing needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fal_server.core.retention import LEAST_AGE, Needed, in_use_since, superfluous
+from fal_server.core.revisions import Revision
+from fal_server.ports import Clock, ContentStore, EnvironmentStore, Store
+from fal_server.services.catalog import Catalog
+from fal_server.services.fleet import Fleet
+
+# So many revisions are read at a time: requests go on between.
+_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """How many of each were deleted."""
+
+    blobs: int = 0
+    files: int = 0
+    environments: int = 0
+
+
+class Retention:
+    """The use case of clearing up.
+
+    Args:
+        blobs: pickled code.
+        files: the files of apps.
+        environments: what builders have built.
+        retention: how long what nobody needs is kept after it was last used; None keeps it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        fleet: Fleet,
+        blobs: ContentStore,
+        files: ContentStore,
+        environments: Sequence[EnvironmentStore],
+        clock: Clock,
+        retention: timedelta | None,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._fleet = fleet
+        self._blobs = blobs
+        self._files = files
+        self._environments = environments
+        self._clock = clock
+        self._retention = retention
+
+    async def sweep(self) -> Deleted:
+        """Delete what may go.
+
+        Raises:
+            Unavailable: the database or the disk cannot be read.
+        """
+        if self._retention is None:
+            return Deleted()
+        before = self._clock.now() - max(self._retention, LEAST_AGE)
+        # Looked at before the revisions are read: what comes to be needed meanwhile is newer than `before`.
+        found = [await asyncio.to_thread(environment.generations) for environment in self._environments]
+        needed = await self._needed()
+        revisions = self._of_runners()
+        if revisions is None:
+            return Deleted()
+        needed = needed.plus(revisions)
+        env_ids = {r.revision_id: r.environments[0].env_id for r in revisions if r.environments}
+        in_use = in_use_since(self._fleet.runners, env_ids)
+        count = 0
+        for environment, generations in zip(self._environments, found, strict=True):
+            for generation in superfluous(generations, needed, in_use, before):
+                count += await environment.delete(generation)
+        blobs = await asyncio.to_thread(self._blobs.forget, needed.blobs, before)
+        files = await asyncio.to_thread(self._files.forget, needed.files, before)
+        return Deleted(blobs=blobs, files=files, environments=count)
+
+    async def _needed(self) -> Needed:
+        needed, last = Needed(), ""
+        while page := await self._store.page_revisions(last, _PAGE):
+            needed = needed.plus(page)
+            last = page[-1].revision_id
+            await asyncio.sleep(0)
+        return needed
+
+    def _of_runners(self) -> list[Revision] | None:
+        """The revisions of living runners and of `fal run`, which may not be stored; None where one is not known."""
+        ids = {runner.revision_id for runner in self._fleet.runners}
+        ids |= {app.revision_id for app in self._catalog.ephemeral_apps}
+        known = [self._catalog.known_revision(revision_id) for revision_id in ids]
+        found = [revision for revision in known if revision is not None]
+        return found if len(found) == len(known) else None

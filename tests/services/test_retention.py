@@ -1,0 +1,115 @@
+"""Clearing up: what revisions and runners need stays, everything else goes once it was not used for long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from fal_server.core.retention import Generation
+from fal_server.core.revisions import AppFile
+from fal_server.core.runners import Desired
+from fal_server.services.retention import Deleted, Retention
+from fal_server.store.app_files import DiskAppFiles
+from tests.fakes.domain import START
+from tests.fakes.platform import SPEC, Platform
+
+WEEK = timedelta(days=7)
+LONG_AGO = START - timedelta(days=30)
+
+
+class Built:
+    """The EnvironmentStore port: a list of generations."""
+
+    def __init__(self, *there: Generation) -> None:
+        self.there = list(there)
+
+    def generations(self) -> Sequence[Generation]:
+        return list(self.there)
+
+    async def delete(self, generation: Generation) -> bool:
+        self.there.remove(generation)
+        return True
+
+
+def built(env_id: str, number: int = 1) -> Generation:
+    moment = LONG_AGO + timedelta(days=number)
+    return Generation(env_id=env_id, name=f"{env_id}-{number}", number=number, finished_at=moment, used_at=moment)
+
+
+def age(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (LONG_AGO.timestamp(), LONG_AGO.timestamp()))
+
+
+def clearing(platform: Platform, files: DiskAppFiles, environments: Built, life: timedelta | None = WEEK) -> Retention:
+    return Retention(
+        platform.store, platform.catalog, platform.fleet, platform.blobs, files, [environments], platform.clock, life
+    )
+
+
+async def test_only_what_nothing_needs_goes(platform: Platform, tmp_path: Path) -> None:
+    files = DiskAppFiles(tmp_path / "files")
+    draft = tmp_path / "draft"
+    hashes = [letter * 64 for letter in "abc"]
+    for file_hash in hashes:
+        draft.write_text(file_hash)
+        files.place(draft, file_hash, 0o644)
+    old = await platform.deploy(function=("cloudpickle", b"old"), entrypoint=None)
+    new = await platform.deploy(function=("cloudpickle", b"new"), setup=("cloudpickle", b"setup"), entrypoint=None)
+    revision = await platform.store.get_revision(new.revision_id)
+    assert revision is not None
+    named = replace(revision, revision_id="rev-files", files=(AppFile(hash=hashes[0], relative_path="a"),))
+    await platform.store.add_revision(named)
+    stray, late = await platform.blobs.put(b"stray"), await platform.blobs.put(b"late")
+    blobs = {path.name: path for path in platform.blobs._directory.glob("*/*")}
+    age(*(path for name, path in blobs.items() if name != late))
+    age(files.path(hashes[0]), files.path(hashes[1]))  # the third was asked for just now
+    for name in (late, hashes[2]):
+        path = blobs.get(name) or files.path(name)
+        os.utime(path, (START.timestamp(), START.timestamp()))
+    environments = Built(built(SPEC.env_id), built(SPEC.env_id, 2), built("nobody-s"))
+
+    kept = clearing(platform, files, environments, None)
+    assert await kept.sweep() == Deleted()
+    sweep = clearing(platform, files, environments)
+    assert await sweep.sweep() == Deleted(blobs=1, files=1, environments=2)
+    left = {path.name for path in platform.blobs._directory.glob("*/*")}
+    assert set(blobs) - left == {stray}
+    assert (files.has(hashes[0]), files.has(hashes[1]), files.has(hashes[2])) == (True, False, True)
+    assert [generation.name for generation in environments.there] == [f"{SPEC.env_id}-2"]
+    assert await sweep.sweep() == Deleted()
+
+    # A rollback finds everything that it needs.
+    await platform.apps.set_revision("a", "", old.revision_id, auth_mode=None, strategy=None)
+    await platform.until(lambda: platform.app().revision_id == old.revision_id)
+
+
+async def test_a_runner_whose_revision_was_deleted_keeps_its_environment(platform: Platform, tmp_path: Path) -> None:
+    files = DiskAppFiles(tmp_path / "files")
+    old = await platform.deploy()
+    lease = await platform.get()
+    await platform.deploy(environments=(replace(SPEC, configuration={"requirements": ["x"]}),))
+    await platform.until(lambda: platform.fleet.get(lease.runner_id).desired is Desired.DRAIN)  # type: ignore[union-attr]
+    await platform.revisions.delete(old.revision_id)
+    environments = Built(built(SPEC.env_id))
+    sweep = clearing(platform, files, environments)
+    await sweep.sweep()
+    assert len(environments.there) == 1, "its last request is under way"
+    platform.engine.gone(lease.runner_id, "ended")
+    await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)
+    await sweep.sweep()
+    assert environments.there == []
+
+
+async def test_asking_for_content_keeps_it(platform: Platform, tmp_path: Path) -> None:
+    blob = await platform.blobs.put(b"x")
+    path = platform.blobs.path(blob)
+    age(path)
+    assert await platform.blobs.put(b"x") == blob
+    assert platform.blobs.forget((), LONG_AGO + timedelta(days=1)) == 0
+    age(path)
+    assert platform.blobs.forget({blob}, START) == 0
+    assert platform.blobs.forget((), START) == 1
