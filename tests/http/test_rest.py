@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -23,7 +23,7 @@ from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSourc
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.interfaces import RESERVED_OWNERS
 from fal_server.http.rest import Rest
-from tests.http.support import App, House, Keys, echo, error_of, house, read_head, read_message, runner
+from tests.http.support import App, House, Keys, echo, house, runner
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ADMIN = {"authorization": "Key admin:secret"}
@@ -323,92 +323,3 @@ async def test_reserved_words_are_never_an_owner() -> None:
             answer = await c.client.get(f"/{owner}/current")
             assert "x-app" not in answer.headers
             assert answer.status_code in {401, 404, 405}
-
-
-async def test_a_mistake_of_ours_is_a_500_without_its_words(caplog) -> None:
-    async def broken(scope, receive, send) -> None:
-        if scope["path"] == "/late":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-            await send({"type": "http.response.body", "body": b"ab", "more_body": True})
-        raise RuntimeError("private words")
-
-    async with (
-        house(rest=broken) as h,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", trust_env=False) as client,
-    ):
-        answer = await client.get("/x")
-        assert (answer.status_code, answer.json()["error_type"]) == (500, "internal_error")
-        assert "private" not in answer.text
-        assert "private words" in caplog.text
-        with pytest.raises(httpx.HTTPError):
-            await client.get("/late")
-
-
-async def test_the_application_learns_that_the_client_has_left() -> None:
-    asked, learned = asyncio.Event(), asyncio.Event()
-
-    async def waiting(scope, receive, send) -> None:
-        assert (await receive()) == {"type": "http.request", "body": b"ab", "more_body": False}
-        asked.set()
-        assert (await receive()) == {"type": "http.disconnect"}
-        with pytest.raises(OSError, match="gone"):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-        learned.set()
-
-    async with house(rest=waiting) as h:
-        _, writer = await h.connect()
-        writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
-        await asked.wait()
-        writer.close()
-        await learned.wait()
-
-
-@pytest.mark.parametrize("started", [False, True])
-async def test_a_body_that_stops_coming_is_not_waited_for_for_ever(started: bool, caplog) -> None:
-    learned = asyncio.Event()
-
-    async def reading(scope, receive, send) -> None:
-        assert (await receive()) == {"type": "http.request", "body": b"a", "more_body": True}
-        if started:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-        assert (await receive()) == {"type": "http.disconnect"}
-        learned.set()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async with house(rest=reading, body_seconds=0.05) as h:
-        reader, writer = await h.connect()
-        writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
-        if started:
-            await read_head(reader)
-            with suppress(ConnectionError):
-                assert await reader.read() == b""
-        else:
-            first, fields, body = await read_message(reader)
-            assert (first, error_of(fields, body)) == (b"HTTP/1.1 408 Request Timeout", "bad_request")
-            assert await reader.read() == b""
-        await learned.wait()
-    assert not caplog.records
-
-
-async def test_the_application_is_held_back_by_a_slow_client() -> None:
-    held = asyncio.Event()
-
-    async def eager(scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(50):
-            sending = asyncio.ensure_future(
-                send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
-            )
-            done, _ = await asyncio.wait((sending,), timeout=0.3)
-            if not done:
-                held.set()
-            await sending
-        await send({"type": "http.response.body", "body": b""})
-
-    async with house(rest=eager) as h:
-        reader, writer = await h.connect()
-        writer.write(b"GET /x HTTP/1.0\r\n\r\n")
-        await held.wait()
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        assert b"connection: close" in head
-        assert len(body) == 50 * 2**20
