@@ -110,11 +110,11 @@ class FilePlane:
             except TimeoutError:
                 continue
 
-    def routes(self, access: Access, account: Account, gpus: GpuCounter) -> list[BaseRoute]:
-        """The paths of REST."""
+    def routes(self, access: Access, account: Account, gpus: GpuCounter, base: Callable[[], str]) -> list[BaseRoute]:
+        """The paths of REST; `base` gives the address of the front door, with its scheme."""
         guard = Guard(access, self.tokens)
         return [
-            *StoragePages(self._objects, self.tokens, guard).routes,
+            *StoragePages(self._objects, self.tokens, guard, base).routes,
             *TokenPages(self.tokens, guard).routes,
             *AccountPages(gpus, account, guard).routes,
             *AppFilePages(AppFiles(self.app_files, self._drafts, self._clock), guard).routes,

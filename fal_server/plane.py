@@ -215,7 +215,7 @@ class Plane:
         stack.push_async_callback(self._grpc.stop, 0)
         await files.listen(stack, access, lambda: self._url)
         gateway = Gateway(dispatcher, access, tokens=files.tokens)
-        routes = [*queue_routes, *files.routes(access, settings.account, Gpus(fleet, catalog))]
+        routes = [*queue_routes, *files.routes(access, settings.account, Gpus(fleet, catalog), lambda: self._url)]
         port = await self._open_door(stack, gateway, access, runners, logs, routes)
         self._running = Running(
             pid=os.getpid(),

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fal_server.core.faults import Fault, Unavailable
+from fal_server.http.hosts import CLOUD_HOSTS
 from fal_server.store.files import write_draft
 
 log = logging.getLogger(__name__)
@@ -35,13 +36,7 @@ NAMES = (
     "queue.localhost",
     "127.0.0.1",
     "::1",
-    "fal.run",
-    "queue.fal.run",
-    "ws.fal.run",
-    "rest.fal.ai",
-    "v3.fal.media",
-    "rest.alpha.fal.ai",
-    "api.alpha.fal.ai",
+    *CLOUD_HOSTS,
 )
 
 

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 _QUEUE_LABEL = "queue."
 QUEUE_PREFIX = "/queue"
+CLOUD_HOSTS = (
+    "fal.run",
+    "queue.fal.run",
+    "ws.fal.run",
+    "rest.fal.ai",
+    "v3.fal.media",
+    "rest.alpha.fal.ai",
+    "api.alpha.fal.ai",
+)
+"""What the published clients call by name. A proxy can lead that here; to all who are not behind it, it is the cloud."""
+
+
+def is_cloud_host(host: str) -> bool:
+    """Whether a host, with or without its port, is one that leads here by a proxy alone."""
+    return host.partition(":")[0].lower() in CLOUD_HOSTS
 
 
 def is_queue_host(host: str) -> bool:

@@ -27,11 +27,12 @@ class OpenFileResponse(FileResponse):
         self, opened: OpenFile, *, content_type: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         self._descriptor = opened.descriptor
+        kind = content_type or guess_type(opened.name)[0] or "application/octet-stream"
         super().__init__(
             f"/proc/self/fd/{opened.descriptor}",
             stat_result=os.fstat(opened.descriptor),
-            media_type=content_type or guess_type(opened.name)[0] or "application/octet-stream",
-            headers=headers,
+            # As a header, since a charset, which nobody knows, would be added to a `media_type`.
+            headers={**(headers or {}), "content-type": kind},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from fal_server.core.faults import Invalid, NotFound
 from fal_server.http.files import check_parts
 from fal_server.http.guard import Guard
+from fal_server.http.hosts import is_cloud_host
 from fal_server.http.json_body import json_object
 from fal_server.http.open_file import OpenFileResponse
 from fal_server.ports.files import OpenFile, StoredObject
@@ -25,9 +27,14 @@ _LONGEST_CACHE = 86400
 
 
 class StoragePages:
-    """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key."""
+    """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key.
 
-    def __init__(self, objects: Objects, tokens: Tokens, guard: Guard) -> None:
+    Args:
+        base: gives the address of the front door, for files whose uploader knows it by a name of the cloud alone.
+    """
+
+    def __init__(self, objects: Objects, tokens: Tokens, guard: Guard, base: Callable[[], str]) -> None:
+        self._base = base
         self._objects = objects
         self._tokens = tokens
         self._guard = guard
@@ -71,8 +78,12 @@ class StoragePages:
             name if isinstance(name, str) else None, kind if isinstance(kind, str) else None, lifecycle_of(request)
         )
         upload_id = self._objects.parts.begin(reserved)
-        base = base_of(request)
-        return JSONResponse({"upload_url": f"{base}/storage/upload/{upload_id}", "file_url": base + reserved.path})
+        return JSONResponse(
+            {
+                "upload_url": f"{base_of(request)}/storage/upload/{upload_id}",
+                "file_url": self._address(request, reserved),
+            }
+        )
 
     async def _put_whole(self, request: Request) -> Response:
         upload_id = request.path_params["upload_id"]
@@ -97,12 +108,17 @@ class StoragePages:
     async def _upload(self, request: Request) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         await self._objects.put(reserved, request.stream())
-        return JSONResponse({"access_url": base_of(request) + reserved.path})
+        return JSONResponse({"access_url": self._address(request, reserved)})
 
     async def _begin_multipart(self, request: Request) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         upload_id = self._objects.parts.begin(reserved)
-        return JSONResponse({"access_url": base_of(request) + reserved.path, "uploadId": upload_id})
+        return JSONResponse({"access_url": self._address(request, reserved), "uploadId": upload_id})
+
+    def _address(self, request: Request, reserved: Reserved) -> str:
+        """Where a file can be fetched: also by runners, who are behind no proxy."""
+        base = self._base() if is_cloud_host(request.headers.get("host", "")) else base_of(request)
+        return base + reserved.path
 
     async def _get(self, request: Request) -> Response:
         stored, path = await self._objects.get(request.path_params["object_id"])

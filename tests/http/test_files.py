@@ -58,7 +58,7 @@ class Desk:
         guard = Guard(self.access, self.tokens)
         self.routes = [
             *AppFilePages(AppFiles(self.app_files, drafts, self.clock), guard).routes,
-            *StoragePages(self.objects, self.tokens, guard).routes,
+            *StoragePages(self.objects, self.tokens, guard, lambda: "http://door.example:7400").routes,
             *TokenPages(self.tokens, guard).routes,
             *AccountPages(Gpus(), Account(), guard).routes,
             *FilePages(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
@@ -290,12 +290,25 @@ async def test_a_request_says_how_long_its_file_is_kept(desk: Desk) -> None:
     assert "sandbox" in page.headers["content-security-policy"]
 
 
+async def test_a_file_uploaded_by_a_name_of_the_cloud_is_fetched_at_the_controllers_own(desk: Desk) -> None:
+    through = {"host": "v3.fal.media"}
+    url = (await desk.client.post("/files/upload", content=b"x", headers=through)).json()["access_url"]
+    begun = (await desk.client.post("/storage/upload/initiate", json={}, headers={"host": "rest.fal.ai:443"})).json()
+    parts = (await desk.client.post("/files/upload/multipart", headers=through)).json()["access_url"]
+    for address in (url, begun["file_url"], parts):
+        assert address.startswith("http://door.example:7400/storage/f/")
+    assert (await desk.client.get(url.partition(":7400")[2])).content == b"x"
+    refused = await desk.client.post("/files/upload", content=b"x", headers={"host": "a b"})
+    assert refused.status_code == 400
+
+
 async def test_the_ways_of_the_published_clients_to_upload(desk: Desk) -> None:
     about = {"file_name": "a.txt", "content_type": "text/plain"}
     begun = (await desk.client.post("/storage/upload/initiate?storage_type=gcs", json=about)).json()
     async with httpx.AsyncClient(trust_env=False) as anybody:
         assert (await anybody.put(begun["upload_url"], content=b"whole")).status_code == 200
-        assert (await anybody.get(begun["file_url"])).text == "whole"
+        fetched = await anybody.get(begun["file_url"])
+        assert (fetched.text, fetched.headers["content-type"]) == ("whole", "text/plain")
 
         begun = (await desk.client.post("/storage/upload/initiate-multipart", json=about)).json()
         place = (await anybody.post(f"{begun['upload_url']}/1")).json()["upload_url"]

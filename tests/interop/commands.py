@@ -172,7 +172,7 @@ SDK = (
     Command(name="SyncServerlessClient().deploy"),
 )
 
-_CDN = "It uploads to the service's own storage, whose address cannot be changed."
+_BY_NAME = "through a proxy that leads the service's names here (docs/tls.md)."
 
 FAL_CLIENT = (
     Command(name="run"),
@@ -180,9 +180,11 @@ FAL_CLIENT = (
     Command(name="cancel"),
     Command(name="subscribe"),
     Command(name="stream"),
-    Command(
-        name="realtime", remark="With `use_jwt=False`; the token is asked of the service, at an address that is fixed."
-    ),
+    Command(name="realtime", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
+    Command(name="ws_connect", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
+    Command(name="upload, upload_file, upload_image", remark=f"By their fixed addresses: {_BY_NAME}"),
     Command(name="run_async, submit_async, subscribe_async, stream_async"),
-    Command(name="upload, upload_file, upload_image", cannot=_CDN),
+    Command(name="status_async, result_async, cancel_async"),
+    Command(name="realtime_async, ws_connect (asyncio)", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
+    Command(name="upload, upload_file, upload_image (asyncio)", remark=f"By their fixed addresses: {_BY_NAME}"),
 )

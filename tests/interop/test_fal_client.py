@@ -155,3 +155,49 @@ async def main():
 asyncio.run(main())
 """
     assert said(client, script) == ["a 1st", "b 1st", "c 1st", [0, 1, 2]]
+
+
+@covers("status_async, result_async, cancel_async", "realtime_async, ws_connect (asyncio)")
+def test_asyncio_by_id_and_in_realtime(client: Official) -> None:
+    script = """
+async def main():
+    handle = await fal_client.submit_async(APP, arguments={"text": "d "}, priority="low", start_timeout=60)
+    seen = [type(event).__name__ async for event in handle.iter_events(with_logs=True, interval=0.05)]
+    status = await fal_client.status_async(APP, handle.request_id, with_logs=True)
+    result = await fal_client.result_async(APP, handle.request_id)
+    slow = await fal_client.submit_async(APP, arguments={}, path="/slow")
+    async for event in slow.iter_events(interval=0.05):
+        if isinstance(event, fal_client.InProgress):
+            await fal_client.cancel_async(APP, slow.request_id)
+            break
+    try:
+        await slow.get()
+    except fal_client.FalClientHTTPError as error:
+        ended = [error.status_code, error.error_type]
+    async with fal_client.realtime_async(APP, use_jwt=False) as connection:
+        await connection.send({"text": "word"})
+        spoken = (await connection.recv())["text"]
+    show([seen[-1], type(status).__name__, result["text"], ended, spoken])
+
+asyncio.run(main())
+"""
+    assert said(client, script) == ["Completed", "Completed", "d 1st", [499, "client_cancelled"], "WORD"]
+
+
+@covers("run", "subscribe", "cancel")
+def test_every_option(client: Official) -> None:
+    script = """
+options = dict(hint="warm", start_timeout=60, headers={"x-mine": "1"})
+ran = fal_client.run(APP, arguments={"text": "a "}, timeout=60, **options)
+subscribed = fal_client.subscribe(
+    APP, arguments={"text": "b "}, priority="low", client_timeout=60, with_logs=True, **options
+)
+slow = fal_client.submit(APP, arguments={}, path="/slow", webhook_url="http://127.0.0.1:9/hook", **options)
+fal_client.cancel(APP, slow.request_id)
+try:
+    fal_client.subscribe(APP, arguments={}, path="/slow", client_timeout=1.5)
+except fal_client.FalClientTimeoutError:
+    timed_out = True
+show([ran["text"], subscribed["text"], timed_out])
+"""
+    assert said(client, script) == ["a 1st", "b 1st", True]
