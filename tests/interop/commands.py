@@ -148,8 +148,14 @@ FAL = (
     Command(name="deploy --env"),
     Command(name="deploy --message --annotation"),
     Command(name="deploy --strategy"),
+    Command(
+        name="deploy (pyproject.toml, image)",
+        unseen="It needs podman or docker beside the controller, and is refused at once where there is neither.",
+    ),
     Command(name="run (function)"),
     Command(name="run (class app)"),
+    Command(name="run (python_entry_point)"),
+    Command(name="run --local", remark="It asks no controller."),
     Command(name="api", remark="Over TLS only: `https` is written into it."),
     Command(name="auth whoami"),
     Command(name="auth login", cannot=_CLOUD),
@@ -158,8 +164,14 @@ FAL = (
         name="account list, set, unset",
         cannot="The official client wants a login with the service; keys do not do. There is one account here.",
     ),
+    Command(name="--team", remark="Ignored, as with every key: the key decides whose things are meant."),
     Command(name="profile list"),
+    Command(name="profile create, set, host, unset, delete", remark="They ask no controller."),
+    Command(
+        name="profile key", unseen="It asks for the key at a terminal and writes it to a file; no controller is asked."
+    ),
     Command(name="doctor"),
+    Command(name="completion"),
     Command(name="create", cannot="It fetches a template from GitHub; nothing of a controller is asked."),
 )
 

@@ -44,7 +44,7 @@ def python() -> Path:
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
     """A whole controller, started once for each test process."""
-    with running(tmp_path_factory.mktemp("controller")) as controller:
+    with running(tmp_path_factory.mktemp("controller"), "--gpu", "GPU-H100=2") as controller:
         yield controller
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,28 @@ def test_who_and_where(controller: Controller, official: Official) -> None:
     assert "'local'" in official.fal("auth", "whoami").stdout
     assert official.json("doctor")["FAL_HOST"] == controller.host
     assert official.json("profile", "list") == {"profiles": []}
+
+
+@covers("profile create, set, host, unset, delete", "--team")
+def test_profiles_and_teams(official: Official, tmp_path: Path) -> None:
+    own = Official(python=official.python, home=tmp_path, host=official.host, key=official.key)
+    own.fal("profile", "create", "mine")
+    own.fal("profile", "set", "mine")
+    own.fal("profile", "host", "api.example.com")
+    (profile,) = own.json("profile", "list")["profiles"]
+    assert (profile["profile"], profile["is_set"]) == ("mine", True)
+    own.fal("profile", "unset")
+    own.fal("profile", "delete", "mine")
+    assert own.json("profile", "list") == {"profiles": []}
+    told = official.fal("apps", "list", "--team", "another").stdout
+    assert "Ignoring explicit team" in told
+    assert "local" in told
+
+
+@covers("completion")
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_completion(official: Official, shell: str) -> None:
+    assert "fal" in official.fal("completion", shell).stdout
 
 
 @covers("keys create", "keys list", "keys revoke")

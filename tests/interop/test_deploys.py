@@ -106,17 +106,35 @@ def wheel(tmp_path: Path) -> Generator[str]:
         server.shutdown()
 
 
-@covers("deploy (pyproject.toml, python_entry_point)")
-def test_an_entrypoint_app_is_deployed(controller: Controller, official: Official, tmp_path: Path, wheel: str) -> None:
-    (tmp_path / "pyproject.toml").write_text(
+def pyproject(directory: Path, wheel: str) -> None:
+    """A project with an app that is named by its entry point."""
+    (directory / "pyproject.toml").write_text(
         "[project]\nname = 'tinyentry'\nversion = '1.0'\n\n[tool.fal.apps.entry]\n"
         "python_entry_point = 'tinyentry.app:TinyApp'\nauth = 'public'\nmachine_type = 'XS'\n"
         f"requirements = ['fal==1.83.0', 'humanize==4.11.0', 'tinyentry @ {wheel}']\n"
     )
+
+
+@covers("deploy (pyproject.toml, python_entry_point)")
+def test_an_entrypoint_app_is_deployed(controller: Controller, official: Official, tmp_path: Path, wheel: str) -> None:
+    pyproject(tmp_path, wheel)
     done = official.fal("deploy", "entry", cwd=tmp_path)
     assert "/local/entry" in done.stdout
     answer = controller.call("/local/entry", {"text": "the "}, timeout=240)
     assert (answer.status, answer.json()) == (200, {"text": "the 1st", "greeting": "hello"})
+
+
+@covers("run (python_entry_point)")
+def test_an_entrypoint_app_runs_until_ctrl_c(
+    controller: Controller, official: Official, tmp_path: Path, wheel: str
+) -> None:
+    pyproject(tmp_path, wheel)
+    with official.terminal("run", "entry", cwd=tmp_path) as running:
+        path = running.wait_for(r"Sync +http://[^/]+(/local/tinyentry-[\w-]+)/", 120)[1]
+        running.wait_for(r"setup is done")
+        assert controller.call(path, {"text": "a "}).json() == {"text": "a 1st", "greeting": "hello"}
+        running.process.send_signal(signal.SIGINT)
+        assert running.wait() == 1
 
 
 FILES = """
@@ -148,6 +166,13 @@ def test_functions_run(official: Official) -> None:
     raised = official.fal("run", f"{SAMPLES / 'functions.py'}::raised", check=False)
     assert raised.returncode == 1
     assert "raised on purpose" in raised.stdout
+
+
+@covers("run --local")
+def test_a_function_runs_on_the_own_machine(official: Official, tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text("import fal\n\n\n@fal.function()\ndef here():\n    print('ran here')\n")
+    nowhere = Official(python=official.python, home=official.home, host="127.0.0.1:1", key="no:key")
+    assert "ran here" in nowhere.fal("run", tmp_path / "here.py::here", "--local").stdout
 
 
 @covers("run (class app)")

@@ -71,3 +71,28 @@ def test_a_queue_is_measured_and_flushed(controller: Controller, official: Offic
     assert "flushed" in official.fal("queue", "flush", "queued").stdout
     assert official.json("queue", "size", "queued")["size"] == 0
     official.fal("apps", "delete", "queued")
+
+
+GPUS = """
+import json
+from fal.api import SyncServerlessClient
+client = SyncServerlessClient()
+print(json.dumps([client.runners.gpus(), client.apps.gpus("on-gpus")]))
+"""
+
+
+@covers("runners gpus", "apps gpus", "SyncServerlessClient().runners", "SyncServerlessClient().apps")
+def test_gpus_are_counted(controller: Controller, official: Official, tmp_path: Path) -> None:
+    assert official.json("runners", "gpus") == {"gpus": {}, "total": 0}
+    app = (SAMPLES / "tiny.py").read_text().replace('machine_type = "XS"', 'machine_type = "GPU-H100"')
+    (tmp_path / "on_gpus.py").write_text(app)
+    official.fal("deploy", tmp_path / "on_gpus.py", "--app-name", "on-gpus", "--auth", "public")
+    assert controller.call("/local/on-gpus", {"text": ""}).status == 200
+    counted = {"gpus": {"H100": 1}, "total": 1}
+    assert official.json("runners", "gpus") == official.json("apps", "gpus", "on-gpus") == counted
+    assert "Total: 1" in official.fal("runners", "gpus").stdout
+    assert official.script(GPUS) == [counted, counted]
+    unknown = official.fal("apps", "gpus", "none", check=False)
+    assert unknown.returncode == 1
+    assert "not found in metrics" in unknown.stdout
+    official.fal("apps", "delete", "on-gpus")

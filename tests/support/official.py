@@ -102,9 +102,9 @@ class Official:
         """Run Python with the official packages; the last line that it prints, read as JSON."""
         return json.loads(self.run("python", "-c", source, *arguments).stdout.strip().splitlines()[-1])
 
-    def terminal(self, *arguments: str) -> Terminal:
+    def terminal(self, *arguments: str, cwd: Path | None = None) -> Terminal:
         """Start the official `fal` command on a terminal of its own."""
-        return Terminal([str(self.python.parent / "fal"), *arguments], self.environment, self.home)
+        return Terminal([str(self.python.parent / "fal"), *arguments], self.environment, cwd or self.home)
 
 
 def _as_a_terminal_does() -> None:
