@@ -24,6 +24,7 @@ AGENT_VARIABLE = "IS_ISOLATE_AGENT"
 AUTH_MODES = ("public", "private", "shared")
 DEFAULT_APP_FILES_IGNORE = [r"\.pyc$", r"__pycache__/", r"\.git/", r"\.DS_Store$"]
 _NOT_OF_A_CLASS = frozenset({"serve", "setup_function", "metadata", "health_check_config"})
+_DEFAULTS_OF_HOST_KWARGS = ("keep_alive", "resolver", "_scheduler", "_scheduler_options")
 _CAPITALISED = re.compile(r"[A-Z][a-z]*")
 
 
@@ -132,6 +133,9 @@ class App:
         for refused in _NOT_OF_A_CLASS & given.keys():
             raise ValueError(f"{owner}: {refused} is an option of functions, not of apps")
         check_options(given, owner)
+        if "host_kwargs" in cls.__dict__:
+            # As published: who writes the mapping gets none of the defaults that it would otherwise hold.
+            given = {**dict.fromkeys(_DEFAULTS_OF_HOST_KWARGS), **given}
         for key, value in given.items():
             if key not in cls.__dict__:
                 setattr(cls, key, value)

@@ -109,6 +109,15 @@ def test_older_apps_give_host_kwargs():
     assert Older.options()["keep_alive"] == 7
 
 
+def test_a_mapping_of_ones_own_holds_no_defaults():
+    class Older(fal.App):
+        host_kwargs = {"max_multiplexing": 3}  # noqa: RUF012
+        keep_alive = 7
+
+    assert Older.host_kwargs["keep_alive"] == 7
+    assert not {"resolver", "_scheduler", "_scheduler_options"} & Older.host_kwargs.keys()
+
+
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [

@@ -15,7 +15,7 @@ class Difference:
     Attributes:
         commands: a pattern of the commands that it concerns.
         place: a pattern of the field in which it shows; empty where a whole request does.
-        extra: a method that the official client calls beside those that both call.
+        extra: a pattern of what only the official client calls: a method, and the entry point of a Run.
         what: what differs.
         why: why it stays so.
     """
@@ -35,10 +35,28 @@ DIFFERENCES = (
         why="It wants to know whether this is a first deploy, to print a tip.",
     ),
     Difference(
-        commands=r"(deploy|run) .*(tiny|served)",
+        commands=r"(deploy|run) .*(tiny|served|EveryOption|OldForm|InAnImage|by-file)",
         place=r"environments\[0\]\.configuration\.requirements",
         what="What serves HTTP asks for other packages beside the app's own.",
         why="Each client sends its own serving code along, by value, and asks for what that code imports.",
+    ),
+    Difference(
+        commands=r"(deploy|run) .*(InAnImage|in_an_image)",
+        place=r"configuration\.image\.docker_ignore",
+        what="The files that an image is not built of go as regular expressions, which are written another way.",
+        why="They match the same paths.",
+    ),
+    Difference(
+        commands=r"run by-",
+        place=r"request\.application_name",
+        what="`fal run NAME` of an app in pyproject.toml: ours calls it NAME, theirs by its class or entry point.",
+        why="NAME is what is asked for, and what addresses and logs are then looked for under.",
+    ),
+    Difference(
+        commands=r"run by-entry",
+        extra=r"Run .*\.build_metadata",
+        what="`fal run` of an entry point: theirs asks the code for its paths first, by a run of its own.",
+        why="Theirs prints an address for each path, ours the one that they are below.",
     ),
     Difference(
         commands="run .*--no-cache",

@@ -26,7 +26,8 @@ SUCCESS: dict[str, Any] = {"status": {"state": "SUCCESS"}}
 ANSWERS: dict[str, dict[str, Any]] = {
     "BuildEnvironment": SUCCESS,
     "RegisterApplication": {"result": {"application_id": "a"}, "service_urls": URLS},
-    "Run": {**SUCCESS, "return_value": {"method": "json", "definition": "NDI="}},
+    # What a function may return, and what is asked of an entry point before it is deployed: {"openapi": {}}.
+    "Run": {**SUCCESS, "return_value": {"method": "json", "definition": "eyJvcGVuYXBpIjoge319"}},
     "ShellRunner": {"exit_code": 0},
     "SetAlias": {"alias_info": ALIAS},
     "UpdateApplication": {"alias_info": ALIAS},
