@@ -13,7 +13,7 @@ CLOUD_HOSTS = (
     "rest.alpha.fal.ai",
     "api.alpha.fal.ai",
 )
-"""What the published clients call by name. A proxy can lead that here; to all who are not behind it, it is the cloud."""
+"""What the published clients call by name. A proxy can lead that here; to all others it is the cloud."""
 
 
 def is_cloud_host(host: str) -> bool:

@@ -37,8 +37,9 @@ class Apps:
 
         Raises:
             Invalid: that cannot be an environment's name.
+            NotFound: there is no such environment.
         """
-        wanted = names.environment_name(environment) if environment else None
+        wanted = await self._catalog.existing_environment(environment) if environment else None
         apps = [app for app in self._catalog.apps if wanted in (None, app.environment)]
         return [self.view(app) for app in sorted(apps, key=lambda app: app.name)]
 
@@ -53,7 +54,7 @@ class Apps:
         Raises:
             NotFound: there is no such revision, or it belongs to another app.
         """
-        full = names.app_name(name, names.environment_name(environment), "alias")
+        full = names.app_name(name, await self._catalog.existing_environment(environment), "alias")
         names.identifier(revision_id, "revision")
         revision = await self._catalog.find_revision(revision_id)
         if revision is None:
@@ -133,7 +134,7 @@ class Apps:
             NotFound: there is no such app.
             Invalid: an unknown setting, or a value out of bounds.
         """
-        full = self._require(name, environment).name
+        full = (await self._catalog.require_in(name, environment)).name
         unknown = sorted(set(changes) - _SETTINGS)
         if unknown:
             raise Invalid(unknown[0], f"{unknown[0]} is not a scaling setting")
@@ -155,7 +156,7 @@ class Apps:
         Raises:
             NotFound: there is no such app.
         """
-        app = self._require(name, environment)
+        app = await self._catalog.require_in(name, environment)
         self._fleet.forgive(app.name, app.revision_id)
         for runner in [r for r in self._fleet.of_app(app.name) if r.desired is Desired.SERVE]:
             if force or not runner.routable:
@@ -171,13 +172,10 @@ class Apps:
         Raises:
             NotFound: there is no such app.
         """
-        app = await self._catalog.delete(self._require(name, environment).name)
+        app = await self._catalog.delete((await self._catalog.require_in(name, environment, "alias")).name)
         self._dispatcher.drop_app(app.name)
         self._fleet.forgive(app.name)
         return app
-
-    def _require(self, name: str, environment: str) -> App:
-        return self._catalog.require(names.app_name(name, names.environment_name(environment)))
 
     def attachment(self, logs: Logs | None, log: BuildLog) -> Attachment:
         """What stays with a rolling deploy."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterable
 
+from fal_server.core import names
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
 from fal_server.ports import Store
+from fal_server.services.environments import existing_environment
 from fal_server.services.signal import Signal
 from fal_server.services.whole import whole
 
@@ -59,8 +61,31 @@ class Catalog:
         """
         app = self._apps.get(name)
         if app is None:
-            raise NotFound(f"there is no app {name!r}: `fal apps list` shows those that there are")
+            environment = names.split_app_name(name)[1]
+            where = "" if environment == names.MAIN else f" --env {environment}"
+            raise NotFound(f"there is no app {name!r}: `fal apps list{where}` shows those that there are")
         return app
+
+    async def require_in(self, name: str, environment: str, field: str = "application_name") -> App:
+        """A deployed app by the name and the environment that a caller gave; `field` is where the name stood.
+
+        Raises:
+            Invalid: one of them is no name.
+            NotFound: there is no such environment, or no such app in it.
+        """
+        full = names.app_name(name, names.environment_name(environment), field)
+        if full not in self._apps:
+            await self.existing_environment(names.split_app_name(full)[1])
+        return self.require(full)
+
+    async def existing_environment(self, name: str) -> str:
+        """An environment that is there, by its name.
+
+        Raises:
+            Invalid: that is no name.
+            NotFound: there is none of that name.
+        """
+        return await existing_environment(self._store, name)
 
     @property
     def ephemeral_apps(self) -> Iterable[App]:

@@ -22,6 +22,7 @@ from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, 
 from fal_server.services.apps import Apps
 from fal_server.services.build_lines import BuildLines
 from fal_server.services.catalog import Catalog
+from fal_server.services.environments import existing_environment
 from fal_server.services.logs import Logs
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
 
@@ -169,9 +170,7 @@ class Deploys:
         if not code.application_name:
             raise Invalid("application_name", "application_name is empty: name the app")
         name = names.app_name(code.application_name, environment)
-        environment = names.split_app_name(name)[1]
-        if await self._store.get_environment(environment) is None:
-            raise NotFound(f"there is no environment {environment!r}: `fal environments create {environment}` makes it")
+        environment = await existing_environment(self._store, names.split_app_name(name)[1])
         asked = scaling_of(code.scaling)
         async with self._deploying[name]:
             built = await self.built(code, log)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from fal_server.core import names
 from fal_server.core.autoscale import Decision, Load, decide
 from fal_server.core.faults import Exhausted, Invalid
 from fal_server.core.runners import RunnerState
@@ -63,7 +62,7 @@ class Insight:
         Raises:
             NotFound: there is no such app.
         """
-        app = self._catalog.require(names.app_name(name, names.environment_name(environment)))
+        app = await self._catalog.require_in(name, environment)
         load = self._dispatcher.load(app)
         failures = self._fleet.failures(app.name, app.revision_id)
         return Explanation(
@@ -102,7 +101,7 @@ class Insight:
         """
         base = Scaling()
         if name:
-            base = self._catalog.require(names.app_name(name, names.environment_name(environment))).scaling
+            base = (await self._catalog.require_in(name, environment)).scaling
         scaling = changed(base, settings)
         if self._simulations >= MOST_SIMULATIONS:
             raise Exhausted(f"{self._simulations} simulations are under way: try again when they are done")

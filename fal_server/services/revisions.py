@@ -28,14 +28,13 @@ class Revisions:
             environment: of this environment; empty or None is all where no app is named, `main` otherwise.
 
         Raises:
-            NotFound: there is no such app.
+            NotFound: there is no such app, or no such environment.
         """
         full: str | None = None
         if app_name:
-            full = names.app_name(app_name, names.environment_name(environment or ""))
-            self._catalog.require(full)
+            full = (await self._catalog.require_in(app_name, environment or "")).name
         elif environment:
-            names.environment_name(environment)
+            await self._catalog.existing_environment(environment)
         revisions = await self._store.list_revisions(full, None if full else environment or None)
         return [
             RevisionView(revision=r, active_runners=self._fleet.active(r.app_name, r.revision_id)) for r in revisions

@@ -52,8 +52,7 @@ class Runners:
         Raises:
             NotFound: there is no such app.
         """
-        full = names.app_name(name, names.environment_name(environment), "alias")
-        self._catalog.require(full)
+        full = (await self._catalog.require_in(name, environment, "alias")).name
         mine = [r for r in await self._all(since) if r.app_name == full]
         return self._views(mine, include_pending)
 

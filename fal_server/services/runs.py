@@ -10,13 +10,14 @@ from contextlib import aclosing
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.faults import Fault, NotFound
+from fal_server.core.faults import Fault
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.ports import Clock, Engine, RunResult, Store
 from fal_server.services.catalog import Catalog
 from fal_server.services.deploys import Deploys, scaling_of, streamed
+from fal_server.services.environments import existing_environment
 from fal_server.services.fleet import Fleet
 from fal_server.services.logs import Logs
 from fal_server.services.signal import Signal
@@ -61,9 +62,7 @@ class Runs:
         Raises:
             Invalid, Unsupported, Precondition: as Deploys.deploy; nothing was started.
         """
-        environment = names.environment_name(code.environment_name)
-        if await self._store.get_environment(environment) is None:
-            raise NotFound(f"there is no environment {environment!r}: `fal environments create {environment}` makes it")
+        environment = await existing_environment(self._store, code.environment_name)
         scaling = scaling_of(code.scaling)
         run_id = str(uuid.uuid4())
         label = re.sub(r"[^A-Za-z0-9_]+", "-", code.application_name)[:60].strip("-_") or "run"

@@ -11,6 +11,7 @@ from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
+from fal_server.services.environments import Environments
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -25,7 +26,28 @@ async def test_list_shows_apps_by_name_with_their_runners(platform: Platform) ->
     await ready(platform, 2)
     views = await platform.apps.list(None)
     assert [(v.app.name, v.active_runners, v.is_rolling) for v in views] == [("a", 2, False), ("b", 0, False)]
+    await Environments(platform.store, platform.clock).create("other", None)
     assert await platform.apps.list("other") == []
+
+
+@pytest.mark.parametrize("environment", ["main", "there", "nowhere"])
+async def test_what_is_not_there_is_named_the_environment_first(platform: Platform, environment: str) -> None:
+    await Environments(platform.store, platform.clock).create("there", None)
+    words = "there is no environment 'nowhere'" if environment == "nowhere" else r"there is no app 'none\b"
+    for asked in (
+        platform.apps.update("none", environment, {}),
+        platform.apps.rollout("none", environment, force=False),
+        platform.apps.delete("none", environment),
+        platform.revisions.list("none", environment),
+    ):
+        with pytest.raises(NotFound, match=words):
+            await asked
+    for listing in (platform.apps.list(environment), platform.revisions.list(None, environment)):
+        if environment == "nowhere":
+            with pytest.raises(NotFound, match=words):
+                await listing
+        else:
+            assert list(await listing) == []
 
 
 async def test_update_changes_what_is_named_and_reaches_the_store(platform: Platform) -> None:
