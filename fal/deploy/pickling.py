@@ -47,9 +47,13 @@ RUNTIME_MODULES = (
     "fal.exceptions",
     "fal.toolkit",
     "fal.toolkit.downloads",
+    "fal.toolkit.exceptions",
     "fal.toolkit.file",
     "fal.toolkit.image",
+    "fal.toolkit.kv",
+    "fal.toolkit.pydantic",
     "fal.toolkit.uploading",
+    "fal.toolkit.utils",
     "fal_grpc",
     "fal_grpc.errors",
 )

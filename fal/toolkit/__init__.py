@@ -18,22 +18,35 @@ if TYPE_CHECKING:
         download_file,
         download_model_weights,
     )
-    from fal.toolkit.file import Audio, File, Video
+    from fal.toolkit.exceptions import FalTookitException, FileUploadException, KVStoreException
+    from fal.toolkit.file import Audio, CompressedFile, File, Video
     from fal.toolkit.image import Image, ImageSize, ImageSizeInput, get_image_size
-    from fal.toolkit.uploading import FileUploadException
+    from fal.toolkit.kv import KVStore
+    from fal.toolkit.pydantic import AudioField, FalBaseModel, Field, FileField, Hidden, ImageField, VideoField
 
 __all__ = [
     "FAL_MODEL_WEIGHTS_DIR",
     "FAL_PERSISTENT_DIR",
     "FAL_REPOSITORY_DIR",
     "Audio",
+    "AudioField",
+    "CompressedFile",
     "DownloadError",
+    "FalBaseModel",
+    "FalTookitException",
+    "Field",
     "File",
+    "FileField",
     "FileUploadException",
+    "Hidden",
     "Image",
+    "ImageField",
     "ImageSize",
     "ImageSizeInput",
+    "KVStore",
+    "KVStoreException",
     "Video",
+    "VideoField",
     "clone_repository",
     "download_file",
     "download_model_weights",
@@ -41,9 +54,12 @@ __all__ = [
 ]
 
 _WHERE = {
-    **dict.fromkeys(("Audio", "File", "Video"), "fal.toolkit.file"),
+    **dict.fromkeys(("Audio", "CompressedFile", "File", "Video"), "fal.toolkit.file"),
     **dict.fromkeys(("Image", "ImageSize", "ImageSizeInput", "get_image_size"), "fal.toolkit.image"),
-    "FileUploadException": "fal.toolkit.uploading",
+    **dict.fromkeys(("FalTookitException", "FileUploadException", "KVStoreException"), "fal.toolkit.exceptions"),
+    **dict.fromkeys(("AudioField", "FalBaseModel", "Field", "FileField"), "fal.toolkit.pydantic"),
+    **dict.fromkeys(("Hidden", "ImageField", "VideoField"), "fal.toolkit.pydantic"),
+    "KVStore": "fal.toolkit.kv",
 }
 
 

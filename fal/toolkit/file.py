@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+import shutil
+import weakref
+from collections.abc import Iterator
 from mimetypes import guess_extension, guess_type
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Self
 from urllib.parse import urlsplit
+from zipfile import BadZipFile, ZipFile
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from fal.toolkit.downloads import read_url
+from fal.toolkit.downloads import DownloadError, download_file, read_url
 from fal.toolkit.uploading import upload
 
 _ANY = "application/octet-stream"
@@ -91,10 +96,6 @@ class File(BaseModel):
             FileExistsError: there is a file, and `overwrite` is not set.
             DownloadError: it could not be downloaded.
         """
-        from tempfile import TemporaryDirectory
-
-        from fal.toolkit.downloads import download_file
-
         target = Path(path).resolve()
         if target.exists() and not overwrite:
             raise FileExistsError(f"File {target} already exists")
@@ -118,6 +119,38 @@ class Video(File):
     """A video file."""
 
     model_config = ConfigDict(json_schema_extra={"ui": {"field": "video"}})
+
+
+class CompressedFile(File):
+    """A ZIP archive. What is in it is unpacked when it is first asked for, and goes when this object goes."""
+
+    _unpacked: Path | None = PrivateAttr(default=None)
+
+    def __iter__(self) -> Iterator[Path]:  # type: ignore[override]  # the published meaning: not pydantic's fields
+        """What lies at the top of the archive."""
+        return iter(sorted(self._directory().iterdir()))
+
+    def glob(self, pattern: str) -> Iterator[Path]:
+        """What matches a pattern, such as "*.png" or "**/*.txt".
+
+        Raises:
+            DownloadError: it could not be downloaded, or is no ZIP archive.
+        """
+        return self._directory().glob(pattern)
+
+    def _directory(self) -> Path:
+        if self._unpacked is None:
+            directory = Path(mkdtemp(prefix="fal-archive-"))
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            with TemporaryDirectory(prefix="fal-archive-") as place:
+                archive = self.save(Path(place) / "archive.zip")
+                try:
+                    with ZipFile(archive) as opened:
+                        opened.extractall(directory)
+                except BadZipFile as error:
+                    raise DownloadError(f"{self.url[:200]} is no ZIP archive: {error}") from error
+            self._unpacked = directory
+        return self._unpacked
 
 
 def _stored(content: bytes | Path, name: str, kind: str, repository: str) -> str:

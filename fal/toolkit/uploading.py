@@ -13,16 +13,13 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from fal.app.context import current_request
+from fal.toolkit.exceptions import FileUploadException
 
 _SECONDS = 300.0
 _REST_HOST = "rest.fal.ai"
 _SOCKET = "/run/fal/api.sock"
 # What a request says about the files that come of it.
 _PASSED_ON = ("x-fal-object-lifecycle-preference", "x-fal-cdn-token", "x-fal-request-id")
-
-
-class FileUploadException(Exception):
-    """A file could not be stored; the message says why."""
 
 
 def upload(content: bytes | Path, file_name: str, content_type: str) -> str:

@@ -1,0 +1,15 @@
+"""What the toolkit raises."""
+
+from __future__ import annotations
+
+
+class FalTookitException(Exception):  # the published name, as it is spelt there
+    """The root of what the toolkit raises."""
+
+
+class FileUploadException(FalTookitException):
+    """A file could not be stored; the message says which and why."""
+
+
+class KVStoreException(FalTookitException):
+    """A key or its value could not be read or written."""
