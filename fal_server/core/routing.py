@@ -67,11 +67,14 @@ def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) 
         None where every runner is full or closed: hints are preferred, never waited for.
     """
     best: Slot | None = None
-    best_rank = (1, max_multiplexing)
+    warm: Slot | None = None
+    fewest = fewest_warm = max_multiplexing
     for slot in slots:
-        if not slot.open or slot.in_flight >= max_multiplexing:
+        load = slot.in_flight
+        if not slot.open:
             continue
-        rank = (0 if hint is not None and hint in slot.hints else 1, slot.in_flight)
-        if rank < best_rank or best is None:
-            best, best_rank = slot, rank
-    return best
+        if load < fewest:
+            best, fewest = slot, load
+        if hint is not None and load < fewest_warm and hint in slot.hints:
+            warm, fewest_warm = slot, load
+    return best if warm is None else warm

@@ -134,12 +134,14 @@ def platform_key(value: bytes) -> tuple[str, str] | None:
     a colon.
     """
     scheme, _, credentials = value.partition(b" ")
-    if scheme.lower() not in (b"key", b"bearer"):
+    if scheme != b"Key":
+        scheme = scheme.lower()
+        if scheme not in (b"key", b"bearer"):
+            return None
+    key_id, colon, secret = credentials.decode("latin-1").strip().partition(":")
+    if not colon and scheme == b"bearer":
         return None
-    key_id, colon, secret = credentials.strip().partition(b":")
-    if not colon and scheme.lower() == b"bearer":
-        return None
-    return key_id.decode("latin-1"), secret.decode("latin-1")
+    return key_id, secret
 
 
 def _seconds(value: bytes) -> float:

@@ -20,7 +20,6 @@ from fal_server.ports import Clock
 from fal_server.services.catalog import Catalog
 from fal_server.services.fleet import Fleet
 from fal_server.services.signal import Signal
-from fal_server.services.views import RequestLease
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
@@ -45,6 +44,7 @@ class Lease:
     """A request's right to one place on one runner, until it is released.
 
     Attributes:
+        caller: the key that called; None for a public call.
         sent_at: when the place was given.
     """
 
@@ -52,6 +52,8 @@ class Lease:
     host: str
     port: int
     slot: Slot
+    request_id: str
+    caller: str | None
     sent_at: datetime
 
 
@@ -271,8 +273,16 @@ class Dispatcher:
         if slot is None:
             return None
         now = self._clock.now()
-        lease = Lease(runner_id=slot.runner_id, host=slot.host, port=slot.port, slot=slot, sent_at=now)
-        self._fleet.begin(slot, lease, RequestLease(request_id=request_id, caller=caller, started_at=now))
+        lease = Lease(
+            runner_id=slot.runner_id,
+            host=slot.host,
+            port=slot.port,
+            slot=slot,
+            request_id=request_id,
+            caller=caller,
+            sent_at=now,
+        )
+        self._fleet.begin(slot, lease)
         return lease
 
     def _withdraw(self, app_name: str, waiter: _Waiter) -> None:

@@ -17,7 +17,7 @@ from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Clock, Store
 from fal_server.services.signal import Signal
 from fal_server.services.starts import Starts
-from fal_server.services.views import RequestLease, RunnerView
+from fal_server.services.views import Leased, RequestLease, RunnerView
 from fal_server.services.whole import whole
 
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
@@ -50,7 +50,7 @@ class Fleet:
         self._of_app: dict[str, dict[str, Runner]] = {}
         self._slots: dict[str, Slot] = {}
         self._open: dict[str, dict[str, Slot]] = {}
-        self._leases: dict[str, dict[object, RequestLease]] = {}
+        self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._closed: set[str] = set()
         self._starts = Starts()
@@ -277,7 +277,7 @@ class Fleet:
         """The runners of an app that may be routed to."""
         return self._open.get(app_name, {}).values()
 
-    def begin(self, slot: Slot, handle: object, lease: RequestLease) -> None:
+    def begin(self, slot: Slot, lease: Leased) -> None:
         """A request goes to a runner.
 
         Raises:
@@ -285,13 +285,14 @@ class Fleet:
         """
         assert slot.open, f"runner {slot.runner_id} is closed"
         slot.in_flight += 1
-        self._leases.setdefault(slot.runner_id, {})[handle] = lease
+        self._leases.setdefault(slot.runner_id, {})[lease] = None
 
-    def end(self, slot: Slot, handle: object) -> bool:
+    def end(self, slot: Slot, lease: Leased) -> bool:
         """A request has left a runner; a second time changes nothing and is False."""
         leases = self._leases.get(slot.runner_id)
-        if leases is None or leases.pop(handle, None) is None:
+        if leases is None or lease not in leases:
             return False
+        del leases[lease]
         slot.in_flight -= 1
         self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
@@ -339,7 +340,7 @@ class Fleet:
             keep_alive_seconds: its app's keep_alive; None where a floor holds it or its app is gone.
         """
         now = self._clock.now()
-        leases = tuple(self._leases.get(runner.runner_id, {}).values())
+        leases = tuple(map(RequestLease.of, self._leases.get(runner.runner_id, {})))
         busy = bool(leases) or (runner.ephemeral and runner.port is None)
         state = RunnerState.RUNNING if runner.state is RunnerState.IDLE and busy else runner.state
         expires: int | None = None

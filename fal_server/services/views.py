@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.history import StartPhases, StateChange
@@ -30,6 +31,25 @@ class RevisionView:
     active_runners: int
 
 
+class Leased(Protocol):
+    """A request on a runner; by its identity it is known again."""
+
+    @property
+    def request_id(self) -> str:
+        """Shown beside the runner."""
+        ...
+
+    @property
+    def caller(self) -> str | None:
+        """The key that called; None for a public call."""
+        ...
+
+    @property
+    def sent_at(self) -> datetime:
+        """When the place was given."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLease:
     """A request that a runner is working on."""
@@ -37,6 +57,11 @@ class RequestLease:
     request_id: str
     caller: str | None
     started_at: datetime
+
+    @classmethod
+    def of(cls, leased: Leased) -> RequestLease:
+        """What is shown of a request on a runner."""
+        return cls(request_id=leased.request_id, caller=leased.caller, started_at=leased.sent_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

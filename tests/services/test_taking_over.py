@@ -56,7 +56,7 @@ async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgemen
         assert runner is not None
         assert (runner.desired, runner.unrouted_at) == (Desired.DRAIN, platform.clock.now())
         with pytest.raises(AssertionError, match="is closed"):
-            platform.fleet.begin(lease.slot, object(), None)  # type: ignore[arg-type]
+            platform.fleet.begin(lease.slot, lease)
         assert platform.engine.stopped == []
         platform.dispatcher.release(lease, Outcome.DONE)
         await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)
