@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import signal
@@ -10,9 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-MARK_VARIABLE = "FAL_RUNNER_MARK"
-NO_MARK = "0" * 32
-"""Of a shim that has no runner yet; as long as every mark."""
+from fal_runner.mark import MARK_VARIABLE
+
 _PROC = Path("/proc")
 
 
@@ -40,24 +38,6 @@ class Seen:
 def mark_of(token: str) -> str:
     """The word that every process of a runner carries in its environment. The token cannot be got back from it."""
     return hashlib.sha256(b"fal runner mark\0" + token.encode()).hexdigest()[:32]
-
-
-def take_mark(mark: str) -> None:
-    """Carry this mark from now on, where this process was started with `NO_MARK` as its mark.
-
-    What others read in /proc/PID/environ are the bytes that the kernel laid down at the start, so these are changed in
-    their place.
-
-    Raises:
-        ValueError: it was not started so, or the mark has another length.
-    """
-    libc = ctypes.CDLL(None)
-    libc.getenv.restype = ctypes.c_void_p
-    place: int | None = libc.getenv(MARK_VARIABLE.encode())
-    if place is None or len(mark) != len(NO_MARK) or ctypes.string_at(place) != NO_MARK.encode():
-        raise ValueError("this process was not started to take a mark")
-    ctypes.memmove(place, mark.encode(), len(mark))
-    os.environ[MARK_VARIABLE] = mark
 
 
 def boot_id() -> str:

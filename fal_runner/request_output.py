@@ -17,7 +17,7 @@ import re
 import select
 import sys
 from contextvars import ContextVar
-from typing import Any, List, Optional, Set
+from typing import Any, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
 _ID = re.compile(rb"[!-~]{1,128}")  # what the shim's side of the frames takes
@@ -35,11 +35,15 @@ class RequestWriter(io.RawIOBase):
         mark: what frames begin with.
     """
 
-    def __init__(self, fd: int, mark: str) -> None:
+    def __init__(self, fd: int, mark: str = "") -> None:
         super().__init__()
         self._fd = fd
         self._mark = mark.encode()
         self._within_line: Set[bytes] = set()
+
+    def begin(self, mark: str) -> None:
+        """From now on frames begin with this."""
+        self._mark = mark.encode()
 
     def writable(self) -> bool:
         """It is."""
@@ -84,22 +88,21 @@ class RequestWriter(io.RawIOBase):
 
 
 class RequestStreams:
-    """Standard output and error, framed.
+    """Standard output and error, framed as soon as there are requests."""
 
-    Args:
-        mark: what frames begin with.
-    """
-
-    def __init__(self, mark: str) -> None:
-        self._mark = mark
+    def __init__(self) -> None:
+        self._plain: List[Tuple[str, Any]] = []
         self._writers: List[RequestWriter] = []
 
     def install(self) -> None:
-        """From now on `sys.stdout` and `sys.stderr` know the request."""
+        """From now on `sys.stdout` and `sys.stderr` know the request; a second time changes nothing."""
+        if self._plain:
+            return
         for name in ("stdout", "stderr"):
             plain = getattr(sys, name)
             plain.flush()
-            writer = RequestWriter(plain.fileno(), self._mark)
+            writer = RequestWriter(plain.fileno())
+            self._plain.append((name, plain))
             self._writers.append(writer)
             text = io.TextIOWrapper(
                 writer,  # type: ignore[arg-type, type-var, unused-ignore]
@@ -109,6 +112,17 @@ class RequestStreams:
                 write_through=True,
             )
             setattr(sys, name, text)
+
+    def begin(self, mark: str) -> None:
+        """There will be requests; `mark` is what frames begin with."""
+        for writer in self._writers:
+            writer.begin(mark)
+
+    def uninstall(self) -> None:
+        """There will be no requests: the plain streams again."""
+        for name, plain in self._plain:
+            setattr(sys, name, plain)
+        self._plain = []
 
     def tag(self, config: Any) -> None:
         """Have every app that uvicorn loads from now on tell its requests apart; `config` is uvicorn.config."""

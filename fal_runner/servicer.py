@@ -26,6 +26,7 @@ from fal_runner.processes import boot_id, look
 from fal_runner.reaper import Reaper
 from fal_runner.sessions import Session
 from fal_runner.supervisor import State, Supervisor
+from fal_runner.waiting import WaitingWorker
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _BATCH_BYTES = 256 * 1024
@@ -75,13 +76,23 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         reaper: who starts processes here.
         gate: who may call.
         execs: the commands that outlive a call; told of the worker.
+        waiting: a worker that waits for its job; used where it suits.
     """
 
-    def __init__(self, directory: Path, reaper: Reaper, gate: TokenGate, execs: Execs) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reaper: Reaper,
+        gate: TokenGate,
+        execs: Execs,
+        waiting: WaitingWorker | None = None,
+    ) -> None:
         self._directory = directory
         self._reaper = reaper
         self._gate = gate
         self._execs = execs
+        self._waiting = waiting
+        self._starting = asyncio.Lock()
         self._runner: Supervisor | None = None
         self._sessions: set[Session] = set()
         self._session_count = 0
@@ -91,7 +102,10 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
 
     async def Start(self, request: shim_pb2.StartRequest, context: Context) -> shim_pb2.StartResponse:
         """Start the worker, once."""
-        spec = request.spec
+        async with self._starting:
+            return await self._start(request.spec, context)
+
+    async def _start(self, spec: shim_pb2.RunnerSpec, context: Context) -> shim_pb2.StartResponse:
         if self._runner is not None:
             if (spec.runner_id, spec.token) != (self._runner.spec.runner_id, self._runner.spec.token):
                 await context.abort(grpc.StatusCode.ALREADY_EXISTS, "this shim looks after another runner")
@@ -105,9 +119,11 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no interpreter at {spec.python}")
         if not os.access(spec.working_dir, os.X_OK):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no directory {spec.working_dir}")
+        waiting, self._waiting = self._waiting, None
+        worker = await waiting.take(spec) if waiting is not None else None
         runner = Supervisor(self._reaper, self._directory, spec)
         try:
-            runner.start()
+            runner.start(worker)
         except (OSError, ValueError, PortUnavailable) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
         self._runner = self._execs.runner = runner

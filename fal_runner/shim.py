@@ -1,20 +1,21 @@
 """The small process that looks after one runner and outlives the controller: `python -m fal_runner.shim --wait`.
 
-It is started ahead, and told by standard input, on a line, whose it is; where that is a socket, "ready" is written back
-when it listens. Nothing secret is in its arguments or on disk.
+It is started ahead, and told by standard input, on a line, whose it is (see waiting); where that is a socket, "ready"
+is written back when it listens. Nothing secret is in its arguments or on disk.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import grpc.aio
 
@@ -22,9 +23,11 @@ from fal_grpc.v1 import shim_pb2_grpc
 from fal_runner.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
 from fal_runner.exec_door import ExecDoor
 from fal_runner.execs import Execs
-from fal_runner.processes import boot_id, look, mark_of, take_mark
+from fal_runner.mark import take_mark
+from fal_runner.processes import boot_id, look, mark_of
 from fal_runner.reaper import Reaper
 from fal_runner.servicer import ShimServicer, TokenGate
+from fal_runner.waiting import READY, Order, WaitingWorker, wait_for_order
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
@@ -33,83 +36,121 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-async def serve(
-    directory: Path, token: str, handshake: socket.socket | None, *, start_seconds: float, keep_seconds: float
-) -> None:
-    """Listen until Shutdown, until nobody has asked for a worker in time, or until nobody wants to know its end.
+class Waits(TypedDict):
+    """How long a shim waits for what; see Shim."""
+
+    start_seconds: float
+    keep_seconds: float
+
+
+class Shim:
+    """One shim, from its process's start on.
 
     Args:
-        directory: the runner's directory; the socket and the spool are made in it.
-        token: what callers must show.
-        handshake: told when the shim listens.
         start_seconds: how long Start is waited for.
         keep_seconds: how long after the worker's end and the last call a controller is waited for; the log stays on
             disk, only how it ended is forgotten then.
     """
-    reaper = Reaper()
-    reaper.install()
-    gate = TokenGate(token)
-    execs = Execs(directory, reaper)
-    servicer = ShimServicer(directory, reaper, gate, execs)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
-    server = grpc.aio.server(interceptors=[gate], options=_OPTIONS)
-    shim_pb2_grpc.add_ShimServicer_to_server(servicer, server)
-    listening = SocketPath(directory / SOCKET_NAME)
-    server.add_insecure_port(listening.target)
-    await server.start()
-    door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), gate, execs)
-    door.open()
-    own = look(os.getpid())
-    ShimIdentity(
-        pid=os.getpid(),
-        started_ticks=own.started_ticks if own else 0,
-        boot_id=boot_id(),
-        mark=mark_of(token),
-        address=str(directory / SOCKET_NAME),
-    ).write(directory)
-    if handshake is not None:
-        handshake.sendall(b"ready\n")
-        handshake.close()
-    try:
-        await asyncio.wait_for(servicer.started.wait(), start_seconds)
-        await servicer.serve_out(keep_seconds)
-    except TimeoutError:
-        print(f"no Start within {start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
-    await server.stop(1.0)
-    await door.close()
-    await reaper.sweep()
-    listening.close()
+
+    def __init__(self, *, start_seconds: float, keep_seconds: float) -> None:
+        self._start_seconds = start_seconds
+        self._keep_seconds = keep_seconds
+        self._reaper = Reaper()
+        self._reaper.install()
+        self._gate = TokenGate("")
+        self._server = grpc.aio.server(interceptors=[self._gate], options=_OPTIONS)
+
+    async def wait(self, connection: socket.socket) -> None:
+        """Serve the runner that it is told of; where it never is, nothing is left of what waited."""
+        lines, answers = await asyncio.open_connection(sock=connection)
+        order, worker = await wait_for_order(lines, answers, self._reaper)
+        if order is None:
+            await self._reaper.sweep()
+            return
+
+        def listens() -> None:
+            answers.write(READY)
+            answers.close()
+
+        take_order(order)
+        await self.serve(order, listens, worker)
+
+    async def serve(self, order: Order, listens: Callable[[], None], worker: WaitingWorker | None = None) -> None:
+        """Listen until Shutdown, until nobody has asked for a worker in time, or until nobody wants to know its end.
+
+        Args:
+            order: the runner's directory, in which the socket and the spool are made, and what callers must show.
+            listens: called when they can call.
+            worker: one that waits for its job.
+        """
+        directory, reaper = order.directory, self._reaper
+        self._gate.token = order.token
+        execs = Execs(directory, reaper)
+        servicer = ShimServicer(directory, reaper, self._gate, execs, worker)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
+        shim_pb2_grpc.add_ShimServicer_to_server(servicer, self._server)
+        listening = SocketPath(directory / SOCKET_NAME)
+        self._server.add_insecure_port(listening.target)
+        await self._server.start()
+        door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), self._gate, execs)
+        door.open()
+        own = look(os.getpid())
+        ShimIdentity(
+            pid=os.getpid(),
+            started_ticks=own.started_ticks if own else 0,
+            boot_id=boot_id(),
+            mark=mark_of(order.token),
+            address=str(directory / SOCKET_NAME),
+        ).write(directory)
+        listens()
+        try:
+            await asyncio.wait_for(servicer.started.wait(), self._start_seconds)
+            await servicer.serve_out(self._keep_seconds)
+        except TimeoutError:
+            print(f"no Start within {self._start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
+        await self._server.stop(1.0)
+        await door.close()
+        await reaper.sweep()
+        listening.close()
 
 
-def take_standard_input() -> tuple[str, socket.socket | None]:
-    """The line on standard input, and where to say that the shim listens; standard input is empty afterwards."""
+def take_standard_input() -> int:
+    """What was standard input, which is empty afterwards."""
     fd = os.dup(0)
     with Path(os.devnull).open("rb") as null:
         os.dup2(null.fileno(), 0)
-    if stat.S_ISSOCK(os.fstat(fd).st_mode):
-        connection = socket.socket(fileno=fd)
-        with connection.makefile("rb") as lines:
-            return lines.readline().decode().strip(), connection
-    with os.fdopen(fd, "rb") as pipe:
-        return pipe.readline().decode().strip(), None
+    return fd
 
 
-def take_order(line: str) -> tuple[Path, str]:
-    """Become the shim of the runner that the line names: its directory and token.
+def take_order(order: Order) -> None:
+    """Become the shim of this runner.
 
     Raises:
         ValueError: the process was not started to wait for one.
         OSError: the directory cannot be used.
     """
-    order = json.loads(line)
-    directory, token = Path(order["directory"]), str(order["token"])
-    os.chdir(directory)
+    os.chdir(order.directory)
     log = os.open(LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    take_mark(mark_of(token))
-    return directory, token
+    take_mark(mark_of(order.token))
+
+
+async def wait(fd: int, waits: Waits) -> None:
+    """Look after a runner that is told of by a socket, if there is ever one."""
+    await Shim(**waits).wait(socket.socket(fileno=fd))
+
+
+async def serve(fd: int, directory: Path, token: str, waits: Waits) -> None:
+    """Look after a runner that is known, and say so where somebody listens."""
+
+    def listens() -> None:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            os.write(fd, READY)
+        os.close(fd)
+
+    await Shim(**waits).serve(Order(directory=directory, token=token), listens)
 
 
 def main() -> int:
@@ -127,18 +168,20 @@ def main() -> int:
         "--keep-seconds", type=float, default=600.0, help="once the worker is gone, end after so long without a call"
     )
     arguments = parser.parse_args()
-    line, handshake = take_standard_input()
-    if arguments.wait and not line:
-        return 0  # there never was a runner for it
-    directory, token = take_order(line) if arguments.wait else (arguments.dir, line)
-    if not token:
-        print("no token on standard input", file=sys.stderr)  # noqa: T201
-        return 2
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # what happens at a terminal is nothing to a runner
-    waits = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
-    asyncio.run(serve(directory.absolute(), token, handshake, **waits))
+    waits: Waits = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
+    fd = take_standard_input()
+    if arguments.wait:
+        asyncio.run(wait(fd, waits))
+        return 0
+    with os.fdopen(fd, "rb", closefd=False) as lines:
+        token = lines.readline().decode().strip()
+    if not token:
+        print("no token on standard input", file=sys.stderr)  # noqa: T201
+        return 2
+    asyncio.run(serve(fd, arguments.dir.absolute(), token, waits))
     return 0
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import contextlib
 import signal
 import socket
 import time
@@ -14,21 +13,20 @@ from pathlib import Path
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_runner.capture import capture
 from fal_runner.contained import NOTE_VARIABLE
-from fal_runner.descriptors import read_some, write_all
 from fal_runner.frames import new_mark
 from fal_runner.journal import Journal
 from fal_runner.lines import DEFAULT_MAX_LINE_BYTES
+from fal_runner.mark import MARK_VARIABLE
 from fal_runner.mounts import JOIN_VARIABLE
 from fal_runner.ports import Reservation, holds, owners_inode, reserve
-from fal_runner.processes import MARK_VARIABLE, boot_id, look, mark_of
+from fal_runner.processes import boot_id, look, mark_of
 from fal_runner.reaper import Child, Reaper
 from fal_runner.redaction import Redactor
 from fal_runner.spool import DEFAULT_MAX_BYTES
+from fal_runner.worker_process import MAX_RESULT_BYTES, Told, WorkerProcess
 
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
-_WORKER = str(Path(__file__).with_name("worker.py"))
-_MAX_RESULT_BYTES = 512 * 1024 * 1024
 _EAGER_SECONDS = 3.0
 _LEFTOVER_SECONDS = 2.0  # how long output is waited for once every process that could write it is dead
 
@@ -53,6 +51,7 @@ class Supervisor:
         self._mark = new_mark()
         self._reaper = reaper
         self._changed = asyncio.Event()
+        self._listening = asyncio.Event()
         self._worker: Child | None = None
         self._ports: dict[str, Reservation] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,8 +74,11 @@ class Supervisor:
         """The environment of commands beside the worker, which see the file system as the worker does."""
         return {**self.env, JOIN_VARIABLE: str(self.identity.pid)}
 
-    def start(self) -> None:
+    def start(self, waiting: WorkerProcess | None = None) -> None:
         """Start the worker.
+
+        Args:
+            waiting: its process, where that waits for its job already.
 
         Raises:
             OSError: its process could not be made.
@@ -87,36 +89,16 @@ class Supervisor:
             self._ports["port"] = reserve(self.spec.bind_host)
         if self.spec.serves_metrics:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
-        job_read, job_write = os.pipe()
-        result_read, result_write = os.pipe()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        null = os.open(os.devnull, os.O_RDONLY)
-        theirs = [job_read, result_write, out_write, err_write, null]
-        try:
-            self._worker = self._reaper.spawn(
-                [self.spec.python, _WORKER, str(job_read), str(result_write)],
-                env=self.env,
-                directory=self.spec.working_dir,
-                stdin=null,
-                stdout=out_write,
-                stderr=err_write,
-                pass_fds=(job_read, result_write),
-            )
-        except (OSError, ValueError):
-            for fd in (job_write, result_read, out_read, err_read):
-                os.close(fd)
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
+        process = waiting or WorkerProcess(self._reaper, self.spec.python, self.env, self.spec.working_dir)
+        self._worker = process.child
         self._started = time.monotonic()
         redactor = Redactor(self.spec.redact)
-        for fd, source in ((out_read, log_pb2.LogEntry.SOURCE_STDOUT), (err_read, log_pb2.LogEntry.SOURCE_STDERR)):
+        outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
+        for fd, source in outputs:
             lines = capture(fd, source, self.journal, redactor, self._max_line_bytes, self._mark)
             self._captures.append(self._spawn(lines))
-        self._tasks.append(self._spawn(self._send_job(job_write)))
-        self._result = self._spawn(self._read_result(result_read))
+        self._tasks.append(self._spawn(process.ask(self._job(waited=waiting is not None), last=True)))
+        self._result = self._spawn(self._listen(process))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
         seen = look(self._worker.pid)
         self.identity.CopyFrom(
@@ -195,7 +177,8 @@ class Supervisor:
     def _port(self, name: str) -> int:
         return self._ports[name].port if name in self._ports else 0
 
-    async def _send_job(self, fd: int) -> None:
+    def _job(self, *, waited: bool) -> dict[str, object]:
+        """What the worker is told; a process that waited gets its environment too."""
         spec = self.spec
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
@@ -207,46 +190,46 @@ class Supervisor:
             "metrics_port": self._port("metrics_port"),
             "app_port": spec.app_port,
             "app_metrics_port": spec.app_metrics_port,
+            "imports": spec.imports_file,
         }
+        if waited:
+            job["environ"] = self.env
         if spec.WhichOneof("callable") == "function":
             job["function"] = {"path": spec.function.path, "method": spec.function.method}
         else:
             job["entrypoint"] = spec.entrypoint
         if spec.HasField("setup_func"):
             job["setup"] = {"path": spec.setup_func.path, "method": spec.setup_func.method}
-        os.set_blocking(fd, False)
-        try:
-            await write_all(fd, json.dumps(job).encode())
-        except BrokenPipeError:
-            return  # it died before it read its job; its exit tells
-        finally:
-            os.close(fd)
+        return job
 
-    async def _read_result(self, fd: int) -> None:
-        """Read what the callable came to; an end without a whole result is none."""
-        os.set_blocking(fd, False)
-        received = bytearray()
+    async def _listen(self, process: WorkerProcess) -> None:
+        """Take in what the worker tells: that it listens, and what its callable came to."""
         try:
-            while len(received) < _MAX_RESULT_BYTES and (data := await read_some(fd, 256 * 1024)):
-                received += data
+            while (told := await process.listen()) is not None:
+                if "length" in told.head:
+                    self._take_result(told)
+                elif "listening" in told.head:
+                    self._listening.set()
+                elif told.head.get("took") is False:
+                    self.journal.say(f"started anew, not from what was imported ahead: {told.head.get('why')}")
         finally:
-            os.close(fd)
-        line, newline, body = bytes(received).partition(b"\n")
-        if not newline:
-            return
-        head = json.loads(line)
-        if len(body) != head["length"]:
-            limit = _MAX_RESULT_BYTES // 2**20
+            process.hang_up()
+
+    def _take_result(self, told: Told) -> None:
+        head = told.head
+        if not told.whole:
+            limit = MAX_RESULT_BYTES // 2**20
             why = (
-                "the worker ended while it sent it" if len(received) < _MAX_RESULT_BYTES else f"{limit} MiB is the most"
+                "the worker ended while it sent it" if len(told.body) < MAX_RESULT_BYTES else f"{limit} MiB is the most"
             )
             self.journal.say(f"the result was cut off: {why}", log_pb2.ERROR)
             return
-        value = run_pb2.SerializedObject(method=head["method"], definition=body, was_it_raised=head["raised"])
-        if head["raised"]:
-            value.stringized_traceback = head["traceback"]
-            value.exception_type_name = head["type"]
-            value.exception_message = head["message"]
+        raised = bool(head["raised"])
+        value = run_pb2.SerializedObject(method=str(head["method"]), definition=told.body, was_it_raised=raised)
+        if raised:
+            value.stringized_traceback = str(head["traceback"])
+            value.exception_type_name = str(head["type"])
+            value.exception_message = str(head["message"])
         self._emit(shim_pb2.ShimEvent(result=shim_pb2.WorkerResult(return_value=value)))
 
     async def _become_ready(self) -> None:
@@ -264,6 +247,7 @@ class Supervisor:
         self._emit(shim_pb2.ShimEvent(ready=ready))
 
     async def _port_open(self, port: int) -> None:
+        """A worker tells when it listens; a program that it has started does not, so the port is tried as well."""
         pause = 0.005
         warned = False
         loop = asyncio.get_running_loop()
@@ -275,14 +259,18 @@ class Supervisor:
                 if not warned:
                     warned = True
                     self.journal.say(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._listening.wait(), pause)
+            self._listening.clear()
             pause = min(0.1 if loop.time() > eager_until else 0.01, pause * 1.5)
 
     def _is_ours(self, port: int) -> bool:
         if NOTE_VARIABLE in self.spec.env:
             return True  # the port may be held by the container's engine, which is none of this runner's
         inode = owners_inode(port)
-        return inode is None or any(holds(seen.pid, inode) for seen in self._reaper.belongings())
+        if inode is None or holds(self.identity.pid, inode):
+            return True
+        return any(holds(seen.pid, inode) for seen in self._reaper.belongings())
 
     async def _watch_end(self, worker: Child) -> None:
         """When the worker ends, so does all else of the runner; then, and only then, it is reported as exited."""

@@ -1,8 +1,9 @@
 """The program inside a runner: it loads the app in the app's own environment and calls it.
 
 Run by path with the environment's interpreter (Python 3.8 or newer), it uses the standard library and whatever module
-loads the app's pickle. `worker.py JOB_FD RESULT_FD`: the job comes as JSON on one inherited pipe, and what the callable
-returned or raised goes back on the other; standard output and error are the app's alone.
+loads the app's pickle. `worker.py JOB_FD RESULT_FD [IMPORTS]`: the job comes as a line of JSON on one inherited pipe,
+and what is to be told goes back on the other; standard output and error are the app's alone. With IMPORTS it is started
+before there is a job (see ahead).
 """
 
 # ruff: noqa: ANN401, BLE001, S104, PTH118, PTH120, PTH123, SIM115, UP006, UP035, UP045
@@ -23,6 +24,7 @@ import inspect
 import json
 import os
 import socket
+import threading
 import traceback
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
@@ -40,20 +42,22 @@ class Binding:
     Args:
         host: the address instead of "any".
         ports: the port that the code names -> the port that it gets.
+        listening: told each port that is listened on.
     """
 
-    def __init__(self, host: str, ports: Dict[int, int]) -> None:
+    def __init__(self, host: str, ports: Dict[int, int], listening: Callable[[int], None]) -> None:
         self._host = host
         self._ports = ports
+        self._listening = listening
 
     def install(self) -> None:
         """From now on, and in uvloop as soon as it is imported."""
         self._patch_sockets()
         self._patch_loop(asyncio.BaseEventLoop)
-        sys.meta_path.insert(0, _AfterImport("uvloop", lambda module: self._patch_loop(module.Loop)))
+        after_import("uvloop", lambda module: self._patch_loop(module.Loop))
 
     def _patch_sockets(self) -> None:
-        plain = socket.socket.bind
+        plain, plain_listen = socket.socket.bind, socket.socket.listen
 
         @functools.wraps(plain)
         def bind(sock: socket.socket, address: Any) -> None:
@@ -61,7 +65,13 @@ class Binding:
                 address = self._moved(sock, address)
             plain(sock, address)
 
+        @functools.wraps(plain_listen)
+        def listen(sock: socket.socket, *backlog: int) -> None:
+            plain_listen(sock, *backlog)
+            self._tell([sock])
+
         socket.socket.bind = bind  # type: ignore[method-assign, assignment]
+        socket.socket.listen = listen  # type: ignore[method-assign, assignment]
 
     def _moved(self, sock: socket.socket, address: Tuple[Any, ...]) -> Tuple[Any, ...]:
         host, port = address[0], self._ports.get(address[1], address[1])
@@ -78,9 +88,25 @@ class Binding:
             if options.get("sock") is None and port:
                 port = self._ports.get(port, port)
                 host = self._host if host is None or (isinstance(host, str) and host in _ANY_ADDRESS) else host
-            return await plain(loop, factory, host, port, **options)
+            server = await plain(loop, factory, host, port, **options)
+            if server.is_serving():
+                self._tell(server.sockets)
+            return server
 
         loop_class.create_server = create_server
+
+    def _tell(self, sockets: Any) -> None:
+        for sock in sockets:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                self._listening(sock.getsockname()[1])
+
+
+def after_import(name: str, callback: Callable[[Any], None]) -> None:
+    """Call back with a module as soon as it was imported; at once where it is."""
+    if name in sys.modules:
+        callback(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _AfterImport(name, callback))
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -202,20 +228,41 @@ def own_part(error: BaseException) -> Any:
     return step
 
 
-def send(pipe: BinaryIO, head: Dict[str, Any], body: bytes) -> None:
-    """A result on its way: a line of JSON with the length of the bytes after it, then the bytes."""
-    pipe.write(json.dumps(dict(head, length=len(body))).encode() + b"\n" + body)
-    pipe.flush()
+class Teller:
+    """The way back to the shim: lines of JSON; the bytes of a result follow theirs.
+
+    Args:
+        fd: the pipe.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._pipe = open(fd, "wb")
+        self._lock = threading.Lock()
+        self._told: List[int] = []
+
+    def tell(self, head: Dict[str, Any], body: bytes = b"") -> None:
+        """Send a line, and what belongs to it."""
+        with self._lock:
+            self._pipe.write(json.dumps(head).encode() + b"\n" + body)
+            self._pipe.flush()
+
+    def listening(self, port: int) -> None:
+        """Tell, once, that a port is open."""
+        if port not in self._told:
+            self._told.append(port)
+            self.tell({"listening": port})
 
 
-def run(job: Dict[str, Any], results: BinaryIO) -> int:
+def run(job: Dict[str, Any], teller: Teller) -> int:
     """Do the job; returns the exit code."""
     method = job["method"]
     try:
         value = call(job)
         # What serves returns nothing when it stops; but who asks a class for its description gives the port as well.
         if value is not None or not job.get("port"):
-            send(results, outcome(method, None), dumped(method, value))
+            body = dumped(method, value)
+            teller.tell(dict(outcome(method, None), length=len(body)), body)
     except SystemExit:
         raise
     except BaseException as error:
@@ -223,30 +270,77 @@ def run(job: Dict[str, Any], results: BinaryIO) -> int:
         sys.stdout.flush()
         sys.stderr.write(head["traceback"])
         sys.stderr.flush()
-        send(results, head, dumped(method, error))
+        body = dumped(method, error)
+        teller.tell(dict(head, length=len(body)), body)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
+def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> Dict[str, Any]:
+    """Import ahead until there is a job, and be its process from then on."""
+    ahead = neighbour("ahead").Ahead(imports)
+    take_mark = neighbour("mark").take_mark
+    streams.install()  # what is imported may keep them
+    message: Dict[str, Any] = {"again": 0}
+    while "again" in message:
+        if not ahead.import_all():
+            sys.exit(0)
+        teller.tell({"ahead": message["again"]})
+        text = pipe.readline()
+        if not text:
+            sys.exit(0)  # there never was a runner for it
+        message = json.loads(text)
+    take_mark(message["environ"]["FAL_RUNNER_MARK"])
+    why = ahead.misfit(message)
+    teller.tell({"took": not why, "why": why})
+    if why:
+        ahead.begin_anew(message, teller.fd)
+    ahead.take(message)
+    if not message.get("port"):
+        streams.uninstall()
+    return message
+
+
 def main() -> None:
     """Read the job, then do it."""
-    with open(int(sys.argv[1]), "rb") as pipe:
-        text = pipe.read()
-    if not text:
-        sys.exit("fal: the shim ended before it gave this worker its job")
-    job = json.loads(text)
-    os.set_inheritable(int(sys.argv[2]), False)
-    results = open(int(sys.argv[2]), "wb")
+    job_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(result_fd, False)
+    teller = Teller(result_fd)
+    streams = neighbour("request_output").RequestStreams()
+    with open(job_fd, "rb") as pipe:
+        os.set_inheritable(job_fd, False)
+        if len(sys.argv) > 3:
+            job = wait_for_job(pipe, teller, sys.argv[3], streams)
+        else:
+            text = pipe.readline()
+            if not text:
+                sys.exit("fal: the shim ended before it gave this worker its job")
+            job = json.loads(text)
     sys.argv[:] = [job["name"]]
+    places = list(sys.path)
     for directory in job["paths"]:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
+
+    def remember() -> None:
+        if job.get("imports"):
+            neighbour("ahead").remember(job["imports"], places)
+
+    def listening(port: int) -> None:
+        if port == job["port"]:
+            teller.listening(port)
+            remember()
+
     if job.get("port"):
-        streams = neighbour("request_output").RequestStreams(job["mark"])
         streams.install()
-        sys.meta_path.insert(0, _AfterImport("uvicorn.config", streams.tag))
-        Binding(job["bind_host"], {asked: given for asked, given in ports if asked and given}).install()
-    sys.exit(run(job, results))
+        streams.begin(job["mark"])
+        after_import("uvicorn.config", streams.tag)
+        Binding(job["bind_host"], {asked: given for asked, given in ports if asked and given}, listening).install()
+    try:
+        code = run(job, teller)
+    finally:
+        remember()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
                 warm_shims=options.warm_shims,
+                warm_workers=options.warm_workers,
                 file_retention_days=options.file_retention_days,
                 unused_retention_days=options.unused_retention_days,
                 drain_seconds=options.drain_seconds,

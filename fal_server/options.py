@@ -55,6 +55,14 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         help="Processes to start ahead for runners, 25 MiB each (defaults to 1).",
     )
     parser.add_argument(
+        "--warm-workers",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="Environments, those used last, for whose next runner a process waits that has imported what it will need "
+        "(defaults to 2).",
+    )
+    parser.add_argument(
         "--retention-days",
         type=_days,
         default=7.0,

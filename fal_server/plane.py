@@ -158,8 +158,11 @@ class Plane:
         logs = Logs(log_store, store, clock)
         catalog = Catalog(store, changed)
         fleet = Fleet(store, clock, changed)
-        last, warm = log_store.last_sequence, settings.warm_shims
-        engine = LocalEngine(state.runners, node=self._node(), sink=logs.ingest, last_sequence=last, warm_shims=warm)
+        last, shims, workers = log_store.last_sequence, settings.warm_shims, settings.warm_workers
+        node, sink = self._node(), logs.ingest
+        engine = LocalEngine(
+            state.runners, node=node, sink=sink, last_sequence=last, warm_shims=shims, warm_workers=workers
+        )
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))

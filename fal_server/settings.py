@@ -24,6 +24,7 @@ class Settings:
         gpus: what this machine offers, by label; simulated where it has none.
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
         warm_shims: how many processes are started ahead for runners, each about 25 MiB.
+        warm_workers: for how many of the environments used last a worker is kept that has imported what their apps do.
         retention_days: how long logs and ended runners are kept.
         file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
         unused_retention_days: how long environments, code and files of apps are kept that nothing needs any more; 0
@@ -38,6 +39,7 @@ class Settings:
     gpus: Mapping[str, int] = field(default_factory=dict[str, int])
     database: str | None = field(default=None, repr=False)  # it may hold a password
     warm_shims: int = 1
+    warm_workers: int = 2
     retention_days: float = 7.0
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0

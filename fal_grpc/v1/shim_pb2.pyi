@@ -71,6 +71,7 @@ class RunnerSpec(_message.Message):
     SPOOL_LIMITS_FIELD_NUMBER: _builtins.int
     APP_PORT_FIELD_NUMBER: _builtins.int
     APP_METRICS_PORT_FIELD_NUMBER: _builtins.int
+    IMPORTS_FILE_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     token: _builtins.str
@@ -103,6 +104,10 @@ class RunnerSpec(_message.Message):
     """The port that the app's code asks for; where the code listens on it, the picked port takes its place. 0: none."""
     app_metrics_port: _builtins.int
     """The same for metrics."""
+    imports_file: _builtins.str
+    """Absolute path of the file where the worker notes which of its environment's modules it has imported, for a worker
+    that is started ahead; empty: nowhere.
+    """
     @_builtins.property
     def function(self) -> Global___SerializedFile:
         """A serialised function in a file."""
@@ -146,10 +151,11 @@ class RunnerSpec(_message.Message):
         spool_limits: Global___SpoolLimits | None = ...,
         app_port: _builtins.int = ...,
         app_metrics_port: _builtins.int = ...,
+        imports_file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "entrypoint", b"entrypoint", "function", b"function", "setup_func", b"setup_func", "spool_limits", b"spool_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_metrics_port", b"app_metrics_port", "app_name", b"app_name", "app_port", b"app_port", "bind_host", b"bind_host", "callable", b"callable", "entrypoint", b"entrypoint", "env", b"env", "environment_name", b"environment_name", "files_dir", b"files_dir", "function", b"function", "imports_file", b"imports_file", "python", b"python", "redact", b"redact", "revision_id", b"revision_id", "runner_id", b"runner_id", "serves_http", b"serves_http", "serves_metrics", b"serves_metrics", "setup_func", b"setup_func", "spool_limits", b"spool_limits", "termination_grace_seconds", b"termination_grace_seconds", "token", b"token", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_callable: _TypeAlias = _typing.Literal["function", "entrypoint"]  # noqa: Y015
     _WhichOneofArgType_callable: _TypeAlias = _typing.Literal["callable", b"callable"]  # noqa: Y015

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import pickle
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -73,13 +74,15 @@ class Rig:
         self.processes: dict[str, Process] = {}
         self.engine = self._open()
 
-    def _open(self, warm_shims: int = 0) -> LocalEngine:
+    def _open(self, warm_shims: int = 0, warm_workers: int = 0) -> LocalEngine:
         engine = LocalEngine(
             self.root / "runners",
             node=NODE,
             sink=self.lines.append,
             last_sequence=self.lines.last_sequence,
             warm_shims=warm_shims,
+            warm_workers=warm_workers,
+            rest_seconds=0.0,
         )
         self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
         return engine
@@ -180,10 +183,10 @@ class Rig:
             said = "\n".join(entry.message for entry in self.lines.of(runner.runner_id))
             raise AssertionError(f"no {event} of the runner; it said:\n{said}") from None
 
-    async def restart(self, *, adopt: Runner | None = None, warm_shims: int = 0) -> bool:
+    async def restart(self, *, adopt: Runner | None = None, warm_shims: int = 0, warm_workers: int = 0) -> bool:
         await self.shut()
         self.seen.clear()
-        self.engine = self._open(warm_shims)
+        self.engine = self._open(warm_shims, warm_workers)
         return adopt is not None and await self.engine.adopt(adopt) is not None
 
     async def shut(self) -> None:
@@ -242,8 +245,71 @@ class Ran:
             self.stdout += output.data
 
 
+class Environment:
+    """A virtual environment with what the tests' own has, and with packages that are made up here."""
+
+    def __init__(self, root: Path) -> None:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self.python = root / "bin" / "python"
+        self.packages = root / "lib" / version / "site-packages"
+        self.packages.mkdir(parents=True)
+        self.python.parent.mkdir()
+        self.python.symlink_to(Path(sys.executable).resolve())
+        (root / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+        ours = next(path for path in sys.path if path.endswith("site-packages"))
+        (self.packages / "ours.pth").write_text(ours + "\n")
+
+    def add(self, name: str, code: str) -> None:
+        (self.packages / f"{name}.py").write_text(code)
+
+
+class Warm:
+    """An engine that keeps a worker for each of the environments used last."""
+
+    def __init__(self, rig: Rig, environment: Environment) -> None:
+        self.rig = rig
+        self.environment = environment
+
+    def launch(self, function: Any, *, environment: Environment | None = None, **options: Any) -> Launch:
+        python = (environment or self.environment).python
+        data = self.rig.root / "data"
+        data.mkdir(exist_ok=True)
+        variables = {"FAL_DATA_DIR": str(data), **options.pop("variables", {})}
+        return self.rig.launch(function, python=python, variables=variables, **options)
+
+    def another_environment(self) -> Environment:
+        return Environment(self.rig.root / "another environment")
+
+    async def run(self, function: Any, **options: Any) -> Any:
+        """What a function returns in a runner of its own."""
+        runner = await self.rig.start_launch(self.launch(function, **options))
+        result = await self.rig.engine.result(runner)
+        await self.rig.until(runner, Event.GONE)
+        assert not result.raised, result.traceback
+        return pickle.loads(result.definition)
+
+    async def worker(self, *others: int) -> int:
+        """The worker that waits, as soon as there is one that is none of these."""
+        async with asyncio.timeout(60):
+            while True:
+                self.rig.engine.spares.warmed.clear()
+                for pid in self.rig.engine.spares.workers:
+                    if pid not in others:
+                        return pid
+                await self.rig.engine.spares.warmed.wait()
+
+    def said(self, runner_id: str) -> list[str]:
+        return [entry.message for entry in self.rig.lines.of(runner_id) if entry.source is LogSource.SYSTEM]
+
+
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
     await rig.close()
+
+
+@pytest.fixture
+async def warm(rig: Rig) -> Warm:
+    await rig.restart(warm_workers=1)
+    return Warm(rig, Environment(rig.root / "environment"))

@@ -55,7 +55,7 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
     base, _, _ = fake(tmp_path)
     directory = tmp_path / "runner"
     directory.mkdir()
-    assert RunnerGroups(base).admit(4711, MARK, directory)
+    assert RunnerGroups(base).admit([4711], MARK, directory)
     group = base / f"fal-{MARK}"
     assert (group / "cgroup.procs").read_text() == "4711"
     # What the kernel would do:
@@ -75,7 +75,7 @@ async def test_a_runner_is_put_into_a_group_which_is_noted_and_removed(tmp_path:
 def test_where_it_is_refused_the_runner_has_none(tmp_path: Path) -> None:
     directory = tmp_path / "runner"
     directory.mkdir()
-    assert not RunnerGroups(tmp_path / "missing").admit(4711, MARK, directory)
+    assert not RunnerGroups(tmp_path / "missing").admit([4711], MARK, directory)
 
 
 async def test_the_group_of_another_is_not_ended(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_no_group_is_left(rig: Any) -> None:
 def test_a_process_that_is_not_in_the_group_stays(tmp_path: Path) -> None:
     groups = RunnerGroups.detect()
     outside, inside = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
-    admitted = groups is not None and groups.admit(inside.pid, MARK, tmp_path)
+    admitted = groups is not None and groups.admit([inside.pid], MARK, tmp_path)
     asyncio.run(end_group(tmp_path, MARK))
     assert outside.poll() is None
     if admitted:

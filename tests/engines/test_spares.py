@@ -8,7 +8,8 @@ import signal
 
 import psutil
 
-from fal_runner.processes import MARK_VARIABLE, NO_MARK, carries, mark_of
+from fal_runner.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.processes import carries, mark_of
 from fal_server.core.lifecycle import Event
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _NAME = re.compile(r"fal-[0-9a-f]{32}")
@@ -64,10 +65,11 @@ class RunnerGroups:
                     left.rmdir()
         return cls(base)
 
-    def admit(self, pid: int, mark: str, directory: Path) -> bool:
-        """Put a runner's shim, which has started nothing yet, into a group of its own; False where that is refused.
+    def admit(self, pids: Sequence[int], mark: str, directory: Path) -> bool:
+        """Put a runner's shim into a group of its own; False where that is refused.
 
         Args:
+            pids: the shim and, where it has one already, its worker.
             mark: the runner's.
             directory: the runner's; which group it is is noted there.
         """
@@ -75,7 +77,8 @@ class RunnerGroups:
         try:
             (directory / _NOTE).write_text(str(group))
             group.mkdir(exist_ok=True)
-            (group / "cgroup.procs").write_text(str(pid))
+            for pid in pids:
+                (group / "cgroup.procs").write_text(str(pid))
         except OSError:
             with contextlib.suppress(OSError):
                 group.rmdir()

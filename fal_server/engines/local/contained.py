@@ -14,8 +14,8 @@ from pathlib import Path
 
 import fal_runner
 from fal_runner.contained import NOTE_VARIABLE, Note, read_note, remove
+from fal_runner.mark import MARK_VARIABLE
 from fal_runner.mounts import DATA_VARIABLE
-from fal_runner.processes import MARK_VARIABLE
 from fal_server.core.containers import Container
 from fal_server.ports import Launch
 

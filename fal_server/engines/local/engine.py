@@ -24,8 +24,8 @@ from fal_server.engines.local.execs import LocalExecLine
 from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
 from fal_server.engines.local.session import LocalExecSession
-from fal_server.engines.local.spares import Spares
-from fal_server.engines.local.spawn import lay_out, spawn_shim, spec_of, start_process
+from fal_server.engines.local.spares import REST_SECONDS, Spares, Warmth
+from fal_server.engines.local.spawn import keep_imports, lay_out, spawn_shim, spec_of, start_process, warmth_of
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class LocalEngine:
         home: HOME of all runners; by default `home` beside `runners_dir`.
         least_free_mib: where less is free on the disk of `runners_dir`, nothing is started.
         warm_shims: how many shims to start ahead, each about 25 MiB, so that a runner's start need not wait for one.
+        warm_workers: for how many of the environments used last to start a shim with a worker ahead, which has imported
+            what their runners do: about 25 MiB and what that takes.
+        rest_seconds: how long after a runner's start nothing is started ahead.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class LocalEngine:
         last_sequence: LastSequence,
         home: Path | None = None,
         warm_shims: int = 0,
+        warm_workers: int = 0,
+        rest_seconds: float = REST_SECONDS,
         least_free_mib: int = LEAST_FREE_MIB,
     ) -> None:
         self._runners_dir = runners_dir.absolute()
@@ -63,7 +68,12 @@ class LocalEngine:
         self._sink = sink
         self._last_sequence = last_sequence
         self._groups = RunnerGroups.detect()
-        self._spares = Spares(warm_shims, start_process)
+        self._imports = self._runners_dir.with_name("imports") if warm_workers else None
+        if self._imports is not None:
+            keep_imports(self._imports)
+        places = self._runners_dir.with_name("warm")
+        self.spares = Spares(warm_shims, warm_workers, start_process, places, rest_seconds)
+        self._warmths: dict[str, Warmth] = {}
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
@@ -205,7 +215,7 @@ class LocalEngine:
 
     async def close(self) -> None:
         """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
-        await self._spares.close()
+        await self.spares.close()
         ended = [runner_id for runner_id, link in self._links.items() if link.over]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links = list(self._links.values()), {}
@@ -233,23 +243,40 @@ class LocalEngine:
             node=self._node.name,
             sink=self._sink,
             last_sequence=self._last_sequence,
-            emit=self._observations.put_nowait,
+            emit=self._observe,
         )
+
+    def _observe(self, seen: Observation) -> None:
+        self._observations.put_nowait(seen)
+        warmth = self._warmths.get(seen.runner_id)
+        if warmth is not None and seen.event in {Event.READY, Event.GONE}:
+            self.spares.learn(warmth)  # now, and at the end, its worker has noted what it has imported
+        if seen.event is Event.GONE:
+            self._warmths.pop(seen.runner_id, None)
 
     async def _begin(self, directory: Path, launch: Launch) -> RunnerLink:
         """A shim that has taken the order; one that an earlier controller left half-way is used."""
         identity = living_shim(directory, launch.attempt_token)
+        warmth = warmth_of(launch, self._home, self._imports) if self._imports is not None else None
         if identity is None:
             await self._clean_up(directory, launch.attempt_token)
-            await asyncio.to_thread(lay_out, directory, launch, self._home)
-            identity = await spawn_shim(directory, launch.attempt_token, self._groups, self._spares.take())
+            spare = self.spares.take(warmth)
+            try:
+                await asyncio.to_thread(lay_out, directory, launch, self._home, spare)
+            except BaseException:
+                if spare is not None:
+                    await asyncio.shield(spare.end())
+                raise
+            identity = await spawn_shim(directory, launch.attempt_token, self._groups, spare)
         names = (launch.runner_id, launch.app_name, launch.revision_id)
         link = self._link(directory, identity, launch.attempt_token, names)
         try:
-            await link.client.start(spec_of(directory, launch, self._home))
+            await link.client.start(spec_of(directory, launch, self._home, warmth))
         except BaseException:
             await link.close()
             raise
+        if warmth is not None:
+            self._warmths[launch.runner_id] = warmth
         return link
 
     async def _clean_up(self, directory: Path, token: str) -> None:

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from fal_runner.address import ShimIdentity
+from fal_runner.mark import MARK_VARIABLE
 from fal_runner.processes import (
-    MARK_VARIABLE,
     belongings,
     boot_id,
     carried,

@@ -1,72 +1,270 @@
-"""Shims that were started ahead, and wait to be told which runner is theirs: Python and gRPC are loaded by then."""
+"""What was started ahead for runners to come: shims, and for the environments used last, shims with a worker.
+
+A shim that waits has loaded Python and gRPC; a worker that waits has imported what its environment's last runs did.
+Each is taken once, and replaced in the background.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
-# So long after one was given out: its runner's start has the processor for itself first.
-_REFILL_SECONDS = 2.0
+from fal_runner.mounts import APP_VARIABLE
+
+log = logging.getLogger(__name__)
+Key: TypeAlias = tuple[str, ...]
+APP_NAME = "app"
+"""The directory in a runner's own where the worker runs."""
+# So long after the last start, and not later than after so many of them, since others may come all the time.
+REST_SECONDS = 2.0
+_MOST_RESTS = 5
+# An environment that nobody has used for so long is not worth the memory.
+_IDLE_SECONDS = 3600.0
+_READY = "ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spare:
-    """A shim's process, still our child, and the socket by which it gets its directory and token; it ends with that."""
+class Warmth:
+    """What a worker is started ahead with; nothing of it is secret.
 
-    pid: int
-    handshake: socket.socket
+    Attributes:
+        python: the interpreter of the environment; a rebuilt one has another path.
+        env: the variables that every runner of the environment has.
+        imports_file: where runs of the environment note what they import.
+    """
+
+    python: Path
+    env: Mapping[str, str]
+    imports_file: Path
+
+    @property
+    def key(self) -> Key:
+        """The same for all whose workers can stand in for each other."""
+        return (str(self.python), *(f"{name}={value}" for name, value in sorted(self.env.items())))
+
+
+class Spare:
+    """A shim's process, still our child, and the socket on which it is told what to be; it ends with that.
+
+    Args:
+        pid: its number.
+        connection: our end of the socket.
+        place: a directory with the one that its worker is in, where it has a worker.
+        warmed: called whenever that has imported what it is to import.
+
+    Attributes:
+        worker: the pid of its worker, once that has imported all that it is to import.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        connection: socket.socket,
+        place: Path | None = None,
+        warmed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.pid = pid
+        self._warmed = warmed
+        self.place = place
+        self.worker: int | None = None
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._listens: asyncio.Future[bool] = self._loop.create_future()
+        self._received = b""
+        self._looks = 0
+        connection.setblocking(False)
+        self._loop.add_reader(connection, self._read)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be told anything."""
+        return not self._listens.done()
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Send a line; a shim that has died says so by its end."""
+        with contextlib.suppress(OSError):
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def look_again(self) -> None:
+        """Have its worker import what was noted meanwhile."""
+        self.worker = None
+        self._looks += 1
+        self.tell({"again": self._looks})
+
+    async def listens(self) -> bool:
+        """Wait until it serves the runner that it was told of; False where it has ended."""
+        return await asyncio.shield(self._listens)
+
+    def let_go(self) -> None:
+        """It is a runner's now."""
+        self._loop.remove_reader(self._connection)
+        self._connection.close()
+        if self.place is not None:
+            shutil.rmtree(self.place, ignore_errors=True)
+
+    async def end(self) -> None:
+        """Kill it, which has served nobody, with its worker; and take in its end."""
+        self.let_go()
+        os.kill(self.pid, signal.SIGKILL)  # still our child: the number cannot be another's
+        await asyncio.to_thread(os.waitpid, self.pid, 0)
+
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            word, *numbers = line.decode().split()
+            if word == "ahead" and int(numbers[1]) == self._looks:
+                self.worker = int(numbers[0])
+                self._warmed()
+            elif word == _READY and not self._listens.done():
+                self._listens.set_result(True)
+        if not data:
+            self._loop.remove_reader(self._connection)
+            if not self._listens.done():
+                self._listens.set_result(False)
 
 
 class Spares:
     """Keeps some ready. To be made and used in one event loop.
 
     Args:
-        count: how many; 0 keeps none.
+        shims: how many without a worker; 0 keeps none.
+        workers: for how many environments one with a worker; 0 keeps none.
         start: starts a process that waits on the socket's other end; its pid.
+        places: a directory for those of the workers; on the file system of the runners' own, and emptied now.
+        rest_seconds: how long after a start nothing is started here, so that the runner has the processor for itself.
+
+    Attributes:
+        warmed: set whenever a worker has imported what it is to import.
     """
 
-    def __init__(self, count: int, start: Callable[[socket.socket], int]) -> None:
-        self._count = count
+    def __init__(
+        self,
+        shims: int,
+        workers: int,
+        start: Callable[[socket.socket], int],
+        places: Path,
+        rest_seconds: float = REST_SECONDS,
+    ) -> None:
+        self._shims = shims
+        self._workers = workers
         self._start = start
-        self._waiting: deque[Spare] = deque()
+        self._places = places
+        self._rest_seconds = rest_seconds
+        self.warmed = asyncio.Event()
+        self._plain: deque[Spare] = deque()
+        self._warm: dict[Key, Spare] = {}
+        self._used: dict[Key, tuple[Warmth, float]] = {}  # the one used last is the last
+        self._learnt: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
+        self._endings: set[asyncio.Task[None]] = set()
+        shutil.rmtree(places, ignore_errors=True)
         self._fill()
 
-    def take(self) -> Spare | None:
-        """One that waits, or None; it may have died meanwhile."""
-        spare = self._waiting.popleft() if self._waiting else None
-        if self._count and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_REFILL_SECONDS, self._fill)
-        return spare
+    def take(self, warmth: Warmth | None) -> Spare | None:
+        """One that waits, with a worker where there is one for this; None without any. It may have died meanwhile."""
+        self._use(warmth)
+        warm = None if warmth is None else self._warm.get(warmth.key)
+        if warmth is not None and warm is not None and warm.worker is not None and warm.alive:
+            return self._warm.pop(warmth.key)
+        return self._plain.popleft() if self._plain else None
+
+    def learn(self, warmth: Warmth) -> None:
+        """A runner has come to a point where its environment's imports are known better."""
+        self._learnt.add(warmth.key)
+        self._use(warmth)
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of the workers that have imported all that is known to be imported."""
+        known = [spare.worker for key, spare in self._warm.items() if key not in self._learnt]
+        return [pid for pid in known if pid is not None]
 
     async def close(self) -> None:
         """End those that wait."""
-        self._count = 0
+        self._shims = self._workers = 0
         if self._timer is not None:
             self._timer.cancel()
-        while self._waiting:
-            await end(self._waiting.popleft())
+        for spare in (*self._plain, *self._warm.values()):
+            self._end(spare)
+        self._plain.clear()
+        self._warm.clear()
+        await asyncio.gather(*self._endings)
+
+    def _use(self, warmth: Warmth | None) -> None:
+        loop = asyncio.get_running_loop()
+        if warmth is not None and self._workers:
+            self._used.pop(warmth.key, None)
+            self._used[warmth.key] = (warmth, loop.time())
+        if self._shims or self._workers:
+            self._due = min(self._due, loop.time() + _MOST_RESTS * self._rest_seconds)
+            self._look_again_at(min(self._due, loop.time() + self._rest_seconds))
+
+    def _look_again_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._fill)
 
     def _fill(self) -> None:
-        self._timer = None
-        while len(self._waiting) < self._count:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                ours.setblocking(False)
-                try:
-                    self._waiting.append(Spare(pid=self._start(theirs), handshake=ours))
-                except OSError:  # no room for a process: the next runner is started without
-                    ours.close()
-                    return
+        """Bring what waits to what is wanted: end what is not, start what is missing, tell what has changed."""
+        self._timer, self._due = None, float("inf")
+        oldest = asyncio.get_running_loop().time() - _IDLE_SECONDS
+        used = [key for key, (_, at) in self._used.items() if at > oldest]
+        self._used = {key: self._used[key] for key in used[-self._workers :]} if self._workers else {}
+        for key in [key for key, spare in self._warm.items() if key not in self._used or not spare.alive]:
+            self._end(self._warm.pop(key))
+        try:
+            while len(self._plain) < self._shims:
+                self._plain.append(self._start_one())
+            for key, (warmth, _) in self._used.items():
+                if key not in self._warm:
+                    self._warm[key] = self._start_warm(warmth)
+                elif key in self._learnt:
+                    self._warm[key].look_again()
+        except OSError as error:  # no room for a process or a directory: the next runner is started without
+            log.warning("nothing is kept ready for runners: %s", error.strerror)
+        self._learnt.clear()
+        if self._used:
+            self._look_again_at(min(at for _, at in self._used.values()) + _IDLE_SECONDS)
 
+    def _start_one(self, place: Path | None = None) -> Spare:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                return Spare(self._start(theirs), ours, place, self.warmed.set)
+            except OSError:
+                ours.close()
+                raise
 
-async def end(spare: Spare) -> None:
-    """Kill a shim that has started nothing, and take in its end."""
-    spare.handshake.close()
-    os.kill(spare.pid, signal.SIGKILL)  # still our child: the number cannot be another's
-    await asyncio.to_thread(os.waitpid, spare.pid, 0)
+    def _start_warm(self, warmth: Warmth) -> Spare:
+        place = self._places / secrets.token_hex(8)
+        directory = place / APP_NAME
+        directory.mkdir(mode=0o700, parents=True)
+        spare = self._start_one(place)
+        env = {**warmth.env, APP_VARIABLE: str(directory)}
+        recipe = {"python": str(warmth.python), "directory": str(directory), "env": env}
+        spare.tell({**recipe, "imports_file": str(warmth.imports_file)})
+        return spare
+
+    def _end(self, spare: Spare) -> None:
+        task = asyncio.get_running_loop().create_task(spare.end())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)

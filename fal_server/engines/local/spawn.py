@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -15,28 +16,34 @@ from pathlib import Path
 import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.address import LOG_NAME, ShimIdentity
+from fal_runner.mark import MARK_VARIABLE, NO_MARK
 from fal_runner.mounts import APP_VARIABLE, DATA_VARIABLE
-from fal_runner.processes import MARK_VARIABLE, NO_MARK, mark_of
+from fal_runner.processes import mark_of
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
-from fal_server.engines.local.spares import Spare, end
+from fal_server.engines.local.spares import APP_NAME, Spare, Warmth
 from fal_server.ports import Launch
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
+_ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+_OURS = {"IS_ISOLATE_AGENT": "1"}
 BIND_HOST = "127.0.0.1"
 
 
 def app_directory(directory: Path) -> Path:
     """Where the worker runs: the app's files at their relative paths."""
-    return directory / "app"
+    return directory / APP_NAME
 
 
-def lay_out(directory: Path, launch: Launch, home: Path) -> None:
+def lay_out(directory: Path, launch: Launch, home: Path, spare: Spare | None = None) -> None:
     """Make the runner's directory with the app's files in it; they are copied, since blobs are shared and apps write.
+
+    Args:
+        spare: the shim that it is for, whose worker runs in what becomes the directory with the app's files.
 
     Raises:
         Unavailable: a file's path leads out of the directory.
@@ -45,7 +52,10 @@ def lay_out(directory: Path, launch: Launch, home: Path) -> None:
     work = app_directory(directory)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, parents=True)
-    work.mkdir(mode=0o700)
+    if spare is not None and spare.place is not None:
+        (spare.place / APP_NAME).rename(work)
+    else:
+        work.mkdir(mode=0o700)
     for file, blob in launch.files:
         target = Path(os.path.normpath(work / file.relative_path))
         if not target.is_relative_to(work) or target == work:
@@ -71,8 +81,7 @@ async def spawn_shim(
         return found
     ours, theirs = socket.socketpair()
     with theirs:
-        ours.setblocking(False)
-        spare = Spare(pid=start_process(theirs), handshake=ours)
+        spare = Spare(start_process(theirs), ours)
     identity = await _assign(spare, directory, token, groups)
     if identity is None:
         raise Unavailable(f"the shim did not start: {last_words(directory)}")
@@ -81,24 +90,23 @@ async def spawn_shim(
 
 async def _assign(spare: Spare, directory: Path, token: str, groups: RunnerGroups | None) -> ShimIdentity | None:
     """Tell a shim whose it is, and wait until it listens; None where it does not, and then it is gone."""
-    if groups is not None and not groups.admit(spare.pid, mark_of(token), directory):
+    pids = [spare.pid] if spare.worker is None else [spare.pid, spare.worker]
+    if groups is not None and not groups.admit(pids, mark_of(token), directory):
         log.warning("the runner in %s has no control group of its own: its processes are told by their mark", directory)
-    order = json.dumps({"token": token, "directory": str(directory)})
-    loop = asyncio.get_running_loop()
+    spare.tell({"token": token, "directory": str(directory)})
     try:
         async with asyncio.timeout(_LISTEN_SECONDS):
-            await loop.sock_sendall(spare.handshake, f"{order}\n".encode())
-            answer = await loop.sock_recv(spare.handshake, 64)
-    except (TimeoutError, OSError):
-        answer = b""
+            listens = await spare.listens()
+    except TimeoutError:
+        listens = False
     except BaseException:
-        await asyncio.shield(end(spare))
+        await asyncio.shield(spare.end())
         raise
     identity = ShimIdentity.read(directory)
-    if not answer or identity is None or identity.pid != spare.pid:
-        await end(spare)
+    if not listens or identity is None or identity.pid != spare.pid:
+        await spare.end()
         return None
-    spare.handshake.close()
+    spare.let_go()
     return identity
 
 
@@ -118,7 +126,7 @@ def last_words(directory: Path) -> str:
     return f"the disk of {directory} is full" if full else "it said nothing"
 
 
-def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
+def spec_of(directory: Path, launch: Launch, home: Path, warmth: Warmth | None = None) -> shim_pb2.RunnerSpec:
     """What the shim is told; the only place where it gets the variables from."""
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
@@ -141,6 +149,7 @@ def spec_of(directory: Path, launch: Launch, home: Path) -> shim_pb2.RunnerSpec:
         redact=launch.redact,
         app_port=launch.app_port or 0,
         app_metrics_port=launch.app_metrics_port or 0,
+        imports_file=str(warmth.imports_file) if warmth is not None else "",
     )
     if launch.function is not None:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function_path), method=launch.function.method))
@@ -162,18 +171,44 @@ def variables_of(launch: Launch, home: Path) -> dict[str, str]:
     told = dict(launch.variables)
     if launch.container is not None:
         told.pop(DATA_VARIABLE, None)  # it is mounted; and the engine must see the machine as it is
-        places = {"PATH": _SYSTEM_PATH}  # an image has its own
+        common = {"PATH": _SYSTEM_PATH, **_ALWAYS}  # an image has its own
     else:
-        binaries = launch.python.parent
-        places = {"HOME": str(home), "VIRTUAL_ENV": str(binaries.parent), "PATH": f"{binaries}:{_SYSTEM_PATH}"}
-    return {
-        **places,
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
-        **told,
-        "IS_ISOLATE_AGENT": "1",
-        "FAL_RUNNER_ID": launch.runner_id,
-    }
+        common = _common(launch.python, home)
+    return {**common, **told, **_OURS, "FAL_RUNNER_ID": launch.runner_id}
+
+
+def _common(python: Path, home: Path) -> dict[str, str]:
+    binaries = python.parent
+    places = {"HOME": str(home), "VIRTUAL_ENV": str(binaries.parent), "PATH": f"{binaries}:{_SYSTEM_PATH}"}
+    return {**places, **_ALWAYS}
+
+
+def keep_imports(imports: Path) -> None:
+    """Make the directory for what environments import, and forget those that are not there any more."""
+    imports.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in imports.iterdir():
+        try:
+            there = Path(json.loads(file.read_text())["python"]).exists()
+        except (OSError, ValueError, TypeError, KeyError):
+            there = False  # a draft, or not ours
+        if not there:
+            file.unlink(missing_ok=True)
+
+
+def warmth_of(launch: Launch, home: Path, imports: Path) -> Warmth | None:
+    """What a worker for the next such runner is started ahead with; None where none can be.
+
+    Args:
+        imports: a directory for what environments import.
+    """
+    if launch.container is not None:
+        return None
+    data = launch.variables.get(DATA_VARIABLE)
+    return Warmth(
+        python=launch.python,
+        env={**_common(launch.python, home), **_OURS, **({DATA_VARIABLE: data} if data else {})},
+        imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.python)).hexdigest()}.json",
+    )
 
 
 def start_process(handshake: socket.socket) -> int:

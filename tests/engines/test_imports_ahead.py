@@ -1,0 +1,155 @@
+"""What is imported before there is a job: what would differ from a plain start waits for the job, or makes it one."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import shutil
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fal_server.core.lifecycle import Event
+
+
+def children(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
+
+
+async def run_and_say(warm: Any, function: Any, **options: Any) -> tuple[Any, str]:
+    """What it returns, and what the platform says about its start."""
+    runner = await warm.rig.start_launch(warm.launch(function, **options))
+    result = await warm.rig.engine.result(runner)
+    await warm.rig.until(runner, Event.GONE)
+    return pickle.loads(result.definition), "\n".join(warm.said(runner.runner_id))
+
+
+async def test_a_variable_that_an_import_looks_at_makes_it_a_plain_start(warm: Any) -> None:
+    warm.environment.add("early", "here = True\n")
+    warm.environment.add("reader", "import os\nmode = os.environ.get('READER_MODE', 'none')\n")
+
+    def app() -> Any:
+        import sys
+
+        ahead = {"early", "reader"} & set(sys.modules)
+        import early  # noqa: F401
+        import reader
+
+        return reader.mode, ahead
+
+    assert await warm.run(app) == ("none", set())
+    first = await warm.worker()
+    assert await warm.run(app) == ("none", {"early", "reader"}), "nobody sets it"
+    second = await warm.worker(first)
+    (mode, ahead), said = await run_and_say(warm, app, variables={"READER_MODE": "fast"})
+    assert (mode, ahead) == ("fast", set())
+    assert "reader looks at READER_MODE when it is imported" in said
+    assert f"process {second}" in said, "the same process has begun anew"
+    await warm.worker(first, second)
+    (mode, ahead), said = await run_and_say(warm, app, variables={"READER_MODE": "slow"})
+    assert (mode, ahead) == ("slow", {"early"}), "from now on what comes before it is imported ahead, and no more"
+    assert "anew" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("variable", "PYTHONHASHSEED is the app's own"),
+        ("file", "the app has a library of its own"),
+        ("package", "the environment was changed"),
+    ],
+)
+async def test_what_differs_makes_it_a_plain_start(warm: Any, change: str, why: str) -> None:
+    warm.environment.add("library", "who = 'the environment'\n")
+
+    def app() -> Any:
+        import os
+
+        import library
+
+        return library.who, hash("word"), os.environ.get("PYTHONHASHSEED")
+
+    await warm.run(app)
+    await warm.worker()
+    options: dict[str, Any] = {"variable": {"variables": {"PYTHONHASHSEED": "1"}}, "file": {}, "package": {}}[change]
+    if change == "file":
+        options = {"files": {"library.py": b"who = 'the app'\n"}}
+    if change == "package":
+        warm.environment.add("library", "who = 'installed anew'\n")
+        (warm.environment.packages / "library-2.dist-info").mkdir()
+        shutil.rmtree(warm.environment.packages / "__pycache__", ignore_errors=True)
+    (who, _, seed), said = await run_and_say(warm, app, **options)
+    assert why in said
+    assert who == {"variable": "the environment", "file": "the app", "package": "installed anew"}[change]
+    assert seed == ("1" if change == "variable" else None)
+
+
+async def test_an_import_that_starts_a_process_waits_for_the_job(warm: Any) -> None:
+    code = "import os, subprocess\nprocess = subprocess.Popen(['sleep', '600'])\n"
+    warm.environment.add("early", "here = True\n")
+    warm.environment.add("starter", code)
+
+    def app() -> Any:
+        import sys
+
+        ahead = {"early", "starter"} & set(sys.modules)
+        import early  # noqa: F401
+        import starter
+
+        return ahead, starter.process.poll() is None
+
+    assert await warm.run(app) == (set(), True)
+    worker = await warm.worker()
+    assert children(worker) == b""
+    assert await warm.run(app) == ({"early"}, True)
+
+
+async def test_what_an_import_sets_stays_and_a_broken_one_is_no_obstacle(warm: Any) -> None:
+    warm.environment.add("setter", "import os\nos.environ['MADE_BY'] = 'setter'\n")
+    warm.environment.add("flaky", "import sys\nassert sys.argv == ['shop']\n")
+
+    def app() -> Any:
+        import os
+        import sys
+
+        ahead = "setter" in sys.modules
+        import flaky
+        import setter
+
+        return ahead, os.environ["MADE_BY"], flaky.__name__ + setter.__name__
+
+    assert await warm.run(app) == (False, "setter", "flakysetter")
+    await warm.worker()
+    assert await warm.run(app) == (True, "setter", "flakysetter")
+
+
+async def test_streams_that_an_import_kept_know_the_request(warm: Any) -> None:
+    warm.environment.add("keeper", "import sys\nkept = sys.stdout\n")
+
+    def serve(exposed_port: int) -> None:
+        import keeper
+        import uvicorn
+
+        async def api(scope: Any, receive: Any, send: Any) -> None:
+            print("kept by an import", file=keeper.kept)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello"})
+
+        uvicorn.run(api, host="0.0.0.0", port=exposed_port, log_level="error", lifespan="off")
+
+    waiting = 0
+    for _ in range(2):
+        runner = await warm.rig.start_launch(warm.launch(serve, http=True))
+        ready = await warm.rig.until(runner, Event.READY)
+        request = urllib.request.Request(f"http://127.0.0.1:{ready.port}/", headers={"x-fal-request-id": "request-1"})
+        with await asyncio.to_thread(urllib.request.urlopen, request, timeout=30) as answer:
+            assert answer.read() == b"hello"
+        entry = await warm.rig.lines.until(runner.runner_id, "kept by an import")
+        assert entry.request_id == "request-1"
+        assert waiting in {0, *warm.rig.alive(runner)}
+        await warm.rig.engine.kill(runner)
+        await warm.rig.until(runner, Event.GONE)
+        assert warm.rig.alive(runner) == []
+        waiting = await warm.worker(waiting)

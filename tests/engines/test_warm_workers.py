@@ -1,0 +1,225 @@
+"""Workers that wait for their job: a runner cannot tell that its own was one, and nothing of one is left anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fal_runner.mark import MARK_VARIABLE
+from fal_runner.processes import carries, look, mark_of
+from fal_server.core.lifecycle import Event
+from fal_server.engines.local.spares import Spare
+from fal_server.engines.local.spawn import start_process
+
+SECRET = "correct-horse-battery"
+OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what every runner has of its own
+
+
+def import_these(*modules: str) -> Any:
+    def app() -> Any:
+        import importlib
+        import sys
+
+        for module in modules:
+            importlib.import_module(module)
+        return set(sys.modules)
+
+    return app
+
+
+def describe() -> dict[str, Any]:
+    """All that an app could tell a plain start by."""
+    import gc
+    import locale
+    import os
+    import signal
+    import socket
+    import subprocess
+    import sys
+    import threading
+    from pathlib import Path
+
+    shown = subprocess.run(["env", "-0"], capture_output=True, check=True).stdout.split(b"\0")
+    return {
+        "pid": os.getpid(),
+        "environ": dict(os.environ),
+        "of a child": dict(entry.decode().split("=", 1) for entry in shown if entry),
+        "argv": sys.argv,
+        "working directory": str(Path.cwd()),
+        "files": sorted(map(str, Path().iterdir())),
+        "path": sys.path,
+        "session": os.getsid(0) == os.getpid(),
+        "streams": [type(stream).__name__ for stream in (sys.stdin, sys.stdout, sys.stderr)],
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "hooks": [type(hook).__name__ for hook in sys.meta_path],
+        "environ's kind": type(os.environ).__name__,
+        "listen": socket.socket.listen.__qualname__,
+        "locale": locale.getlocale(),
+        "threads": threading.active_count(),
+        "signals": {n: str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)},
+        "umask": os.umask(0o077),
+        "garbage": gc.isenabled(),
+        "data": sorted(map(str, Path(os.environ["FAL_DATA_DIR"]).iterdir())),
+        "app": os.environ["FAL_APP_DIR"],
+        "interpreter": (sys.executable, sys.prefix, list(sys.flags)),
+    }
+
+
+async def test_a_runner_gets_the_worker_that_waits_and_cannot_tell(warm: Any) -> None:
+    options: dict[str, Any] = {"variables": {"PASSPHRASE": SECRET}, "redact": (SECRET,), "files": {"a.txt": b"a"}}
+    plain = await warm.run(describe, **options)
+    first = await warm.worker()
+    waited = await warm.run(describe, **options)
+    assert waited["pid"] == first != plain["pid"]
+    for seen in (plain, waited):
+        assert seen["environ"]["PASSPHRASE"] == seen["of a child"]["PASSPHRASE"] == SECRET
+        for variables in (seen["environ"], seen["of a child"]):
+            assert carries_a_mark(variables)
+            for name in OWN:
+                variables.pop(name, None)
+        del seen["pid"]
+        if seen["app"] != "/app":  # the kernel allows no view of its own
+            seen["app"] = seen["environ"]["FAL_APP_DIR"] = seen["of a child"]["FAL_APP_DIR"] = ""
+            seen["working directory"], seen["path"] = "", seen["path"][1:]
+        seen["path"] = [path.replace(path, "runner") if "/runners/" in path else path for path in seen["path"]]
+    assert waited == plain
+
+
+def carries_a_mark(variables: dict[str, str]) -> bool:
+    return set(variables["FAL_RUNNER_MARK"]) != {"0"}
+
+
+async def test_what_was_imported_is_there_and_nothing_of_another_runner(warm: Any) -> None:
+    warm.environment.add("library", "import os\nstate = []\nborn = os.getpid()\n")
+
+    def app() -> Any:
+        import os
+        import sys
+
+        ahead = "library" in sys.modules
+        import library
+
+        library.state.append("changed by a runner")
+        return os.getpid(), library.born, ahead, len(library.state)
+
+    pid, born, ahead, changes = await warm.run(app)
+    assert (pid, ahead, changes) == (born, False, 1)
+    pids = {pid}
+    for _ in range(2):
+        waiting = await warm.worker(*pids)
+        pid, born, ahead, changes = await warm.run(app)
+        assert (pid, born, ahead, changes) == (waiting, waiting, True, 1)
+        pids.add(pid)
+
+
+async def test_nothing_secret_is_seen_from_outside_or_written(warm: Any) -> None:
+    async def wait(exposed_port: int) -> None:
+        import asyncio
+        import os
+
+        print("the passphrase is", os.environ["PASSPHRASE"], flush=True)
+        await asyncio.start_server(lambda reader, writer: None, "0.0.0.0", exposed_port)
+        await asyncio.Event().wait()
+
+    await warm.run(import_these())
+    waiting = await warm.worker()
+    launch = warm.launch(wait, http=True, variables={"PASSPHRASE": SECRET}, redact=(SECRET,))
+    runner = await warm.rig.start_launch(launch)
+    await warm.rig.until(runner, Event.READY)
+    await warm.rig.lines.until(runner.runner_id, "the passphrase is ******")
+    assert carries(waiting, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
+    for place in ("environ", "cmdline"):
+        assert SECRET.encode() not in of_process(waiting, place)
+    files = [path for path in warm.rig.root.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    shown = await warm.rig.run(runner, "sh", "-c", "echo $PASSPHRASE; command -v python; ls -d $FAL_APP_DIR; pwd")
+    assert shown.stdout.decode().split("\n")[:2] == [SECRET, str(warm.environment.python)]
+    assert warm.rig.alive(runner) == [waiting]
+    assert await warm.rig.restart(adopt=runner, warm_workers=1), "a later controller finds it"
+    await warm.rig.engine.stop(runner, 5)
+    gone = await warm.rig.until(runner, Event.GONE)
+    assert gone.exit_code == 128 + signal.SIGTERM
+    assert warm.rig.alive(runner) == []
+
+
+def of_process(pid: int, what: str) -> bytes:
+    return Path(f"/proc/{pid}/{what}").read_bytes()
+
+
+@pytest.mark.parametrize("who", ["worker", "shim"])
+async def test_one_that_died_is_no_obstacle(warm: Any, who: str) -> None:
+    await warm.run(import_these())
+    waiting = await warm.worker()
+    shim = look(waiting).parent
+    handle = os.pidfd_open(waiting)
+    os.kill(waiting if who == "worker" else shim, signal.SIGKILL)
+    await ended(handle)
+    seen = await warm.run(describe)
+    assert seen["pid"] != waiting
+
+
+async def ended(handle: int) -> None:
+    """Wait until a process that is held by a pidfd has ended."""
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(handle, over.set)
+    async with asyncio.timeout(30):
+        await over.wait()
+    loop.remove_reader(handle)
+    os.close(handle)
+
+
+async def test_a_waiting_worker_ends_with_its_controller(rig: Any, tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    warmed = asyncio.Event()
+    with theirs:
+        spare = Spare(start_process(theirs), ours, warmed=warmed.set)
+    recipe = {"python": sys.executable, "directory": str(tmp_path), "env": {}, "imports_file": str(tmp_path / "none")}
+    spare.tell(recipe)
+    async with asyncio.timeout(30):
+        await warmed.wait()
+    assert spare.worker is not None
+    handles = [os.pidfd_open(spare.worker), os.pidfd_open(spare.pid)]
+    spare.let_go()  # as the kernel does where the controller is killed
+    for handle in handles:
+        await ended(handle)
+    await asyncio.to_thread(os.waitpid, spare.pid, 0)
+
+
+async def test_those_used_last_have_a_worker_and_others_none(warm: Any) -> None:
+    other = warm.another_environment()
+    await warm.run(import_these())
+    first = await warm.worker()
+    handle = os.pidfd_open(first)
+    await warm.run(import_these(), environment=other)
+    second = await warm.worker(first)
+    await ended(handle)
+    assert warm.rig.engine.spares.workers == [second]
+    assert of_process(second, "cmdline").startswith(os.fsencode(other.python))
+    places = warm.rig.root / "warm"
+    assert len(list(places.glob("*"))) == 1
+    await warm.rig.restart()
+    assert not places.exists()
+
+
+async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: Any) -> None:
+    warm.environment.add("library", "version = 1\n")
+
+    def app() -> Any:
+        import library
+
+        return library.version
+
+    assert await warm.run(app) == 1
+    await warm.worker()
+    again = warm.another_environment()
+    again.add("library", "version = 2\n")
+    assert await warm.run(app, environment=again) == 2
