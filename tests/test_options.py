@@ -20,6 +20,7 @@ CHOSEN = [
     "--gpu=GPU-H100=2",
     "--gpu=GPU-A100",
     "--warm-shims=0",
+    "--warm-workers=0",
     "--retention-days=0.5",
     "--file-retention-days=0.0",
     "--database=postgresql://me@host/fal",
