@@ -108,10 +108,18 @@ class Joint:
         since = shown[0].timestamp if shown else asked.since or _BEGINNING
         self.rest = replace(asked, since=since, lines=None)
         self._shown = {(entry.runner_id, entry.sequence) for entry in shown}
+        self._first = _place(shown[0]) if shown else None
 
     def is_new(self, entry: LogEntry) -> bool:
-        """Whether it was not among the newest."""
+        """Whether it was not among the newest, nor before them: lines that were read together have the same time."""
+        if self._first is not None and _place(entry) < self._first:
+            return False
         return (entry.runner_id, entry.sequence) not in self._shown
+
+
+def _place(entry: LogEntry) -> tuple[datetime, str, int]:
+    """Where a line stands in the order in which the lines of an app are merged."""
+    return entry.timestamp, entry.runner_id, entry.sequence
 
 
 class Reconnects:

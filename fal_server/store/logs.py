@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias, cast
 
@@ -184,12 +185,16 @@ def position_of(cursor: str) -> tuple[int, str, int]:
 
 def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object, ...]]:
     order = _APP_ORDER if query.runner_id is None else _RUNNER_ORDER
-    conditions = _conditions(connection, query)
+    conditions = []
     if query.after:
         timestamp, runner_id, sequence = position_of(query.after)
         place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
         here = tuple_(*order)
         conditions.append(here < place if query.newest_first else here > place)
+        # The place lies within the times that are asked for. The bound on its side would only be in its way: SQLite
+        # would take that for the one to search by, and look at every line between the two.
+        query = replace(query, until=None) if query.newest_first else replace(query, since=None)
+    conditions += _conditions(connection, query)
     directed = [column.desc() for column in order] if query.newest_first else order
     return select(*_COLUMNS).where(*conditions).order_by(*directed)
 
@@ -199,6 +204,7 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
     conditions: list[ColumnElement[bool]] = []
     if query.runner_id is not None:
         conditions.append(lines.runner_id == query.runner_id)
+        conditions += _sequences(query)
     if query.above:
         conditions.append(lines.sequence > query.above)
     if query.app_name is not None:
@@ -213,4 +219,19 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
         conditions.append(lines.request_id == query.request_id)
     if query.search:
         conditions.append(contains(connection, lines.message, query.search))
+    return conditions
+
+
+def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
+    """The times of a query about a runner as numbers of its lines, by which they are found: later ones are not earlier."""
+    lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
+    of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
+    conditions: list[ColumnElement[bool]] = []
+    if query.since is not None:
+        first = of_runner.where(bounds.timestamp >= microseconds(query.since))
+        conditions.append(lines.sequence >= first.order_by(bounds.timestamp, bounds.sequence).scalar_subquery())
+    if query.until is not None:
+        last = of_runner.where(bounds.timestamp < microseconds(query.until))
+        latest = last.order_by(bounds.timestamp.desc(), bounds.sequence.desc())
+        conditions.append(lines.sequence <= latest.scalar_subquery())
     return conditions

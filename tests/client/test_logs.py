@@ -175,6 +175,15 @@ def test_the_newest_lines_and_then_those_that_come(reader, fake):
     assert followed.since.ToDatetime(tzinfo=UTC) == datetime.fromtimestamp(4, UTC)
 
 
+def test_lines_that_were_read_together_with_the_newest_are_not_new(reader, fake):
+    together = [entry(number) for number in range(1, 7)]
+    for line in together:
+        line.timestamp.CopyFrom(together[0].timestamp)
+    fake.answers["ListLogs"] = log_pb2.ListLogsResponse(entries=together[3:5][::-1])
+    fake.answers["FollowLogs"] = [log_pb2.FollowLogsResponse(entries=together, cursor="6"), ended()]
+    assert reader.messages(fake.host, follow=True, lines=2) == ["4", "5", "6"]
+
+
 def test_where_nothing_is_stored_all_that_comes_is_new(reader, fake):
     fake.answers["ListLogs"] = log_pb2.ListLogsResponse()
     fake.answers["FollowLogs"] = [log_pb2.FollowLogsResponse(entries=[entry(1)], cursor="1"), ended()]

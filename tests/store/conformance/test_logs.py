@@ -159,6 +159,18 @@ async def test_pages_are_the_whole_once(store, times, limit, newest_first, by_ap
     assert await walk(store, limit=limit, newest_first=newest_first, **chosen) == expected
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("chosen", [{"app_name": "hello"}, {"runner_id": "a"}])
+@pytest.mark.parametrize("limit", [1, 2, 100])
+async def test_pages_keep_within_their_times(store, newest_first, chosen, limit):
+    await store.logs.append([some.line(n, at=n // 3) for n in range(1, 16)])
+    for since, until in ((1, 4), (None, 3), (2, None), (3, 3), (-9, 99), (50, 60), (-9, -5)):
+        times = {"since": since and some.later(since), "until": until and some.later(until)}
+        expected = [n for n in range(1, 16) if (since or -99) <= n // 3 < (until or 99)]
+        found = await walk(store, limit=limit, newest_first=newest_first, **chosen, **times)
+        assert [entry.sequence for entry in found] == (expected[::-1] if newest_first else expected)
+
+
 async def test_cursors_stand_while_lines_come_and_go(store):
     await store.logs.append([some.line(n) for n in range(1, 6)])
     first = await store.logs.page(LogQuery(app_name="hello", limit=3))
