@@ -177,6 +177,14 @@ class Exchange:
             framing,
         )
 
+    def take_back(self) -> bool:
+        """Undo `start` where nothing of the answer is out yet; False where it is too late for that."""
+        if not self._head:
+            return not self.started
+        self._head = b""
+        self.started = self._chunked = self._bodyless = False
+        return True
+
     def send(self, body: bytes, *, end: bool) -> None:
         """Write a part of the body, with the head where that is not out yet; `end` completes the answer."""
         if self.gone or self.finished:

@@ -37,23 +37,23 @@ def error_body(detail: str, error_type: str) -> bytes:
 
 
 class RequestIds:
-    """Random ids in the form of a version 4 UUID. Ids of one batch begin alike, and end in 48 bits of their own.
+    """Random ids in the form of a version 4 UUID. Each begins with 48 bits of its own; those of a batch end alike.
 
     They name requests and open nothing. Asking the kernel for each, or making all of each anew, costs more.
     """
 
-    __slots__ = ("_at", "_beginning", "_hex")
+    __slots__ = ("_at", "_ending", "_hex")
 
     def __init__(self) -> None:
-        self._beginning = self._hex = ""
+        self._ending = self._hex = ""
         self._at = 0
 
     def next(self) -> str:
         """A new id."""
         at = self._at
         if at >= len(self._hex):
-            self._beginning = str(uuid.UUID(bytes=os.urandom(16), version=4))[:24]
+            self._ending = str(uuid.UUID(bytes=os.urandom(16), version=4))[13:]
             self._hex = os.urandom(6 * _BATCH).hex()
             at = 0
         self._at = at + 12
-        return self._beginning + self._hex[at : at + 12]
+        return f"{self._hex[at : at + 8]}-{self._hex[at + 8 : at + 12]}{self._ending}"

@@ -53,6 +53,7 @@ class Relay:
         "_seconds",
         "_sent",
         "_sent_end",
+        "_sized",
         "_task",
         "_upstream",
     )
@@ -69,7 +70,7 @@ class Relay:
         self._upstream: Upstream | None = None
         self._task: asyncio.Task[None] | None = None
         self._sent = b""
-        self._sent_end = self._chunked = self._runner_slow = self._paused = self._over = False
+        self._sent_end = self._chunked = self._runner_slow = self._paused = self._over = self._sized = False
         self._outcome = Outcome.DONE
 
     def begin(self) -> None:
@@ -197,7 +198,9 @@ class Relay:
             self._start(upstream)
         body = upstream.take()
         if not upstream.complete:
-            exchange.send(body, end=False)
+            # A head that says how long the body is goes out with its first part: servers often write them one by one.
+            if body or not self._sized:
+                exchange.send(body, end=False)
             return
         if self._paused:
             self.on_client_ready()
@@ -225,6 +228,7 @@ class Relay:
 
     def _start(self, upstream: Upstream) -> None:
         fields, length = self._fields(upstream)
+        self._sized = length is not None
         if upstream.status == 503:
             self._outcome = Outcome.RUNNER_FAILED
         self._exchange.start(upstream.status, fields, length, phrase=upstream.phrase)
@@ -301,10 +305,10 @@ class Relay:
         )
         exchange.sink = None
         self._end(outcome)
-        if exchange.started:
-            exchange.abort()
-        else:
+        if exchange.take_back():
             refuse(exchange, self._request_id, refusal)
+        else:
+            exchange.abort()
 
     def _end(self, outcome: Outcome) -> None:
         """Give the lease back and let go of the runner."""

@@ -83,12 +83,13 @@ async def test_a_runner_that_refuses_connections() -> None:
         (b"", "runner_disconnected"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "runner_incomplete_response"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "runner_incomplete_response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "runner_incomplete_response"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "runner_incomplete_response"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "runner_incomplete_response"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000, "runner_incomplete_response"),
     ],
 )
-async def test_a_runner_that_breaks_off_before_the_head(raw: bytes, word: str) -> None:
+async def test_a_runner_that_breaks_off_before_the_body(raw: bytes, word: str) -> None:
     async with house() as h, runner(answering(raw, close=True)) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
