@@ -170,7 +170,8 @@ class Plane:
             state, store, clock, master_key, lambda runner: fleet.get(runner) is not None, settings.file_life
         )
         deployed, runner_key = files.app_files, files.tokens.runner_key
-        virtualenvs = VirtualenvBuilder(state.environments, state.cache)
+        # With trust in the own authority: requirements may be files that were uploaded to this controller.
+        virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **self._trust()})
         images = ContainerBuilder(state.environments / "images", deployed, os.environ)
         builder = Builders(virtualenvs, images)
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
@@ -350,10 +351,13 @@ class Plane:
         )
 
     def _variables(self) -> dict[str, str]:
-        bundle = self._certificates.bundle if self._certificates else None
-        trust = {} if bundle is None else {"SSL_CERT_FILE": str(bundle)}
         hosts = {"FAL_RUN_HOST": self._base, "FAL_QUEUE_RUN_HOST": f"{self._base}/queue"}
-        return {**self._files.variables(), **trust, **hosts}
+        return {**self._files.variables(), **self._trust(), **hosts}
+
+    def _trust(self) -> dict[str, str]:
+        """What has programs trust the local authority, beside the public ones."""
+        bundle = self._certificates.bundle if self._certificates else None
+        return {} if bundle is None else {"SSL_CERT_FILE": str(bundle)}
 
     def _node(self) -> Node:
         return Node(

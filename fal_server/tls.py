@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Sequence
@@ -168,11 +169,18 @@ class LocalAuthority:
             ):
                 self._make_authority()
             self.renew()
-            whole = Path(certifi.where()).read_bytes() + b"\n" + self.ca_file.read_bytes()
+            whole = self._trusted_already() + b"\n" + self.ca_file.read_bytes()
             if not self.bundle.exists() or self.bundle.read_bytes() != whole:
                 _write(self.bundle, whole)
         except OSError as error:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
+
+    def _trusted_already(self) -> bytes:
+        """The authorities that this machine is told to trust by SSL_CERT_FILE, or else the public ones."""
+        told = Path(os.environ.get("SSL_CERT_FILE") or certifi.where())
+        if told.is_file() and not (self.bundle.exists() and told.samefile(self.bundle)):
+            return told.read_bytes()
+        return Path(certifi.where()).read_bytes()
 
     def renew(self) -> None:
         """Make the certificate anew where it is due, for other names, or by another authority.

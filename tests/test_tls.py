@@ -42,6 +42,24 @@ def leaf(directory: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate((directory / "leaf.pem").read_bytes())
 
 
+def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    other = Certificates(tmp_path / "other", TlsSettings(), Moment())
+    assert other.ca_file is not None
+    monkeypatch.setenv("SSL_CERT_FILE", str(other.ca_file))
+    certificates = Certificates(tmp_path / "tls", TlsSettings(), Moment())
+    assert certificates.ca_file is not None
+    assert certificates.bundle is not None
+    both = other.ca_file.read_bytes() + b"\n" + certificates.ca_file.read_bytes()
+    assert certificates.bundle.read_bytes() == both
+    # As `fal env` sets it; what is missing counts for nothing.
+    for told in (certificates.bundle, tmp_path / "missing.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(told))
+        again = Certificates(tmp_path / "tls", TlsSettings(), Moment())
+        assert again.bundle is not None
+        assert len(ssl.create_default_context(cafile=str(again.bundle)).get_ca_certs()) > 10
+
+
 def test_the_local_authority_makes_a_certificate_for_all_names(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path / "tls", TlsSettings(names=("box.example",)), Moment())
     names = leaf(tmp_path / "tls").extensions.get_extension_for_class(x509.SubjectAlternativeName).value

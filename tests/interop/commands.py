@@ -158,7 +158,7 @@ FAL = (
     ),
     Command(
         name="deploy (requirements that are a local directory)",
-        cannot="The official client uploads them to the service's own storage, whose address cannot be changed.",
+        remark="Over TLS only: `https` is written into the upload.",
     ),
     Command(name="deploy --attach/--detach"),
     Command(name="deploy --check"),

@@ -201,3 +201,57 @@ except fal_client.FalClientTimeoutError:
 show([ran["text"], subscribed["text"], timed_out])
 """
     assert said(client, script) == ["a 1st", "b 1st", True]
+
+
+# A project that needs nothing of an index to be built.
+BACKEND = """
+import io, tarfile, zipfile
+
+ABOUT = "Metadata-Version: 2.1\\nName: mine\\nVersion: 1.0\\n"
+
+
+def build_sdist(directory, settings=None):
+    with tarfile.open(f"{directory}/mine-1.0.tar.gz", "w:gz") as archive:
+        for name in ("pyproject.toml", "backend.py"):
+            archive.add(name, f"mine-1.0/{name}")
+        about = tarfile.TarInfo("mine-1.0/PKG-INFO")
+        about.size = len(ABOUT)
+        archive.addfile(about, io.BytesIO(ABOUT.encode()))
+    return "mine-1.0.tar.gz"
+
+
+def build_wheel(directory, settings=None, metadata=None):
+    with zipfile.ZipFile(f"{directory}/mine-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("mine.py", "WORD = 'from a directory'")
+        wheel.writestr("mine-1.0.dist-info/METADATA", ABOUT)
+        wheel.writestr("mine-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("mine-1.0.dist-info/RECORD", "")
+    return "mine-1.0-py3-none-any.whl"
+"""
+NEEDS_A_DIRECTORY = """
+import fal
+
+
+class Needing(fal.App, keep_alive=60):
+    machine_type = "XS"
+    requirements = ["./mine"]
+
+    @fal.endpoint("/")
+    def say(self) -> dict:
+        import mine
+
+        return {"word": mine.WORD}
+"""
+
+
+@covers("deploy (requirements that are a local directory)")
+def test_a_directory_is_sent_along_as_a_requirement(client: Official, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "backend.py").write_text(BACKEND)
+    (tmp_path / "mine" / "pyproject.toml").write_text(
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+        "[project]\nname = 'mine'\nversion = '1.0'\n"
+    )
+    (tmp_path / "needing.py").write_text(NEEDS_A_DIRECTORY)
+    client.fal("deploy", "needing.py", cwd=tmp_path)
+    assert said(client, 'show(fal_client.run("local/needing", arguments={}))') == {"word": "from a directory"}
