@@ -294,14 +294,19 @@ class Plane:
         return port
 
     async def _make_admin_key(self, keys: Keys) -> None:
-        """The first key, at the first start, in a file of the state directory."""
-        known = await keys.list()
-        if known and (self._state.admin_key.exists() or any(key.alias != FIRST_KEY for key in known)):
-            return
-        key_id, secret = await keys.create(None, alias=FIRST_KEY)
-        write_private(self._state.admin_key, f"{key_id}:{secret}\n")
-        for key in known:  # a start that was cut off before it wrote its key down: nobody has that
-            await keys.revoke(key.key_id)
+        """The first key, in a file of the state directory; made anew where the file is damaged."""
+        path = self._state.admin_key
+        try:
+            written = path.read_text(errors="replace")
+        except FileNotFoundError:
+            written = None
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+        text = await keys.replacement_for(written, FIRST_KEY)
+        if text is not None:
+            if written is not None:
+                log.warning("what %s held is no key of this controller: another one is written there", path)
+            write_private(path, f"{text}\n")
 
     def _stopping(self) -> Stopping:
         return Stopping(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -93,9 +94,14 @@ class ControllerProcess:
         """
         path = self.state_dir / "admin.key"
         try:
-            return path.read_text().strip()
+            text = path.read_text(errors="replace").strip()
         except OSError as error:
             raise CommandError(f"cannot read the controller's key: {path}: {error.strerror}") from None
+        if not re.fullmatch(r"[0-9a-f-]+:[0-9a-f]+", text):
+            raise CommandError(
+                f"{path} holds no key: start the controller again (`fal down`, `fal up`), which mends it"
+            )
+        return text
 
 
 def add_state_dir_option(parser: FalParser) -> None:

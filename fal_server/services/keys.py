@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import uuid
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from fal_server.services.text import checked_text
 
 MOST_KEYS = 1000
 _LONGEST_ALIAS = 256
+_ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
 class Keys:
@@ -119,6 +121,28 @@ class Keys:
             self._access.forget(key_id)
         if not revoked:
             raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
+
+    async def replacement_for(self, written: str | None, alias: str) -> str | None:
+        """The administrator's key to be written down at a start, as `id:secret`; None where what is written may stay.
+
+        Args:
+            written: what the file holds that has it; None where there is no such file.
+            alias: of such keys.
+        """
+        known = await self._store.list_keys()
+        if written is None:
+            if any(key.alias != alias for key in known):
+                return None  # it was removed on purpose: there are others
+            key_id, secret = await self.create(None, alias=alias)
+            for key in known:  # a start that was cut off before it wrote its key down: nobody has that
+                await self.revoke(key.key_id)
+            return f"{key_id}:{secret}"
+        key_id, _, secret = written.strip().partition(":")
+        found = await self._store.get_key(key_id) if _ID.fullmatch(key_id) else None
+        if found is not None and found.secret_hash == hash_secret(secret):
+            return None  # also a revoked one: that was somebody's wish
+        key_id, secret = await self.create(None, alias=alias)
+        return f"{key_id}:{secret}"
 
     async def bootstrap(self, alias: str = "made at the first start") -> tuple[str, str] | None:
         """The first ADMIN key, where there is none yet.

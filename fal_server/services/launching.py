@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fal_server.core.containers import CONTAINER
-from fal_server.core.faults import Invalid, Precondition
+from fal_server.core.faults import Invalid, NotFound, Precondition
 from fal_server.core.logs import LogEntry
 from fal_server.core.names import split_app_name
 from fal_server.core.revisions import Payload, Revision
@@ -53,8 +53,8 @@ class Launching:
             pulling: called before an image is fetched or built for it, which may take minutes.
 
         Raises:
-            Precondition: its revision is gone, a secret that it names is missing, or its environment cannot be built.
-            NotFound: a part of its code is missing from the state dir.
+            Precondition: its revision is gone, a secret that it names or a part of its code is missing, or its
+                environment cannot be built.
         """
         revision = await self._catalog.find_revision(runner.revision_id)
         if revision is None:
@@ -72,6 +72,14 @@ class Launching:
         }
         key = {} if self._runner_key is None else {"FAL_KEY": self._runner_key(runner.runner_id)}
         app = self._catalog.get(runner.app_name)
+        try:
+            code, setup = self._path(revision.function), self._path(revision.setup)
+            files = tuple((file, self._files.path(file.hash)) for file in revision.files)
+        except NotFound as fault:
+            raise Precondition(
+                f"a part of revision {revision.revision_id}'s code or files is missing from the state directory: "
+                "deploy the app again, or put a backup of the directory back"
+            ) from fault
         return Launch(
             runner_id=runner.runner_id,
             app_name=runner.app_name,
@@ -80,16 +88,16 @@ class Launching:
             machine_type=runner.machine_type,
             python=built.python,
             function=revision.function,
-            function_path=self._path(revision.function),
+            function_path=code,
             entrypoint=revision.entrypoint,
             setup=revision.setup,
-            setup_path=self._path(revision.setup),
+            setup_path=setup,
             run_on_main_thread=revision.run_on_main_thread,
             serves_http=revision.serves_http,
             serves_metrics=revision.metrics_port is not None,
             app_port=revision.exposed_port,
             app_metrics_port=revision.metrics_port,
-            files=tuple((file, self._files.path(file.hash)) for file in revision.files),
+            files=files,
             variables={**told, **key, **secrets},
             redact=(*key.values(), *secrets.values()),
             startup_timeout_seconds=(app.scaling if app else revision.scaling).startup_timeout,

@@ -83,6 +83,8 @@ def _decoded(text: str, source: str) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise Unavailable(
-            f"{source} is not a master key: give {KEY_BYTES} random bytes as base64 (openssl rand -base64 {KEY_BYTES})"
+            f"{source} is not a master key, which is {KEY_BYTES} random bytes as base64: put back the one that was "
+            "there (what it has encrypted cannot be read with another), or make the first one with "
+            f"openssl rand -base64 {KEY_BYTES}"
         )
     return key

@@ -15,6 +15,11 @@ from fal_server.store.store import SqlStore
 from fal_server.store.tables import SETTINGS
 
 _PROOF = "master-key-proof"
+# Written when a database is in use, and beside it.
+_SIGNS_OF_USE = ("admin.key",)
+# As SQLite says it.
+_BROKEN = ("malformed", "not a database")
+_ALAS = "put a backup of it back, or move the file away to begin without apps, keys and secrets"
 
 
 async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
@@ -28,8 +33,10 @@ async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
         Unavailable: it cannot be opened or is no database, a newer version wrote it, or the vault's master key is
             not the one that it was made with.
     """
-    database = Database(dialect.create_engine(target))
     name = "the database in memory" if target is None else f"the database {_shown(target)}"
+    if isinstance(target, Path):
+        _refuse_emptied(target, name)
+    database = Database(dialect.create_engine(target))
 
     async def prepare(connection: AsyncConnection) -> None:
         await connection.run_sync(migrations.bring_up_to_date, name)
@@ -37,10 +44,28 @@ async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
 
     try:
         await database.write(prepare)
+    except Unavailable as fault:
+        await database.close()
+        if any(sign in fault.message for sign in _BROKEN):
+            raise Unavailable(
+                f"{name} is damaged: {_ALAS} (`sqlite3 FILE .recover` may save some of it). {fault.message}"
+            ) from fault
+        raise
     except BaseException:
         await database.close()
         raise
     return SqlStore(database, vault)
+
+
+def _refuse_emptied(path: Path, name: str) -> None:
+    """A file without content is no new database where other files say that there was one: all would seem to be gone.
+
+    Raises:
+        Unavailable: it was emptied.
+    """
+    in_use = any(path.with_name(sign).exists() for sign in _SIGNS_OF_USE)
+    if in_use and path.exists() and not path.stat().st_size and not path.with_name(f"{path.name}-wal").exists():
+        raise Unavailable(f"{name} is empty, though it was in use: {_ALAS}")
 
 
 async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str) -> None:

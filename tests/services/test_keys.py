@@ -90,6 +90,33 @@ async def test_the_first_key_is_made_once(keys: Keys, access: Access) -> None:
     assert await keys.bootstrap() is None
 
 
+async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, access: Access) -> None:
+    first = await keys.replacement_for(None, "first")
+    assert first is not None
+    assert await keys.replacement_for(f"{first}\n", "first") is None
+    for damaged in (
+        "",
+        "\n",
+        first[:20],
+        first[:-9],
+        f"{first}x",
+        "\x00" * 80,
+        "\ufffd\ufffd:x",
+        first.replace("-", "0"),
+    ):
+        again = await keys.replacement_for(damaged, "first")
+        assert again is not None
+        key_id, _, secret = again.partition(":")
+        assert (await access.authenticate(key_id, secret)).permissions == {"*"}
+        await keys.revoke(key_id)
+    key_id, _, _ = first.partition(":")
+    other, _ = await keys.create(None, alias="mine")
+    await keys.revoke(key_id)
+    assert await keys.replacement_for(first, "first") is None, "it was revoked by somebody's wish"
+    assert await keys.replacement_for(None, "first") is None, "it was removed by somebody's wish"
+    assert [key.key_id for key in await keys.list()] == [other]
+
+
 async def test_one_admin_key_always_stays(keys: Keys, store: SqlStore) -> None:
     made = [(await keys.create(None))[0] for _ in range(5)]
     api, _ = await keys.create(None, preset="API")

@@ -45,7 +45,7 @@ def test_given_by_variable_or_file(tmp_path):
 
 @pytest.mark.parametrize("text", ["hunter2", base64.b64encode(KEY[:16]).decode(), "é" * 44, TEXT + TEXT])
 def test_no_such_key(tmp_path, text):
-    with pytest.raises(Unavailable, match="FAL_MASTER_KEY is not a master key: give 32 random bytes") as caught:
+    with pytest.raises(Unavailable, match="FAL_MASTER_KEY is not a master key, which is 32 random bytes") as caught:
         load_master_key(tmp_path, {"FAL_MASTER_KEY": text})
     assert text not in str(caught.value)
     file = tmp_path / "master.key"
