@@ -8,7 +8,10 @@ import os
 import select
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
+Watch: TypeAlias = Callable[[int, Callable[[], None]], None]
+Unwatch: TypeAlias = Callable[[int], bool]
 FLOOD_BYTES = 4000
 """Keys, prompts and lines are shorter than what a flood brings at once."""
 
@@ -77,7 +80,7 @@ async def write_all(fd: int, data: bytes) -> None:
             await until_ready(fd, loop.add_writer, loop.remove_writer)
 
 
-async def until_ready(fd: int, add: Callable[[int, Callable[[], None]], None], remove: Callable[[int], bool]) -> None:
+async def until_ready(fd: int, add: Watch, remove: Unwatch) -> None:
     """Wait until a descriptor can be read or written.
 
     Args:

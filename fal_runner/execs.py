@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from fal_grpc.v1 import exec_pb2 as pb
 from fal_runner.command import Command, What
+from fal_runner.exec_input import InputFeed
 from fal_runner.execution import Execution, Gap
 from fal_runner.reaper import Reaper
 from fal_runner.supervisor import State, Supervisor
@@ -147,11 +148,16 @@ class Execs:
         first = _parsed(pb.WriteExecRequest, data)
         execution = self._find(first.runner_id, first.exec_id).execution
         reader = execution.reader
-        await _take(execution, first)
-        async for data in messages:
-            if execution.reader is not reader and execution.reader is not None:
-                raise Refusal("ABORTED", f"somebody else reads {first.exec_id} now")
-            await _take(execution, _parsed(pb.WriteExecRequest, data))
+        try:
+            async with InputFeed(execution) as feed:
+                await _take(execution, feed, first)
+                async for data in messages:
+                    if execution.reader is not reader and execution.reader is not None:
+                        raise Refusal("ABORTED", f"somebody else reads {first.exec_id} now")
+                    await _take(execution, feed, _parsed(pb.WriteExecRequest, data))
+                await feed.drain()
+        except Gap as gap:
+            raise _invalid("offset", str(gap)) from gap
         return pb.WriteExecResponse(input_offset=execution.input_offset).SerializeToString()
 
     def _start(self, request: pb.StartExecRequest) -> pb.StartExecResponse:
@@ -282,14 +288,11 @@ def _parsed(request_type: type[_M], data: bytes) -> _M:
         raise _invalid("request", f"the request's bytes are no {request_type.DESCRIPTOR.full_name}") from None
 
 
-async def _take(execution: Execution, request: pb.WriteExecRequest) -> None:
+async def _take(execution: Execution, feed: InputFeed, request: pb.WriteExecRequest) -> None:
     if request.HasField("received_offset"):
         execution.received(request.received_offset)
     if request.data or request.eof:
-        try:
-            await execution.write(request.offset, request.data, eof=request.eof)
-        except Gap as gap:
-            raise _invalid("offset", str(gap)) from gap
+        await feed.put(request.offset, request.data, eof=request.eof)
 
 
 def _data_field(length: int) -> bytes:

@@ -22,6 +22,9 @@ _TIMED_OUT = 124  # as timeout(1)
 class Gap(Exception):
     """Input came that does not follow what was taken."""
 
+    def __init__(self, offset: int, taken: int) -> None:
+        super().__init__(f"offset is {offset}, but only {taken} bytes of input were taken: send those between")
+
 
 class Reader:
     """Somebody who reads a command; a newer one takes its place."""
@@ -114,9 +117,7 @@ class Execution:
         """
         async with self._input:
             if offset > self.input_offset:
-                raise Gap(
-                    f"offset is {offset}, but only {self.input_offset} bytes of input were taken: send those between"
-                )
+                raise Gap(offset, self.input_offset)
             before = self.input_offset
             view = memoryview(data)[self.input_offset - offset :]
             while view:

@@ -12,9 +12,10 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from fal_runner.descriptors import until_ready
+from fal_runner.descriptors import Unwatch, Watch, until_ready
 
 OK = "OK"
 MOST_BYTES = 256 * 1024 * 1024
@@ -36,7 +37,7 @@ class LinkBroken(OSError):
 
 
 class MessageSocket:
-    """One end. One task sends, one receives; it is closed when neither waits.
+    """One end. One task sends, one receives; whoever waits when it is closed is told that it broke.
 
     Args:
         connection: a connected stream socket; owned from now on.
@@ -46,6 +47,8 @@ class MessageSocket:
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._socket = connection
+        self._waiting = 0
+        self._closed = False
 
     async def send(self, *parts: bytes) -> None:
         """Send one message, which is these parts together.
@@ -82,17 +85,21 @@ class MessageSocket:
         return body if kind == _MESSAGE else Status(*json.loads(body))
 
     def close(self) -> None:
-        """Close it."""
-        self._socket.close()
+        """Close it. A second close does nothing."""
+        self._closed = True
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if not self._waiting:
+            self._socket.close()
 
     async def _send(self, kind: int, parts: Sequence[bytes]) -> None:
-        views = [memoryview(_HEAD.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
+        views = [memoryview(part) for part in (_HEAD.pack(kind, sum(map(len, parts))), *parts)]
         while views:
             try:
                 sent = self._socket.sendmsg(views)
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
-                await until_ready(self._socket.fileno(), loop.add_writer, loop.remove_writer)
+                await self._until_ready(loop.add_writer, loop.remove_writer)
                 continue
             except OSError as error:
                 raise LinkBroken(error.errno, os.strerror(error.errno or 0)) from error
@@ -109,14 +116,24 @@ class MessageSocket:
                 piece = self._socket.recv(length)
             except BlockingIOError:
                 loop = asyncio.get_running_loop()
-                await until_ready(self._socket.fileno(), loop.add_reader, loop.remove_reader)
+                await self._until_ready(loop.add_reader, loop.remove_reader)
                 continue
             except OSError as error:
                 raise LinkBroken(error.errno, os.strerror(error.errno or 0)) from error
             if not piece:
-                if may_end and not pieces:
+                if may_end and not pieces and not self._closed:
                     return b""
-                raise LinkBroken(0, "the other side ended within a message")
+                raise LinkBroken(0, "it ended within a message")
             pieces.append(piece)
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _until_ready(self, add: Watch, remove: Unwatch) -> None:
+        """Wait. What is closed meanwhile keeps its number until then: none is watched that is another's."""
+        self._waiting += 1
+        try:
+            await until_ready(self._socket.fileno(), add, remove)
+        finally:
+            self._waiting -= 1
+            if self._closed and not self._waiting:
+                self._socket.close()

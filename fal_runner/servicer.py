@@ -19,19 +19,16 @@ import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import TOKEN_METADATA
-from fal_runner.command import Command, What
 from fal_runner.execs import Execs
 from fal_runner.ports import PortUnavailable
 from fal_runner.processes import boot_id, look
 from fal_runner.reaper import Reaper
-from fal_runner.sessions import Session
 from fal_runner.supervisor import State, Supervisor
 from fal_runner.waiting import WaitingWorker
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _BATCH_BYTES = 256 * 1024
 _BATCH_SECONDS = 0.005
-_MAX_SESSIONS = 64
 
 
 class TokenGate(grpc.aio.ServerInterceptor):
@@ -94,9 +91,6 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self._waiting = waiting
         self._starting = asyncio.Lock()
         self._runner: Supervisor | None = None
-        self._sessions: set[Session] = set()
-        self._session_count = 0
-        self._background: set[asyncio.Task[None]] = set()
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -139,7 +133,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 pid=os.getpid(), start_ticks=own.started_ticks if own else 0, boot_id=boot_id()
             ),
             state=State.STATE_WAITING,
-            open_sessions=len(self._sessions) + self._execs.open_count,
+            open_sessions=self._execs.open_count,
         )
         if self._runner is None:
             return shim_pb2.GetStatusResponse(status=status)
@@ -207,43 +201,6 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         journal.ack(request.sequence)
         return shim_pb2.AckLogsResponse()
 
-    async def Exec(
-        self,
-        request_iterator: AsyncIterator[shim_pb2.ExecRequest],
-        context: Context,
-    ) -> AsyncIterator[shim_pb2.ExecResponse]:
-        """Run a command beside the worker."""
-        runner = await self._worker(context)
-        first = await anext(request_iterator, None)
-        if first is None or not first.HasField("start"):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "start: the first message must say what to run")
-        if runner.state == State.STATE_EXITED:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the runner has ended")
-        if len(self._sessions) >= _MAX_SESSIONS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_SESSIONS} sessions are open; end one")
-        self._session_count += 1
-        start = first.start
-        what = What(
-            command=start.command,
-            tty=start.tty,
-            size=(start.size.height, start.size.width),
-            directory=start.cwd or runner.spec.working_dir,
-            env={**runner.command_env, **start.env},
-            name=f"{runner.spec.runner_id}.{self._session_count}",
-        )
-        try:
-            session = Session(Command(self._reaper, what))
-        except OSError as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the command could not be started: {error}")
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"start: the command could not be started: {error}")
-        self._sessions.add(session)
-
-        context.add_done_callback(lambda _context: self._end_session(session))  # type: ignore[arg-type]
-        await context.send_initial_metadata(())  # tells the caller that the command runs, before it says anything
-        async for response in session.run(request_iterator):
-            yield response
-
     async def Stop(self, request: shim_pb2.StopRequest, context: Context) -> shim_pb2.StopResponse:
         """Ask the worker to end."""
         runner = await self._worker(context)
@@ -290,13 +247,6 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         if self._runner is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no worker yet: Start comes first")
         return self._runner
-
-    def _end_session(self, session: Session) -> None:
-        """Whatever ended the call, nothing of an unfinished command is left."""
-        task = asyncio.get_running_loop().create_task(session.end())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        self._sessions.discard(session)
 
 
 def _start_response(runner: Supervisor) -> shim_pb2.StartResponse:

@@ -91,9 +91,9 @@ class ExecsServicer(object):
         - INVALID_ARGUMENT: an id is empty or malformed, or a field makes no sense; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the key may not run commands in runners.
-        - NOT_FOUND: there is no such runner.
+        - NOT_FOUND: there is no such runner, or it has ended.
         - ALREADY_EXISTS: another command has this id in this runner.
-        - FAILED_PRECONDITION: the runner's process has not started yet, or has ended.
+        - FAILED_PRECONDITION: the runner's process has not started yet, or is being ended.
         - RESOURCE_EXHAUSTED: too many commands run in this runner; end one.
         - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
         """
@@ -123,6 +123,8 @@ class ExecsServicer(object):
     def WriteExec(self, request_iterator, context):
         """WriteExec gives a command input, and says which of its output was received. Input carries its own offset: what was
         taken already is skipped, so that repeating it is harmless. The answer comes when the caller has no more to send.
+        Up to 2 MiB of input may be under way that the command was not given yet (ReadExecResponse.input_offset says what it
+        was); behind more than that, what is said of the output is not heard while the command does not read.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or the input leaves a gap; BadRequest names the field.

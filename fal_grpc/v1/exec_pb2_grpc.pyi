@@ -45,9 +45,9 @@ class ExecsStub:
     - INVALID_ARGUMENT: an id is empty or malformed, or a field makes no sense; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the key may not run commands in runners.
-    - NOT_FOUND: there is no such runner.
+    - NOT_FOUND: there is no such runner, or it has ended.
     - ALREADY_EXISTS: another command has this id in this runner.
-    - FAILED_PRECONDITION: the runner's process has not started yet, or has ended.
+    - FAILED_PRECONDITION: the runner's process has not started yet, or is being ended.
     - RESOURCE_EXHAUSTED: too many commands run in this runner; end one.
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
@@ -69,6 +69,8 @@ class ExecsStub:
     WriteExec: _grpc.StreamUnaryMultiCallable[_exec_pb2.WriteExecRequest, _exec_pb2.WriteExecResponse]
     """WriteExec gives a command input, and says which of its output was received. Input carries its own offset: what was
     taken already is skipped, so that repeating it is harmless. The answer comes when the caller has no more to send.
+    Up to 2 MiB of input may be under way that the command was not given yet (ReadExecResponse.input_offset says what it
+    was); behind more than that, what is said of the output is not heard while the command does not read.
 
     Status codes:
     - INVALID_ARGUMENT: an id is empty, or the input leaves a gap; BadRequest names the field.
@@ -145,9 +147,9 @@ class ExecsAsyncStub(ExecsStub):
     - INVALID_ARGUMENT: an id is empty or malformed, or a field makes no sense; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the key may not run commands in runners.
-    - NOT_FOUND: there is no such runner.
+    - NOT_FOUND: there is no such runner, or it has ended.
     - ALREADY_EXISTS: another command has this id in this runner.
-    - FAILED_PRECONDITION: the runner's process has not started yet, or has ended.
+    - FAILED_PRECONDITION: the runner's process has not started yet, or is being ended.
     - RESOURCE_EXHAUSTED: too many commands run in this runner; end one.
     - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
     """
@@ -169,6 +171,8 @@ class ExecsAsyncStub(ExecsStub):
     WriteExec: _aio.StreamUnaryMultiCallable[_exec_pb2.WriteExecRequest, _exec_pb2.WriteExecResponse]  # type: ignore[assignment]
     """WriteExec gives a command input, and says which of its output was received. Input carries its own offset: what was
     taken already is skipped, so that repeating it is harmless. The answer comes when the caller has no more to send.
+    Up to 2 MiB of input may be under way that the command was not given yet (ReadExecResponse.input_offset says what it
+    was); behind more than that, what is said of the output is not heard while the command does not read.
 
     Status codes:
     - INVALID_ARGUMENT: an id is empty, or the input leaves a gap; BadRequest names the field.
@@ -248,9 +252,9 @@ class ExecsServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT: an id is empty or malformed, or a field makes no sense; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the key may not run commands in runners.
-        - NOT_FOUND: there is no such runner.
+        - NOT_FOUND: there is no such runner, or it has ended.
         - ALREADY_EXISTS: another command has this id in this runner.
-        - FAILED_PRECONDITION: the runner's process has not started yet, or has ended.
+        - FAILED_PRECONDITION: the runner's process has not started yet, or is being ended.
         - RESOURCE_EXHAUSTED: too many commands run in this runner; end one.
         - UNAVAILABLE: the controller is starting or stopping, or cannot reach the runner; try again.
         """
@@ -284,6 +288,8 @@ class ExecsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_exec_pb2.WriteExecResponse, _abc.Awaitable[_exec_pb2.WriteExecResponse]]:
         """WriteExec gives a command input, and says which of its output was received. Input carries its own offset: what was
         taken already is skipped, so that repeating it is harmless. The answer comes when the caller has no more to send.
+        Up to 2 MiB of input may be under way that the command was not given yet (ReadExecResponse.input_offset says what it
+        was); behind more than that, what is said of the output is not heard while the command does not read.
 
         Status codes:
         - INVALID_ARGUMENT: an id is empty, or the input leaves a gap; BadRequest names the field.

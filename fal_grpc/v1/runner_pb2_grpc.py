@@ -153,7 +153,8 @@ class RunnersServicer(object):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner, or it has ended.
-        - FAILED_PRECONDITION: the runner's process has not started yet; try again when it is in SETUP or later.
+        - FAILED_PRECONDITION: the runner's process has not started yet (try again when it is in SETUP or later), or is being
+        ended.
         - RESOURCE_EXHAUSTED: too many sessions are open on this runner; end one.
         - UNAVAILABLE: the controller is starting or stopping, or the link to the runner broke.
         """

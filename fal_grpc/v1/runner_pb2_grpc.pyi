@@ -95,7 +95,8 @@ class RunnersStub:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner, or it has ended.
-    - FAILED_PRECONDITION: the runner's process has not started yet; try again when it is in SETUP or later.
+    - FAILED_PRECONDITION: the runner's process has not started yet (try again when it is in SETUP or later), or is being
+      ended.
     - RESOURCE_EXHAUSTED: too many sessions are open on this runner; end one.
     - UNAVAILABLE: the controller is starting or stopping, or the link to the runner broke.
     """
@@ -167,7 +168,8 @@ class RunnersAsyncStub(RunnersStub):
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner, or it has ended.
-    - FAILED_PRECONDITION: the runner's process has not started yet; try again when it is in SETUP or later.
+    - FAILED_PRECONDITION: the runner's process has not started yet (try again when it is in SETUP or later), or is being
+      ended.
     - RESOURCE_EXHAUSTED: too many sessions are open on this runner; end one.
     - UNAVAILABLE: the controller is starting or stopping, or the link to the runner broke.
     """
@@ -272,7 +274,8 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner, or it has ended.
-        - FAILED_PRECONDITION: the runner's process has not started yet; try again when it is in SETUP or later.
+        - FAILED_PRECONDITION: the runner's process has not started yet (try again when it is in SETUP or later), or is being
+          ended.
         - RESOURCE_EXHAUSTED: too many sessions are open on this runner; end one.
         - UNAVAILABLE: the controller is starting or stopping, or the link to the runner broke.
         """

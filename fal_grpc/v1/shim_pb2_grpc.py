@@ -31,8 +31,8 @@ class ShimStub(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     def __init__(self, channel):
@@ -66,11 +66,6 @@ class ShimStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_shim__pb2.AckLogsRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_shim__pb2.AckLogsResponse.FromString,
                 _registered_method=True)
-        self.Exec = channel.stream_stream(
-                '/fal.v1.Shim/Exec',
-                request_serializer=fal__grpc_dot_v1_dot_shim__pb2.ExecRequest.SerializeToString,
-                response_deserializer=fal__grpc_dot_v1_dot_shim__pb2.ExecResponse.FromString,
-                _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/fal.v1.Shim/Stop',
                 request_serializer=fal__grpc_dot_v1_dot_shim__pb2.StopRequest.SerializeToString,
@@ -94,8 +89,8 @@ class ShimServicer(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     def Start(self, request, context):
@@ -148,19 +143,6 @@ class ShimServicer(object):
 
         Status codes:
         - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Exec(self, request_iterator, context):
-        """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
-        shim has the exit. When the caller goes away, the command and what it started are ended.
-
-        Status codes:
-        - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
-        - FAILED_PRECONDITION: there is no worker yet, or it has exited.
-        - RESOURCE_EXHAUSTED: too many sessions are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,11 +209,6 @@ def add_ShimServicer_to_server(servicer, server):
                     request_deserializer=fal__grpc_dot_v1_dot_shim__pb2.AckLogsRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_shim__pb2.AckLogsResponse.SerializeToString,
             ),
-            'Exec': grpc.stream_stream_rpc_method_handler(
-                    servicer.Exec,
-                    request_deserializer=fal__grpc_dot_v1_dot_shim__pb2.ExecRequest.FromString,
-                    response_serializer=fal__grpc_dot_v1_dot_shim__pb2.ExecResponse.SerializeToString,
-            ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
                     request_deserializer=fal__grpc_dot_v1_dot_shim__pb2.StopRequest.FromString,
@@ -261,8 +238,8 @@ class Shim(object):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     @staticmethod
@@ -390,33 +367,6 @@ class Shim(object):
             '/fal.v1.Shim/AckLogs',
             fal__grpc_dot_v1_dot_shim__pb2.AckLogsRequest.SerializeToString,
             fal__grpc_dot_v1_dot_shim__pb2.AckLogsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Exec(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/fal.v1.Shim/Exec',
-            fal__grpc_dot_v1_dot_shim__pb2.ExecRequest.SerializeToString,
-            fal__grpc_dot_v1_dot_shim__pb2.ExecResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,8 @@ class ShimStub:
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     @_typing.overload
@@ -77,15 +77,6 @@ class ShimStub:
     Status codes:
     - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
     """
-    Exec: _grpc.StreamStreamMultiCallable[_shim_pb2.ExecRequest, _shim_pb2.ExecResponse]
-    """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
-    shim has the exit. When the caller goes away, the command and what it started are ended.
-
-    Status codes:
-    - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
-    - FAILED_PRECONDITION: there is no worker yet, or it has exited.
-    - RESOURCE_EXHAUSTED: too many sessions are open.
-    """
     Stop: _grpc.UnaryUnaryMultiCallable[_shim_pb2.StopRequest, _shim_pb2.StopResponse]
     """Stop asks the worker to end (SIGTERM) and, when the grace is over, kills its whole group. It returns at once; the
     exit comes by Watch. Asking again can only shorten the grace.
@@ -115,8 +106,8 @@ class ShimAsyncStub(ShimStub):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -155,15 +146,6 @@ class ShimAsyncStub(ShimStub):
     Status codes:
     - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
     """
-    Exec: _aio.StreamStreamMultiCallable[_shim_pb2.ExecRequest, _shim_pb2.ExecResponse]  # type: ignore[assignment]
-    """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
-    shim has the exit. When the caller goes away, the command and what it started are ended.
-
-    Status codes:
-    - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
-    - FAILED_PRECONDITION: there is no worker yet, or it has exited.
-    - RESOURCE_EXHAUSTED: too many sessions are open.
-    """
     Stop: _aio.UnaryUnaryMultiCallable[_shim_pb2.StopRequest, _shim_pb2.StopResponse]  # type: ignore[assignment]
     """Stop asks the worker to end (SIGTERM) and, when the grace is over, kills its whole group. It returns at once; the
     exit comes by Watch. Asking again can only shorten the grace.
@@ -192,8 +174,8 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
     runner's id and token. Every call carries the token as metadata `shim-token`; without it the status is
     UNAUTHENTICATED.
 
-    The commands whose output outlives a connection are the shim's own, too: the messages of Execs are spoken on a second
-    socket, exec.sock beside this one, without gRPC.
+    Commands beside the worker are the shim's, too: the messages of Execs are spoken on a second socket, exec.sock beside
+    this one, without gRPC.
     """
 
     @_abc_1.abstractmethod
@@ -259,21 +241,6 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
 
         Status codes:
         - INVALID_ARGUMENT: the sequence is above the last entry there is; the message names the field.
-        """
-
-    @_abc_1.abstractmethod
-    def Exec(
-        self,
-        request_iterator: _MaybeAsyncIterator[_shim_pb2.ExecRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_shim_pb2.ExecResponse], _abc.AsyncIterator[_shim_pb2.ExecResponse]]:
-        """Exec runs a command beside the worker, in its directory and with its environment variables. The last message of the
-        shim has the exit. When the caller goes away, the command and what it started are ended.
-
-        Status codes:
-        - INVALID_ARGUMENT: the first message does not start a command; the message names the field.
-        - FAILED_PRECONDITION: there is no worker yet, or it has exited.
-        - RESOURCE_EXHAUSTED: too many sessions are open.
         """
 
     @_abc_1.abstractmethod

@@ -25,13 +25,26 @@ def require_enterable(runner: Runner) -> None:
     """Refuse a runner in which nothing can be started.
 
     Raises:
-        Precondition: it has no process yet, or none any more.
+        NotFound: it has ended.
+        Precondition: it has no process yet, or is being ended.
     """
+    require_there(runner)
     if runner.state in WITHOUT_PROCESS:
         why = f" ({runner.reason})" if runner.reason else ""
         raise Precondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
     if runner.state not in _ENTERABLE:
         raise Precondition(f"runner {runner.runner_id} is {runner.state}: nothing can run in it any more")
+
+
+def require_there(runner: Runner) -> None:
+    """Refuse a runner that is gone, as a stop or a kill of it is refused.
+
+    Raises:
+        NotFound: it has ended.
+    """
+    if runner.ended:
+        why = runner.reason or "no reason"
+        raise NotFound(f"runner {runner.runner_id!r} has ended, and its commands with it ({why})")
 
 
 class Execs:
@@ -45,8 +58,8 @@ class Execs:
         """The line to a runner in which a command shall be started, and what a person should know of it.
 
         Raises:
-            NotFound: there is no such runner.
-            Precondition: it has no process yet, or none any more.
+            NotFound: there is no such runner, or it has ended.
+            Precondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(runner_id)
@@ -62,8 +75,7 @@ class Execs:
             Unavailable: it cannot be reached.
         """
         runner = await self._require(runner_id)
-        if runner.ended:
-            raise NotFound(f"runner {runner_id!r} has ended, and its commands with it ({runner.reason or 'no reason'})")
+        require_there(runner)
         if runner.state in WITHOUT_PROCESS:
             require_enterable(runner)
         return self._engine.execs(runner)

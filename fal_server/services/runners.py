@@ -105,8 +105,8 @@ class Runners:
         """Run a command beside a runner's worker.
 
         Raises:
-            NotFound: there is no such runner.
-            Precondition: it has no process yet, or none any more.
+            NotFound: there is no such runner, or it has ended.
+            Precondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(runner_id)

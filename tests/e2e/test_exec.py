@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -269,8 +270,21 @@ def test_a_runner_that_is_gone_says_so_at_once(place: Place) -> None:
     place.controller.fal("runners", "kill", runner_id)
     process.communicate(timeout=60)
     assert process.returncode in (128 + signal.SIGKILL, 254)  # how it ended, or that this is not known
-    with place.sdk() as sdk, pytest.raises(NotFoundError):
-        sdk.runners.exec("no-such-runner", ["true"])
+    with place.sdk() as sdk:
+        for gone in (runner_id, "no-such-runner"):
+            with pytest.raises(NotFoundError):
+                sdk.runners.exec(gone, ["true"])
+            with pytest.raises(NotFoundError):
+                sdk.controller().shell_runner(gone, ["true"], tty=False).wait()
     done = place.fal("runners", "exec", runner_id, "--", "true")
     assert done.returncode == 1
     assert runner_id in done.stderr
+
+
+def test_a_command_that_writes_much_more_than_it_reads_does_not_get_stuck(place: Place) -> None:
+    grow = "import sys\nwhile data := sys.stdin.buffer.read(1024): sys.stdout.buffer.write(data * 64)"
+    given = os.urandom(600_000)
+    process = place.popen("python", "-c", grow, stdin=subprocess.PIPE)
+    output, _ = process.communicate(given, timeout=60)
+    wanted = b"".join(given[start : start + 1024] * 64 for start in range(0, len(given), 1024))
+    assert (process.returncode, len(output), output == wanted) == (0, len(wanted), True)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ TOKEN = "the-token-of-this-runner"
 
 
 @asynccontextmanager
-async def open_door(directory: Path) -> AsyncIterator[Path]:
+async def open_door(directory: Path) -> AsyncGenerator[Path]:
     door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), TokenGate(TOKEN), Execs(directory, Reaper()))
     door.open()
     yield directory / EXEC_SOCKET_NAME

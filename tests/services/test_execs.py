@@ -69,7 +69,6 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
         (RunnerState.PENDING, "wait until it has started"),
         (RunnerState.FAILURE_DELAY, "wait until it has started"),
         (RunnerState.TERMINATING, "nothing can run in it any more"),
-        (RunnerState.TERMINATED, "nothing can run in it any more"),
     ],
 )
 async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:
@@ -82,6 +81,8 @@ async def test_what_runs_is_reached_to_the_end_of_its_runner(one: Runner) -> Non
     ending = replace(one, state=RunnerState.TERMINATING)
     assert await Execs(Fleet(ending), Lines()).line(one.runner_id) == one.runner_id  # type: ignore[arg-type]
     gone = Execs(Fleet(replace(one, state=RunnerState.TERMINATED)), Lines())  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match="has ended"):
+        await gone.enter(one.runner_id)
     with pytest.raises(NotFound, match="has ended"):
         await gone.line(one.runner_id)
     with pytest.raises(NotFound, match="fal runners list"):

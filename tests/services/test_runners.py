@@ -170,7 +170,7 @@ async def test_exec_reaches_the_engine_until_the_end(platform: Platform) -> None
         await platform.runners.exec(lease.runner_id, COMMAND)
     await platform.runners.kill(lease.runner_id)
     await platform.until(lambda: not platform.fleet.runners)
-    with pytest.raises(Precondition, match="nothing can run in it any more"):
+    with pytest.raises(NotFound, match="has ended"):
         await platform.runners.exec(lease.runner_id, COMMAND)
 
 

@@ -160,14 +160,17 @@ class LocalEngine:
         """Run a command beside the worker, in its environment and directory.
 
         Raises:
-            Unavailable: the runner cannot be reached, has ended, or has too many sessions open.
+            Unavailable: the runner cannot be reached.
+            Precondition: it has ended.
+            Exhausted: too many commands run in it.
+            Invalid: there can be no such command.
         """
-        session = LocalExecSession(self._followed(runner).client.exec(), runner.runner_id)
+        session = LocalExecSession(self.execs(runner), runner.runner_id)
         await session.begin(request)
         return session
 
     def execs(self, runner: Runner) -> LocalExecLine:
-        """The line to the runner's commands that survive the link.
+        """The line to the runner's commands.
 
         Raises:
             Unavailable: the runner cannot be reached, or has ended.

@@ -35,17 +35,19 @@ class LocalExecLine:
         address: the path of the socket.
         token: the runner's token.
         runner_id: for messages.
+        links: those that are open stand here, to be closed by who lets go of the runner.
     """
 
-    def __init__(self, address: Path, token: str, runner_id: str) -> None:
+    def __init__(self, address: Path, token: str, runner_id: str, links: set[MessageSocket]) -> None:
         self._address = address
         self._token = token
         self._runner_id = runner_id
+        self._links = links
 
     async def call(self, method: str, request: bytes) -> bytes:
         """Call a method that has one answer."""
         try:
-            async with asyncio.timeout(_CALL_SECONDS), self._open(method) as link:
+            async with asyncio.timeout(_CALL_SECONDS), self.open(method) as link:
                 await link.send(request)
                 return await self._last(link)
         except TimeoutError:
@@ -53,15 +55,15 @@ class LocalExecLine:
 
     async def read(self, request: bytes) -> AsyncGenerator[bytes]:
         """ReadExec."""
-        async with self._open("ReadExec") as link:
+        async with self.open("ReadExec") as link:
             await link.send(request)
             while isinstance(received := await link.receive(), bytes):
                 yield received
-            self._check(received)
+            self.check(received)
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
         """WriteExec."""
-        async with self._open("WriteExec") as link:
+        async with self.open("WriteExec") as link:
             with suppress(LinkBroken):  # it was ended from the other side; how is learnt below
                 async for request in requests:
                     await link.send(request)
@@ -72,14 +74,18 @@ class LocalExecLine:
         """The one answer."""
         answer = await link.receive()
         if not isinstance(answer, bytes):
-            self._check(answer)
+            self.check(answer)
             raise Unavailable(f"the link to runner {self._runner_id} ended before the answer")
-        self._check(await link.receive())
+        self.check(await link.receive())
         return answer
 
     @asynccontextmanager
-    async def _open(self, method: str) -> AsyncGenerator[MessageSocket]:
-        """A connection on which the method is called."""
+    async def open(self, method: str) -> AsyncGenerator[MessageSocket]:
+        """A connection on which the method is called.
+
+        Raises:
+            Unavailable: the runner cannot be reached, or the link broke.
+        """
         connection = socket.socket(socket.AF_UNIX)
         path = SocketPath(self._address)
         try:
@@ -91,16 +97,23 @@ class LocalExecLine:
         finally:
             path.close()
         link = MessageSocket(connection)
+        self._links.add(link)
         try:
             await link.send(json.dumps({"method": method, "token": self._token}).encode())
             yield link
         except LinkBroken as error:
             raise Unavailable(f"the link to runner {self._runner_id} broke: {error.strerror}") from error
         finally:
+            self._links.discard(link)
             link.close()
 
-    def _check(self, status: Status | bytes | None) -> None:
-        """Raise the refusal that a status is."""
+    def check(self, status: Status | bytes | None) -> None:
+        """Raise the refusal that a status is; what is none means that the link broke.
+
+        Raises:
+            Fault: it was refused.
+            Unavailable: there is no status.
+        """
         if not isinstance(status, Status):
             raise Unavailable(f"the link to runner {self._runner_id} ended too early")
         if status.code == OK:

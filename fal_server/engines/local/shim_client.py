@@ -9,9 +9,9 @@ import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
+from fal_runner.message_socket import MessageSocket
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.execs import LocalExecLine
-from fal_server.engines.local.session import Call
 
 _CALL_SECONDS = 10.0
 _START_SECONDS = 30.0
@@ -38,6 +38,7 @@ class ShimClient:
         self._socket = SocketPath(Path(address))
         self._execs = Path(address).with_name(EXEC_SOCKET_NAME)
         self._token = token
+        self._links: set[MessageSocket] = set()
         self._channel = grpc.aio.insecure_channel(self._socket.target, options=_OPTIONS)
         self._stub = shim_pb2_grpc.ShimStub(self._channel)
         self._metadata = ((TOKEN_METADATA, token),)
@@ -95,15 +96,13 @@ class ShimClient:
         """End the shim."""
         await self._stub.Shutdown(shim_pb2.ShutdownRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
 
-    def exec(self) -> Call:
-        """Begin a command."""
-        return self._stub.Exec(metadata=self._metadata)
-
     def execs(self, runner_id: str) -> LocalExecLine:
-        """The line to the commands that outlive a call."""
-        return LocalExecLine(self._execs, self._token, runner_id)
+        """The line to the commands beside the worker."""
+        return LocalExecLine(self._execs, self._token, runner_id, self._links)
 
     async def close(self) -> None:
-        """Let go of the channel."""
+        """Let go of the channel, and of the calls under way."""
+        for link in self._links:
+            link.close()
         await self._channel.close()
         self._socket.close()
