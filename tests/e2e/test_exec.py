@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fal_grpc.adapter.execs import ExecSpec
+from fal_grpc.adapter.runner import RunnerState
 from fal_grpc.errors import AbortedError, DeadlineExceededError, NotFoundError
 from tests.support.controller import BIN, ROOT
 from tests.support.place import Place, entered
@@ -271,6 +272,7 @@ def test_a_runner_that_is_gone_says_so_at_once(place: Place) -> None:
     process.communicate(timeout=60)
     assert process.returncode in (128 + signal.SIGKILL, 254)  # how it ended, or that this is not known
     with place.sdk() as sdk:
+        until(lambda: sdk.controller().get_runner(runner_id).state is RunnerState.TERMINATED, "the runner has ended")
         for gone in (runner_id, "no-such-runner"):
             with pytest.raises(NotFoundError):
                 sdk.runners.exec(gone, ["true"])
