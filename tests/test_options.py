@@ -13,32 +13,30 @@ from fal_server.options import add_options, as_arguments
 from fal_server.settings import Settings
 from fal_server.tls import TlsSettings
 
-CHOSEN = [
-    "--host=::1",
-    "--port=1",
-    "--grpc-port=2",
-    "--gpu=GPU-H100=2",
-    "--gpu=GPU-A100",
-    "--warm-shims=0",
-    "--warm-workers=0",
-    "--retention-days=0.5",
-    "--file-retention-days=0.0",
-    "--database=postgresql://me@host/fal",
-    "--tls",
-    "--tls-cert=/a b/cert.pem",
-    "--tls-key=/key.pem",
-    "--tls-name=one",
-    "--tls-name=two",
-]
+# A value for each kind of option.
+VALUES = {
+    "ADDRESS": ["::1"],
+    "PORT": ["1"],
+    "N": ["0"],
+    "DAYS": ["0.5"],
+    "SECONDS": ["1.5"],
+    "FILE": ["/a b/cert.pem"],
+    "URL": ["postgresql://me@host/fal"],
+    "LABEL=N": ["GPU-H100=2", "GPU-A100"],
+    "NAME": ["one", "two"],
+}
 
 
 def test_fal_up_has_every_option_and_hands_it_on():
-    args = build_parser(["up"]).parse_args(["up", *CHOSEN])
-    assert as_arguments(args) == CHOSEN
-    flags = {word.partition("=")[0] for word in CHOSEN}
     parser = argparse.ArgumentParser()
     add_options(parser)
-    assert {flag for action in parser._actions[1:] for flag in action.option_strings} == flags
+    chosen = []
+    for action in parser._actions[1:]:
+        (flag,) = action.option_strings
+        chosen += [flag] if action.nargs == 0 else [f"{flag}={value}" for value in VALUES[str(action.metavar)]]
+    args = build_parser(["up"]).parse_args(["up", *chosen])
+    assert as_arguments(args) == chosen
+    assert len(chosen) > 10
 
 
 def test_a_path_is_handed_on_whole(tmp_path, monkeypatch):
