@@ -205,12 +205,18 @@ class Exchange:
             self.carrier.exchange_done(self)
 
     def _send_large(self, head: bytes, body: bytes, *, end: bool) -> None:
-        """`send` without copying the body."""
+        """`send` without copying the body.
+
+        Not by writelines: up to Python 3.13 asyncio's own does not tell a protocol that its buffer is full.
+        """
+        write = self.carrier.transport.write
         if self._chunked:
-            tail = b"\r\n0\r\n\r\n" if end else b"\r\n"
-            self.carrier.transport.writelines((head + b"%x\r\n" % len(body), body, tail))
+            write(head + b"%x\r\n" % len(body))
+            write(body)
+            write(b"\r\n0\r\n\r\n" if end else b"\r\n")
         else:
-            self.carrier.transport.writelines((head, body))
+            write(head)
+            write(body)
         if end:
             self.finished = True
             self.carrier.exchange_done(self)

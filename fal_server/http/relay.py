@@ -155,7 +155,8 @@ class Relay:
                 upstream.transport.write(body)
             return
         if body:
-            upstream.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
+            for part in (b"%x\r\n" % len(body), body, b"\r\n"):
+                upstream.transport.write(part)
         if self._sent_end:
             upstream.transport.write(b"0\r\n\r\n")
 

@@ -66,7 +66,8 @@ class HttpRunnerClient:
             upstream.ask(conversation, bodyless=request.method == "HEAD")
             if upstream.lost:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
-            upstream.transport.writelines((_head(request, content), content.body))
+            upstream.transport.write(_head(request, content))
+            upstream.transport.write(content.body)
             await conversation.over.wait()
         finally:
             upstream.done(reusable=False)
