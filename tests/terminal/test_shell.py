@@ -72,9 +72,9 @@ class Screen:
         """The terminal is as it was before."""
         self.run("stty -g | diff - before && echo the-$((40 + 2))-same", "the-42-same")
 
-    def prompt(self) -> None:
+    def prompt(self, *signs: str) -> None:
         """Wait for the prompt: a program that has just been told to end may still eat what is typed."""
-        until(lambda: self.shown().rstrip().endswith(("#", "$")), "the prompt is back")
+        until(lambda: self.shown().rstrip().endswith(signs or ("#", "$")), "the prompt is back")
 
     def fal(self) -> psutil.Process:
         """The process of `fal` in it."""
@@ -147,6 +147,7 @@ def test_a_python_prompt_with_its_history_and_ctrl_c_and_ctrl_d(screen: Screen) 
     screen.keys("Enter")
     screen.keys("C-c")
     screen.wait_for("KeyboardInterrupt")
+    screen.prompt(">>>")
     screen.keys("C-d")
     screen.prompt()
     screen.run("echo left-$((1 + 1))", "left-2")
