@@ -17,7 +17,7 @@ import re
 import select
 import sys
 from contextvars import ContextVar
-from typing import Any, List, Optional, Set, Tuple
+from typing import Any, Callable, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
 _ID = re.compile(rb"[!-~]{1,128}")  # what the shim's side of the frames takes
@@ -93,6 +93,7 @@ class RequestStreams:
     def __init__(self) -> None:
         self._plain: List[Tuple[str, Any]] = []
         self._writers: List[RequestWriter] = []
+        self._after_first: Optional[Callable[[], None]] = None
 
     def install(self) -> None:
         """From now on `sys.stdout` and `sys.stderr` know the request; a second time changes nothing."""
@@ -113,8 +114,14 @@ class RequestStreams:
             )
             setattr(sys, name, text)
 
-    def begin(self, mark: str) -> None:
-        """There will be requests; `mark` is what frames begin with."""
+    def begin(self, mark: str, after_first: Callable[[], None]) -> None:
+        """There will be requests.
+
+        Args:
+            mark: what frames begin with.
+            after_first: called when the first of them is over.
+        """
+        self._after_first = after_first
         for writer in self._writers:
             writer.begin(mark)
 
@@ -139,6 +146,9 @@ class RequestStreams:
         """The request is over."""
         for writer in self._writers:
             writer.end(request_id)
+        after_first, self._after_first = self._after_first, None
+        if after_first is not None:
+            after_first()
 
 
 class _Tagged:

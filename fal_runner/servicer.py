@@ -31,6 +31,14 @@ _BATCH_BYTES = 256 * 1024
 _BATCH_SECONDS = 0.005
 
 
+class StartRefused(Exception):
+    """A worker cannot be started; the text says why."""
+
+    def __init__(self, code: grpc.StatusCode, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
 class TokenGate(grpc.aio.ServerInterceptor):
     """Refuses every call that does not carry the token.
 
@@ -96,34 +104,35 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
 
     async def Start(self, request: shim_pb2.StartRequest, context: Context) -> shim_pb2.StartResponse:
         """Start the worker, once."""
-        async with self._starting:
-            return await self._start(request.spec, context)
-
-    async def _start(self, spec: shim_pb2.RunnerSpec, context: Context) -> shim_pb2.StartResponse:
-        if self._runner is not None:
-            if (spec.runner_id, spec.token) != (self._runner.spec.runner_id, self._runner.spec.token):
-                await context.abort(grpc.StatusCode.ALREADY_EXISTS, "this shim looks after another runner")
-            return _start_response(self._runner)
-        for field in ("runner_id", "token", "python", "working_dir", "bind_host"):
-            if not getattr(spec, field):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"spec.{field} is empty")
-        if spec.WhichOneof("callable") is None:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "spec.function or spec.entrypoint must be given")
-        if not os.access(spec.python, os.X_OK):
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no interpreter at {spec.python}")
-        if not os.access(spec.working_dir, os.X_OK):
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"there is no directory {spec.working_dir}")
-        waiting, self._waiting = self._waiting, None
-        worker = await waiting.take(spec) if waiting is not None else None
-        runner = Supervisor(self._reaper, self._directory, spec)
         try:
-            runner.start(worker)
-        except (OSError, ValueError, PortUnavailable) as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the worker could not be started: {error}")
-        self._runner = self._execs.runner = runner
-        self._gate.token = spec.token
-        self.started.set()
-        return _start_response(runner)
+            return await self.start(request.spec)
+        except StartRefused as refusal:
+            await context.abort(refusal.code, str(refusal))
+
+    async def start(self, spec: shim_pb2.RunnerSpec) -> shim_pb2.StartResponse:
+        """Start the worker; asking again with the same token gives the first one.
+
+        Raises:
+            StartRefused: it cannot be.
+        """
+        async with self._starting:
+            if self._runner is not None:
+                if (spec.runner_id, spec.token) != (self._runner.spec.runner_id, self._runner.spec.token):
+                    raise StartRefused(grpc.StatusCode.ALREADY_EXISTS, "this shim looks after another runner")
+                return _start_response(self._runner)
+            _check(spec)
+            waiting, self._waiting = self._waiting, None
+            worker = await waiting.take(spec) if waiting is not None else None
+            runner = Supervisor(self._reaper, self._directory, spec)
+            try:
+                runner.start(worker)
+            except (OSError, ValueError, PortUnavailable) as error:
+                words = f"the worker could not be started: {error}"
+                raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, words) from error
+            self._runner = self._execs.runner = runner
+            self._gate.token = spec.token
+            self.started.set()
+            return _start_response(runner)
 
     async def GetStatus(self, request: shim_pb2.GetStatusRequest, context: Context) -> shim_pb2.GetStatusResponse:
         """All that is known."""
@@ -247,6 +256,18 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         if self._runner is None:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "there is no worker yet: Start comes first")
         return self._runner
+
+
+def _check(spec: shim_pb2.RunnerSpec) -> None:
+    for field in ("runner_id", "token", "python", "working_dir", "bind_host"):
+        if not getattr(spec, field):
+            raise StartRefused(grpc.StatusCode.INVALID_ARGUMENT, f"spec.{field} is empty")
+    if spec.WhichOneof("callable") is None:
+        raise StartRefused(grpc.StatusCode.INVALID_ARGUMENT, "spec.function or spec.entrypoint must be given")
+    if not os.access(spec.python, os.X_OK):
+        raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, f"there is no interpreter at {spec.python}")
+    if not os.access(spec.working_dir, os.X_OK):
+        raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, f"there is no directory {spec.working_dir}")
 
 
 def _start_response(runner: Supervisor) -> shim_pb2.StartResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -26,8 +27,8 @@ from fal_runner.execs import Execs
 from fal_runner.mark import take_mark
 from fal_runner.processes import boot_id, look, mark_of
 from fal_runner.reaper import Reaper
-from fal_runner.servicer import ShimServicer, TokenGate
-from fal_runner.waiting import READY, Order, WaitingWorker, wait_for_order
+from fal_runner.servicer import ShimServicer, StartRefused, TokenGate
+from fal_runner.waiting import MOST_ORDER_BYTES, READY, Order, WaitingWorker, wait_for_order
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
@@ -62,7 +63,7 @@ class Shim:
 
     async def wait(self, connection: socket.socket) -> None:
         """Serve the runner that it is told of; where it never is, nothing is left of what waited."""
-        lines, answers = await asyncio.open_connection(sock=connection)
+        lines, answers = await asyncio.open_connection(sock=connection, limit=MOST_ORDER_BYTES)
         order, worker = await wait_for_order(lines, answers, self._reaper)
         if order is None:
             await self._reaper.sweep()
@@ -88,6 +89,9 @@ class Shim:
         execs = Execs(directory, reaper)
         servicer = ShimServicer(directory, reaper, self._gate, execs, worker)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
+        if order.spec is not None:
+            with contextlib.suppress(StartRefused):  # Start is told why
+                await servicer.start(order.spec)
         shim_pb2_grpc.add_ShimServicer_to_server(servicer, self._server)
         listening = SocketPath(directory / SOCKET_NAME)
         self._server.add_insecure_port(listening.target)

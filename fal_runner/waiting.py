@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_grpc.v1 import shim_pb2
@@ -18,15 +19,22 @@ from fal_runner.worker_process import WorkerProcess
 
 READY = b"ready\n"
 """The shim listens."""
+MOST_ORDER_BYTES = 64 * 1024
+"""A longer line is none: a larger specification comes by Start."""
 _MOST_FALSE_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Whose shim it is to be."""
+    """Whose shim it is to be.
+
+    Attributes:
+        spec: the runner's worker, which is started at once; None where it is told of later, by Start.
+    """
 
     directory: Path
-    token: str
+    token: str = field(repr=False)
+    spec: shim_pb2.RunnerSpec | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +136,8 @@ async def wait_for_order(
     while line := await lines.readline():
         message = json.loads(line)
         if "token" in message:
-            return Order(directory=Path(message["directory"]), token=str(message["token"])), worker
+            spec = shim_pb2.RunnerSpec.FromString(base64.b64decode(message["spec"])) if "spec" in message else None
+            return Order(directory=Path(message["directory"]), token=str(message["token"]), spec=spec), worker
         if "again" in message:
             if worker is not None:
                 await worker.look_again(int(message["again"]))

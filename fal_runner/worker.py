@@ -333,7 +333,7 @@ def main() -> None:
 
     if job.get("port"):
         streams.install()
-        streams.begin(job["mark"])
+        streams.begin(job["mark"], remember)
         after_import("uvicorn.config", streams.tag)
         Binding(job["bind_host"], {asked: given for asked, given in ports if asked and given}, listening).install()
     try:

@@ -261,6 +261,7 @@ class LocalEngine:
         """A shim that has taken the order; one that an earlier controller left half-way is used."""
         identity = living_shim(directory, launch.attempt_token)
         warmth = warmth_of(launch, self._home, self._imports) if self._imports is not None else None
+        spec = spec_of(directory, launch, self._home, warmth)
         if identity is None:
             await self._clean_up(directory, launch.attempt_token)
             spare = self.spares.take(warmth)
@@ -270,11 +271,11 @@ class LocalEngine:
                 if spare is not None:
                     await asyncio.shield(spare.end())
                 raise
-            identity = await spawn_shim(directory, launch.attempt_token, self._groups, spare)
+            identity = await spawn_shim(directory, spec, self._groups, spare)
         names = (launch.runner_id, launch.app_name, launch.revision_id)
         link = self._link(directory, identity, launch.attempt_token, names)
         try:
-            await link.client.start(spec_of(directory, launch, self._home, warmth))
+            await link.client.start(spec)
         except BaseException:
             await link.close()
             raise

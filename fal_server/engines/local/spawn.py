@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import logging
@@ -19,9 +20,11 @@ from fal_runner.address import LOG_NAME, ShimIdentity
 from fal_runner.mark import MARK_VARIABLE, NO_MARK
 from fal_runner.mounts import APP_VARIABLE, DATA_VARIABLE
 from fal_runner.processes import mark_of
+from fal_runner.waiting import MOST_ORDER_BYTES
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
+from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.spares import APP_NAME, Spare, Warmth
 from fal_server.ports import Launch
 
@@ -67,33 +70,42 @@ def lay_out(directory: Path, launch: Launch, home: Path, spare: Spare | None = N
 
 
 async def spawn_shim(
-    directory: Path, token: str, groups: RunnerGroups | None = None, spare: Spare | None = None
+    directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None = None, spare: Spare | None = None
 ) -> ShimIdentity:
     """Start a shim, in a session and, where there are groups, in a control group of its own; wait until it listens.
 
+    Its worker is being started then, or was not, for a reason that Start tells.
+
     Args:
-        spare: one that was started already; where it has died, another is started.
+        spec: the runner's worker.
+        spare: a shim that was started already; where it has died, another is started.
 
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last words.
     """
-    if spare is not None and (found := await _assign(spare, directory, token, groups)) is not None:
-        return found
+    if spare is not None:
+        if (found := await _assign(spare, directory, spec, groups)) is not None:
+            return found
+        await sweep(mark_of(spec.token), directory)
     ours, theirs = socket.socketpair()
     with theirs:
         spare = Spare(start_process(theirs), ours)
-    identity = await _assign(spare, directory, token, groups)
+    identity = await _assign(spare, directory, spec, groups)
     if identity is None:
         raise Unavailable(f"the shim did not start: {last_words(directory)}")
     return identity
 
 
-async def _assign(spare: Spare, directory: Path, token: str, groups: RunnerGroups | None) -> ShimIdentity | None:
+async def _assign(
+    spare: Spare, directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None
+) -> ShimIdentity | None:
     """Tell a shim whose it is, and wait until it listens; None where it does not, and then it is gone."""
     pids = [spare.pid] if spare.worker is None else [spare.pid, spare.worker]
-    if groups is not None and not groups.admit(pids, mark_of(token), directory):
+    if groups is not None and not groups.admit(pids, mark_of(spec.token), directory):
         log.warning("the runner in %s has no control group of its own: its processes are told by their mark", directory)
-    spare.tell({"token": token, "directory": str(directory)})
+    order = {"token": spec.token, "directory": str(directory)}
+    told = base64.b64encode(spec.SerializeToString()).decode()
+    spare.tell({**order, "spec": told} if len(told) < MOST_ORDER_BYTES // 2 else order)
     try:
         async with asyncio.timeout(_LISTEN_SECONDS):
             listens = await spare.listens()
