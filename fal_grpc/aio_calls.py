@@ -141,10 +141,13 @@ class AsyncCalls:
         if channel is not None:
             await channel.close()
 
-    async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
-        """Call a method with one answer, within the deadline."""
+    async def unary(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
+    ) -> R:
+        """Call a method with one answer, within the deadline: the channel's where none is given."""
+        seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
-            return await method(request, timeout=self.options.deadline_seconds, metadata=self._credentials.metadata())
+            return await method(request, timeout=seconds, metadata=self._credentials.metadata())
 
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]

@@ -20,10 +20,10 @@ from fal_grpc.errors import (
     FalError,
     NotFoundError,
     RpcFailure,
-    UnavailableError,
     UnimplementedError,
 )
-from fal_grpc.exec_session import ExecSession, Reconnects, timed_out
+from fal_grpc.exec_session import PROMPT_SECONDS, UNTOLD, ExecSession, timed_out
+from fal_grpc.reconnects import Reconnects
 from fal_grpc.session import input_failed, session_closed
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class AsyncExecSession:
 
     async def resize(self, height: int, width: int) -> None:
         self._size = (height, width)
-        with suppress(UnavailableError, NotFoundError):  # told again when the link is back; nothing has no size
+        with suppress(*UNTOLD):  # told again when the link is back; nothing has no size
             await self._tell_size()
 
     async def close_input(self) -> None:
@@ -135,14 +135,14 @@ class AsyncExecSession:
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.SignalExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, signal=number)
-        await self._calls.unary(self._calls.execs.SignalExec, request)
+        await self._calls.unary(self._calls.execs.SignalExec, request, deadline_seconds=PROMPT_SECONDS)
 
     async def hang_up(self) -> None:
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.CloseExecRequest(runner_id=self.runner_id, exec_id=self.exec_id)
         with suppress(NotFoundError):
-            await self._calls.unary(self._calls.execs.CloseExec, request)
+            await self._calls.unary(self._calls.execs.CloseExec, request, deadline_seconds=PROMPT_SECONDS)
 
     async def detach(self) -> None:
         self._closed = True
@@ -279,7 +279,7 @@ class AsyncExecSession:
         if self._size is not None:
             size = runner_pb2.TerminalSize(height=self._size[0], width=self._size[1])
             request = exec_pb2.ResizeExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, tty_size=size)
-            await self._calls.unary(self._calls.execs.ResizeExec, request)
+            await self._calls.unary(self._calls.execs.ResizeExec, request, deadline_seconds=PROMPT_SECONDS)
 
     async def _feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
         """Give the caller's input. What his own iterable raises is raised again by reading."""

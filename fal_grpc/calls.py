@@ -143,10 +143,13 @@ class Calls:
         if channel is not None:
             channel.close()
 
-    def unary(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
-        """Call a method with one answer, within the deadline."""
+    def unary(
+        self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
+    ) -> R:
+        """Call a method with one answer, within the deadline: the channel's where none is given."""
+        seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
-            return method(request, timeout=self.options.deadline_seconds, metadata=self._credentials.metadata())
+            return method(request, timeout=seconds, metadata=self._credentials.metadata())
 
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]

@@ -23,6 +23,7 @@ from fal_grpc.errors import (
     UnavailableError,
     UnimplementedError,
 )
+from fal_grpc.reconnects import Reconnects
 from fal_grpc.session import ShellSession, input_failed, session_closed
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
     from fal_grpc.v1 import exec_pb2
 
-BROKEN = frozenset({"UNAVAILABLE", "UNKNOWN", "INTERNAL", "CANCELLED", "DATA_LOSS"})
-RECONNECT_SECONDS = 120.0
-"""How long a broken link is tried again; a command that is not kept waits 30 s for its reader."""
+PROMPT_SECONDS = 5.0
+"""The deadline of what somebody at a terminal waits for: Ctrl-C, another size, the end. A controller that does not
+answer must not hold the terminal; a command that could not be hung up is when nobody has come back for it."""
+UNTOLD = (UnavailableError, DeadlineExceededError, NotFoundError)
 
 
 def start(
@@ -137,7 +139,7 @@ class ExecSession:
     def resize(self, height: int, width: int) -> None:
         """Tell the command's terminal its new size, in characters."""
         self._size = (height, width)
-        with suppress(UnavailableError, NotFoundError):  # told again when the link is back; nothing has no size
+        with suppress(*UNTOLD):  # told again when the link is back; nothing has no size
             self._tell_size()
 
     def close_input(self) -> None:
@@ -151,11 +153,12 @@ class ExecSession:
 
         Raises:
             UnavailableError: the link is broken now.
+            DeadlineExceededError: the controller did not answer within 5 seconds.
         """
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.SignalExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, signal=number)
-        self._calls.unary(self._calls.execs.SignalExec, request)
+        self._calls.unary(self._calls.execs.SignalExec, request, deadline_seconds=PROMPT_SECONDS)
 
     def hang_up(self) -> None:
         """End the command: SIGHUP to all of its processes, SIGKILL after 2 seconds."""
@@ -163,7 +166,7 @@ class ExecSession:
 
         request = exec_pb2.CloseExecRequest(runner_id=self.runner_id, exec_id=self.exec_id)
         with suppress(NotFoundError):
-            self._calls.unary(self._calls.execs.CloseExec, request)
+            self._calls.unary(self._calls.execs.CloseExec, request, deadline_seconds=PROMPT_SECONDS)
 
     def detach(self) -> None:
         """End the session, and leave the command as it is: one that is not kept is hung up after a while."""
@@ -303,7 +306,7 @@ class ExecSession:
         if self._size is not None:
             size = runner_pb2.TerminalSize(height=self._size[0], width=self._size[1])
             request = exec_pb2.ResizeExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, tty_size=size)
-            self._calls.unary(self._calls.execs.ResizeExec, request)
+            self._calls.unary(self._calls.execs.ResizeExec, request, deadline_seconds=PROMPT_SECONDS)
 
     def _feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
         """Give the caller's input. What his own iterable raises is raised again by reading."""
@@ -328,54 +331,3 @@ def timed_out(runner_id: str, seconds: float | None) -> DeadlineExceededError:
     """What to raise where a command was ended because its time was over."""
     words = "in its time" if seconds is None else f"after {seconds:g} seconds"
     return DeadlineExceededError(f"The command in runner {runner_id} had not exited {words} and was ended.")
-
-
-class Reconnects:
-    """How long to wait before a broken link is tried again, and when to give up.
-
-    Args:
-        info: the command, for messages.
-        on_notice: told what a person should know.
-    """
-
-    def __init__(self, info: execs.ExecInfo, on_notice: Callable[[str], None]) -> None:
-        self._info = info
-        self._on_notice = on_notice
-        self._broken_at: float | None = None
-        self._delay = 0.1
-        self._begun = False
-
-    def succeeded(self) -> None:
-        """Something came."""
-        if self._broken_at is not None:
-            self._on_notice(f"reconnected to command {self._info.exec_id}")
-        self._broken_at, self._delay, self._begun = None, 0.1, True
-
-    def ended_early(self) -> FalError:
-        """The stream ended, and did not say how the command did."""
-        return UnavailableError("the stream ended early")
-
-    def pause(self, error: FalError) -> float:
-        """Seconds to wait before the next try.
-
-        Raises:
-            FalError: it is none that another try could mend.
-            ExecLinkError: there were enough tries, or the command is not known any more.
-        """
-        info = self._info
-        if not isinstance(error, CallError) or (error.code not in BROKEN and not isinstance(error, NotFoundError)):
-            raise error
-        if isinstance(error, NotFoundError) and not self._begun and self._broken_at is None:
-            raise error
-        now = time.monotonic()
-        if self._broken_at is None:
-            self._broken_at = now
-            why = error.details or error.code
-            self._on_notice(f"the link to command {info.exec_id} broke ({why}); reconnecting")
-        if isinstance(error, NotFoundError) or now - self._broken_at > RECONNECT_SECONDS:
-            raise ExecLinkError(
-                f"The link to command {info.exec_id} in runner {info.runner_id} broke: "
-                f"{error.details or error.code}. How the command ended, or whether it did, is not known."
-            ) from error
-        delay, self._delay = self._delay, min(1.0, self._delay * 1.5)
-        return delay
