@@ -223,7 +223,7 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
 
 
 def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
-    """The times of a query about a runner as numbers of its lines, by which they are found: later ones are not earlier."""
+    """The times of a query about a runner as numbers of its lines, by which they are found; numbers go with time."""
     lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
     of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
     conditions: list[ColumnElement[bool]] = []
