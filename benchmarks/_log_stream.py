@@ -78,7 +78,7 @@ def print_lines(count: str, width: str) -> None:
     """Print as an app does in its worker, and say on standard error how many lines a second."""
     from fal_runner.request_output import RequestStreams
 
-    RequestStreams("").install()
+    RequestStreams().install()
     begun = time.perf_counter()
     for number in range(int(count)):
         print(f"{number:0{width}}")
