@@ -15,7 +15,8 @@ from fal_server.core.logs import LogEntry, LogQuery
 
 # Of so many runners, those that wrote last, a cursor names the last line. Of all others it has only a time.
 _MOST_RUNNERS = 256
-_MOST_WAITING = 20_000
+_MOST_WAITING = 50_000
+_MOST_CHARACTERS = 32 * 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_MICROSECONDS = 2**53
@@ -104,8 +105,9 @@ class Follower:
         self._query = query
         self._filters = bool(query.since or query.sources or query.request_id is not None or query.search)
         self._announced: dict[str, int] = {}
-        self._waiting: deque[tuple[LogEntry, ...]] = deque()
+        self._waiting: deque[Sequence[LogEntry]] = deque()
         self._count = 0
+        self._characters = 0
 
     def is_behind(self) -> bool:
         """Whether lines must be read from the store: it is new, or more came than may wait here."""
@@ -123,9 +125,10 @@ class Follower:
     def release(self, entries: Sequence[LogEntry]) -> None:
         """These new lines, which were announced, are stored."""
         if not self._behind:
-            self._waiting.append(tuple(entries))
+            self._waiting.append(entries)
             self._count += len(entries)
-            if self._count > _MOST_WAITING:
+            self._characters += sum(len(entry.message) for entry in entries)
+            if self._count > _MOST_WAITING or self._characters > _MOST_CHARACTERS:
                 self.fall_behind()
         self.wake.set()
 
@@ -133,7 +136,7 @@ class Follower:
         """Lines must be read from the store."""
         self._behind = True
         self._waiting.clear()
-        self._count = 0
+        self._count = self._characters = 0
         self.wake.set()
 
     def earlier(self, entry: LogEntry) -> bool:
@@ -150,6 +153,7 @@ class Follower:
         while self._waiting and len(found) < most:
             found += self._waiting.popleft()
         self._count -= len(found)
+        self._characters -= sum(len(entry.message) for entry in found)
         return found
 
     def wants(self, entries: list[LogEntry]) -> list[LogEntry]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import TypeAlias
@@ -26,6 +27,7 @@ _BATCH = 1000
 _MOST_KNOWN = 10_000
 _SIGN_OF_LIFE_SECONDS = 20.0
 
+_TICK = timedelta(microseconds=1)
 _RUNNER_OF = attrgetter("runner_id")
 _Subject: TypeAlias = "tuple[str, str]"  # ("runner", its id) or ("app", its name)
 
@@ -200,6 +202,12 @@ class Logs:
 
     async def _catch_up(self, query: LogQuery, position: Position, follower: Follower) -> AsyncGenerator[LogBatch]:
         """The lines after a position that are stored, and do not wait in memory."""
+        newest = LogQuery(runner_id=query.runner_id, app_name=query.app_name, newest_first=True, limit=1)
+        last = (await self._log_store.page(newest)).entries
+        if not last:
+            return
+        # What is stored from now on is not read in vain.
+        query = replace(query, until=last[0].timestamp + _TICK)
         sent = position.sent()
         if query.runner_id is not None:
             query = replace(query, above=sent.get(query.runner_id, 0))
