@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _HEIGHT = 6
 _LABEL = 7
+_DAY = 86_400
+_STEPS = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30),
+    *(60 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
+    *(3600 * hours for hours in (1, 2, 6, 12)),
+    *(_DAY * days for days in (1, 2, 5, 10, 20, 50)),
+)
+_UNITS = ((_DAY, "d"), (3600, "h"), (60, "min"), (1, "s"), (0, "s"))
 
 
 def series(simulation: AppSimulation) -> list[tuple[str, list[int]]]:
@@ -64,5 +72,35 @@ def _stretched(values: Sequence[int], width: int) -> list[int]:
 
 
 def _axis(end: float, width: int) -> str:
-    last = f"{end:.6g} s"
-    return " " * (_LABEL + 2) + "0" + last.rjust(width - 1)
+    """The foot: a mark under each moment that is named, and its name, as far as these have room."""
+    marks, words = [" "] * width, [" "] * (width + _LABEL)
+    free = 0
+    for moment, name in ticks(end, max(2, width // 10)):
+        column = min(width - 1, round(moment / end * (width - 1))) if end else 0
+        begin = min(column, width - len(name))
+        if begin >= free:
+            marks[column] = "|"
+            words[begin : begin + len(name)] = name
+            free = begin + len(name) + 1
+    left = " " * (_LABEL + 2)
+    return f"{left}{''.join(marks).rstrip()}\n{left}{''.join(words).rstrip()}"
+
+
+def ticks(end: float, most: int) -> list[tuple[float, str]]:
+    """Round moments from 0 to the end, at most so many beyond the first, in the greatest unit that fits their distance.
+
+    Args:
+        end: in seconds.
+
+    Returns:
+        (seconds, words such as "20 s", "5 min", "2 h") of each.
+    """
+    if end <= 0:
+        return [(0.0, "0 s")]
+    step = next((step for step in _STEPS if end / step <= most), None)
+    if step is None:
+        step = _DAY * 10 ** math.ceil(math.log10(end / _DAY / most))
+    size, unit = next((size, unit) for size, unit in _UNITS if step >= size)
+    return [
+        (number * step, f"{number * step / (size or 1):.6g} {unit}") for number in range(int(end / step + 1e-9) + 1)
+    ]

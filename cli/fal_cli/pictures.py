@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from fal_cli.charts import series
+from fal_cli.charts import series, ticks
 
 if TYPE_CHECKING:
     from fal.api import AppSimulation
 
-WIDTH, PANEL, GAP, LEFT, TOP = 900, 150, 44, 60, 56
+WIDTH, PANEL, GAP, LEFT, TOP, RIGHT = 900, 150, 44, 60, 70, 20
 _COLOURS = ("#2563eb", "#16a34a", "#dc2626")
+_PALE = "#93c5fd"
 _INK, _FAINT = "#111827", "#d1d5db"
 _SIZE = 13
+_MOST_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class Words:
     y: float
     text: str
     right: bool = False
+    colour: str = _INK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +51,32 @@ class Picture:
 
 
 def layout(simulation: AppSimulation, title: str) -> Picture:
-    """Three panels, one below the other, over one axis of time."""
+    """Three panels, one below the other, over one axis of time; the first also shows how many runners are ready."""
     panels = series(simulation)
     end = simulation.points[-1].at_seconds or 1.0
+    foot = TOP + len(panels) * (PANEL + GAP) - GAP
+    words = [Words(x=LEFT, y=24, text=title), Words(x=LEFT, y=foot + 42, text="Time since the first request")]
+    words.append(Words(x=WIDTH - RIGHT, y=TOP - 8, text="ready", right=True, colour=_PALE))
+    words.append(Words(x=WIDTH - RIGHT - 46, y=TOP - 8, text="started", right=True, colour=_COLOURS[0]))
     lines: list[Line] = []
-    words = [Words(x=LEFT, y=24, text=title)]
+    for moment, name in ticks(end, _MOST_TICKS):
+        x = LEFT + (WIDTH - RIGHT - LEFT) * moment / end
+        lines.append(Line(points=((x, TOP), (x, foot + 5)), colour=_FAINT))
+        last = x > WIDTH - RIGHT - 40
+        words.append(Words(x=WIDTH - RIGHT if last else x - 3, y=foot + 20, text=name, right=last))
     for number, (name, values) in enumerate(panels):
         top = TOP + number * (PANEL + GAP)
         most = max(*values, 1)
         for value in (0, most):
             y = top + PANEL * (1 - value / most)
-            lines.append(Line(points=((LEFT, y), (WIDTH - 20, y)), colour=_FAINT))
+            lines.append(Line(points=((LEFT, y), (WIDTH - RIGHT, y)), colour=_FAINT))
             words.append(Words(x=LEFT - 8, y=y + 4, text=str(value), right=True))
-        words.append(Words(x=LEFT, y=top - 8, text=name))
+        words.append(Words(x=LEFT, y=top - 8, text=name, colour=_COLOURS[number]))
+        if number == 0:
+            ready = [point.ready for point in simulation.points]
+            lines.append(Line(points=_steps(simulation, ready, top, most, end), colour=_PALE, thick=2))
         lines.append(Line(points=_steps(simulation, values, top, most, end), colour=_COLOURS[number], thick=2))
-    height = TOP + len(panels) * (PANEL + GAP) + 10
-    words.append(Words(x=LEFT, y=height - 24, text="0"))
-    words.append(Words(x=WIDTH - 20, y=height - 24, text=f"{end:.6g} s", right=True))
-    return Picture(height=height, lines=tuple(lines), words=tuple(words))
+    return Picture(height=foot + 58, lines=tuple(lines), words=tuple(words))
 
 
 def _steps(
@@ -74,7 +85,7 @@ def _steps(
     """A number holds until it changes: steps, not slopes."""
     found: list[tuple[float, float]] = []
     for point, value in zip(simulation.points, values, strict=True):
-        x = LEFT + (WIDTH - 20 - LEFT) * point.at_seconds / end
+        x = LEFT + (WIDTH - RIGHT - LEFT) * point.at_seconds / end
         y = top + PANEL * (1 - value / most)
         if found:
             found.append((x, found[-1][1]))
@@ -107,7 +118,9 @@ def svg(picture: Picture) -> str:
         parts.append(f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{line.thick}"/>')
     for words in picture.words:
         anchor = ' text-anchor="end"' if words.right else ""
-        parts.append(f'<text x="{words.x:.1f}" y="{words.y:.1f}" fill="{_INK}"{anchor}>{escape(words.text)}</text>')
+        parts.append(
+            f'<text x="{words.x:.1f}" y="{words.y:.1f}" fill="{words.colour}"{anchor}>{escape(words.text)}</text>'
+        )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -122,5 +135,5 @@ def _write_png(picture: Picture, path: Path) -> None:
         draw.line([(x * scale, y * scale) for x, y in line.points], fill=line.colour, width=line.thick * scale)
     for words in picture.words:
         place = (words.x * scale, words.y * scale)
-        draw.text(place, words.text, fill=_INK, font=font, anchor="rs" if words.right else "ls")
+        draw.text(place, words.text, fill=words.colour, font=font, anchor="rs" if words.right else "ls")
     image.save(path, format="PNG")

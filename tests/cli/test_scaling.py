@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fal_cli.charts import render
+from fal_cli.charts import render, ticks
 from fal_cli.exits import CommandError
 from fal_cli.pictures import layout, svg, write
 from fal_cli.traces import read_trace
@@ -65,12 +65,37 @@ def test_the_chart_fits_the_width() -> None:
     assert "Requests waiting" in plain
 
 
+@pytest.mark.parametrize(
+    ("end", "names"),
+    [
+        (0, ["0 s"]),
+        (0.3, ["0 s", "0.1 s", "0.2 s", "0.3 s"]),
+        (17, ["0 s", "5 s", "10 s", "15 s"]),
+        (607.86, ["0 min", "5 min", "10 min"]),
+        (3 * 3600, ["0 h", "1 h", "2 h", "3 h"]),
+        (40 * 86400, ["0 d", "10 d", "20 d", "30 d", "40 d"]),
+        (1e8, ["0 d", "1000 d"]),
+    ],
+)
+def test_moments_are_named_in_round_numbers(end: float, names: list[str]) -> None:
+    assert [name for _, name in ticks(end, 4)] == names
+
+
+def test_the_axis_has_room_for_its_names() -> None:
+    for width in (40, 80, 133):
+        *_, marks, words = render(played(), width=width, blocks=True).splitlines()
+        assert len(words) <= width
+        assert marks.count("|") == len(words.split("s")) - 1 >= 2
+
+
 def test_a_picture_is_svg_or_png(tmp_path: Path) -> None:
     picture = layout(played(), "an <app> & more")
     root = ET.fromstring(svg(picture))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"an <app> & more", "Runners", "Requests in flight", "Requests waiting"} <= set(texts)
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 9
+    assert {"0 s", "20 s", "40 s", "started", "ready", "Time since the first request"} <= set(texts)
+    # Two lines and a curve for each of three panels, the runners that are ready, and a line for each of nine moments.
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 9 + 1 + 9
     write(picture, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     write(picture, tmp_path / "x.svg")

@@ -146,7 +146,12 @@ def _simulate(args: argparse.Namespace) -> None:
     else:
         _show(told, len(arrivals))
     if picture is not None:
-        _draw(told, picture, f"{args.app_name or 'a new app'}: {len(arrivals)} requests")
+        held = told.settings
+        title = (
+            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {held.min_concurrency} to {held.max_concurrency} "
+            f"runners, {held.max_multiplexing} at once on each, keep_alive {held.keep_alive} s"
+        )
+        _draw(told, picture, title)
 
 
 def _show(told: AppSimulation, requests: int) -> None:
@@ -159,7 +164,10 @@ def _show(told: AppSimulation, requests: int) -> None:
     width = get_terminal_size().columns if terminal else 80
     sys.stdout.write(render(told, width=width, blocks=blocks))
     half, most, last = told.wait_seconds
-    say("Settings: " + ", ".join(f"{name} {value}" for name, value in _settings(told.settings).items()))
+    say(
+        "Settings: "
+        + ", ".join(f"{name} {'none' if value is None else value}" for name, value in _settings(told.settings).items())
+    )
     say(f"Requests: {requests}, {told.unserved} of them not served")
     say(f"Waited: half at most {half:.3g} s, 95 of 100 at most {most:.3g} s, the last {last:.3g} s")
     say(f"Runners: {told.started} started, {told.most_runners} at a time, {told.runner_seconds:.0f} runner-seconds")
