@@ -15,6 +15,7 @@ _DROPPED = HOP_BY_HOP | {
     b"x-forwarded-for",
     b"x-forwarded-proto",
     b"x-fal-request-id",
+    b"x-fal-endpoint",
     b"x-fal-caller-user-id",
 }
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}

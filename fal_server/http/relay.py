@@ -125,12 +125,13 @@ class Relay:
                 framing = b"transfer-encoding: chunked\r\n"
             else:
                 framing = b"content-length: %d\r\n" % len(body) if body else b""
-        head = b"%b %b HTTP/1.1\r\n%b%b%bx-fal-request-id: %b\r\n\r\n" % (
+        head = b"%b %b HTTP/1.1\r\n%b%b%bx-fal-endpoint: %b\r\nx-fal-request-id: %b\r\n\r\n" % (
             exchange.method,
             call.path,
             call.fields,
             framing,
             exchange.carrier.forwarded,
+            call.path.partition(b"?")[0],
             self._request_id.encode(),
         )
         if self._chunked and body:

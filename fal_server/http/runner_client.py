@@ -128,6 +128,7 @@ def _head(request: QueuedRequest, content: Content) -> bytes:
     framing = f"content-length: {len(content.body)}\r\n" if content.body or request.method != "GET" else ""
     return (
         f"{request.method} {request.path} HTTP/1.1\r\n{fields}{framing}"
+        f"x-fal-endpoint: {request.path.partition('?')[0]}\r\n"
         f"x-fal-request-id: {request.request_id}\r\nconnection: close\r\n\r\n"
     ).encode("latin-1")
 

@@ -18,8 +18,8 @@ MOST_BODY_BYTES = 64 * 1024 * 1024
 # What the queue reads itself, what a second hop must not see, and `Accept-Encoding`: who fetches the result may be
 # another client, which takes another encoding.
 _NOT_PASSED = HOP_BY_HOP | {
-    b"accept-encoding", b"content-length", b"expect", b"idempotency-key", b"x-fal-caller-user-id", b"x-fal-no-retry",
-    b"x-fal-queue-priority", b"x-fal-request-id", b"x-forwarded-for", b"x-forwarded-proto",
+    b"accept-encoding", b"content-length", b"expect", b"idempotency-key", b"x-fal-caller-user-id", b"x-fal-endpoint",
+    b"x-fal-no-retry", b"x-fal-queue-priority", b"x-fal-request-id", b"x-forwarded-for", b"x-forwarded-proto",
 }  # fmt: skip
 
 

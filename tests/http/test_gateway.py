@@ -18,12 +18,16 @@ async def test_a_request_reaches_the_app_without_its_prefix_and_comes_back() -> 
     async with house() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(
-            h, b"POST /me/hello/a/b?x=1&y=%20 HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody"
+            h,
+            b"POST /me/hello/a/b?x=1&y=%20 HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n"
+            b"X-Fal-Endpoint: /made-up\r\n\r\nbody",
         )
         assert status == 200
         assert fields[b"x-app"] == b"yes"
         assert body.startswith(b"POST /a/b?x=1&y=%20 HTTP/1.1\n")
         assert b"host: here\n" in body
+        assert b"x-fal-endpoint: /a/b\n" in body
+        assert b"made-up" not in body
         assert body.endswith(b"\n\nbody")
         assert await h.ledger.ended() == [Outcome.DONE]
 
@@ -93,7 +97,8 @@ async def test_what_ends_at_this_hop_is_not_passed_on() -> None:
         _, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + fields + b"\r\n")
         head = body.split(b"\n\n")[0]
         names = {line.partition(b":")[0] for line in head.split(b"\n")[1:]}
-        assert names == {b"host", b"cookie", b"x-empty", b"x-forwarded-for", b"x-forwarded-proto", b"x-fal-request-id"}
+        own = {b"x-forwarded-for", b"x-forwarded-proto", b"x-fal-request-id", b"x-fal-endpoint"}
+        assert names == {b"host", b"cookie", b"x-empty", *own}
         assert b"x-forwarded-for: 127.0.0.1" in head
         assert b"mine" not in head
 

@@ -60,7 +60,7 @@ async def test_what_goes_out_and_what_comes_in():
     (request,) = asked
     assert request == (
         b"POST /x?y=%20 HTTP/1.1\r\nhost: here\r\nx-mine: caf\xe9\r\ncontent-length: 7\r\n"
-        b'x-fal-request-id: id-1\r\nconnection: close\r\n\r\n{"a":1}'
+        b'x-fal-endpoint: /x\r\nx-fal-request-id: id-1\r\nconnection: close\r\n\r\n{"a":1}'
     )
     assert answer == Answer(
         status=201,
