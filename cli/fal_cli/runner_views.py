@@ -33,8 +33,8 @@ _REQUEST_COLUMNS = (
     Column(title="Time Running"),
 )
 
-_WAITING = frozenset({"PENDING", "CRASH_BACKOFF"})
-_ENDED = frozenset({"TERMINATED", "DEAD"})
+# Why a runner is in one of these is told beside the table.
+_EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
 
 
 def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = True) -> None:
@@ -61,10 +61,8 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
     sys.stdout.write("\n".join(lines) + "\n")
     write_table(_COLUMNS if alias else _COLUMNS[1:], ([*_row(runner)][0 if alias else 1 :] for runner in runners))
     for runner in runners:
-        if runner.state.value in _WAITING and runner.state_reason:
-            say(f"{runner.runner_id} waits: {runner.state_reason}")
-        elif runner.state.value in _ENDED and runner.state_reason:
-            say(f"{runner.runner_id} ended: {runner.state_reason}")
+        if runner.state.value in _EXPLAINED and runner.state_reason:
+            say(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
         sys.stdout.write("(*) another runner is to take its place\n")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]

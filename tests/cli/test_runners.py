@@ -119,8 +119,8 @@ def test_why_one_waits_or_has_ended_is_told(controller, capsys):
     )
     assert main(["runners", "list"]) == 0
     said = capsys.readouterr().out
-    assert "r-new waits: no node has room" in said
-    assert "r-old ended: idle for keep_alive 10 s" in said
+    assert "r-new is PENDING: no node has room" in said
+    assert "r-old is TERMINATED: idle for keep_alive 10 s" in said
     assert main(["runners", "list", "--json"]) == 0
     told = [found["reason"] for found in json.loads(capsys.readouterr().out)["runners"]]
     assert told == ["no node has room", "idle for keep_alive 10 s"]

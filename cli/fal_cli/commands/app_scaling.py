@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,8 @@ def _explain(args: argparse.Namespace) -> None:
     say(f"Below {told.start_below} some are started; above {told.keep} those may go that are idle for keep_alive")
     if told.failed_starts:
         say(f"Failed starts in a row: {told.failed_starts}; the last one: {told.last_failure or 'no reason is known'}")
-    say("Settings: " + ", ".join(f"{name} {getattr(told.app, name)}" for name in _SETTINGS))
+    held = {name: getattr(told.app, name) for name in _SETTINGS}
+    say("Settings: " + _in_words(held))
     say(f"Decisions since {told.known_since.astimezone():%Y-%m-%d %H:%M:%S}, when the controller started:")
     columns = (Column(title="Time"), Column(title="Decision"), Column(title="Subject"), Column(title="Reason"))
     write_table(
@@ -148,8 +149,8 @@ def _simulate(args: argparse.Namespace) -> None:
     if picture is not None:
         held = told.settings
         title = (
-            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {held.min_concurrency} to {held.max_concurrency} "
-            f"runners, {held.max_multiplexing} at once on each, keep_alive {held.keep_alive} s"
+            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {held.min_concurrency} to "
+            f"{held.max_concurrency} runners, {held.max_multiplexing} at once on each, keep_alive {held.keep_alive} s"
         )
         _draw(told, picture, title)
 
@@ -164,13 +165,14 @@ def _show(told: AppSimulation, requests: int) -> None:
     width = get_terminal_size().columns if terminal else 80
     sys.stdout.write(render(told, width=width, blocks=blocks))
     half, most, last = told.wait_seconds
-    say(
-        "Settings: "
-        + ", ".join(f"{name} {'none' if value is None else value}" for name, value in _settings(told.settings).items())
-    )
+    say("Settings: " + _in_words(_settings(told.settings)))
     say(f"Requests: {requests}, {told.unserved} of them not served")
     say(f"Waited: half at most {half:.3g} s, 95 of 100 at most {most:.3g} s, the last {last:.3g} s")
     say(f"Runners: {told.started} started, {told.most_runners} at a time, {told.runner_seconds:.0f} runner-seconds")
+
+
+def _in_words(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {'none' if value is None else value}" for name, value in settings.items())
 
 
 def _draw(told: AppSimulation, path: Path, title: str) -> None:
