@@ -1,0 +1,91 @@
+"""What becomes of a queued request's answer, with real runners: would it be repeated, and what of the runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import pytest
+
+from fal.api import SyncServerlessClient
+from fal_grpc.adapter.runner import RunnerState
+from tests.support.controller import ROOT, Controller
+from tests.support.waiting import until
+
+APP = ROOT / "tests" / "support" / "gateway_app.py"
+NAME = "queue-answers"
+
+
+@pytest.fixture(scope="module")
+def app(controller: Controller) -> Generator[Controller]:
+    controller.fal("deploy", str(APP), "--app-name", NAME, "--auth", "public")
+    yield controller
+    controller.fal("apps", "delete", NAME)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the app is told, and what follows for a request that may not be repeated.
+
+    Attributes:
+        dead: whether a repetition was called for.
+        ends: why the runner ends; empty where it stays.
+    """
+
+    path: str = "/told"
+    told: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 0
+    error_type: str | None = None
+    dead: bool = False
+    ends: str = ""
+
+    def __str__(self) -> str:
+        return "-".join([self.path[1:], str(self.told), *(f"{k}={v}" for k, v in self.headers.items())])
+
+
+CONDEMNED = "it broke a connection or answered 503"
+RETRY, NO_RETRY, STOP = {"x-fal-needs-retry": "1"}, {"x-fal-needs-retry": "0"}, {"x-fal-stop-runner": "1"}
+FAILED = "runner_server_error"
+ROWS = [
+    Row(told=200),
+    Row(told=404, error_type="bad_request"),
+    Row(told=429, error_type="bad_request"),
+    Row(told=429, headers=RETRY, error_type="bad_request", dead=True),
+    Row(told=404, headers=RETRY, error_type="bad_request"),
+    Row(told=500, error_type=FAILED),
+    Row(told=500, headers=RETRY, error_type=FAILED, dead=True),
+    Row(told=502, error_type=FAILED),
+    Row(told=504, error_type="request_timeout", dead=True),
+    Row(told=504, headers=NO_RETRY, error_type="request_timeout"),
+    Row(told=503, error_type=FAILED, dead=True, ends=CONDEMNED),
+    Row(told=503, headers=NO_RETRY, error_type=FAILED, ends=CONDEMNED),
+    Row(told=200, headers=STOP, ends="the app asked for it"),
+    Row(path="/deaf", told=504, error_type="request_timeout", dead=True, ends=CONDEMNED),
+    Row(path="/die", status=503, error_type="runner_disconnected", dead=True, ends=CONDEMNED),
+    Row(path="/half", status=503, error_type="runner_incomplete_response", dead=True, ends=CONDEMNED),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_what_becomes_of_a_queued_requests_answer(app: Controller, row: Row) -> None:
+    asked = {"status": row.told, "headers": row.headers}
+    accepted = app.call(f"/queue/local/{NAME}{row.path}", asked, headers={"X-Fal-No-Retry": "1"}).json()
+    assert isinstance(accepted, dict)
+    place = f"/queue/local/{NAME}/requests/{accepted['request_id']}"
+    until(lambda: app.call(f"{place}/status").status == 200, "the request is completed")
+
+    answer = app.call(place)
+    assert (answer.status, answer.headers.get("x-fal-error-type")) == (row.status or row.told, row.error_type)
+    assert "x-fal-stop-runner" not in answer.headers
+    assert "x-fal-needs-retry" not in answer.headers
+    about = json.loads(app.fal("queue", "get", NAME, accepted["request_id"], "--json").stdout)
+    assert (about["attempt"], about["dead"]) == (1, row.dead)
+
+    with SyncServerlessClient(host=app.host, api_key=app.key) as client:
+        if row.ends:
+            until(lambda: client.runners.get(about["runner_id"]).state is RunnerState.TERMINATED, "the runner ends")
+            assert row.ends in client.runners.get(about["runner_id"]).external_metadata["reason"]
+        else:
+            assert client.runners.get(about["runner_id"]).state in (RunnerState.IDLE, RunnerState.RUNNING)
