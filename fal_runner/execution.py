@@ -65,6 +65,7 @@ class Execution:
         self._changed = asyncio.Event()
         self._input = asyncio.Lock()
         self._input_ended = False
+        self._input_told = 0
         self._open = dict(command.outputs)
         self._paused = False
         self._flood: asyncio.TimerHandle | None = None
@@ -118,12 +119,11 @@ class Execution:
         async with self._input:
             if offset > self.input_offset:
                 raise Gap(offset, self.input_offset)
-            before = self.input_offset
             view = memoryview(data)[self.input_offset - offset :]
             while view:
                 view = view[await self._write_some(view) :]
-                if self.input_offset - before >= _TELL_BYTES:
-                    before = self.input_offset
+                if self.input_offset - self._input_told >= _TELL_BYTES:
+                    self._input_told = self.input_offset
                     self._notify()
             if eof and not self._input_ended:
                 self._input_ended = True

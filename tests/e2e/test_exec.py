@@ -283,6 +283,12 @@ def test_a_runner_that_is_gone_says_so_at_once(place: Place) -> None:
     assert runner_id in done.stderr
 
 
+def test_input_in_small_pieces_to_a_command_that_says_nothing(place: Place) -> None:
+    with place.sdk() as sdk:
+        ran = sdk.runners.exec(place.runner_id, ["wc", "-c"], stdin=iter([b"x" * 50_000] * 100))
+    assert (ran.exit_code, ran.stdout) == (0, b"5000000\n")
+
+
 def test_a_command_that_writes_much_more_than_it_reads_does_not_get_stuck(place: Place) -> None:
     grow = "import sys\nwhile data := sys.stdin.buffer.read(1024): sys.stdout.buffer.write(data * 64)"
     given = os.urandom(600_000)
