@@ -70,7 +70,9 @@ class Deploys:
 
         Raises:
             Invalid, Unsupported, Precondition: as Builder.build.
+            NotFound: there is no such environment; nothing was built for what could not be deployed.
         """
+        await existing_environment(self._store, code.environment_name)
         async with aclosing(streamed(lambda log: self.built(code, log))) as events:
             async for event in events:
                 yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)

@@ -208,8 +208,15 @@ class Queue:
         return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_name, State.IN_QUEUE))
 
     async def find(self, query: RequestFilter) -> list[QueuedRequest]:
-        """Requests, newest first."""
-        return await self._store.find(query)
+        """Requests, newest first; also those that an app has left behind which was deleted.
+
+        Raises:
+            NotFound: there is no such app, and nothing of one.
+        """
+        found = await self._store.find(query)
+        if not found and self._catalog.get(query.app_name) is None:
+            self._catalog.require(query.app_name)
+        return found
 
     async def deliveries(self, request_id: str) -> list[Delivery]:
         """The tries to deliver a request's webhook."""

@@ -140,7 +140,7 @@ FAL = (
     Command(name="files rm"),
     Command(
         name="files upload-url",
-        unseen="Addresses of this machine and of its network are refused, and a test reaches no others.",
+        unseen="Addresses of this machine are refused, and a test reaches no others.",
     ),
     Command(name="deploy (class app)"),
     Command(

@@ -102,6 +102,13 @@ async def test_a_build_alone(platform: Platform) -> None:
     assert platform.builder.builds == 1
 
 
+async def test_nothing_is_built_for_an_environment_that_is_not_there(platform: Platform) -> None:
+    built = platform.builder.builds
+    with pytest.raises(NotFound, match="there is no environment 'nowhere'"):
+        await anext(platform.deploys.build(code_request(environment_name="nowhere", force_build=True)))
+    assert platform.builder.builds == built
+
+
 async def test_an_app_of_another_environment(platform: Platform) -> None:
     made = Environment(name="dev", description=None, is_default=False, created_at=platform.clock.now())
     await platform.store.add_environment(made)

@@ -128,6 +128,15 @@ async def test_a_gateway_error_has_the_runner_probed(q):
     await q.until(lambda: done.runner_id in q.platform.engine.killed)
 
 
+async def test_requests_of_an_app_that_is_not_there(q):
+    done = await q.completed(await q.submit())
+    with pytest.raises(NotFound, match="there is no app 'none'"):
+        await q.queue.find(RequestFilter(app_name="none"))
+    assert await q.queue.find(RequestFilter(app_name="a", dead=True)) == []
+    await q.platform.apps.delete("a", "")
+    assert [one.request_id for one in await q.queue.find(RequestFilter(app_name="a"))] == [done.request_id]
+
+
 async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(q):
     q.client.usual = BROKEN
     request_id = await q.submit()
