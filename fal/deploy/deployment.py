@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypedDict
 
 from fal.deploy.errors import BuildFailedError, DeployError
@@ -233,7 +233,7 @@ def run(
         force_env_build, no_cache: build the environment anew; two names of one thing.
         environment_name: the environment to run in; None means "main".
         allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
-        result_handler: gets each message of the run, with its log lines and the addresses that it serves.
+        result_handler: gets each message of the run, with its log lines and the addresses that it serves, if any.
         build_result_handler: gets each message of the build.
 
     Raises:
@@ -260,8 +260,11 @@ def run(
         handler=build_result_handler,
     )
     request = run_request(app, environment_name=environment_name, build_environment=False)
+    serves = app.exposed_port is not None or app.definition is None
     with closing(client.controller().run(request)) as stream:
-        return read_result(_returned(stream, result_handler), allow_pickle=allow_pickle)
+        # Addresses come with every run; at those of a function that serves nothing, nothing answers.
+        shown = stream if serves else (replace(result, service_urls=None) for result in stream)
+        return read_result(_returned(shown, result_handler), allow_pickle=allow_pickle)
 
 
 def _registered(

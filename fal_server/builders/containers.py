@@ -78,7 +78,7 @@ class Engines:
                 if said is None:
                     self._found = engine
                     return engine
-                lacks.append(f"`{name} info` failed: {said}")
+                lacks.append(f"`{name} info` failed ({said})")
             raise Unsupported(
                 f"containers cannot be built or run on this machine: {'; '.join(lacks)}. "
                 "Install podman, or deploy with kind 'virtualenv'"

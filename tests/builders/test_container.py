@@ -209,7 +209,9 @@ async def test_without_an_engine_the_answer_names_what_is_missing(tmp_path, file
     docker = make_engine(tmp_path / "other", "docker")
     variables = docker.variables(CONTAINERS_BROKEN="Cannot connect to the daemon")
     builder = ContainerBuilder(tmp_path / "images", files, variables)
-    with pytest.raises(Unsupported, match=r"podman is not installed; `docker info` failed: Cannot connect.*virtualenv"):
+    with pytest.raises(
+        Unsupported, match=r"podman is not installed; `docker info` failed \(Cannot connect.*virtualenv"
+    ):
         await build(builder, spec(), lines)
     assert docker.calls("build") == []
     assert lines == []

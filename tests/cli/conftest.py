@@ -12,9 +12,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from fal_grpc.compat import ISOLATE_SERVICE
-from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, runner_pb2, secret_pb2
+from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2
 
-FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, runner_pb2, secret_pb2)
+FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
 
 
 class Controller:

@@ -24,6 +24,10 @@ class Hello(fal.App, name="hello"):
 @fal.function()
 def six() -> int:
     return 6
+
+@fal.function()
+def bad() -> None:
+    raise ValueError("on purpose")
 """
 
 
@@ -104,6 +108,30 @@ def test_a_file_that_is_not_there(controller, capsys):
 def test_a_function_runs_here(app_file, capsys):
     assert main(["run", app_file.replace("::Hello", "::six"), "--local"]) == 0
     assert capsys.readouterr().out == "6\n"
+
+
+def test_what_a_function_raises_here_is_shown_from_its_file_on(app_file, capsys):
+    assert main(["run", app_file.replace("::Hello", "::bad"), "--local"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert 'raise ValueError("on purpose")' in captured.err
+    assert "run_local" not in captured.err
+    assert captured.err.endswith("Error: bad raised ValueError: on purpose\n")
+
+
+def test_a_run_shows_the_address_of_what_serves_alone(deployed, app_file, capsys):
+    running = run_pb2.HostedRunResult()
+    running.service_urls.run = "http://127.0.0.1:1/local/hello"
+    ended = run_pb2.HostedRunResult(
+        status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS),
+        return_value=run_pb2.HostedRunResult().return_value.__class__(method="json", definition=b"6"),
+    )
+    deployed.answers["Run"] = lambda _request, _context: iter([running, ended])
+    assert main(["run", app_file.replace("::Hello", "::six")]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, "Serving at" in captured.err) == ("6\n", False)
+    assert main(["run", app_file]) == 0
+    assert "Serving at http://127.0.0.1:1/local/hello" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["deploy", "run"])

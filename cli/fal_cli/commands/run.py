@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
@@ -11,6 +13,8 @@ from fal_cli.output import note, say
 from fal_cli.parser import FalParser, add_client_options, add_env_option
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from fal_grpc.adapter.run import RunResult
 
 _EPILOG = """\
@@ -94,4 +98,22 @@ def _here(args: argparse.Namespace) -> object:
     with load_app(reference.path, reference.symbol) as loaded:
         ports = {"exposed_port": args.exposed_port, "exposed_metrics_port": args.exposed_metrics_port}
         given = {name: port for name, port in ports.items() if port is not None}
-        return loaded.target.run_local(**given)
+        try:
+            return loaded.target.run_local(**given)
+        except Exception as error:
+            own = _frames_of(error, reference.path)
+            if own is None:
+                raise
+            import traceback
+
+            sys.stderr.write("".join(traceback.format_exception(type(error), error, own)))
+            raise CommandError(f"{loaded.symbol} raised {type(error).__name__}: {error}") from None
+
+
+def _frames_of(error: Exception, path: str | Path) -> TracebackType | None:
+    """The traceback of an error from the first frame in a file on; None where it was not raised below one."""
+    trace = error.__traceback__
+    file = str(Path(path).resolve())
+    while trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()) != file:
+        trace = trace.tb_next
+    return trace
