@@ -20,6 +20,7 @@ _DROPPED = HOP_BY_HOP | {
 }
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
 _SPECIAL = _DROPPED | _READ
+_USUAL_CONNECTIONS = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
 _CACHED_TARGET_BYTES = 256
 _TOKEN = b"fal_jwt_token="
 
@@ -69,7 +70,8 @@ class Call:
                 elif name == b"content-length":
                     self.length = int(value)
                 elif name == b"connection":
-                    nominated = tokens(value)
+                    if value not in _USUAL_CONNECTIONS:
+                        nominated = tokens(value)
                 elif name == b"x-fal-request-timeout":
                     self.start_timeout = _seconds(value)
                     fields.append(b"x-fal-request-timeout: %b\r\n" % value)

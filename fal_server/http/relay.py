@@ -288,13 +288,14 @@ class Relay:
     # Ending.
 
     def time_out(self) -> None:
-        """The app has taken longer than it may."""
-        self._answer_failure(
-            Outcome.TIMED_OUT,
-            Refusal(
-                504, "request_timeout", f"the app did not answer within its request_timeout of {self._seconds:g} s"
-            ),
-        )
+        """The request has taken longer than it may: which ends the runner, unless the caller held it up."""
+        bound = f"within the app's request_timeout of {self._seconds:g} s"
+        taken = self._sent_end or self._exchange.complete or self._runner_slow or self._upstream is None
+        if self._paused or not taken:
+            refusal = Refusal(408, "request_timeout", f"the request's body did not come whole {bound}")
+            self._answer_failure(Outcome.CLIENT_GONE, refusal)
+        else:
+            self._answer_failure(Outcome.TIMED_OUT, Refusal(504, "request_timeout", f"there was no answer {bound}"))
 
     def _fail(self, error_type: str, detail: str) -> None:
         self._answer_failure(Outcome.RUNNER_FAILED, Refusal(503, error_type, detail))

@@ -22,7 +22,7 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 def hash_secret(secret: str) -> str:
     """The form in which a key's secret is stored: SHA-256, hexadecimal; 32 random bytes need no slow hash."""
-    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Known(NamedTuple):

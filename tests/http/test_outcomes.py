@@ -141,6 +141,46 @@ async def test_a_request_that_takes_too_long() -> None:
         await left.wait()
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 10", b"Transfer-Encoding: chunked"])
+async def test_a_caller_who_does_not_send_its_body_costs_no_runner(framing: bytes) -> None:
+    async def reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await reader.read()
+
+    async with house() as h, runner(reads) as port:
+        h.ledger.add(App("hello", request_timeout=0.1), port)
+        status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
+        assert (status, error_of(fields, body)) == (408, "request_timeout")
+        assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+
+
+async def test_a_caller_who_does_not_read_costs_no_runner() -> None:
+    async def gives(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        while True:
+            writer.write(bytes(100_000))
+            await writer.drain()
+
+    async with house() as h, runner(gives) as port:
+        h.ledger.add(App("hello", request_timeout=0.5), port)
+        _, writer = await h.connect(limit=1000)
+        writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+
+
+async def test_a_runner_that_does_not_read_is_to_blame_for_itself() -> None:
+    async def sits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    async with house() as h, runner(sits) as port:
+        h.ledger.add(App("hello", request_timeout=0.5), port)
+        _, writer = await h.connect()
+        writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + bytes(30_000_000))
+        assert await h.ledger.ended() == [Outcome.TIMED_OUT]
+
+
 async def test_two_requests_in_line_that_take_too_long() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
