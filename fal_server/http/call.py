@@ -20,7 +20,7 @@ _DROPPED = HOP_BY_HOP | {
 }
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
 _SPECIAL = _DROPPED | _READ
-_USUAL_CONNECTIONS = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
+_NOMINATES_NONE = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
 _CACHED_TARGET_BYTES = 256
 _TOKEN = b"fal_jwt_token="
 
@@ -70,8 +70,7 @@ class Call:
                 elif name == b"content-length":
                     self.length = int(value)
                 elif name == b"connection":
-                    if value not in _USUAL_CONNECTIONS:
-                        nominated = tokens(value)
+                    nominated = _nominated(value)
                 elif name == b"x-fal-request-timeout":
                     self.start_timeout = _seconds(value)
                     fields.append(b"x-fal-request-timeout: %b\r\n" % value)
@@ -145,6 +144,11 @@ def platform_key(value: bytes) -> tuple[str, str] | None:
     if not colon and scheme == b"bearer":
         return None
     return key_id, secret
+
+
+def _nominated(value: bytes) -> list[bytes]:
+    """The fields that a Connection field names, and the words that it always may hold."""
+    return [] if value in _NOMINATES_NONE else tokens(value)
 
 
 def _seconds(value: bytes) -> float:

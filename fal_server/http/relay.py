@@ -290,8 +290,8 @@ class Relay:
     def time_out(self) -> None:
         """The request has taken longer than it may: which ends the runner, unless the caller held it up."""
         bound = f"within the app's request_timeout of {self._seconds:g} s"
-        taken = self._sent_end or self._exchange.complete or self._runner_slow or self._upstream is None
-        if self._paused or not taken:
+        with_runner = self._upstream is None or self._runner_slow or self._sent_end or self._exchange.complete
+        if self._paused or not with_runner:
             refusal = Refusal(408, "request_timeout", f"the request's body did not come whole {bound}")
             self._answer_failure(Outcome.CLIENT_GONE, refusal)
         else:
