@@ -17,7 +17,7 @@ class GpuCounter(Protocol):
     """Counts GPUs."""
 
     def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
-        """For each app with living runners: how many GPUs these hold, by machine type."""
+        """For each app: how many GPUs its living runners hold, by machine type."""
         ...
 
 

@@ -18,11 +18,12 @@ class Gpus:
         self._catalog = catalog
 
     def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
-        """For each app with runners that were started and have not ended: GPUs by machine type.
+        """For each app, the GPUs by machine type of its runners that were started and have not ended.
 
-        CPU machine types have none, and are counted by runners, which published clients leave out of their sums.
+        An app without such runners has none of anything. CPU machine types have none, and are counted by runners,
+        which published clients leave out of their sums.
         """
-        found: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps}
         for runner in self._fleet.runners:
             if runner.ended or runner.state in NO_PROCESS:
                 continue

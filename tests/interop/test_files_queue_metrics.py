@@ -92,6 +92,8 @@ def test_gpus_are_counted(controller: Controller, official: Official, tmp_path: 
     assert official.json("runners", "gpus") == official.json("apps", "gpus", "on-gpus") == counted
     assert "Total: 1" in official.fal("runners", "gpus").stdout
     assert official.script(GPUS) == [counted, counted]
+    official.fal("deploy", SAMPLES / "functions.py::served", "--app-name", "at-rest")
+    assert official.json("apps", "gpus", "at-rest") == {"gpus": {}, "total": 0}
     unknown = official.fal("apps", "gpus", "none", check=False)
     assert unknown.returncode == 1
     assert "not found in metrics" in unknown.stdout
