@@ -1,4 +1,8 @@
-"""How long the first caller of an app waits that has no runner: a whole controller, an app at zero, one request."""
+"""How long the first caller of an app waits that has no runner: a whole controller, an app at zero, one request.
+
+Beside it in the same run: the same app with no worker kept ready, and the floors: python to the first answer of a raw
+ASGI app, and of one with the libraries that the app imports.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,16 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-_ROUNDS = 7
+import psutil
+
+from fal_runner.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.processes import carries
+
+_ROUNDS = 9
 _RAW = """
 import socket, sys, threading, time, urllib.request
 import uvicorn
@@ -31,14 +42,14 @@ _FASTAPI = _RAW.replace("import uvicorn\n", "import uvicorn, fastapi, pydantic, 
 class _Controller:
     """A controller in a process and directory of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *options: str) -> None:
         reading, writing = os.pipe()
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._environment = environment
         with (state / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fal_server", "--state-dir", str(state), "--ready-fd", str(writing)],
+                [sys.executable, "-m", "fal_server", "--state-dir", str(state), "--ready-fd", str(writing), *options],
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -69,13 +80,36 @@ class _Controller:
             answer.read(1)
         return time.perf_counter() - begin
 
-    def end_runner(self) -> None:
-        """Kill what runs, and wait until it is gone and the controller is at rest."""
+    def end_runner(self, *, workers: int) -> None:
+        """End what runs as at the end of keep_alive, and wait until it is gone and the controller is at rest.
+
+        Args:
+            workers: how many are to wait for a job then.
+        """
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
-            self.fal("runners", "kill", runner["runner_id"])
+            self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
             time.sleep(0.05)
-        time.sleep(3)
+        time.sleep(2.5)
+        while len(waiting := self._waiting_workers()) < workers:
+            time.sleep(0.1)
+        self._until_idle(waiting)
+
+    def memory_mib(self) -> float:
+        """What one waiting worker takes that it does not share, with its shim."""
+        waiting = [shared for worker in self._waiting_workers() for shared in (worker, worker.parent())]
+        return sum(process.memory_full_info().uss for process in waiting if process is not None) / 2**20
+
+    def _waiting_workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        shims = [shim for shim in children if carries(shim.pid, MARK_VARIABLE, NO_MARK)]
+        return [worker for shim in shims for worker in shim.children()]
+
+    def _until_idle(self, processes: list[psutil.Process]) -> None:
+        used = -1.0
+        while used != (now := sum(process.cpu_times().user for process in processes)):
+            used = now
+            time.sleep(0.3)
 
     def close(self) -> None:
         """Stop it."""
@@ -89,30 +123,55 @@ def _process(code: str) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> None:
-    """Measure and print."""
+@contextmanager
+def _deployed(*options: str) -> Iterator[_Controller]:
+    """A controller with the app, which has no runner."""
     hello = Path(__file__).parents[1] / "examples" / "hello.py"
     with tempfile.TemporaryDirectory() as folder:
-        controller = _Controller(Path(folder))
+        controller = _Controller(Path(folder), *options)
         try:
             controller.fal("deploy", str(hello), "--app-name", "cold", "--auth", "public")
-            times: list[float] = []
-            raw: list[float] = []
-            libraries: list[float] = []
-            for _ in range(_ROUNDS):
-                times.append(controller.first_byte("cold"))
-                controller.end_runner()
-                raw.append(_process(_RAW))
-                libraries.append(_process(_FASTAPI))
+            yield controller
         finally:
             controller.close()
-    base, loaded = statistics.median(raw), statistics.median(libraries)
-    warm = statistics.median(times[1:])
-    print(f"python -c, raw ASGI under uvicorn, one request    {base * 1000:7.0f} ms")
-    print(f"the same, with FastAPI and cloudpickle imported   {loaded * 1000:7.0f} ms")
-    for name, took, target in (("first start after the build", times[0], 500), ("later starts, median", warm, 60)):
-        print(f"{name:50}{took * 1000:7.0f} ms  (to beat: {target})")
-    print(f"later starts, of python with FastAPI: {warm / loaded:.2f}; of raw: {warm / base:.2f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    warm: list[float] = []
+    plain: list[float] = []
+    raw: list[float] = []
+    libraries: list[float] = []
+    with _deployed() as with_workers, _deployed("--warm-workers", "0") as without:
+        first = with_workers.first_byte("cold")
+        without.first_byte("cold")
+        with_workers.end_runner(workers=1)
+        without.end_runner(workers=0)
+        for _ in range(_ROUNDS):
+            warm.append(with_workers.first_byte("cold"))
+            plain.append(without.first_byte("cold"))
+            raw.append(_process(_RAW))
+            libraries.append(_process(_FASTAPI))
+            with_workers.end_runner(workers=1)
+            without.end_runner(workers=0)
+        memory = with_workers.memory_mib()
+    print(f"{'median, least in ms':52}{'':8}to beat")
+    print(f"{'first start after the build':46}{first * 1000:7.0f}{'':9}500")
+    for name, took, target in (
+        ("later starts, a worker waits", warm, "60"),
+        ("later starts with --warm-workers 0", plain, ""),
+        ("python to first answer, with FastAPI and cloudpickle", libraries, ""),
+        ("python to first answer, raw ASGI under uvicorn", raw, ""),
+    ):
+        print(f"{name:52}{statistics.median(took) * 1000:7.0f}{min(took) * 1000:6.0f}   {target}")
+    ratios = {
+        "without a worker": statistics.median(plain),
+        "python with FastAPI": statistics.median(libraries),
+        "raw": statistics.median(raw),
+    }
+    middle = statistics.median(warm)
+    print("a worker that waits, of", ", of ".join(f"{name} {middle / base:.2f}" for name, base in ratios.items()))
+    print(f"memory of a worker that waits and its shim, not shared: {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

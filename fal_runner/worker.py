@@ -281,6 +281,7 @@ def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> 
     ahead = neighbour("ahead").Ahead(imports)
     take_mark = neighbour("mark").take_mark
     streams.install()  # what is imported may keep them
+    inspect.getsourcelines(load)  # compiles what reads source, as FastAPI does at the first request of an endpoint
     message: Dict[str, Any] = {"again": 0}
     while "again" in message:
         if not ahead.import_all():
