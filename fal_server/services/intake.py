@@ -79,13 +79,18 @@ class Intake:
         if len(batches) == 1:
             self._fail(batches, error)
             return
+        failed: set[str] = set()
         for number, batch in enumerate(batches):
+            runners = {entry.runner_id for entry in batch.entries}
             try:
+                if failed & runners:
+                    raise error
                 await self._store(batch.entries)
             except Fault as fault:
                 self._fail(batches[number:], fault)
                 return
             except Exception as own:  # noqa: BLE001 - told to those who wait
+                failed |= runners
                 self._fail([batch], own)
             else:
                 if not batch.stored.done():

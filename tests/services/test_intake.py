@@ -104,6 +104,19 @@ async def test_lines_that_the_store_chokes_on_keep_nobody_else_from_storing() ->
     assert disk.transactions == [[("a", 1)], [("b", 1)]]
 
 
+async def test_nothing_is_kept_of_a_runner_after_what_was_not() -> None:
+    disk = Disk()
+    disk.poison = {"bad"}
+    lines = Intake(disk.store)
+    async with asyncio.timeout(30):
+        tasks = [asyncio.create_task(lines.put([line(*what)])) for what in (("a", 1), ("bad", 1), ("a", 2), ("bad", 2))]
+        await asyncio.wait(tasks[1:2])
+        disk.poison.clear()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results][1::2] == [OverflowError, OverflowError]
+    assert disk.transactions == [[("a", 1)], [("a", 2)]]
+
+
 async def test_who_does_not_wait_any_more_changes_nothing() -> None:
     disk = Disk()
     disk.open.clear()
