@@ -62,10 +62,13 @@ class FalParser(argparse.ArgumentParser):
         """Parse, and refuse unknown arguments with the usage of the command that got them."""
         words = list(sys.argv[1:] if args is None else args)
         tail: list[str] = []
+        end = words.index("--") if "--" in words else len(words)
         if self._rest is not None:
             # argparse alone would give an empty command to `ID -it -- COMMAND`, and drop a second `--`.
-            end = words.index("--") if "--" in words else len(words)
             words, tail = self._flags_first(words[:end]), words[end + 1 :]
+        elif any(action.nargs == "*" for action in self._get_positional_actions()):
+            # argparse alone would take `APP --direct key=value` for an app without arguments, and one word too many.
+            words = self._flags_first(words[:end]) + words[end:]
         parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
         if unknown:
             hint = "; the command goes after --" if self._rest is not None else ""

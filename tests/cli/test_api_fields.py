@@ -13,6 +13,7 @@ from fal.settings import resolve
 from fal_cli.api_fields import parse_fields
 from fal_cli.api_hosts import find_hosts, split_id
 from fal_cli.exits import CommandError, ExitCode
+from fal_cli.main import build_parser
 from fal_grpc.errors import InsecureChannelError
 
 VALUES = st.recursive(
@@ -122,3 +123,18 @@ def test_what_is_no_id_is_wrong_usage(model_id):
     with pytest.raises(CommandError) as error:
         split_id(model_id, "nick")
     assert error.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["app", "a=1", "b=2", "--direct", "--hint", "h"],
+        ["app", "--direct", "a=1", "--hint", "h", "b=2"],
+        ["--hint=h", "app", "a=1", "--direct", "b=2"],
+    ],
+)
+def test_flags_may_stand_anywhere(words):
+    parsed = build_parser(["api"]).parse_args(["api", *words])
+    assert (parsed.model_id, parsed.arguments, parsed.direct, parsed.hint) == ("app", ["a=1", "b=2"], True, "h")
+    with pytest.raises(SystemExit):
+        build_parser(["api"]).parse_args(["api", *words, "--unknown"])
