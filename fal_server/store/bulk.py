@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -41,8 +41,10 @@ class BulkWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fal-bulk-writer")
         self._connection: sqlite3.Connection | None = None
 
-    async def insert(self, rows: Sequence[Row]) -> None:
+    async def insert(self, rows: Callable[[], Sequence[Row]]) -> None:
         """Insert in one transaction: all rows or, where this raises, none; durable on return.
+
+        `rows` is called in the thread, so that making them holds nobody up either.
 
         Not to be called while another transaction writes: it would wait for it in the thread.
 
@@ -61,7 +63,8 @@ class BulkWriter:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, make: Callable[[], Sequence[Row]]) -> None:
+        rows = make()
         if self._connection is None:
             connection = sqlite3.connect(self._path, isolation_level=None)
             dialect.set_pragmas(connection)

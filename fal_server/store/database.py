@@ -57,7 +57,7 @@ class Database:
         """
         return await self._whole(self._write(work))
 
-    async def insert_missing(self, table: Table, rows: Sequence[Row]) -> None:
+    async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
         """Insert rows, all columns in the table's order, in one transaction; those that are there stay as they are.
 
         Raises:
@@ -65,7 +65,7 @@ class Database:
         """
         file = dialect.sqlite_file(self._engine)
         if file is None:
-            named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
+            named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows()]
 
             async def insert(connection: AsyncConnection) -> None:
                 await connection.execute(dialect.insert_missing(connection, table), named)
@@ -108,7 +108,7 @@ class Database:
             async with self._writer.begin() as connection:
                 return await work(connection)
 
-    async def _insert(self, writer: BulkWriter, rows: Sequence[Row]) -> None:
+    async def _insert(self, writer: BulkWriter, rows: Callable[[], Sequence[Row]]) -> None:
         async with self._write_turn or nullcontext():
             await writer.insert(rows)
 

@@ -40,7 +40,7 @@ class SqlLogStore:
         """Keep these lines in one transaction; one whose (runner_id, sequence) is known is dropped."""
         if not entries:
             return
-        await self._database.insert_missing(LOG_LINES, to_rows(entries))
+        await self._database.insert_missing(LOG_LINES, lambda: to_rows(entries))
 
     async def last_sequence(self, runner_id: str) -> int:
         """The highest sequence number kept for a runner; 0 for none."""

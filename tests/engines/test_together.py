@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 
 import pytest
 
 from fal_grpc.v1 import log_pb2, shim_pb2
-from fal_server.engines.local.logs import together
+from fal_server.core.logs import LogEntry
+from fal_server.engines.local.logs import entries_from_wire, together
 
 
 def batch(*numbers: int) -> shim_pb2.StreamLogsResponse:
-    return shim_pb2.StreamLogsResponse(entries=[log_pb2.LogEntry(sequence=number) for number in numbers])
+    source = log_pb2.LogEntry.SOURCE_STDOUT
+    return shim_pb2.StreamLogsResponse(entries=[log_pb2.LogEntry(sequence=number, source=source) for number in numbers])
+
+
+def entries_of(entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
+    return entries_from_wire(entries, runner_id="a", app_name="hello", revision_id="rev")
 
 
 async def many(count: int, error: Exception | None = None) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
@@ -26,7 +32,7 @@ async def many(count: int, error: Exception | None = None) -> AsyncIterator[shim
 
 async def test_what_comes_meanwhile_is_one_piece() -> None:
     pieces: list[list[int]] = []
-    async for entries in together(many(50)):
+    async for entries in together(many(50), entries_of):
         pieces.append([entry.sequence for entry in entries])
         for _ in range(100):  # storing them takes a while
             await asyncio.sleep(0)
@@ -38,7 +44,7 @@ async def test_an_error_comes_after_the_lines_before_it() -> None:
     numbers: list[int] = []
 
     async def read() -> None:
-        async for entries in together(many(3, ConnectionError("the link broke"))):
+        async for entries in together(many(3, ConnectionError("the link broke")), entries_of):
             numbers.extend(entry.sequence for entry in entries)
 
     with pytest.raises(ConnectionError):
@@ -47,7 +53,7 @@ async def test_an_error_comes_after_the_lines_before_it() -> None:
 
 
 async def test_who_stops_reading_ends_it() -> None:
-    async with aclosing(together(many(1000))) as pieces:
+    async with aclosing(together(many(1000), entries_of)) as pieces:
         async for entries in pieces:
             assert entries
             break

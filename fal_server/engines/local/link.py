@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -140,7 +140,7 @@ class RunnerLink:
         after = max(stored, await self._last_sequence(self._runner_id))
         reader = read_leftover(self.directory / "log", after)
         while reader is not None and (entries := reader.read(_LEFTOVER_BYTES)):
-            after = await self._keep(entries, after)
+            await self._sink(self._lines(entries))
 
     async def close(self) -> None:
         """Stop watching; the runner goes on."""
@@ -248,9 +248,10 @@ class RunnerLink:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
                 if self._alive():
-                    async with aclosing(together(self.client.logs(after))) as batches:
-                        async for entries in batches:
-                            after = await self._keep(entries, after)
+                    async with aclosing(together(self.client.logs(after), self._lines)) as batches:
+                        async for lines in batches:
+                            await self._sink(lines)
+                            after = lines[-1].sequence
                             acks.stored(after)
                     await acks.last()
                     complete = True
@@ -270,10 +271,9 @@ class RunnerLink:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._died.wait(), _RETRY_SECONDS)
 
-    async def _keep(self, entries: Sequence[log_pb2.LogEntry], after: int) -> int:
+    def _lines(self, entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
         names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}
-        await self._sink(entries_from_wire(entries, **names))
-        return entries[-1].sequence if entries else after
+        return entries_from_wire(entries, **names)
 
 
 def _exit_code(exited: shim_pb2.WorkerExited | None) -> int | None:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _ACK_SECONDS = 1.0
 _ACK_LINES = 5_000
+_MOST_TOGETHER = 4_000  # lines of a transaction: others who write wait for its end
 _AHEAD = 8  # messages of about 256 KiB that wait while others are stored
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOURCES = {
@@ -123,14 +124,20 @@ class Acks:
         return True
 
 
-async def together(batches: AsyncIterable[shim_pb2.StreamLogsResponse]) -> AsyncGenerator[list[log_pb2.LogEntry]]:
-    """A shim's lines; those that came while the earlier ones were stored, in one piece: one transaction for all."""
-    received: asyncio.Queue[shim_pb2.StreamLogsResponse | Exception | None] = asyncio.Queue(_AHEAD)
+async def together(
+    batches: AsyncIterable[shim_pb2.StreamLogsResponse],
+    convert: Callable[[Iterable[log_pb2.LogEntry]], list[LogEntry]],
+) -> AsyncGenerator[list[LogEntry]]:
+    """A shim's lines; those that came while the earlier ones were stored, in one piece: one transaction for all.
+
+    Each message is converted when it comes, so while earlier lines are written.
+    """
+    received: asyncio.Queue[list[LogEntry] | Exception | None] = asyncio.Queue(_AHEAD)
 
     async def receive() -> None:
         try:
             async for batch in batches:
-                await received.put(batch)
+                await received.put(convert(batch.entries))
         except Exception as error:  # noqa: BLE001 - raised again below, in its place
             await received.put(error)
         else:
@@ -139,15 +146,15 @@ async def together(batches: AsyncIterable[shim_pb2.StreamLogsResponse]) -> Async
     receiving = asyncio.create_task(receive())
     try:
         while True:
-            found = [await received.get()]
-            while not received.empty():
-                found.append(received.get_nowait())
-            entries = [
-                entry for batch in found if isinstance(batch, shim_pb2.StreamLogsResponse) for entry in batch.entries
-            ]
+            last = await received.get()
+            entries: list[LogEntry] = []
+            while isinstance(last, list):
+                entries += last
+                if received.empty() or len(entries) >= _MOST_TOGETHER:
+                    break
+                last = received.get_nowait()
             if entries:
                 yield entries
-            last = found[-1]
             if last is None:
                 return
             if isinstance(last, Exception):
