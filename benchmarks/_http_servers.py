@@ -14,6 +14,7 @@ from uuid import uuid4
 import uvicorn
 import uvloop
 
+from fal_server.collector import leave_alone_what_lasts
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
@@ -115,6 +116,7 @@ async def serve_gateway(port: int) -> None:
         gateway, bridge = Gateway(dispatcher, access), Bridge(app)
         door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
         print(await door.start("127.0.0.1", 0), ":".join(key), flush=True)
+        leave_alone_what_lasts()
         await _end_of_input()
         await door.close(1)
         await gateway.close()

@@ -108,7 +108,9 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     ratios = of_direct("gateway")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"requests/s at 32, of direct: {statistics.median(ratios):.2f} (to beat: {_RATE_TARGET}; rounds: {shown})")
-    print(f"gateway: {median('gateway', 32, 'cpu_us'):.1f} us CPU a request at 32 (to beat: {_CPU_TARGET})")
+    least = min(run["cpu_us"] for run in runs["gateway", 32])  # what a machine with other work on it does not add to
+    cpu = median("gateway", 32, "cpu_us")
+    print(f"gateway: {cpu:.1f} us CPU a request at 32, {least:.1f} in the best round (to beat: {_CPU_TARGET})")
     if not runs["nginx", 32]:
         print("nginx is not installed, so p99 is not compared with it: apt-get install nginx-light")
         return

@@ -84,7 +84,9 @@ class Stopping:
         # A runner of `fal run` serves its call alone, which ends here.
         await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keep_runners])
         await self._answered(until)
+        # Its clients are told before their connections end, which lead through the door.
         await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)
+        await self._door.close(0)
 
     async def _drained(self, until: float) -> None:
         """Let requests finish that are on runners; who waits may still get a place that becomes free."""
@@ -103,7 +105,6 @@ class Stopping:
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
         if not await self._wait_for(lambda: _some(len(self._door.registry), "connection", "to be answered"), until):
             log.warning("%s cut off", _some(len(self._door.registry), "connection", "with an answer under way:"))
-        await self._door.close(0)
 
     async def _end(self, runner_ids: list[str]) -> None:
         def left() -> int:
