@@ -291,8 +291,12 @@ def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> 
         if not text:
             sys.exit(0)  # there never was a runner for it
         message = json.loads(text)
-    take_mark(message["environ"]["FAL_RUNNER_MARK"])
-    why = ahead.misfit(message)
+    try:
+        take_mark(message["environ"]["FAL_RUNNER_MARK"])
+    except ValueError:
+        why = "an import took FAL_RUNNER_MARK out of the environment"
+    else:
+        why = ahead.misfit(message)
     teller.tell({"took": not why, "why": why})
     if why:
         ahead.begin_anew(message, teller.fd)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from fal_runner.mark import MARK_VARIABLE
 from fal_runner.processes import carries, look, mark_of
 from fal_server.core.lifecycle import Event
-from fal_server.engines.local.spares import Spare
-from fal_server.engines.local.spawn import start_process
+from fal_server.engines.local.spares import Spare, Spares
+from fal_server.engines.local.spawn import start_process, warmth_of
 
 SECRET = "correct-horse-battery"
 OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what every runner has of its own
@@ -223,3 +224,28 @@ async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: 
     again = warm.another_environment()
     again.add("library", "version = 2\n")
     assert await warm.run(app, environment=again) == 2
+
+
+async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_path: Path) -> None:
+    warmth = warmth_of(warm.launch(describe), tmp_path / "home", tmp_path / "imports")
+    spares = Spares(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
+    assert spares.take(warmth) is None
+    places = tmp_path / "places"
+    async with asyncio.timeout(60):
+        while not places.exists():  # noqa: ASYNC110 - a directory tells nobody
+            await asyncio.sleep(0)
+        while list(places.iterdir()):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    await spares.close()
+
+
+def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
+    secrets = {"SSL_CERT_FILE": SECRET, "PASSPHRASE": SECRET}
+    launch = warm.launch(describe, variables=secrets, redact=(SECRET,))
+    warmth = warmth_of(launch, tmp_path / "home", tmp_path / "imports")
+    assert warmth is not None
+    assert SECRET not in warmth.env.values()
+    public = warmth_of(replace(launch, redact=()), tmp_path / "home", tmp_path / "imports")
+    assert public is not None
+    assert public.env["SSL_CERT_FILE"] == SECRET
+    assert "PASSPHRASE" not in public.env

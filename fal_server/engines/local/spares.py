@@ -31,7 +31,7 @@ APP_NAME = "app"
 REST_SECONDS = 2.0
 _MOST_RESTS = 5
 # An environment that nobody has used for so long is not worth the memory.
-_IDLE_SECONDS = 3600.0
+IDLE_SECONDS = 3600.0
 _READY = "ready"
 
 
@@ -150,6 +150,7 @@ class Spares:
         start: starts a process that waits on the socket's other end; its pid.
         places: a directory for those of the workers; on the file system of the runners' own, and emptied now.
         rest_seconds: how long after a start nothing is started here, so that the runner has the processor for itself.
+        idle_seconds: after so long without a runner of its environment a worker ends.
 
     Attributes:
         warmed: set whenever a worker has imported what it is to import.
@@ -162,12 +163,14 @@ class Spares:
         start: Callable[[socket.socket], int],
         places: Path,
         rest_seconds: float = REST_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._shims = shims
         self._workers = workers
         self._start = start
         self._places = places
         self._rest_seconds = rest_seconds
+        self._idle_seconds = idle_seconds
         self.warmed = asyncio.Event()
         self._plain: deque[Spare] = deque()
         self._warm: dict[Key, Spare] = {}
@@ -226,7 +229,7 @@ class Spares:
     def _fill(self) -> None:
         """Bring what waits to what is wanted: end what is not, start what is missing, tell what has changed."""
         self._timer, self._due = None, float("inf")
-        oldest = asyncio.get_running_loop().time() - _IDLE_SECONDS
+        oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
         self._used = {key: self._used[key] for key in used[-self._workers :]} if self._workers else {}
         for key in [key for key, spare in self._warm.items() if key not in self._used or not spare.alive]:
@@ -243,7 +246,7 @@ class Spares:
             log.warning("nothing is kept ready for runners: %s", error.strerror)
         self._learnt.clear()
         if self._used:
-            self._look_again_at(min(at for _, at in self._used.values()) + _IDLE_SECONDS)
+            self._look_again_at(min(at for _, at in self._used.values()) + self._idle_seconds)
 
     def _start_one(self, place: Path | None = None) -> Spare:
         ours, theirs = socket.socketpair()

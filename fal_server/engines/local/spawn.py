@@ -34,6 +34,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 _OURS = {"IS_ISOLATE_AGENT": "1"}
+_TOLD_TO_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # of a controller's runners; a secret may have the name of one
 BIND_HOST = "127.0.0.1"
 
 
@@ -215,10 +216,12 @@ def warmth_of(launch: Launch, home: Path, imports: Path) -> Warmth | None:
     """
     if launch.container is not None:
         return None
-    data = launch.variables.get(DATA_VARIABLE)
+    told = {
+        name: value for name in _TOLD_TO_ALL if (value := launch.variables.get(name)) and value not in launch.redact
+    }
     return Warmth(
         python=launch.python,
-        env={**_common(launch.python, home), **_OURS, **({DATA_VARIABLE: data} if data else {})},
+        env={**_common(launch.python, home), **_OURS, **told},
         imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.python)).hexdigest()}.json",
     )
 
