@@ -129,4 +129,7 @@ def test_a_deploy_that_finds_no_room_beside_the_old_runner_says_so_and_how_to_go
     assert "found no room beside the old runners in 2 s" in done.stderr
     assert "--strategy recreate" in done.stderr
     assert (small.revision(), small.is_rolling()) == (first, False)
+    never = small.controller.fal("deploy", str(small.write("never", machine="GPU-B")), *options, check=False)
+    assert never.returncode == 1
+    assert "no node has room (GPU-B: 1 x GPU-B asked for, 0 free)" in never.stderr, "no node could ever fit it"
     assert small.controller.call(f"/local/{small.app}/", {}).json() == "held"
