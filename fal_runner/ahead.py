@@ -85,10 +85,11 @@ def remember(path: str, places: Iterable[str]) -> None:
 
 def _imported(places: Tuple[str, ...]) -> Iterator[str]:
     for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        origin = getattr(spec, "origin", None)
-        if isinstance(origin, str) and getattr(spec, "name", None) == name and origin.startswith(places):
-            yield name
+        with contextlib.suppress(Exception):  # what stands there may be anything, and answer with anything
+            spec = getattr(module, "__spec__", None)
+            origin = getattr(spec, "origin", None)
+            if isinstance(origin, str) and getattr(spec, "name", None) == name and origin.startswith(places):
+                yield name
 
 
 class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscripted, it would not be Python 3.8

@@ -292,11 +292,10 @@ def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> 
             sys.exit(0)  # there never was a runner for it
         message = json.loads(text)
     try:
-        take_mark(message["environ"]["FAL_RUNNER_MARK"])
-    except ValueError:
-        why = "an import took FAL_RUNNER_MARK out of the environment"
-    else:
+        take_mark(message["environ"]["FAL_RUNNER_MARK"])  # fails where an import took it out of the environment
         why = ahead.misfit(message)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
     teller.tell({"took": not why, "why": why})
     if why:
         ahead.begin_anew(message, teller.fd)

@@ -153,3 +153,55 @@ async def test_streams_that_an_import_kept_know_the_request(warm: Any) -> None:
         await warm.rig.until(runner, Event.GONE)
         assert warm.rig.alive(runner) == []
         waiting = await warm.worker(waiting)
+
+
+async def test_whatever_imports_do_to_the_process_is_no_obstacle(warm: Any) -> None:
+    warm.environment.add(
+        "wild",
+        """
+import os, sys, threading
+class Odd:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+sys.modules["odd"] = Odd()
+os.environ.pop("FAL_RUNNER_MARK")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("imported")
+""",
+    )
+
+    def app() -> Any:
+        import os
+        import sys
+
+        ahead = "wild" in sys.modules
+        import wild
+
+        return ahead, wild.__name__, os.getpid()
+
+    assert (await warm.run(app))[:2] == (False, "wild")
+    waiting = await warm.worker()
+    told, said = await run_and_say(warm, app)
+    assert told == (False, "wild", waiting)
+    assert "started anew" in said
+
+
+async def test_a_thread_that_an_import_has_started_is_there(warm: Any) -> None:
+    warm.environment.add(
+        "threads",
+        "import threading\nasked = threading.Event()\nanswered = threading.Event()\n"
+        "threading.Thread(target=lambda: asked.wait() and answered.set(), daemon=True).start()\n",
+    )
+
+    def app() -> Any:
+        import sys
+
+        ahead = "threads" in sys.modules
+        import threads
+
+        threads.asked.set()
+        return ahead, threads.answered.wait(30)
+
+    assert await warm.run(app) == (False, True)
+    await warm.worker()
+    assert await warm.run(app) == (True, True)
