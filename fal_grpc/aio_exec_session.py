@@ -228,8 +228,8 @@ class AsyncExecSession:
                     self._book.begin_at(message.input_offset)
                     if offset:
                         self._lost(offset)
-                self._book.taken(message.input_offset)
-                self._notify()
+                if self._book.taken(message.input_offset):
+                    self._notify()
                 self._output_offset = offset + len(message.data)
                 if first:
                     first = False

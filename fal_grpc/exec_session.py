@@ -254,8 +254,8 @@ class ExecSession:
                     self._book.begin_at(message.input_offset)
                     if offset:
                         self._lost(offset)
-                self._book.taken(message.input_offset)
-                self._changed.notify_all()
+                if self._book.taken(message.input_offset):  # a thread that is woken for nothing costs much
+                    self._changed.notify_all()
             self._output_offset = offset + len(message.data)
             if first:
                 first = False

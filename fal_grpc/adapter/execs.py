@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 * 1024
 """Bytes of input in a message."""
-ACK_BYTES = 1024 * 1024
+ACK_BYTES = 2 * 1024 * 1024
 """After so much output the runner is told that it was received; at 4 MiB it waits to be told."""
 _MOST_UNTAKEN = 1024 * 1024
 
@@ -198,11 +198,14 @@ class InputBook:
         self._taken += offset
         self._end += offset
 
-    def taken(self, offset: int) -> None:
-        """The runner has taken the input below this offset."""
-        self._taken = max(self._taken, offset)
+    def taken(self, offset: int) -> bool:
+        """The runner has taken the input below this offset; returns whether that is more than was known."""
+        if offset <= self._taken:
+            return False
+        self._taken = offset
         while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= self._taken:
             self._pieces.popleft()
+        return True
 
     def sending(self) -> Sending:
         """What to send on a new stream: all that was not taken."""

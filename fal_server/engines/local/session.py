@@ -15,7 +15,7 @@ from fal_server.engines.local.execs import LocalExecLine
 from fal_server.ports import ExecOutput, ExecRequest
 
 _CHUNK_BYTES = 128 * 1024
-_ACK_BYTES = 1024 * 1024
+_ACK_BYTES = 2 * 1024 * 1024
 _LINGER_SECONDS = 5.0  # a controller that dies cannot hang its commands up; nobody comes back for these
 
 
