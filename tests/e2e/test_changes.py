@@ -83,10 +83,10 @@ def test_leaving_an_attached_deploy_leaves_the_rollout_to_go_on(rollouts: Rollou
 def test_a_revision_that_is_not_ready_in_time_leaves_the_old_one(rollouts: Rollouts) -> None:
     first = rollouts.deploy("good")
     until(rollouts.serving, "a runner serves")
-    path = rollouts.write("stuck", setup="print('still loading', flush=True); threading.Event().wait(60)", startup=2)
+    path = rollouts.write("stuck", setup="threading.Event().wait(60)", startup=2)
     done = rollouts.controller.fal("deploy", str(path), "--app-name", rollouts.app, "--auth", "public", check=False)
     assert done.returncode == 1
-    assert "still loading" in done.stdout + done.stderr
+    # Whether it got as far as to say something is a matter of how busy the machine is.
     assert f"stays on revision {first}: not ready within startup_timeout 2 s" in done.stderr
     assert (rollouts.revision(), rollouts.is_rolling()) == (first, False)
     assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).json() == "good"
