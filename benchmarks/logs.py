@@ -5,6 +5,7 @@ screen, and the processor time of a line.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def prints_per_second() -> float:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        while process.stdout.read1(65536):
+        while os.read(process.stdout.fileno(), 65536):
             continue
         return float(process.stderr.read())
 
