@@ -161,7 +161,7 @@ def test_ctrl_c_ctrl_z_and_ctrl_d(screen: Screen) -> None:
     screen.type("echo interrupted=$?")  # without `clear`, whose own code it would be
     screen.keys("Enter")
     screen.wait_for("interrupted=130")
-    screen.run("sh -c 'echo sleeps-$((1 + 1)); exec sleep 1000'", "sleeps-2")
+    screen.run("sh -c 'echo sleeps-$((1 + 2)); exec sleep 1000'", "sleeps-3")  # not what may still be on the screen
     screen.keys("C-z")
     screen.wait_for("Stopped")
     screen.prompt()
