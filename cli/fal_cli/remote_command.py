@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from queue import SimpleQueue
+from queue import Queue, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,13 @@ from fal_cli.terminal import InputPump, ending_signals, raw_mode, terminal_size
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
+    from fal_grpc.adapter.shell import ShellOutput
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.session import ShellSession
 
 _STDERR = 2
 _MOST_INTERRUPTS = 3
+_MOST_OUTPUTS = 4  # read ahead of what is written
 
 
 def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_input: bool) -> int:
@@ -130,13 +132,37 @@ def _carry(
                 stack.enter_context(_interrupts(session))
             descriptors = {_STDERR: sys.stderr.fileno()}
             out = sys.stdout.fileno()
-            for output in session:
+            for output in _aside(session):
                 _write(descriptors.get(output.stream, out), output.data)
             return session.wait()
     except DeadlineExceededError as error:
         raise CommandError(str(error), ExitCode.TIMED_OUT) from None
     except (ExecLinkError, UnavailableError) as error:
         raise CommandError(str(error), ExitCode.LINK_BROKEN) from None
+
+
+def _aside(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
+    """A session's output, read in a thread of its own; raises what reading raises.
+
+    Signals end this process by an exception in its main thread. Raised within gRPC, it would leave gRPC's locks held,
+    and closing the session would wait for them for ever.
+    """
+    outputs: Queue[ShellOutput | BaseException | None] = Queue(_MOST_OUTPUTS)
+
+    def read() -> None:
+        try:
+            for output in session:
+                outputs.put(output)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the output is wanted
+            outputs.put(error)
+        else:
+            outputs.put(None)
+
+    threading.Thread(target=read, name="fal-output", daemon=True).start()
+    while (output := outputs.get()) is not None:
+        if isinstance(output, BaseException):
+            raise output
+        yield output
 
 
 @contextmanager

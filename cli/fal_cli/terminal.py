@@ -35,6 +35,8 @@ def ending_signals() -> Generator[None]:
     """What would end this process at once ends it in order: the terminal is restored, the remote command hung up."""
 
     def end(number: int, _frame: FrameType | None) -> None:
+        for each in _ENDING:  # one is enough: a second would break off what the first began
+            signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     with ExitStack() as stack:
