@@ -248,7 +248,7 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         fal.nothing  # noqa: B018
     with pytest.raises(ImportError, match="not part of this package"):
-        from fal.toolkit import KVStore  # noqa: F401
+        from fal.toolkit import ImageSizeField  # noqa: F401
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -27,16 +27,16 @@ async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.startswith(b"content-length")), 0)
-        asked.append(head + await reader.readexactly(length))
-        if hold is not None:
-            hold.set()
-            await reader.read()
-            gone.set()
-        if answer:
-            writer.write(answer)
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionResetError):  # one that only knocked
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.startswith(b"content-length")), 0)
+            asked.append(head + await reader.readexactly(length))
+            if hold is not None:
+                hold.set()
+                await reader.read()
+                gone.set()
+            if answer:
+                writer.write(answer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
