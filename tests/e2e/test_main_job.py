@@ -12,7 +12,9 @@ import pytest
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerState
+from fal_runner.processes import Seen, look
 from tests.support.controller import ROOT, Controller
+from tests.support.left_behind import groups, identity
 from tests.support.waiting import until
 
 EXAMPLES = ROOT / "examples"
@@ -27,16 +29,22 @@ def runners(controller: Controller, app: str) -> list[dict[str, object]]:
     return [runner for runner in listed if runner["alias"] == app]
 
 
-def processes_of(runner_id: str) -> list[int]:
-    """Every process that carries a runner's id in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FAL_RUNNER_ID") == runner_id and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+def processes_of(controller: Controller, runner_id: str) -> list[Seen]:
+    """The living processes of a runner's app. Its shim is none of them: it stays until the last lines are stored."""
+    shim = identity(controller.state_dir, runner_id)["pid"]
+    found = [process for process in groups(controller.state_dir)[runner_id] if process.pid != shim]
+    assert found
     return found
+
+
+def alive(processes: list[Seen]) -> list[Seen]:
+    """Those that have not ended."""
+    now = [look(process.pid) for process in processes]
+    return [
+        process
+        for process, found in zip(processes, now, strict=True)
+        if found is not None and found.alive and found.started_ticks == process.started_ticks
+    ]
 
 
 def deploy(controller: Controller, app: str, example: str = "hello.py", *options: str) -> str:
@@ -66,12 +74,12 @@ def test_an_app_answers_and_its_runner_is_listed_read_entered_and_stopped(contro
     done = controller.fal("runners", "exec", runner_id, "--", "python", "-c", script, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (7, "story\n", "err\n")
 
-    assert processes_of(runner_id)
+    processes = processes_of(controller, runner_id)
     controller.fal("runners", "stop", runner_id)
     with client(controller) as sdk:
         until(lambda: sdk.runners.get(runner_id).state is RunnerState.TERMINATED, "the runner ends")
         assert sdk.runners.get(runner_id).external_metadata["reason"] == "stopped by request"
-    assert not processes_of(runner_id)
+    assert not alive(processes)
 
     gone = controller.fal("runners", "stop", runner_id, check=False)
     assert gone.returncode == 1
@@ -81,8 +89,9 @@ def test_an_app_answers_and_its_runner_is_listed_read_entered_and_stopped(contro
 def test_a_killed_runner_leaves_nothing_and_the_next_request_gets_another(controller: Controller) -> None:
     runner_id = serving(controller, "killed")
     controller.fal("runners", "exec", runner_id, "--", "sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &")
+    processes = processes_of(controller, runner_id)
     controller.fal("runners", "kill", runner_id)
-    until(lambda: not processes_of(runner_id), "everything of the runner is gone")
+    until(lambda: not alive(processes), "everything of the runner is gone")
     assert controller.call("/local/killed", {"name": "x"}).status == 200
     assert [r["runner_id"] for r in runners(controller, "killed")] != [runner_id]
 
@@ -93,10 +102,11 @@ def test_an_app_recovers_from_the_death_of_its(controller: Controller, victim: s
     runner_id = serving(controller, app)
     shim = json.loads((controller.state_dir / "runners" / runner_id / "shim.json").read_text())["pid"]
     worker = next(child.pid for child in psutil.Process(shim).children())
+    processes = processes_of(controller, runner_id)
     os.kill(worker if victim == "worker" else shim, signal.SIGKILL)
     with client(controller) as sdk:
         until(lambda: sdk.runners.get(runner_id).state is RunnerState.TERMINATED, "the end is noticed")
-    assert not processes_of(runner_id)
+    assert not alive(processes)
     until(lambda: controller.call(f"/local/{app}", {"name": "x"}).status == 200, "the app answers again", 90)
 
 
