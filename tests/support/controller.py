@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.ending import ends_with_us
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -115,7 +117,10 @@ class Controller:
 
 
 def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Controller:
-    """Start a controller on a state directory, with these variables on top, and wait until it answers."""
+    """Start a controller on a state directory, with these variables on top, and wait until it answers.
+
+    One that is not stopped stops, with its runners, when the tests have ended.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
@@ -123,6 +128,7 @@ def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | Non
     with (state_dir / "controller.log").open("ab") as log:
         process = subprocess.Popen(
             [
+                *ends_with_us(signal.SIGTERM),
                 *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
                 *("--ready-fd", str(writing), "--drain-seconds", "10", *arguments),
             ],

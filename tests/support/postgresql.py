@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.support.ending import ends_with_us
 from tests.support.waiting import until
 
 USER = "fal"
 # PostgreSQL refuses root. Where the tests run as root, it runs as somebody else in a user namespace of its own.
 _AS_SOMEBODY = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
-# 1 is PR_SET_PDEATHSIG, 2 is SIGINT: PostgreSQL's fast shutdown.
-_WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 2); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 class Postgresql:
@@ -78,7 +76,8 @@ def postgresql(directory: Path) -> Generator[Postgresql]:
     options = ["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [*_AS_SOMEBODY, sys.executable, "-c", _WITH_US, binaries / "postgres", *options],
+            # SIGINT is PostgreSQL's fast shutdown.
+            [*_AS_SOMEBODY, *ends_with_us(signal.SIGINT), binaries / "postgres", *options],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
