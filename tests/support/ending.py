@@ -10,5 +10,5 @@ _CODE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); o
 
 
 def ends_with_us(number: signal.Signals) -> list[str]:
-    """What to put before a command, given by its path: it gets this signal when the thread that started it has ended."""
+    """What to put before a command, given by its path: it gets this signal when the thread that started it ends."""
     return [sys.executable, "-c", _CODE, str(int(number))]
