@@ -200,8 +200,8 @@ class LocalEngine:
         if link is not None:
             await link.release()
             await end_group(link.directory, mark_of(link.token))
-            self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
         await asyncio.to_thread(_delete, self._directory(runner_id))
+        self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         """The directories here that are none of these runners', nor of one that is followed."""
