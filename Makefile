@@ -55,7 +55,7 @@ test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the pu
 	@$(BIN)/python -m tests.interop.report --check
 
 .PHONY: compatibility
-compatibility: ## make docs/compatibility.md of what the last `make test-interop` saw
+compatibility: ## make docs/reference/compatibility.md of what the last `make test-interop` saw
 	@$(BIN)/python -m tests.interop.report
 
 $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)

@@ -1,6 +1,6 @@
 """Whom to call, and as whom: the one place where arguments, environment and profile are weighed against each other.
 
-docs/configuration.md has the table of precedence; its test reads both.
+docs/reference/configuration.md has the table of precedence; its test reads both.
 """
 
 from __future__ import annotations

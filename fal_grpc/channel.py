@@ -62,7 +62,7 @@ class ChannelOptions:
         keepalive_timeout_seconds: a test that is not answered in so long means that the link is broken.
         attempts: how often a repeatable call is tried in all, 1 to 5 (gRPC's own limit).
         wire: whether the methods that IsolateController has too are called by its names, which every controller knows
-            ("isolate"), or by those of fal.v1 ("fal.v1"). See docs/decisions/0006-method-names.md.
+            ("isolate"), or by those of fal.v1 ("fal.v1"). See docs/explanation/decisions/0006-method-names.md.
         root_certificates: a PEM file with the authorities to trust; None means what GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
             or SSL_CERT_FILE names, or those that gRPC brings along.
     """

@@ -1,7 +1,7 @@
 """Where a shim takes calls about commands: a unix socket beside that of its gRPC server, a connection a call.
 
 A call begins with a message that names the method and carries the runner's token, as JSON. Then the requests follow,
-then the answers, and the status last. See docs/decisions/0011-commands-have-a-socket-of-their-own.md.
+then the answers, and the status last. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ from fal_server.store.vault import AesVault
 from fal_server.tls import Certificates
 
 log = logging.getLogger(__name__)
-# Results of queued requests are kept for so long; docs/queue.md promises it.
+# Results of queued requests are kept for so long; docs/reference/queue.md promises it.
 RESULT_HOURS = 24
 FIRST_KEY = "made by the first start of this controller"
 

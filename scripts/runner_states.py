@@ -1,4 +1,4 @@
-"""Writes docs/runner-states.md from the table of allowed moves; a test holds the page to what this renders."""
+"""Write docs/reference/runner-states.md from the table of allowed moves; a test compares the two."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.reconcile import FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import RANK, RunnerState
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "runner-states.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "runner-states.md"
 S = RunnerState
 
 MEANINGS: dict[RunnerState, str] = {

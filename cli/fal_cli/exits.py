@@ -1,4 +1,4 @@
-"""The exit codes of `fal`, and the exceptions that carry them. docs/cli.md has the same table for users."""
+"""The exit codes of `fal`, and the exceptions that carry them. docs/reference/cli.md has the same table for users."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def add_command(
     """Add a sub-command of which `help` is the one line in the list and the description on its own page.
 
     Args:
-        listed: whether it is in the list; those of `fal runners` that only docs/cli.md names are not.
+        listed: whether it is in the list; those of `fal runners` that only docs/reference/cli.md names are not.
     """
     if not listed:
         return subparsers.add_parser(name, aliases=aliases, description=help, handler=handler, rest=rest)
@@ -147,7 +147,7 @@ def add_client_options(parser: FalParser) -> None:
 
 
 def add_output_options(parser: FalParser) -> None:
-    """Add --output and --json. The help names the two forms that the published client has too; see docs/cli.md."""
+    """Add --output and --json. The help names the two forms that published clients have; see docs/reference/cli.md."""
     group = parser.add_argument_group("Output")
     group.add_argument(
         "--output", choices=FORMATS, metavar="{pretty,json}", default="pretty", help="Modify the command output"

@@ -18,7 +18,7 @@ _SAME = {"failure_delay": "crash_backoff", "dead": "terminated"}
 
 
 def add_runner_filters(parser: FalParser) -> None:
-    """Add --since and --state. The help names the states of the reference; the others are in docs/cli.md."""
+    """Add --since and --state. The help names the states of the reference; the others are in docs/reference/cli.md."""
     parser.add_argument(
         "--since",
         type=moment_type(at_most=timedelta(hours=24)),

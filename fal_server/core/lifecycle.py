@@ -10,7 +10,7 @@ from fal_server.core.runners import RANK, Desired, Process, Runner, RunnerState
 
 S = RunnerState
 
-# docs/runner-states.md is drawn from this table. A runner can end from everywhere; otherwise states only move up.
+# docs/reference/runner-states.md is drawn from this table. A runner can end from every state; else they only move up.
 MOVES: dict[RunnerState, frozenset[RunnerState]] = {
     S.FAILURE_DELAY: frozenset({S.PENDING, S.TERMINATED}),
     S.PENDING: frozenset({S.DOCKER_PULL, S.SETUP, S.TERMINATED}),

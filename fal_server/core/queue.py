@@ -192,7 +192,7 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
 
 
 def judge(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> Verdict:
-    """What follows from the attempt that a request has just had; "What becomes of an answer" in docs/calling.md.
+    """What follows from a request's last attempt; see "What becomes of an answer" in docs/reference/calling.md.
 
     Args:
         request: as it was when the attempt began: `attempt` is the number of this one.

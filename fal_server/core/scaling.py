@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from fal_server.core.faults import Invalid
 
-# name -> (least, most); None: no upper bound. Defaults and meanings: docs/architecture.md, "How many runners".
+# name -> (least, most); None: no upper bound. docs/explanation/architecture.md, "How many runners", has the meanings.
 BOUNDS: dict[str, tuple[int, int | None]] = {
     "keep_alive": (0, 7 * 24 * 3600),
     "min_concurrency": (0, 10_000),

@@ -1,4 +1,4 @@
-"""Precedence: the table of docs/configuration.md, each combination of it, and what is said where something is wrong."""
+"""The table of precedence of docs/reference/configuration.md: each combination, and the messages of errors."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_login_token_that_cannot_be_used(tmp_path, text, kind, words):
 
 def test_the_docs_name_every_variable_and_no_other():
     code = "".join((ROOT / path).read_text() for path in ("fal/settings.py", "fal/config.py", "fal_grpc/channel.py"))
-    docs = (ROOT / "docs" / "configuration.md").read_text()
+    docs = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     pattern = r"\b((?:FAL|ISOLATE|SSL|GRPC)_[A-Z_]+[A-Z])\b"
     assert set(re.findall(pattern, code)) - {"ISOLATE_SERVICE"} <= set(re.findall(pattern, docs))
     table = docs.partition("## Environment variables")[2].partition("## The file")[0]
@@ -175,7 +175,11 @@ def test_the_docs_name_every_variable_and_no_other():
 
 
 def test_the_docs_have_the_order_of_the_code():
-    rows = [line for line in (ROOT / "docs" / "configuration.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "reference" / "configuration.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
     controller = next(row for row in rows if row.startswith("| controller"))
     assert re.findall(r"FAL_\w+|`host` of the profile|api\.alpha", controller) == [
         "FAL_GRPC_HOST",

@@ -1,4 +1,4 @@
-"""docs/runner-states.md says what the table of moves says."""
+"""docs/reference/runner-states.md says what the table of moves says."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_a_webhook_is_signed(queue: Queue, receiver) -> None:
         "payload": {"word": "hooked", "authorization": None},
         "error": None,
     }
-    # As docs/queue.md tells receivers to do it.
+    # As docs/reference/queue.md tells receivers to do it.
     signed = "\n".join(
         (
             headers["x-fal-webhook-request-id"],

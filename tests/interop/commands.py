@@ -1,6 +1,6 @@
 """Every command of the official packages: what it is known to come to here, and where the two clients differ.
 
-`tests.interop.report` makes docs/compatibility.md of this and of what the tests saw.
+`tests.interop.report` makes docs/reference/compatibility.md of this and of what the tests saw.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ SDK = (
     Command(name="SyncServerlessClient().deploy"),
 )
 
-_BY_NAME = "through a proxy that leads the service's names here (docs/tls.md)."
+_BY_NAME = "through a proxy that leads the service's names here (docs/howto/tls.md)."
 
 FAL_CLIENT = (
     Command(name="run"),

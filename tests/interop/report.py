@@ -1,4 +1,4 @@
-"""Makes docs/compatibility.md of what the last run with the official packages saw; `--check` compares instead.
+"""Make docs/reference/compatibility.md from what the last run with the official packages saw; `--check` compares only.
 
 Run by `make compatibility` and `make test-interop`.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from tests.interop.commands import DIFFERENCES, FAL, FAL_CLIENT, SDK, Command
 from tests.interop.records import RECORDS, ROOT
 
-PAGE = ROOT / "docs" / "compatibility.md"
+PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 NEXT = "run `make test-interop`, then `make compatibility`, and commit the page"
 
 HEAD = """# The official packages with this controller
@@ -90,7 +90,7 @@ def main() -> None:
         PAGE.write_text(made)
         print(f"wrote {PAGE.relative_to(ROOT)}")
     elif not PAGE.exists() or PAGE.read_text() != made:
-        sys.exit(f"docs/compatibility.md is not what this run saw: {NEXT}")
+        sys.exit(f"docs/reference/compatibility.md is not what this run saw: {NEXT}")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ async def tried(q: Queueing, request_id: str, times: int) -> None:
 
 
 def documented(name: str) -> Callable[..., bool]:
-    """What docs/queue.md has receivers do."""
-    blocks: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "queue.md").read_text(), re.DOTALL)
+    """What docs/reference/queue.md has receivers do."""
+    blocks: list[str] = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "queue.md").read_text(), re.DOTALL
+    )
     (code,) = [block for block in blocks if f"def {name}(" in block]
     found: dict[str, object] = {}
     exec(code, found)

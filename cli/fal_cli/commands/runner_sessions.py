@@ -45,7 +45,7 @@ def add_commands_to(commands: Subparsers[FalParser]) -> None:
 
 
 def _add_own_options(parser: FalParser) -> None:
-    """Add what published clients do not have. The help is theirs, word for word; docs/cli.md has these."""
+    """Add what published clients do not have. The help is theirs, word for word; docs/reference/cli.md has these."""
     hidden = argparse.SUPPRESS
     parser.add_argument("--timeout", type=_seconds, help=hidden)
     parser.add_argument("--cwd", help=hidden)
