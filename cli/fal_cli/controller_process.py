@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fal_cli.exits import CommandError
+from fal_cli.exit_codes import CommandError
 
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser

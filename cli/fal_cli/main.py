@@ -54,7 +54,7 @@ def _run_and_flush(arguments: list[str]) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except OSError as error:
-        from fal_cli.output import complain
+        from fal_cli.presentation.output import complain
 
         complain(f"the output could not be written: {error.strerror}")
         _drop_output()
@@ -89,7 +89,7 @@ def _run(arguments: list[str]) -> int:
     import os
 
     if "_ARGCOMPLETE" in os.environ:
-        from fal_cli.completing import complete
+        from fal_cli.completion import complete
 
         complete()
     parser = build_parser(arguments)
@@ -106,18 +106,18 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        from fal_cli.exits import ExitCode
+        from fal_cli.exit_codes import ExitCode
 
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the outermost place: it becomes a message and an exit code
-        from fal_cli.failures import report
+        from fal_cli.error_reporting import report
 
         return report(error, debug=getattr(parsed, "debug", False))
 
 
 def _broken_pipe() -> int:
     """Stop quietly when the reader of the output went away, as `head` does; 141 is what a shell shows for SIGPIPE."""
-    from fal_cli.exits import ExitCode
+    from fal_cli.exit_codes import ExitCode
 
     _drop_output()
     return ExitCode.BROKEN_PIPE

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from fal_cli.exits import ExitCode
+from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
-from fal_cli.output import FORMATS, complain
+from fal_cli.presentation.output import FORMATS, complain
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -180,7 +180,7 @@ def moment_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime
     def moment(text: str) -> datetime:
         from datetime import UTC, datetime, timedelta
 
-        from fal_cli.moments import parse_moment
+        from fal_cli.times import parse_moment
 
         try:
             parsed = parse_moment(text)

@@ -23,8 +23,8 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command(name="api", help="Call an app and print its answer.", module="api"),
-    Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps"),
+    Command(name="api", help="Call an app and print its answer.", module="api.command"),
+    Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
     Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
     Command(name="deploy", help="Deploy a fal application.", module="deploy"),
     Command(name="doctor", help="Show versions and settings, and where each comes from.", module="doctor"),
@@ -36,7 +36,7 @@ COMMANDS = (
     Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     Command(name="queue", help="Manage application queues.", module="queue"),
     Command(name="run", help="Run a function or an app without deploying it.", module="run"),
-    Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners"),
+    Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
     Command(name="secrets", aliases=("secret",), help="Manage fal secrets.", module="secrets"),
     Command(name="status", help="Show the controller on this machine.", module="status"),
     Command(name="up", help="Start a controller on this machine.", module="up"),

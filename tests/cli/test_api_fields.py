@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal.settings import resolve
-from fal_cli.api_fields import parse_fields
-from fal_cli.api_hosts import find_hosts, split_id
-from fal_cli.exits import CommandError, ExitCode
+from fal_cli.commands.api.fields import parse_fields
+from fal_cli.commands.api.hosts import find_hosts, split_id
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.main import build_parser
 from fal_grpc.errors import InsecureChannelError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fal_cli.charts import render, ticks
-from fal_cli.exits import CommandError
-from fal_cli.pictures import layout, svg, write
-from fal_cli.traces import read_trace
+from fal_cli.commands.apps.traces import read_trace
+from fal_cli.exit_codes import CommandError
+from fal_cli.presentation.charts import render, ticks
+from fal_cli.presentation.pictures import layout, svg, write
 from fal_grpc.adapter.scaling import AppSimulation, SimulationPoint, simulation
 from fal_grpc.v1 import app_pb2
 

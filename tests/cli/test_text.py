@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_cli.printable import log_text, one_line, visible
-from fal_cli.table import Column, display_width, render
+from fal_cli.presentation.printable import log_text, one_line, visible
+from fal_cli.presentation.table import Column, display_width, render
 
 IDS = (Column(title="Alias", folds=True), Column(title="Runner ID"), Column(title="Count", right=True))
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, say, write_document
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options, add_env_option, add_output_options
-from fal_cli.printable import visible
+from fal_cli.presentation.output import note, say, write_document
+from fal_cli.presentation.printable import visible
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
@@ -77,7 +77,7 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _deploy(args: argparse.Namespace) -> None:
-    from fal_cli.deploy_logs import show_logs
+    from fal_cli.presentation.deploy_logs import show_logs
 
     annotations = _annotations(args.annotation)
     with open_client(args) as client:

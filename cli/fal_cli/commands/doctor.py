@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from fal_cli.output import write_document
 from fal_cli.parser import FalParser, add_output_options
-from fal_cli.printable import one_line
+from fal_cli.presentation.output import write_document
+from fal_cli.presentation.printable import one_line
 from fal_cli.version import VERSION
 
 # A module of each extra that nothing else brings along.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from fal_cli.controller_process import add_state_dir_option, find_controller, stop
-from fal_cli.exits import CommandError
-from fal_cli.output import note
+from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
+from fal_cli.presentation.output import note
 
 
 def add_arguments(parser: FalParser) -> None:

@@ -6,11 +6,11 @@ import argparse
 import sys
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import say, write_list, write_table
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.printable import visible
-from fal_cli.table import Column
+from fal_cli.presentation.output import say, write_list, write_table
+from fal_cli.presentation.printable import visible
+from fal_cli.presentation.table import Column
 
 _COLUMNS = (
     Column(title="Name"),

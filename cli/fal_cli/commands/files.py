@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError
+from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser, add_client_options, add_command, add_commands
-from fal_cli.printable import one_line
-from fal_cli.style import paint, wants_colour
+from fal_cli.presentation.printable import one_line
+from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
     from fal.files import Files

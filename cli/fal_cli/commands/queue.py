@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import say, write_document, write_list, write_table
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.table import Column
+from fal_cli.presentation.output import say, write_document, write_list, write_table
+from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from datetime import datetime

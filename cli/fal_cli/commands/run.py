@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, say
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options, add_env_option
+from fal_cli.presentation.output import note, say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _there(args: argparse.Namespace) -> object:
     from fal.deploy import run
-    from fal_cli.deploy_logs import show_logs
+    from fal_cli.presentation.deploy_logs import show_logs
 
     if args.exposed_port is not None or args.exposed_metrics_port is not None:
         raise CommandError("--exposed-port and --exposed-metrics-port are for --local", ExitCode.USAGE)

@@ -6,8 +6,7 @@ import argparse
 import sys
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import write_list, write_table
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import (
     FalParser,
     add_client_options,
@@ -16,7 +15,8 @@ from fal_cli.parser import (
     add_env_option,
     add_output_options,
 )
-from fal_cli.table import Column
+from fal_cli.presentation.output import write_list, write_table
+from fal_cli.presentation.table import Column
 
 _COLUMNS = (
     Column(title="Name"),

@@ -7,9 +7,9 @@ import sys
 from datetime import timedelta
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
-from fal_cli.exits import ExitCode
-from fal_cli.output import complain, write_document
+from fal_cli.exit_codes import ExitCode
 from fal_cli.parser import FalParser, add_output_options
+from fal_cli.presentation.output import complain, write_document
 
 
 def add_arguments(parser: FalParser) -> None:

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
-from fal_cli.exits import CommandError
-from fal_cli.output import note, say
+from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
+from fal_cli.presentation.output import note, say
 
 PROFILE = "local"
 _PORT = 7400

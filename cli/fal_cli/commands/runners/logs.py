@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.log_views import add_log_options, check_times, write_entries, write_followed
-from fal_cli.output import note
 from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.presentation.logs import add_log_options, check_times, write_entries, write_followed
+from fal_cli.presentation.output import note
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fal_cli.exits import CommandError, ExitCode
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_grpc.channel import check_secure
 from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target, parse_target

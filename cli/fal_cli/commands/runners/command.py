@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from fal_cli.client import open_client
-from fal_cli.commands import runner_logs, runner_sessions
+from fal_cli.commands.runners import logs, sessions
+from fal_cli.commands.runners.filters import add_runner_filters, of_states
 from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.runner_filter import add_runner_filters, of_states
-from fal_cli.runner_view import write_runner
-from fal_cli.runner_views import write_runners
+from fal_cli.presentation.runner import write_runner
+from fal_cli.presentation.runners import write_runners
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -23,8 +23,8 @@ def add_arguments(parser: FalParser) -> None:
     add_client_options(list_parser)
     add_runner_filters(list_parser)
     add_output_options(list_parser)
-    runner_logs.add_command_to(commands)
-    runner_sessions.add_commands_to(commands)
+    logs.add_command_to(commands)
+    sessions.add_commands_to(commands)
     get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, listed=False)
     add_client_options(get)
     get.add_argument("id", help="Runner ID.")
@@ -64,6 +64,6 @@ def _kill(args: argparse.Namespace) -> None:
 
 
 def _gpus(args: argparse.Namespace) -> None:
-    from fal_cli.gpus import show_gpus
+    from fal_cli.presentation.gpus import show_gpus
 
     show_gpus(args)

@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, say, write_list, write_table
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_output_options
-from fal_cli.printable import one_line
+from fal_cli.presentation.output import note, say, write_list, write_table
+from fal_cli.presentation.printable import one_line
 
 if TYPE_CHECKING:
     from fal_grpc.adapter.execs import ExecInfo
@@ -55,7 +55,7 @@ def _add_own_options(parser: FalParser) -> None:
 
 
 def _shell(args: argparse.Namespace) -> int:
-    from fal_cli.remote_command import run
+    from fal_cli.terminal.remote_command import run
 
     # A script on standard input ends with end-of-file, which a terminal could not pass on.
     return run(args, [], tty=sys.stdin.isatty(), send_input=True)
@@ -64,7 +64,7 @@ def _shell(args: argparse.Namespace) -> int:
 def _exec(args: argparse.Namespace) -> int:
     if not args.command:
         raise CommandError("no command is named: fal runners exec ID -- COMMAND", ExitCode.USAGE)
-    from fal_cli.remote_command import run, start
+    from fal_cli.terminal.remote_command import run, start
 
     if args.detach:
         say(start(args))
@@ -77,7 +77,7 @@ def _exec(args: argparse.Namespace) -> int:
 
 
 def _attach(args: argparse.Namespace) -> int:
-    from fal_cli.remote_command import attach
+    from fal_cli.terminal.remote_command import attach
 
     return attach(args)
 
@@ -88,7 +88,7 @@ def _execs(args: argparse.Namespace) -> None:
     if args.output != "pretty":
         write_list(args.output, "execs", map(_document, found))
         return
-    from fal_cli.table import Column
+    from fal_cli.presentation.table import Column
 
     titles = ("Exec ID", "Runner ID", "State", "Started", "Output Bytes", "Command")
     write_table([Column(title=title) for title in titles], map(_row, found))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, say, write_document, write_table
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import (
     FalParser,
     Subparsers,
@@ -20,7 +19,8 @@ from fal_cli.parser import (
     add_env_option,
     add_output_options,
 )
-from fal_cli.table import Column
+from fal_cli.presentation.output import note, say, write_document, write_table
+from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from fal.api import AliasInfo, AppExplanation, AppSimulation
@@ -127,7 +127,7 @@ def _explained(told: AppExplanation) -> dict[str, object]:
 
 
 def _simulate(args: argparse.Namespace) -> None:
-    from fal_cli.traces import read_trace
+    from fal_cli.commands.apps.traces import read_trace
 
     picture: Path | None = args.output_file
     if picture is not None and picture.suffix.lower() not in _PICTURES:
@@ -158,7 +158,7 @@ def _simulate(args: argparse.Namespace) -> None:
 def _show(told: AppSimulation, requests: int) -> None:
     from shutil import get_terminal_size
 
-    from fal_cli.charts import render
+    from fal_cli.presentation.charts import render
 
     terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     blocks = terminal and (sys.stdout.encoding or "").lower().startswith("utf")
@@ -176,7 +176,7 @@ def _in_words(settings: Mapping[str, object]) -> str:
 
 
 def _draw(told: AppSimulation, path: Path, title: str) -> None:
-    from fal_cli.pictures import layout, write
+    from fal_cli.presentation.pictures import layout, write
 
     try:
         write(layout(told, title), path)

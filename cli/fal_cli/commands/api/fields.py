@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fal_cli.exits import CommandError, ExitCode
+from fal_cli.exit_codes import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from fal_grpc.adapter.values import JSON

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from fal_cli.exits import CommandError
+from fal_cli.exit_codes import CommandError
 
 _TIMES = ("time", "at", "timestamp", "at_seconds")
 _DURATIONS = ("duration", "seconds", "duration_seconds")

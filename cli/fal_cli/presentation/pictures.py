@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from fal_cli.charts import series, ticks
+from fal_cli.presentation.charts import series, ticks
 
 if TYPE_CHECKING:
     from fal.api import AppSimulation

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_cli.output import say, write_document, write_table
-from fal_cli.runner_views import document
-from fal_cli.table import Column
+from fal_cli.presentation.output import say, write_document, write_table
+from fal_cli.presentation.runners import document
+from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.log_views import add_log_options, check_times, write_entries, write_followed
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, Subparsers, add_command, add_env_option
+from fal_cli.presentation.logs import add_log_options, check_times, write_entries, write_followed
 
 
 def add_command_to(commands: Subparsers[FalParser]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import complain
+from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.presentation.output import complain
 
 # What the app extra brings; an app's own missing modules are told by the error of loading it.
 _APP_MODULES = frozenset({"cloudpickle", "fastapi", "pydantic", "starlette", "uvicorn"})

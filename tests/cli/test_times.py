@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_cli.moments import parse_moment
+from fal_cli.times import parse_moment
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fal_cli.printable import one_line
-from fal_cli.style import paint
+from fal_cli.presentation.printable import one_line
+from fal_cli.presentation.style import paint
 
 _GAP = "  "
 

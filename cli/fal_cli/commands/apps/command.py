@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from fal_cli.app_views import write_apps, write_revisions
 from fal_cli.client import open_client
-from fal_cli.commands import app_logs, app_scaling
-from fal_cli.output import note, say
+from fal_cli.commands.apps import logs, scaling
+from fal_cli.commands.runners.filters import add_runner_filters, of_states
 from fal_cli.parser import (
     FalParser,
     Handler,
@@ -18,8 +17,9 @@ from fal_cli.parser import (
     add_env_option,
     add_output_options,
 )
-from fal_cli.runner_filter import add_runner_filters, of_states
-from fal_cli.runner_views import write_runners
+from fal_cli.presentation.apps import write_apps, write_revisions
+from fal_cli.presentation.output import note, say
+from fal_cli.presentation.runners import write_runners
 
 _REGIONS = ("eu-north", "eu-west", "us-central", "us-east", "us-west")
 _SCALE_NUMBERS = {
@@ -54,8 +54,8 @@ def add_arguments(parser: FalParser) -> None:
         choices=("recreate", "rolling"),
         help="Move at once, or when a runner of the revision is ready.",
     )
-    app_logs.add_command_to(commands)
-    app_scaling.add_commands_to(commands)
+    logs.add_command_to(commands)
+    scaling.add_commands_to(commands)
     _add_scale(commands)
     gpus = add_command(commands, "gpus", "Show how many GPUs an application uses, by model.", _gpus)
     add_client_options(gpus)
@@ -168,6 +168,6 @@ def _delete_rev(args: argparse.Namespace) -> None:
 
 
 def _gpus(args: argparse.Namespace) -> None:
-    from fal_cli.gpus import show_gpus
+    from fal_cli.presentation.gpus import show_gpus
 
     show_gpus(args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from fal_cli.client import open_client
-from fal_cli.output import say, write_document, write_table
-from fal_cli.table import Column
+from fal_cli.presentation.output import say, write_document, write_table
+from fal_cli.presentation.table import Column
 
 _COLUMNS = (Column(title="Type"), Column(title="Count", right=True))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fal_cli.output import write_list, write_table
-from fal_cli.table import Column
+from fal_cli.presentation.output import write_list, write_table
+from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from fal.api import AliasInfo, ApplicationInfo

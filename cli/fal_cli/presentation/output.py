@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fal_cli.printable import visible
-from fal_cli.style import paint, wants_colour
+from fal_cli.presentation.printable import visible
+from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
-    from fal_cli.table import Column
+    from fal_cli.presentation.table import Column
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
 
@@ -49,7 +49,7 @@ def write_line(item: object) -> None:
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
     """Write a table, folded to the terminal's width where there is a terminal."""
-    from fal_cli.table import render
+    from fal_cli.presentation.table import render
 
     width = None
     if sys.stdout.isatty():

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fal_cli.printable import log_text
-from fal_cli.style import paint, wants_colour
+from fal_cli.presentation.printable import log_text
+from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
     from fal_grpc.adapter.log import Log

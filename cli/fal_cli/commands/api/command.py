@@ -8,13 +8,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from fal_cli.api_calls import Answer, ApiCalls, detail_of
-from fal_cli.api_fields import parse_fields
-from fal_cli.api_hosts import find_hosts, split_id
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, write_line
+from fal_cli.commands.api.fields import parse_fields
+from fal_cli.commands.api.hosts import find_hosts, split_id
+from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options
+from fal_cli.presentation.output import note, write_line
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
@@ -79,7 +79,7 @@ def _api(args: argparse.Namespace) -> int:
                 raise CommandError(
                     "--realtime takes its messages from standard input, not from arguments", ExitCode.USAGE
                 )
-            from fal_cli.api_realtime import converse
+            from fal_cli.commands.api.realtime import converse
 
             return converse(settings, hosts, path)
         calls = ApiCalls(settings)

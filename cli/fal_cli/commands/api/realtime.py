@@ -8,15 +8,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from fal_cli.api_calls import ApiCalls
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import complain, write_line
+from fal_cli.commands.api.http_calls import ApiCalls
+from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.presentation.output import complain, write_line
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
     from fal.settings import Settings
-    from fal_cli.api_hosts import Hosts
+    from fal_cli.commands.api.hosts import Hosts
 
 # Once the input has ended and every message had an answer: how long another answer is waited for.
 _QUIET_SECONDS = 1.0

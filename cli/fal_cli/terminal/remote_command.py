@@ -15,9 +15,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from fal_cli.client import open_client
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.printable import visible
-from fal_cli.terminal import InputPump, ending_signals, raw_mode, terminal_size
+from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.presentation.printable import visible
+from fal_cli.terminal.terminal import InputPump, ending_signals, raw_mode, terminal_size
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient

@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fal_cli.exits import CommandError, ExitCode
-from fal_cli.output import note, write_line, write_list
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_client_options, add_output_options, moment_type
-from fal_cli.printable import log_text, one_line
-from fal_cli.style import paint, wants_colour
+from fal_cli.presentation.output import note, write_line, write_list
+from fal_cli.presentation.printable import log_text, one_line
+from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
     from datetime import datetime

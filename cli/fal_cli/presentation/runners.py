@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.output import say, write_list, write_table
-from fal_cli.style import paint, wants_colour
-from fal_cli.table import Column
+from fal_cli.presentation.output import say, write_list, write_table
+from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo

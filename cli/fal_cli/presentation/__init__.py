@@ -1,0 +1,1 @@
+"""How results look: tables, colour, charts and text that is safe to print."""

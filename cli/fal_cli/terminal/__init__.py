@@ -1,0 +1,1 @@
+"""This terminal while a remote command has it."""
