@@ -20,8 +20,8 @@ from typing import Any
 import grpc
 
 from fal_grpc.v1 import exec_pb2
-from fal_runner.command import open_pipes, open_terminal
-from fal_runner.descriptors import read_on
+from fal_runner.exec.command import open_pipes, open_terminal
+from fal_runner.process.descriptors import read_on
 
 _CHUNK_BYTES = 128 * 1024
 _FLOOD_SECONDS = 0.002

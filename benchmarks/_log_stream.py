@@ -76,7 +76,7 @@ def serve() -> None:
 
 def print_lines(count: str, width: str) -> None:
     """Print as an app does in its worker, and say on standard error how many lines a second."""
-    from fal_runner.request_output import RequestStreams
+    from fal_runner.worker.request_output import RequestStreams
 
     RequestStreams().install()
     begun = time.perf_counter()

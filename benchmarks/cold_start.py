@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from fal_runner.mark import MARK_VARIABLE, NO_MARK
-from fal_runner.processes import carries
+from fal_runner.process.proc import carries
+from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
 
 _ROUNDS = 9
 _RAW = """

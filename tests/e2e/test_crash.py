@@ -19,7 +19,7 @@ import pytest
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState
-from fal_runner.processes import Seen, look, look_at_all
+from fal_runner.process.proc import Seen, look, look_at_all
 from tests.support.controller import BIN, Controller, start
 from tests.support.left_behind import (
     groups,

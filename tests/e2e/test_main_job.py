@@ -12,7 +12,7 @@ import pytest
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerState
-from fal_runner.processes import Seen, look
+from fal_runner.process.proc import Seen, look
 from tests.support.controller import ROOT, Controller
 from tests.support.left_behind import groups, identity
 from tests.support.waiting import until

@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from fal_runner.processes import belongings, mark_of
+from fal_runner.process.proc import belongings, mark_of
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import Node, Resources

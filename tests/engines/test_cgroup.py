@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fal_runner.processes import look, mark_of
+from fal_runner.process.proc import look, mark_of
 from fal_server.core.lifecycle import Event
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 

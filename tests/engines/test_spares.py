@@ -8,8 +8,8 @@ import signal
 
 import psutil
 
-from fal_runner.mark import MARK_VARIABLE, NO_MARK
-from fal_runner.processes import carries, mark_of
+from fal_runner.process.proc import carries, mark_of
+from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
 from fal_server.core.lifecycle import Event
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from fal_runner.mark import MARK_VARIABLE
-from fal_runner.processes import carries, look, mark_of
+from fal_runner.process.proc import carries, look, mark_of
+from fal_runner.worker.mark import MARK_VARIABLE
 from fal_server.core.lifecycle import Event
 from fal_server.engines.local.spares import Spare, Spares
 from fal_server.engines.local.spawn import start_process, warmth_of

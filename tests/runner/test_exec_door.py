@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from fal_grpc.v1 import exec_pb2
-from fal_runner.address import EXEC_SOCKET_NAME, SocketPath
-from fal_runner.exec_door import ExecDoor
-from fal_runner.execs import Execs
-from fal_runner.message_socket import MessageSocket, Status
-from fal_runner.reaper import Reaper
-from fal_runner.servicer import TokenGate
+from fal_runner.exec.door import ExecDoor
+from fal_runner.exec.execs import Execs
+from fal_runner.exec.message_socket import MessageSocket, Status
+from fal_runner.process.reaper import Reaper
+from fal_runner.shim.address import EXEC_SOCKET_NAME, SocketPath
+from fal_runner.shim.servicer import TokenGate
 
 TOKEN = "the-token-of-this-runner"
 

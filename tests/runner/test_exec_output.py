@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_runner.exec_output import OutputBuffer
+from fal_runner.exec.output import OutputBuffer
 
 PIECES = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(min_size=1, max_size=6000)), max_size=60)
 

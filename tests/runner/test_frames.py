@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.capture import Scribe
-from fal_runner.frames import FrameReader, Piece, new_mark
-from fal_runner.redaction import Redactor
-from fal_runner.request_output import CURRENT, RequestWriter
+from fal_runner.log.capture import Scribe
+from fal_runner.log.frames import FrameReader, Piece, new_mark
+from fal_runner.log.redaction import Redactor
+from fal_runner.worker.request_output import CURRENT, RequestWriter
 
 MARK = "\x1e0123456789abcdef:"
 ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=128)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.journal import Journal, Printed, entry_of, read_leftover
+from fal_runner.log.journal import Journal, Printed, entry_of, read_leftover
 
 
 async def test_lost_lines_are_said(tmp_path: Path) -> None:

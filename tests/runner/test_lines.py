@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.lines import LineSplitter, level_of
-from fal_runner.redaction import MASK, Redactor
+from fal_runner.log.lines import LineSplitter, level_of
+from fal_runner.log.redaction import MASK, Redactor
 
 text_with_breaks = st.text("ab\r\n", max_size=40).map(str.encode) | st.binary(max_size=40)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_runner.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
 
 
 @pytest.fixture

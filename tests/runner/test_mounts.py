@@ -15,7 +15,7 @@ from tests.support.controller import ROOT
 LOOK = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from fal_runner import mounts
+from fal_runner.isolation import mounts
 environ = dict(os.environ)
 why = mounts.enter(environ, sys.argv[2:])
 seen = {name: sorted(os.listdir(name)) if os.path.isdir(name) else None for name in ("/data", "/app")}

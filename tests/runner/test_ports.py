@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from fal_runner.ports import holds, owners_inode, reserve
+from fal_runner.process.ports import holds, owners_inode, reserve
 
 
 def test_reserved_ports_differ_and_can_be_bound() -> None:

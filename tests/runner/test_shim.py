@@ -14,8 +14,8 @@ import grpc.aio
 import pytest
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
-from fal_runner.address import TOKEN_METADATA, ShimIdentity, SocketPath
-from fal_runner.processes import boot_id, is_alive, mark_of
+from fal_runner.process.proc import boot_id, is_alive, mark_of
+from fal_runner.shim.address import TOKEN_METADATA, ShimIdentity, SocketPath
 
 TOKEN = "the-token-of-this-runner"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fal_runner.spool import Record, Spool
+from fal_runner.log.spool import Record, Spool
 
 
 def read_all(spool: Spool, after: int, at_a_time: int = 1 << 30) -> list[Record]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from fal_runner.mark import MARK_VARIABLE
-from fal_runner.processes import Seen, carried, look_at_all, send_signal, working_directory
+from fal_runner.process.proc import Seen, carried, look_at_all, send_signal, working_directory
+from fal_runner.worker.mark import MARK_VARIABLE
 
 
 def groups(state_dir: Path) -> dict[str, list[Seen]]:

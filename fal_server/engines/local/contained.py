@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import fal_runner
-from fal_runner.contained import NOTE_VARIABLE, Note, read_note, remove
-from fal_runner.mark import MARK_VARIABLE
-from fal_runner.mounts import DATA_VARIABLE
+from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remove
+from fal_runner.isolation.mounts import DATA_VARIABLE
+from fal_runner.worker.mark import MARK_VARIABLE
 from fal_server.core.containers import Container
 from fal_server.ports import Launch
 
@@ -48,7 +48,7 @@ def lay_out_container(directory: Path, container: Container, launch: Launch, var
     """
     shared = directory / _SHARED
     shared.mkdir(mode=0o700)
-    for module in Path(fal_runner.__file__).parent.glob("*.py"):
+    for module in (Path(fal_runner.__file__).parent / "worker").glob("*.py"):
         shutil.copy(module, shared)  # worker.py, and its neighbours that it loads
     note: Note = {
         "engine": str(container.engine),
@@ -63,7 +63,7 @@ def lay_out_container(directory: Path, container: Container, launch: Launch, var
     }
     (directory / _NOTE).write_text(json.dumps(note))
     root = Path(fal_runner.__file__).parent.parent
-    command = shlex.join([sys.executable, "-P", "-m", "fal_runner.contained", str(directory / _NOTE)])
+    command = shlex.join([sys.executable, "-P", "-m", "fal_runner.isolation.container", str(directory / _NOTE)])
     script = interpreter(directory)
     script.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(root))} exec {command} "$@"\n')
     script.chmod(0o700)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc.aio
 
-from fal_runner.address import ShimIdentity
-from fal_runner.processes import mark_of
+from fal_runner.process.proc import mark_of
+from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from fal_runner.address import SocketPath
-from fal_runner.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.shim.address import SocketPath
 from fal_server.core.faults import (
     Aborted,
     AlreadyExists,

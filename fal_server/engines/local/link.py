@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.address import ShimIdentity
-from fal_runner.journal import read_leftover
-from fal_runner.processes import is_alive, mark_of
+from fal_runner.log.journal import read_leftover
+from fal_runner.process.proc import is_alive, mark_of
+from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry

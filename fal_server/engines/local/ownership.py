@@ -7,9 +7,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from fal_runner.address import ShimIdentity
-from fal_runner.mark import MARK_VARIABLE
-from fal_runner.processes import (
+from fal_runner.process.proc import (
     belongings,
     boot_id,
     carried,
@@ -21,6 +19,8 @@ from fal_runner.processes import (
     send_signal,
     working_directory,
 )
+from fal_runner.shim.address import ShimIdentity
+from fal_runner.worker.mark import MARK_VARIABLE
 from fal_server.engines.local.cgroup import end_group
 
 _QUIET_LOOKS = 3

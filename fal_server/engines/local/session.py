@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from google.protobuf.message import Message
 
 from fal_grpc.v1 import exec_pb2, runner_pb2
-from fal_runner.message_socket import LinkBroken, MessageSocket
+from fal_runner.exec.message_socket import LinkBroken, MessageSocket
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.engines.local.execs import LocalExecLine
 from fal_server.ports import ExecOutput, ExecRequest

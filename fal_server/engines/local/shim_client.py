@@ -8,8 +8,8 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
-from fal_runner.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
-from fal_runner.message_socket import MessageSocket
+from fal_runner.exec.message_socket import MessageSocket
+from fal_runner.shim.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.execs import LocalExecLine
 

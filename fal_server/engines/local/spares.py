@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from fal_runner.mounts import APP_VARIABLE
+from fal_runner.isolation.mounts import APP_VARIABLE
 
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]

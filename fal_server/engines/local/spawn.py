@@ -16,11 +16,11 @@ from pathlib import Path
 
 import fal_runner
 from fal_grpc.v1 import shim_pb2
-from fal_runner.address import LOG_NAME, ShimIdentity
-from fal_runner.mark import MARK_VARIABLE, NO_MARK
-from fal_runner.mounts import APP_VARIABLE, DATA_VARIABLE
-from fal_runner.processes import mark_of
-from fal_runner.waiting import MOST_ORDER_BYTES
+from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
+from fal_runner.process.proc import mark_of
+from fal_runner.shim.address import LOG_NAME, ShimIdentity
+from fal_runner.shim.waiting import MOST_ORDER_BYTES
+from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container

@@ -13,9 +13,9 @@ import signal
 import sys
 import termios
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+sys.path.insert(0, __file__.rpartition("/fal_runner/")[0])
 
-from fal_runner import mounts
+from fal_runner.isolation import mounts
 
 _PR_SET_PDEATHSIG = 1
 

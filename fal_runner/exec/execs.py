@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from fal_grpc.v1 import exec_pb2 as pb
-from fal_runner.command import Command, What
-from fal_runner.exec_input import InputFeed
-from fal_runner.execution import Execution, Gap
-from fal_runner.reaper import Reaper
-from fal_runner.supervisor import State, Supervisor
+from fal_runner.exec.command import Command, What
+from fal_runner.exec.execution import Execution, Gap
+from fal_runner.exec.input import InputFeed
+from fal_runner.process.reaper import Reaper
+from fal_runner.shim.supervisor import State, Supervisor
 
 _M = TypeVar("_M", bound=Message)
 _Answering: TypeAlias = Callable[[Any], Message]  # each takes the request that stands beside it

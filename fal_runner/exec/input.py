@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from fal_runner.execution import Execution, Gap
+from fal_runner.exec.execution import Execution, Gap
 
 MOST_WAITING_BYTES = 2 * 1024 * 1024
 """A reader's word that it has received output comes on the stream of its input, and a command that waits to write may

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from fal_runner.contained import NOTE_VARIABLE, engine_environment, exec_command, read_note
-from fal_runner.descriptors import write_all
-from fal_runner.processes import Seen, carries, send_signal
-from fal_runner.reaper import Child, Reaper
+from fal_runner.isolation.container import NOTE_VARIABLE, engine_environment, exec_command, read_note
+from fal_runner.process.descriptors import write_all
+from fal_runner.process.proc import Seen, carries, send_signal
+from fal_runner.process.reaper import Child, Reaper
 
 SESSION_VARIABLE = "FAL_RUNNER_SESSION"
 STDOUT = 1

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fal_runner.processes import Seen, descendants, look_at_all, send_signal
+from fal_runner.process.proc import Seen, descendants, look_at_all, send_signal
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WALL = 0x40000000  # waitpid also for children whose end sends another signal than SIGCHLD

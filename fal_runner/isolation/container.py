@@ -1,8 +1,8 @@
 """A worker in a container: runs podman or docker in the worker's place, so that the shim sees what it always sees.
 
-`python -m fal_runner.contained NOTE WORKER JOB_FD RESULT_FD`, as `worker.py` is run. NOTE (container.json, in the
-runner's directory) names engine and image. Variables come by this process's environment and go on by name alone, the
-job by the worker's standard input, its result by a named pipe in the directory that both share.
+`python -m fal_runner.isolation.container NOTE WORKER JOB_FD RESULT_FD`, as `worker.py` is run. NOTE (container.json,
+in the runner's directory) names engine and image. Variables come by this process's environment and go on by name alone,
+the job by the worker's standard input, its result by a named pipe in the directory that both share.
 """
 
 from __future__ import annotations

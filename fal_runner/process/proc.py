@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_runner.mark import MARK_VARIABLE
+from fal_runner.worker.mark import MARK_VARIABLE
 
 _PROC = Path("/proc")
 

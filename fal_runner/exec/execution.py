@@ -8,9 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-from fal_runner.command import Command
-from fal_runner.descriptors import FLOOD_BYTES, read_on
-from fal_runner.exec_output import OutputBuffer
+from fal_runner.exec.command import Command
+from fal_runner.exec.output import OutputBuffer
+from fal_runner.process.descriptors import FLOOD_BYTES, read_on
 
 _CHUNK_BYTES = 512 * 1024
 _FLOOD_SECONDS = 0.001

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_runner.descriptors import read_some, write_all
-from fal_runner.reaper import Child, Reaper
+from fal_runner.process.descriptors import read_some, write_all
+from fal_runner.process.reaper import Child, Reaper
 
 MAX_RESULT_BYTES = 512 * 1024 * 1024
-_WORKER = str(Path(__file__).with_name("worker.py"))
+_WORKER = str(Path(__file__).parent.with_name("worker") / "worker.py")
 _READ_BYTES = 256 * 1024
 
 

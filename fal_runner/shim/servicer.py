@@ -18,13 +18,13 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
-from fal_runner.address import TOKEN_METADATA
-from fal_runner.execs import Execs
-from fal_runner.ports import PortUnavailable
-from fal_runner.processes import boot_id, look
-from fal_runner.reaper import Reaper
-from fal_runner.supervisor import State, Supervisor
-from fal_runner.waiting import WaitingWorker
+from fal_runner.exec.execs import Execs
+from fal_runner.process.ports import PortUnavailable
+from fal_runner.process.proc import boot_id, look
+from fal_runner.process.reaper import Reaper
+from fal_runner.shim.address import TOKEN_METADATA
+from fal_runner.shim.supervisor import State, Supervisor
+from fal_runner.shim.waiting import WaitingWorker
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _BATCH_BYTES = 256 * 1024

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_grpc.varint import varint
-from fal_runner.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
+from fal_runner.log.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
 
 Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
 Level: TypeAlias = "log_pb2.LogLevel.ValueType"

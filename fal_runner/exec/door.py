@@ -15,9 +15,9 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
-from fal_runner.address import SocketPath
-from fal_runner.execs import Execs, Refusal
-from fal_runner.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.execs import Execs, Refusal
+from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.shim.address import SocketPath
 
 log = logging.getLogger(__name__)
 _GREETING_SECONDS = 10.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 
-from fal_runner.descriptors import read_some
-from fal_runner.frames import FrameReader, Piece
-from fal_runner.journal import Journal, Printed, Source
-from fal_runner.lines import Line, LineSplitter, level_of
-from fal_runner.redaction import Redactor
+from fal_runner.log.frames import FrameReader, Piece
+from fal_runner.log.journal import Journal, Printed, Source
+from fal_runner.log.lines import Line, LineSplitter, level_of
+from fal_runner.log.redaction import Redactor
+from fal_runner.process.descriptors import read_some
 
 _READ_BYTES = 256 * 1024
 _MOST_OPEN = 64  # requests with the beginning of a line at once; each may hold a line of the greatest length

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_grpc.v1 import shim_pb2
-from fal_runner.mark import MARK_VARIABLE, NO_MARK
-from fal_runner.mounts import DATA_VARIABLE
-from fal_runner.reaper import Reaper
-from fal_runner.worker_process import WorkerProcess
+from fal_runner.isolation.mounts import DATA_VARIABLE
+from fal_runner.process.reaper import Reaper
+from fal_runner.shim.worker_process import WorkerProcess
+from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
 
 READY = b"ready\n"
 """The shim listens."""

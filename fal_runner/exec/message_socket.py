@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from fal_runner.descriptors import Unwatch, Watch, until_ready
+from fal_runner.process.descriptors import Unwatch, Watch, until_ready
 
 OK = "OK"
 MOST_BYTES = 256 * 1024 * 1024

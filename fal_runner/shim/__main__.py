@@ -21,14 +21,14 @@ from typing import TypedDict
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2_grpc
-from fal_runner.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
-from fal_runner.exec_door import ExecDoor
-from fal_runner.execs import Execs
-from fal_runner.mark import take_mark
-from fal_runner.processes import boot_id, look, mark_of
-from fal_runner.reaper import Reaper
-from fal_runner.servicer import ShimServicer, StartRefused, TokenGate
-from fal_runner.waiting import MOST_ORDER_BYTES, READY, Order, WaitingWorker, wait_for_order
+from fal_runner.exec.door import ExecDoor
+from fal_runner.exec.execs import Execs
+from fal_runner.process.proc import boot_id, look, mark_of
+from fal_runner.process.reaper import Reaper
+from fal_runner.shim.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
+from fal_runner.shim.servicer import ShimServicer, StartRefused, TokenGate
+from fal_runner.shim.waiting import MOST_ORDER_BYTES, READY, Order, WaitingWorker, wait_for_order
+from fal_runner.worker.mark import take_mark
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),

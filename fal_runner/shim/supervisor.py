@@ -11,19 +11,19 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.capture import capture
-from fal_runner.contained import NOTE_VARIABLE
-from fal_runner.frames import new_mark
-from fal_runner.journal import Journal
-from fal_runner.lines import DEFAULT_MAX_LINE_BYTES
-from fal_runner.mark import MARK_VARIABLE
-from fal_runner.mounts import JOIN_VARIABLE
-from fal_runner.ports import Reservation, holds, owners_inode, reserve
-from fal_runner.processes import boot_id, look, mark_of
-from fal_runner.reaper import Child, Reaper
-from fal_runner.redaction import Redactor
-from fal_runner.spool import DEFAULT_MAX_BYTES
-from fal_runner.worker_process import MAX_RESULT_BYTES, Told, WorkerProcess
+from fal_runner.isolation.container import NOTE_VARIABLE
+from fal_runner.isolation.mounts import JOIN_VARIABLE
+from fal_runner.log.capture import capture
+from fal_runner.log.frames import new_mark
+from fal_runner.log.journal import Journal
+from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
+from fal_runner.log.redaction import Redactor
+from fal_runner.log.spool import DEFAULT_MAX_BYTES
+from fal_runner.process.ports import Reservation, holds, owners_inode, reserve
+from fal_runner.process.proc import boot_id, look, mark_of
+from fal_runner.process.reaper import Child, Reaper
+from fal_runner.shim.worker_process import MAX_RESULT_BYTES, Told, WorkerProcess
+from fal_runner.worker.mark import MARK_VARIABLE
 
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited

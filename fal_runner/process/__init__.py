@@ -1,0 +1,1 @@
+"""Processes, descriptors and ports of the machine, as the shim handles them."""

@@ -1,0 +1,1 @@
+"""The process that looks after one runner and outlives the controller."""
