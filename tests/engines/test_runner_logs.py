@@ -13,7 +13,7 @@ import httpx
 
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
-from fal_server.engines.local.shim_client import ShimClient
+from fal_server.engines.shim.client import ShimClient
 
 
 def arguments_of(pid: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_server.core.logs import LogEntry
-from fal_server.engines.local.logs import entries_from_wire, together
+from fal_server.engines.shim.logs import entries_from_wire, together
 
 
 def batch(*numbers: int) -> shim_pb2.StreamLogsResponse:

@@ -20,12 +20,12 @@ from fal_server.core.runners import Process, Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.contained import remove_container
 from fal_server.engines.local.disk import LEAST_FREE_MIB, trouble_with
-from fal_server.engines.local.execs import LocalExecLine
-from fal_server.engines.local.link import LastSequence, LogSink, RunnerLink
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
-from fal_server.engines.local.session import LocalExecSession
 from fal_server.engines.local.spares import REST_SECONDS, Spares, Warmth
 from fal_server.engines.local.spawn import keep_imports, lay_out, spawn_shim, spec_of, start_process, warmth_of
+from fal_server.engines.shim.exec_line import ShimExecLine
+from fal_server.engines.shim.exec_session import ShimExecSession
+from fal_server.engines.shim.link import LastSequence, LogSink, RunnerLink
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 
 log = logging.getLogger(__name__)
@@ -165,11 +165,11 @@ class LocalEngine:
             Exhausted: too many commands run in it.
             Invalid: there can be no such command.
         """
-        session = LocalExecSession(self.execs(runner), runner.runner_id)
+        session = ShimExecSession(self.execs(runner), runner.runner_id)
         await session.begin(request)
         return session
 
-    def execs(self, runner: Runner) -> LocalExecLine:
+    def execs(self, runner: Runner) -> ShimExecLine:
         """The line to the runner's commands.
 
         Raises:

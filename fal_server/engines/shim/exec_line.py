@@ -28,7 +28,7 @@ _KINDS: dict[str, type[Fault]] = {
 }
 
 
-class LocalExecLine:
+class ShimExecLine:
     """Implements ExecLine. Each call has a connection of its own, and ends with it.
 
     Args:

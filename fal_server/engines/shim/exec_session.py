@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from fal_grpc.v1 import exec_pb2, runner_pb2
 from fal_runner.exec.message_socket import LinkBroken, MessageSocket
 from fal_server.core.faults import Fault, Unavailable
-from fal_server.engines.local.execs import LocalExecLine
+from fal_server.engines.shim.exec_line import ShimExecLine
 from fal_server.ports import ExecOutput, ExecRequest
 
 _CHUNK_BYTES = 128 * 1024
@@ -19,7 +19,7 @@ _ACK_BYTES = 2 * 1024 * 1024
 _LINGER_SECONDS = 5.0  # a controller that dies cannot hang its commands up; nobody comes back for these
 
 
-class LocalExecSession:
+class ShimExecSession:
     """Implements ExecSession.
 
     Args:
@@ -27,7 +27,7 @@ class LocalExecSession:
         runner_id: the runner.
     """
 
-    def __init__(self, line: LocalExecLine, runner_id: str) -> None:
+    def __init__(self, line: ShimExecLine, runner_id: str) -> None:
         self._line = line
         self._runner_id = runner_id
         self._exec_id = secrets.token_hex(8)

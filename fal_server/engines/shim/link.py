@@ -21,9 +21,9 @@ from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.runners import Process
-from fal_server.engines.local.logs import Acks, entries_from_wire, together
 from fal_server.engines.local.ownership import sweep
-from fal_server.engines.local.shim_client import ShimClient
+from fal_server.engines.shim.client import ShimClient
+from fal_server.engines.shim.logs import Acks, entries_from_wire, together
 from fal_server.ports import RunResult
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What every engine that starts our shim needs: its calls, its events, its log lines and its commands."""
