@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from fal.form import file_form
+from fal.http import file_form
 from fal.rest import Rest
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import CallError, ConfigError, NotFoundError, UnknownError
@@ -21,7 +21,6 @@ DATA = "/data"
 PART_BYTES = 10 * 1024 * 1024
 _PARALLEL = 4
 _SECONDS = 600.0
-_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +56,7 @@ class Files:
         whole = absolute(path)
         if whole == "/":
             return [RemoteFile(path=DATA, size=0, is_file=False, updated_at="")]
-        answer = self._rest.get(f"/files/list/{quote(whole)}?strict=true", timeout_seconds=_SECONDS)
+        answer = self._rest.ask("GET", f"/files/list/{quote(whole)}", {"strict": "true"}, timeout_seconds=_SECONDS)
         items = answer if isinstance(answer, list) else []
         return sorted(map(_entry, items), key=lambda entry: entry.path)
 
@@ -163,8 +162,8 @@ class Files:
                 self._rest.receive(f"/files/file/{quote(path)}", timeout_seconds=_SECONDS) as answer,
             ):
                 size = answer.length
-                while piece := answer.read(_PIECE_BYTES):
-                    file.write(piece)
+                for chunk in answer.chunks():
+                    file.write(chunk)
                 if size is not None and file.tell() != size:
                     raise UnknownError(f"{path} was cut off: {file.tell()} of {size} bytes came; try again")
             umask = os.umask(0)

@@ -1,4 +1,4 @@
-"""How many GPUs are in use, by model: what a controller tells of its runners, put into the words that people use."""
+"""How many GPUs are in use, by the short names of their models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
     from fal.rest import Rest
+    from fal.rest_aio import AsyncRest
+    from fal_grpc.adapter.values import JSON
 
 _NO_GPUS = frozenset({"XS", "S", "M", "L", "XL"})
 _MODEL = re.compile(r"\b(?:(?P<mig>H100[ _-]?MIG)|(?P<rtx>RTX[ _-]?\d{4})|(?P<plain>[BHAL]\d{2,3}S?|\d{4}))\b")
@@ -23,17 +25,25 @@ class GpuUsage(TypedDict):
 
 
 def usage(rest: Rest, app_name: str | None = None) -> GpuUsage:
-    """Ask a controller.
+    """Ask a controller for the GPUs in use.
 
     Args:
         rest: its HTTP side.
-        app_name: those of this app alone, with or without its owner; None counts all.
+        app_name: count those of this app only, with or without its owner; None counts all.
 
     Raises:
         NotFoundError: no app of that name has runners.
         CallError: the controller refused, or cannot be reached.
     """
-    metrics = rest.ask("GET", "/applications/metrics")
+    return _usage(rest.ask("GET", "/applications/metrics"), app_name)
+
+
+async def usage_async(rest: AsyncRest, app_name: str | None = None) -> GpuUsage:
+    """`usage` for asyncio."""
+    return _usage(await rest.ask("GET", "/applications/metrics"), app_name)
+
+
+def _usage(metrics: JSON, app_name: str | None) -> GpuUsage:
     found = metrics if isinstance(metrics, dict) else {}
     if app_name is None:
         summary = found.get("summary")
@@ -52,7 +62,7 @@ def _counted(raw: object) -> GpuUsage:
 
 
 def count_by_model(raw: Mapping[str, object]) -> dict[str, int]:
-    """Counts by the short name of each model: `NVIDIA H100 80GB HBM3` and `GPU-H100` are both `H100`."""
+    """Add up counts by short model name: `NVIDIA H100 80GB HBM3` and `GPU-H100` are both `H100`."""
     counts: dict[str, int] = {}
     for name, count in raw.items():
         if isinstance(count, int) and count > 0 and name not in _NO_GPUS:
@@ -62,7 +72,7 @@ def count_by_model(raw: Mapping[str, object]) -> dict[str, int]:
 
 
 def short_name(name: str) -> str:
-    """What people call a model."""
+    """Return the name that people use for a model."""
     found = _MODEL.search(name.upper().replace("_", " "))
     if found is None:
         return name.removeprefix("GPU-")

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fal.rest import Rest, parse_moment
+from fal.rest_messages import objects, parse_time
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import ArgumentError, UnknownError
 
-MOST_LISTED = 1000
-"""How many requests one listing can have."""
+if TYPE_CHECKING:
+    from fal.rest import Rest
+    from fal.rest_aio import AsyncRest
+
+MAX_LISTED = 1000
+"""The most requests that one listing returns."""
 
 
 class QueueState(StrEnum):
@@ -90,60 +95,95 @@ class QueuedRequest:
 
 
 class Queues:
-    """The queues of the account's apps; blocking, over HTTP. Every call can raise `CallError`."""
+    """The queues of the account's apps, over HTTP. Every call can raise `CallError`."""
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
-        self._nickname: str | None = None
+        self._owner: str | None = None
 
     def size(self, app: str) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         return _number(self._ask("GET", app), "size")
 
     def size_by_user(self, app: str) -> dict[str, int]:
-        """The same by the callers' ids."""
-        found = self._ask("GET", app, by_user="true").get("by_user")
-        counts = found if isinstance(found, dict) else {}
-        return {name: count for name, count in counts.items() if isinstance(count, int)}
+        """Return how many requests wait, by the callers' ids."""
+        return _counts(self._ask("GET", app, query={"by_user": "true"}))
 
     def flush(self, app: str, caller: str | None) -> int:
-        """Cancel what waits; how many that were."""
-        return _number(self._ask("DELETE", app, caller_user_id=caller), "flushed")
+        """Cancel the requests that wait, and return how many there were."""
+        return _number(self._ask("DELETE", app, query={"caller_user_id": caller}), "flushed")
 
     def list(self, app: str, state: QueueState | str | None, *, dead: bool, limit: int) -> list[QueuedRequest]:
-        """The requests, the newest first."""
-        asked = None if state is None else parse_state(state).value
-        if not 1 <= limit <= MOST_LISTED:
-            raise ArgumentError("limit", f"{limit} is not from 1 to {MOST_LISTED}")
-        answer = self._ask("GET", app, "requests", state=asked, dead="1" if dead else None, limit=str(limit))
-        found = answer.get("requests")
-        return [_request(item) for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+        """Return the requests, the newest first."""
+        answer = self._ask("GET", app, "requests", query=_filter(state, dead, limit))
+        return [_request(item) for item in objects(answer.get("requests"))]
 
     def get(self, app: str, request_id: str) -> QueuedRequest:
-        """One of them."""
+        """Return one request."""
         return _request(self._ask("GET", app, "requests", request_id))
 
     def cancel(self, app: str, request_id: str) -> QueuedRequest:
-        """End one; as it then is."""
+        """Cancel a request, and return it as it is afterwards."""
         return _request(self._ask("POST", app, "requests", request_id, "cancel"))
 
     def redrive(self, app: str, request_id: str) -> QueuedRequest:
-        """Queue one again that was given up; as it then is."""
+        """Queue a dead request again, and return it as it is afterwards."""
         return _request(self._ask("POST", app, "requests", request_id, "redrive"))
 
-    def _ask(self, method: str, app: str, *parts: str, **query: str | None) -> dict[str, JSON]:
-        path = "/".join(["/applications", self._owner(), *(quote(part, safe="") for part in (app, "queue", *parts))])
-        answer = self._rest.ask(method, path, **query)
+    def _ask(
+        self, method: str, app: str, *parts: str, query: Mapping[str, str | None] | None = None
+    ) -> dict[str, JSON]:
+        if self._owner is None:
+            self._owner = _nickname(self._rest.ask("GET", "/users/current"))
+        path = "/".join(["/applications", *(quote(part, safe="") for part in (self._owner, app, "queue", *parts))])
+        answer = self._rest.ask(method, path, query)
         return answer if isinstance(answer, dict) else {}
 
-    def _owner(self) -> str:
-        if self._nickname is None:
-            user = self._rest.ask("GET", "/users/current")
-            nickname = user.get("nickname") if isinstance(user, dict) else None
-            if not isinstance(nickname, str):
-                raise UnknownError("the controller did not say whose key this is")
-            self._nickname = quote(nickname, safe="")
-        return self._nickname
+
+class AsyncQueues:
+    """The queues of the account's apps, over HTTP. Every call can raise `CallError`."""
+
+    def __init__(self, rest: AsyncRest) -> None:
+        self._rest = rest
+        self._owner: str | None = None
+
+    async def size(self, app: str) -> int:
+        """Return how many requests wait."""
+        return _number(await self._ask("GET", app), "size")
+
+    async def size_by_user(self, app: str) -> dict[str, int]:
+        """Return how many requests wait, by the callers' ids."""
+        return _counts(await self._ask("GET", app, query={"by_user": "true"}))
+
+    async def flush(self, app: str, caller: str | None) -> int:
+        """Cancel the requests that wait, and return how many there were."""
+        return _number(await self._ask("DELETE", app, query={"caller_user_id": caller}), "flushed")
+
+    async def list(self, app: str, state: QueueState | str | None, *, dead: bool, limit: int) -> list[QueuedRequest]:
+        """Return the requests, the newest first."""
+        answer = await self._ask("GET", app, "requests", query=_filter(state, dead, limit))
+        return [_request(item) for item in objects(answer.get("requests"))]
+
+    async def get(self, app: str, request_id: str) -> QueuedRequest:
+        """Return one request."""
+        return _request(await self._ask("GET", app, "requests", request_id))
+
+    async def cancel(self, app: str, request_id: str) -> QueuedRequest:
+        """Cancel a request, and return it as it is afterwards."""
+        return _request(await self._ask("POST", app, "requests", request_id, "cancel"))
+
+    async def redrive(self, app: str, request_id: str) -> QueuedRequest:
+        """Queue a dead request again, and return it as it is afterwards."""
+        return _request(await self._ask("POST", app, "requests", request_id, "redrive"))
+
+    async def _ask(
+        self, method: str, app: str, *parts: str, query: Mapping[str, str | None] | None = None
+    ) -> dict[str, JSON]:
+        if self._owner is None:
+            self._owner = _nickname(await self._rest.ask("GET", "/users/current"))
+        path = "/".join(["/applications", *(quote(part, safe="") for part in (self._owner, app, "queue", *parts))])
+        answer = await self._rest.ask(method, path, query)
+        return answer if isinstance(answer, dict) else {}
 
 
 def parse_state(state: QueueState | str) -> QueueState:
@@ -162,6 +202,25 @@ def parse_state(state: QueueState | str) -> QueueState:
     return found
 
 
+def _nickname(user: JSON) -> str:
+    nickname = user.get("nickname") if isinstance(user, dict) else None
+    if not isinstance(nickname, str):
+        raise UnknownError("the controller did not say whose key this is")
+    return nickname
+
+
+def _counts(answer: Mapping[str, JSON]) -> dict[str, int]:
+    found = answer.get("by_user")
+    return {name: count for name, count in found.items() if isinstance(count, int)} if isinstance(found, dict) else {}
+
+
+def _filter(state: QueueState | str | None, dead: bool, limit: int) -> dict[str, str | None]:
+    if not 1 <= limit <= MAX_LISTED:
+        raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
+    wanted = None if state is None else parse_state(state).value
+    return {"state": wanted, "dead": "1" if dead else None, "limit": str(limit)}
+
+
 def _request(item: Mapping[str, JSON]) -> QueuedRequest:
     state = item.get("state")
     deliveries = item.get("deliveries")
@@ -174,10 +233,10 @@ def _request(item: Mapping[str, JSON]) -> QueuedRequest:
         priority=_text(item, "priority"),
         state=QueueState.__members__.get(str(state), QueueState.UNKNOWN),
         attempt=_number(item, "attempt"),
-        created_at=parse_moment(item.get("created_at")),
-        not_before=parse_moment(item.get("not_before")),
-        started_at=parse_moment(item.get("started_at")),
-        completed_at=parse_moment(item.get("completed_at")),
+        created_at=parse_time(item.get("created_at")),
+        not_before=parse_time(item.get("not_before")),
+        started_at=parse_time(item.get("started_at")),
+        completed_at=parse_time(item.get("completed_at")),
         runner_id=_text(item, "runner_id") or None,
         status=_optional_number(item, "status"),
         error=_optional_text(item, "error"),
@@ -185,12 +244,12 @@ def _request(item: Mapping[str, JSON]) -> QueuedRequest:
         dead=item.get("dead") is True,
         webhook=_text(item, "webhook"),
         webhook_attempts=_number(item, "webhook_attempts"),
-        webhook_at=parse_moment(item.get("webhook_at")),
+        webhook_at=parse_time(item.get("webhook_at")),
         queue_position=_optional_number(item, "queue_position"),
         deliveries=tuple(
             WebhookDelivery(
                 number=_number(one, "number"),
-                at=parse_moment(one.get("at")),
+                at=parse_time(one.get("at")),
                 status=_optional_number(one, "status"),
                 error=_optional_text(one, "error"),
             )

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fal.deploy.errors import UploadError
 from fal.deploy.files import AppFile
-from fal.form import file_form
+from fal.http import file_form
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import CallError
 

@@ -35,15 +35,16 @@ from tests.client.test_settings import token
 
 @contextmanager
 def answering(answer) -> Generator[tuple[str, list[tuple[str, str, dict[str, str]]]], None, None]:
-    """An HTTP server on loopback: `answer(method, path)` gives status, content type and body."""
+    """An HTTP server on loopback: `answer(method, path)` gives status, content type, body and perhaps headers."""
     asked: list[tuple[str, str, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append((self.command, self.path, dict(self.headers)))
-            status, kind, body = answer(self.command, self.path)
+            status, kind, body, *more = answer(self.command, self.path)
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **dict(*more)}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal.form import file_form
+from fal.http import file_form
 from fal_server.core.faults import Invalid
 from fal_server.http.form import file_field
 
