@@ -19,10 +19,10 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
-from fal_server.http.bridge import Bridge
-from fal_server.http.door import FrontDoor
-from fal_server.http.gateway import Gateway
-from fal_server.http.site import ControllerSite
+from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.routes.router import ControllerSite
+from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.listener import FrontDoor
 from fal_server.services.access import Access
 from fal_server.services.catalog import Catalog
 from fal_server.services.dispatch import Dispatcher

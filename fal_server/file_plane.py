@@ -17,14 +17,14 @@ from starlette.routing import BaseRoute
 
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Fault, Unavailable
-from fal_server.http.bridge import Bridge
-from fal_server.http.fetching import UrlFetcher
-from fal_server.http.files import AppFilePages, FilePages
-from fal_server.http.guard import Guard
-from fal_server.http.metrics import AccountPages, GpuCounter
-from fal_server.http.storage import StoragePages
-from fal_server.http.tokens import TokenPages
-from fal_server.http.uploader import UnixDoor, Uploader
+from fal_server.http.outbound.fetching import UrlFetcher
+from fal_server.http.routes.files import AppFilePages, FilePages
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.metrics import AccountPages, GpuCounter
+from fal_server.http.routes.storage import StoragePages
+from fal_server.http.routes.tokens import TokenPages
+from fal_server.http.routes.uploader import UnixDoor, Uploader
+from fal_server.http.server.asgi import Bridge
 from fal_server.ports import Clock, Store
 from fal_server.services.access import Access
 from fal_server.services.files import AppFiles, Files

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from fal_server.core.faults import Fault
 from fal_server.grpc.server import GrpcServer
-from fal_server.http.door import FrontDoor
+from fal_server.http.server.listener import FrontDoor
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import Engine

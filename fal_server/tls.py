@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fal_server.core.faults import Fault, Unavailable
-from fal_server.http.hosts import CLOUD_HOSTS
+from fal_server.http.routes.hosts import CLOUD_HOSTS
 from fal_server.store.files import write_draft
 
 log = logging.getLogger(__name__)

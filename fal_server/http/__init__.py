@@ -1,1 +1,1 @@
-"""The HTTP face: front door, REST and the gateway to the runners."""
+"""HTTP: the server, calls to apps, the controller's own paths, and calls to elsewhere."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import DeadlinePassed, Unauthenticated
 from fal_server.core.routing import Outcome
-from fal_server.http.bridge import Bridge
-from fal_server.http.door import FrontDoor
-from fal_server.http.gateway import Gateway
-from fal_server.http.rules import Limits
-from fal_server.http.site import ControllerSite
+from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.routes.router import ControllerSite
+from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.listener import FrontDoor
+from fal_server.http.server.rules import Limits
 
 KEY = b"Authorization: Key good:secret\r\n"
 Reader = asyncio.StreamReader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.http.call import without_token
+from fal_server.http.gateway.app_request import without_token
 from tests.http.support import App, ask, house, read_head, runner
 
 UPGRADE = (

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fal_server.http.connection import HttpConnection
-from fal_server.http.exchange import Exchange
-from fal_server.http.registry import Registry
-from fal_server.http.rules import Limits
+from fal_server.http.server.connection import HttpConnection
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.registry import Registry
+from fal_server.http.server.rules import Limits
 from tests.http.support import App, echo, house, read_head, read_message, runner
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: here\r\n"

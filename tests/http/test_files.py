@@ -14,15 +14,15 @@ import httpx
 import pytest
 
 from fal_server.core.accounts import Account
-from fal_server.http.bridge import Bridge
-from fal_server.http.fetching import UrlFetcher, is_elsewhere
-from fal_server.http.files import AppFilePages, FilePages
-from fal_server.http.guard import Guard
-from fal_server.http.metrics import AccountPages
-from fal_server.http.rest import Rest
-from fal_server.http.storage import StoragePages
-from fal_server.http.tokens import TokenPages
-from fal_server.http.uploader import UnixDoor, Uploader
+from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
+from fal_server.http.routes.files import AppFilePages, FilePages
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.metrics import AccountPages
+from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.storage import StoragePages
+from fal_server.http.routes.tokens import TokenPages
+from fal_server.http.routes.uploader import UnixDoor, Uploader
+from fal_server.http.server.asgi import Bridge
 from fal_server.services.access import Access
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.keys import Keys

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fal.http import file_form
 from fal_server.core.faults import Invalid
-from fal_server.http.form import file_field
+from fal_server.http.server.multipart import file_field
 
 TYPE = "multipart/form-data; boundary=XX"
 

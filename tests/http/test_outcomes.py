@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from fal_server.core.routing import Outcome
-from fal_server.http.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream
 from tests.http.support import App, answering, ask, error_of, house, read_head, read_message, runner
 
 

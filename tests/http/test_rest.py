@@ -22,7 +22,7 @@ from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.interfaces import RESERVED_OWNERS
-from fal_server.http.rest import Rest
+from fal_server.http.routes.rest import Rest
 from tests.http.support import App, House, Keys, echo, house, runner
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

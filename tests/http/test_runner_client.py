@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
-from fal_server.http.runner_client import HttpRunnerClient
+from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.ports.queue import AnswerTooLarge
 
 REQUEST = QueuedRequest(request_id="id-1", app_name="a", path="/x?y=%20", created_at=datetime(2026, 1, 1, tzinfo=UTC))

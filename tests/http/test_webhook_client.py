@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from fal_server.core.webhooks import SignedCall
-from fal_server.http.webhook_client import HttpWebhookClient
+from fal_server.http.outbound.webhook_client import HttpWebhookClient
 
 
 @asynccontextmanager

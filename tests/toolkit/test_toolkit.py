@@ -27,8 +27,8 @@ from fal.toolkit import (
     get_image_size,
 )
 from fal.toolkit import downloads as kept
-from fal_server.http.bridge import Bridge
-from fal_server.http.uploader import UnixDoor
+from fal_server.http.routes.uploader import UnixDoor
+from fal_server.http.server.asgi import Bridge
 from tests.http.test_files import Desk, desk_at
 
 DATA = "data:text/plain;base64,aGVsbG8="

@@ -9,9 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from fal_server.core.faults import Invalid
 from fal_server.core.queue import Priority, switch
-from fal_server.http.answers import Refusal
-from fal_server.http.call import platform_key
-from fal_server.http.messages import HOP_BY_HOP, tokens
+from fal_server.http.gateway.app_request import platform_key
+from fal_server.http.server.errors import Refusal
+from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024

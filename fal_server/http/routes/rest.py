@@ -25,10 +25,10 @@ from fal_server.core.faults import (
     Unsupported,
 )
 from fal_server.core.runners import Runner
-from fal_server.http.answers import FAILED
-from fal_server.http.call import platform_key
+from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.interfaces import AccountReader, LogReader, RestAccess, RunnerReader
-from fal_server.http.logs import LogPages
+from fal_server.http.routes.logs import LogPages
+from fal_server.http.server.errors import FAILED
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 _STATUSES: dict[type[Fault], int] = {

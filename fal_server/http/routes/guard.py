@@ -11,7 +11,7 @@ from starlette.responses import Response
 from fal_server.core.access import allows, require
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import Unauthenticated
-from fal_server.http.call import platform_key
+from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.interfaces import Access
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.http.guard import Guard
 from fal_server.http.interfaces import AccountReader
+from fal_server.http.routes.guard import Guard
 
 
 class GpuCounter(Protocol):

@@ -6,9 +6,9 @@ import math
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from fal_server.http.answers import Refusal
-from fal_server.http.exchange import Exchange
-from fal_server.http.messages import HOP_BY_HOP, tokens
+from fal_server.http.server.errors import Refusal
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import HOP_BY_HOP, origin_form, tokens
 
 _DROPPED = HOP_BY_HOP | {
     b"expect",
@@ -115,13 +115,6 @@ def without_token(path: bytes) -> tuple[bytes, str | None]:
     rest = b"&".join(field for field in fields if not field.startswith(_TOKEN))
     token = unquote_to_bytes(tokens[0][len(_TOKEN) :]).decode("latin-1") if tokens else None
     return (before + b"?" + rest if rest else before), token
-
-
-def origin_form(target: bytes) -> bytes:
-    """`http://host/path` -> `/path`; a server must take both (RFC 9112, 3.2.2)."""
-    _, _, rest = target.partition(b"://")
-    _, slash, path = rest.partition(b"/")
-    return slash + path or b"/"
 
 
 def segment(raw: bytes) -> str:

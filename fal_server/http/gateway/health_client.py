@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fal_server.core.revisions import HealthCheck
-from fal_server.http.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream
 
 
 class HttpHealthProber:

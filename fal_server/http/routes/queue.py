@@ -15,13 +15,13 @@ from starlette.routing import Route
 
 from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
 from fal_server.core.queue import QueuedRequest, State
-from fal_server.http.answers import FAILED, Refusal
-from fal_server.http.call import segment
-from fal_server.http.hosts import queue_base
+from fal_server.http.gateway.app_request import segment
 from fal_server.http.interfaces import Access, RoutedApp
-from fal_server.http.logs import log_item
-from fal_server.http.messages import error_body
-from fal_server.http.submitting import key_of, submission_of
+from fal_server.http.routes.hosts import queue_base
+from fal_server.http.routes.logs import log_item
+from fal_server.http.routes.submitting import key_of, submission_of
+from fal_server.http.server.errors import FAILED, Refusal
+from fal_server.http.server.messages import error_body
 from fal_server.services.queue import Queue, QueueStatus
 
 _OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<what>/status/stream|/status|/cancel)?/?")

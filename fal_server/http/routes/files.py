@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.core.faults import Invalid, NotFound
-from fal_server.http.form import file_field
-from fal_server.http.guard import Guard
-from fal_server.http.json_body import json_object, text_of
-from fal_server.http.open_file import OpenFileResponse
+from fal_server.http.routes.guard import Guard
+from fal_server.http.server.json_body import json_object, text_of
+from fal_server.http.server.multipart import file_field
+from fal_server.http.server.open_file import OpenFileResponse
 from fal_server.services.files import AppFiles, Files
 
 _READ, _WRITE, _DEPLOY = "serverless:files:read", "serverless:files:write", "serverless:revisions:write"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fal_server.http.exchange import Exchange
-from fal_server.http.messages import tokens
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import tokens
 
 Objection: TypeAlias = "tuple[int, str]"
 _WATCHED = frozenset({b"host", b"transfer-encoding", b"content-length", b"expect", b"upgrade"})

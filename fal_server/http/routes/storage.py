@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.core.faults import Invalid, NotFound
-from fal_server.http.files import check_parts
-from fal_server.http.guard import Guard
-from fal_server.http.hosts import is_cloud_host
-from fal_server.http.json_body import json_object
-from fal_server.http.open_file import OpenFileResponse
+from fal_server.http.routes.files import check_parts
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.hosts import is_cloud_host
+from fal_server.http.server.json_body import json_object
+from fal_server.http.server.open_file import OpenFileResponse
 from fal_server.ports.files import OpenFile, StoredObject
 from fal_server.services.objects import Objects, Reserved
 from fal_server.services.tokens import Tokens

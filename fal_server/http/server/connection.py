@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import httptools
 
-from fal_server.http.answers import FAILED, Refusal, refuse
-from fal_server.http.exchange import Exchange, Site
-from fal_server.http.messages import Headers
-from fal_server.http.registry import Registry
-from fal_server.http.rules import Limits, objection
+from fal_server.http.server.errors import FAILED, Refusal, refuse
+from fal_server.http.server.exchange import Exchange, Site
+from fal_server.http.server.messages import Headers
+from fal_server.http.server.registry import Registry
+from fal_server.http.server.rules import Limits, objection
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from fal_server.http.messages import Headers
+from fal_server.http.server.messages import Headers
 
 # uvicorn, what most apps run on, closes after 5 idle seconds: keep a connection for less, so that it is not closed
 # at the very moment of its next request.

@@ -8,14 +8,14 @@ from collections.abc import Coroutine
 from typing import Protocol
 
 from fal_server.core.routing import Outcome, error_type_of
-from fal_server.http.answers import Refusal, refuse
-from fal_server.http.call import Call
-from fal_server.http.deadlines import Deadlines
-from fal_server.http.exchange import Exchange
+from fal_server.http.gateway.app_request import Call
+from fal_server.http.gateway.deadlines import Deadlines
+from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.interfaces import Dispatcher, Lease
-from fal_server.http.messages import HOP_BY_HOP, tokens
-from fal_server.http.splice import Splice
-from fal_server.http.upstream import Pool, Upstream
+from fal_server.http.server.errors import Refusal, refuse
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import HOP_BY_HOP, tokens
+from fal_server.http.server.splice import Splice
 
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from fal_server.http.messages import Headers, reason
-from fal_server.http.registry import Registry
+from fal_server.http.server.messages import Headers, reason
+from fal_server.http.server.registry import Registry
 
 # Larger parts of a body are handed to the transport as they are: copying them into one buffer would cost more.
 _JOIN_LIMIT = 16 * 1024

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from fal_server.http.bridge import Bridge
-from fal_server.http.call import origin_form, segment
-from fal_server.http.exchange import Exchange
-from fal_server.http.gateway import Gateway
-from fal_server.http.hosts import QUEUE_PREFIX, is_queue_host
+from fal_server.http.gateway.app_request import segment
+from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.interfaces import RESERVED_OWNERS
+from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
+from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import origin_form
 
 _QUEUE = (b"q", b"Q")
 _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)

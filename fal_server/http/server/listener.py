@@ -9,11 +9,11 @@ import socket
 import ssl
 from typing import cast
 
-from fal_server.http.connection import HttpConnection
-from fal_server.http.exchange import Site
-from fal_server.http.registry import Registry
-from fal_server.http.rules import Limits
-from fal_server.http.splice import Splice
+from fal_server.http.server.connection import HttpConnection
+from fal_server.http.server.exchange import Site
+from fal_server.http.server.registry import Registry
+from fal_server.http.server.rules import Limits
+from fal_server.http.server.splice import Splice
 
 _log = logging.getLogger(__name__)
 # RFC 9113, 3.4: how every HTTP/2 connection of a client begins. No HTTP/1.1 request begins so.

@@ -16,9 +16,9 @@ from fal_server.core.faults import AlreadyExists, Denied, Fault, Invalid, NotFou
 from fal_server.core.faults import Unavailable as NotNow
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
-from fal_server.http.answers import FAILED
 from fal_server.http.interfaces import Access, AccountReader
-from fal_server.http.submitting import key_of
+from fal_server.http.routes.submitting import key_of
+from fal_server.http.server.errors import FAILED
 from fal_server.ports.queue import RequestFilter
 from fal_server.services.queue import Queue
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from fal_server.http.registry import Registry
+from fal_server.http.server.registry import Registry
 
 
 class Splice(asyncio.Protocol):

@@ -57,3 +57,10 @@ class RequestIds:
             at = 0
         self._at = at + 12
         return f"{self._hex[at : at + 8]}-{self._hex[at + 8 : at + 12]}{self._ending}"
+
+
+def origin_form(target: bytes) -> bytes:
+    """`http://host/path` -> `/path`; a server must take both (RFC 9112, 3.2.2)."""
+    _, _, rest = target.partition(b"://")
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from fal_server.http.exchange import Exchange
-from fal_server.http.messages import error_body
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import error_body
 
 FAILED = "the controller failed; its log says why"
 

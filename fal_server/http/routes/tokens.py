@@ -8,8 +8,8 @@ from starlette.routing import Route
 
 from fal_server.core.access import CALL_APPS, require
 from fal_server.core.faults import Invalid
-from fal_server.http.guard import Guard
-from fal_server.http.json_body import json_object
+from fal_server.http.routes.guard import Guard
+from fal_server.http.server.json_body import json_object
 from fal_server.services.tokens import Tokens
 
 _SECONDS = 120.0

@@ -8,11 +8,10 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
-from fal_server.http.answers import FAILED, Refusal, refuse
-from fal_server.http.call import origin_form
-from fal_server.http.exchange import Exchange
-from fal_server.http.messages import HOP_BY_HOP, RequestIds
-from fal_server.http.rules import Limits
+from fal_server.http.server.errors import FAILED, Refusal, refuse
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import HOP_BY_HOP, RequestIds, origin_form
+from fal_server.http.server.rules import Limits
 
 _log = logging.getLogger(__name__)
 

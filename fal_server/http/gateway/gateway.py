@@ -10,14 +10,14 @@ from typing import cast
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, StartTimedOut, Unauthenticated, Unavailable
 from fal_server.core.routing import Outcome
-from fal_server.http.answers import FAILED, Refusal, answers_preflight, refuse
-from fal_server.http.call import Call
-from fal_server.http.deadlines import Deadlines
-from fal_server.http.exchange import Exchange
+from fal_server.http.gateway.app_request import Call
+from fal_server.http.gateway.deadlines import Deadlines
+from fal_server.http.gateway.relay import Relay
+from fal_server.http.gateway.upstream import Pool
 from fal_server.http.interfaces import Access, CallTokens, Dispatcher, Lease, LeaseT, RoutedApp
-from fal_server.http.messages import RequestIds
-from fal_server.http.relay import Relay
-from fal_server.http.upstream import Pool
+from fal_server.http.server.errors import FAILED, Refusal, answers_preflight, refuse
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import RequestIds
 
 _log = logging.getLogger(__name__)
 

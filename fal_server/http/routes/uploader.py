@@ -13,15 +13,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.core.faults import Fault, Invalid, NotFound
-from fal_server.http.bridge import Bridge
-from fal_server.http.connection import HttpConnection
-from fal_server.http.exchange import Exchange
-from fal_server.http.guard import Guard
-from fal_server.http.json_body import json_object
-from fal_server.http.registry import Registry
-from fal_server.http.rest import answer_fault, answer_http_exception
-from fal_server.http.rules import Limits
-from fal_server.http.storage import reserved_by_headers
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.rest import answer_fault, answer_http_exception
+from fal_server.http.routes.storage import reserved_by_headers
+from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.connection import HttpConnection
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.json_body import json_object
+from fal_server.http.server.registry import Registry
+from fal_server.http.server.rules import Limits
 from fal_server.services.objects import Objects
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from fal_server.http.hangup import Hangups
+from fal_server.http.server.disconnects import Hangups
 
 
 class Member(Protocol):

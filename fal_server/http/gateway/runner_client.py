@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
-from fal_server.http.messages import HOP_BY_HOP, tokens
-from fal_server.http.upstream import Pool, Upstream
+from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""Calls to apps: from a request to a runner and back."""

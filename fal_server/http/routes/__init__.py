@@ -1,0 +1,1 @@
+"""The paths that the controller answers itself: REST, queue, files, tokens, metrics, logs."""
