@@ -23,13 +23,13 @@ from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import ControllerSite
 from fal_server.http.server.asgi import Bridge
 from fal_server.http.server.listener import FrontDoor
+from fal_server.live.catalog import Catalog
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
 from fal_server.services.access import Access
-from fal_server.services.catalog import Catalog
-from fal_server.services.dispatch import Dispatcher
 from fal_server.services.environments import Environments
-from fal_server.services.fleet import Fleet
 from fal_server.services.keys import Keys
-from fal_server.services.signal import Signal
 from fal_server.store import AesVault, open_store
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from fal_server.core.faults import Fault
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.server.listener import FrontDoor
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import Engine
-from fal_server.services.dispatch import Dispatcher
-from fal_server.services.fleet import Fleet
-from fal_server.services.signal import Signal
 
 log = logging.getLogger(__name__)
 # Runners that got SIGTERM have their own grace, at most 30 s; what then is left is killed.

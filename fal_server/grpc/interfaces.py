@@ -12,6 +12,7 @@ from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.logs import LogEntry
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, Course
+from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecRequest, ExecSession
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
@@ -27,7 +28,6 @@ from fal_server.services.views import (
     DeployRequest,
     RevisionView,
     RunEnded,
-    RunnerView,
     RunStarted,
 )
 

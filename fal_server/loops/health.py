@@ -10,11 +10,11 @@ from fal_server.core import health
 from fal_server.core.faults import Fault
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Runner
+from fal_server.live.catalog import Catalog
+from fal_server.live.events import Signal
+from fal_server.live.fleet import LOOPBACK, Fleet
+from fal_server.live.health import Health
 from fal_server.ports import Clock, HealthProber
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import LOOPBACK, Fleet
-from fal_server.services.health import Health
-from fal_server.services.signal import Signal
 
 log = logging.getLogger(__name__)
 QUIET_SECONDS = 30.0

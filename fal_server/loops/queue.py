@@ -10,11 +10,11 @@ from datetime import timedelta
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault
 from fal_server.core.queue import State
+from fal_server.live.backlog import Backlog, Live
+from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore
-from fal_server.services.backlog import Backlog, Live
 from fal_server.services.carrying import Carrier
-from fal_server.services.catalog import Catalog
 from fal_server.services.queue import Queue
 
 log = logging.getLogger(__name__)

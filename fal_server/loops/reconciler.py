@@ -33,14 +33,14 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import AppInput
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
+from fal_server.live.catalog import Catalog
+from fal_server.live.decisions import Decisions
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
+from fal_server.live.health import Health
 from fal_server.ports import Clock, Engine
-from fal_server.services.catalog import Catalog
-from fal_server.services.decisions import Decisions
-from fal_server.services.dispatch import Dispatcher
-from fal_server.services.fleet import Fleet
-from fal_server.services.health import Health
 from fal_server.services.launching import Launching
-from fal_server.services.signal import Signal
 
 log = logging.getLogger(__name__)
 # While there is anything that time can change (keep_alive, delays, timeouts), look this often.

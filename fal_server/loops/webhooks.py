@@ -7,7 +7,7 @@ import logging
 
 from fal_server.core.faults import Fault
 from fal_server.core.queue import QueuedRequest
-from fal_server.services.signal import Signal
+from fal_server.live.events import Signal
 from fal_server.services.webhooks import Webhooks
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import asyncio
 
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Engine
-from fal_server.services.fleet import Fleet
 
 _GONE = "it was gone when the controller came back"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"

@@ -12,11 +12,11 @@ from fal_server.core.machines import resources_of
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
 from fal_server.core.scaling import Scaling, carried_over
+from fal_server.live.catalog import Catalog
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.fleet import Fleet
 from fal_server.ports import BuildLog, Clock
 from fal_server.services.attaching import Attachment
-from fal_server.services.catalog import Catalog
-from fal_server.services.dispatch import Dispatcher
-from fal_server.services.fleet import Fleet
 from fal_server.services.logs import Logs
 from fal_server.services.views import AppView
 

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from fal_server.core.faults import Aborted, Fault, NotFound, Precondition
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
 from fal_server.core.runners import NO_PROCESS, Runner
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
 from fal_server.ports import BuildLog, Clock
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
 from fal_server.services.logs import Logs
 
 _LOOK_SECONDS = 5.0

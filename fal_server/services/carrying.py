@@ -22,11 +22,11 @@ from fal_server.core.queue import (
     policy_of,
 )
 from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
+from fal_server.live.backlog import Live
+from fal_server.live.catalog import Catalog
+from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
-from fal_server.services.backlog import Live
-from fal_server.services.catalog import Catalog
-from fal_server.services.dispatch import Dispatcher, Lease
 from fal_server.services.queue import Queue
 from fal_server.services.submission import refusal
 

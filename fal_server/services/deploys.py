@@ -18,11 +18,10 @@ from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
 from fal_server.core.scaling import Scaling
+from fal_server.live.catalog import Catalog, existing_environment
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
 from fal_server.services.apps import Apps
 from fal_server.services.build_lines import BuildLines
-from fal_server.services.catalog import Catalog
-from fal_server.services.environments import existing_environment
 from fal_server.services.logs import Logs
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
 

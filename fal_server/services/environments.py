@@ -8,25 +8,13 @@ from collections.abc import Sequence
 from fal_server.core.accounts import Environment
 from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
 from fal_server.core.names import MAIN, environment_name
+from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store
 from fal_server.services.text import checked_text
 
 MOST_ENVIRONMENTS = 1000
 _LONGEST_DESCRIPTION = 1024
 _MOST_NAMED = 10
-
-
-async def existing_environment(store: Store, name: str | None, field: str = "environment_name") -> str:
-    """The checked name of an environment that is there; None and empty mean `main`.
-
-    Raises:
-        Invalid: that cannot be an environment's name.
-        NotFound: there is no such environment.
-    """
-    checked = environment_name(name or MAIN, field)
-    if checked != MAIN and await store.get_environment(checked) is None:
-        raise NotFound(f"there is no environment {checked!r}: `fal environments create {checked}` makes it")
-    return checked
 
 
 class Environments:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.faults import NotFound, Precondition, Unavailable
 from fal_server.core.runners import Runner, RunnerState
+from fal_server.live.fleet import Fleet
 from fal_server.ports.execs import ExecEngine, ExecLine
-from fal_server.services.fleet import Fleet
 
 T = TypeVar("T")
 WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)

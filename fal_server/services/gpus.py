@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from fal_server.core.machines import resources_of
 from fal_server.core.runners import NO_PROCESS
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
 
 
 class Gpus:

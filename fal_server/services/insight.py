@@ -13,11 +13,11 @@ from fal_server.core.faults import Exhausted, Invalid
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, Course, simulate
+from fal_server.live.catalog import Catalog
+from fal_server.live.decisions import Decided, Decisions
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.fleet import Fleet
 from fal_server.services.apps import Apps
-from fal_server.services.catalog import Catalog
-from fal_server.services.decisions import Decided, Decisions
-from fal_server.services.dispatch import Dispatcher
-from fal_server.services.fleet import Fleet
 from fal_server.services.views import AppView
 
 MOST_SIMULATIONS = 2

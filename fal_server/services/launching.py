@@ -11,9 +11,9 @@ from fal_server.core.logs import LogEntry
 from fal_server.core.names import split_app_name
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.runners import Runner
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import LOOPBACK
 from fal_server.ports import Blobs, Builder, BuiltEnvironment, DeployedFiles, Launch
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import LOOPBACK
 
 RevealSecrets = Callable[[str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
 

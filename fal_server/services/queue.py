@@ -20,13 +20,12 @@ from fal_server.core.queue import (
     WebhookState,
 )
 from fal_server.core.webhooks import Delivery, checked_url
+from fal_server.live.backlog import Backlog, Live
+from fal_server.live.catalog import Catalog
+from fal_server.live.events import Signal, whole
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
-from fal_server.services.backlog import Backlog, Live
-from fal_server.services.catalog import Catalog
-from fal_server.services.signal import Signal
 from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
-from fal_server.services.whole import whole
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 from fal_server.core.retention import LEAST_AGE, Needed, in_use_since, superfluous
 from fal_server.core.revisions import Revision
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, ContentStore, EnvironmentStore, Store
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
 
 # So many revisions are read at a time: requests go on between.
 _PAGE = 50

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from fal_server.core import names
 from fal_server.core.faults import NotFound, Precondition
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Store
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
 from fal_server.services.views import RevisionView
 
 

@@ -11,12 +11,12 @@ from fal_server.core.faults import Invalid, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner
+from fal_server.live.catalog import Catalog
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.fleet import Fleet
+from fal_server.live.runner_view import RunnerView
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
-from fal_server.services.catalog import Catalog
-from fal_server.services.dispatch import Dispatcher
 from fal_server.services.execs import WITHOUT_PROCESS, require_enterable
-from fal_server.services.fleet import Fleet
-from fal_server.services.views import RunnerView
 
 MAX_SINCE = timedelta(days=1)
 STOPPED = "stopped by request"

@@ -14,15 +14,13 @@ from fal_server.core.faults import Fault
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
+from fal_server.live.catalog import Catalog, existing_environment
+from fal_server.live.events import Signal, whole
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine, RunResult, Store
-from fal_server.services.catalog import Catalog
 from fal_server.services.deploys import Deploys, scaling_of, streamed
-from fal_server.services.environments import existing_environment
-from fal_server.services.fleet import Fleet
 from fal_server.services.logs import Logs
-from fal_server.services.signal import Signal
 from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
-from fal_server.services.whole import whole
 
 
 class Runs:

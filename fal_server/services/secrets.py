@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from fal_server.core.accounts import SealedSecret
 from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition
 from fal_server.core.names import secret_name
+from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store, Vault
-from fal_server.services.environments import existing_environment
 
 MOST_SECRETS = 1000
 MOST_VALUE_BYTES = 64 * 1024

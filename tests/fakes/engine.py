@@ -10,8 +10,8 @@ from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
+from fal_server.live.events import Signal
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
-from fal_server.services.signal import Signal
 from tests.fakes.domain import BIG_NODE
 
 

@@ -14,16 +14,17 @@ from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
+from fal_server.live.catalog import Catalog
+from fal_server.live.decisions import Decisions
+from fal_server.live.dispatch import Dispatcher, Lease
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
+from fal_server.live.health import Health
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
-from fal_server.services.catalog import Catalog
-from fal_server.services.decisions import Decisions
 from fal_server.services.deploys import Deploys
-from fal_server.services.dispatch import Dispatcher, Lease
-from fal_server.services.fleet import Fleet
-from fal_server.services.health import Health
 from fal_server.services.insight import Insight
 from fal_server.services.launching import Launching
 from fal_server.services.logs import Logs
@@ -31,7 +32,6 @@ from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
-from fal_server.services.signal import Signal
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
 from tests.fakes.domain import START

@@ -10,9 +10,9 @@ from datetime import timedelta
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
+from fal_server.live.backlog import Backlog
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.services.backlog import Backlog
 from fal_server.services.carrying import Carrier
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission

@@ -20,7 +20,8 @@ from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.runners import STATES, runner_info
-from fal_server.services.views import RequestLease, RevisionView, RunnerView
+from fal_server.live.runner_view import RequestLease, RunnerView
+from fal_server.services.views import RevisionView
 from tests.fakes.domain import make_runner
 
 SCALING = Scaling(

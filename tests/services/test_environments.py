@@ -12,7 +12,8 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import Scaling
-from fal_server.services.environments import Environments, existing_environment
+from fal_server.live.catalog import existing_environment
+from fal_server.services.environments import Environments
 from fal_server.store import AesVault, SqlStore, open_store
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fal_server.services.signal import Signal
+from fal_server.live.events import Signal
 
 
 async def test_a_change_before_the_wait_is_not_missed() -> None:

@@ -16,10 +16,10 @@ from fal_server.core.failures import was_too_slow
 from fal_server.core.faults import DeadlinePassed, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.live.catalog import Catalog
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
-from fal_server.services.signal import Signal
 
 log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0

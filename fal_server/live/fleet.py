@@ -14,11 +14,10 @@ from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.live.events import Signal, whole
+from fal_server.live.runner_view import Leased, RequestLease, RunnerView
+from fal_server.live.start_failures import Starts
 from fal_server.ports import Clock, Store
-from fal_server.services.signal import Signal
-from fal_server.services.starts import Starts
-from fal_server.services.views import Leased, RequestLease, RunnerView
-from fal_server.services.whole import whole
 
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
 FAILURES_WITHIN = timedelta(hours=1)

@@ -10,12 +10,23 @@ from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
+from fal_server.live.events import Signal, whole
 from fal_server.ports import Store
-from fal_server.services.environments import existing_environment
-from fal_server.services.signal import Signal
-from fal_server.services.whole import whole
 
 _MOST_ABANDONED = 1000
+
+
+async def existing_environment(store: Store, name: str | None, field: str = "environment_name") -> str:
+    """The checked name of an environment that is there; None and empty mean `main`.
+
+    Raises:
+        Invalid: that cannot be an environment's name.
+        NotFound: there is no such environment.
+    """
+    checked = names.environment_name(name or names.MAIN, field)
+    if checked != names.MAIN and await store.get_environment(checked) is None:
+        raise NotFound(f"there is no environment {checked!r}: `fal environments create {checked}` makes it")
+    return checked
 
 
 class Catalog:

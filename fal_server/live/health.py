@@ -8,9 +8,9 @@ from fal_server.core import health
 from fal_server.core.health import Vitals
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.services.catalog import Catalog
-from fal_server.services.fleet import Fleet
-from fal_server.services.signal import Signal
+from fal_server.live.catalog import Catalog
+from fal_server.live.events import Signal
+from fal_server.live.fleet import Fleet
 
 
 class Health:
