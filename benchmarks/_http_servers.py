@@ -14,6 +14,7 @@ from uuid import uuid4
 import uvicorn
 import uvloop
 
+from fal_server.access.authentication import Access
 from fal_server.collector import leave_alone_what_lasts
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
@@ -27,7 +28,6 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import Signal
 from fal_server.live.fleet import Fleet
-from fal_server.services.access import Access
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, open_store

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute
 
+from fal_server.access.authentication import Access
+from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.http.outbound.fetching import UrlFetcher
@@ -26,10 +28,8 @@ from fal_server.http.routes.tokens import TokenPages
 from fal_server.http.routes.uploader import UnixDoor, Uploader
 from fal_server.http.server.asgi import Bridge
 from fal_server.ports import Clock, Store
-from fal_server.services.access import Access
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.objects import Objects
-from fal_server.services.tokens import Tokens
 from fal_server.state import StateDir
 from fal_server.store.app_files import DiskAppFiles
 from fal_server.store.data_directory import DataDirectory

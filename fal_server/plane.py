@@ -15,6 +15,7 @@ from importlib.metadata import version
 import psutil
 from starlette.routing import BaseRoute, Route
 
+from fal_server.access.authentication import Access
 from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
@@ -45,17 +46,16 @@ from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.options import LOOPBACK
-from fal_server.services.access import Access
 from fal_server.services.adoption import take_back
 from fal_server.services.apps import Apps
-from fal_server.services.carrying import Carrier
+from fal_server.services.attempts import Carrier
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
+from fal_server.services.explain import Insight
 from fal_server.services.gpus import Gpus
-from fal_server.services.insight import Insight
 from fal_server.services.keys import Keys
-from fal_server.services.launching import Launching
+from fal_server.services.launch_spec import Launching
 from fal_server.services.logs import Logs
 from fal_server.services.queue import Queue
 from fal_server.services.reading import ReadLogs, ReadRunners

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from fal_server.core.faults import Invalid
 
@@ -100,3 +101,21 @@ def identifier(value: str, field: str) -> str:
 def _shown(value: str) -> str:
     """A user's string for a message: quoted, without control characters, cut at 80."""
     return repr(value if len(value) <= 80 else value[:77] + "...")
+
+
+def checked_text(value: str, field: str, most: int) -> str:
+    """Check a note or description.
+
+    Args:
+        value: the text.
+        field: the request's field, for the error.
+        most: how many characters it may have.
+
+    Raises:
+        Invalid: too long, or with control characters.
+    """
+    if len(value) > most:
+        raise Invalid(field, f"{field} has {len(value)} characters: use at most {most}")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise Invalid(field, f"{field} holds control characters: leave them out")
+    return value

@@ -8,7 +8,7 @@ from fal_grpc.v1 import app_pb2 as pb
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.names import MAIN
 from fal_server.core.scaling import Scaling
-from fal_server.grpc import insight
+from fal_server.grpc import explain as insight
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
 from fal_server.grpc.interfaces import Apps, Insight

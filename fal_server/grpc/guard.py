@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from fal_server.core.access import METHOD_PERMISSIONS, require
+from fal_server.access.permissions import METHOD_PERMISSIONS, require
 from fal_server.core.faults import Fault, Invalid
 from fal_server.grpc.caller import REQUEST_ID, Caller, credentials, request_id
 from fal_server.grpc.interfaces import Authenticator

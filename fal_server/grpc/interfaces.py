@@ -16,7 +16,7 @@ from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecRequest, ExecSession
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
-from fal_server.services.insight import Explanation
+from fal_server.services.explain import Explanation
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.secrets import Secrets

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
-from fal_server.core.line import Entry, Line
+from fal_server.core.fair_queue import Entry, Line
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.ports import Clock
 

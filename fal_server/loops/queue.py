@@ -14,7 +14,7 @@ from fal_server.live.backlog import Backlog, Live
 from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore
-from fal_server.services.carrying import Carrier
+from fal_server.services.attempts import Carrier
 from fal_server.services.queue import Queue
 
 log = logging.getLogger(__name__)

@@ -40,7 +40,7 @@ from fal_server.live.events import Signal
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.ports import Clock, Engine
-from fal_server.services.launching import Launching
+from fal_server.services.launch_spec import Launching
 
 log = logging.getLogger(__name__)
 # While there is anything that time can change (keep_alive, delays, timeouts), look this often.

@@ -16,8 +16,8 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.fleet import Fleet
 from fal_server.ports import BuildLog, Clock
-from fal_server.services.attaching import Attachment
 from fal_server.services.logs import Logs
+from fal_server.services.rollout_watch import Attachment
 from fal_server.services.views import AppView
 
 _SETTINGS = frozenset(field.name for field in fields(Scaling))

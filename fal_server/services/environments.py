@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from fal_server.core.accounts import Environment
 from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
-from fal_server.core.names import MAIN, environment_name
+from fal_server.core.names import MAIN, checked_text, environment_name
 from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store
-from fal_server.services.text import checked_text
 
 MOST_ENVIRONMENTS = 1000
 _LONGEST_DESCRIPTION = 1024

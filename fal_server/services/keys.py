@@ -8,7 +8,8 @@ import secrets
 import uuid
 from collections.abc import Sequence
 
-from fal_server.core.access import (
+from fal_server.access.authentication import Access, hash_secret
+from fal_server.access.permissions import (
     EVERYTHING,
     PRESET_OF_SCOPE,
     PRESETS,
@@ -18,10 +19,8 @@ from fal_server.core.access import (
 )
 from fal_server.core.accounts import Key, Principal, Scope
 from fal_server.core.faults import Denied, Exhausted, NotFound, Precondition
-from fal_server.core.names import identifier
+from fal_server.core.names import checked_text, identifier
 from fal_server.ports import Clock, Store
-from fal_server.services.access import Access, hash_secret
-from fal_server.services.text import checked_text
 
 MOST_KEYS = 1000
 _LONGEST_ALIAS = 256

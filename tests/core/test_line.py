@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.line import Entry, Line
+from fal_server.core.fair_queue import Entry, Line
 from fal_server.core.queue import Priority
 from tests.fakes.domain import at
 

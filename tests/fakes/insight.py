@@ -12,7 +12,7 @@ from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, Course, simulate
 from fal_server.live.decisions import Decided
-from fal_server.services.insight import Explanation, changed
+from fal_server.services.explain import Explanation, changed
 from fal_server.services.views import AppView
 from tests.fakes.domain import make_app
 

@@ -25,8 +25,8 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
 from fal_server.services.deploys import Deploys
-from fal_server.services.insight import Insight
-from fal_server.services.launching import Launching
+from fal_server.services.explain import Insight
+from fal_server.services.launch_spec import Launching
 from fal_server.services.logs import Logs
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners

@@ -13,7 +13,7 @@ from fal_server.core.webhooks import SignedCall
 from fal_server.live.backlog import Backlog
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.services.carrying import Carrier
+from fal_server.services.attempts import Carrier
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from fal_server.access.authentication import Access
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.faults import Fault, NotFound, Unavailable
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
@@ -20,7 +21,6 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.ports import ExecOutput, ExecRequest
-from fal_server.services.access import Access
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs

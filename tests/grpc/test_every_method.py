@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from fal_server.core.access import METHOD_PERMISSIONS, PERMISSIONS
+from fal_server.access.permissions import METHOD_PERMISSIONS, PERMISSIONS
 from fal_server.grpc.methods import SERVICES
 from tests.grpc.calls import answers
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fal_server.access.authentication import Access
+from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
 from fal_server.http.routes.files import AppFilePages, FilePages
@@ -23,11 +25,9 @@ from fal_server.http.routes.storage import StoragePages
 from fal_server.http.routes.tokens import TokenPages
 from fal_server.http.routes.uploader import UnixDoor, Uploader
 from fal_server.http.server.asgi import Bridge
-from fal_server.services.access import Access
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.keys import Keys
 from fal_server.services.objects import Objects
-from fal_server.services.tokens import Tokens
 from fal_server.store.app_files import DiskAppFiles
 from fal_server.store.data_directory import DataDirectory
 from fal_server.store.drafts import DiskDrafts

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.access import (
+from fal_server.access.authentication import Access, hash_secret
+from fal_server.access.permissions import (
     CALL_APPS,
     METHOD_PERMISSIONS,
     PERMISSIONS,
@@ -24,7 +25,6 @@ from fal_server.core.access import (
 )
 from fal_server.core.accounts import Key, Principal, Scope
 from fal_server.core.faults import Denied, Invalid, Unauthenticated
-from fal_server.services.access import Access, hash_secret
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, SqlStore, open_store
 
@@ -189,7 +189,7 @@ async def test_a_revocation_is_not_undone_by_an_answer_that_is_on_its_way(store:
 
 
 async def test_what_is_remembered_has_an_end(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fal_server.services.access._MOST_CACHED", 3)
+    monkeypatch.setattr("fal_server.access.authentication._MOST_CACHED", 3)
     access = Access(store, clock := Clock())
     made = [await Keys(store, clock, access).create(None) for _ in range(5)]
     for key in made:

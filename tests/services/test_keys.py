@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fal_server.core.access import CALL_APPS
+from fal_server.access.authentication import Access
+from fal_server.access.permissions import CALL_APPS
 from fal_server.core.accounts import Scope
 from fal_server.core.faults import Denied, Exhausted, Fault, NotFound, Precondition
-from fal_server.services.access import Access
 from fal_server.services.keys import Keys, coarse_scope
 from fal_server.store import AesVault, SqlStore, open_store
 

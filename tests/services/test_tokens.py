@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.access.authentication import Access, principal_of
+from fal_server.access.tokens import UPLOAD_LIFE, Tokens
 from fal_server.core.accounts import Principal, Scope
 from fal_server.core.faults import Invalid
-from fal_server.services.access import Access, principal_of
 from fal_server.services.keys import Keys
-from fal_server.services.tokens import UPLOAD_LIFE, Tokens
 from tests.fakes.platform import Platform
 
 SECRET = bytes(32)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.core.access import allows
+from fal_server.access.permissions import allows
 from fal_server.core.accounts import Principal
 from fal_server.core.faults import AlreadyExists, Denied, Fault, Invalid, NotFound, Precondition, Unauthenticated
 from fal_server.core.faults import Unavailable as NotNow

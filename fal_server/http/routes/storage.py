@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Invalid, NotFound
 from fal_server.http.routes.files import check_parts
 from fal_server.http.routes.guard import Guard
@@ -20,7 +21,6 @@ from fal_server.http.server.json_body import json_object
 from fal_server.http.server.open_file import OpenFileResponse
 from fal_server.ports.files import OpenFile, StoredObject
 from fal_server.services.objects import Objects, Reserved
-from fal_server.services.tokens import Tokens
 
 _MEDIA = re.compile(r"(image/(?!svg)|video/|audio/)")
 _LONGEST_CACHE = 86400

@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.core.access import CALL_APPS, require
+from fal_server.access.permissions import CALL_APPS, require
+from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Invalid
 from fal_server.http.routes.guard import Guard
 from fal_server.http.server.json_body import json_object
-from fal_server.services.tokens import Tokens
 
 _SECONDS = 120.0
 

@@ -8,7 +8,7 @@ from fal_server.core.faults import Invalid
 from fal_server.core.simulation import Arrival, Course
 from fal_server.grpc.convert import timestamp
 from fal_server.grpc.runners import STATES
-from fal_server.services.insight import Explanation
+from fal_server.services.explain import Explanation
 
 
 def explanation(told: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:

@@ -7,7 +7,7 @@ import hmac
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fal_server.core.access import CALL_APPS, READ_LOGS, allows
+from fal_server.access.permissions import CALL_APPS, READ_LOGS, allows
 from fal_server.core.accounts import Key, Principal
 from fal_server.core.faults import Unauthenticated
 from fal_server.ports import Clock, Store
