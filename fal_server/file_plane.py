@@ -31,10 +31,10 @@ from fal_server.ports import Clock, Store
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.objects import Objects
 from fal_server.state import StateDir
-from fal_server.store.app_files import DiskAppFiles
-from fal_server.store.data_directory import DataDirectory
-from fal_server.store.drafts import DiskDrafts
-from fal_server.store.objects import DiskObjects
+from fal_server.store.files.app_files import DiskAppFiles
+from fal_server.store.files.data_directory import DataDirectory
+from fal_server.store.files.objects import DiskObjects
+from fal_server.store.files.uploads import DiskDrafts
 
 log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 600.0

@@ -69,11 +69,11 @@ from fal_server.services.webhooks import Webhooks
 from fal_server.settings import Settings
 from fal_server.state import Running, StateDir, boot_id, started_ticks, write_private
 from fal_server.stopping import Stopping
-from fal_server.store.blobs import FileBlobs
-from fal_server.store.master_key import load_master_key
-from fal_server.store.opening import open_store
-from fal_server.store.store import SqlStore
-from fal_server.store.vault import AesVault
+from fal_server.store.crypto.master_key import load_master_key
+from fal_server.store.crypto.vault import AesVault
+from fal_server.store.files.blobs import FileBlobs
+from fal_server.store.sql.opening import open_store
+from fal_server.store.sql.store import SqlStore
 from fal_server.tls import Certificates
 
 log = logging.getLogger(__name__)

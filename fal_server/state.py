@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fal_server.core.faults import Precondition, Unavailable
-from fal_server.store.files import DRAFT_PREFIX, sync_directory, write_draft
+from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

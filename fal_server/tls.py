@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.http.routes.hosts import CLOUD_HOSTS
-from fal_server.store.files import write_draft
+from fal_server.store.files.durable import write_draft
 
 log = logging.getLogger(__name__)
 AUTHORITY_LIFE = timedelta(days=3650)

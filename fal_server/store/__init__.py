@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fal_server.store.blobs import FileBlobs
-from fal_server.store.logs import SqlLogStore
-from fal_server.store.master_key import load_master_key
-from fal_server.store.opening import open_store
-from fal_server.store.store import SqlStore
-from fal_server.store.vault import AesVault
+from fal_server.store.crypto.master_key import load_master_key
+from fal_server.store.crypto.vault import AesVault
+from fal_server.store.files.blobs import FileBlobs
+from fal_server.store.sql.logs import SqlLogStore
+from fal_server.store.sql.opening import open_store
+from fal_server.store.sql.store import SqlStore
 
 __all__ = ["AesVault", "FileBlobs", "SqlLogStore", "SqlStore", "load_master_key", "open_store"]

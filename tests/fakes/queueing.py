@@ -17,8 +17,8 @@ from fal_server.services.attempts import Carrier
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks
-from fal_server.store.queue import SqlQueueStore
-from fal_server.store.signing import EdSigner
+from fal_server.store.crypto.signing import EdSigner
+from fal_server.store.sql.queue import SqlQueueStore
 from tests.fakes.platform import HANG_SECONDS, Platform
 
 BROKEN = Failure(condition=Condition.CONNECTION_ERROR, error_type="runner_disconnected", detail="it went away")

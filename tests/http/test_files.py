@@ -28,10 +28,10 @@ from fal_server.http.server.asgi import Bridge
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.keys import Keys
 from fal_server.services.objects import Objects
-from fal_server.store.app_files import DiskAppFiles
-from fal_server.store.data_directory import DataDirectory
-from fal_server.store.drafts import DiskDrafts
-from fal_server.store.objects import DiskObjects
+from fal_server.store.files.app_files import DiskAppFiles
+from fal_server.store.files.data_directory import DataDirectory
+from fal_server.store.files.objects import DiskObjects
+from fal_server.store.files.uploads import DiskDrafts
 from tests.fakes.platform import Platform, opened
 from tests.http.support import House, house
 from tests.http.test_rest import Logs, Runners

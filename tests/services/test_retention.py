@@ -12,7 +12,7 @@ from fal_server.core.retention import Generation
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import Desired
 from fal_server.services.retention import Deleted, Retention
-from fal_server.store.app_files import DiskAppFiles
+from fal_server.store.files.app_files import DiskAppFiles
 from tests.fakes.domain import START
 from tests.fakes.platform import SPEC, Platform
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fal_server.core.data_paths import data_parts
 from fal_server.core.faults import AlreadyExists, Fault, Invalid, NotFound
-from fal_server.store.data_directory import DataDirectory
+from fal_server.store.files.data_directory import DataDirectory
 
 NAMES = st.sampled_from(["a", "b", "link", "up", "out", "abs", "loop", "..", ".", "", "data", "etc"])
 TARGETS = st.lists(NAMES, max_size=5).map("/".join).flatmap(lambda rest: st.sampled_from([rest, f"/{rest}"]))

@@ -11,7 +11,8 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from fal_server.core.faults import Unavailable
-from fal_server.store import AesVault, migrations, open_store
+from fal_server.store import AesVault, open_store
+from fal_server.store.sql import migrations
 from tests.store import strategies as some
 
 VAULT = AesVault(bytes(range(32)))

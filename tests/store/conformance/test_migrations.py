@@ -6,9 +6,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import BigInteger, String
 
-from fal_server.store import AesVault, dialect, open_store
-from fal_server.store.columns import Moment, Words
-from fal_server.store.tables import METADATA
+from fal_server.store import AesVault, open_store
+from fal_server.store.sql import dialect
+from fal_server.store.sql.columns import Moment, Words
+from fal_server.store.sql.tables import METADATA
 
 
 def other_type(_context, _inspected, _column, inspected_type, wanted):

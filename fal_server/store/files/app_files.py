@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import Invalid, NotFound, Unavailable
-from fal_server.store.files import sync_directory
-from fal_server.store.unused import Uses
+from fal_server.store.files.content_files import Uses
+from fal_server.store.files.durable import sync_directory
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
 from fal_server.ports.files import StoredObject
-from fal_server.store.files import sync_directory, write_draft
+from fal_server.store.files.durable import sync_directory, write_draft
 
 log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9A-Za-z_-]{16,64}")

@@ -6,9 +6,9 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import SealedSecret
-from fal_server.store.database import explained
-from fal_server.store.dialect import upsert
-from fal_server.store.tables import SECRETS
+from fal_server.store.sql.database import explained
+from fal_server.store.sql.dialect import upsert
+from fal_server.store.sql.tables import SECRETS
 
 
 def to_row(secret: SealedSecret) -> dict[str, object]:

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
 from fal_server.ports import Vault
-from fal_server.store.apps import scaling_from
-from fal_server.store.database import explained
-from fal_server.store.tables import REVISIONS
+from fal_server.store.sql.apps import scaling_from
+from fal_server.store.sql.database import explained
+from fal_server.store.sql.tables import REVISIONS
 
 
 def to_row(revision: Revision, vault: Vault) -> dict[str, object]:

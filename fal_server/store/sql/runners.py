@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.history import StateChange
 from fal_server.core.runners import Desired, Process, Runner, RunnerState
 from fal_server.ports import Vault
-from fal_server.store.dialect import upsert
-from fal_server.store.tables import RUNNER_EVENTS, RUNNERS
+from fal_server.store.sql.dialect import upsert
+from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS
 
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 

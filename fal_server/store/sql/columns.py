@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import BigInteger, Dialect, String
 from sqlalchemy.types import TypeDecorator
 
-from fal_server.store.dialect import SQLITE
+from fal_server.store.sql.dialect import SQLITE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # PostgreSQL's text holds every character but NUL. U+FDD0 is none that text is made of (Unicode keeps it for a

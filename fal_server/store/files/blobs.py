@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
-from fal_server.store.files import DRAFT_PREFIX, sync_directory, write_draft
-from fal_server.store.unused import Uses
+from fal_server.store.files.content_files import Uses
+from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fal_server.core.faults import Unavailable
-from fal_server.store.files import sync_directory, write_draft
-from fal_server.store.vault import KEY_BYTES
+from fal_server.store.crypto.vault import KEY_BYTES
+from fal_server.store.files.durable import sync_directory, write_draft
 
 FILE_NAME = "master.key"
 

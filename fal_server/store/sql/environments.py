@@ -6,9 +6,9 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Environment
-from fal_server.store.database import explained
-from fal_server.store.dialect import insert_missing
-from fal_server.store.tables import ENVIRONMENTS
+from fal_server.store.sql.database import explained
+from fal_server.store.sql.dialect import insert_missing
+from fal_server.store.sql.tables import ENVIRONMENTS
 
 
 def to_row(environment: Environment) -> dict[str, object]:

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.scaling import Scaling
-from fal_server.store.database import explained
-from fal_server.store.dialect import upsert
-from fal_server.store.tables import APPS
+from fal_server.store.sql.database import explained
+from fal_server.store.sql.dialect import upsert
+from fal_server.store.sql.tables import APPS
 
 
 def scaling_from(stored: Mapping[str, object]) -> Scaling:

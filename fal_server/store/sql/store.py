@@ -13,11 +13,11 @@ from fal_server.core.history import StateChange
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.ports import Vault
-from fal_server.store import apps, environments, keys, revisions, runners, secrets
-from fal_server.store.database import Database
-from fal_server.store.logs import SqlLogStore
-from fal_server.store.queue import SqlQueueStore
-from fal_server.store.signing import EdSigner, load_signer
+from fal_server.store.crypto.signing import EdSigner, load_signer
+from fal_server.store.sql import apps, environments, keys, revisions, runners, secrets
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.logs import SqlLogStore
+from fal_server.store.sql.queue import SqlQueueStore
 
 
 class SqlStore:

@@ -15,9 +15,9 @@ from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, Stat
 from fal_server.core.webhooks import Delivery
 from fal_server.ports import Vault
 from fal_server.ports.queue import RequestFilter
-from fal_server.store import dialect
-from fal_server.store.database import Database
-from fal_server.store.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
+from fal_server.store.sql import dialect
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
 
 _FORGET_BATCH = 500
 

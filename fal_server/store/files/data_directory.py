@@ -18,7 +18,7 @@ from typing import Self
 from fal_server.core.data_paths import DRAFTS, ROOT, data_parts, data_path
 from fal_server.core.faults import AlreadyExists, Fault, Invalid, NotFound, Unavailable
 from fal_server.ports.files import DataEntry, OpenFile
-from fal_server.store.drafts import DiskDrafts
+from fal_server.store.files.uploads import DiskDrafts
 
 _MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

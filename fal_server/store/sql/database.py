@@ -13,9 +13,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fal_server.core.faults import AlreadyExists, Precondition, Unavailable
-from fal_server.store import dialect
-from fal_server.store.bulk import BulkWriter, Row
-from fal_server.store.claim import Claim
+from fal_server.store.sql import dialect
+from fal_server.store.sql.bulk import BulkWriter, Row
+from fal_server.store.sql.controller_lock import Claim
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from sqlalchemy import Table
 
 from fal_server.core.faults import Unavailable
-from fal_server.store import dialect
+from fal_server.store.sql import dialect
 
 Row: TypeAlias = "tuple[str | int | None, ...]"
 _ROWS = (256, 64, 16, 4, 1)  # how many rows statements have: few different ones, which SQLite keeps prepared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from fal_server.store.tables import METADATA
+from fal_server.store.sql.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Table,
 )
 
-from fal_server.store.columns import Moment, Words
+from fal_server.store.sql.columns import Moment, Words
 
 METADATA = MetaData(
     naming_convention={

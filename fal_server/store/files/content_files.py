@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import Unavailable
-from fal_server.store.files import DRAFT_PREFIX
+from fal_server.store.files.durable import DRAFT_PREFIX
 
 
 class Uses:

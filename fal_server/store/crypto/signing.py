@@ -11,8 +11,8 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.ports import Vault
-from fal_server.store.database import Database
-from fal_server.store.tables import SETTINGS
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.tables import SETTINGS
 
 _NAME = "webhook-signing-key"
 

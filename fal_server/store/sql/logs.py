@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Invalid
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
-from fal_server.store.columns import microseconds, moment
-from fal_server.store.database import Database
-from fal_server.store.dialect import contains
-from fal_server.store.tables import LOG_LINES
+from fal_server.store.sql.columns import microseconds, moment
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.dialect import contains
+from fal_server.store.sql.tables import LOG_LINES
 
 _Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000

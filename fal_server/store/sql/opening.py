@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Unavailable
 from fal_server.ports import Vault
-from fal_server.store import dialect, migrations
-from fal_server.store.database import Database
-from fal_server.store.store import SqlStore
-from fal_server.store.tables import SETTINGS
+from fal_server.store.sql import dialect, migrations
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.store import SqlStore
+from fal_server.store.sql.tables import SETTINGS
 
 _PROOF = "master-key-proof"
 # Written when a database is in use, and beside it.

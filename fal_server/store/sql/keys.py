@@ -8,8 +8,8 @@ from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Key, Scope
-from fal_server.store.database import explained
-from fal_server.store.tables import KEYS
+from fal_server.store.sql.database import explained
+from fal_server.store.sql.tables import KEYS
 
 
 def to_row(key: Key) -> dict[str, object]:

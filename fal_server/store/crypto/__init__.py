@@ -1,0 +1,1 @@
+"""The master key, the vault and signatures."""

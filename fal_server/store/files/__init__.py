@@ -1,0 +1,1 @@
+"""Content on disk: blobs, app files, /data and uploads."""
