@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from fal_server.access.authentication import Access
-from fal_server.collector import leave_alone_what_lasts
+from fal_server.composition.gc_tuning import leave_alone_what_lasts
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState

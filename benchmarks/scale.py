@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from fal_server.collector import leave_alone_what_lasts
+from fal_server.composition.gc_tuning import leave_alone_what_lasts
 from fal_server.core.apps import App
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState

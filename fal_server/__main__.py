@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fal_server.main import main
+from fal_server.composition.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

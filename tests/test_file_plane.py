@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.composition.files import _socket_path
 from fal_server.core.faults import Unavailable
-from fal_server.file_plane import _socket_path
 
 
 def test_a_path_that_fits_is_taken(tmp_path: Path) -> None:

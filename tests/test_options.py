@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from fal_cli.main import build_parser
-from fal_server.main import main
-from fal_server.options import add_options, as_arguments
-from fal_server.settings import Settings
-from fal_server.tls import TlsSettings
+from fal_server.composition.main import main
+from fal_server.composition.options import add_options, as_arguments
+from fal_server.composition.settings import Settings
+from fal_server.composition.tls import TlsSettings
 
 # A value for each kind of option.
 VALUES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 SAYS_A_LOT = """
 import logging, os, sys
 from pathlib import Path
-from fal_server.own_log import OwnLogFile
+from fal_server.composition.logging_setup import OwnLogFile
 
 logging.basicConfig(level=logging.INFO, handlers=[OwnLogFile(Path(sys.argv[1]), most_bytes=2000)], format="%(message)s")
 for number in range(200):

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.composition.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
 from fal_server.core.faults import Unavailable
-from fal_server.tls import NAMES, RENEW_BEFORE, Certificates, TlsSettings, check_pair, is_due
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

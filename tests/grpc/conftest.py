@@ -20,6 +20,7 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
+from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
@@ -33,7 +34,6 @@ from fal_server.services.views import (
     DeployRequest,
     RevisionView,
     RunEnded,
-    RunnerView,
     RunStarted,
     Urls,
 )

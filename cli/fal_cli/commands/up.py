@@ -38,7 +38,7 @@ Examples:
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal up`."""
-    from fal_server.options import add_options
+    from fal_server.composition.options import add_options
 
     parser.description = "Start a controller on this machine. It listens on loopback unless --host says otherwise."
     parser.epilog = _EPILOG
@@ -51,7 +51,7 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from fal_server.options import as_arguments
+    from fal_server.composition.options import as_arguments
 
     state_dir = args.state_dir.absolute()
     running = find_controller(state_dir)
@@ -77,7 +77,7 @@ def _require_extra() -> None:
 
 def _foreground(state_dir: Path, arguments: list[str]) -> int:
     """Run the controller in this process; a thread greets as soon as it answers."""
-    from fal_server.main import main as serve
+    from fal_server.composition.main import main as serve
 
     reader, writer = os.pipe()
 

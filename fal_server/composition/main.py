@@ -14,14 +14,14 @@ from pathlib import Path
 
 import uvloop
 
-from fal_server.collector import leave_alone_what_lasts
+from fal_server.composition.controller import Plane
+from fal_server.composition.gc_tuning import leave_alone_what_lasts
+from fal_server.composition.logging_setup import log_to
+from fal_server.composition.options import add_options, is_loopback
+from fal_server.composition.settings import Settings
+from fal_server.composition.state import StateDir
+from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import Fault, Invalid, Precondition
-from fal_server.options import add_options, is_loopback
-from fal_server.own_log import log_to
-from fal_server.plane import Plane
-from fal_server.settings import Settings
-from fal_server.state import StateDir
-from fal_server.tls import TlsSettings
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3

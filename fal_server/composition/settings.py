@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from fal_server.composition.options import is_loopback
+from fal_server.composition.tls import TlsSettings
 from fal_server.core.accounts import Account
-from fal_server.options import is_loopback
-from fal_server.tls import TlsSettings
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 

@@ -17,10 +17,15 @@ from starlette.routing import BaseRoute, Route
 
 from fal_server.access.authentication import Access
 from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
+from fal_server.composition.files import FilePlane
+from fal_server.composition.options import LOOPBACK
+from fal_server.composition.settings import Settings
+from fal_server.composition.shutdown import Stopping
+from fal_server.composition.state import Running, StateDir, boot_id, started_ticks, write_private
+from fal_server.composition.tls import Certificates
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.engines.local import LocalEngine
-from fal_server.file_plane import FilePlane
 from fal_server.grpc.interfaces import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.gateway.gateway import Gateway
@@ -45,7 +50,6 @@ from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.options import LOOPBACK
 from fal_server.services.adoption import take_back
 from fal_server.services.apps import Apps
 from fal_server.services.attempts import Carrier
@@ -66,15 +70,11 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import Urls
 from fal_server.services.webhooks import Webhooks
-from fal_server.settings import Settings
-from fal_server.state import Running, StateDir, boot_id, started_ticks, write_private
-from fal_server.stopping import Stopping
 from fal_server.store.crypto.master_key import load_master_key
 from fal_server.store.crypto.vault import AesVault
 from fal_server.store.files.blobs import FileBlobs
 from fal_server.store.sql.opening import open_store
 from fal_server.store.sql.store import SqlStore
-from fal_server.tls import Certificates
 
 log = logging.getLogger(__name__)
 # Results of queued requests are kept for so long; docs/reference/queue.md promises it.

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 
 from fal_server.access.authentication import Access
 from fal_server.access.tokens import Tokens
+from fal_server.composition.state import StateDir
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.http.outbound.fetching import UrlFetcher
@@ -30,7 +31,6 @@ from fal_server.http.server.asgi import Bridge
 from fal_server.ports import Clock, Store
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.objects import Objects
-from fal_server.state import StateDir
 from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
