@@ -15,18 +15,18 @@ import uvicorn
 import uvloop
 
 from fal_server.access.authentication import Access
-from fal_server.composition.gc_tuning import leave_alone_what_lasts
+from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.http.gateway.gateway import Gateway
-from fal_server.http.routes.router import ControllerSite
-from fal_server.http.server.asgi import Bridge
-from fal_server.http.server.listener import FrontDoor
+from fal_server.http.routes.router import Router
+from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.listener import Listener
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
@@ -71,7 +71,7 @@ async def serve_gateway(port: int) -> None:
 
     Prints the key of a caller, too. The one runner is that port; it is there already, so nothing is started.
     """
-    clock, changed = Clock(), Signal()
+    clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
         store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
         access, catalog, fleet = Access(store, clock), Catalog(store, changed), Fleet(store, clock, changed)
@@ -113,10 +113,10 @@ async def serve_gateway(port: int) -> None:
         )
         await fleet.add([runner])
         key = await Keys(store, clock, access).create(None)
-        gateway, bridge = Gateway(dispatcher, access), Bridge(app)
-        door = FrontDoor(ControllerSite(gateway, bridge), "127.0.0.1:1")
+        gateway, bridge = Gateway(dispatcher, access), AsgiAdapter(app)
+        door = Listener(Router(gateway, bridge), "127.0.0.1:1")
         print(await door.start("127.0.0.1", 0), ":".join(key), flush=True)
-        leave_alone_what_lasts()
+        freeze_startup_objects()
         await _end_of_input()
         await door.close(1)
         await gateway.close()

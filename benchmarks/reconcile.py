@@ -35,7 +35,7 @@ def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[s
                 created_at=_START,
                 updated_at=_START,
             ),
-            load=Load(in_flight=each // 2, queued=1, ripe=1),
+            load=Load(in_flight=each // 2, queued=1, eligible=1),
             num_gpus={f"rev-{number}": None},
         )
         for number in range(apps)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from fal_server.composition.gc_tuning import leave_alone_what_lasts
+from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
@@ -127,7 +127,7 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
     try:
         await filled(platform, APPS, RUNNERS)
         assert len(platform.fleet.runners) == RUNNERS, len(platform.fleet.runners)
-        leave_alone_what_lasts()  # as the controller does when it has loaded what there is
+        freeze_startup_objects()  # as the controller does when it has loaded what there is
         rest = await ticks(platform, ROUNDS)
         busy: list[float] = []
         megabytes: list[float] = []

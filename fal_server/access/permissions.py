@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fal_server.core.accounts import Principal, Scope
-from fal_server.core.faults import Denied, Invalid
+from fal_server.core.accounts import KeyScope, Principal
+from fal_server.core.faults import InvalidArgument, PermissionDenied
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
@@ -70,7 +70,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "AGENT": (*_DEVELOP, "serverless:runners:exec"),
 }
 
-PRESET_OF_SCOPE: dict[Scope, str] = {Scope.ADMIN: "FULL", Scope.API: "API"}
+PRESET_OF_SCOPE: dict[KeyScope, str] = {KeyScope.ADMIN: "FULL", KeyScope.API: "API"}
 
 # What each call of the gRPC contract needs, by the method's name; a test holds that none is missing.
 METHOD_PERMISSIONS: dict[str, str] = {
@@ -149,7 +149,7 @@ def require(principal: Principal, permission: str) -> None:
         Denied: naming what is missing.
     """
     if not allows(principal, permission):
-        raise Denied(
+        raise PermissionDenied(
             f"key {principal.key_id} lacks the permission {permission!r}: use a key that has it, "
             "or have one made by who holds an ADMIN key"
         )
@@ -164,7 +164,7 @@ def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, 
     permissions = PRESETS.get(preset.upper())
     if permissions is None:
         shown = preset if len(preset) <= 40 else preset[:37] + "..."
-        raise Invalid(field, f"{field} {shown!r} is unknown: use one of {', '.join(PRESETS)}")
+        raise InvalidArgument(field, f"{field} {shown!r} is unknown: use one of {', '.join(PRESETS)}")
     return permissions
 
 
@@ -176,11 +176,11 @@ def checked_permissions(permissions: Iterable[str], field: str = "policy.permiss
     """
     wanted = sorted(set(permissions))
     if not wanted:
-        raise Invalid(field, f"{field} is empty: list at least one permission, such as {CALL_APPS!r}")
+        raise InvalidArgument(field, f"{field} is empty: list at least one permission, such as {CALL_APPS!r}")
     for permission in wanted:
         if not any(covers(permission, known) for known in PERMISSIONS):
             shown = permission if len(permission) <= 80 else permission[:77] + "..."
-            raise Invalid(field, f"{field} {shown!r} is unknown: use some of {', '.join(sorted(PERMISSIONS))}")
+            raise InvalidArgument(field, f"{field} {shown!r} is unknown: use some of {', '.join(sorted(PERMISSIONS))}")
     return tuple(wanted)
 
 

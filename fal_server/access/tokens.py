@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fal_server.core.accounts import Principal
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
@@ -57,9 +57,9 @@ class Tokens:
             Invalid: no app or too many, or a time that is none.
         """
         if not 0 < len(apps) <= _MOST_APPS:
-            raise Invalid("allowed_apps", f"allowed_apps has {len(apps)} names: give 1 to {_MOST_APPS}")
+            raise InvalidArgument("allowed_apps", f"allowed_apps has {len(apps)} names: give 1 to {_MOST_APPS}")
         if not 0 < seconds <= LONGEST.total_seconds():
-            raise Invalid(
+            raise InvalidArgument(
                 "token_expiration", f"token_expiration is {seconds:g}: give 1 to {LONGEST.total_seconds():g} seconds"
             )
         return self._issue(CALLS, principal.key_id, timedelta(seconds=seconds), {"apps": list(apps)})

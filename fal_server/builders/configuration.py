@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.revisions import Json
 
 FIELD = "environments"
@@ -60,12 +60,14 @@ def parse(configuration: Mapping[str, Json]) -> VirtualenvConfiguration:
     given = {key: value for key, value in configuration.items() if value is not None and key not in _IGNORED}
     python_version = given.pop("python_version", f"{sys.version_info.major}.{sys.version_info.minor}")
     if not isinstance(python_version, str) or not _VERSION.fullmatch(python_version):
-        raise Invalid(FIELD, f"python_version {_shown(python_version)} is not a version: write it as in '3.11'")
+        raise InvalidArgument(FIELD, f"python_version {_shown(python_version)} is not a version: write it as in '3.11'")
     layers = [_lines(layer) for layer in _layers(given.pop("requirements", []))] or [[]]
     indexes = given.pop("extra_index_urls", [])
     if given:
         keys = ", ".join(sorted(_shown(key) for key in given))
-        raise Invalid(FIELD, f"the environment's configuration has what virtualenv does not know: {keys}; remove it")
+        raise InvalidArgument(
+            FIELD, f"the environment's configuration has what virtualenv does not know: {keys}; remove it"
+        )
     options = [_option("--extra-index-url", url) for url in _strings(indexes, "extra_index_urls")]
     named = {_name(line) for layer in layers for line in layer}
     layers[-1] += [package for package in ALWAYS if package not in named]
@@ -81,11 +83,13 @@ def _layers(requirements: Json) -> list[list[str]]:
         else:
             layers = [_strings(layer, "requirements") for layer in requirements]
         if sum(map(len, layers)) > _MOST_REQUIREMENTS:
-            raise Invalid(
+            raise InvalidArgument(
                 FIELD, f"requirements has more than {_MOST_REQUIREMENTS} entries: keep to what the app imports"
             )
         return layers
-    raise Invalid(FIELD, "requirements is not a list: write ['numpy', ...], or a list of such lists to install in turn")
+    raise InvalidArgument(
+        FIELD, "requirements is not a list: write ['numpy', ...], or a list of such lists to install in turn"
+    )
 
 
 def _strings(value: Json, name: str) -> list[str]:
@@ -93,7 +97,9 @@ def _strings(value: Json, name: str) -> list[str]:
         strings = [item.strip() for item in value if isinstance(item, str)]
         if len(strings) == len(value):
             return strings
-    raise Invalid(FIELD, f"{name} holds something else than text: write a list of strings, or a list of such lists")
+    raise InvalidArgument(
+        FIELD, f"{name} holds something else than text: write a list of strings, or a list of such lists"
+    )
 
 
 def _lines(layer: list[str]) -> list[str]:
@@ -114,12 +120,12 @@ def _lines(layer: list[str]) -> list[str]:
 def _requirement(entry: str) -> str:
     _plain(entry)
     if _LOCAL.search(entry):
-        raise Invalid(
+        raise InvalidArgument(
             FIELD,
             f"requirement {_shown(entry)} is a path on your machine: give a name, or a URL that can be reached here",
         )
     if not _NAME.match(entry) and not _WEB_REQUIREMENT.fullmatch(entry.partition(" ")[0]):
-        raise Invalid(FIELD, f"requirement {_shown(entry)} is not a requirement: write it as in 'numpy>=2'")
+        raise InvalidArgument(FIELD, f"requirement {_shown(entry)} is not a requirement: write it as in 'numpy>=2'")
     return entry
 
 
@@ -130,7 +136,7 @@ def _option(name: str, value: str) -> str:
     if name in _PACKAGE_OPTIONS and _PACKAGES.fullmatch(value):
         return f"{name} {value}"
     known = ", ".join(sorted({*_URL_OPTIONS.values(), *_PACKAGE_OPTIONS}))
-    raise Invalid(
+    raise InvalidArgument(
         FIELD, f"option {_shown(name)} cannot stand in requirements: known are {known}, with an http(s) URL or packages"
     )
 
@@ -138,11 +144,13 @@ def _option(name: str, value: str) -> str:
 def _plain(entry: str) -> None:
     """Each entry is one line of a requirements file: nothing in it may begin another line or be expanded."""
     if len(entry) > _LONGEST_REQUIREMENT:
-        raise Invalid(FIELD, f"requirement {_shown(entry)} is longer than {_LONGEST_REQUIREMENT} characters")
+        raise InvalidArgument(FIELD, f"requirement {_shown(entry)} is longer than {_LONGEST_REQUIREMENT} characters")
     if not entry.isprintable() or entry.endswith("\\"):
-        raise Invalid(FIELD, f"requirement {_shown(entry)} holds a line break or control character: one entry each")
+        raise InvalidArgument(
+            FIELD, f"requirement {_shown(entry)} holds a line break or control character: one entry each"
+        )
     if "${" in entry:
-        raise Invalid(FIELD, f"requirement {_shown(entry)} names a variable: variables are not expanded here")
+        raise InvalidArgument(FIELD, f"requirement {_shown(entry)} names a variable: variables are not expanded here")
 
 
 def _name(line: str) -> str:

@@ -21,7 +21,7 @@ from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
 from fal_server.builders.uses import changed_at, note_use
 from fal_server.core.containers import Container
-from fal_server.core.faults import Fault, Invalid, NodeTrouble, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
@@ -208,12 +208,12 @@ class ContainerBuilder:
         for relative_path, digest in configuration.context:
             target = Path(os.path.normpath(context / relative_path))
             if not target.is_relative_to(context) or target == context:
-                raise Invalid(FIELD, f"the file {relative_path[:80]!r} lies outside of the image's context")
+                raise InvalidArgument(FIELD, f"the file {relative_path[:80]!r} lies outside of the image's context")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copy(self._files.path(digest), target)
             except Fault as fault:
-                raise Precondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
+                raise FailedPrecondition(f"file {relative_path!r} was not uploaded: deploy again") from fault
 
     def _write(self, env_id: str, engine: ContainerEngine, configuration: ImageConfiguration, image: str) -> None:
         note = self._note(env_id)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_server.builders.process import run_lines
-from fal_server.core.faults import Unsupported
+from fal_server.core.faults import Unimplemented
 
 _NAMES = ("podman", "docker")
 _CHOICE = "FAL_CONTAINER_ENGINE"
@@ -79,7 +79,7 @@ class Engines:
                     self._found = engine
                     return engine
                 lacks.append(f"`{name} info` failed ({said})")
-            raise Unsupported(
+            raise Unimplemented(
                 f"containers cannot be built or run on this machine: {'; '.join(lacks)}. "
                 "Install podman, or deploy with kind 'virtualenv'"
             )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fal_server.builders.configuration import FIELD, parse
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.revisions import EnvironmentSpec, Json
 
 REQUIREMENTS_SECRET = "fal_requirements"  # noqa: S105 - the name of a mount
@@ -63,10 +63,10 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
     image = given.pop("image", None)
     context = given.pop("context_files", [])
     if not isinstance(image, Mapping):
-        raise Invalid(FIELD, "the environment's configuration has no image: give dockerfile_str, or image")
+        raise InvalidArgument(FIELD, "the environment's configuration has no image: give dockerfile_str, or image")
     unknown = sorted(set(image) - _KNOWN - _IGNORED)
     if unknown:
-        raise Invalid(FIELD, f"image has what is not known here: {', '.join(unknown)[:200]}; remove it")
+        raise InvalidArgument(FIELD, f"image has what is not known here: {', '.join(unknown)[:200]}; remove it")
     requirements = parse(given).layers  # its other keys are those of a virtualenv
     layers: dict[str, str] = {}
     text = _base(image)
@@ -96,7 +96,7 @@ def _base(image: Mapping[str, Json]) -> str:
         return dockerfile.rstrip() + "\n"
     if isinstance(reference, str) and _REFERENCE.fullmatch(reference) and dockerfile is None:
         return f"FROM {reference}\n"
-    raise Invalid(
+    raise InvalidArgument(
         FIELD, "image needs one of dockerfile_str, a Dockerfile's text, and image, such as 'python:3.11-slim'"
     )
 
@@ -125,9 +125,11 @@ def _texts(value: Json, name: str, allowed: re.Pattern[str]) -> dict[str, str]:
     if isinstance(value, Mapping) and all(isinstance(text, str) and "\0" not in text for text in value.values()):
         for key in value:
             if not allowed.fullmatch(key) or (name == "build_args" and _ENGINES_OWN.fullmatch(key)):
-                raise Invalid(FIELD, f"image.{name} has {key[:80]!r}, which cannot be a name there: choose another")
+                raise InvalidArgument(
+                    FIELD, f"image.{name} has {key[:80]!r}, which cannot be a name there: choose another"
+                )
         return {key: str(text) for key, text in value.items()}
-    raise Invalid(FIELD, f"image.{name} is no table of texts")
+    raise InvalidArgument(FIELD, f"image.{name} is no table of texts")
 
 
 def _logins(value: Json) -> dict[str, Login]:
@@ -136,7 +138,7 @@ def _logins(value: Json) -> dict[str, Login]:
         username = login.get("username") if isinstance(login, Mapping) else None
         password = login.get("password") if isinstance(login, Mapping) else None
         if not isinstance(username, str) or not isinstance(password, str):
-            raise Invalid(FIELD, f"image.registries has no username and password for {host[:80]!r}")
+            raise InvalidArgument(FIELD, f"image.registries has no username and password for {host[:80]!r}")
         logins[host] = Login(username=username, password=password)
     return logins
 
@@ -148,13 +150,15 @@ def _words(value: Json, name: str) -> tuple[str, ...] | None:
         try:
             return tuple(shlex.split(value))
         except ValueError as error:
-            raise Invalid(FIELD, f"image.{name} cannot be split into words: {error}") from None
+            raise InvalidArgument(FIELD, f"image.{name} cannot be split into words: {error}") from None
     if isinstance(value, Sequence) and all(isinstance(word, str) for word in value):
         return tuple(str(word) for word in value)
-    raise Invalid(FIELD, f"image.{name} is neither a text nor a list of texts")
+    raise InvalidArgument(FIELD, f"image.{name} is neither a text nor a list of texts")
 
 
 def _pair(item: Json) -> tuple[str, str]:
     if isinstance(item, Sequence) and len(item) == 2:
         return str(item[0]), str(item[1])
-    raise Invalid(FIELD, "context_files is not a list of paths and hashes: leave it out, it is made of the files")
+    raise InvalidArgument(
+        FIELD, "context_files is not a list of paths and hashes: leave it out, it is made of the files"
+    )

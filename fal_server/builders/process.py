@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from fal_server.core.faults import Fault, NodeTrouble, Precondition
+from fal_server.core.faults import FailedPrecondition, Fault, NodeTrouble
 
 # As programs of every kind pass on what the system told them.
 _NODES_OWN = ("No space left on device", "Disk quota exceeded", "Read-only file system")
@@ -59,7 +59,7 @@ async def run_lines(
 def failure(what: str, words: Iterable[str]) -> Fault:
     """Why a program failed, in its own words: the machine's trouble where these speak of it, else what it was given."""
     said = "\n".join(words)
-    fault = NodeTrouble if any(sign in said for sign in _NODES_OWN) else Precondition
+    fault = NodeTrouble if any(sign in said for sign in _NODES_OWN) else FailedPrecondition
     return fault(f"{what}:\n{said}")
 
 

@@ -17,7 +17,7 @@ from fal_server.builders.redaction import Redactor
 from fal_server.builders.sharing import SharedBuild
 from fal_server.builders.uses import changed_at, note_use
 from fal_server.builders.uv import Uv
-from fal_server.core.faults import Invalid, NodeTrouble, Precondition, Unavailable, Unsupported
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, Unavailable, Unimplemented
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
@@ -164,7 +164,7 @@ class VirtualenvBuilder:
         interpreter = await self._uv.find_python(version, self._root)
         if interpreter is None:
             here = ", ".join(await self._uv.list_pythons(self._root))
-            raise Precondition(
+            raise FailedPrecondition(
                 f"there is no Python {version} on this machine: it has {here}; use one, or install {version}"
             )
         directory, lock = self._reserve(env_id)
@@ -240,15 +240,15 @@ def _check_kind(kind: str) -> None:
         case "virtualenv":
             return
         case "conda":
-            raise Unsupported(
+            raise Unimplemented(
                 "environments of the kind 'conda' cannot be built here: use kind 'virtualenv' with requirements"
             )
         case "local":
-            raise Unsupported(
+            raise Unimplemented(
                 "environments of the kind 'local' would run in the controller's own: use kind 'virtualenv'"
             )
         case _:
-            raise Invalid(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv' or 'container'")
+            raise InvalidArgument(FIELD, f"environment kind {kind[:80]!r} is unknown: use 'virtualenv' or 'container'")
 
 
 def _generation(directory: Path) -> int:

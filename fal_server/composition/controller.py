@@ -17,10 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from fal_server.access.authentication import Access
 from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
-from fal_server.composition.files import FilePlane
+from fal_server.composition.files import FileServices
 from fal_server.composition.options import LOOPBACK
 from fal_server.composition.settings import Settings
-from fal_server.composition.shutdown import Stopping
+from fal_server.composition.shutdown import Shutdown
 from fal_server.composition.state import Running, StateDir, boot_id, started_ticks, write_private
 from fal_server.composition.tls import Certificates
 from fal_server.core.faults import Fault, Unavailable
@@ -32,17 +32,17 @@ from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
-from fal_server.http.routes.queue import QueuePages
-from fal_server.http.routes.queue_admin import QueueAdminPages
+from fal_server.http.routes.queue import QueueRoutes
+from fal_server.http.routes.queue_admin import QueueAdminRoutes
 from fal_server.http.routes.rest import Rest
-from fal_server.http.routes.router import ControllerSite
-from fal_server.http.server.asgi import Bridge
-from fal_server.http.server.listener import FrontDoor
+from fal_server.http.routes.router import Router
+from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.listener import Listener
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.loops.health import HealthLoop
@@ -50,13 +50,13 @@ from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.services.adoption import take_back
+from fal_server.services.adoption import reattach
 from fal_server.services.apps import Apps
-from fal_server.services.attempts import Carrier
+from fal_server.services.attempts import AttemptRunner
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
-from fal_server.services.explain import Insight
+from fal_server.services.explain import Explainer
 from fal_server.services.gpus import Gpus
 from fal_server.services.keys import Keys
 from fal_server.services.launch_spec import Launching
@@ -90,7 +90,7 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-class Plane:
+class Controller:
     """A whole controller on one state directory, whose lock the caller holds."""
 
     def __init__(self, state: StateDir, settings: Settings) -> None:
@@ -150,7 +150,7 @@ class Plane:
         stack.push_async_callback(store.close)
         log_store = store.logs
         blobs = FileBlobs(state.blobs)
-        changed = Signal()
+        changed = ChangeNotifier()
 
         access = Access(store, clock)
         keys = Keys(store, clock, access)
@@ -166,7 +166,7 @@ class Plane:
         stack.push_async_callback(engine.close)
         dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
-        self._files = files = FilePlane(
+        self._files = files = FileServices(
             state, store, clock, master_key, lambda runner: fleet.get(runner) is not None, settings.file_life
         )
         deployed, runner_key = files.app_files, files.tokens.runner_key
@@ -194,7 +194,7 @@ class Plane:
         await catalog.load()
         await fleet.load()
         await self._queue.load()
-        await take_back(fleet, engine)
+        await reattach(fleet, engine)
         await self._make_admin_key(keys)
         environments = Environments(store, clock)
         await environments.bootstrap()
@@ -202,7 +202,7 @@ class Plane:
             Services(
                 access=access,
                 apps=apps,
-                insight=Insight(catalog, fleet, dispatcher, apps, decisions),
+                insight=Explainer(catalog, fleet, dispatcher, apps, decisions),
                 revisions=Revisions(store, catalog, fleet),
                 deploys=deploys,
                 runs=runs,
@@ -244,7 +244,7 @@ class Plane:
         backlog = Backlog(clock)
         dispatcher.count_also(backlog)
         self._queue = queue = Queue(store.queue, backlog, catalog, store.logs, clock, self._changed)
-        carrier = Carrier(queue, store.queue, dispatcher, catalog, HttpRunnerClient(), clock)
+        carrier = AttemptRunner(queue, store.queue, dispatcher, catalog, HttpRunnerClient(), clock)
         webhooks = Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id)
         self._queue_worker = QueueWorker(
             queue,
@@ -257,8 +257,8 @@ class Plane:
             dead_retention=max(timedelta(hours=RESULT_HOURS), timedelta(days=settings.retention_days)),
         )
         self._webhook_sender = WebhookSender(webhooks, queue.webhook_due)
-        admin = QueueAdminPages(queue, access, settings.account, webhooks.key_set)
-        return [*QueuePages(queue, dispatcher, access).routes, *admin.routes]
+        admin = QueueAdminRoutes(queue, access, settings.account, webhooks.key_set)
+        return [*QueueRoutes(queue, dispatcher, access).routes, *admin.routes]
 
     async def _open_door(
         self,
@@ -277,9 +277,9 @@ class Plane:
             version=version("fal-grpc"),
             more=more,
         )
-        bridge = Bridge(rest.app)
+        bridge = AsgiAdapter(rest.app)
         context = self._certificates.context if self._certificates else None
-        door = FrontDoor(ControllerSite(gateway, bridge), f"unix:{self._state.grpc_socket}", tls=context)
+        door = Listener(Router(gateway, bridge), f"unix:{self._state.grpc_socket}", tls=context)
         try:
             port = await door.start(self._settings.host, self._settings.port)
         except OSError as error:
@@ -308,8 +308,8 @@ class Plane:
                 log.warning("what %s held is no key of this controller: another one is written there", path)
             write_private(path, f"{text}\n")
 
-    def _stopping(self) -> Stopping:
-        return Stopping(
+    def _stopping(self) -> Shutdown:
+        return Shutdown(
             door=self._door,
             grpc=self._grpc,
             reconciler=self._reconciler,

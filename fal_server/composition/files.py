@@ -21,27 +21,27 @@ from fal_server.composition.state import StateDir
 from fal_server.core.accounts import Account
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.http.outbound.fetching import UrlFetcher
-from fal_server.http.routes.files import AppFilePages, FilePages
+from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.metrics import AccountPages, GpuCounter
-from fal_server.http.routes.storage import StoragePages
-from fal_server.http.routes.tokens import TokenPages
-from fal_server.http.routes.uploader import UnixDoor, Uploader
-from fal_server.http.server.asgi import Bridge
+from fal_server.http.routes.metrics import AccountRoutes, GpuCounter
+from fal_server.http.routes.storage import StorageRoutes
+from fal_server.http.routes.tokens import TokenRoutes
+from fal_server.http.routes.uploader import UnixListener, Uploader
+from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.ports import Clock, Store
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.objects import Objects
 from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
-from fal_server.store.files.uploads import DiskDrafts
+from fal_server.store.files.uploads import StagingDirectory
 
 log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 600.0
 _LONGEST_SOCKET = 100  # bytes; the kernel takes 107
 
 
-class FilePlane:
+class FileServices:
     """Everything about files, on one state directory.
 
     Args:
@@ -63,7 +63,7 @@ class FilePlane:
         life: timedelta | None,
     ) -> None:
         self._clock = clock
-        self._drafts = DiskDrafts(state.incoming)
+        self._drafts = StagingDirectory(state.incoming)
         self.data = DataDirectory(state.data)
         self.app_files = DiskAppFiles(state.app_files)
         self.tokens = Tokens(master_key, store, clock, lives)
@@ -88,7 +88,7 @@ class FilePlane:
             Unavailable: the socket cannot be made.
         """
         uploader = Uploader(self._objects, Guard(access, self.tokens), base)
-        door = UnixDoor(Bridge(uploader.app))
+        door = UnixListener(AsgiAdapter(uploader.app))
         try:
             await door.start(self._socket)
         except OSError as error:
@@ -114,11 +114,11 @@ class FilePlane:
         """The paths of REST; `base` gives the address of the front door, with its scheme."""
         guard = Guard(access, self.tokens)
         return [
-            *StoragePages(self._objects, self.tokens, guard, base).routes,
-            *TokenPages(self.tokens, guard).routes,
-            *AccountPages(gpus, account, guard).routes,
-            *AppFilePages(AppFiles(self.app_files, self._drafts, self._clock), guard).routes,
-            *FilePages(Files(self.data, UrlFetcher(), self._clock), guard).routes,
+            *StorageRoutes(self._objects, self.tokens, guard, base).routes,
+            *TokenRoutes(self.tokens, guard).routes,
+            *AccountRoutes(gpus, account, guard).routes,
+            *AppFileRoutes(AppFiles(self.app_files, self._drafts, self._clock), guard).routes,
+            *FileRoutes(Files(self.data, UrlFetcher(), self._clock), guard).routes,
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 
-def leave_alone_what_lasts() -> None:
+def freeze_startup_objects() -> None:
     """Take everything that is there now out of the collector's rounds.
 
     Modules, tables and the runners that were loaded stay for the life of the process. A full round over them stops the

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import uvloop
 
-from fal_server.composition.controller import Plane
-from fal_server.composition.gc_tuning import leave_alone_what_lasts
+from fal_server.composition.controller import Controller
+from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.composition.logging_setup import log_to
 from fal_server.composition.options import add_options, is_loopback
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
-from fal_server.core.faults import Fault, Invalid, Precondition
+from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tls=_tls(options),
             )
             return uvloop.run(_serve(state, settings, options.ready_fd))
-    except Precondition as fault:
+    except FailedPrecondition as fault:
         sys.stderr.write(f"Error: {fault.message}\n")
         return EXIT_IN_USE
     except Fault as fault:
@@ -74,7 +74,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
             log.info("%s: stopping in order; once more stops at once", signal.Signals(number).name)
             stop.set()
 
-    plane = Plane(state, settings)
+    plane = Controller(state, settings)
 
     def asked_to_let_go() -> None:
         if not stop.is_set():
@@ -88,7 +88,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
 
     def ready() -> None:
         _tell_ready(ready_fd, plane.announcement())
-        leave_alone_what_lasts()
+        freeze_startup_objects()
 
     await plane.run(stop, ready)
     return 0
@@ -117,7 +117,7 @@ def _tls(options: argparse.Namespace) -> TlsSettings | None:
     """
     if not (options.tls or options.tls_cert or options.tls_key or options.tls_name):
         if not is_loopback(options.host):
-            raise Invalid(
+            raise InvalidArgument(
                 "host",
                 f"--host {options.host} is reached from other machines, to which keys would go in plaintext: add --tls "
                 "(with --tls-name for the name that they use) or --tls-cert and --tls-key",

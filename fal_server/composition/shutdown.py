@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from fal_server.core.faults import Fault
 from fal_server.grpc.server import GrpcServer
-from fal_server.http.server.listener import FrontDoor
+from fal_server.http.server.listener import Listener
 from fal_server.live.dispatch import Dispatcher
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reconciler import Reconciler
@@ -25,7 +25,7 @@ _LAST_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 
 
-class Stopping:
+class Shutdown:
     """Stops a controller in order, once.
 
     Args:
@@ -37,14 +37,14 @@ class Stopping:
     def __init__(
         self,
         *,
-        door: FrontDoor,
+        door: Listener,
         grpc: GrpcServer,
         reconciler: Reconciler,
         queue_worker: QueueWorker,
         dispatcher: Dispatcher,
         fleet: Fleet,
         engine: Engine,
-        changed: Signal,
+        changed: ChangeNotifier,
         drain_seconds: float,
         tell: Callable[[str], None],
     ) -> None:
@@ -126,7 +126,7 @@ class Stopping:
         """End a runner with its grace, or at once; also where that cannot be written, as when the disk is full."""
         reason = "the controller was stopped"
         try:
-            await (self._fleet.condemn(runner_id, reason) if kill else self._fleet.dismiss(runner_id, reason))
+            await (self._fleet.kill(runner_id, reason) if kill else self._fleet.stop(runner_id, reason))
         except Fault as fault:
             log.warning("runner %s is ended, which cannot be written yet: %s", runner_id, fault.message)
             runner = self._fleet.get(runner_id)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fal_server.core.faults import Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, Unavailable
 from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
 
@@ -135,7 +135,7 @@ class StateDir:
             except BlockingIOError:
                 known = self.running()
                 who = f" (pid {known.pid}, port {known.port})" if known else ""
-                raise Precondition(
+                raise FailedPrecondition(
                     f"a controller{who} is already running on {self.root}: `fal status` shows it, `fal down` stops it, "
                     "and --state-dir chooses another directory"
                 ) from None

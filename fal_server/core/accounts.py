@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 
-class Scope(StrEnum):
+class KeyScope(StrEnum):
     """How much a key may do: manage everything, or call apps."""
 
     ADMIN = "ADMIN"
@@ -25,7 +25,7 @@ class Key:
 
     key_id: str
     secret_hash: str = field(repr=False)
-    scope: Scope
+    scope: KeyScope
     alias: str
     created_at: datetime
     preset: str = ""
@@ -59,7 +59,7 @@ class Principal:
     """Who is calling: the account, by which key, with what permissions."""
 
     key_id: str
-    scope: Scope
+    scope: KeyScope
     permissions: frozenset[str]
 
 

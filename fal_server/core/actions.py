@@ -56,7 +56,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledge:
+class ConfirmUnrouted:
     """A runner is not to serve any more: the router is to confirm that it sends it no further request."""
 
     runner_id: str
@@ -110,4 +110,4 @@ class Abandon:
     reason: str
 
 
-Action = Create | Due | Launch | Hold | Drain | Acknowledge | Unrouted | Stop | Kill | Drop | Promote | Abandon
+Action = Create | Due | Launch | Hold | Drain | ConfirmUnrouted | Unrouted | Stop | Kill | Drop | Promote | Abandon

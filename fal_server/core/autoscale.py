@@ -22,7 +22,7 @@ class Load:
 
     in_flight: int = 0
     queued: int = 0
-    ripe: int = 0
+    eligible: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ def decide(scaling: Scaling, load: Load) -> Decision:
 
     Whole numbers only, so that no rounding of averages can make it flap.
     """
-    start_below, words = _target(scaling, load.in_flight + load.ripe)
+    start_below, words = _target(scaling, load.in_flight + load.eligible)
     keep, _ = _target(scaling, load.in_flight + load.queued)
-    waiting = load.queued - load.ripe
+    waiting = load.queued - load.eligible
     delayed = f"; {waiting} more wait out scaling_delay {scaling.scaling_delay} s" if waiting else ""
     return Decision(start_below=start_below, keep=max(keep, start_below), reason=words + delayed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 ROOT = "data"
 DRAFTS = ".fal-drafts"
@@ -21,16 +21,18 @@ def data_parts(path: str) -> tuple[str, ...]:
     """
     shown = path[:200]
     if "\0" in path or len(path.encode(errors="surrogateescape")) > _MOST_BYTES:
-        raise Invalid("path", f"path {shown!r} cannot be a path: it has a zero byte or more than {_MOST_BYTES} bytes")
+        raise InvalidArgument(
+            "path", f"path {shown!r} cannot be a path: it has a zero byte or more than {_MOST_BYTES} bytes"
+        )
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise Invalid("path", f"path {shown!r} has `..` in it: write the path without")
+        raise InvalidArgument("path", f"path {shown!r} has `..` in it: write the path without")
     if parts[:1] != (ROOT,):
-        raise Invalid("path", f"path {shown!r} is not below /data: files are kept there")
+        raise InvalidArgument("path", f"path {shown!r} is not below /data: files are kept there")
     if any(len(part.encode(errors="surrogateescape")) > _MOST_NAME_BYTES for part in parts):
-        raise Invalid("path", f"path {shown!r} has a name of more than {_MOST_NAME_BYTES} bytes")
+        raise InvalidArgument("path", f"path {shown!r} has a name of more than {_MOST_NAME_BYTES} bytes")
     if parts[1:2] == (DRAFTS,):
-        raise Invalid("path", f"path {shown!r} is the controller's own: choose another")
+        raise InvalidArgument("path", f"path {shown!r} is the controller's own: choose another")
     return parts[1:]
 
 

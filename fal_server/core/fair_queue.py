@@ -16,7 +16,7 @@ _ORDER = (Priority.NORMAL, Priority.LOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class QueueEntry:
     """A waiting request, as the line needs to know it.
 
     Attributes:
@@ -32,14 +32,14 @@ class Entry:
     start_deadline: datetime | None = None
 
 
-class Line:
+class FairQueue:
     """Who is next. Between callers it goes round: whoever was served last has to let all others go first.
 
     A resting request (`not_before`) is counted, but is not next before its time.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, QueueEntry] = {}
         self._ids: dict[int, str] = {}
         # priority -> caller -> numbers, lowest first.
         self._lanes: dict[Priority, dict[str | None, list[int]]] = {p: {} for p in _ORDER}
@@ -54,10 +54,10 @@ class Line:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._entries
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[QueueEntry]:
         return iter(self._entries.values())
 
-    def add(self, entry: Entry, now: datetime) -> None:
+    def add(self, entry: QueueEntry, now: datetime) -> None:
         """Put a request in line; one that is in it already is replaced."""
         self.remove(entry.request_id)
         self._entries[entry.request_id] = entry
@@ -69,7 +69,7 @@ class Line:
         else:
             insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.number)
 
-    def remove(self, request_id: str) -> Entry | None:
+    def remove(self, request_id: str) -> QueueEntry | None:
         """Take a request out; what it was, or None where it was not in line."""
         entry = self._entries.pop(request_id, None)
         if entry is None:
@@ -90,7 +90,7 @@ class Line:
                 served.clear()
         return entry
 
-    def take(self, now: datetime) -> Entry | None:
+    def take(self, now: datetime) -> QueueEntry | None:
         """Take out the request whose turn it is; None where all rest or none is there."""
         self._wake(now)
         for priority in _ORDER:
@@ -102,9 +102,9 @@ class Line:
                 return self.remove(self._ids[lanes[caller][0]])
         return None
 
-    def overdue(self, now: datetime) -> list[Entry]:
+    def overdue(self, now: datetime) -> list[QueueEntry]:
         """Take out the requests that may no longer be begun."""
-        found: list[Entry] = []
+        found: list[QueueEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, request_id = heapq.heappop(self._deadlines)
             entry = self._entries.get(request_id)
@@ -138,7 +138,7 @@ class Line:
                 ahead += min(len(numbers), own + 1 if first else own)
         return ahead
 
-    def ripe(self, created_before: datetime) -> int:
+    def eligible(self, created_before: datetime) -> int:
         """How many were made at or before a moment."""
         return sum(entry.created_at <= created_before for entry in self._entries.values())
 
@@ -149,7 +149,7 @@ class Line:
             counts[entry.caller] = counts.get(entry.caller, 0) + 1
         return counts
 
-    def of_caller(self, caller: str | None) -> Iterable[Entry]:
+    def of_caller(self, caller: str | None) -> Iterable[QueueEntry]:
         """A caller's requests."""
         return [entry for entry in self._entries.values() if entry.caller == caller]
 

@@ -29,7 +29,7 @@ class Fault(Exception):
         self.message = message
 
 
-class Invalid(Fault):
+class InvalidArgument(Fault):
     """An argument is wrong.
 
     Args:
@@ -56,7 +56,7 @@ class AlreadyExists(Fault):
     reason = "ALREADY_EXISTS"
 
 
-class Precondition(Fault):
+class FailedPrecondition(Fault):
     """The thing exists, but is not in a state in which this can be done."""
 
     reason = "FAILED_PRECONDITION"
@@ -68,19 +68,19 @@ class Unauthenticated(Fault):
     reason = "UNAUTHENTICATED"
 
 
-class Denied(Fault):
+class PermissionDenied(Fault):
     """The key is good, but its scope is too small."""
 
     reason = "PERMISSION_DENIED"
 
 
-class Exhausted(Fault):
+class ResourceExhausted(Fault):
     """A limit is met, and waiting does not help."""
 
     reason = "RESOURCE_EXHAUSTED"
 
 
-class Unsupported(Fault):
+class Unimplemented(Fault):
     """This controller does not do that."""
 
     reason = "UNIMPLEMENTED"
@@ -105,7 +105,7 @@ class StartTimedOut(Unavailable):
     """A runner was not ready in the time that it may take."""
 
 
-class DeadlinePassed(Fault):
+class DeadlineExceeded(Fault):
     """The time that the caller gave is over."""
 
     reason = "DEADLINE_EXCEEDED"

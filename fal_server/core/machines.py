@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,9 @@ def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
     if label == "GPU" or label.startswith("GPU-"):
         return Resources(memory_mib=1024, gpus={label: max(1, num_gpus or 1)})
     known = ", ".join(_CPU_MEMORY_MIB)
-    raise Invalid("machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>")
+    raise InvalidArgument(
+        "machine_types", f"machine type {machine_type!r} is unknown: use one of {known}, or GPU-<model>"
+    )
 
 
 def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:

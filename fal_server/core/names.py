@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 MAIN = "main"
 SEPARATOR = "--"
@@ -26,7 +26,7 @@ def environment_name(name: str, field: str = "environment_name") -> str:
     if not name:
         return MAIN
     if not _ENVIRONMENT.fullmatch(name) or SEPARATOR in name:
-        raise Invalid(
+        raise InvalidArgument(
             field,
             f"{field} {_shown(name)} is not an environment's name: use 1 to 64 of a-z, 0-9 and single hyphens",
         )
@@ -41,11 +41,11 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
             of another environment.
     """
     if not name:
-        raise Invalid(field, f"{field} is empty: name the app")
+        raise InvalidArgument(field, f"{field} is empty: name the app")
     base, separator, suffix = name.rpartition(SEPARATOR)
     base = base if separator else name
     if not _LABEL.fullmatch(base) or SEPARATOR in base:
-        raise Invalid(
+        raise InvalidArgument(
             field,
             f"{field} {_shown(name)} is not an app's name: use 1 to 128 letters, digits, '_', '.' and single hyphens, "
             "with a letter or digit at both ends, then, outside main, '--' and the environment",
@@ -53,11 +53,15 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
     if not separator:
         return name if environment == MAIN else f"{name}{SEPARATOR}{environment}"
     if not _ENVIRONMENT.fullmatch(suffix):
-        raise Invalid(field, f"{field} {_shown(name)}: {_shown(suffix)}, after '--', is not an environment's name")
+        raise InvalidArgument(
+            field, f"{field} {_shown(name)}: {_shown(suffix)}, after '--', is not an environment's name"
+        )
     if environment == MAIN and suffix != MAIN:
         return name
     if suffix != environment:
-        raise Invalid(field, f"{field} {_shown(name)} ends in the name of another environment than {environment!r}")
+        raise InvalidArgument(
+            field, f"{field} {_shown(name)} ends in the name of another environment than {environment!r}"
+        )
     return base if environment == MAIN else name
 
 
@@ -74,14 +78,14 @@ def secret_name(name: str, field: str = "name") -> str:
         Invalid: empty, not a variable's name, or one that the runner itself depends on.
     """
     if not name:
-        raise Invalid(field, f"{field} is empty: name the secret")
+        raise InvalidArgument(field, f"{field} is empty: name the secret")
     if not _SECRET.fullmatch(name):
-        raise Invalid(
+        raise InvalidArgument(
             field,
             f"{field} {_shown(name)} cannot be an environment variable: use letters, digits and '_', not a digit first",
         )
     if _RESERVED_SECRETS.fullmatch(name):
-        raise Invalid(field, f"{field} {name!r} is reserved for the runner itself: choose another name")
+        raise InvalidArgument(field, f"{field} {name!r} is reserved for the runner itself: choose another name")
     return name
 
 
@@ -92,9 +96,9 @@ def identifier(value: str, field: str) -> str:
         Invalid: empty, longer than 128 characters, or with a character that no id has.
     """
     if not value:
-        raise Invalid(field, f"{field} is empty")
+        raise InvalidArgument(field, f"{field} is empty")
     if len(value) > 128 or not re.fullmatch(r"[A-Za-z0-9_.:-]+", value):
-        raise Invalid(field, f"{field} {_shown(value)} is not an id that this controller gave out")
+        raise InvalidArgument(field, f"{field} {_shown(value)} is not an id that this controller gave out")
     return value
 
 
@@ -115,7 +119,7 @@ def checked_text(value: str, field: str, most: int) -> str:
         Invalid: too long, or with control characters.
     """
     if len(value) > most:
-        raise Invalid(field, f"{field} has {len(value)} characters: use at most {most}")
+        raise InvalidArgument(field, f"{field} has {len(value)} characters: use at most {most}")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise Invalid(field, f"{field} holds control characters: leave them out")
+        raise InvalidArgument(field, f"{field} holds control characters: leave them out")
     return value

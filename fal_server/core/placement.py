@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fal_server.core.actions import Abandon, Action, Drop, Due, Hold, Launch
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.machines import Node, Resources, choose, resources_of
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 
@@ -100,7 +100,7 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
 def _choose(wanted: Needs, room: Resources) -> tuple[str | None, str]:
     try:
         return choose(wanted.machine_types, wanted.num_gpus, room)
-    except Invalid as fault:  # a label that an earlier version knew
+    except InvalidArgument as fault:  # a label that an earlier version knew
         return None, fault.message
 
 
@@ -116,7 +116,7 @@ def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Run
         for (machine_type, num_gpus), count in taken[node.name].items():
             try:
                 each = resources_of(machine_type, num_gpus)
-            except Invalid:  # a label that an earlier version knew: its runner goes on, its size is not known
+            except InvalidArgument:  # a label that an earlier version knew: its runner goes on, its size is not known
                 continue
             left = left.minus(each.times(count))
         free[node.name] = left

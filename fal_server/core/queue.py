@@ -154,7 +154,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RetryDecision:
     """What follows from an attempt.
 
     Attributes:
@@ -191,7 +191,7 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
     return Policy(budgets=budgets, skipped=skipped)
 
 
-def judge(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> Verdict:
+def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> RetryDecision:
     """What follows from a request's last attempt; see "What becomes of an answer" in docs/reference/calling.md.
 
     Args:
@@ -199,13 +199,13 @@ def judge(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> Ver
         seen: the answer, or why there is none.
         policy: of the revision that ran it.
     """
-    condition, outcome, probe = _reading(seen)
-    error, error_type = _words(seen)
+    condition, outcome, probe = _classify(seen)
+    error, error_type = _describe(seen)
     if condition is None:
-        return Verdict(outcome=outcome, probe=probe, error=error, error_type=error_type)
+        return RetryDecision(outcome=outcome, probe=probe, error=error, error_type=error_type)
     used = request.retries.get(condition.value, 0)
     spent = used >= policy.budget(condition, no_retry=request.no_retry) or request.attempt >= MOST_ATTEMPTS
-    return Verdict(
+    return RetryDecision(
         retry=None if spent else condition,
         pause_seconds=0.0 if spent else pause_seconds(request.attempt),
         dead=spent,
@@ -233,7 +233,7 @@ def lease_until(now: datetime, request_timeout_seconds: float) -> datetime:
     return now + timedelta(seconds=request_timeout_seconds + 60)
 
 
-def _reading(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
+def _classify(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
     """An attempt's end -> (the condition for repeating it or None, the runner's fate, whether to probe it)."""
     if isinstance(seen, Failure):
         return (
@@ -257,7 +257,7 @@ def _reading(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
     return condition, outcome, status in (502, 504)
 
 
-def _words(seen: Answer | Failure) -> tuple[str | None, str | None]:
+def _describe(seen: Answer | Failure) -> tuple[str | None, str | None]:
     if isinstance(seen, Failure):
         return seen.detail, seen.error_type
     if seen.status < 400:

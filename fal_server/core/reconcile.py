@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from fal_server.core import autoscale
 from fal_server.core.actions import (
     Abandon,
-    Acknowledge,
     Action,
+    ConfirmUnrouted,
     Create,
     Drain,
     Drop,
@@ -268,7 +268,7 @@ def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: da
     if runner.kill:
         return [Kill(runner_id=runner_id, reason=runner.reason or "killed")]
     if runner.unrouted_at is None and runner.state is not S.TERMINATING:
-        return [Acknowledge(runner_id=runner_id)]
+        return [ConfirmUnrouted(runner_id=runner_id)]
     if runner.desired is Desired.DRAIN and known.in_flight and runner.state is not S.TERMINATING:
         return [Unrouted(runner_id=runner_id)] if runner.state is S.IDLE else []
     return [Stop(runner_id=runner_id, grace_seconds=runner.grace_seconds)]

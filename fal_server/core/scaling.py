@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 # name -> (least, most); None: no upper bound. docs/explanation/architecture.md, "How many runners", has the meanings.
 BOUNDS: dict[str, tuple[int, int | None]] = {
@@ -44,15 +44,17 @@ class Scaling:
             if field.name in BOUNDS and isinstance(value, int):
                 least, most = BOUNDS[field.name]
                 if value < least or (most is not None and value > most):
-                    raise Invalid(field.name, f"{field.name} is {value}: it must lie between {least} and {most}")
+                    raise InvalidArgument(
+                        field.name, f"{field.name} is {value}: it must lie between {least} and {most}"
+                    )
         if self.min_concurrency > self.max_concurrency:
-            raise Invalid(
+            raise InvalidArgument(
                 "min_concurrency",
                 f"min_concurrency is {self.min_concurrency}, above max_concurrency {self.max_concurrency}: "
                 "raise the one or lower the other",
             )
         if not self.machine_types:
-            raise Invalid("machine_types", "machine_types is empty: name at least one machine type")
+            raise InvalidArgument("machine_types", "machine_types is empty: name at least one machine type")
 
 
 def carried_over(kept: Scaling, code: Scaling) -> Scaling:

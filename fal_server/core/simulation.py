@@ -18,7 +18,7 @@ from fal_server.core import autoscale
 from fal_server.core.actions import Action, Create, Drain, Kill
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.lifecycle import Event, Observation, step
 from fal_server.core.reconcile import AppInput, Usage, plan
 from fal_server.core.routing import Slot, pick
@@ -66,7 +66,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class SimulationResult:
     """What would have been.
 
     Attributes:
@@ -100,7 +100,9 @@ class _Live:
     last_request_at: datetime | None = None
 
 
-def simulate(scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float) -> Generator[None, None, Course]:
+def simulate(
+    scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float
+) -> Generator[None, None, SimulationResult]:
     """Play a trace; yields now and then, so that whoever runs it can let others work.
 
     Args:
@@ -112,13 +114,13 @@ def simulate(scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float
         Invalid: there is no arrival or too many, a number is negative or not finite, or it would take too long.
     """
     if not 0 < len(arrivals) <= MOST_ARRIVALS:
-        raise Invalid("arrivals", f"arrivals holds {len(arrivals)}: give 1 to {MOST_ARRIVALS}")
+        raise InvalidArgument("arrivals", f"arrivals holds {len(arrivals)}: give 1 to {MOST_ARRIVALS}")
     for arrival in arrivals:
         if not (0 <= arrival.at <= 1e8 and 0 <= arrival.duration <= 1e8):
             words = f"an arrival at {arrival.at:g} s for {arrival.duration:g} s: both must lie between 0 and 1e8"
-            raise Invalid("arrivals", words)
+            raise InvalidArgument("arrivals", words)
     if not 0 <= start_seconds <= 1e6:
-        raise Invalid("start_seconds", f"start_seconds is {start_seconds:g}: it must lie between 0 and 1e6")
+        raise InvalidArgument("start_seconds", f"start_seconds is {start_seconds:g}: it must lie between 0 and 1e6")
     return (yield from _Simulation(scaling, arrivals, start_seconds).run())
 
 
@@ -153,7 +155,7 @@ class _Simulation:
         self._waits: list[float] = []
         self._seen: list[tuple[float, int, int, int, int]] = []
 
-    def run(self) -> Generator[None, None, Course]:
+    def run(self) -> Generator[None, None, SimulationResult]:
         """From the first moment to where nothing happens any more."""
         self._plan()
         self._sample()
@@ -176,7 +178,7 @@ class _Simulation:
                 paused_at = self._looks
                 if self._looks > MOST_LOOKS:
                     words = "this takes too long to play through: give fewer arrivals, or a lower max_concurrency"
-                    raise Invalid("arrivals", words)
+                    raise InvalidArgument("arrivals", words)
                 yield
         return self._course()
 
@@ -337,7 +339,7 @@ class _Simulation:
         return Load(
             in_flight=sum(live.slot.in_flight for live in self._live.values() if live.slot.open),
             queued=len(self._waiting),
-            ripe=sum(came <= ripe_before for came, _ in self._waiting),
+            eligible=sum(came <= ripe_before for came, _ in self._waiting),
         )
 
     # What is told
@@ -355,12 +357,12 @@ class _Simulation:
             )
         )
 
-    def _course(self) -> Course:
+    def _course(self) -> SimulationResult:
         end = self._moment()
         for live in self._live.values():
             if live.runner.started_at is not None:
                 self._runner_seconds += max(0.0, (end - live.runner.started_at).total_seconds())
-        return Course(
+        return SimulationResult(
             points=tuple(_resampled(self._seen)),
             started=self._started,
             most_runners=max(seen[1] for seen in self._seen),

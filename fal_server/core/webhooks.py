@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Answer, QueuedRequest
 
 MOST_TRIES = 10
@@ -54,7 +54,9 @@ def checked_url(url: str) -> str:
     except ValueError:
         good = False
     if not good or len(url) > _LONGEST_URL or not url.isprintable() or " " in url:
-        raise Invalid("fal_webhook", "fal_webhook is not an address that can be called: give an http or https URL")
+        raise InvalidArgument(
+            "fal_webhook", "fal_webhook is not an address that can be called: give an http or https URL"
+        )
     return url
 
 

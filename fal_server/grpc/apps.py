@@ -11,7 +11,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc import explain as insight
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
-from fal_server.grpc.interfaces import Apps, Insight
+from fal_server.grpc.interfaces import Apps, Explainer
 from fal_server.services.views import AppView
 
 AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: AuthMode.PUBLIC, pb.SHARED: AuthMode.SHARED}
@@ -36,7 +36,7 @@ _SETTINGS = {
 class AppHandlers:
     """fal.v1.Apps."""
 
-    def __init__(self, apps: Apps, insight: Insight) -> None:
+    def __init__(self, apps: Apps, insight: Explainer) -> None:
         self._apps = apps
         self._insight = insight
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from fal_grpc.v1 import revision_pb2, run_pb2
 from fal_server.core.apps import Strategy
-from fal_server.core.faults import Invalid, Unsupported
+from fal_server.core.faults import InvalidArgument, Unimplemented
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
 from fal_server.grpc.apps import AUTH_MODES, STRATEGIES, numbers_set
 from fal_server.grpc.convert import free_form, named
@@ -42,7 +42,7 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
         Invalid: there is no environment definition, or a field is malformed.
     """
     if not request.environments:
-        raise Invalid("environments", "environments is empty: describe the environment to build")
+        raise InvalidArgument("environments", "environments is empty: describe the environment to build")
     return CodeRequest(
         environments=_environments(request.environments),
         force_build=any(environment.force for environment in request.environments),
@@ -64,7 +64,9 @@ def run_request(request: Code) -> CodeRequest:
     """
     _check_callable(request)
     if request.volumes:
-        raise Unsupported("volumes are not attached by this controller: leave `volumes` out, or use files and secrets")
+        raise Unimplemented(
+            "volumes are not attached by this controller: leave `volumes` out, or use files and secrets"
+        )
     machine = request.machine_requirements
     setup = _serialised(request.setup_func, "setup_func") if request.HasField("setup_func") else None
     return CodeRequest(
@@ -129,16 +131,16 @@ def _check_callable(request: Code) -> None:
     """Only an image can say itself what it runs."""
     chosen = request.WhichOneof("callable")
     if chosen is None and not any(environment.kind == "container" for environment in request.environments):
-        raise Invalid("function", "neither function nor entrypoint is set: send the code to run, or name it")
+        raise InvalidArgument("function", "neither function nor entrypoint is set: send the code to run, or name it")
     if chosen == "entrypoint" and (len(request.entrypoint) > 500 or not _ENTRYPOINT.fullmatch(request.entrypoint)):
-        raise Invalid("entrypoint", "entrypoint is not of the form 'module:attribute'")
+        raise InvalidArgument("entrypoint", "entrypoint is not of the form 'module:attribute'")
 
 
 def _serialised(value: run_pb2.SerializedObject, field: str) -> tuple[str, bytes]:
     if len(value.method) > 200 or not _MODULE.fullmatch(value.method):
-        raise Invalid(f"{field}.method", f"{field}.method is not the name of a module, such as 'cloudpickle'")
+        raise InvalidArgument(f"{field}.method", f"{field}.method is not the name of a module, such as 'cloudpickle'")
     if not value.definition:
-        raise Invalid(f"{field}.definition", f"{field}.definition is empty: send the serialised object")
+        raise InvalidArgument(f"{field}.definition", f"{field}.definition is empty: send the serialised object")
     return value.method, value.definition
 
 
@@ -146,7 +148,9 @@ def _environments(definitions: Iterable[run_pb2.EnvironmentDefinition]) -> tuple
     specs: list[EnvironmentSpec] = []
     for place, definition in enumerate(definitions):
         if not definition.kind:
-            raise Invalid(f"environments[{place}].kind", f"environments[{place}].kind is empty: use 'virtualenv'")
+            raise InvalidArgument(
+                f"environments[{place}].kind", f"environments[{place}].kind is empty: use 'virtualenv'"
+            )
         configuration = free_form(definition.configuration, f"environments[{place}].configuration")
         specs.append(EnvironmentSpec(kind=definition.kind, configuration=configuration))
     return tuple(specs)
@@ -167,13 +171,13 @@ def _num_gpus(machine: run_pb2.MachineRequirements) -> int | None:
     if not machine.HasField("num_gpus"):
         return None
     if machine.num_gpus < 0:
-        raise Invalid("num_gpus", f"num_gpus is {machine.num_gpus}: use 0 or more")
+        raise InvalidArgument("num_gpus", f"num_gpus is {machine.num_gpus}: use 0 or more")
     return machine.num_gpus
 
 
 def _port(number: int, field: str) -> int:
     if not 1 <= number <= _MOST_PORT:
-        raise Invalid(field, f"{field} is {number}: a port lies between 1 and {_MOST_PORT}")
+        raise InvalidArgument(field, f"{field} is {number}: a port lies between 1 and {_MOST_PORT}")
     return number
 
 
@@ -181,10 +185,12 @@ def _files(files: Iterable[run_pb2.File]) -> tuple[AppFile, ...]:
     found: list[AppFile] = []
     for place, file in enumerate(files):
         if not _SHA256.fullmatch(file.hash):
-            raise Invalid(f"files[{place}].hash", f"files[{place}].hash is not a SHA-256 of 64 hexadecimal digits")
+            raise InvalidArgument(
+                f"files[{place}].hash", f"files[{place}].hash is not a SHA-256 of 64 hexadecimal digits"
+            )
         path = PurePosixPath(file.relative_path)
         if path.is_absolute() or ".." in path.parts or not path.parts or not file.relative_path.isprintable():
-            raise Invalid(
+            raise InvalidArgument(
                 f"files[{place}].relative_path",
                 f"files[{place}].relative_path must lie below the app's directory: no leading '/', no '..'",
             )
@@ -209,19 +215,23 @@ def _health_check(config: run_pb2.ApplicationHealthCheckConfig) -> HealthCheck:
 
 def _at_least(least: int, number: int, field: str) -> int:
     if number < least:
-        raise Invalid(f"health_check_config.{field}", f"health_check_config.{field} is {number}: use at least {least}")
+        raise InvalidArgument(
+            f"health_check_config.{field}", f"health_check_config.{field} is {number}: use at least {least}"
+        )
     return number
 
 
 def _health_path(path: str, field: str) -> str:
     if not path.startswith("/") or not path.isprintable() or " " in path or len(path) > 2000:
-        raise Invalid(field, f"{field} is not a path: begin with '/', and leave out spaces and control characters")
+        raise InvalidArgument(
+            field, f"{field} is not a path: begin with '/', and leave out spaces and control characters"
+        )
     return path
 
 
 def _env_id(env_id: str) -> str:
     if not _SHA256.fullmatch(env_id):
-        raise Invalid("env_id", "env_id is not one that BuildEnvironment returned")
+        raise InvalidArgument("env_id", "env_id is not one that BuildEnvironment returned")
     return env_id
 
 
@@ -230,7 +240,7 @@ def _grace(request: revision_pb2.RegisterApplicationRequest) -> int | None:
         return None
     seconds = request.termination_grace_period_seconds
     if seconds < 0:
-        raise Invalid(
+        raise InvalidArgument(
             "termination_grace_period_seconds", f"termination_grace_period_seconds is {seconds}: use 0 or more"
         )
     return seconds
@@ -242,5 +252,5 @@ def _retry_config(text: str) -> str:
     except (ValueError, RecursionError):
         valid = False
     if not valid:
-        raise Invalid("retry_config", "retry_config is not a JSON object")
+        raise InvalidArgument("retry_config", "retry_config is not a JSON object")
     return text

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.revisions import Json
 
 E = TypeVar("E")
@@ -30,7 +30,9 @@ def moment(stamp: Timestamp, field: str) -> datetime:
         Invalid: outside the years 1 to 9999, or with nanoseconds outside a second.
     """
     if not _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND or not 0 <= stamp.nanos < 1_000_000_000:
-        raise Invalid(field, f"{field} is no moment: seconds must lie in the years 1 to 9999, nanos in 0 to 999999999")
+        raise InvalidArgument(
+            field, f"{field} is no moment: seconds must lie in the years 1 to 9999, nanos in 0 to 999999999"
+        )
     return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
 
 
@@ -59,7 +61,7 @@ def named(number: int, names: Mapping[int, E], field: str) -> E:
     found = names.get(number)
     if found is None:
         known = ", ".join(f"{key} ({value})" for key, value in sorted(names.items()))
-        raise Invalid(field, f"{field} is {number}, which is no value of it: use one of {known}")
+        raise InvalidArgument(field, f"{field} is {number}, which is no value of it: use one of {known}")
     return found
 
 
@@ -79,7 +81,7 @@ def _plain(value: Value, field: str) -> Json:
         case "number_value":
             number = value.number_value
             if not math.isfinite(number):
-                raise Invalid(_path(field), f"{_path(field)} is not a finite number")
+                raise InvalidArgument(_path(field), f"{_path(field)} is not a finite number")
             return int(number) if number.is_integer() and abs(number) <= _EXACT else number
         case "string_value":
             return value.string_value
@@ -90,7 +92,7 @@ def _plain(value: Value, field: str) -> Json:
         case "list_value":
             return [_plain(item, f"{field}[{place}]") for place, item in enumerate(value.list_value.values)]
         case _:
-            raise Invalid(
+            raise InvalidArgument(
                 _path(field), f"{_path(field)} is not set: give null, a number, a text, a bool, a list or a map"
             )
 

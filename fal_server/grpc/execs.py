@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeAlias
 
 from fal_grpc.v1 import exec_pb2 as pb
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.streams import closing
 from fal_server.ports.execs import ExecLine
@@ -40,7 +40,9 @@ class ExecHandlers:
         """Its input."""
         first = await anext(requests, None)
         if first is None:
-            raise Invalid("exec_id", "the first message is missing: send the ids of the runner and of the command")
+            raise InvalidArgument(
+                "exec_id", "the first message is missing: send the ids of the runner and of the command"
+            )
         line = await self._line(first.runner_id, first.exec_id)
         return await line.write(_serialised(first, requests))
 
@@ -93,7 +95,7 @@ class ExecHandlers:
 
 def _require_id(exec_id: str) -> None:
     if not exec_id:
-        raise Invalid("exec_id", "exec_id is empty: send the id of the command")
+        raise InvalidArgument("exec_id", "exec_id is empty: send the id of the command")
 
 
 async def _serialised(first: pb.WriteExecRequest, requests: AsyncIterator[pb.WriteExecRequest]) -> AsyncIterator[bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fal_grpc.v1 import app_pb2 as pb
 from fal_server.core.autoscale import Load
-from fal_server.core.faults import Invalid
-from fal_server.core.simulation import Arrival, Course
+from fal_server.core.faults import InvalidArgument
+from fal_server.core.simulation import Arrival, SimulationResult
 from fal_server.grpc.convert import timestamp
 from fal_server.grpc.runners import STATES
 from fal_server.services.explain import Explanation
@@ -44,7 +44,7 @@ def settings(request: pb.SimulateAppRequest, fields: dict[str, str]) -> dict[str
     """
     unknown = sorted(set(request.settings) - set(fields))
     if unknown:
-        raise Invalid("settings", f"{unknown[0][:80]} is no setting: there are {', '.join(sorted(fields))}")
+        raise InvalidArgument("settings", f"{unknown[0][:80]} is no setting: there are {', '.join(sorted(fields))}")
     return {fields[name]: value for name, value in request.settings.items()}
 
 
@@ -53,7 +53,7 @@ def arrivals(request: pb.SimulateAppRequest) -> list[Arrival]:
     return [Arrival(at=one.at_seconds, duration=one.duration_seconds) for one in request.arrivals]
 
 
-def course(played: Course, app: pb.AliasInfo) -> pb.SimulateAppResponse:
+def course(played: SimulationResult, app: pb.AliasInfo) -> pb.SimulateAppResponse:
     """What would have been, for the wire."""
     return pb.SimulateAppResponse(
         points=[
@@ -78,4 +78,4 @@ def course(played: Course, app: pb.AliasInfo) -> pb.SimulateAppResponse:
 
 
 def _load(load: Load) -> pb.AppLoad:
-    return pb.AppLoad(in_flight=load.in_flight, queued=load.queued, ripe=load.ripe)
+    return pb.AppLoad(in_flight=load.in_flight, queued=load.queued, ripe=load.eligible)

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from fal_server.access.permissions import METHOD_PERMISSIONS, require
-from fal_server.core.faults import Fault, Invalid
+from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.grpc.caller import REQUEST_ID, Caller, credentials, request_id
 from fal_server.grpc.interfaces import Authenticator
 from fal_server.grpc.status import code_of, shortened, trailers
@@ -167,7 +167,7 @@ def _parsed(request_type: type[M], data: bytes) -> M:
         return request_type.FromString(data)
     except DecodeError:
         name = request_type.DESCRIPTOR.full_name
-        raise Invalid("request", f"the request's bytes are no {name}: compare the .proto files") from None
+        raise InvalidArgument("request", f"the request's bytes are no {name}: compare the .proto files") from None
 
 
 def _serialised(message: Answer) -> bytes:

@@ -11,7 +11,7 @@ from fal_server.core.accounts import Principal
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.logs import LogEntry
 from fal_server.core.scaling import Scaling
-from fal_server.core.simulation import Arrival, Course
+from fal_server.core.simulation import Arrival, SimulationResult
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecRequest, ExecSession
 from fal_server.services.environments import Environments
@@ -70,7 +70,7 @@ class Apps(Protocol):
         ...
 
 
-class Insight(Protocol):
+class Explainer(Protocol):
     """The use cases of looking into scaling."""
 
     async def explain(self, name: str, environment: str) -> Explanation:
@@ -84,7 +84,7 @@ class Insight(Protocol):
         settings: Mapping[str, int],
         arrivals: Sequence[Arrival],
         start_seconds: float,
-    ) -> tuple[Scaling, Course]:
+    ) -> tuple[Scaling, SimulationResult]:
         """Play requests through the rules; the settings that held, and what would have been."""
         ...
 
@@ -157,7 +157,7 @@ class Services:
 
     access: Authenticator
     apps: Apps
-    insight: Insight
+    insight: Explainer
     revisions: Revisions
     deploys: Deploys
     runs: Runs

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from fal_grpc.v1 import key_pb2 as pb
-from fal_server.core.accounts import Key, Scope
+from fal_server.core.accounts import Key, KeyScope
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, timestamp
 from fal_server.services.keys import Keys, coarse_scope
 
-_SCOPES: dict[int, Scope] = {pb.CreateUserKeyRequest.ADMIN: Scope.ADMIN, pb.CreateUserKeyRequest.API: Scope.API}
-_SCOPE_NUMBERS = {Scope.ADMIN: pb.CreateUserKeyRequest.ADMIN, Scope.API: pb.CreateUserKeyRequest.API}
+_SCOPES: dict[int, KeyScope] = {
+    pb.CreateUserKeyRequest.ADMIN: KeyScope.ADMIN,
+    pb.CreateUserKeyRequest.API: KeyScope.API,
+}
+_SCOPE_NUMBERS = {KeyScope.ADMIN: pb.CreateUserKeyRequest.ADMIN, KeyScope.API: pb.CreateUserKeyRequest.API}
 # Sent for a key that neither word of the older form describes: readers take an unknown number for "no scope".
 _NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
 

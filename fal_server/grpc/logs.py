@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from fal_grpc.v1 import log_pb2 as pb
 from fal_server.core import names
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.runners import Runner
 from fal_server.grpc.caller import Caller
@@ -41,7 +41,7 @@ class LogHandlers:
         """One page. The token says where it ended, how many lines are still wanted, and of which request it is."""
         for number, field in ((request.lines, "lines"), (request.page_size, "page_size")):
             if number < 0:
-                raise Invalid(field, f"{field} is {number}: use 0 or more")
+                raise InvalidArgument(field, f"{field} is {number}: use 0 or more")
         mark = _mark(_whole(request))
         after, left = _open_token(request.page_token, mark, "page_token") if request.page_token else (None, None)
         left = (request.lines or None) if left is None else left
@@ -90,7 +90,7 @@ def _query(selector: pb.LogSelector) -> LogQuery:
             environment = names.environment_name(selector.app.environment_name, "selector.app.environment_name")
             return replace(query, app_name=names.app_name(selector.app.app, environment, "selector.app.app"))
         case _:
-            raise Invalid("selector", "selector names neither a runner nor an app: name one")
+            raise InvalidArgument("selector", "selector names neither a runner nor an app: name one")
 
 
 def _fitting(entries: Sequence[LogEntry]) -> int:
@@ -147,7 +147,7 @@ def _open_token(token: str, mark: str, field: str) -> tuple[str, int | None]:
             case _:
                 raise ValueError(token)
     except (binascii.Error, ValueError, RecursionError):
-        raise Invalid(field, f"{field} was not given out by this controller: begin again without it") from None
+        raise InvalidArgument(field, f"{field} was not given out by this controller: begin again without it") from None
     if its_mark != mark:
-        raise Invalid(field, f"{field} belongs to another request: repeat the one that it came from")
+        raise InvalidArgument(field, f"{field} belongs to another request: repeat the one that it came from")
     return cursor, left

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from fal_grpc.v1 import log_pb2
 from fal_grpc.v1 import run_pb2 as pb
-from fal_server.core.faults import Unsupported
+from fal_server.core.faults import Unimplemented
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import run_request
 from fal_server.grpc.interfaces import Runs
@@ -48,11 +48,11 @@ class RunHandlers:
         self, requests: AsyncIterator[pb.InteractiveRunRequest], caller: Caller
     ) -> AsyncGenerator[pb.InteractiveRunResponse]:
         """Refused: no published client calls it."""
-        raise Unsupported("InteractiveRun is not served by this controller: call Run, and again after each change")
+        raise Unimplemented("InteractiveRun is not served by this controller: call Run, and again after each change")
 
     def map(self, request: pb.HostedMap, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
         """Refused: no published client calls it."""
-        raise Unsupported("Map is not served by this controller: call Run once for each input")
+        raise Unimplemented("Map is not served by this controller: call Run once for each input")
 
 
 def _ended(step: RunEnded, env_id: str | None) -> pb.HostedRunResult:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import suppress
 
 from fal_grpc.v1 import runner_pb2 as pb
-from fal_server.core.faults import Fault, Invalid, Unavailable
+from fal_server.core.faults import Fault, InvalidArgument, Unavailable
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.interfaces import Runners
 from fal_server.grpc.streams import closing
@@ -28,7 +28,7 @@ async def serve_shell(
     """
     first = await anext(requests, None)
     if first is None or not first.runner_id:
-        raise Invalid("runner_id", "the first message names no runner: send its id")
+        raise InvalidArgument("runner_id", "the first message names no runner: send its id")
     request = _exec_request(first)
     session = await runners.exec(first.runner_id, request)
     try:
@@ -67,7 +67,7 @@ async def _next(output: AsyncIterator[ExecOutput], keyboard: asyncio.Task[None])
         if keyboard.done() and not keyboard.cancelled():
             failure = keyboard.exception()
             # A command that reads no more, or has gone, still has an exit code to tell.
-            if failure is not None and not (isinstance(failure, Fault) and not isinstance(failure, Invalid)):
+            if failure is not None and not (isinstance(failure, Fault) and not isinstance(failure, InvalidArgument)):
                 raise failure
         return await reading
     finally:
@@ -103,7 +103,7 @@ async def _carry(session: ExecSession, message: pb.ShellRunnerInput, *, tty: boo
             await session.resize(height, width)
     if message.data:
         if not open_input:
-            raise Invalid("data", "data came after close: send close last")
+            raise InvalidArgument("data", "data came after close: send close last")
         await session.write(message.data)
     if message.close and open_input:
         await session.send_eof()
@@ -114,11 +114,11 @@ async def _carry(session: ExecSession, message: pb.ShellRunnerInput, *, tty: boo
 def _exec_request(first: pb.ShellRunnerInput) -> ExecRequest:
     command = tuple(first.command)
     if any("\0" in argument for argument in command):
-        raise Invalid("command", "command holds a NUL character, which no argument can")
+        raise InvalidArgument("command", "command holds a NUL character, which no argument can")
     if sum(len(argument.encode()) for argument in command) > _MOST_COMMAND_BYTES:
-        raise Invalid("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
+        raise InvalidArgument("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
     if command and not command[0]:
-        raise Invalid("command", "command begins with an empty word: name the program to run")
+        raise InvalidArgument("command", "command begins with an empty word: name the program to run")
     # Clients older than the field mean a terminal.
     tty = first.tty if first.HasField("tty") else True
     if not first.HasField("tty_size"):
@@ -129,7 +129,7 @@ def _exec_request(first: pb.ShellRunnerInput) -> ExecRequest:
 
 def _size(size: pb.TerminalSize) -> tuple[int, int]:
     if not (1 <= size.height <= _MOST_CELLS and 1 <= size.width <= _MOST_CELLS):
-        raise Invalid(
+        raise InvalidArgument(
             "tty_size", f"tty_size is {size.height} x {size.width}: both must lie between 1 and {_MOST_CELLS}"
         )
     return size.height, size.width

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from fal_server.core.faults import Fault, Invalid, Unavailable
+from fal_server.core.faults import Fault, InvalidArgument, Unavailable
 from fal_server.grpc.caller import REQUEST_ID
 
 DOMAIN = "fal.v1"
@@ -31,7 +31,7 @@ def trailers(fault: Fault, request_id: str) -> tuple[tuple[str, str | bytes], ..
     """The metadata that goes with a refusal."""
     words = shortened(fault.message)
     details: list[Message] = [ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata={"request_id": request_id})]
-    if isinstance(fault, Invalid):
+    if isinstance(fault, InvalidArgument):
         violation = BadRequest.FieldViolation(field=fault.field, description=words)
         details.append(BadRequest(field_violations=[violation]))
     if isinstance(fault, Unavailable):

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
-from fal_server.core.fair_queue import Entry, Line
+from fal_server.core.fair_queue import FairQueue, QueueEntry
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.ports import Clock
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class LiveRequest:
     """A request that is not completed.
 
     Attributes:
@@ -30,8 +30,8 @@ class Live:
     number: int = 0
     attempt: asyncio.Task[object] | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    ending: bool = False
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    finishing: bool = False
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Backlog:
@@ -39,19 +39,19 @@ class Backlog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lines: dict[str, Line] = {}
-        self._live: dict[str, Live] = {}
+        self._lines: dict[str, FairQueue] = {}
+        self._live: dict[str, LiveRequest] = {}
         self._paused: dict[str, datetime] = {}
         self._number = 0
 
-    def add(self, request: QueuedRequest) -> Live:
+    def add(self, request: QueuedRequest) -> LiveRequest:
         """A request that waits: a new one, or one whose attempt is to be repeated."""
         live = self._live.get(request.request_id)
         if live is None:
             self._number += 1
-            live = self._live[request.request_id] = Live(request, self._number)
+            live = self._live[request.request_id] = LiveRequest(request, self._number)
         live.request, live.attempt = request, None
-        entry = Entry(
+        entry = QueueEntry(
             request_id=request.request_id,
             number=live.number,
             caller=request.caller,
@@ -60,14 +60,14 @@ class Backlog:
             not_before=request.not_before,
             start_deadline=request.start_deadline,
         )
-        self._lines.setdefault(request.app_name, Line()).add(entry, self._clock.now())
+        self._lines.setdefault(request.app_name, FairQueue()).add(entry, self._clock.now())
         return live
 
-    def get(self, request_id: str) -> Live | None:
+    def get(self, request_id: str) -> LiveRequest | None:
         """A live request, or None."""
         return self._live.get(request_id)
 
-    def of_app(self, app_name: str, state: State | None = None) -> Iterable[Live]:
+    def of_app(self, app_name: str, state: State | None = None) -> Iterable[LiveRequest]:
         """The live requests of an app."""
         return [
             live
@@ -75,7 +75,7 @@ class Backlog:
             if live.request.app_name == app_name and (state is None or live.request.state is state)
         ]
 
-    def take(self, app_name: str) -> Live | None:
+    def take(self, app_name: str) -> LiveRequest | None:
         """Take the request out of line whose turn it is, to be carried."""
         line = self._lines.get(app_name)
         now = self._clock.now()
@@ -90,20 +90,20 @@ class Backlog:
         """Nothing of an app is taken before this: it has no runners, and none can start."""
         self._paused[app_name] = until
 
-    def withdraw(self, live: Live) -> bool:
+    def withdraw(self, live: LiveRequest) -> bool:
         """Take a request out of line; False where it is not in it."""
         line = self._lines.get(live.request.app_name)
         taken = line is not None and line.remove(live.request.request_id) is not None
         self._tidy(live.request.app_name)
         return taken
 
-    def forget(self, live: Live) -> None:
+    def forget(self, live: LiveRequest) -> None:
         """A request is completed."""
         self.withdraw(live)
         self._live.pop(live.request.request_id, None)
-        live.over.set()
+        live.finished.set()
 
-    def overdue(self) -> list[Live]:
+    def overdue(self) -> list[LiveRequest]:
         """Take the requests out of line whose start deadline has passed."""
         now = self._clock.now()
         found = [entry for line in self._lines.values() for entry in line.overdue(now)]
@@ -116,7 +116,7 @@ class Backlog:
         """The apps that have requests in line."""
         return list(self._lines)
 
-    def position(self, live: Live) -> int:
+    def position(self, live: LiveRequest) -> int:
         """How many requests are ahead of one; 0 for one that is being carried."""
         line = self._lines.get(live.request.app_name)
         return 0 if line is None else line.position(live.request.request_id)
@@ -140,8 +140,8 @@ class Backlog:
             return Load()
         delay = app.scaling.scaling_delay
         if not delay:  # the usual case, asked at every change: without looking at each request
-            return Load(queued=len(line), ripe=len(line))
-        return Load(queued=len(line), ripe=line.ripe(self._clock.now() - timedelta(seconds=delay)))
+            return Load(queued=len(line), eligible=len(line))
+        return Load(queued=len(line), eligible=line.eligible(self._clock.now() - timedelta(seconds=delay)))
 
     def _tidy(self, app_name: str) -> None:
         if app_name in self._lines and not self._lines[app_name]:

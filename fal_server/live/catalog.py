@@ -10,7 +10,7 @@ from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
-from fal_server.live.events import Signal, whole
+from fal_server.live.events import ChangeNotifier, run_to_completion
 from fal_server.ports import Store
 
 _MOST_ABANDONED = 1000
@@ -38,7 +38,7 @@ class Catalog:
         changed: notified at every change.
     """
 
-    def __init__(self, store: Store, changed: Signal) -> None:
+    def __init__(self, store: Store, changed: ChangeNotifier) -> None:
         self._store = store
         self.changed = changed
         # Held from the reading of an app to the end of its writing, so that no change undoes another.
@@ -114,7 +114,7 @@ class Catalog:
             async with self._lock:
                 return await self._save(change(self.require(name)))
 
-        return await whole(work())
+        return await run_to_completion(work())
 
     async def put(self, name: str, make: Callable[[App | None], App]) -> App:
         """Write an app, made from the one of that name or from None, to the store, then here."""
@@ -123,7 +123,7 @@ class Catalog:
             async with self._lock:
                 return await self._save(make(self._apps.get(name)))
 
-        return await whole(work())
+        return await run_to_completion(work())
 
     async def register(self, revision: Revision, make: Callable[[App | None], App]) -> App:
         """Write a new revision and its app, made from the one that there is or None, to the store, then here."""
@@ -137,7 +137,7 @@ class Catalog:
             self.changed.notify()
             return app
 
-        return await whole(work())
+        return await run_to_completion(work())
 
     async def delete(self, name: str) -> App:
         """Delete an app.
@@ -154,7 +154,7 @@ class Catalog:
             self.changed.notify()
             return app
 
-        return await whole(work())
+        return await run_to_completion(work())
 
     def add_ephemeral(self, app: App, revision: Revision) -> None:
         """Make an app of `fal run` known to the router."""
@@ -224,7 +224,7 @@ class Catalog:
                 if app is not None and app.next_revision_id == revision_id:
                     await self._save(change(app))
 
-        await whole(work())
+        await run_to_completion(work())
 
     async def _save(self, app: App) -> App:
         await self._store.save_app(app)

@@ -13,11 +13,11 @@ from typing import Protocol
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import was_too_slow
-from fal_server.core.faults import DeadlinePassed, Fault, NotFound, StartTimedOut, Unavailable
+from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 
@@ -57,7 +57,7 @@ class Lease:
     sent_at: datetime
 
 
-class Upstream(Protocol):
+class DemandSource(Protocol):
     """Requests that wait elsewhere, and come here when there is room for them."""
 
     @property
@@ -87,7 +87,7 @@ class Dispatcher:
         changed: notified where the number of runners may have to change.
     """
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, clock: Clock, changed: Signal, owner: str) -> None:
+    def __init__(self, catalog: Catalog, fleet: Fleet, clock: Clock, changed: ChangeNotifier, owner: str) -> None:
         self._catalog = catalog
         self._fleet = fleet
         self._clock = clock
@@ -96,7 +96,7 @@ class Dispatcher:
         self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._upstream: Upstream | None = None
+        self._upstream: DemandSource | None = None
         self._on_health_check: Callable[[str], None] = _ignore
         self._routed: dict[str, tuple[App, RoutedApp]] = {}
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
@@ -123,7 +123,7 @@ class Dispatcher:
         """`told` gets the id of a runner whose answer asked for a health check."""
         self._on_health_check = told
 
-    def count_also(self, upstream: Upstream) -> None:
+    def count_also(self, upstream: DemandSource) -> None:
         """Requests that wait there are part of what an app has to do."""
         self._upstream = upstream
 
@@ -135,7 +135,7 @@ class Dispatcher:
         return Load(
             in_flight=self._fleet.in_flight(app.name, app.revision_id),
             queued=len(waiting) + beyond.queued,
-            ripe=sum(w.since <= ripe_before for w in waiting) + beyond.ripe,
+            eligible=sum(w.since <= ripe_before for w in waiting) + beyond.eligible,
         )
 
     @property
@@ -202,7 +202,7 @@ class Dispatcher:
                 lease = await waiter.future
                 return lease
         except TimeoutError:
-            raise DeadlinePassed(f"no runner of {app_name!r} took the request within {start_timeout:g} s") from None
+            raise DeadlineExceeded(f"no runner of {app_name!r} took the request within {start_timeout:g} s") from None
         finally:
             if lease is None:
                 self._withdraw(app_name, waiter)
@@ -237,9 +237,9 @@ class Dispatcher:
             slot.answered = True
             self._do(self._first_byte(lease, self._clock.now()), f"first byte of {lease.runner_id}")
 
-    async def acknowledge(self, runner_id: str) -> None:
+    async def confirm_unrouted(self, runner_id: str) -> None:
         """Confirm that a runner, which is not to serve any more, is sent no further request from now on."""
-        await self._fleet.acknowledge(runner_id)
+        await self._fleet.confirm_unrouted(runner_id)
 
     def serve_waiting(self) -> None:
         """Look at every line again: an app may have moved, been scaled, or be gone."""
@@ -340,7 +340,7 @@ class Dispatcher:
                 waiter.future.set_exception(fault())
 
     def _spawn(self, runner_id: str, reason: str, *, kill: bool) -> None:
-        self._fleet.close(runner_id)
+        self._fleet.stop_routing(runner_id)
         self._do(self._end(runner_id, reason, kill), f"end runner {runner_id}")
 
     def _do(self, work: Coroutine[None, None, None], name: str) -> None:
@@ -358,7 +358,7 @@ class Dispatcher:
         """Write that a runner is to end, however often that takes: it gets no request meanwhile."""
         while True:
             try:
-                await (self._fleet.condemn if kill else self._fleet.drain)(runner_id, reason)
+                await (self._fleet.kill if kill else self._fleet.drain)(runner_id, reason)
             except Fault as fault:
                 log.warning(
                     "runner %s is to end (%s), which cannot be written yet: %s", runner_id, reason, fault.message

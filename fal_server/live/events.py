@@ -11,7 +11,7 @@ T = TypeVar("T")
 _under_way: set[asyncio.Task[object]] = set()
 
 
-class Signal:
+class ChangeNotifier:
     """Counts changes; who has seen count N waits until it is more."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Signal:
         return self.count
 
 
-async def whole(work: Coroutine[object, None, T]) -> T:
+async def run_to_completion(work: Coroutine[object, None, T]) -> T:
     """Run `work` to its end, also where the caller is cancelled meanwhile (the caller then learns nothing of it).
 
     A change is written to the store first and to memory second; a hang-up between the two would part them.

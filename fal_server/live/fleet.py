@@ -14,9 +14,9 @@ from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.live.events import Signal, whole
+from fal_server.live.events import ChangeNotifier, run_to_completion
 from fal_server.live.runner_view import Leased, RequestLease, RunnerView
-from fal_server.live.start_failures import Starts
+from fal_server.live.start_failures import StartFailures
 from fal_server.ports import Clock, Store
 
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
@@ -40,7 +40,7 @@ class Fleet:
         changed: notified at every change.
     """
 
-    def __init__(self, store: Store, clock: Clock, changed: Signal) -> None:
+    def __init__(self, store: Store, clock: Clock, changed: ChangeNotifier) -> None:
         self._store = store
         self._clock = clock
         self._changed = changed
@@ -52,7 +52,7 @@ class Fleet:
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._closed: set[str] = set()
-        self._starts = Starts()
+        self._starts = StartFailures()
         self._must_prove: Callable[[Runner], bool] = _nothing_to_prove
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
@@ -114,11 +114,11 @@ class Fleet:
                     self._put(runner)
             self._changed.notify()
 
-        await whole(work())
+        await run_to_completion(work())
 
     async def observe(self, seen: Observation) -> Runner | None:
         """Apply an observation; the runner after it, or None where it is not known (any more)."""
-        return await whole(self._observe(seen))
+        return await run_to_completion(self._observe(seen))
 
     async def _observe(self, seen: Observation) -> Runner | None:
         async with self._lock:
@@ -169,7 +169,7 @@ class Fleet:
             self._changed.notify()
             return wanted
 
-        return await whole(work())
+        return await run_to_completion(work())
 
     async def _save(self, before: Runner, after: Runner) -> None:
         change = change_between(before, after, self._clock.now())
@@ -194,20 +194,20 @@ class Fleet:
 
         return await self._take_out(runner_id, drained)
 
-    async def dismiss(self, runner_id: str, reason: str) -> Runner | None:
+    async def stop(self, runner_id: str, reason: str) -> Runner | None:
         """Stop a runner with its grace, without waiting for what it has."""
         return await self._take_out(
             runner_id,
             lambda r: r if r.desired is Desired.GONE else replace(r, desired=Desired.GONE, reason=reason),
         )
 
-    async def condemn(self, runner_id: str, reason: str) -> Runner | None:
+    async def kill(self, runner_id: str, reason: str) -> Runner | None:
         """End a runner at once."""
         return await self._take_out(
             runner_id, lambda r: r if r.kill else replace(r, desired=Desired.GONE, kill=True, reason=reason)
         )
 
-    async def reject(self, runner_id: str, reason: str) -> None:
+    async def fail_start(self, runner_id: str, reason: str) -> None:
         """End a ready runner at once that never became well: a failed start, and counted as that."""
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
@@ -238,7 +238,7 @@ class Fleet:
 
         What is written says that the router has acknowledged: a runner is told to stop only after that.
         """
-        closed = self.close(runner_id)
+        closed = self.stop_routing(runner_id)
         now = self._clock.now()
 
         def acknowledged(runner: Runner) -> Runner:
@@ -257,9 +257,9 @@ class Fleet:
                         self._put(runner)
                 raise
 
-        return await whole(work())
+        return await run_to_completion(work())
 
-    def close(self, runner_id: str) -> bool:
+    def stop_routing(self, runner_id: str) -> bool:
         """Send a runner no further request, before anything is written; False where that was so already."""
         runner = self._runners.get(runner_id)
         if runner is None or runner_id in self._closed:
@@ -268,7 +268,7 @@ class Fleet:
         self._put(runner)
         return True
 
-    async def acknowledge(self, runner_id: str) -> Runner | None:
+    async def confirm_unrouted(self, runner_id: str) -> Runner | None:
         """Write that the router sends a runner, which is not to serve any more, no further request; closes it first."""
         return await self._take_out(runner_id, lambda r: r)
 

@@ -9,7 +9,7 @@ from fal_server.core.health import Vitals
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 
 
@@ -20,7 +20,7 @@ class Health:
         changed: notified where a check is asked for, or something has come of one.
     """
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, changed: Signal) -> None:
+    def __init__(self, catalog: Catalog, fleet: Fleet, changed: ChangeNotifier) -> None:
         self._catalog = catalog
         self._fleet = fleet
         self._changed = changed

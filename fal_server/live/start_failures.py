@@ -9,7 +9,7 @@ from fal_server.core.failures import NO_FAILURES, Failures, failures_of
 from fal_server.core.runners import Runner
 
 
-class Starts:
+class StartFailures:
     """Counts failed starts; a success forgets them, unless the runner that had it ends too soon after it."""
 
     def __init__(self) -> None:

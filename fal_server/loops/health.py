@@ -11,7 +11,7 @@ from fal_server.core.faults import Fault
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import LOOPBACK, Fleet
 from fal_server.live.health import Health
 from fal_server.ports import Clock, HealthProber
@@ -31,7 +31,13 @@ class HealthLoop:
     """
 
     def __init__(
-        self, health: Health, catalog: Catalog, fleet: Fleet, prober: HealthProber, clock: Clock, changed: Signal
+        self,
+        health: Health,
+        catalog: Catalog,
+        fleet: Fleet,
+        prober: HealthProber,
+        clock: Clock,
+        changed: ChangeNotifier,
     ) -> None:
         self._health = health
         self._catalog = catalog
@@ -115,4 +121,4 @@ class HealthLoop:
         if vitals.proven:
             await self._fleet.drain(runner_id, f"unhealthy: {wrong}")
         else:
-            await self._fleet.reject(runner_id, f"it never passed its health check: {wrong}")
+            await self._fleet.fail_start(runner_id, f"it never passed its health check: {wrong}")

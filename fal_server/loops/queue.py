@@ -10,11 +10,11 @@ from datetime import timedelta
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault
 from fal_server.core.queue import State
-from fal_server.live.backlog import Backlog, Live
+from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore
-from fal_server.services.attempts import Carrier
+from fal_server.services.attempts import AttemptRunner
 from fal_server.services.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class QueueWorker:
         self,
         queue: Queue,
         backlog: Backlog,
-        carrier: Carrier,
+        carrier: AttemptRunner,
         catalog: Catalog,
         store: QueueStore,
         clock: Clock,
@@ -53,7 +53,7 @@ class QueueWorker:
         self._retention = retention
         self._dead_retention = dead_retention
         self._carried: dict[str, int] = {}
-        self._tasks: dict[asyncio.Task[None], Live] = {}
+        self._tasks: dict[asyncio.Task[None], LiveRequest] = {}
         self._taking = True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -68,7 +68,7 @@ class QueueWorker:
         """Begin nothing more: the controller is on its way out. What waits, waits for the next one."""
         self._taking = False
         for task, live in self._tasks.items():
-            if live.request.state is State.IN_QUEUE and not live.ending:
+            if live.request.state is State.IN_QUEUE and not live.finishing:
                 task.cancel()  # it stands in the dispatcher's line
 
     async def close(self) -> None:
@@ -91,7 +91,7 @@ class QueueWorker:
                 if taken is None:
                     break
                 self._carried[app_name] = self._carried.get(app_name, 0) + 1
-                self._spawn(self._carrier.carry(taken), taken, app_name)
+                self._spawn(self._carrier.run_attempt(taken), taken, app_name)
 
     async def sweep(self) -> int:
         """Delete what is too old; how many requests."""
@@ -125,7 +125,7 @@ class QueueWorker:
         # A moment that is over has changed nothing: all that the app may have at once is being carried.
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
-    def _spawn(self, work: Coroutine[None, None, None], live: Live, app_name: str | None = None) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], live: LiveRequest, app_name: str | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = live
         task.add_done_callback(lambda done: self._done(done, app_name))

@@ -14,8 +14,8 @@ from datetime import timedelta
 from fal_server.core import reconcile
 from fal_server.core.actions import (
     Abandon,
-    Acknowledge,
     Action,
+    ConfirmUnrouted,
     Create,
     Drain,
     Drop,
@@ -36,7 +36,7 @@ from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.ports import Clock, Engine
@@ -66,7 +66,7 @@ class Reconciler:
         launching: Launching,
         engine: Engine,
         clock: Clock,
-        changed: Signal,
+        changed: ChangeNotifier,
         decisions: Decisions,
         health: Health,
     ) -> None:
@@ -229,8 +229,8 @@ class Reconciler:
                 await self._hold(action)
             case Drain(runner_id=runner_id, reason=reason):
                 await self._fleet.drain(runner_id, reason)
-            case Acknowledge(runner_id=runner_id):
-                await self._dispatcher.acknowledge(runner_id)
+            case ConfirmUnrouted(runner_id=runner_id):
+                await self._dispatcher.confirm_unrouted(runner_id)
             case Unrouted(runner_id=runner_id):
                 await self._fleet.observe(Observation(runner_id=runner_id, event=Event.UNROUTED))
             case Stop() | Kill():

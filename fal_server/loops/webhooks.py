@@ -7,7 +7,7 @@ import logging
 
 from fal_server.core.faults import Fault
 from fal_server.core.queue import QueuedRequest
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.services.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ class WebhookSender:
         news: notified whenever there is one more to deliver.
     """
 
-    def __init__(self, webhooks: Webhooks, news: Signal) -> None:
+    def __init__(self, webhooks: Webhooks, news: ChangeNotifier) -> None:
         self._webhooks = webhooks
         self._news = news
         self._under_way: dict[str, asyncio.Task[None]] = {}

@@ -13,7 +13,7 @@ _GONE = "it was gone when the controller came back"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
-async def take_back(fleet: Fleet, engine: Engine) -> None:
+async def reattach(fleet: Fleet, engine: Engine) -> None:
     """Adopt every runner that lives, and see to it that nothing else of an earlier controller does.
 
     To be called before anything is planned or routed.
@@ -21,7 +21,7 @@ async def take_back(fleet: Fleet, engine: Engine) -> None:
     Raises:
         Unavailable: what was found cannot be stored; runners that were adopted go on.
     """
-    await asyncio.gather(*(_take_back(fleet, engine, runner) for runner in fleet.runners))
+    await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in fleet.runners))
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(runner_id)
         # Its end was stored, its last lines perhaps not; where its shim is there, GONE comes and releases it.
@@ -30,7 +30,7 @@ async def take_back(fleet: Fleet, engine: Engine) -> None:
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
 
 
-async def _take_back(fleet: Fleet, engine: Engine, runner: Runner) -> None:
+async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:
     runner_id = runner.runner_id
     adopted = await engine.adopt(runner)
     if adopted is None:
@@ -47,6 +47,6 @@ async def _take_back(fleet: Fleet, engine: Engine, runner: Runner) -> None:
         Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, process=adopted.process)
     )
     if adopted.exited:
-        fleet.close(runner_id)  # GONE is on its way; until then nothing is sent to it
+        fleet.stop_routing(runner_id)  # GONE is on its way; until then nothing is sent to it
     if runner.ephemeral:
-        await fleet.condemn(runner_id, _CALLER_GONE)
+        await fleet.kill(runner_id, _CALLER_GONE)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
@@ -17,7 +17,7 @@ from fal_server.live.dispatch import Dispatcher
 from fal_server.live.fleet import Fleet
 from fal_server.ports import BuildLog, Clock
 from fal_server.services.logs import Logs
-from fal_server.services.rollout_watch import Attachment
+from fal_server.services.rollout_watch import RolloutWatcher
 from fal_server.services.views import AppView
 
 _SETTINGS = frozenset(field.name for field in fields(Scaling))
@@ -137,7 +137,7 @@ class Apps:
         full = (await self._catalog.require_in(name, environment)).name
         unknown = sorted(set(changes) - _SETTINGS)
         if unknown:
-            raise Invalid(unknown[0], f"{unknown[0]} is not a scaling setting")
+            raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
         values = dict(changes)
         if values.get("request_start_timeout") == 0:
             values["request_start_timeout"] = None
@@ -177,9 +177,9 @@ class Apps:
         self._fleet.forgive(app.name)
         return app
 
-    def attachment(self, logs: Logs | None, log: BuildLog) -> Attachment:
+    def attachment(self, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
         """What stays with a rolling deploy."""
-        return Attachment(self._catalog, self._fleet, logs, self._clock, log)
+        return RolloutWatcher(self._catalog, self._fleet, logs, self._clock, log)
 
     def view(self, app: App) -> AppView:
         """An app with what is true of it now."""

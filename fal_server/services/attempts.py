@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.core.apps import App
-from fal_server.core.faults import DeadlinePassed, Fault, NotFound
+from fal_server.core.faults import DeadlineExceeded, Fault, NotFound
 from fal_server.core.queue import (
     Answer,
     Condition,
     Failure,
     Policy,
     QueuedRequest,
+    RetryDecision,
     State,
-    Verdict,
-    judge,
+    decide_retry,
     lease_until,
     policy_of,
 )
 from fal_server.core.routing import HEALTH_CHECK, RUNNER_HINTS, Outcome
-from fal_server.live.backlog import Live
+from fal_server.live.backlog import LiveRequest
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.ports import Clock
@@ -38,7 +38,7 @@ _STATUS = {Condition.TIMEOUT: 504, Condition.SERVER_ERROR: 503, Condition.CONNEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
+class Done:
     """The request is over."""
 
     answer: Answer
@@ -48,20 +48,20 @@ class _End:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Again:
+class Retry:
     """The request waits again, after an attempt."""
 
     request: QueuedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Still:
+class Requeue:
     """The request waits on: there was no attempt."""
 
     request: QueuedRequest
 
 
-class Carrier:
+class AttemptRunner:
     """Carries requests that were taken out of line.
 
     Args:
@@ -84,7 +84,7 @@ class Carrier:
         self._client = client
         self._clock = clock
 
-    async def carry(self, live: Live) -> None:
+    async def run_attempt(self, live: LiveRequest) -> None:
         """Make one attempt, and store what came of it. Cancelled, it leaves the request to the next controller."""
         if live.cancelled.is_set():
             return  # before this began: whoever asked for its end writes it
@@ -102,19 +102,19 @@ class Carrier:
             await self._queue.end_cancelled(live)
             return
         match _came_of(attempt, live):
-            case _End(answer=answer, error=error, error_type=error_type, dead=dead):
+            case Done(answer=answer, error=error, error_type=error_type, dead=dead):
                 await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
-            case _Again(request=request):
+            case Retry(request=request):
                 await self._queue.put_back(live, request)
-            case _Still(request=request):
+            case Requeue(request=request):
                 self._queue.wait_on(request, _AGAIN_SECONDS)
 
-    async def expire(self, live: Live) -> None:
+    async def expire(self, live: LiveRequest) -> None:
         """End a request whose start deadline has passed while it was in line."""
         late = _too_late(live.request)
         await self._queue.end(live, late.answer, error=late.error, error_type=late.error_type)
 
-    async def _attempt(self, live: Live) -> _End | _Again | _Still:
+    async def _attempt(self, live: LiveRequest) -> Done | Retry | Requeue:
         request = live.request
         app = self._catalog.get(request.app_name)
         if app is None:
@@ -133,7 +133,7 @@ class Carrier:
                 start_timeout=left,
                 since=request.created_at,
             )
-        except DeadlinePassed:
+        except DeadlineExceeded:
             return _too_late(request)
         except NotFound as fault:
             return _gone(fault.message)
@@ -147,7 +147,7 @@ class Carrier:
         finally:
             self._dispatcher.release(lease, outcome)
 
-    async def _run(self, live: Live, app: App, lease: Lease) -> tuple[_End | _Again | _Still, Outcome]:
+    async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome]:
         waiting = live.request
         now = self._clock.now()
         begun = replace(
@@ -175,23 +175,23 @@ class Carrier:
             seen = await self._client.send(lease.host, lease.port, begun, content, float(app.scaling.request_timeout))
         except AnswerTooLarge as error:
             answer = refusal(502, "internal_error", str(error))
-            return _End(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
+            return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         if isinstance(seen, Answer):
             fields = dict(seen.headers)
             asked = fields.get(HEALTH_CHECK, "0") != "0"
             self._dispatcher.answered(lease, fields.get(RUNNER_HINTS), health_check=asked)
-        verdict = judge(begun, seen, await self._policy(lease.slot.revision_id))
+        verdict = decide_retry(begun, seen, await self._policy(lease.slot.revision_id))
         outcome = verdict.outcome
         if verdict.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
             outcome = Outcome.RUNNER_FAILED
         return self._follow(begun, seen, verdict), outcome
 
-    def _follow(self, begun: QueuedRequest, seen: Answer | Failure, verdict: Verdict) -> _End | _Again:
+    def _follow(self, begun: QueuedRequest, seen: Answer | Failure, verdict: RetryDecision) -> Done | Retry:
         if verdict.retry is None:
             answer = (
                 seen if isinstance(seen, Answer) else refusal(_STATUS[seen.condition], seen.error_type, seen.detail)
             )
-            return _End(answer=answer, error=verdict.error, error_type=verdict.error_type, dead=verdict.dead)
+            return Done(answer=answer, error=verdict.error, error_type=verdict.error_type, dead=verdict.dead)
         condition = verdict.retry.value
         log.info(
             "request %s is tried again after attempt %d (%s): %s",
@@ -206,7 +206,7 @@ class Carrier:
             error=verdict.error,
             error_type=verdict.error_type,
         )
-        return _Again(request=again)
+        return Retry(request=again)
 
     async def _policy(self, revision_id: str) -> Policy:
         try:
@@ -218,28 +218,28 @@ class Carrier:
         return policy_of(revision.retry_config, revision.skip_retry_conditions)
 
 
-def _still(request: QueuedRequest, fault: Fault) -> _Still:
+def _still(request: QueuedRequest, fault: Fault) -> Requeue:
     log.info("request %s waits on: %s", request.request_id, fault.message)
-    return _Still(request=request)
+    return Requeue(request=request)
 
 
-def _came_of(attempt: asyncio.Task[_End | _Again | _Still], live: Live) -> _End | _Again | _Still:
+def _came_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest) -> Done | Retry | Requeue:
     """What an attempt returned; a mistake in this program ends the request with an error, rather than never."""
     try:
         return attempt.result()
     except (Exception, asyncio.CancelledError):
         log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
         detail = "the controller failed; its log says why"
-        return _End(answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True)
+        return Done(answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True)
 
 
-def _too_late(request: QueuedRequest) -> _End:
+def _too_late(request: QueuedRequest) -> Done:
     assert request.start_deadline is not None
     seconds = (request.start_deadline - request.created_at).total_seconds()
     detail = f"no runner of {request.app_name!r} took the request within {seconds:g} s"
     answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
-    return _End(answer=answer, error=detail, error_type="request_timeout")
+    return Done(answer=answer, error=detail, error_type="request_timeout")
 
 
-def _gone(detail: str) -> _End:
-    return _End(answer=refusal(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)
+def _gone(detail: str) -> Done:
+    return Done(answer=refusal(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)

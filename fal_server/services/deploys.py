@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
@@ -96,10 +96,10 @@ class Deploys:
     async def built(self, code: CodeRequest, log: BuildLog) -> BuiltEnvironment:
         """The environment of a request: found, or built."""
         if not code.environments:
-            raise Invalid("environments", "environments is empty: say which environment the code runs in")
+            raise InvalidArgument("environments", "environments is empty: say which environment the code runs in")
         spec = code.environments[0].with_context(code.files)
         if code.env_id and code.env_id != spec.env_id:
-            raise Invalid("env_id", "env_id is not that of the given environment: leave one of the two out")
+            raise InvalidArgument("env_id", "env_id is not that of the given environment: leave one of the two out")
         known = None if code.force_build else self._builder.find(spec)
         if known is not None:
             return known
@@ -114,34 +114,34 @@ class Deploys:
         """
         if code.function is None and not code.entrypoint:
             if not any(spec.runs_itself for spec in code.environments[:1]):
-                raise Invalid("callable", "neither function nor entrypoint is set: say what to run")
+                raise InvalidArgument("callable", "neither function nor entrypoint is set: say what to run")
             if code.exposed_port is None:
-                raise Invalid("exposed_port", "exposed_port is not set: say where the image listens")
+                raise InvalidArgument("exposed_port", "exposed_port is not set: say where the image listens")
         if code.function is not None and code.entrypoint:
-            raise Invalid("callable", "both function and entrypoint are set: say one thing to run")
+            raise InvalidArgument("callable", "both function and entrypoint are set: say one thing to run")
         if code.num_gpus is not None and not 0 <= code.num_gpus <= MOST_GPUS:
-            raise Invalid("num_gpus", f"num_gpus is {code.num_gpus}: it must lie between 0 and {MOST_GPUS}")
+            raise InvalidArgument("num_gpus", f"num_gpus is {code.num_gpus}: it must lie between 0 and {MOST_GPUS}")
         grace = 5 if code.termination_grace_seconds is None else code.termination_grace_seconds
         if not 0 <= grace <= MAX_GRACE_SECONDS:
-            raise Invalid(
+            raise InvalidArgument(
                 "termination_grace_period_seconds",
                 f"termination_grace_period_seconds is {grace}: it must lie between 0 and {MAX_GRACE_SECONDS}",
             )
         for port, field in ((code.exposed_port, "exposed_port"), (code.metrics_port, "metrics_port")):
             if port is not None and not 0 < port < 65536:
-                raise Invalid(field, f"{field} is {port}: it must lie between 1 and 65535")
+                raise InvalidArgument(field, f"{field} is {port}: it must lie between 1 and 65535")
         await self._check_secrets(code.secret_names, environment)
         for file in code.files:
             path = PurePosixPath(file.relative_path)
             if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file.relative_path:
-                raise Invalid(
+                raise InvalidArgument(
                     "files",
                     f"file {file.relative_path[:80]!r} would lie outside the app's directory: use a path below it",
                 )
             try:
                 self._files.path(file.hash)
             except NotFound:
-                raise Precondition(
+                raise FailedPrecondition(
                     f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
                 ) from None
         return Revision(
@@ -169,7 +169,7 @@ class Deploys:
         code = request.code
         environment = names.environment_name(code.environment_name)
         if not code.application_name:
-            raise Invalid("application_name", "application_name is empty: name the app")
+            raise InvalidArgument("application_name", "application_name is empty: name the app")
         name = names.app_name(code.application_name, environment)
         environment = await existing_environment(self._store, names.split_app_name(name)[1])
         asked = scaling_of(code.scaling)
@@ -186,7 +186,7 @@ class Deploys:
             await self._build_lines.store(built.env_id, name, revision.revision_id)
         # Not under the lock: a later deploy must be able to take this one's place.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
-            await self._apps.attachment(self._logs, log).stay(name, revision.revision_id)
+            await self._apps.attachment(self._logs, log).wait(name, revision.revision_id)
             app = self._catalog.get(name) or app
         return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
 
@@ -218,7 +218,7 @@ class Deploys:
         missing = [name for name in dict.fromkeys(secret_names) if name not in there]
         if missing:
             listed = ", ".join(name[:80] for name in missing[:10])
-            raise Precondition(
+            raise FailedPrecondition(
                 f"the code asks for secrets that environment {environment!r} lacks: {listed}; "
                 "set them with `fal secrets set`, then deploy again"
             )
@@ -228,9 +228,9 @@ class Deploys:
             return None
         method, content = pickled
         if not content or len(content) > MAX_FUNCTION_BYTES:
-            raise Invalid(field, f"{field} is {len(content)} bytes: it must have 1 to {MAX_FUNCTION_BYTES}")
+            raise InvalidArgument(field, f"{field} is {len(content)} bytes: it must have 1 to {MAX_FUNCTION_BYTES}")
         if not all(part.isidentifier() for part in method.split(".")):
-            raise Invalid(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
+            raise InvalidArgument(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
         return Payload(method=method, blob=await self._blobs.put(content))
 
 
@@ -242,7 +242,7 @@ def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
     """
     unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
     if unknown:
-        raise Invalid(unknown[0], f"{unknown[0]} is not a scaling setting")
+        raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
     values = {name: value for name, value in settings.items() if value != ()}
     least = values.get("min_concurrency")
     if isinstance(least, int) and "max_concurrency" not in values:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from fal_server.core.accounts import Environment
-from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from fal_server.core.names import MAIN, checked_text, environment_name
 from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store
@@ -53,7 +53,9 @@ class Environments:
         made = Environment(name=checked, description=description, is_default=False, created_at=self._clock.now())
         async with self._changes:
             if len(await self._store.list_environments()) >= MOST_ENVIRONMENTS:
-                raise Exhausted(f"there are {MOST_ENVIRONMENTS} environments already: delete one that is not needed")
+                raise ResourceExhausted(
+                    f"there are {MOST_ENVIRONMENTS} environments already: delete one that is not needed"
+                )
             if checked == MAIN or not await self._store.add_environment(made):
                 raise AlreadyExists(f"environment {checked!r} is there already: choose another name")
         return made
@@ -68,13 +70,13 @@ class Environments:
         """
         checked = self._named(name)
         if checked == MAIN:
-            raise Precondition(f"environment {MAIN!r} is always there: it cannot be deleted")
+            raise FailedPrecondition(f"environment {MAIN!r} is always there: it cannot be deleted")
         async with self._changes:
             await existing_environment(self._store, checked, "name")
             apps = [app.name for app in await self._store.list_apps(checked)]
             if apps:
                 more = f" and {len(apps) - _MOST_NAMED} more" if len(apps) > _MOST_NAMED else ""
-                raise Precondition(
+                raise FailedPrecondition(
                     f"environment {checked!r} still has apps ({', '.join(apps[:_MOST_NAMED])}{more}): delete them first"
                 )
             if not await self._store.delete_environment(checked):
@@ -83,5 +85,5 @@ class Environments:
     @staticmethod
     def _named(name: str) -> str:
         if not name:
-            raise Invalid("name", "name is empty: name the environment")
+            raise InvalidArgument("name", "name is empty: name the environment")
         return environment_name(name, "name")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from fal_server.core import names
-from fal_server.core.faults import NotFound, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, NotFound, Unavailable
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.live.fleet import Fleet
 from fal_server.ports.execs import ExecEngine, ExecLine
@@ -31,9 +31,9 @@ def require_enterable(runner: Runner) -> None:
     require_there(runner)
     if runner.state in WITHOUT_PROCESS:
         why = f" ({runner.reason})" if runner.reason else ""
-        raise Precondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
+        raise FailedPrecondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
     if runner.state not in _ENTERABLE:
-        raise Precondition(f"runner {runner.runner_id} is {runner.state}: nothing can run in it any more")
+        raise FailedPrecondition(f"runner {runner.runner_id} is {runner.state}: nothing can run in it any more")
 
 
 def require_there(runner: Runner) -> None:
@@ -89,7 +89,7 @@ class Execs:
     async def _asked(self, runner: Runner, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> T | None:
         try:
             return await ask(self._engine.execs(runner))
-        except (NotFound, Precondition, Unavailable):
+        except (NotFound, FailedPrecondition, Unavailable):
             return None
 
     async def _require(self, runner_id: str) -> Runner:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from fal_server.core.autoscale import Decision, Load, decide
-from fal_server.core.faults import Exhausted, Invalid
+from fal_server.core.faults import InvalidArgument, ResourceExhausted
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
-from fal_server.core.simulation import Arrival, Course, simulate
+from fal_server.core.simulation import Arrival, SimulationResult, simulate
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decided, Decisions
 from fal_server.live.dispatch import Dispatcher
@@ -43,7 +43,7 @@ class Explanation:
     last_failure: str
 
 
-class Insight:
+class Explainer:
     """The use cases of looking into scaling."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Insight:
         settings: Mapping[str, int],
         arrivals: Sequence[Arrival],
         start_seconds: float,
-    ) -> tuple[Scaling, Course]:
+    ) -> tuple[Scaling, SimulationResult]:
         """Play requests through the rules of scaling.
 
         Args:
@@ -104,7 +104,7 @@ class Insight:
             base = (await self._catalog.require_in(name, environment)).scaling
         scaling = changed(base, settings)
         if self._simulations >= MOST_SIMULATIONS:
-            raise Exhausted(f"{self._simulations} simulations are under way: try again when they are done")
+            raise ResourceExhausted(f"{self._simulations} simulations are under way: try again when they are done")
         self._simulations += 1
         try:
             course = simulate(scaling, arrivals, start_seconds)
@@ -126,7 +126,7 @@ def changed(base: Scaling, settings: Mapping[str, int]) -> Scaling:
     unknown = sorted(set(settings) - _SETTINGS)
     if unknown:
         known = ", ".join(sorted(_SETTINGS))
-        raise Invalid("settings", f"{unknown[0]} is not a setting that can be tried: there are {known}")
+        raise InvalidArgument("settings", f"{unknown[0]} is not a setting that can be tried: there are {known}")
     values: dict[str, int | None] = dict(settings)
     if values.get("request_start_timeout") == 0:
         values["request_start_timeout"] = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fal_server.core.data_paths import data_parts
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.ports import Clock
 from fal_server.ports.files import AppFileStore, DataEntry, DataStore, Drafts, OpenFile
 from fal_server.services.uploads import PartUploads, received
@@ -100,7 +100,7 @@ class Files:
         data_parts(path)
         try:
             opened = await self.open(f"{path}/{_HASH_FILE}")
-        except (NotFound, Invalid):
+        except (NotFound, InvalidArgument):
             return False
         with open(opened.descriptor, "rb") as file:  # noqa: PTH123, ASYNC230 - a descriptor; 1 KiB of a local file
             return file.read(_HASH_BYTES).decode(errors="replace").strip() == wanted
@@ -113,7 +113,7 @@ class Files:
         """
         parts = data_parts(path)
         if not parts:
-            raise Invalid("path", "/data is a directory: name a file in it")
+            raise InvalidArgument("path", "/data is a directory: name a file in it")
         return self.parts.begin(parts)
 
     async def complete(self, upload_id: str) -> str:
@@ -153,7 +153,7 @@ class AppFiles:
             Invalid: there are too many.
         """
         if len(hashes) > _MOST_HASHES:
-            raise Invalid("hashes", f"{len(hashes)} hashes are too many: at most {_MOST_HASHES}")
+            raise InvalidArgument("hashes", f"{len(hashes)} hashes are too many: at most {_MOST_HASHES}")
         return await asyncio.to_thread(lambda: [name for name in dict.fromkeys(hashes) if not self._store.has(name)])
 
     def begin(self, file_hash: str, mode: str) -> str:
@@ -167,9 +167,9 @@ class AppFiles:
             Invalid: that is no hash, or no mode.
         """
         if _HASH.fullmatch(file_hash) is None:
-            raise Invalid("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
         if not (mode.isascii() and mode.isdigit() and len(mode) <= 6):
-            raise Invalid("mode", f"mode {mode[:20]!r} is none: give st_mode in decimal digits, such as 33188")
+            raise InvalidArgument("mode", f"mode {mode[:20]!r} is none: give st_mode in decimal digits, such as 33188")
         return self.parts.begin(AppFileAbout(hash=file_hash, mode=int(mode)))
 
     async def complete(self, file_hash: str, upload_id: str) -> None:
@@ -185,7 +185,7 @@ class AppFiles:
             found = draft.sha256(str(about.mode).encode())
             if found != file_hash:
                 self.parts.end(upload_id)
-                raise Invalid(
+                raise InvalidArgument(
                     "hash", f"the content with mode {about.mode} has the hash {found}, not {file_hash}: send it again"
                 )
             await asyncio.to_thread(self._store.place, draft.path, file_hash, about.mode)

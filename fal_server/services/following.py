@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 
 # Of so many runners, those that wrote last, a cursor names the last line. Of all others it has only a time.
@@ -82,7 +82,7 @@ class Position:
             position.floor = None if floor is None else _moment(floor)
             position._sent = {str(runner): (int(number), _moment(at)) for runner, (number, at) in sent.items()}
         except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-            raise Invalid(
+            raise InvalidArgument(
                 "cursor", "the cursor was not given out by this controller: begin again without one"
             ) from None
         return position

@@ -17,8 +17,8 @@ from fal_server.access.permissions import (
     excess,
     preset_permissions,
 )
-from fal_server.core.accounts import Key, Principal, Scope
-from fal_server.core.faults import Denied, Exhausted, NotFound, Precondition
+from fal_server.core.accounts import Key, KeyScope, Principal
+from fal_server.core.faults import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.core.names import checked_text, identifier
 from fal_server.ports import Clock, Store
 
@@ -46,7 +46,7 @@ class Keys:
         self,
         creator: Principal | None,
         *,
-        scope: Scope | None = None,
+        scope: KeyScope | None = None,
         preset: str | None = None,
         permissions: Sequence[str] | None = None,
         alias: str = "",
@@ -68,12 +68,12 @@ class Keys:
         if permissions is not None:
             name, granted = "", checked_permissions(permissions)
         else:
-            name = PRESET_OF_SCOPE[scope or Scope.ADMIN] if preset is None else preset.upper()
+            name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
             granted = preset_permissions(name if preset is None else preset)
         checked_text(alias, "alias", _LONGEST_ALIAS)
         beyond = excess(granted, creator.permissions) if creator is not None else ()
         if creator is not None and beyond:
-            raise Denied(
+            raise PermissionDenied(
                 f"key {creator.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "
                 "ask for less, or use a key that has it"
             )
@@ -81,7 +81,7 @@ class Keys:
         key = Key(
             key_id=str(uuid.uuid4()),
             secret_hash=hash_secret(secret),
-            scope=Scope.ADMIN if EVERYTHING in granted else Scope.API,
+            scope=KeyScope.ADMIN if EVERYTHING in granted else KeyScope.API,
             alias=alias,
             created_at=self._clock.now(),
             preset=name,
@@ -89,7 +89,7 @@ class Keys:
         )
         async with self._changes:
             if len(await self._store.list_keys()) >= MOST_KEYS:
-                raise Exhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
+                raise ResourceExhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
             await self._store.add_key(key)
         return key.key_id, secret
 
@@ -112,7 +112,7 @@ class Keys:
                 raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
             masters = [key for key in keys if EVERYTHING in key.permissions]
             if [key.key_id for key in masters] == [key_id]:
-                raise Precondition(
+                raise FailedPrecondition(
                     f"key {key_id} is the last ADMIN key, without which no other could be made: "
                     "create another ADMIN key first, and revoke this one with it"
                 )
@@ -154,7 +154,7 @@ class Keys:
         return await self.create(None, preset="FULL", alias=alias)
 
 
-def coarse_scope(key: Key) -> Scope | None:
+def coarse_scope(key: Key) -> KeyScope | None:
     """A key's permissions in the older form, which has two words; None where neither says it."""
     for scope, preset in PRESET_OF_SCOPE.items():
         if set(key.permissions) == set(PRESETS[preset]):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fal_server.core.containers import CONTAINER
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.logs import LogEntry
 from fal_server.core.names import split_app_name
 from fal_server.core.revisions import Payload, Revision
@@ -58,7 +58,7 @@ class Launching:
         """
         revision = await self._catalog.find_revision(runner.revision_id)
         if revision is None:
-            raise Precondition(f"revision {runner.revision_id} was deleted")
+            raise FailedPrecondition(f"revision {runner.revision_id} was deleted")
         built = await self._environment(revision, pulling)
         secrets = await self._reveal(runner.environment, revision.secret_names)
         name, environment = split_app_name(runner.app_name)
@@ -76,7 +76,7 @@ class Launching:
             code, setup = self._path(revision.function), self._path(revision.setup)
             files = tuple((file, self._files.path(file.hash)) for file in revision.files)
         except NotFound as fault:
-            raise Precondition(
+            raise FailedPrecondition(
                 f"a part of revision {revision.revision_id}'s code or files is missing from the state directory: "
                 "deploy the app again, or put a backup of the directory back"
             ) from fault
@@ -109,7 +109,7 @@ class Launching:
     async def _environment(self, revision: Revision, pulling: Callable[[], Awaitable[object]]) -> BuiltEnvironment:
         """The revision's environment; built again where it is missing (the deploy built it once)."""
         if not revision.environments:
-            raise Invalid("environments", f"revision {revision.revision_id} names no environment")
+            raise InvalidArgument("environments", f"revision {revision.revision_id} names no environment")
         spec = revision.environments[0]
         found = await self._builder.present(spec)
         if found is not None:

@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TypeAlias
 
-from fal_server.core.faults import Exhausted, Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.names import identifier
 from fal_server.core.runners import Runner
@@ -139,9 +139,11 @@ class Logs:
             NotFound: there is no such runner or app, and no line of it.
         """
         if not 1 <= query.limit <= MOST_ON_A_PAGE:
-            raise Invalid("page_size", f"page_size is {query.limit}: it must lie between 1 and {MOST_ON_A_PAGE}")
+            raise InvalidArgument(
+                "page_size", f"page_size is {query.limit}: it must lie between 1 and {MOST_ON_A_PAGE}"
+            )
         if query.since is not None and query.until is not None and query.until < query.since:
-            raise Invalid("until", "until lies before since: swap them")
+            raise InvalidArgument("until", "until lies before since: swap them")
         await self._check_subject(query)
         return await self._log_store.page(query)
 
@@ -247,7 +249,7 @@ class Logs:
             if not lines.entries:
                 raise NotFound(f"there is no app {query.app_name!r}: `fal apps list` shows those that there are")
         else:
-            raise Invalid("selector", "selector names neither a runner nor an app: name one")
+            raise InvalidArgument("selector", "selector names neither a runner nor an app: name one")
 
     def _whose(self, entry: LogEntry) -> set[Follower]:
         """Who follows the runner or the app of a line."""
@@ -259,7 +261,7 @@ class Logs:
     @asynccontextmanager
     async def _follower(self, query: LogQuery) -> AsyncGenerator[Follower]:
         if self._open >= MOST_FOLLOWERS:
-            raise Exhausted(f"{MOST_FOLLOWERS} log streams are open already: end one, or try later")
+            raise ResourceExhausted(f"{MOST_FOLLOWERS} log streams are open already: end one, or try later")
         subject: _Subject = (
             ("runner", query.runner_id) if query.runner_id is not None else ("app", query.app_name or "")
         )

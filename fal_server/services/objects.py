@@ -14,7 +14,7 @@ from mimetypes import guess_extension
 from pathlib import Path
 from urllib.parse import quote
 
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.ports import Clock
 from fal_server.ports.files import Draft, Drafts, ObjectStore, StoredObject
 from fal_server.services.uploads import PartUploads, received
@@ -106,7 +106,7 @@ class Objects:
         draft = await self.parts.assembled(upload_id)
         try:
             if size is not None and size != draft.size:
-                raise Invalid("size_bytes", f"{draft.size} bytes came in, {size} were sent: send them again")
+                raise InvalidArgument("size_bytes", f"{draft.size} bytes came in, {size} were sent: send them again")
             stored = await self._publish(self.parts.about(upload_id), draft)
         finally:
             draft.discard()
@@ -148,7 +148,7 @@ class Objects:
         try:
             wanted: object = json.loads(lifecycle)
         except ValueError as error:
-            raise Invalid("x-fal-object-lifecycle", f"X-Fal-Object-Lifecycle is no JSON: {error}") from error
+            raise InvalidArgument("x-fal-object-lifecycle", f"X-Fal-Object-Lifecycle is no JSON: {error}") from error
         if not isinstance(wanted, dict) or "expiration_duration_seconds" not in wanted:
             return self._life
         seconds = wanted["expiration_duration_seconds"]
@@ -157,7 +157,7 @@ class Objects:
         if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
             seconds = int(seconds)
         if not isinstance(seconds, int | float) or not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_LIFE):
-            raise Invalid(
+            raise InvalidArgument(
                 "x-fal-object-lifecycle",
                 f"expiration_duration_seconds is {str(seconds)[:40]}: give 1 to {_LONGEST_LIFE:g}, or null to keep it",
             )

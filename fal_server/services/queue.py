@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from fal_server.core.faults import Fault, Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
@@ -20,9 +20,9 @@ from fal_server.core.queue import (
     WebhookState,
 )
 from fal_server.core.webhooks import Delivery, checked_url
-from fal_server.live.backlog import Backlog, Live
+from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
-from fal_server.live.events import Signal, whole
+from fal_server.live.events import ChangeNotifier, run_to_completion
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
 from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
@@ -54,7 +54,13 @@ class Queue:
     """
 
     def __init__(
-        self, store: QueueStore, backlog: Backlog, catalog: Catalog, logs: LogStore, clock: Clock, changed: Signal
+        self,
+        store: QueueStore,
+        backlog: Backlog,
+        catalog: Catalog,
+        logs: LogStore,
+        clock: Clock,
+        changed: ChangeNotifier,
     ) -> None:
         self._store = store
         self._backlog = backlog
@@ -62,8 +68,8 @@ class Queue:
         self._logs = logs
         self._clock = clock
         self._changed = changed
-        self.news = Signal()
-        self.webhook_due = Signal()
+        self.news = ChangeNotifier()
+        self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
         """Read what an earlier controller accepted, at the start: what was under way then is begun again.
@@ -74,7 +80,7 @@ class Queue:
             if request.state is State.IN_QUEUE:
                 self._backlog.add(request)
                 continue
-            live = Live(request)
+            live = LiveRequest(request)
             if request.attempt >= MOST_ATTEMPTS:
                 detail = f"the controller ended during the last of {MOST_ATTEMPTS} attempts"
                 await self.end(live, refusal(503, "internal_error", detail), error=detail, dead=True)
@@ -118,7 +124,7 @@ class Queue:
             webhook=WebhookState.WAITING if submission.webhook_url else WebhookState.NONE,
         )
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
-        return await whole(self._accept(request, content))
+        return await run_to_completion(self._accept(request, content))
 
     async def status(self, app_name: str, request_id: str) -> QueueStatus:
         """A request as it stands.
@@ -165,15 +171,15 @@ class Queue:
             Precondition: it is completed.
         """
         live = self._backlog.get(request_id)
-        if live is None or live.request.app_name != app_name or live.ending:
+        if live is None or live.request.app_name != app_name or live.finishing:
             request = (await self.status(app_name, request_id)).request
-            raise Precondition(f"request {request.request_id} is completed: there is nothing to cancel")
+            raise FailedPrecondition(f"request {request.request_id} is completed: there is nothing to cancel")
         live.cancelled.set()
         if live.attempt is not None:
             live.attempt.cancel()
-            await live.over.wait()
+            await live.finished.wait()
         else:
-            await whole(self._cancel_waiting(live))
+            await run_to_completion(self._cancel_waiting(live))
         return live.request
 
     async def flush(self, app_name: str, caller: str | None = None) -> int:
@@ -186,14 +192,14 @@ class Queue:
             NotFound: there is no such app.
         """
         self._catalog.require(app_name)
-        waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.ending]
+        waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.finishing]
         chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller]
         flushed = 0
         for live in chosen:
             try:
                 await self.cancel(app_name, live.request.request_id)
                 flushed += 1
-            except Precondition:
+            except FailedPrecondition:
                 continue  # it ended by itself meanwhile
         return flushed
 
@@ -232,7 +238,7 @@ class Queue:
         request = (await self.status(app_name, request_id)).request
         if not request.dead:
             words = "is not completed" if request.state is not State.COMPLETED else "was not given up"
-            raise Precondition(
+            raise FailedPrecondition(
                 f"request {request_id} {words}: only requests that were given up can be put in line again"
             )
         again = replace(
@@ -257,11 +263,11 @@ class Queue:
 
         async def work() -> None:
             if not await self._store.revive(again):
-                raise Precondition(f"request {request_id} was put in line again by somebody else meanwhile")
+                raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
             self._backlog.add(again)
             self._tell()
 
-        await whole(work())
+        await run_to_completion(work())
         return again
 
     # What those who carry requests say.
@@ -274,7 +280,7 @@ class Queue:
 
     async def end(
         self,
-        live: Live,
+        live: LiveRequest,
         answer: Answer,
         *,
         error: str | None = None,
@@ -282,7 +288,7 @@ class Queue:
         dead: bool = False,
     ) -> None:
         """Write the end of a request, however often that takes: nobody says it a second time."""
-        live.ending = True
+        live.finishing = True
         while True:
             now = self._clock.now()
             waits = live.request.webhook is WebhookState.WAITING
@@ -317,11 +323,11 @@ class Queue:
                     self.webhook_due.notify()
                 return
 
-    async def end_cancelled(self, live: Live) -> None:
+    async def end_cancelled(self, live: LiveRequest) -> None:
         """Write the end that a request's caller asked for."""
         await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
 
-    async def put_back(self, live: Live, request: QueuedRequest) -> None:
+    async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
         """Write that a request waits again, however often that takes, and put it in line."""
         while True:
             try:
@@ -345,13 +351,15 @@ class Queue:
         accepted = await self._store.add(request, content)
         if accepted.request_id != request.request_id:
             if accepted.fingerprint != request.fingerprint:
-                raise Invalid("Idempotency-Key", "this Idempotency-Key was used for another request: choose a new one")
+                raise InvalidArgument(
+                    "Idempotency-Key", "this Idempotency-Key was used for another request: choose a new one"
+                )
             return await self.status(accepted.app_name, accepted.request_id)
         live = self._backlog.add(accepted)
         self._tell()
         return QueueStatus(request=accepted, position=self._backlog.position(live))
 
-    async def _cancel_waiting(self, live: Live) -> None:
+    async def _cancel_waiting(self, live: LiveRequest) -> None:
         self._backlog.withdraw(live)
         await self.end_cancelled(live)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fal_server.core import names
-from fal_server.core.faults import NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, NotFound
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Store
@@ -50,7 +50,7 @@ class Revisions:
         names.identifier(revision_id, "application_id")
         for app in self._catalog.apps:
             if revision_id in (app.revision_id, app.next_revision_id):
-                raise Precondition(
+                raise FailedPrecondition(
                     f"revision {revision_id} serves app {app.name!r}: deploy or `fal apps set-rev` another one first, "
                     f"or delete the app with `fal apps delete {app.name}`"
                 )

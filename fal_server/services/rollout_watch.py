@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from fal_server.core.faults import Aborted, Fault, NotFound, Precondition
+from fal_server.core.faults import Aborted, FailedPrecondition, Fault, NotFound
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
 from fal_server.core.runners import NO_PROCESS, Runner
 from fal_server.live.catalog import Catalog
@@ -17,7 +17,7 @@ _LOOK_SECONDS = 5.0
 _LAST_LINES_SECONDS = 10.0
 
 
-class Attachment:
+class RolloutWatcher:
     """One deploy's view of its rollout.
 
     Args:
@@ -34,7 +34,7 @@ class Attachment:
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._said: set[str] = set()
 
-    async def stay(self, app_name: str, revision_id: str) -> None:
+    async def wait(self, app_name: str, revision_id: str) -> None:
         """Wait until the app is on the revision.
 
         Raises:
@@ -72,7 +72,7 @@ class Attachment:
             await asyncio.wait(self._tails.values(), timeout=_LAST_LINES_SECONDS)
         failed = self._fleet.failures(app_name, revision_id).runner_id
         hint = f". `fal runners logs {failed}` shows what it said" if failed else ""
-        raise Precondition(
+        raise FailedPrecondition(
             f"revision {revision_id} did not become ready, so app {app_name!r} stays on revision {app.revision_id}: "
             f"{why}{hint}"
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fal_server.core import autoscale, names
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner
@@ -83,7 +83,7 @@ class Runners:
         runner = await self._require_alive(runner_id)
         if grace_seconds is not None and not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             words = f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
-            raise Invalid("grace_seconds", words)
+            raise InvalidArgument("grace_seconds", words)
         grace = runner.grace_seconds if grace_seconds is None else grace_seconds
         if replace_first and runner.routable and not runner.ephemeral:
             await self._fleet.change(
@@ -99,7 +99,7 @@ class Runners:
             NotFound: there is none of that id, or it has ended.
         """
         await self._require_alive(runner_id)
-        await self._fleet.condemn(runner_id, "killed by request")
+        await self._fleet.kill(runner_id, "killed by request")
 
     async def exec(self, runner_id: str, request: ExecRequest) -> ExecSession:
         """Run a command beside a runner's worker.
@@ -118,7 +118,7 @@ class Runners:
             return list(self._fleet.runners)
         # A minute of grace, so that "24h" said by a client is not too much when it arrives.
         if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
-            raise Invalid("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
+            raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
         # The living first: one that ends in between is then in both, and shown as ended.
         known = {r.runner_id: r for r in self._fleet.runners}
         known |= {r.runner_id: r for r in await self._fleet.ended_since(since)}

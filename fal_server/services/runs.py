@@ -15,7 +15,7 @@ from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog, existing_environment
-from fal_server.live.events import Signal, whole
+from fal_server.live.events import ChangeNotifier, run_to_completion
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine, RunResult, Store
 from fal_server.services.deploys import Deploys, scaling_of, streamed
@@ -39,7 +39,7 @@ class Runs:
         engine: Engine,
         logs: Logs,
         clock: Clock,
-        changed: Signal,
+        changed: ChangeNotifier,
         urls: Callable[[str], Urls],
     ) -> None:
         self._store = store
@@ -106,14 +106,14 @@ class Runs:
             yield await self._end(runner, revision)
         finally:
             try:
-                await self._fleet.dismiss(run_id, "the call that started it has ended")
+                await self._fleet.stop(run_id, "the call that started it has ended")
                 await self._ended(run_id)
             finally:
                 # Where a second cancellation stopped the waiting, the reconciler ends and releases what is left.
                 self._catalog.drop_ephemeral(app)
                 if self._fleet.get(run_id) is None:
                     # Here, not when it ended: its result was to be read first.
-                    await whole(self._engine.release(run_id))
+                    await run_to_completion(self._engine.release(run_id))
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
         ended = await self._fleet.find(runner.runner_id) or runner

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from fal_server.core.accounts import SealedSecret
-from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from fal_server.core.names import secret_name
 from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store, Vault
@@ -49,11 +49,13 @@ class Secrets:
         try:
             size = len(value.encode())
         except UnicodeEncodeError:
-            raise Invalid("value", f"the value of secret {name} is not valid Unicode text") from None
+            raise InvalidArgument("value", f"the value of secret {name} is not valid Unicode text") from None
         if size > MOST_VALUE_BYTES:
-            raise Invalid("value", f"the value of secret {name} has {size} bytes: use at most {MOST_VALUE_BYTES}")
+            raise InvalidArgument(
+                "value", f"the value of secret {name} has {size} bytes: use at most {MOST_VALUE_BYTES}"
+            )
         if "\0" in value:
-            raise Invalid(
+            raise InvalidArgument(
                 "value", f"the value of secret {name} holds a NUL character, which no environment variable can"
             )
         where = await existing_environment(self._store, environment)
@@ -67,7 +69,7 @@ class Secrets:
         async with self._changes:
             names = {secret.name for secret in await self._store.list_secrets(where)}
             if name not in names and len(names) >= MOST_SECRETS:
-                raise Exhausted(
+                raise ResourceExhausted(
                     f"environment {where!r} has {MOST_SECRETS} secrets already: unset one that is not needed"
                 )
             await self._store.save_secret(sealed)
@@ -111,7 +113,7 @@ class Secrets:
             asked = list(dict.fromkeys(names))
             missing = [name for name in asked if name not in there]
             if missing:
-                raise Precondition(
+                raise FailedPrecondition(
                     f"the code asks for secrets that environment {environment!r} lacks: {', '.join(missing)}; "
                     "set them with `fal secrets set`"
                 )

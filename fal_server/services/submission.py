@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Answer, Priority
 
 _LONGEST_KEY = 255
@@ -60,7 +60,7 @@ def idempotency(submission: Submission) -> str | None:
     if key is None:
         return None
     if not key or len(key) > _LONGEST_KEY:
-        raise Invalid("Idempotency-Key", f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
+        raise InvalidArgument("Idempotency-Key", f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
     return _hash(submission.caller or "", submission.app_name, key)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from fal_server.core.faults import Exhausted, Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
 from fal_server.ports import Clock
 from fal_server.ports.files import Draft, Drafts
 
@@ -43,7 +43,7 @@ async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: 
     try:
         async for chunk in chunks:
             if most_bytes is not None and draft.size + len(chunk) > most_bytes:
-                raise Exhausted(f"the file is larger than {most_bytes} bytes: send a smaller one")
+                raise ResourceExhausted(f"the file is larger than {most_bytes} bytes: send a smaller one")
             await draft.write(chunk)
         await draft.finish()
     except BaseException:
@@ -74,7 +74,7 @@ class PartUploads(Generic[T]):
         """
         self._forget_abandoned()
         if len(self._open) >= _MOST_OPEN:
-            raise Exhausted(f"{_MOST_OPEN} uploads are open: complete or cancel some first")
+            raise ResourceExhausted(f"{_MOST_OPEN} uploads are open: complete or cancel some first")
         upload_id = secrets.token_hex(16)
         self._open[upload_id] = _Upload(about=about, touched_at=self._clock.now())
         return upload_id
@@ -98,7 +98,7 @@ class PartUploads(Generic[T]):
         upload = self._find(upload_id)
         wanted = int(number) if _NUMBER.fullmatch(number) else 0
         if not 0 < wanted <= MOST_PARTS:
-            raise Invalid("part_number", f"part number {number[:20]!r} is none: count from 1 to {MOST_PARTS}")
+            raise InvalidArgument("part_number", f"part number {number[:20]!r} is none: count from 1 to {MOST_PARTS}")
         others = sum(part.size for count, part in upload.parts.items() if count != wanted)
         left = None if self._most_bytes is None else max(0, self._most_bytes - others)
         draft = await received(self._drafts, chunks, most_bytes=left)
@@ -123,7 +123,7 @@ class PartUploads(Generic[T]):
         numbers = sorted(upload.parts)
         if numbers != list(range(1, len(numbers) + 1)) or not numbers:
             missing = next((count for count in range(1, MOST_PARTS) if count not in upload.parts), 1)
-            raise Invalid("parts", f"part {missing} is missing: send it, then complete the upload")
+            raise InvalidArgument("parts", f"part {missing} is missing: send it, then complete the upload")
         draft = self._drafts.open()
         try:
             for number in numbers:

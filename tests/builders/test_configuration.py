@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fal_server.builders.configuration import parse
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -97,7 +97,7 @@ def test_index_options():
     ],
 )
 def test_bad_requirements(requirement, words):
-    with pytest.raises(Invalid, match=words) as caught:
+    with pytest.raises(InvalidArgument, match=words) as caught:
         layers(requirement)
     assert caught.value.field == "environments"
     assert len(caught.value.message) < 300
@@ -122,12 +122,12 @@ def test_bad_requirements(requirement, words):
     ],
 )
 def test_bad_configurations(configuration, words):
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(InvalidArgument, match=words):
         parse(configuration)
 
 
 def test_passwords_do_not_get_into_messages():
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         layers("bad name https://me:hunter2@x/y")
     assert "hunter2" not in caught.value.message
     assert "hunter2" not in repr(parse({"requirements": ["https://me:hunter2@x/y.whl"]}))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
-from fal_server.core.faults import Invalid, NotFound, Precondition, Unsupported
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile, EnvironmentSpec
 from tests.support.containers import FakeEngine, make_engine
@@ -167,7 +167,7 @@ async def test_an_image_that_runs_itself_gets_nothing_added(builder, engine, lin
 
 async def test_a_build_that_fails_says_so_in_the_engines_words_and_leaves_nothing(builder, tmp_path, lines):
     broken = spec({"image": "registry.example/does-not-exist"})
-    with pytest.raises(Precondition, match="there is no such image"):
+    with pytest.raises(FailedPrecondition, match="there is no such image"):
         await build(builder, broken, lines)
     assert builder.find(broken) is None
     assert list((tmp_path / "images").iterdir()) == []
@@ -191,7 +191,7 @@ async def test_a_build_that_fails_says_so_in_the_engines_words_and_leaves_nothin
     ],
 )
 async def test_a_wrong_configuration_is_refused_before_anything_starts(builder, engine, lines, image):
-    with pytest.raises(Invalid) as fault:
+    with pytest.raises(InvalidArgument) as fault:
         await build(builder, spec(image), lines)
     assert fault.value.field == "environments"
     assert not engine.record.exists()
@@ -199,9 +199,9 @@ async def test_a_wrong_configuration_is_refused_before_anything_starts(builder, 
 
 async def test_files_outside_of_the_context_and_missing_ones(builder, files, lines):
     outside = AppFile(hash=files.put("x.txt", "x").hash, relative_path="../x.txt")
-    with pytest.raises(Invalid, match="outside"):
+    with pytest.raises(InvalidArgument, match="outside"):
         await build(builder, spec().with_context([outside]), lines)
-    with pytest.raises(Precondition, match="not uploaded"):
+    with pytest.raises(FailedPrecondition, match="not uploaded"):
         await build(builder, spec().with_context([AppFile(hash="0" * 64, relative_path="x.txt")]), lines)
 
 
@@ -210,7 +210,7 @@ async def test_without_an_engine_the_answer_names_what_is_missing(tmp_path, file
     variables = docker.variables(CONTAINERS_BROKEN="Cannot connect to the daemon")
     builder = ContainerBuilder(tmp_path / "images", files, variables)
     with pytest.raises(
-        Unsupported, match=r"podman is not installed; `docker info` failed \(Cannot connect.*virtualenv"
+        Unimplemented, match=r"podman is not installed; `docker info` failed \(Cannot connect.*virtualenv"
     ):
         await build(builder, spec(), lines)
     assert docker.calls("build") == []
@@ -222,6 +222,6 @@ async def test_each_kind_goes_to_its_builder(builder, tmp_path, lines):
     builders = Builders(virtualenvs, builder)
     assert (await build(builders, spec(), lines)).container is not None
     assert builders.find(spec()) is not None
-    with pytest.raises(Unsupported, match="conda"):
+    with pytest.raises(Unimplemented, match="conda"):
         await build(builders, EnvironmentSpec(kind="conda", configuration={}), lines)
     await builders.close()

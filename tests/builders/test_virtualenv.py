@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from fal_server.builders import VirtualenvBuilder
-from fal_server.core.faults import Invalid, Precondition, Unavailable, Unsupported
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavailable, Unimplemented
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec
 from tests.builders.conftest import PASSWORD
@@ -152,7 +152,7 @@ async def test_close_gives_up(builder, root, packages):
 async def test_a_failed_build_says_why_and_leaves_nothing(builder, root, packages):
     log = Log()
     wrong = packages.requirement.replace("-1.0-", "-2.0-")
-    with pytest.raises(Precondition, match=r"(?s)could not be installed:.*fal.test.hello") as caught:
+    with pytest.raises(FailedPrecondition, match=r"(?s)could not be installed:.*fal.test.hello") as caught:
         await builder.build(spec("six", wrong), force=False, log=log)
     assert PASSWORD not in caught.value.message + log.text
     assert any(entry.level is LogLevel.ERROR for entry in log.entries)
@@ -221,7 +221,7 @@ async def test_a_killed_controller_leaves_nothing_that_counts(root, packages, en
 
 
 async def test_a_missing_interpreter_is_named_with_those_that_are_here(builder, root):
-    with pytest.raises(Precondition, match=rf"no Python 3\.99 on this machine: it has .*{OWN}"):
+    with pytest.raises(FailedPrecondition, match=rf"no Python 3\.99 on this machine: it has .*{OWN}"):
         await builder.build(spec(python_version="3.99"), force=False, log=Log())
     assert list(root.iterdir()) == []
 
@@ -233,14 +233,14 @@ async def test_an_exact_version_is_found(builder):
 
 @pytest.mark.parametrize("kind", ["conda", "local"])
 async def test_other_kinds_are_not_built_here(builder, kind):
-    with pytest.raises(Unsupported, match=f"'{kind}'.*virtualenv"):
+    with pytest.raises(Unimplemented, match=f"'{kind}'.*virtualenv"):
         await builder.build(spec(kind=kind), force=False, log=Log())
 
 
 async def test_what_is_wrong_is_refused_before_anything_starts(builder, root):
-    with pytest.raises(Invalid, match="unknown"):
+    with pytest.raises(InvalidArgument, match="unknown"):
         await builder.build(spec(kind="virtualbox"), force=False, log=Log())
-    with pytest.raises(Invalid, match="'-r'"):
+    with pytest.raises(InvalidArgument, match="'-r'"):
         await builder.build(spec("-r /etc/passwd"), force=False, log=Log())
     assert list(root.iterdir()) == []
 

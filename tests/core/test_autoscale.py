@@ -25,7 +25,7 @@ def scalings(draw: st.DrawFn) -> Scaling:
 @st.composite
 def loads(draw: st.DrawFn) -> Load:
     queued = draw(st.integers(0, 500))
-    return Load(in_flight=draw(st.integers(0, 500)), queued=queued, ripe=draw(st.integers(0, queued)))
+    return Load(in_flight=draw(st.integers(0, 500)), queued=queued, eligible=draw(st.integers(0, queued)))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,9 @@ def test_never_above_the_most_and_never_below_the_floor(scaling: Scaling, load: 
 
 @given(scalings(), loads(), st.integers(0, 100), st.integers(0, 100))
 def test_more_load_is_never_fewer_runners(scaling: Scaling, load: Load, more: int, more_ripe: int) -> None:
-    busier = Load(in_flight=load.in_flight + more, queued=load.queued + more_ripe + more, ripe=load.ripe + more_ripe)
+    busier = Load(
+        in_flight=load.in_flight + more, queued=load.queued + more_ripe + more, eligible=load.eligible + more_ripe
+    )
     before, after = decide(scaling, load), decide(scaling, busier)
     assert before.start_below <= after.start_below
     assert before.keep <= after.keep
@@ -82,14 +84,14 @@ def test_constant_load_is_a_constant_decision(scaling: Scaling, load: Load) -> N
 
 
 @given(scalings(), st.integers(0, 300), st.integers(0, 300))
-def test_moving_a_request_from_the_line_to_a_runner_changes_nothing(scaling: Scaling, busy: int, ripe: int) -> None:
-    waiting = decide(scaling, Load(in_flight=busy, queued=ripe, ripe=ripe))
-    served = decide(scaling, Load(in_flight=busy + ripe))
+def test_moving_a_request_from_the_line_to_a_runner_changes_nothing(scaling: Scaling, busy: int, eligible: int) -> None:
+    waiting = decide(scaling, Load(in_flight=busy, queued=eligible, eligible=eligible))
+    served = decide(scaling, Load(in_flight=busy + eligible))
     assert (waiting.start_below, waiting.keep) == (served.start_below, served.keep)
 
 
 def test_a_request_that_waits_out_scaling_delay_starts_nothing_but_keeps_what_is_there() -> None:
-    decision = decide(Scaling(scaling_delay=5, max_concurrency=9), Load(in_flight=1, queued=3, ripe=1))
+    decision = decide(Scaling(scaling_delay=5, max_concurrency=9), Load(in_flight=1, queued=3, eligible=1))
     assert (decision.start_below, decision.keep) == (2, 4)
     assert "2 more wait out scaling_delay 5 s" in decision.reason
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.fair_queue import Entry, Line
+from fal_server.core.fair_queue import FairQueue, QueueEntry
 from fal_server.core.queue import Priority
 from tests.fakes.domain import at
 
 LOW = Priority.LOW
 
 
-def entry(number: int, caller: str | None = "k", priority: Priority = Priority.NORMAL, **changes) -> Entry:
-    return Entry(
+def entry(number: int, caller: str | None = "k", priority: Priority = Priority.NORMAL, **changes) -> QueueEntry:
+    return QueueEntry(
         request_id=f"r{number:03}",
         number=number,
         caller=caller,
@@ -23,14 +23,14 @@ def entry(number: int, caller: str | None = "k", priority: Priority = Priority.N
     )
 
 
-def line_of(*entries: Entry) -> Line:
-    line = Line()
+def line_of(*entries: QueueEntry) -> FairQueue:
+    line = FairQueue()
     for one in entries:
         line.add(one, at(0))
     return line
 
 
-def taken(line: Line, now: float = 1000) -> list[str]:
+def taken(line: FairQueue, now: float = 1000) -> list[str]:
     found = []
     while (one := line.take(at(now))) is not None:
         found.append(one.request_id)
@@ -98,7 +98,7 @@ def test_counts():
     line = line_of(entry(1, "a"), entry(2, "a", LOW), entry(3, None))
     assert line.by_caller() == {"a": 2, None: 1}
     assert [one.request_id for one in line.of_caller("a")] == ["r001", "r002"]
-    assert line.ripe(at(2)) == 2
+    assert line.eligible(at(2)) == 2
     assert "r001" in line
     assert "r009" not in line
     assert line.position("r009") == 0
@@ -117,7 +117,7 @@ entries = st.lists(
 
 @given(entries, st.integers(0, 10))
 def test_everything_is_taken_exactly_once_and_positions_tell_when(made, served_before):
-    line = Line()
+    line = FairQueue()
     for number, (seconds, caller, priority, rests) in enumerate(made):
         rest = at(seconds) if rests else None
         line.add(entry(number, caller, priority, created_at=at(seconds), not_before=rest), at(0))
@@ -131,7 +131,7 @@ def test_everything_is_taken_exactly_once_and_positions_tell_when(made, served_b
 
 @given(entries)
 def test_nobody_is_overtaken_by_the_same_caller_twice(made):
-    line = Line()
+    line = FairQueue()
     callers = {}
     for number, (seconds, caller, _, _) in enumerate(made):
         line.add(entry(number, caller, created_at=at(seconds)), at(0))

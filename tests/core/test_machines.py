@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.machines import Resources, choose, resources_of
 
 types = st.lists(st.sampled_from(["XS", "S", "M", "L", "XL", "GPU-A", "GPU-B"]), min_size=1, max_size=4)
@@ -60,5 +60,5 @@ def test_gpus_are_counted_and_named() -> None:
 
 
 def test_an_unknown_type_names_the_known_ones() -> None:
-    with pytest.raises(Invalid, match="'HUGE' is unknown: use one of XS, S, M, L, XL"):
+    with pytest.raises(InvalidArgument, match="'HUGE' is unknown: use one of XS, S, M, L, XL"):
         resources_of("HUGE")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.names import MAIN, app_name, environment_name, identifier, secret_name, split_app_name
 
 labels = st.from_regex(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,20}[A-Za-z0-9])?", fullmatch=True).filter(
@@ -34,7 +34,7 @@ def test_main_may_be_said_and_is_never_part_of_the_name(name: str) -> None:
 def test_whatever_is_accepted_comes_apart_again(text: str, environment: str) -> None:
     try:
         full = app_name(text, environment)
-    except Invalid:
+    except InvalidArgument:
         return
     base, where = split_app_name(full)
     assert app_name(base, where) == full
@@ -67,7 +67,7 @@ def test_whatever_is_accepted_comes_apart_again(text: str, environment: str) -> 
     ],
 )
 def test_no_app_names(bad: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         app_name(bad, MAIN)
 
 
@@ -77,7 +77,7 @@ def test_the_longest_name_fits_in_every_environment() -> None:
 
 
 def test_the_suffix_of_another_environment_is_refused() -> None:
-    with pytest.raises(Invalid, match="another environment than 'prod'"):
+    with pytest.raises(InvalidArgument, match="another environment than 'prod'"):
         app_name("a--staging", "prod")
 
 
@@ -85,7 +85,7 @@ def test_environments() -> None:
     assert environment_name("") == MAIN
     assert environment_name("dev-2") == "dev-2"
     for bad in ("a--b", "-a", "a-", "A", "a_b", "x" * 65, "a\n"):
-        with pytest.raises(Invalid):
+        with pytest.raises(InvalidArgument):
             environment_name(bad)
 
 
@@ -98,20 +98,20 @@ def test_secret_names(good: str) -> None:
     "bad", ["", "1A", "A-B", "A=B", "A\n", "x" * 256, "PATH", "LD_PRELOAD", "FAL_RUNNER_ID", "FAL_SHIM_X", "Ä"]
 )
 def test_no_secret_names(bad: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         secret_name(bad)
 
 
 def test_ids() -> None:
     assert identifier("a-1_2.3:4", "runner_id") == "a-1_2.3:4"
     for bad in ("", "a b", "a/b", "../x", "x" * 129, "a\x00"):
-        with pytest.raises(Invalid) as raised:
+        with pytest.raises(InvalidArgument) as raised:
             identifier(bad, "runner_id")
         assert raised.value.field == "runner_id"
 
 
 def test_a_message_shows_a_bad_name_short_and_without_control_characters() -> None:
-    with pytest.raises(Invalid) as raised:
+    with pytest.raises(InvalidArgument) as raised:
         app_name("\x1b[31m" + "x" * 500, MAIN)
     assert "\x1b" not in raised.value.message
     assert len(raised.value.message) < 400

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.scaling import Scaling
-from fal_server.core.simulation import MOST_ARRIVALS, Arrival, Course, simulate
+from fal_server.core.simulation import MOST_ARRIVALS, Arrival, SimulationResult, simulate
 
 
-def play(scaling: Scaling, arrivals: list[Arrival], start_seconds: float = 1.0) -> Course:
+def play(scaling: Scaling, arrivals: list[Arrival], start_seconds: float = 1.0) -> SimulationResult:
     game = simulate(scaling, arrivals, start_seconds)
     try:
         while True:
@@ -67,7 +67,7 @@ def test_a_request_that_takes_too_long_costs_its_runner() -> None:
     ],
 )
 def test_what_cannot_be_played_is_refused(arrivals: list[Arrival], start_seconds: float, field: str) -> None:
-    with pytest.raises(Invalid) as refused:
+    with pytest.raises(InvalidArgument) as refused:
         play(Scaling(), arrivals, start_seconds)
     assert refused.value.field == field
 

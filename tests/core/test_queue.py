@@ -13,7 +13,7 @@ from fal_server.core.queue import (
     Failure,
     Policy,
     QueuedRequest,
-    judge,
+    decide_retry,
     pause_seconds,
     policy_of,
     switch,
@@ -65,7 +65,7 @@ NEVER, SERVER, TIME, LINK = None, Condition.SERVER_ERROR, Condition.TIMEOUT, Con
     ],
 )
 def test_what_follows(seen, retry, outcome, probe):
-    verdict = judge(request(), seen, Policy())
+    verdict = decide_retry(request(), seen, Policy())
     assert (verdict.retry, verdict.outcome, verdict.probe) == (retry, outcome, probe)
     assert not verdict.dead
     assert (verdict.error is None) == (isinstance(seen, Answer) and seen.status < 400)
@@ -73,18 +73,21 @@ def test_what_follows(seen, retry, outcome, probe):
 
 def test_the_callers_word_goes_before_the_apps_and_the_apps_before_the_platforms():
     generous = Policy(budgets={Condition.SERVER_ERROR: 5})
-    assert judge(request(), answer(503), generous).retry is Condition.SERVER_ERROR
-    refused = judge(request(no_retry=True), answer(503), generous)
+    assert decide_retry(request(), answer(503), generous).retry is Condition.SERVER_ERROR
+    refused = decide_retry(request(no_retry=True), answer(503), generous)
     assert (refused.retry, refused.dead) == (None, True)
-    assert judge(request(), answer(503), Policy(budgets={Condition.SERVER_ERROR: 0})).retry is None
-    assert judge(request(), answer(503), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry is None
-    assert judge(request(), answer(504), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry is Condition.TIMEOUT
+    assert decide_retry(request(), answer(503), Policy(budgets={Condition.SERVER_ERROR: 0})).retry is None
+    assert decide_retry(request(), answer(503), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry is None
+    assert (
+        decide_retry(request(), answer(504), Policy(skipped=frozenset({Condition.SERVER_ERROR}))).retry
+        is Condition.TIMEOUT
+    )
 
 
 def test_a_budget_counts_its_own_condition():
     policy = Policy(budgets={Condition.SERVER_ERROR: 1})
-    assert judge(request(attempt=2, retries={"timeout": 1}), answer(503), policy).retry is Condition.SERVER_ERROR
-    spent = judge(request(attempt=3, retries={"timeout": 1, "server_error": 1}), answer(503), policy)
+    assert decide_retry(request(attempt=2, retries={"timeout": 1}), answer(503), policy).retry is Condition.SERVER_ERROR
+    spent = decide_retry(request(attempt=3, retries={"timeout": 1, "server_error": 1}), answer(503), policy)
     assert (spent.retry, spent.dead) == (None, True)
 
 
@@ -95,7 +98,7 @@ def test_a_budget_counts_its_own_condition():
     condition=st.sampled_from(list(Condition)),
 )
 def test_never_more_than_ten_attempts(attempt, used, budgets, condition):
-    verdict = judge(request(attempt=attempt, retries=used), failure(condition), Policy(budgets=budgets))
+    verdict = decide_retry(request(attempt=attempt, retries=used), failure(condition), Policy(budgets=budgets))
     if attempt >= MOST_ATTEMPTS or used.get(condition.value, 0) >= MOST_ATTEMPTS - 1:
         assert verdict.retry is None
     assert (verdict.retry is None) == verdict.dead
@@ -108,7 +111,7 @@ def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
     while True:
         seen += 1
         made = request(attempt=seen, retries=made.retries)
-        verdict = judge(made, failure(Condition.CONNECTION_ERROR), Policy())
+        verdict = decide_retry(made, failure(Condition.CONNECTION_ERROR), Policy())
         if verdict.retry is None:
             break
         made = request(attempt=seen, retries={"connection_error": seen})
@@ -142,7 +145,7 @@ def test_switches():
 
 
 def test_an_error_names_the_apps_own_type_first():
-    assert judge(request(), answer(400, x_fal_error_type="mine"), Policy()).error_type == "mine"
-    assert judge(request(), answer(400), Policy()).error_type == "bad_request"
-    assert judge(request(), answer(500), Policy()).error_type == "runner_server_error"
-    assert judge(request(), failure(Condition.CONNECTION_ERROR), Policy()).error_type == "runner_disconnected"
+    assert decide_retry(request(), answer(400, x_fal_error_type="mine"), Policy()).error_type == "mine"
+    assert decide_retry(request(), answer(400), Policy()).error_type == "bad_request"
+    assert decide_retry(request(), answer(500), Policy()).error_type == "runner_server_error"
+    assert decide_retry(request(), failure(Condition.CONNECTION_ERROR), Policy()).error_type == "runner_disconnected"

@@ -55,7 +55,7 @@ def test_nothing_is_wanted_and_nothing_is_done() -> None:
 
 
 def test_a_waiting_request_starts_a_runner_and_the_reason_is_the_arithmetic() -> None:
-    [action] = planned(AppInput(app=make_app(), load=Load(queued=1, ripe=1)))
+    [action] = planned(AppInput(app=make_app(), load=Load(queued=1, eligible=1)))
     assert action == Create(
         app_name="a",
         revision_id="r1",
@@ -70,11 +70,11 @@ def test_a_waiting_request_starts_a_runner_and_the_reason_is_the_arithmetic() ->
         ({"min_concurrency": 2}, Load(), 1, 1),
         ({"concurrency_buffer": 2}, Load(), 0, 2),
         ({"concurrency_buffer": 2, "max_concurrency": 9}, Load(in_flight=1), 2, 1),
-        ({"max_concurrency": 2}, Load(queued=9, ripe=9), 1, 1),
-        ({"max_concurrency": 2}, Load(queued=9, ripe=9), 2, 0),
-        ({"scaling_delay": 5}, Load(queued=1, ripe=0), 0, 0),
+        ({"max_concurrency": 2}, Load(queued=9, eligible=9), 1, 1),
+        ({"max_concurrency": 2}, Load(queued=9, eligible=9), 2, 0),
+        ({"scaling_delay": 5}, Load(queued=1, eligible=0), 0, 0),
         ({"scaling_delay": 5, "min_concurrency": 1}, Load(), 0, 1),
-        ({"max_concurrency": 0}, Load(queued=9, ripe=9), 0, 0),
+        ({"max_concurrency": 0}, Load(queued=9, eligible=9), 0, 0),
     ],
 )
 def test_how_many_are_created(settings: dict[str, int], load: Load, there: int, created: int) -> None:
@@ -85,7 +85,7 @@ def test_how_many_are_created(settings: dict[str, int], load: Load, there: int, 
 
 def test_runners_that_are_on_their_way_out_do_not_count() -> None:
     runners = [idle("x", desired=Desired.DRAIN), make_runner("y", S.TERMINATING, desired=Desired.GONE)]
-    actions = planned(AppInput(app=make_app(), load=Load(queued=1, ripe=1)), runners)
+    actions = planned(AppInput(app=make_app(), load=Load(queued=1, eligible=1)), runners)
     assert any(isinstance(a, Create) for a in actions)
 
 
@@ -101,32 +101,32 @@ def test_a_function_without_a_port_has_no_runners() -> None:
 )
 def test_each_further_start_after_a_failure_waits_longer(failures: int, seconds: int) -> None:
     assert failure_delay(failures).total_seconds() == seconds
-    given = AppInput(app=make_app(), load=Load(queued=2, ripe=2), failures=failures, failed_at=START)
+    given = AppInput(app=make_app(), load=Load(queued=2, eligible=2), failures=failures, failed_at=START)
     [create] = planned(given)  # one at a time, though two are missing
     assert isinstance(create, Create)
     assert create.not_before == at(seconds)
 
 
 def test_a_delay_counts_from_the_failure() -> None:
-    given = AppInput(app=make_app(), load=Load(queued=1, ripe=1), failures=1, failed_at=START)
+    given = AppInput(app=make_app(), load=Load(queued=1, eligible=1), failures=1, failed_at=START)
     [create] = planned(given, now=31)
     assert isinstance(create, Create)
     assert create.not_before is None
 
 
 def test_after_a_failure_no_second_start_is_tried_beside_the_first() -> None:
-    given = AppInput(app=make_app(), load=Load(queued=2, ripe=2), failures=1, failed_at=START)
+    given = AppInput(app=make_app(), load=Load(queued=2, eligible=2), failures=1, failed_at=START)
     assert planned(given, [make_runner(state=S.FAILURE_DELAY, not_before=at(30))]) == []
     assert planned(given, [make_runner(state=S.SETUP)]) == []
 
 
 def test_a_delay_ends_by_time_or_by_a_success_of_another() -> None:
     runner = make_runner(state=S.FAILURE_DELAY, not_before=at(30))
-    failing = AppInput(app=make_app(), load=Load(queued=1, ripe=1), failures=1, failed_at=START)
+    failing = AppInput(app=make_app(), load=Load(queued=1, eligible=1), failures=1, failed_at=START)
     assert planned(failing, [runner], now=29) == []
     assert planned(failing, [runner], now=30) == [Due(runner_id="x")]
     others = [replace(runner, runner_id=name) for name in "xyz"]
-    healthy = AppInput(app=make_app(max_concurrency=3), load=Load(queued=3, ripe=3))
+    healthy = AppInput(app=make_app(max_concurrency=3), load=Load(queued=3, eligible=3))
     assert planned(healthy, others, now=1) == [Due(runner_id=name) for name in "xyz"]
 
 
@@ -134,12 +134,12 @@ def test_a_delay_ends_by_time_or_by_a_success_of_another() -> None:
 
 
 def test_a_pending_runner_starts_where_there_is_room_as_the_first_type_that_fits() -> None:
-    given = AppInput(app=make_app(machine_types=("XL", "XS")), load=Load(queued=1, ripe=1))
+    given = AppInput(app=make_app(machine_types=("XL", "XS")), load=Load(queued=1, eligible=1))
     assert planned(given, [make_runner()], nodes=[SMALL]) == [Launch(runner_id="x", node="here", machine_type="XS")]
 
 
 def test_what_lives_holds_its_room_and_who_finds_none_is_told_why() -> None:
-    given = AppInput(app=make_app(), load=Load(in_flight=1, queued=1, ripe=1))
+    given = AppInput(app=make_app(), load=Load(in_flight=1, queued=1, eligible=1))
     busy = idle("busy")
     [hold] = planned(given, [busy, make_runner()], {"busy": used(0, 1)}, nodes=[SMALL])
     assert hold == Hold(
@@ -157,7 +157,7 @@ def test_a_runner_that_is_drained_now_holds_its_room_until_it_is_gone() -> None:
 
 
 def test_a_held_runner_is_looked_at_again_after_20_seconds() -> None:
-    given = AppInput(app=make_app(), load=Load(queued=1, ripe=1))
+    given = AppInput(app=make_app(), load=Load(queued=1, eligible=1))
     held = make_runner(not_before=at(20), reason="no room")
     assert planned(given, [held], now=19) == []
     assert planned(given, [held], now=20) == [Launch(runner_id="x", node="here", machine_type="XS")]
@@ -165,7 +165,7 @@ def test_a_held_runner_is_looked_at_again_after_20_seconds() -> None:
 
 @pytest.mark.parametrize(("nodes", "hopeless"), [([SMALL], True), ([], False)])
 def test_what_no_node_could_ever_hold_is_hopeless(nodes: list[Node], hopeless: bool) -> None:
-    given = AppInput(app=make_app(machine_types=("GPU-Z",)), load=Load(queued=1, ripe=1))
+    given = AppInput(app=make_app(machine_types=("GPU-Z",)), load=Load(queued=1, eligible=1))
     [hold] = planned(given, [make_runner()], nodes=nodes)
     assert isinstance(hold, Hold)
     assert hold.hopeless is hopeless
@@ -183,8 +183,8 @@ def test_a_small_runner_does_not_wait_behind_a_big_one() -> None:
     big = make_runner("big", app_name="b", created_at=at(0))
     small = make_runner("small", created_at=at(1))
     apps = [
-        AppInput(app=make_app("a"), load=Load(queued=1, ripe=1)),
-        AppInput(app=make_app("b", machine_types=("XL",)), load=Load(queued=1, ripe=1)),
+        AppInput(app=make_app("a"), load=Load(queued=1, eligible=1)),
+        AppInput(app=make_app("b", machine_types=("XL",)), load=Load(queued=1, eligible=1)),
     ]
     actions = plan(apps, [big, small], {}, [SMALL], START)
     assert [type(a) for a in actions] == [Hold, Launch]
@@ -192,7 +192,7 @@ def test_a_small_runner_does_not_wait_behind_a_big_one() -> None:
 
 def test_a_machine_type_of_another_version_stops_nobody_else() -> None:
     odd = idle("odd", app_name="gone", machine_type="OLD", desired=Desired.DRAIN)
-    given = AppInput(app=make_app(), load=Load(queued=1, ripe=1))
+    given = AppInput(app=make_app(), load=Load(queued=1, eligible=1))
     actions = planned(given, [odd, make_runner()])
     assert Launch(runner_id="x", node="here", machine_type="XS") in actions
 
@@ -277,7 +277,7 @@ def test_the_way_out(runner: Runner, usage: Usage, expected: Action | None) -> N
 
 
 def test_startup_timeout() -> None:
-    given = AppInput(app=make_app(startup_timeout=30), load=Load(queued=1, ripe=1))
+    given = AppInput(app=make_app(startup_timeout=30), load=Load(queued=1, eligible=1))
     runner = make_runner(state=S.SETUP)
     assert planned(given, [runner], now=29) == []
     assert planned(given, [runner], now=30) == [Kill(runner_id="x", reason="not ready within startup_timeout 30 s")]

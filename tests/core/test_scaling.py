@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.scaling import BOUNDS, Scaling, carried_over
 
 
@@ -32,18 +32,18 @@ def test_bounds(name: str) -> None:
     for value in (least, most):
         assert getattr(Scaling(**{**others, name: value}), name) == value
     for value in (least - 1, most + 1):
-        with pytest.raises(Invalid) as raised:
+        with pytest.raises(InvalidArgument) as raised:
             Scaling(**{**others, name: value})
         assert raised.value.field == name
 
 
 def test_the_least_may_not_exceed_the_most() -> None:
-    with pytest.raises(Invalid, match="above max_concurrency 2"):
+    with pytest.raises(InvalidArgument, match="above max_concurrency 2"):
         Scaling(min_concurrency=3)
 
 
 def test_a_machine_type_is_needed() -> None:
-    with pytest.raises(Invalid, match="at least one"):
+    with pytest.raises(InvalidArgument, match="at least one"):
         Scaling(machine_types=())
 
 

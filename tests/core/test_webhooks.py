@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Answer, QueuedRequest
 from fal_server.core.webhooks import MOST_TRIES, checked_url, message, next_try, payload
 from tests.fakes.domain import START
@@ -26,7 +26,7 @@ def test_good_addresses(url):
      "http://a/\r\nHost: b", "gopher://a", "http://a/" + "x" * 5000],
 )  # fmt: skip
 def test_bad_addresses(url):
-    with pytest.raises(Invalid, match="http or https"):
+    with pytest.raises(InvalidArgument, match="http or https"):
         checked_url(url)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fal_server.builders.process import failure
-from fal_server.core.faults import NodeTrouble, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, NodeTrouble, Unavailable
 from fal_server.engines.local import LocalEngine
 from fal_server.engines.local.disk import trouble_with
 from tests.engines.conftest import NODE
@@ -52,4 +52,4 @@ def test_errors_of_the_machine(number: int) -> None:
 def test_what_a_program_says_of_the_disk() -> None:
     full = failure("not installed", ["Downloading", "error: No space left on device (os error 28)"])
     assert isinstance(full, NodeTrouble)
-    assert isinstance(failure("not installed", ["error: no such package"]), Precondition)
+    assert isinstance(failure("not installed", ["error: no such package"]), FailedPrecondition)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fal_server.core.faults import Invalid, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.ports import ExecRequest
 
@@ -83,7 +83,7 @@ async def test_a_command_that_is_not_there_says_so(rig: Any, runner: Any) -> Non
 
 
 async def test_a_command_that_cannot_be_started_is_refused(rig: Any, runner: Any) -> None:
-    with pytest.raises(Invalid, match="could not be started"):
+    with pytest.raises(InvalidArgument, match="could not be started"):
         await rig.run(runner, "true", variables={"A=B": "x"})
     assert (await rig.run(runner, "true")).code == 0
 
@@ -227,7 +227,7 @@ async def test_the_end_of_a_runner_ends_its_commands(rig: Any, runner: Any) -> N
     await rig.engine.kill(runner)
     await rig.until(runner, Event.GONE)
     assert [output.exit_code async for output in session.output()] == [128 + signal.SIGKILL]
-    with pytest.raises(Precondition, match="has ended"):
+    with pytest.raises(FailedPrecondition, match="has ended"):
         await rig.engine.exec(runner, ExecRequest(command=("true",), tty=False))
     await rig.engine.release(runner.runner_id)
     with pytest.raises(Unavailable, match="not running"):

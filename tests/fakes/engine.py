@@ -10,7 +10,7 @@ from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Process, Runner
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 from tests.fakes.domain import BIG_NODE
 
@@ -38,7 +38,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.machines: list[Node] = [BIG_NODE]
-        self.changed = Signal()
+        self.changed = ChangeNotifier()
         self.start_as = Start.READY
         self.why = "setup() raised ValueError"
         self.obeys_stop = True

@@ -10,14 +10,14 @@ from fal_server.core.faults import NotFound
 from fal_server.core.names import app_name, environment_name
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
-from fal_server.core.simulation import Arrival, Course, simulate
+from fal_server.core.simulation import Arrival, SimulationResult, simulate
 from fal_server.live.decisions import Decided
 from fal_server.services.explain import Explanation, changed
 from fal_server.services.views import AppView
 from tests.fakes.domain import make_app
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LOAD = Load(in_flight=3, queued=2, ripe=1)
+LOAD = Load(in_flight=3, queued=2, eligible=1)
 
 
 class FakeInsight:
@@ -49,7 +49,7 @@ class FakeInsight:
         settings: Mapping[str, int],
         arrivals: Sequence[Arrival],
         start_seconds: float,
-    ) -> tuple[Scaling, Course]:
+    ) -> tuple[Scaling, SimulationResult]:
         if name:
             self._require(name, environment)
         scaling = changed(Scaling(), settings)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fal_server.core.apps import App
-from fal_server.core.faults import Fault, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
@@ -17,7 +17,7 @@ from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher, Lease
-from fal_server.live.events import Signal
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.loops.health import HealthLoop
@@ -25,7 +25,7 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
 from fal_server.services.deploys import Deploys
-from fal_server.services.explain import Insight
+from fal_server.services.explain import Explainer
 from fal_server.services.launch_spec import Launching
 from fal_server.services.logs import Logs
 from fal_server.services.revisions import Revisions
@@ -45,7 +45,7 @@ SPEC = EnvironmentSpec(kind="virtualenv", configuration={"requirements": []})
 class FakeClock:
     """The Clock port, moved by hand."""
 
-    def __init__(self, changed: Signal) -> None:
+    def __init__(self, changed: ChangeNotifier) -> None:
         self.moment = START
         self._changed = changed
 
@@ -91,7 +91,7 @@ class FakeBuilder:
             if self.trouble is not None:
                 raise self.trouble
             if self.fails:
-                raise Precondition(self.fails)
+                raise FailedPrecondition(self.fails)
             self._built.add(spec.env_id)
             return BuiltEnvironment(env_id=spec.env_id, python=Path("/python"))
         finally:
@@ -146,7 +146,7 @@ class Platform:
     """All services, wired as the controller wires them."""
 
     def __init__(self, store: SqlStore, directory: Path, engine: FakeEngine | None = None) -> None:
-        self.changed = Signal()
+        self.changed = ChangeNotifier()
         self.clock = FakeClock(self.changed)
         self.faulty = FailingStore(store)
         shown: Store = self.faulty  # type: ignore[assignment]
@@ -160,7 +160,7 @@ class Platform:
         self.dispatcher = Dispatcher(self.catalog, self.fleet, self.clock, self.changed, "me")
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
         self.decisions = Decisions(self.clock)
-        self.insight = Insight(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
+        self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
         self.health = Health(self.catalog, self.fleet, self.changed)
         self.dispatcher.when_health_check_is_asked(self.health.ask)
         self.log_store = store.logs

@@ -13,7 +13,7 @@ from fal_server.core.webhooks import SignedCall
 from fal_server.live.backlog import Backlog
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.services.attempts import Carrier
+from fal_server.services.attempts import AttemptRunner
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks
@@ -114,7 +114,7 @@ class Queueing:
         self.backlog = Backlog(self.clock)
         platform.dispatcher.count_also(self.backlog)
         self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
-        carrier = Carrier(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
+        carrier = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
         self.worker = QueueWorker(
             self.queue,
             self.backlog,
@@ -158,7 +158,7 @@ class Queueing:
         live = self.backlog.get(request_id)
         if live is not None:
             async with asyncio.timeout(HANG_SECONDS):
-                await live.over.wait()
+                await live.finished.wait()
         found = await self.get(request_id, app)
         assert found.state is State.COMPLETED
         return found

@@ -41,9 +41,9 @@ class World:
     # What the world does
 
     def load(self) -> Load:
-        ripe = sum(self.seconds - came >= self.app.scaling.scaling_delay for came in self.arrived)
+        eligible = sum(self.seconds - came >= self.app.scaling.scaling_delay for came in self.arrived)
         busy = sum(self.in_flight.get(r.runner_id, 0) for r in self.current() if r.routable)
-        return Load(in_flight=busy, queued=len(self.arrived), ripe=ripe)
+        return Load(in_flight=busy, queued=len(self.arrived), eligible=eligible)
 
     def current(self) -> list[Runner]:
         """The serving runners of the app's revision."""
@@ -167,7 +167,7 @@ class World:
                 if reason.startswith(("idle", "never used")):
                     assert not self.in_flight.get(runner_id), "a busy runner was scaled down"
                 self.want(runner_id, desired=Desired.DRAIN, reason=reason)
-            case act.Acknowledge():
+            case act.ConfirmUnrouted():
                 assert self.runners[runner_id].desired is not Desired.SERVE
                 self.want(runner_id, unrouted_at=at(self.seconds))
             case act.Unrouted():

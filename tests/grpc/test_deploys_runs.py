@@ -12,7 +12,7 @@ from fal_grpc.v1 import app_pb2, log_pb2, revision_pb2, run_pb2
 from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 from fal_grpc.v1.run_pb2_grpc import RunsStub
 from fal_server.core.apps import App, AuthMode, Strategy
-from fal_server.core.faults import Precondition
+from fal_server.core.faults import FailedPrecondition
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
 from fal_server.core.scaling import Scaling
@@ -104,7 +104,7 @@ async def test_a_build_names_its_environment_in_every_message(plane) -> None:
 
 
 async def test_a_failed_build_says_why(plane) -> None:
-    plane.deploys.steps = [Precondition("No matching distribution found for nothing==9")]
+    plane.deploys.steps = [FailedPrecondition("No matching distribution found for nothing==9")]
     request = revision_pb2.BuildEnvironmentRequest(environments=[VENV])
     with pytest.raises(grpc.aio.AioRpcError, match="No matching distribution"):
         await all_of(RevisionsStub(plane.channel).BuildEnvironment(request, metadata=plane.metadata))

@@ -41,7 +41,7 @@ def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
 
 @pytest.mark.parametrize("kind", faults.Fault.__subclasses__(), ids=lambda kind: kind.__name__)
 async def test_each_fault_has_its_code_and_details(plane, kind) -> None:
-    plane.apps.fault = kind("alias", "words") if kind is faults.Invalid else kind("words")
+    plane.apps.fault = kind("alias", "words") if kind is faults.InvalidArgument else kind("words")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(plane.channel).ListAliases(ALIASES, metadata=(*plane.metadata, ("x-request-id", "r-1")))
     error = caught.value
@@ -51,7 +51,7 @@ async def test_each_fault_has_its_code_and_details(plane, kind) -> None:
     [info] = unpacked(error, ErrorInfo)
     assert (info.reason, info.domain, info.metadata["request_id"]) == (kind.reason, "fal.v1", "r-1")
     violations = [v for each in unpacked(error, BadRequest) for v in each.field_violations]
-    assert [v.field for v in violations] == (["alias"] if kind is faults.Invalid else [])
+    assert [v.field for v in violations] == (["alias"] if kind is faults.InvalidArgument else [])
     assert len(unpacked(error, RetryInfo)) == (kind is faults.Unavailable)
 
 
@@ -90,7 +90,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
 
 @pytest.mark.parametrize("words", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
 async def test_a_long_message_still_arrives(plane, words) -> None:
-    plane.apps.fault = faults.Precondition("begin " + words + " the end")
+    plane.apps.fault = faults.FailedPrecondition("begin " + words + " the end")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(plane.channel).ListAliases(ALIASES, metadata=plane.metadata)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION

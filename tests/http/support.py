@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from fal_server.core.accounts import Principal, Scope
-from fal_server.core.faults import DeadlinePassed, Unauthenticated
+from fal_server.core.accounts import KeyScope, Principal
+from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.gateway import Gateway
-from fal_server.http.routes.router import ControllerSite
-from fal_server.http.server.asgi import Bridge
-from fal_server.http.server.listener import FrontDoor
+from fal_server.http.routes.router import Router
+from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.listener import Listener
 from fal_server.http.server.rules import Limits
 
 KEY = b"Authorization: Key good:secret\r\n"
@@ -102,7 +102,7 @@ class Ledger:
             async with asyncio.timeout(start_timeout), self.changed:
                 await self.changed.wait_for(lambda: app_name in self.places)
         except TimeoutError:
-            raise DeadlinePassed(f"no runner of {app_name} within {start_timeout} s") from None
+            raise DeadlineExceeded(f"no runner of {app_name} within {start_timeout} s") from None
         finally:
             self.waiting -= 1
             self.notify()
@@ -132,21 +132,21 @@ class Keys:
         self.asked.append(key_id)
         if key_id not in {"good", "small", "admin"} or secret != "secret":
             raise Unauthenticated("this key is unknown or revoked: make one with `fal keys create`")
-        scope = Scope.ADMIN if key_id == "admin" else Scope.API
+        scope = KeyScope.ADMIN if key_id == "admin" else KeyScope.API
         self.warm.add(key_id)
         return Principal(key_id=key_id, scope=scope, permissions=frozenset())
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
         if key_id not in self.warm or secret != "secret":
             return None
-        scope = Scope.ADMIN if key_id == "admin" else Scope.API
+        scope = KeyScope.ADMIN if key_id == "admin" else KeyScope.API
         return Principal(key_id=key_id, scope=scope, permissions=frozenset())
 
     def may_call_apps(self, principal: Principal) -> bool:
         return principal.key_id != "small"
 
     def may_read(self, principal: Principal) -> bool:
-        return principal.scope is Scope.ADMIN
+        return principal.scope is KeyScope.ADMIN
 
 
 async def _plain(scope, receive, send) -> None:
@@ -166,7 +166,7 @@ class House:
     """A front door with everything behind it."""
 
     port: int
-    door: FrontDoor
+    door: Listener
     gateway: Gateway
     ledger: Ledger
     keys: Keys
@@ -192,9 +192,9 @@ async def house(
 ) -> AsyncIterator[House]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
-    bridge = Bridge(rest, body_seconds=body_seconds)
-    site = ControllerSite(gateway, bridge)
-    door = FrontDoor(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
+    bridge = AsgiAdapter(rest, body_seconds=body_seconds)
+    site = Router(gateway, bridge)
+    door = Listener(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
     port = await door.start(host, 0)
     built = House(port, door, gateway, ledger, keys)
     try:

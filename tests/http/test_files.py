@@ -17,21 +17,21 @@ from fal_server.access.authentication import Access
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
-from fal_server.http.routes.files import AppFilePages, FilePages
+from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.metrics import AccountPages
+from fal_server.http.routes.metrics import AccountRoutes
 from fal_server.http.routes.rest import Rest
-from fal_server.http.routes.storage import StoragePages
-from fal_server.http.routes.tokens import TokenPages
-from fal_server.http.routes.uploader import UnixDoor, Uploader
-from fal_server.http.server.asgi import Bridge
+from fal_server.http.routes.storage import StorageRoutes
+from fal_server.http.routes.tokens import TokenRoutes
+from fal_server.http.routes.uploader import UnixListener, Uploader
+from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.services.files import AppFiles, Files
 from fal_server.services.keys import Keys
 from fal_server.services.objects import Objects
 from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
-from fal_server.store.files.uploads import DiskDrafts
+from fal_server.store.files.uploads import StagingDirectory
 from tests.fakes.platform import Platform, opened
 from tests.http.support import House, house
 from tests.http.test_rest import Logs, Runners
@@ -51,17 +51,17 @@ class Desk:
         self.access = Access(store, self.clock)
         self.keys = Keys(store, self.clock, self.access)
         self.tokens = Tokens(bytes(32), store, self.clock, lambda runner: runner == "alive")
-        drafts = DiskDrafts(root / "incoming")
+        drafts = StagingDirectory(root / "incoming")
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")
         self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
         guard = Guard(self.access, self.tokens)
         self.routes = [
-            *AppFilePages(AppFiles(self.app_files, drafts, self.clock), guard).routes,
-            *StoragePages(self.objects, self.tokens, guard, lambda: "http://door.example:7400").routes,
-            *TokenPages(self.tokens, guard).routes,
-            *AccountPages(Gpus(), Account(), guard).routes,
-            *FilePages(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
+            *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
+            *StorageRoutes(self.objects, self.tokens, guard, lambda: "http://door.example:7400").routes,
+            *TokenRoutes(self.tokens, guard).routes,
+            *AccountRoutes(Gpus(), Account(), guard).routes,
+            *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
         self.uploader = Uploader(self.objects, guard, lambda: f"http://127.0.0.1:{self.house.port}")
         self.house: House
@@ -195,10 +195,10 @@ async def test_the_controller_fetches_an_address(desk: Desk) -> None:
 
 
 async def test_addresses_of_this_machine_are_not_fetched(desk: Desk) -> None:
-    from fal_server.core.faults import Invalid
+    from fal_server.core.faults import InvalidArgument
 
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0"):
-        with pytest.raises(Invalid, match="upload the file instead"):
+        with pytest.raises(InvalidArgument, match="upload the file instead"):
             async with UrlFetcher(is_elsewhere).fetch(f"http://{host}:{desk.house.port}/health"):
                 pass
 
@@ -329,7 +329,7 @@ async def test_the_ways_of_the_published_clients_to_upload(desk: Desk) -> None:
 
 
 async def test_a_runner_stores_files_over_its_socket(desk: Desk, tmp_path: Path) -> None:
-    door = UnixDoor(Bridge(desk.uploader.app))
+    door = UnixListener(AsgiAdapter(desk.uploader.app))
     await door.start(tmp_path / "api.sock")
     key = {"authorization": f"Key {desk.tokens.runner_key('alive')}", "x-fal-file-name": "o.txt"}
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "api.sock"))

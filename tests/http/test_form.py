@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal.http import file_form
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.http.server.multipart import file_field
 
 TYPE = "multipart/form-data; boundary=XX"
@@ -56,5 +56,5 @@ async def test_other_fields_and_what_stands_before_are_passed_over() -> None:
     ],
 )
 async def test_what_is_no_form_with_a_file_is_refused(content_type: str, body: bytes, words: str) -> None:
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(InvalidArgument, match=words):
         await field(content_type, body)

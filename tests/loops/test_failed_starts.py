@@ -12,7 +12,7 @@ import pytest
 from fal_server.core.failures import failures_of
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.services.adoption import take_back
+from fal_server.services.adoption import reattach
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.fakes.domain import START, make_runner
 from tests.fakes.platform import KEY, Platform, running
@@ -117,7 +117,7 @@ async def test_one_that_is_killed_for_its_timeout_while_the_controller_dies_has_
 ) -> None:
     platform = Platform(store, tmp_path)
     await platform.fleet.add([make_runner("x", S.TERMINATING, reason="not ready within startup_timeout 1 s")])
-    await take_back(platform.fleet, platform.engine)
+    await reattach(platform.fleet, platform.engine)
     assert platform.fleet.failures("a", "r1").count == 1
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fal_server.core.faults import Precondition
+from fal_server.core.faults import FailedPrecondition
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
@@ -47,7 +47,7 @@ async def test_a_revision_that_never_gets_well_is_given_up(platform: Platform) -
 
     async with asyncio.timeout(20):
         await time()
-    with pytest.raises(Precondition, match="never passed its health check: GET /health answered 500"):
+    with pytest.raises(FailedPrecondition, match="never passed its health check: GET /health answered 500"):
         await second
     assert platform.app().revision_id == first.revision_id
     assert platform.app().next_revision_id is None

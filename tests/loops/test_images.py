@@ -9,7 +9,7 @@ from fal_server.core.faults import NodeTrouble
 from fal_server.core.history import StateChange
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.core.runners import Runner, RunnerState
-from fal_server.services.adoption import take_back
+from fal_server.services.adoption import reattach
 from tests.fakes.platform import Platform
 
 S = RunnerState
@@ -78,7 +78,7 @@ async def test_a_controller_that_dies_meanwhile_begins_another_one(platform: Pla
     await after.catalog.load()
     await after.fleet.load()
     assert after.the_runner().state is S.DOCKER_PULL
-    await take_back(after.fleet, after.engine)
+    await reattach(after.fleet, after.engine)
     assert after.fleet.runners == []
     assert after.fleet.failures("a", runner.revision_id).count == 0
     assert platform.builder.hold is not None

@@ -23,8 +23,8 @@ from fal_server.access.permissions import (
     preset_permissions,
     require,
 )
-from fal_server.core.accounts import Key, Principal, Scope
-from fal_server.core.faults import Denied, Invalid, Unauthenticated
+from fal_server.core.accounts import Key, KeyScope, Principal
+from fal_server.core.faults import InvalidArgument, PermissionDenied, Unauthenticated
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, SqlStore, open_store
 
@@ -49,7 +49,7 @@ async def store() -> AsyncIterator[SqlStore]:
 
 
 def holder(*permissions: str) -> Principal:
-    return Principal(key_id="k", scope=Scope.ADMIN, permissions=frozenset(permissions))
+    return Principal(key_id="k", scope=KeyScope.ADMIN, permissions=frozenset(permissions))
 
 
 @pytest.mark.parametrize(
@@ -107,14 +107,14 @@ def test_the_deploy_preset_can_deploy(method: str) -> None:
 
 
 def test_what_is_lacking_is_named() -> None:
-    with pytest.raises(Denied, match="keys:write"):
+    with pytest.raises(PermissionDenied, match="keys:write"):
         require(holder(CALL_APPS), "keys:write")
     assert excess(["*", CALL_APPS], ["serverless:*"]) == ("*",)
 
 
 @pytest.mark.parametrize("wrong", [[], [""], ["serverless"], ["serverless:apps:fly"], ["**"], ["a:*"], ["keys:write "]])
 def test_permissions_that_mean_nothing(wrong: list[str]) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         checked_permissions(wrong)
     assert caught.value.field == "policy.permissions"
 
@@ -128,7 +128,7 @@ async def test_a_key_is_looked_up_once(store: SqlStore) -> None:
     assert access.cached(key_id, secret + "x") is None
     assert access.cached("other", secret) is None
     assert access.may_call_apps(principal)
-    assert principal == Principal(key_id=key_id, scope=Scope.API, permissions=frozenset({CALL_APPS}))
+    assert principal == Principal(key_id=key_id, scope=KeyScope.API, permissions=frozenset({CALL_APPS}))
     clock.at += timedelta(minutes=5)
     assert access.cached(key_id, secret) is None
 

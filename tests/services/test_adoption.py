@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.services.adoption import take_back
+from fal_server.services.adoption import reattach
 from tests.fakes.domain import START, make_runner
 from tests.fakes.platform import Platform
 
@@ -21,7 +21,7 @@ async def after(platform: Platform, runner: Runner, *, lives: bool, exited: bool
         platform.engine.alive[runner.runner_id] = None
     if exited:
         platform.engine.exited.add(runner.runner_id)
-    await take_back(platform.fleet, platform.engine)
+    await reattach(platform.fleet, platform.engine)
     found = await platform.fleet.find(runner.runner_id)
     assert found is not None
     return found
@@ -75,12 +75,12 @@ async def test_a_call_whose_runner_had_not_begun_is_over(idle: Platform) -> None
 
 async def test_what_nobody_knows_is_ended(idle: Platform) -> None:
     idle.engine.alive["stranger"] = None
-    await take_back(idle.fleet, idle.engine)
+    await reattach(idle.fleet, idle.engine)
     assert idle.engine.alive == {}
 
 
 async def test_one_whose_end_was_stored_is_ended_and_its_last_lines_are_looked_for(idle: Platform) -> None:
     await idle.store.save_runners([make_runner(state=S.TERMINATED, ended_at=START)])
     idle.engine.alive["x"] = None
-    await take_back(idle.fleet, idle.engine)
+    await reattach(idle.fleet, idle.engine)
     assert idle.engine.killed == ["x"]

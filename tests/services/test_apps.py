@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fal_server.core.apps import AuthMode, Strategy
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.services.environments import Environments
@@ -70,7 +70,7 @@ async def test_update_changes_what_is_named_and_reaches_the_store(platform: Plat
 )
 async def test_wrong_settings_change_nothing(platform: Platform, changes: dict, words: str) -> None:
     before = (await platform.deploy()).app
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(InvalidArgument, match=words):
         await platform.apps.update("a", "", changes)
     assert platform.app() == before
 
@@ -131,7 +131,7 @@ async def test_a_revision_of_another_app_is_refused(platform: Platform) -> None:
 async def test_a_revision_that_failed_once_is_tried_when_asked_for(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.ENDS
-    with pytest.raises(Precondition):
+    with pytest.raises(FailedPrecondition):
         await platform.deploy()
     failed = next(r.revision_id for r in await platform.store.list_revisions("a", None))
     platform.engine.start_as = Start.READY
@@ -198,7 +198,7 @@ async def test_revisions_are_listed_newest_first_and_deleted_when_unused(platfor
         (second.revision_id, 1),
         (first.revision_id, 0),
     ]
-    with pytest.raises(Precondition, match="serves app 'a'"):
+    with pytest.raises(FailedPrecondition, match="serves app 'a'"):
         await platform.revisions.delete(second.revision_id)
     await platform.revisions.delete(first.revision_id)
     for call in (
@@ -214,7 +214,7 @@ async def test_a_revision_on_its_way_cannot_be_deleted(platform: Platform) -> No
     await platform.deploy()
     platform.engine.start_as = Start.WAITS
     coming = await platform.deploy(attach=False)
-    with pytest.raises(Precondition):
+    with pytest.raises(FailedPrecondition):
         await platform.revisions.delete(coming.revision_id)
 
 

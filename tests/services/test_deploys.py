@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.accounts import Environment
 from fal_server.core.apps import AuthMode, Strategy
-from fal_server.core.faults import Aborted, Fault, Invalid, NotFound, Precondition
+from fal_server.core.faults import Aborted, FailedPrecondition, Fault, InvalidArgument, NotFound
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import RunnerState
@@ -55,25 +55,25 @@ async def test_reset_scale_takes_all_settings_of_the_code(platform: Platform, st
 @pytest.mark.parametrize(
     ("changes", "fault", "words"),
     [
-        ({"application_name": ""}, Invalid, "application_name is empty"),
-        ({"application_name": "a b"}, Invalid, "is not an app's name"),
-        ({"environments": ()}, Invalid, "environments is empty"),
-        ({"entrypoint": None}, Invalid, "say what to run"),
-        ({"function": ("cloudpickle", b"x")}, Invalid, "both function and entrypoint"),
-        ({"entrypoint": None, "function": ("cloudpickle", b"")}, Invalid, "function is 0 bytes"),
-        ({"entrypoint": None, "function": ("os.system('x')", b"x")}, Invalid, "not a module's name"),
+        ({"application_name": ""}, InvalidArgument, "application_name is empty"),
+        ({"application_name": "a b"}, InvalidArgument, "is not an app's name"),
+        ({"environments": ()}, InvalidArgument, "environments is empty"),
+        ({"entrypoint": None}, InvalidArgument, "say what to run"),
+        ({"function": ("cloudpickle", b"x")}, InvalidArgument, "both function and entrypoint"),
+        ({"entrypoint": None, "function": ("cloudpickle", b"")}, InvalidArgument, "function is 0 bytes"),
+        ({"entrypoint": None, "function": ("os.system('x')", b"x")}, InvalidArgument, "not a module's name"),
         ({"environment_name": "nowhere"}, NotFound, "fal environments create nowhere"),
-        ({"secret_names": ("HAVE", "LACK")}, Precondition, "lacks: LACK; set them with `fal secrets set`"),
-        ({"files": (AppFile(hash="0" * 64, relative_path="x"),)}, Precondition, "'x' was not uploaded"),
-        ({"files": (AppFile(hash="0" * 64, relative_path="../x"),)}, Invalid, "outside the app's directory"),
-        ({"files": (AppFile(hash="0" * 64, relative_path="/x"),)}, Invalid, "outside the app's directory"),
-        ({"scaling": {"min_concurrency": -1}}, Invalid, "min_concurrency is -1"),
-        ({"scaling": {"machine_types": ("HUGE",)}}, Invalid, "'HUGE' is unknown"),
-        ({"scaling": {"speed": 1}}, Invalid, "speed is not a scaling setting"),
-        ({"termination_grace_seconds": 31}, Invalid, "between 0 and 30"),
-        ({"exposed_port": 70000}, Invalid, "exposed_port is 70000"),
-        ({"num_gpus": -1}, Invalid, "num_gpus is -1"),
-        ({"env_id": "other"}, Invalid, "env_id is not that of the given environment"),
+        ({"secret_names": ("HAVE", "LACK")}, FailedPrecondition, "lacks: LACK; set them with `fal secrets set`"),
+        ({"files": (AppFile(hash="0" * 64, relative_path="x"),)}, FailedPrecondition, "'x' was not uploaded"),
+        ({"files": (AppFile(hash="0" * 64, relative_path="../x"),)}, InvalidArgument, "outside the app's directory"),
+        ({"files": (AppFile(hash="0" * 64, relative_path="/x"),)}, InvalidArgument, "outside the app's directory"),
+        ({"scaling": {"min_concurrency": -1}}, InvalidArgument, "min_concurrency is -1"),
+        ({"scaling": {"machine_types": ("HUGE",)}}, InvalidArgument, "'HUGE' is unknown"),
+        ({"scaling": {"speed": 1}}, InvalidArgument, "speed is not a scaling setting"),
+        ({"termination_grace_seconds": 31}, InvalidArgument, "between 0 and 30"),
+        ({"exposed_port": 70000}, InvalidArgument, "exposed_port is 70000"),
+        ({"num_gpus": -1}, InvalidArgument, "num_gpus is -1"),
+        ({"env_id": "other"}, InvalidArgument, "env_id is not that of the given environment"),
     ],
 )
 async def test_what_is_wrong_is_said_and_changes_nothing(
@@ -90,7 +90,7 @@ async def test_what_is_wrong_is_said_and_changes_nothing(
 
 async def test_a_failed_build_is_told_and_changes_nothing(platform: Platform) -> None:
     platform.builder.fails = "no matching distribution found for nothing==1"
-    with pytest.raises(Precondition, match="no matching distribution"):
+    with pytest.raises(FailedPrecondition, match="no matching distribution"):
         await platform.deploy()
     assert platform.catalog.get("a") is None
 
@@ -153,7 +153,7 @@ async def test_a_rolling_deploy_moves_when_the_new_revision_is_ready(platform: P
 async def test_a_revision_that_does_not_become_ready_leaves_the_old_one(platform: Platform) -> None:
     first = await platform.deploy(scaling={"max_multiplexing": 2})
     platform.engine.start_as = Start.ENDS
-    with pytest.raises(Precondition) as raised:
+    with pytest.raises(FailedPrecondition) as raised:
         await platform.deploy(scaling={"max_multiplexing": 5})
     assert f"stays on revision {first.revision_id}: setup() raised ValueError" in raised.value.message
     assert f"fal runners logs {platform.engine.launched[0].runner_id}" in raised.value.message
@@ -225,7 +225,7 @@ async def test_an_attached_deploy_shows_what_its_runner_says_to_the_last_line(pl
     ]
     await platform.logs.ingest(said)
     platform.engine.gone(runner_id, "exit code 1", 1)
-    with pytest.raises(Precondition, match="exit code 1"):
+    with pytest.raises(FailedPrecondition, match="exit code 1"):
         await listening
     lines = [heard.get_nowait().message for _ in range(heard.qsize())]
     assert lines[-2:] == ["loading", "Traceback"]

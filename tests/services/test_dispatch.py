@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import DeadlinePassed, NotFound, Unavailable
+from fal_server.core.faults import DeadlineExceeded, NotFound, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
@@ -82,7 +82,7 @@ async def test_a_place_granted_in_the_moment_of_hanging_up_goes_on(platform: Pla
 async def test_a_start_timeout_ends_the_wait_and_leaks_nothing(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.WAITS
-    with pytest.raises(DeadlinePassed, match="no runner of 'a' took the request"):
+    with pytest.raises(DeadlineExceeded, match="no runner of 'a' took the request"):
         await platform.ask(start_timeout=0.01)
     assert platform.dispatcher.load(platform.app()).queued == 0
     assert not platform.dispatcher.busy

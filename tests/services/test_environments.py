@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.faults import AlreadyExists, Exhausted, Invalid, NotFound, Precondition
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import existing_environment
@@ -77,7 +77,7 @@ async def test_the_default_one_comes_first(environments: Environments) -> None:
 @pytest.mark.parametrize("name", ["", "A", "a--b", "-a", "a_b", "a" * 65, "a/b", "ä"])
 async def test_names_that_do_not_do(environments: Environments, name: str) -> None:
     for call in (environments.create, environments.delete):
-        with pytest.raises(Invalid) as caught:
+        with pytest.raises(InvalidArgument) as caught:
             await call(name)
         assert caught.value.field == "name"
 
@@ -93,7 +93,7 @@ async def test_one_with_apps_stays_and_they_are_named(environments: Environments
     await environments.create("staging")
     for number in range(12):
         await add_app(store, f"app{number:02}--staging", "staging")
-    with pytest.raises(Precondition, match=r"app00--staging, .*app09--staging and 2 more"):
+    with pytest.raises(FailedPrecondition, match=r"app00--staging, .*app09--staging and 2 more"):
         await environments.delete("staging")
     for number in range(12):
         await store.delete_app(f"app{number:02}--staging")
@@ -103,7 +103,7 @@ async def test_one_with_apps_stays_and_they_are_named(environments: Environments
 
 
 async def test_main_stays(environments: Environments) -> None:
-    with pytest.raises(Precondition, match="always there"):
+    with pytest.raises(FailedPrecondition, match="always there"):
         await environments.delete("main")
 
 
@@ -122,5 +122,5 @@ async def test_none_and_empty_mean_main(environments: Environments, store: SqlSt
 async def test_there_is_an_end_to_environments(environments: Environments, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.environments.MOST_ENVIRONMENTS", 2)
     await environments.create("a")
-    with pytest.raises(Exhausted):
+    with pytest.raises(ResourceExhausted):
         await environments.create("b")

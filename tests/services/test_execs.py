@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fal_server.core.faults import Invalid, NotFound, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.services.execs import Execs
 from tests.fakes.platform import Platform
@@ -73,7 +73,7 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
 )
 async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:
     execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
-    with pytest.raises(Precondition, match=word):
+    with pytest.raises(FailedPrecondition, match=word):
         await execs.enter(one.runner_id)
 
 
@@ -87,7 +87,7 @@ async def test_what_runs_is_reached_to_the_end_of_its_runner(one: Runner) -> Non
         await gone.line(one.runner_id)
     with pytest.raises(NotFound, match="fal runners list"):
         await gone.line("nobody")
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         await gone.line("")
 
 

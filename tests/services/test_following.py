@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.services.following import Position
 
@@ -31,7 +31,7 @@ def line(runner_id: str, sequence: int, after: float) -> LogEntry:
     "cursor", ["x", "W10", "bnVsbA", "WzEsMiwzXQ", "W251bGwsbnVsbCx7ImEiOjF9XQ", "WzFlOTksbnVsbCx7fV0"]
 )
 def test_cursors_that_are_none(cursor: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         Position.read(cursor)
     assert caught.value.field == "cursor"
 

@@ -11,8 +11,8 @@ import pytest
 
 from fal_server.access.authentication import Access
 from fal_server.access.permissions import CALL_APPS
-from fal_server.core.accounts import Scope
-from fal_server.core.faults import Denied, Exhausted, Fault, NotFound, Precondition
+from fal_server.core.accounts import KeyScope
+from fal_server.core.faults import FailedPrecondition, Fault, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.services.keys import Keys, coarse_scope
 from fal_server.store import AesVault, SqlStore, open_store
 
@@ -46,7 +46,7 @@ async def test_of_a_secret_only_its_hash_is_kept(keys: Keys, store: SqlStore) ->
     key = await store.get_key(key_id)
     assert key is not None
     assert key.secret_hash == hashlib.sha256(secret.encode()).hexdigest()
-    assert (key.alias, key.created_at, key.preset, key.scope) == ("ci", NOON, "FULL", Scope.ADMIN)
+    assert (key.alias, key.created_at, key.preset, key.scope) == ("ci", NOON, "FULL", KeyScope.ADMIN)
     assert len(secret) == 64
     assert ":" not in key_id + secret
     assert secret not in repr(key)
@@ -55,19 +55,19 @@ async def test_of_a_secret_only_its_hash_is_kept(keys: Keys, store: SqlStore) ->
 
 async def test_permissions_then_preset_then_scope(keys: Keys, store: SqlStore) -> None:
     asked = [
-        {"permissions": ["keys:read", "keys:read"], "preset": "FULL", "scope": Scope.API},
-        {"preset": "readonly", "scope": Scope.API},
-        {"scope": Scope.API},
-        {"scope": Scope.ADMIN},
+        {"permissions": ["keys:read", "keys:read"], "preset": "FULL", "scope": KeyScope.API},
+        {"preset": "readonly", "scope": KeyScope.API},
+        {"scope": KeyScope.API},
+        {"scope": KeyScope.ADMIN},
         {},
     ]
     made = [await store.get_key((await keys.create(None, **each))[0]) for each in asked]  # type: ignore[arg-type]
     assert [(key.preset, key.scope, coarse_scope(key)) for key in made if key] == [
-        ("", Scope.API, None),
-        ("READONLY", Scope.API, None),
-        ("API", Scope.API, Scope.API),
-        ("FULL", Scope.ADMIN, Scope.ADMIN),
-        ("FULL", Scope.ADMIN, Scope.ADMIN),
+        ("", KeyScope.API, None),
+        ("READONLY", KeyScope.API, None),
+        ("API", KeyScope.API, KeyScope.API),
+        ("FULL", KeyScope.ADMIN, KeyScope.ADMIN),
+        ("FULL", KeyScope.ADMIN, KeyScope.ADMIN),
     ]
     assert made[0] is not None
     assert made[0].permissions == ("keys:read",)
@@ -78,7 +78,7 @@ async def test_no_key_exceeds_its_creator(keys: Keys, access: Access) -> None:
     await keys.create(creator, permissions=[CALL_APPS, "keys:write"])
     await keys.create(creator, preset="API")
     for more in ({"preset": "FULL"}, {"permissions": ["serverless:*"]}, {"permissions": ["*"]}, {}):
-        with pytest.raises(Denied, match="lacks itself"):
+        with pytest.raises(PermissionDenied, match="lacks itself"):
             await keys.create(creator, **more)  # type: ignore[arg-type]
 
 
@@ -122,7 +122,7 @@ async def test_one_admin_key_always_stays(keys: Keys, store: SqlStore) -> None:
     api, _ = await keys.create(None, preset="API")
     await keys.revoke(api)
     answers = await asyncio.gather(*(keys.revoke(key_id) for key_id in made), return_exceptions=True)
-    assert [type(answer) for answer in answers].count(Precondition) == 1
+    assert [type(answer) for answer in answers].count(FailedPrecondition) == 1
     assert len(await keys.list()) == 1
 
 
@@ -137,5 +137,5 @@ async def test_what_is_not_there_cannot_be_revoked(keys: Keys) -> None:
 async def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.keys.MOST_KEYS", 3)
     answers = await asyncio.gather(*(keys.create(None) for _ in range(5)), return_exceptions=True)
-    assert [type(answer) for answer in answers].count(Exhausted) == 2
+    assert [type(answer) for answer in answers].count(ResourceExhausted) == 2
     assert all(isinstance(answer, tuple | Fault) for answer in answers)

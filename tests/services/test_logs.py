@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Exhausted, Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import LogStore
@@ -290,8 +290,8 @@ async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
     for query, fault in (
         (LogQuery(runner_id="nobody"), NotFound),
         (LogQuery(app_name="nothing"), NotFound),
-        (LogQuery(), Invalid),
-        (LogQuery(runner_id="no body"), Invalid),
+        (LogQuery(), InvalidArgument),
+        (LogQuery(runner_id="no body"), InvalidArgument),
     ):
         with pytest.raises(fault):
             await anext(logs.follow(query))
@@ -304,7 +304,7 @@ async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
 )
 async def test_limits_that_make_no_sense(logs: Logs, query: LogQuery) -> None:
     await logs.ingest([line("a", 1)])
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         await logs.page(query)
 
 
@@ -313,7 +313,7 @@ async def test_there_is_an_end_to_streams(logs: Logs, monkeypatch: pytest.Monkey
     await logs.ingest([line("a", 1)])
     async with aclosing(logs.follow(ALL)) as first:
         await anext(first)
-        with pytest.raises(Exhausted):
+        with pytest.raises(ResourceExhausted):
             await anext(logs.follow(ALL))
     assert keys(await collected(logs, 1)) == [("a", 1)]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
@@ -50,7 +50,7 @@ async def test_an_app_must_be_there_and_have_a_port(q):
     await q.platform.deploy("function", exposed_port=None)
     with pytest.raises(NotFound, match="without a port"):
         await q.submit("function")
-    with pytest.raises(Invalid, match="fal_webhook"):
+    with pytest.raises(InvalidArgument, match="fal_webhook"):
         await q.submit(webhook_url="file:///etc/passwd")
 
 
@@ -151,11 +151,11 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
 
     q.client.usual = Answer(status=200, body=b"1")
     await q.queue.redrive("a", request_id)
-    with pytest.raises(Precondition, match="not completed"):
+    with pytest.raises(FailedPrecondition, match="not completed"):
         await q.queue.redrive("a", request_id)
     again = await q.completed(request_id)
     assert (again.attempt, again.dead, again.status, again.error) == (1, False, 200, None)
-    with pytest.raises(Precondition, match="was not given up"):
+    with pytest.raises(FailedPrecondition, match="was not given up"):
         await q.queue.redrive("a", request_id)
 
 
@@ -188,7 +188,7 @@ async def test_a_waiting_request_is_cancelled(q):
     await q.queue.cancel("a", second)
     ended = await q.completed(second)
     assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 0)
-    with pytest.raises(Precondition, match="is completed"):
+    with pytest.raises(FailedPrecondition, match="is completed"):
         await q.queue.cancel("a", second)
     q.client.held.set()
     await q.completed(first)
@@ -262,10 +262,10 @@ async def test_an_idempotency_key_stands_for_one_request(q):
     first = await q.submit(body=b"1", caller="k", idempotency_key="once")
     await q.completed(first)
     assert await q.submit(body=b"1", caller="k", idempotency_key="once") == first
-    with pytest.raises(Invalid, match="used for another request"):
+    with pytest.raises(InvalidArgument, match="used for another request"):
         await q.submit(body=b"2", caller="k", idempotency_key="once")
     assert await q.submit(body=b"2", caller="other", idempotency_key="once") != first
-    with pytest.raises(Invalid, match="characters"):
+    with pytest.raises(InvalidArgument, match="characters"):
         await q.submit(idempotency_key="x" * 256)
 
 

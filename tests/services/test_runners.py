@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from fal_server.core.faults import Invalid, NotFound, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
@@ -69,7 +69,7 @@ async def test_the_list_has_pending_and_ended_ones_where_asked_for(platform: Pla
     assert await states(since=platform.clock.now()) == ["pending"]
     mine = await platform.runners.list_for_app("a", "", since=hour, include_pending=True)
     assert [v.runner.runner_id for v in mine] == [lease.runner_id]
-    with pytest.raises(Invalid, match="more than 24 hours"):
+    with pytest.raises(InvalidArgument, match="more than 24 hours"):
         await states(since=platform.clock.now() - timedelta(days=1, minutes=2))
     with pytest.raises(NotFound):
         await platform.runners.list_for_app("c", "", since=None, include_pending=True)
@@ -152,13 +152,13 @@ async def test_unknown_and_impossible_runners(platform: Platform) -> None:
     for call in (platform.runners.get("x"), platform.runners.kill("x"), platform.runners.exec("x", COMMAND)):
         with pytest.raises(NotFound, match="fal runners list"):
             await call
-    with pytest.raises(Invalid, match="runner_id is empty"):
+    with pytest.raises(InvalidArgument, match="runner_id is empty"):
         await platform.runners.get("")
     await platform.deploy()
     platform.engine.machines = []
     waiting = platform.ask()
     await platform.until(lambda: any(r.not_before for r in platform.fleet.runners))
-    with pytest.raises(Precondition, match=r"is pending \(there is no node\): wait"):
+    with pytest.raises(FailedPrecondition, match=r"is pending \(there is no node\): wait"):
         await platform.runners.exec(platform.the_runner().runner_id, COMMAND)
     waiting.cancel()
 
@@ -175,7 +175,7 @@ async def test_exec_reaches_the_engine_until_the_end(platform: Platform) -> None
 
 
 async def test_nothing_is_routed_from_the_moment_of_the_drain(idle: Platform) -> None:
-    for ending in (idle.fleet.drain, idle.fleet.condemn, idle.fleet.dismiss):
+    for ending in (idle.fleet.drain, idle.fleet.kill, idle.fleet.stop):
         runner_id = await _ready_by_hand(idle)
         task = asyncio.create_task(ending(runner_id, "why"))
         await asyncio.sleep(0)  # nothing is stored yet

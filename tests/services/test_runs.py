@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from fal_server.core.faults import Invalid, NotFound, Precondition
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.lifecycle import Event
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
@@ -92,8 +92,8 @@ async def test_startup_timeout_ends_a_run(platform: Platform) -> None:
     ("changes", "fault"),
     [
         ({"environment_name": "nowhere"}, NotFound),
-        ({"function": None}, Invalid),
-        ({"secret_names": ("LACK",)}, Precondition),
+        ({"function": None}, InvalidArgument),
+        ({"secret_names": ("LACK",)}, FailedPrecondition),
     ],
 )
 async def test_what_is_wrong_starts_nothing(platform: Platform, changes: dict, fault: type[Exception]) -> None:

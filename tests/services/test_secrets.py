@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Exhausted, Invalid, NotFound, Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from fal_server.services.environments import Environments
 from fal_server.services.secrets import MOST_VALUE_BYTES, Secrets
 from fal_server.store import AesVault, SqlStore, open_store
@@ -59,9 +59,9 @@ async def test_who_names_none_gets_those_that_are_exposed(secrets: Secrets) -> N
 
 async def test_a_name_that_is_not_set_is_named(secrets: Secrets) -> None:
     await secrets.set("HERE", "1", environment="main")
-    with pytest.raises(Precondition, match="THERE, NOR"):
+    with pytest.raises(FailedPrecondition, match="THERE, NOR"):
         await secrets.reveal_for("main", ["HERE", "THERE", "NOR"])
-    with pytest.raises(Precondition, match="'staging' lacks: HERE"):
+    with pytest.raises(FailedPrecondition, match="'staging' lacks: HERE"):
         await secrets.reveal_for("staging", ["HERE"])
 
 
@@ -82,14 +82,14 @@ async def test_unset(secrets: Secrets) -> None:
 
 async def test_the_longest_value(secrets: Secrets) -> None:
     await secrets.set("A", "é" * (MOST_VALUE_BYTES // 2))
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         await secrets.set("A", "é" * (MOST_VALUE_BYTES // 2) + "x")
     assert caught.value.field == "value"
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
 async def test_values_that_no_variable_can_have(secrets: Secrets, value: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         await secrets.set("A", value)
     assert caught.value.field == "value"
     assert value not in caught.value.message
@@ -118,7 +118,7 @@ async def test_an_environment_takes_its_secrets_along(secrets: Secrets, store: S
 async def test_there_is_an_end_to_secrets(secrets: Secrets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.secrets.MOST_SECRETS", 3)
     answers = await asyncio.gather(*(secrets.set(f"S{n}", "x") for n in range(5)), return_exceptions=True)
-    assert [type(answer) for answer in answers].count(Exhausted) == 2
+    assert [type(answer) for answer in answers].count(ResourceExhausted) == 2
     await secrets.set("S0", "changed")  # one that is there can still change
 
 

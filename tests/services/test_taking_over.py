@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fal_server.core.apps import AuthMode
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from tests.fakes.engine import Start
@@ -49,7 +49,7 @@ async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgemen
         await platform.until(lambda: platform.fleet.runners and platform.the_runner().routable)
         lease = await platform.get()
         for wrong in (-1, 31):
-            with pytest.raises(Invalid, match="between 0 and 30"):
+            with pytest.raises(InvalidArgument, match="between 0 and 30"):
                 await platform.runners.stop(lease.runner_id, replace_first=False, grace_seconds=wrong)
         await platform.runners.stop(lease.runner_id, replace_first=False, grace_seconds=2)
         runner = platform.fleet.get(lease.runner_id)

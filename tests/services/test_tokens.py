@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fal_server.access.authentication import Access, principal_of
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
-from fal_server.core.accounts import Principal, Scope
-from fal_server.core.faults import Invalid
+from fal_server.core.accounts import KeyScope, Principal
+from fal_server.core.faults import InvalidArgument
 from fal_server.services.keys import Keys
 from tests.fakes.platform import Platform
 
@@ -80,7 +80,7 @@ async def test_what_was_changed_is_worth_nothing(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("apps", "seconds"), [([], 60), (["a"] * 101, 60), (["a"], 0), (["a"], 3601), (["a"], -1)])
 async def test_a_token_has_bounds(desk: Desk, apps: list[str], seconds: float) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         desk.tokens.for_calls(desk.principal, apps, seconds)
 
 
@@ -88,7 +88,7 @@ async def test_a_token_has_bounds(desk: Desk, apps: list[str], seconds: float) -
 def test_no_text_is_a_token(text: str) -> None:
     import asyncio
 
-    nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=Scope.API, permissions=frozenset())
+    nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=KeyScope.API, permissions=frozenset())
     tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
     assert asyncio.run(tokens.uploader(text)) is None
     assert nobody.key_id not in tokens.runner_key(text).split(":")[1]

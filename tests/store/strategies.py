@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from hypothesis import strategies as st
 
-from fal_server.core.accounts import Environment, Key, Scope, SealedSecret
+from fal_server.core.accounts import Environment, Key, KeyScope, SealedSecret
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
@@ -129,7 +129,7 @@ keys = st.builds(
     Key,
     key_id=st.builds(lambda: uuid4().hex),
     secret_hash=texts,
-    scope=st.sampled_from(Scope),
+    scope=st.sampled_from(KeyScope),
     alias=texts,
     created_at=moments,
     preset=texts,
@@ -210,7 +210,7 @@ def runner(runner_id: str, *, at: float = 0, ended_at: float | None = None) -> R
 
 
 def key(key_id: str, *, at: float = 0) -> Key:
-    return Key(key_id=key_id, secret_hash="0" * 64, scope=Scope.API, alias="ci", created_at=later(at))
+    return Key(key_id=key_id, secret_hash="0" * 64, scope=KeyScope.API, alias="ci", created_at=later(at))
 
 
 def secret(name: str, sealed: bytes = b"\x01sealed", *, environment: str = "main") -> SealedSecret:

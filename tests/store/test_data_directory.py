@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.data_paths import data_parts
-from fal_server.core.faults import AlreadyExists, Fault, Invalid, NotFound
+from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound
 from fal_server.store.files.data_directory import DataDirectory
 
 NAMES = st.sampled_from(["a", "b", "link", "up", "out", "abs", "loop", "..", ".", "", "data", "etc"])
@@ -51,14 +51,14 @@ def test_a_file_is_written_listed_read_moved_and_deleted(data: DataDirectory) ->
 
 @pytest.mark.parametrize("path", ["/data/../x", "/etc/passwd", "x", "", "/", "/data/a\0b", "/data/" + "n" * 256])
 def test_what_is_no_path_below_data_is_refused(path: str) -> None:
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         data_parts(path)
 
 
 def test_drafts_are_nobodys_business(data: DataDirectory) -> None:
     (data.directory / ".fal-drafts" / "left").write_bytes(b"")
     assert data.entries(()) == []
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         data_parts("/data/.fal-drafts/left")
     assert not (DataDirectory(data.directory).directory / ".fal-drafts" / "left").exists()
 
@@ -75,7 +75,7 @@ def test_links_within_are_followed_and_links_out_are_not(data: DataDirectory, tm
     assert read(data, "/data/snap/relative") == read(data, "/data/snap/absolute") == b"weights"
     assert {e.path: e.size for e in data.entries(("snap",))} == {"/data/snap/absolute": 7, "/data/snap/relative": 7}
     for path in ("/data/out", "/data/etc/passwd", "/data/loop"):
-        with pytest.raises(Invalid):
+        with pytest.raises(InvalidArgument):
             read(data, path)
     with pytest.raises(Fault):
         write(data, "/data/etc/fal-test")
@@ -89,18 +89,18 @@ def test_links_within_are_followed_and_links_out_are_not(data: DataDirectory, tm
     ("act", "kind"),
     [
         (lambda d: d.open(("nope",)), NotFound),
-        (lambda d: d.open(("dir",)), Invalid),
-        (lambda d: d.open(()), Invalid),
-        (lambda d: d.open(("pipe",)), Invalid),
-        (lambda d: d.entries(("pipe", "x")), Invalid),
+        (lambda d: d.open(("dir",)), InvalidArgument),
+        (lambda d: d.open(()), InvalidArgument),
+        (lambda d: d.open(("pipe",)), InvalidArgument),
+        (lambda d: d.entries(("pipe", "x")), InvalidArgument),
         (lambda d: d.entries(("nope",)), NotFound),
-        (lambda d: d.delete(()), Invalid),
+        (lambda d: d.delete(()), InvalidArgument),
         (lambda d: d.delete(("nope",)), NotFound),
         (lambda d: d.rename(("nope",), ("x",)), NotFound),
         (lambda d: d.rename(("dir",), ("full",)), AlreadyExists),
-        (lambda d: d.rename(("dir",), ()), Invalid),
-        (lambda d: write(d, "/data/file/x"), Invalid),
-        (lambda d: write(d, "/data"), Invalid),
+        (lambda d: d.rename(("dir",), ()), InvalidArgument),
+        (lambda d: write(d, "/data/file/x"), InvalidArgument),
+        (lambda d: write(d, "/data"), InvalidArgument),
     ],
 )
 def test_what_cannot_be_done_says_why(data: DataDirectory, act: Callable[[DataDirectory], object], kind: type) -> None:
@@ -122,11 +122,11 @@ def test_an_archive_is_unpacked_and_one_that_leads_out_writes_nothing(data: Data
         archive.writestr("../../evil.txt", "x")
     data.extract(good, ("sync",))
     assert read(data, "/data/sync/a/b.txt") == b"b"
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidArgument):
         data.extract(bad, ("sync",))
     assert {e.path for e in data.entries(("sync",))} == {"/data/sync/a", "/data/sync/c.txt"}
     (tmp_path / "no.zip").write_bytes(b"PK nothing")
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(InvalidArgument, match="cannot be read"):
         data.extract(tmp_path / "no.zip", ("sync",))
 
 

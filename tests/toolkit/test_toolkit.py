@@ -27,8 +27,8 @@ from fal.toolkit import (
     get_image_size,
 )
 from fal.toolkit import downloads as kept
-from fal_server.http.routes.uploader import UnixDoor
-from fal_server.http.server.asgi import Bridge
+from fal_server.http.routes.uploader import UnixListener
+from fal_server.http.server.asgi import AsgiAdapter
 from tests.http.test_files import Desk, desk_at
 
 DATA = "data:text/plain;base64,aGVsbG8="
@@ -38,7 +38,7 @@ DATA = "data:text/plain;base64,aGVsbG8="
 async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """A controller's files, and this process set up as a runner of it."""
     async with desk_at(tmp_path / "c") as desk:
-        door = UnixDoor(Bridge(desk.uploader.app))
+        door = UnixListener(AsgiAdapter(desk.uploader.app))
         await door.start(tmp_path / "api.sock")
         monkeypatch.setenv("FAL_USE_LOCAL_UPLOADER", "1")
         monkeypatch.setenv("FAL_API_SOCKET", str(tmp_path / "api.sock"))

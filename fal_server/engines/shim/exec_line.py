@@ -14,17 +14,17 @@ from fal_runner.shim.address import SocketPath
 from fal_server.core.faults import (
     Aborted,
     AlreadyExists,
-    Exhausted,
+    FailedPrecondition,
     Fault,
-    Invalid,
+    InvalidArgument,
     NotFound,
-    Precondition,
+    ResourceExhausted,
     Unavailable,
 )
 
 _CALL_SECONDS = 10.0
 _KINDS: dict[str, type[Fault]] = {
-    kind.reason: kind for kind in (Aborted, AlreadyExists, Exhausted, NotFound, Precondition)
+    kind.reason: kind for kind in (Aborted, AlreadyExists, ResourceExhausted, NotFound, FailedPrecondition)
 }
 
 
@@ -120,6 +120,6 @@ class ShimExecLine:
             return
         if status.code == "INVALID_ARGUMENT":
             field, _, rest = status.words.partition(": ")
-            raise Invalid(field, rest or status.words)
+            raise InvalidArgument(field, rest or status.words)
         kind = _KINDS.get(status.code)
         raise kind(status.words) if kind else Unavailable(f"runner {self._runner_id}: {status.words}")

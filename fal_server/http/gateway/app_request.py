@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from fal_server.http.server.errors import Refusal
+from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, origin_form, tokens
 
@@ -25,7 +25,7 @@ _CACHED_TARGET_BYTES = 256
 _TOKEN = b"fal_jwt_token="
 
 
-class Call:
+class AppRequest:
     """What a request to an app says.
 
     Attributes:
@@ -97,7 +97,7 @@ def split_target(target: bytes) -> tuple[str, str, bytes]:
     path, mark, query = target.partition(b"?")
     parts = path.split(b"/", 3)
     if len(parts) < 3 or not parts[1] or not parts[2]:
-        raise Refusal(404, "bad_request", "there is nothing at this path: call an app at /{owner}/{app}")
+        raise HttpError(404, "bad_request", "there is nothing at this path: call an app at /{owner}/{app}")
     rest = b"/" + parts[3] if len(parts) == 4 else b"/"
     return segment(parts[1]), segment(parts[2]), rest + mark + query
 
@@ -151,5 +151,5 @@ def _seconds(value: bytes) -> float:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
         shown = value[:80].decode("latin-1")
-        raise Refusal(400, "bad_request", f"X-Fal-Request-Timeout is {shown!r}: give seconds, more than 0")
+        raise HttpError(400, "bad_request", f"X-Fal-Request-Timeout is {shown!r}: give seconds, more than 0")
     return seconds

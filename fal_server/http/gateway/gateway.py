@@ -8,14 +8,22 @@ from collections.abc import Coroutine
 from typing import cast
 
 from fal_server.core.accounts import Principal
-from fal_server.core.faults import DeadlinePassed, Denied, Fault, NotFound, StartTimedOut, Unauthenticated, Unavailable
+from fal_server.core.faults import (
+    DeadlineExceeded,
+    Fault,
+    NotFound,
+    PermissionDenied,
+    StartTimedOut,
+    Unauthenticated,
+    Unavailable,
+)
 from fal_server.core.routing import Outcome
-from fal_server.http.gateway.app_request import Call
+from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
 from fal_server.http.interfaces import Access, CallTokens, Dispatcher, Lease, LeaseT, RoutedApp
-from fal_server.http.server.errors import FAILED, Refusal, answers_preflight, refuse
+from fal_server.http.server.errors import FAILED, HttpError, answers_preflight, refuse
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds
 
@@ -52,10 +60,10 @@ class Gateway:
         """Answer, now or later. On the usual way nothing waits, and so no task is made."""
         request_id = self._ids.next()
         try:
-            call = Call(exchange)
+            call = AppRequest(exchange)
             app = self.dispatcher.find(call.owner, call.app)
             if app is None:
-                raise Refusal(404, "bad_request", f"there is no app {call.owner}/{call.app}: see `fal apps list`")
+                raise HttpError(404, "bad_request", f"there is no app {call.owner}/{call.app}: see `fal apps list`")
             caller: str | None = None
             if call.key is not None:
                 principal = self.access.cached(*call.key)
@@ -71,7 +79,7 @@ class Gateway:
                 self._wait(exchange, call, app, request_id, authenticated=False, caller=None)
                 return
             lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=call.hint)
-        except Refusal as refusal:
+        except HttpError as refusal:
             refuse(exchange, request_id, refusal)
             return
         if lease is None:
@@ -79,13 +87,13 @@ class Gateway:
             return
         self._relay(exchange, call, app, request_id, lease)
 
-    def _relay(self, exchange: Exchange, call: Call, app: RoutedApp, request_id: str, lease: Lease) -> None:
+    def _relay(self, exchange: Exchange, call: AppRequest, app: RoutedApp, request_id: str, lease: Lease) -> None:
         Relay(self, exchange, call, lease, request_id, app.request_timeout).begin()
 
     def _wait(
         self,
         exchange: Exchange,
-        call: Call,
+        call: AppRequest,
         app: RoutedApp,
         request_id: str,
         *,
@@ -102,7 +110,7 @@ class Gateway:
     async def _admit(
         self,
         exchange: Exchange,
-        call: Call,
+        call: AppRequest,
         app: RoutedApp,
         request_id: str,
         *,
@@ -116,14 +124,14 @@ class Gateway:
             elif not authenticated:
                 caller = await self._by_token(call)
             lease = await self._acquire(app, request_id, caller, call)
-        except Refusal as refusal:
+        except HttpError as refusal:
             exchange.sink = None
             refuse(exchange, request_id, refusal)
             return
         except Exception:  # noqa: BLE001 - whatever a service raises, the caller gets an answer
             _log.exception("no runner could be got for a request to %s", app.name)
             exchange.sink = None
-            refuse(exchange, request_id, Refusal(500, "internal_error", FAILED))
+            refuse(exchange, request_id, HttpError(500, "internal_error", FAILED))
             return
         # Nothing is awaited from here on: the lease cannot be lost to a cancellation.
         if exchange.gone:
@@ -131,7 +139,7 @@ class Gateway:
             return
         self._relay(exchange, call, app, request_id, lease)
 
-    async def _by_token(self, call: Call) -> str:
+    async def _by_token(self, call: AppRequest) -> str:
         assert self._tokens is not None
         caller = await self._tokens.caller(call.token or "", call.owner, call.app)
         if caller is None:
@@ -145,8 +153,8 @@ class Gateway:
             principal = await self.access.authenticate(key_id, secret)
         except Unauthenticated as fault:
             raise _unauthenticated(fault.message) from fault
-        except Denied as fault:
-            raise Refusal(403, "bad_request", fault.message) from fault
+        except PermissionDenied as fault:
+            raise HttpError(403, "bad_request", fault.message) from fault
         except Fault as fault:
             raise _of_fault(fault) from fault
         self._check(principal)
@@ -154,16 +162,16 @@ class Gateway:
 
     def _check(self, principal: Principal) -> None:
         if not self.access.may_call_apps(principal):
-            raise Refusal(403, "bad_request", f"the key {principal.key_id} may not call apps: use one that may")
+            raise HttpError(403, "bad_request", f"the key {principal.key_id} may not call apps: use one that may")
 
-    async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, call: Call) -> Lease:
+    async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, call: AppRequest) -> Lease:
         timeout = app.request_start_timeout if call.start_timeout is None else call.start_timeout
         try:
             return await self.dispatcher.acquire(
                 app.name, request_id=request_id, caller=caller, hint=call.hint, start_timeout=timeout
             )
-        except DeadlinePassed as fault:
-            raise Refusal(504, "request_timeout", fault.message, b"x-fal-request-timeout-type: user\r\n") from fault
+        except DeadlineExceeded as fault:
+            raise HttpError(504, "request_timeout", fault.message, b"x-fal-request-timeout-type: user\r\n") from fault
         except Fault as fault:
             raise _of_fault(fault) from fault
 
@@ -204,15 +212,15 @@ class _Waiter:
         """Nothing is sent yet."""
 
 
-def _unauthenticated(detail: str) -> Refusal:
-    return Refusal(401, "bad_request", detail, b"www-authenticate: Key\r\n")
+def _unauthenticated(detail: str) -> HttpError:
+    return HttpError(401, "bad_request", detail, b"www-authenticate: Key\r\n")
 
 
-def _of_fault(fault: Fault) -> Refusal:
+def _of_fault(fault: Fault) -> HttpError:
     if isinstance(fault, NotFound):
-        return Refusal(404, "bad_request", fault.message)
+        return HttpError(404, "bad_request", fault.message)
     if isinstance(fault, StartTimedOut):
-        return Refusal(504, "startup_timeout", fault.message)
+        return HttpError(504, "startup_timeout", fault.message)
     if isinstance(fault, Unavailable):
-        return Refusal(503, "runner_scheduling_failure", fault.message)
-    return Refusal(500, "internal_error", fault.message)
+        return HttpError(503, "runner_scheduling_failure", fault.message)
+    return HttpError(500, "internal_error", fault.message)

@@ -8,11 +8,11 @@ from collections.abc import Coroutine
 from typing import Protocol
 
 from fal_server.core.routing import Outcome, error_type_of
-from fal_server.http.gateway.app_request import Call
+from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.interfaces import Dispatcher, Lease
-from fal_server.http.server.errors import Refusal, refuse
+from fal_server.http.server.errors import HttpError, refuse
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.http.server.splice import Splice
@@ -23,7 +23,7 @@ _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
 
-class Depot(Protocol):
+class RelayContext(Protocol):
     """What relays share."""
 
     dispatcher: Dispatcher[Lease]
@@ -59,7 +59,13 @@ class Relay:
     )
 
     def __init__(
-        self, depot: Depot, exchange: Exchange, call: Call, lease: Lease, request_id: str, request_timeout: float
+        self,
+        depot: RelayContext,
+        exchange: Exchange,
+        call: AppRequest,
+        lease: Lease,
+        request_id: str,
+        request_timeout: float,
     ) -> None:
         self._depot = depot
         self._exchange = exchange
@@ -292,15 +298,15 @@ class Relay:
         bound = f"within the app's request_timeout of {self._seconds:g} s"
         with_runner = self._upstream is None or self._runner_slow or self._sent_end or self._exchange.complete
         if self._paused or not with_runner:
-            refusal = Refusal(408, "request_timeout", f"the request's body did not come whole {bound}")
+            refusal = HttpError(408, "request_timeout", f"the request's body did not come whole {bound}")
             self._answer_failure(Outcome.CLIENT_GONE, refusal)
         else:
-            self._answer_failure(Outcome.TIMED_OUT, Refusal(504, "request_timeout", f"there was no answer {bound}"))
+            self._answer_failure(Outcome.TIMED_OUT, HttpError(504, "request_timeout", f"there was no answer {bound}"))
 
     def _fail(self, error_type: str, detail: str) -> None:
-        self._answer_failure(Outcome.RUNNER_FAILED, Refusal(503, error_type, detail))
+        self._answer_failure(Outcome.RUNNER_FAILED, HttpError(503, error_type, detail))
 
-    def _answer_failure(self, outcome: Outcome, refusal: Refusal) -> None:
+    def _answer_failure(self, outcome: Outcome, refusal: HttpError) -> None:
         exchange = self._exchange
         _log.warning(
             "request %s to %s on runner %s: %s: %s",
@@ -308,7 +314,7 @@ class Relay:
         )
         exchange.sink = None
         self._end(outcome)
-        if exchange.take_back():
+        if exchange.reattach():
             refuse(exchange, self._request_id, refusal)
         else:
             exchange.abort()

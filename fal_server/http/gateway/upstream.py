@@ -18,7 +18,7 @@ _MAX_HEAD_BYTES = 256 * 1024
 _NO_BODY_END = (b"content-length", b"transfer-encoding")
 
 
-class Asker(Protocol):
+class ResponseListener(Protocol):
     """Who sent the request that a connection is answering."""
 
     def on_answer(self) -> None:
@@ -79,7 +79,7 @@ class Upstream(asyncio.Protocol):
         self._socket = sock
         self.key = key
         self._parser = httptools.HttpResponseParser(self)
-        self.asker: Asker | None = None
+        self.asker: ResponseListener | None = None
         self.reused = False
         self.lost = False
         self.idle_since = 0.0
@@ -95,7 +95,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = True
         self._head_bytes = 0
 
-    def ask(self, asker: Asker, *, bodyless: bool) -> None:
+    def ask(self, asker: ResponseListener, *, bodyless: bool) -> None:
         """Take the connection for a request, which is then written to `transport`.
 
         Args:

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from fal_server.core.faults import Invalid, Unavailable
+from fal_server.core.faults import InvalidArgument, Unavailable
 
 Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 _PIECE_BYTES = 1024 * 1024
@@ -55,7 +55,7 @@ class UrlFetcher:
             Unavailable: it cannot be reached, or the content was cut off.
         """
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise Invalid("url", "url must begin with http:// or https://")
+            raise InvalidArgument("url", "url must begin with http:// or https://")
         shown = url.partition("?")[0][:200]
         answer = await asyncio.to_thread(self._open, url, shown)
         try:
@@ -68,14 +68,14 @@ class UrlFetcher:
             answer: http.client.HTTPResponse | None = self._opener.open(url, timeout=_SECONDS)
         except urllib.error.HTTPError as error:
             error.close()
-            raise Invalid("url", f"{shown} answered {error.code} {error.reason}") from None
+            raise InvalidArgument("url", f"{shown} answered {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, _Refused):
-                raise Invalid("url", f"{shown} {reason}") from None
+                raise InvalidArgument("url", f"{shown} {reason}") from None
             raise Unavailable(f"{shown} cannot be reached: {reason}") from None
         if answer is None:
-            raise Invalid("url", f"{shown} leads to an address that is not for HTTP")
+            raise InvalidArgument("url", f"{shown} leads to an address that is not for HTTP")
         return answer
 
 

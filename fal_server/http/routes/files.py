@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.http.routes.guard import Guard
 from fal_server.http.server.json_body import json_object, text_of
 from fal_server.http.server.multipart import file_field
@@ -18,7 +18,7 @@ from fal_server.services.files import AppFiles, Files
 _READ, _WRITE, _DEPLOY = "serverless:files:read", "serverless:files:write", "serverless:revisions:write"
 
 
-class FilePages:
+class FileRoutes:
     """The endpoints of /data. Paths in URLs are whole, so that there are two slashes before `data`."""
 
     def __init__(self, files: Files, guard: Guard) -> None:
@@ -103,7 +103,7 @@ class FilePages:
         return JSONResponse(True)
 
 
-class AppFilePages:
+class AppFileRoutes:
     """The endpoints of apps' files, which who may deploy sends before."""
 
     def __init__(self, files: AppFiles, guard: Guard) -> None:
@@ -121,7 +121,7 @@ class AppFilePages:
     async def _missing(self, request: Request) -> Response:
         hashes = (await json_object(request)).get("hashes")
         if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
-            raise Invalid("hashes", "hashes is missing from the body, or is no list of texts")
+            raise InvalidArgument("hashes", "hashes is missing from the body, or is no list of texts")
         return JSONResponse(await self._files.missing([str(item) for item in hashes]))
 
     async def _begin(self, request: Request) -> Response:
@@ -164,7 +164,7 @@ async def check_parts(request: Request) -> None:
     """
     parts = (await json_object(request)).get("parts", [])
     if not isinstance(parts, list):
-        raise Invalid("parts", "parts is no list")
+        raise InvalidArgument("parts", "parts is no list")
 
 
 def _path(request: Request) -> str:

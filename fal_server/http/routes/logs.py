@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from fal_server.core.faults import Fault, Invalid
+from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.http.interfaces import LogReader
 
@@ -20,7 +20,7 @@ _COMMENT_SECONDS = 15.0
 _TICK = timedelta(microseconds=1)
 
 
-class LogPages:
+class LogRoutes:
     """The two endpoints.
 
     Args:
@@ -143,14 +143,14 @@ def log_item(entry: LogEntry) -> dict[str, str | int | None]:
 def _job_id(request: Request) -> str:
     value = request.query_params.get("job_id", "")
     if not value:
-        raise Invalid("job_id", "job_id is missing: give a runner's id, as `fal runners list` shows it")
+        raise InvalidArgument("job_id", "job_id is missing: give a runner's id, as `fal runners list` shows it")
     return value
 
 
 def _page_size(request: Request) -> int:
     value = request.query_params.get("page_size", "1000")
     if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= _MAX_PAGE):
-        raise Invalid("page_size", f"page_size is {value[:80]!r}: give a number from 1 to {_MAX_PAGE}")
+        raise InvalidArgument("page_size", f"page_size is {value[:80]!r}: give a number from 1 to {_MAX_PAGE}")
     return int(value)
 
 
@@ -162,5 +162,5 @@ def _moment(request: Request, field: str) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except ValueError as error:
         message = f"{field} is {value[:80]!r}: give a moment in ISO 8601, such as 2026-01-31T12:00:00+00:00"
-        raise Invalid(field, message) from error
+        raise InvalidArgument(field, message) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -21,7 +21,7 @@ class GpuCounter(Protocol):
         ...
 
 
-class AccountPages:
+class AccountRoutes:
     """The endpoints."""
 
     def __init__(self, counter: GpuCounter, account: AccountReader, guard: Guard) -> None:

@@ -13,14 +13,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from fal_server.core.faults import Denied, Fault, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
+from fal_server.core.faults import (
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.interfaces import Access, RoutedApp
 from fal_server.http.routes.hosts import queue_base
 from fal_server.http.routes.logs import log_item
 from fal_server.http.routes.submitting import key_of, submission_of
-from fal_server.http.server.errors import FAILED, Refusal
+from fal_server.http.server.errors import FAILED, HttpError
 from fal_server.http.server.messages import error_body
 from fal_server.services.queue import Queue, QueueStatus
 
@@ -28,10 +36,10 @@ _OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<what>/status/stream|/
 _COMMENT_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 _STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
-    (Invalid, 400, "bad_request"),
-    (Precondition, 400, "bad_request"),
+    (InvalidArgument, 400, "bad_request"),
+    (FailedPrecondition, 400, "bad_request"),
     (Unauthenticated, 401, "bad_request"),
-    (Denied, 403, "bad_request"),
+    (PermissionDenied, 403, "bad_request"),
     (NotFound, 404, "bad_request"),
     (Unavailable, 503, "internal_error"),
 )
@@ -45,7 +53,7 @@ class Apps(Protocol):
         ...
 
 
-class QueuePages:
+class QueueRoutes:
     """Everything below /queue/{owner}/{app}. Who may call the app may queue for it, and ask by a request's id.
 
     A queue host is asked for /{owner}/{app}, and told addresses of that form.
@@ -63,12 +71,12 @@ class QueuePages:
     async def _answer(self, request: Request) -> Response:
         try:
             return await self._routed(request)
-        except Refusal as refusal:
+        except HttpError as refusal:
             return _refused(refusal.status, refusal.error_type, refusal.detail)
         except Fault as fault:
             found = ((status, kind) for fault_type, status, kind in _STATUSES if isinstance(fault, fault_type))
             status, kind = next(found, (500, "internal_error"))
-            if isinstance(fault, Invalid) and fault.field == "Idempotency-Key":
+            if isinstance(fault, InvalidArgument) and fault.field == "Idempotency-Key":
                 status = 422
             return _refused(status, kind, fault.message if status != 500 else FAILED)
 
@@ -76,12 +84,14 @@ class QueuePages:
         raw: bytes = request.scope["raw_path"]
         parts = raw.split(b"/", 4)  # "", "queue", owner, app, the rest
         if len(parts) < 4 or not parts[2] or not parts[3]:
-            raise Refusal(404, "bad_request", "there is nothing at this path: queue a request at /queue/{owner}/{app}")
+            raise HttpError(
+                404, "bad_request", "there is nothing at this path: queue a request at /queue/{owner}/{app}"
+            )
         owner, name = segment(parts[2]), segment(parts[3])
         rest = "/" + parts[4].decode("latin-1") if len(parts) == 5 else "/"
         app = self._apps.find(owner, name)
         if app is None:
-            raise Refusal(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
+            raise HttpError(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
         caller = await self._caller(request, app)
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
@@ -92,7 +102,7 @@ class QueuePages:
             )
         one = _OF_ONE.fullmatch(rest)
         if one is None or (one["what"] == "/cancel") != (request.method == "PUT"):
-            raise Refusal(405, "bad_request", f"{request.method} is not possible here: POST queues a request")
+            raise HttpError(405, "bad_request", f"{request.method} is not possible here: POST queues a request")
         request_id = unquote(one["id"])
         match one["what"]:
             case "/cancel":
@@ -123,7 +133,7 @@ class QueuePages:
                 return None  # a public app needs no key, so a wrong one does not matter
             raise
         if not app.public and not self._access.may_call_apps(principal):
-            raise Denied(f"the key {principal.key_id} may not call apps: use one that may")
+            raise PermissionDenied(f"the key {principal.key_id} may not call apps: use one that may")
         return principal.key_id
 
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
@@ -137,7 +147,7 @@ class QueuePages:
     async def _result(self, app: RoutedApp, request_id: str) -> Response:
         request, answer = await self._queue.result(app.name, request_id)
         if answer is None:
-            raise Refusal(400, "bad_request", "Request is still in progress: its status_url says how far it is")
+            raise HttpError(400, "bad_request", "Request is still in progress: its status_url says how far it is")
         response = Response(answer.body, answer.status)
         response.raw_headers = [
             (name.encode("latin-1"), value.encode("latin-1"))
@@ -154,7 +164,7 @@ class QueuePages:
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
             await self._queue.cancel(app.name, request_id)
-        except Precondition as fault:
+        except FailedPrecondition as fault:
             status, word, detail = 400, "ALREADY_COMPLETED", fault.message
         except NotFound as fault:
             status, word, detail = 404, "NOT_FOUND", fault.message

@@ -12,7 +12,15 @@ from starlette.routing import Route
 
 from fal_server.access.permissions import allows
 from fal_server.core.accounts import Principal
-from fal_server.core.faults import AlreadyExists, Denied, Fault, Invalid, NotFound, Precondition, Unauthenticated
+from fal_server.core.faults import (
+    AlreadyExists,
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
 from fal_server.core.faults import Unavailable as NotNow
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
@@ -27,17 +35,17 @@ KeySet: TypeAlias = "Callable[[], Mapping[str, object]]"
 _READ, _WRITE = "serverless:queue:read", "serverless:queue:write"
 _MOST_LISTED = 1000
 _STATUSES: tuple[tuple[type[Fault], int], ...] = (
-    (Invalid, 400),
+    (InvalidArgument, 400),
     (Unauthenticated, 401),
-    (Denied, 403),
+    (PermissionDenied, 403),
     (NotFound, 404),
     (AlreadyExists, 409),
-    (Precondition, 400),
+    (FailedPrecondition, 400),
     (NotNow, 503),
 )
 
 
-class QueueAdminPages:
+class QueueAdminRoutes:
     """What the published `fal queue` calls, and what ours adds, below /applications/{nickname}/{app}/queue.
 
     Args:
@@ -126,7 +134,9 @@ class QueueAdminPages:
 
 def _require(principal: Principal, permission: str) -> None:
     if not allows(principal, permission):
-        raise Denied(f"Insufficient permissions: the key {principal.key_id} lacks {permission!r}; use one that has it")
+        raise PermissionDenied(
+            f"Insufficient permissions: the key {principal.key_id} lacks {permission!r}; use one that has it"
+        )
 
 
 def _item(request: QueuedRequest) -> dict[str, object]:
@@ -172,11 +182,13 @@ def _state(word: str | None) -> State | None:
     if not word:
         return None
     if word.upper() not in tuple(State):
-        raise Invalid("state", f"state is {word[:80]!r}: use one of {', '.join(state.value for state in State)}")
+        raise InvalidArgument(
+            "state", f"state is {word[:80]!r}: use one of {', '.join(state.value for state in State)}"
+        )
     return State(word.upper())
 
 
 def _limit(word: str) -> int:
     if not (word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= _MOST_LISTED):
-        raise Invalid("limit", f"limit is {word[:80]!r}: give a number from 1 to {_MOST_LISTED}")
+        raise InvalidArgument("limit", f"limit is {word[:80]!r}: give a number from 1 to {_MOST_LISTED}")
     return int(word)

@@ -14,32 +14,32 @@ from starlette.routing import BaseRoute, Route
 
 from fal_server.core.faults import (
     AlreadyExists,
-    Denied,
-    Exhausted,
+    FailedPrecondition,
     Fault,
-    Invalid,
+    InvalidArgument,
     NotFound,
-    Precondition,
+    PermissionDenied,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
-    Unsupported,
+    Unimplemented,
 )
 from fal_server.core.runners import Runner
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.interfaces import AccountReader, LogReader, RestAccess, RunnerReader
-from fal_server.http.routes.logs import LogPages
+from fal_server.http.routes.logs import LogRoutes
 from fal_server.http.server.errors import FAILED
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 _STATUSES: dict[type[Fault], int] = {
-    Invalid: 400,
+    InvalidArgument: 400,
     Unauthenticated: 401,
-    Denied: 403,
+    PermissionDenied: 403,
     NotFound: 404,
     AlreadyExists: 409,
-    Precondition: 412,
-    Exhausted: 413,
-    Unsupported: 501,
+    FailedPrecondition: 412,
+    ResourceExhausted: 413,
+    Unimplemented: 501,
     Unavailable: 503,
 }
 
@@ -66,7 +66,7 @@ class Rest:
         self._account = account
         self._runners = runners
         self._version = version
-        pages = LogPages(logs)
+        pages = LogRoutes(logs)
         self.app = Starlette(
             routes=[
                 Route("/", self._root),
@@ -91,7 +91,9 @@ class Rest:
                 raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
             principal = self._access.cached(*key) or await self._access.authenticate(*key)
             if not self._access.may_read(principal):
-                raise Denied("Insufficient permissions: this key may call apps only; use one that may read or manage")
+                raise PermissionDenied(
+                    "Insufficient permissions: this key may call apps only; use one that may read or manage"
+                )
             return await endpoint(request)
 
         return guarded

@@ -6,7 +6,7 @@ from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.interfaces import RESERVED_OWNERS
 from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
-from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import origin_form
 
@@ -14,13 +14,13 @@ _QUEUE = (b"q", b"Q")
 _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
 
 
-class ControllerSite:
+class Router:
     """Sends each exchange to the gateway or to the controller's own ASGI application.
 
     What is asked of a queue host for an app is meant for the queue: it is answered as if below /queue.
     """
 
-    def __init__(self, gateway: Gateway, rest: Bridge) -> None:
+    def __init__(self, gateway: Gateway, rest: AsgiAdapter) -> None:
         self._gateway = gateway
         self._rest = rest
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.access.tokens import Tokens
-from fal_server.core.faults import Invalid, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.http.routes.files import check_parts
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import is_cloud_host
@@ -26,7 +26,7 @@ _MEDIA = re.compile(r"(image/(?!svg)|video/|audio/)")
 _LONGEST_CACHE = 86400
 
 
-class StoragePages:
+class StorageRoutes:
     """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key.
 
     Args:
@@ -148,7 +148,7 @@ def base_of(request: Request) -> str:
     """
     host = request.headers.get("host", "")
     if not re.fullmatch(r"[0-9A-Za-z._:\[\]-]{1,255}", host):
-        raise Invalid("host", "the Host header is no host")
+        raise InvalidArgument("host", "the Host header is no host")
     return f"{request.url.scheme}://{host}"
 
 

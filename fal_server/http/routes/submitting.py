@@ -7,10 +7,10 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Priority, switch
 from fal_server.http.gateway.app_request import platform_key
-from fal_server.http.server.errors import Refusal
+from fal_server.http.server.errors import HttpError
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.services.submission import Submission
 
@@ -93,17 +93,17 @@ async def _body(request: Request) -> bytes:
             size += len(part)
             if size > MOST_BODY_BYTES:
                 detail = f"the body is larger than the {MOST_BODY_BYTES} bytes that the queue keeps: send an address"
-                raise Refusal(413, "bad_request", detail)
+                raise HttpError(413, "bad_request", detail)
             parts.append(part)
     except ClientDisconnect:
-        raise Refusal(499, "client_disconnected", "the client left before the end of its body") from None
+        raise HttpError(499, "client_disconnected", "the client left before the end of its body") from None
     return b"".join(parts)
 
 
 def _priority(value: str | None) -> Priority:
     word = (value or Priority.NORMAL.value).strip().lower()
     if word not in tuple(Priority):
-        raise Invalid("X-Fal-Queue-Priority", f"X-Fal-Queue-Priority is {word[:80]!r}: use normal or low")
+        raise InvalidArgument("X-Fal-Queue-Priority", f"X-Fal-Queue-Priority is {word[:80]!r}: use normal or low")
     return Priority(word)
 
 
@@ -115,5 +115,7 @@ def _start_seconds(value: str | None) -> float | None:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and 0 < seconds <= 365 * 24 * 3600):
-        raise Invalid("X-Fal-Request-Timeout", f"X-Fal-Request-Timeout is {value[:80]!r}: give seconds, more than 0")
+        raise InvalidArgument(
+            "X-Fal-Request-Timeout", f"X-Fal-Request-Timeout is {value[:80]!r}: give seconds, more than 0"
+        )
     return seconds

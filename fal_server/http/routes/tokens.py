@@ -8,14 +8,14 @@ from starlette.routing import Route
 
 from fal_server.access.permissions import CALL_APPS, require
 from fal_server.access.tokens import Tokens
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.http.routes.guard import Guard
 from fal_server.http.server.json_body import json_object
 
 _SECONDS = 120.0
 
 
-class TokenPages:
+class TokenRoutes:
     """The endpoint. The answer is the token alone, as a JSON text."""
 
     def __init__(self, tokens: Tokens, guard: Guard) -> None:
@@ -29,8 +29,8 @@ class TokenPages:
         body = await json_object(request)
         apps, seconds = body.get("allowed_apps"), body.get("token_expiration", _SECONDS)
         if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
-            raise Invalid("allowed_apps", "allowed_apps is missing from the body, or is no list of names")
+            raise InvalidArgument("allowed_apps", "allowed_apps is missing from the body, or is no list of names")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise Invalid("token_expiration", "token_expiration is no number of seconds")
+            raise InvalidArgument("token_expiration", "token_expiration is no number of seconds")
         token = self._tokens.for_calls(principal, [str(app) for app in apps], seconds)
         return JSONResponse(token.text, status_code=201)

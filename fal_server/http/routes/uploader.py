@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.core.faults import Fault, Invalid, NotFound
+from fal_server.core.faults import Fault, InvalidArgument, NotFound
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.rest import answer_fault, answer_http_exception
 from fal_server.http.routes.storage import reserved_by_headers
-from fal_server.http.server.asgi import Bridge
+from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.json_body import json_object
@@ -70,7 +70,7 @@ class Uploader:
     async def _finish(self, request: Request) -> Response:
         size = (await json_object(request)).get("size_bytes")
         if isinstance(size, bool) or not isinstance(size, int):
-            raise Invalid("size_bytes", "size_bytes is missing from the body, or is no number")
+            raise InvalidArgument("size_bytes", "size_bytes is missing from the body, or is no number")
         upload_id = request.path_params["upload_id"]
         reserved = self._objects.parts.about(upload_id)
         await self._objects.complete(upload_id, size)
@@ -90,10 +90,10 @@ class Uploader:
         return JSONResponse({"state": "accepted_local", "upload_id": object_id, "file_url": url}, status_code=202)
 
 
-class UnixDoor:
+class UnixListener:
     """Listens on a unix socket, and answers HTTP/1.1 there with an ASGI application."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: AsgiAdapter) -> None:
         self._bridge = bridge
         self._registry = Registry()
         self._server: asyncio.AbstractServer | None = None

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
-from fal_server.http.server.errors import FAILED, Refusal, refuse
+from fal_server.http.server.errors import FAILED, HttpError, refuse
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, RequestIds, origin_form
 from fal_server.http.server.rules import Limits
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP
 
 
-class Bridge:
+class AsgiAdapter:
     """Answers exchanges with an ASGI application, each in a task of its own.
 
     Args:
@@ -100,7 +100,7 @@ class _Conversation:
         if exchange.started:
             exchange.abort()
         else:
-            refusal = Refusal(500, "internal_error", FAILED)
+            refusal = HttpError(500, "internal_error", FAILED)
             refuse(exchange, self._request_id, refusal)
 
     def _scope(self) -> Scope:
@@ -150,7 +150,7 @@ class _Conversation:
             exchange.abort()
         else:
             detail = f"nothing more of the request's body came within {self._body_seconds:g} seconds"
-            refuse(exchange, self._request_id, Refusal(408, "bad_request", detail))
+            refuse(exchange, self._request_id, HttpError(408, "bad_request", detail))
 
     async def _send(self, message: Message) -> None:
         exchange = self._exchange

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import httptools
 
-from fal_server.http.server.errors import FAILED, Refusal, refuse
+from fal_server.http.server.errors import FAILED, HttpError, refuse
 from fal_server.http.server.exchange import Exchange, Site
 from fal_server.http.server.messages import Headers
 from fal_server.http.server.registry import Registry
-from fal_server.http.server.rules import Limits, objection
+from fal_server.http.server.rules import Limits, validate
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
             if size > self._limits.head_bytes:
                 self._refuse(431, f"the request's head is larger than {self._limits.head_bytes} bytes")
                 return
-        refusal = objection(exchange, version, upgrade=parser.should_upgrade())
+        refusal = validate(exchange, version, upgrade=parser.should_upgrade())
         if refusal is not None:
             self._refuse(*refusal)
             return
@@ -283,12 +283,12 @@ class HttpConnection(asyncio.Protocol):
                     self._site.handle(exchange)
                 except Exception:  # noqa: BLE001 - whatever the site raises, the client gets an answer
                     _log.exception("a request could not be handled")
-                    refuse(exchange, str(uuid4()), Refusal(500, "internal_error", FAILED))
+                    refuse(exchange, str(uuid4()), HttpError(500, "internal_error", FAILED))
             if self._current is None and self._refusal is not None and not self._closing:
                 status, detail = self._refusal
                 self._refusal = None
                 self._receiving = exchange = Exchange(self, b"GET", b"", [], http11=True, keep_alive=False)
-                refuse(exchange, str(uuid4()), Refusal(status, "bad_request", detail))
+                refuse(exchange, str(uuid4()), HttpError(status, "bad_request", detail))
         finally:
             self._pumping = False
         self._pace()

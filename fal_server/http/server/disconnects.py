@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 
 
-class Hangups:
+class DisconnectWatcher:
     """Watches sockets for nothing but their end; the event loop's own transports see that only while they read.
 
     What is noticed: a reset, a host that answers no more, and a closed side, once it has come. A client that dies with

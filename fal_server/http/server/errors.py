@@ -10,7 +10,7 @@ from fal_server.http.server.messages import error_body
 FAILED = "the controller failed; its log says why"
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """The gateway answers this itself.
 
     Args:
@@ -28,7 +28,7 @@ class Refusal(Exception):
         self.fields = fields
 
 
-def refuse(exchange: Exchange, request_id: str, refusal: Refusal) -> None:
+def refuse(exchange: Exchange, request_id: str, refusal: HttpError) -> None:
     """Answer with an error of the gateway's own."""
     # A page of another origin may read why: nothing in it is anybody's secret.
     fields = (

@@ -12,7 +12,7 @@ from fal_server.http.server.registry import Registry
 _JOIN_LIMIT = 16 * 1024
 
 
-class Sink(Protocol):
+class ResponseDriver(Protocol):
     """Who answers an exchange; told what happens on the client's side."""
 
     def on_body(self) -> None:
@@ -32,7 +32,7 @@ class Sink(Protocol):
         ...
 
 
-class Carrier(Protocol):
+class ConnectionHandle(Protocol):
     """The connection that an exchange came on."""
 
     transport: asyncio.Transport
@@ -102,7 +102,14 @@ class Exchange:
     )
 
     def __init__(
-        self, carrier: Carrier, method: bytes, target: bytes, headers: Headers, *, http11: bool, keep_alive: bool
+        self,
+        carrier: ConnectionHandle,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        *,
+        http11: bool,
+        keep_alive: bool,
     ) -> None:
         self.carrier = carrier
         self.method = method
@@ -116,7 +123,7 @@ class Exchange:
         self.chunks: list[bytes] = []
         self.buffered = 0
         self.complete = False
-        self.sink: Sink | None = None
+        self.sink: ResponseDriver | None = None
         self.started = False
         self.finished = False
         self.gone = False
@@ -177,7 +184,7 @@ class Exchange:
             framing,
         )
 
-    def take_back(self) -> bool:
+    def reattach(self) -> bool:
         """Undo `start` where nothing of the answer is out yet; False where it is too late for that."""
         if not self._head:
             return not self.started

@@ -6,7 +6,7 @@ import json
 
 from starlette.requests import Request
 
-from fal_server.core.faults import Exhausted, Invalid
+from fal_server.core.faults import InvalidArgument, ResourceExhausted
 
 _MOST_BYTES = 16 * 1024 * 1024
 
@@ -22,13 +22,13 @@ async def json_object(request: Request) -> dict[str, object]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BYTES:
-            raise Exhausted(f"the body is larger than {_MOST_BYTES} bytes")
+            raise ResourceExhausted(f"the body is larger than {_MOST_BYTES} bytes")
     try:
         parsed: object = json.loads(bytes(body).strip() or b"{}")
     except ValueError as error:
-        raise Invalid("body", f"the body is no JSON: {error}") from error
+        raise InvalidArgument("body", f"the body is no JSON: {error}") from error
     if not isinstance(parsed, dict):
-        raise Invalid("body", "the body is no JSON object")
+        raise InvalidArgument("body", "the body is no JSON object")
     return parsed
 
 
@@ -40,5 +40,5 @@ def text_of(body: dict[str, object], name: str) -> str:
     """
     value = body.get(name)
     if not isinstance(value, str):
-        raise Invalid(name, f"{name} is missing from the body, or is no text")
+        raise InvalidArgument(name, f"{name} is missing from the body, or is no text")
     return value

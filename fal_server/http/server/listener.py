@@ -22,7 +22,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n"
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
-class FrontDoor:
+class Listener:
     """Listens on one port, and hands connections to the gRPC server or to the site.
 
     Args:
@@ -74,7 +74,7 @@ class FrontDoor:
         loop = asyncio.get_running_loop()
         timeout = None if self._tls is None else self.first_byte_seconds
         self._server = await loop.create_server(
-            lambda: _Visitor(self), host, port, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=1024
+            lambda: _ProtocolSniffer(self), host, port, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=1024
         )
         for listening in self._server.sockets:
             _notice_the_dead(listening.fileno())
@@ -134,12 +134,12 @@ def _notice_the_dead(listening: int) -> None:
             same.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-class _Visitor(asyncio.Protocol):
+class _ProtocolSniffer(asyncio.Protocol):
     """A connection of which it is not known yet what it speaks."""
 
     __slots__ = ("_data", "_door", "_timer", "_transport")
 
-    def __init__(self, door: FrontDoor) -> None:
+    def __init__(self, door: Listener) -> None:
         self._door = door
         self._data = b""
 

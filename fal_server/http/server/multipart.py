@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 
 _BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _NAME = re.compile(rb';\s*name="([^"]*)"', re.IGNORECASE)
@@ -27,7 +27,7 @@ async def file_field(
     """
     found = _BOUNDARY.search(content_type)
     if not content_type.lower().startswith("multipart/form-data") or found is None:
-        raise Invalid(field, f"send the file as field {field} of a multipart/form-data body")
+        raise InvalidArgument(field, f"send the file as field {field} of a multipart/form-data body")
     delimiter = b"\r\n--" + (found[1] or found[2]).encode()
     reader = _Reader(chunks)
     async for _ in reader.until(delimiter):
@@ -46,7 +46,7 @@ async def file_field(
                 yield piece
     await reader.drain()
     if not seen:
-        raise Invalid(field, f"the form has no field {field}: send the file under that name")
+        raise InvalidArgument(field, f"the form has no field {field}: send the file under that name")
 
 
 class _Reader:
@@ -87,7 +87,7 @@ class _Reader:
         """A part's head, up to the empty line, which is taken too."""
         while (at := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > _MOST_HEAD_BYTES:
-                raise Invalid("body", f"a part of the form has a head of more than {_MOST_HEAD_BYTES} bytes")
+                raise InvalidArgument("body", f"a part of the form has a head of more than {_MOST_HEAD_BYTES} bytes")
             await self._more()
         head = bytes(self._buffer[:at])
         del self._buffer[: at + 4]
@@ -103,4 +103,4 @@ class _Reader:
             if chunk:
                 self._buffer += chunk
                 return
-        raise Invalid("body", "the form was cut off: send it again")
+        raise InvalidArgument("body", "the form was cut off: send it again")

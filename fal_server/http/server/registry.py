@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from fal_server.http.server.disconnects import Hangups
+from fal_server.http.server.disconnects import DisconnectWatcher
 
 
 class Member(Protocol):
@@ -36,7 +36,7 @@ class Registry:
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
-        self.hangups = Hangups()
+        self.hangups = DisconnectWatcher()
 
     def __len__(self) -> int:
         return len(self._members)

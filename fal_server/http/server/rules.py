@@ -33,7 +33,7 @@ class Limits:
     linger_seconds: float = 2
 
 
-def objection(exchange: Exchange, version: str, *, upgrade: bool) -> Objection | None:
+def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Objection | None:
     """Why a request that can be parsed is not taken; notes on the exchange what it asks of the server.
 
     That a message has both lengths, or two of one, the parser itself refuses.

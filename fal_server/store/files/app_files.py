@@ -7,8 +7,8 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
-from fal_server.core.faults import Invalid, NotFound, Unavailable
-from fal_server.store.files.content_files import Uses
+from fal_server.core.faults import InvalidArgument, NotFound, Unavailable
+from fal_server.store.files.content_files import ContentDirectory
 from fal_server.store.files.durable import sync_directory
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +28,7 @@ class DiskAppFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._uses = Uses(directory)
+        self._uses = ContentDirectory(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +56,7 @@ class DiskAppFiles:
             Unavailable: the disk does not take it.
         """
         if _HASH.fullmatch(file_hash) is None:
-            raise Invalid("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
+            raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
         path = self._place(file_hash)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
-from fal_server.store.files.content_files import Uses
+from fal_server.store.files.content_files import ContentDirectory
 from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_draft
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -31,7 +31,7 @@ class FileBlobs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._uses = Uses(directory)
+        self._uses = ContentDirectory(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for draft in directory.glob(f"*/{DRAFT_PREFIX}*"):

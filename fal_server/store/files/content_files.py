@@ -13,7 +13,7 @@ from fal_server.core.faults import Unavailable
 from fal_server.store.files.durable import DRAFT_PREFIX
 
 
-class Uses:
+class ContentDirectory:
     """The times at which files were last put or asked for: those of their last change, which nothing else changes.
 
     Args:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Self
 
 from fal_server.core.data_paths import DRAFTS, ROOT, data_parts, data_path
-from fal_server.core.faults import AlreadyExists, Fault, Invalid, NotFound, Unavailable
+from fal_server.core.faults import AlreadyExists, Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.ports.files import DataEntry, OpenFile
-from fal_server.store.files.uploads import DiskDrafts
+from fal_server.store.files.uploads import StagingDirectory
 
 _MOST_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +44,7 @@ class DataDirectory:
         except OSError as error:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
         self.directory = directory
-        self.drafts = DiskDrafts(directory / DRAFTS)
+        self.drafts = StagingDirectory(directory / DRAFTS)
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
         """What is in a directory, by name; a file is in itself, as published clients take for granted."""
@@ -61,7 +61,7 @@ class DataDirectory:
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                     if stat.S_ISLNK(status.st_mode):
                         status = self._status([*parts, name])
-                except (FileNotFoundError, NotFound, Invalid):
+                except (FileNotFoundError, NotFound, InvalidArgument):
                     continue  # gone since, or a link to nothing or to the outside
                 found.append(_entry(data_path(*parts, name), status))
         return found
@@ -72,20 +72,20 @@ class DataDirectory:
             parent, name = self._find(parts, follow_last=True)
             try:
                 if not name:
-                    raise Invalid("path", f"{data_path(*parts)} is a directory: name a file in it")
+                    raise InvalidArgument("path", f"{data_path(*parts)} is a directory: name a file in it")
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 descriptor = os.open(name, flags, dir_fd=parent)
             finally:
                 os.close(parent)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
-                raise Invalid("path", f"{data_path(*parts)} is no file")
+                raise InvalidArgument("path", f"{data_path(*parts)} is no file")
             return OpenFile(descriptor=descriptor, name=parts[-1])
 
     def place(self, draft: Path, parts: Sequence[str]) -> None:
         """Give a finished draft its name."""
         if not parts:
-            raise Invalid("path", "/data is a directory: name a file in it")
+            raise InvalidArgument("path", "/data is a directory: name a file in it")
         with _errors(parts):
             draft.chmod(0o644)
             parent, name = self._find(parts, create=True)
@@ -101,7 +101,7 @@ class DataDirectory:
             with zipfile.ZipFile(archive) as opened:
                 members = [item for item in opened.infolist() if not item.is_dir()]
                 if len(members) > _MOST_ARCHIVE_FILES:
-                    raise Invalid("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
+                    raise InvalidArgument("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
                 # All names are looked at before the first file is written.
                 places = [data_parts(data_path(*parts, *item.filename.split("/"))) for item in members]
                 for item, place in zip(members, places, strict=True):
@@ -115,14 +115,14 @@ class DataDirectory:
                 with _errors(parts), self._held(parts, create=True):
                     pass
         except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
-            raise Invalid("file_upload", f"the archive cannot be read: {error}") from error
+            raise InvalidArgument("file_upload", f"the archive cannot be read: {error}") from error
         except OSError as error:
             raise Unavailable(f"the archive cannot be unpacked: {error.strerror}") from error
 
     def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:
         """Move a file or directory."""
         if not parts or not destination:
-            raise Invalid("path", "/data itself cannot be moved or replaced: name something in it")
+            raise InvalidArgument("path", "/data itself cannot be moved or replaced: name something in it")
         with _errors(parts):
             source, name = self._find(parts)
             try:
@@ -139,7 +139,7 @@ class DataDirectory:
     def delete(self, parts: Sequence[str]) -> None:
         """Delete a file, or a directory with all that is in it."""
         if not parts:
-            raise Invalid("path", "/data itself cannot be deleted: name something in it")
+            raise InvalidArgument("path", "/data itself cannot be deleted: name something in it")
         with _errors(parts):
             parent, name = self._find(parts)
             try:
@@ -260,8 +260,8 @@ def _enter(directory: int, name: str, *, create: bool) -> int:
     return os.open(name, _DIRECTORY, dir_fd=directory)
 
 
-def _outside(parts: Sequence[str]) -> Invalid:
-    return Invalid("path", f"{data_path(*parts)[:200]} leads out of /data by a link: remove the link")
+def _outside(parts: Sequence[str]) -> InvalidArgument:
+    return InvalidArgument("path", f"{data_path(*parts)[:200]} leads out of /data by a link: remove the link")
 
 
 @contextmanager
@@ -278,5 +278,5 @@ def _errors(parts: Sequence[str]) -> Generator[None]:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise AlreadyExists(f"there is a directory at the destination of {shown}: remove it first") from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENAMETOOLONG):
-            raise Invalid("path", f"{shown} cannot be used so: {error.strerror}") from error
+            raise InvalidArgument("path", f"{shown} cannot be used so: {error.strerror}") from error
         raise Unavailable(f"{shown} cannot be used: {error.strerror}") from error

@@ -14,7 +14,7 @@ from fal_server.core.faults import Unavailable
 _PIECE_BYTES = 1024 * 1024
 
 
-class DiskDraft:
+class StagedFile:
     """The Draft port as a file, mode 0600."""
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class DiskDraft:
             os.close(descriptor)
 
 
-class DiskDrafts:
+class StagingDirectory:
     """The Drafts port in a directory.
 
     Args:
@@ -126,9 +126,9 @@ class DiskDrafts:
         except OSError as error:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
-    def open(self) -> DiskDraft:
+    def open(self) -> StagedFile:
         """A new one."""
-        return DiskDraft(self._directory / secrets.token_hex(16))
+        return StagedFile(self._directory / secrets.token_hex(16))
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:

@@ -45,7 +45,7 @@ def with_nul(text: str) -> str:
     return text.replace(_MARKED_NUL, "\0").replace(_MARKED_MARK, _MARK) if _MARK in text else text
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcTimestamp(TypeDecorator[datetime]):
     """An aware datetime, kept as microseconds since 1970: exact, ordered, and the same in every database."""
 
     impl = BigInteger
@@ -60,7 +60,7 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else moment(value)
 
 
-class Words(TypeDecorator[str]):
+class Text(TypeDecorator[str]):
     """Any text; a NUL is spelt out where the database cannot hold one (SQLite can)."""
 
     impl = String

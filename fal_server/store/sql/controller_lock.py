@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from fal_server.core.faults import Precondition
+from fal_server.core.faults import FailedPrecondition
 
 if TYPE_CHECKING:
     import asyncpg
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NUMBER = int.from_bytes(b"fal-grpc")
 
 
-class Claim:
+class ControllerLock:
     """An advisory lock, held by a connection that stays open.
 
     Args:
@@ -56,5 +56,7 @@ class Claim:
         self._connection = connection
         if not (await connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": _NUMBER})).scalar_one():
             await self.release()
-            raise Precondition("another controller uses this database: stop it, or give this one a database of its own")
+            raise FailedPrecondition(
+                "another controller uses this database: stop it, or give this one a database of its own"
+            )
         self._driver = (await connection.get_raw_connection()).driver_connection

@@ -12,10 +12,10 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from fal_server.core.faults import AlreadyExists, Precondition, Unavailable
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, Unavailable
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
-from fal_server.store.sql.controller_lock import Claim
+from fal_server.store.sql.controller_lock import ControllerLock
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
@@ -35,7 +35,7 @@ class Database:
         self._writer = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
-        self._claim = Claim(engine) if engine.dialect.name == dialect.POSTGRESQL else None
+        self._claim = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
         self._under_way: set[asyncio.Task[object]] = set()
         self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
@@ -129,7 +129,7 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
         yield
     except IntegrityError as error:
         if dialect.names_missing_row(error):
-            raise Precondition(missing) from None
+            raise FailedPrecondition(missing) from None
         raise AlreadyExists(taken) from None
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.accounts import Key, Scope
+from fal_server.core.accounts import Key, KeyScope
 from fal_server.store.sql.database import explained
 from fal_server.store.sql.tables import KEYS
 
@@ -31,7 +31,7 @@ def from_row(row: RowMapping) -> Key:
     return Key(
         key_id=row["key_id"],
         secret_hash=row["secret_hash"],
-        scope=Scope(row["scope"]),
+        scope=KeyScope(row["scope"]),
         alias=row["alias"],
         created_at=row["created_at"],
         preset=row["preset"],

@@ -13,7 +13,7 @@ from typing import TypeAlias, cast
 from sqlalchemy import ColumnElement, Select, delete, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.store.sql.columns import microseconds, moment
 from fal_server.store.sql.database import Database
@@ -180,7 +180,7 @@ def position_of(cursor: str) -> tuple[int, str, int]:
                 pass
     except (binascii.Error, ValueError, RecursionError):
         pass
-    raise Invalid("cursor", "the cursor was not given out by this controller: begin again without one")
+    raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
 
 
 def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object, ...]]:

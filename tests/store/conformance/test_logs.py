@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fal_server.core.faults import Invalid
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogQuery, LogSource
 from tests.store import strategies as some
 
@@ -184,7 +184,7 @@ async def test_cursors_stand_while_lines_come_and_go(store):
     "cursor", ["x", "é", "bm90aGluZw", "W10", "WzEsMiwzXQ", "=", "W" * 50_000, "WzFlOTk5LCJhIiwxXQ"]
 )
 async def test_a_foreign_cursor_is_refused(store, cursor):
-    with pytest.raises(Invalid, match="not given out") as caught:
+    with pytest.raises(InvalidArgument, match="not given out") as caught:
         await store.logs.page(LogQuery(runner_id="a", after=cursor))
     assert caught.value.field == "cursor"
 

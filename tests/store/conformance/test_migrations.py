@@ -8,15 +8,15 @@ from sqlalchemy import BigInteger, String
 
 from fal_server.store import AesVault, open_store
 from fal_server.store.sql import dialect
-from fal_server.store.sql.columns import Moment, Words
+from fal_server.store.sql.columns import Text, UtcTimestamp
 from fal_server.store.sql.tables import METADATA
 
 
 def other_type(_context, _inspected, _column, inspected_type, wanted):
     """Whether a column is not of the type that ours is made of; None leaves SQLAlchemy's own types to Alembic."""
-    if isinstance(wanted, Moment):
+    if isinstance(wanted, UtcTimestamp):
         return not isinstance(inspected_type, BigInteger)
-    return not isinstance(inspected_type, String) if isinstance(wanted, Words) else None
+    return not isinstance(inspected_type, String) if isinstance(wanted, Text) else None
 
 
 def differences(connection):

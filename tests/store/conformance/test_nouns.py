@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fal_server.core.faults import AlreadyExists, Precondition
+from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
 from fal_server.core.runners import RunnerState
 from tests.store import strategies as some
@@ -20,7 +20,7 @@ async def test_register_writes_revision_and_app(store):
 
 
 async def test_register_is_both_or_neither(store):
-    with pytest.raises(Precondition, match="'hello'"):
+    with pytest.raises(FailedPrecondition, match="'hello'"):
         await store.register(some.revision("r1"), some.app("hello", "elsewhere"))
     assert await store.get_revision("r1") is None
     await store.register(some.revision("r1"), some.app("hello", "r1"))
@@ -56,7 +56,7 @@ async def test_revisions_are_found_by_app_and_environment(store):
 
 async def test_a_revision_in_use_stays(store):
     await store.register(some.revision("r1"), some.app("hello", "r1"))
-    with pytest.raises(Precondition, match="'r1' is in use"):
+    with pytest.raises(FailedPrecondition, match="'r1' is in use"):
         await store.delete_revision("r1")
     assert await store.delete_app("hello") == some.app("hello", "r1")
     assert await store.delete_app("hello") is None
@@ -133,7 +133,7 @@ async def test_secrets_are_replaced_listed_deleted(store):
     assert await store.delete_secret("main", "A")
     assert not await store.delete_secret("main", "A")
     assert [s.name for s in await store.list_secrets("main")] == ["B"]
-    with pytest.raises(Precondition, match="'none' does not exist"):
+    with pytest.raises(FailedPrecondition, match="'none' does not exist"):
         await store.save_secret(some.secret("A", environment="none"))
 
 
@@ -159,7 +159,7 @@ async def test_environments_take_their_secrets_along(store):
 async def test_an_environment_with_apps_stays(store):
     await store.add_environment(some.environment("dev"))
     await store.register(some.revision("r1"), some.app("hello--dev", "r1", environment="dev"))
-    with pytest.raises(Precondition, match="'dev' still has apps"):
+    with pytest.raises(FailedPrecondition, match="'dev' still has apps"):
         await store.delete_environment("dev")
     assert await store.get_environment("dev") is not None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_server.core.faults import Precondition, Unavailable
+from fal_server.core.faults import FailedPrecondition, Unavailable
 from fal_server.store import AesVault, open_store
 from tests.store import strategies as some
 
@@ -24,7 +24,7 @@ def url(server, name) -> str:
 
 async def test_one_controller_at_a_time(url):
     first = await open_store(url, VAULT)
-    with pytest.raises(Precondition, match="another controller uses"):
+    with pytest.raises(FailedPrecondition, match="another controller uses"):
         await open_store(url, VAULT)
     await first.add_key(some.key("k"))
     await first.close()
@@ -40,7 +40,7 @@ async def test_it_goes_on_when_all_connections_were_cut(url, server, name):
     await store.add_key(some.key("b"))
     await store.add_key(some.key("c"))  # by now the cut of the claim's own connection was heard of
     assert [key.key_id for key in await store.list_keys()] == ["a", "b", "c"]
-    with pytest.raises(Precondition):  # it was taken again
+    with pytest.raises(FailedPrecondition):  # it was taken again
         await open_store(url, VAULT)
     await store.close()
 
@@ -49,7 +49,7 @@ async def test_one_that_lost_its_claim_writes_no_more(url, server, name):
     first = await open_store(url, VAULT)
     server.ask(CUT.format(name))
     second = await open_store(url, VAULT)
-    with pytest.raises(Precondition, match="another controller uses"):
+    with pytest.raises(FailedPrecondition, match="another controller uses"):
         await first.add_key(some.key("k"))
     assert await second.list_keys() == []
     await first.close()
