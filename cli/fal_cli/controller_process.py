@@ -1,4 +1,4 @@
-"""The controller on this machine, seen from outside: its state directory, its process, and its administrator's key."""
+"""Finds and stops the controller on this machine, by its state directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fal_cli.exit_codes import CommandError
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser
 
-# What listens on one of these is reached by the names of this machine.
+# A controller that listens on one of these is reached by this machine's names.
 _HERE = ("127.0.0.1", "localhost", "0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 _LOOK_SECONDS = 0.25
@@ -26,20 +26,20 @@ _LOOK_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerProcess:
-    """A running controller.
+    """Describe a running controller.
 
     Attributes:
-        pid: its process.
-        started_ticks: when the process started, in clock ticks since boot; with the pid it names one process of a boot.
-        port: where gRPC and HTTP are answered, on 127.0.0.1.
-        grpc_port: where gRPC alone is.
-        version: of the controller.
-        state_dir: where its data is.
+        pid: its process id.
+        started_ticks: when the process started, in clock ticks since boot; with the pid this names one process.
+        port: the port of gRPC and HTTP.
+        grpc_port: the port of gRPC alone, on 127.0.0.1.
+        version: the controller's version.
+        state_dir: the directory of its data.
         tls: whether `port` speaks TLS.
-        local_authority: whether its certificate is by the authority in the state directory.
+        local_authority: whether the authority in the state directory issued its certificate.
         stopping: what its stop waits for; empty while it serves.
         listens: the address that `port` is on.
-        boot_id: which boot of the machine that was; None where the controller is of a version that did not tell.
+        boot_id: the boot of the machine; None if the controller is too old to say.
     """
 
     pid: int
@@ -56,7 +56,7 @@ class ControllerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether that very process runs: pid, start time and boot agree."""
+        """Whether this process runs: pid, start time and boot agree."""
         return self.boot_id in (None, _boot_id()) and _started_ticks(self.pid) == self.started_ticks
 
     @property
@@ -68,21 +68,21 @@ class ControllerProcess:
 
     @property
     def url(self) -> str:
-        """The same with its scheme."""
+        """The same address with its scheme."""
         return f"{'https' if self.tls else 'http'}://{self.host}"
 
     @property
     def ca_file(self) -> Path | None:
-        """The local authority that clients must trust; None where there is none."""
+        """The local authority that clients must trust, if there is one."""
         return self.state_dir / "tls" / "ca.pem" if self.tls and self.local_authority else None
 
     @property
     def bundle(self) -> Path:
-        """The same together with the public authorities."""
+        """The local authority together with the public ones."""
         return self.state_dir / "tls" / "bundle.pem"
 
     def uptime_seconds(self) -> float:
-        """Return for how long it has run, in seconds."""
+        """Return how long the controller has run, in seconds."""
         since_boot = float(Path("/proc/uptime").read_text().split()[0])
         return max(0.0, since_boot - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
@@ -90,7 +90,7 @@ class ControllerProcess:
         """Return the administrator's key, as `id:secret`.
 
         Raises:
-            CommandError: it cannot be read.
+            CommandError: the key cannot be read.
         """
         path = self.state_dir / "admin.key"
         try:
@@ -99,13 +99,13 @@ class ControllerProcess:
             raise CommandError(f"cannot read the controller's key: {path}: {error.strerror}") from None
         if not re.fullmatch(r"[0-9a-f-]+:[0-9a-f]+", text):
             raise CommandError(
-                f"{path} holds no key: start the controller again (`fal down`, `fal up`), which mends it"
+                f"{path} holds no key: restart the controller (`fal down`, `fal up`), which repairs the file"
             )
         return text
 
 
 def add_state_dir_option(parser: FalParser) -> None:
-    """Add --state-dir, which FAL_STATE_DIR stands in for."""
+    """Add --state-dir, whose default is FAL_STATE_DIR."""
     parser.add_argument(
         "--state-dir",
         type=Path,
@@ -123,10 +123,10 @@ def default_state_dir() -> Path:
 def find_controller(state_dir: Path) -> ControllerProcess | None:
     """Return the controller that runs on `state_dir`, or None.
 
-    What a machine that went down left behind, or a disk that broke, is no controller, however it looks.
+    A file that is damaged, or left behind by a machine that went down, counts as no controller.
 
     Raises:
-        CommandError: what it has written about itself may not be read.
+        CommandError: the controller's file may not be read.
     """
     path = state_dir / "controller.json"
     try:
@@ -155,7 +155,7 @@ def require_controller(state_dir: Path) -> ControllerProcess:
     """Return the controller that runs on `state_dir`.
 
     Raises:
-        CommandError: none does.
+        CommandError: no controller runs there.
     """
     controller = find_controller(state_dir)
     if controller is None:
@@ -169,26 +169,26 @@ def stop(
     timeout_seconds: float,
     keep_runners: bool = False,
     at_once: bool = False,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> bool:
-    """Ask the controller to stop, unless it is stopping already, and wait until its process is gone.
+    """Ask the controller to stop, unless it already does, and wait until its process has ended.
 
     Args:
-        controller: which.
-        timeout_seconds: how long to wait, at most.
-        keep_runners: its runners go on, for the next controller.
-        at_once: it is not to wait for what is under way.
-        tell: is told what the controller waits for, each time that it changes.
+        controller: the controller.
+        timeout_seconds: how long to wait at most.
+        keep_runners: leave its runners for the next controller.
+        at_once: do not wait for requests in flight.
+        report: called with what the controller waits for, each time that it changes.
 
     Returns:
-        Whether it is gone.
+        Whether the process has ended.
     """
     try:
         handle = os.pidfd_open(controller.pid)
     except ProcessLookupError:
         return True
     try:
-        # The handle holds on to one process, so that what is checked here is what gets the signal.
+        # The handle stays with one process, so the process checked here is the one that gets the signal.
         if not controller.alive:
             return True
         number = signal.SIGUSR1 if keep_runners else signal.SIGTERM
@@ -197,16 +197,16 @@ def stop(
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         end = time.monotonic() + timeout_seconds
-        told = ""
+        reported = ""
         while not poll.poll(max(0.0, min(end - time.monotonic(), _LOOK_SECONDS)) * 1000):
             known = find_controller(controller.state_dir)
             stopping = known.stopping if known is not None and known.pid == controller.pid else ""
             if stopping and at_once:
-                signal.pidfd_send_signal(handle, number)  # a second one, now that the first has been heard
+                signal.pidfd_send_signal(handle, number)  # the second signal, after the controller saw the first
                 at_once = False
-            if stopping and stopping != told and tell is not None:
-                told = stopping
-                tell(stopping)
+            if stopping and stopping != reported and report is not None:
+                reported = stopping
+                report(stopping)
             if time.monotonic() >= end:
                 return False
         return True
@@ -217,12 +217,12 @@ def stop(
 
 
 def _boot_id() -> str:
-    """Return which boot of the machine this is: numbers and start times of another one are other processes'."""
+    """Return the id of this boot: a pid and a start time name a process of one boot only."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _started_ticks(pid: int) -> int | None:
-    """Return field 22 of /proc/PID/stat (see proc(5)); None where there is no such process, or only its remains."""
+    """Return field 22 of /proc/PID/stat (see proc(5)); None if the process is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

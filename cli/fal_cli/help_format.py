@@ -1,11 +1,11 @@
-"""The form of fal's help texts: capital headings, and the value of an option named once after all of its spellings."""
+"""The form of fal's help texts."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 
-# A list of choices longer than this is not repeated in the usage line: `--state {..} [...]`.
+# The usage line does not repeat a list of choices longer than this: `--state {..} [...]`.
 _LONG_METAVAR = 40
 
 
@@ -22,7 +22,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Lay a list of commands out by its own names, and not by the width of the options beside it."""
+        """Lay out a list of commands by its own width, not by that of the options beside it."""
         if action.nargs != argparse.PARSER:
             super().add_argument(action)
             return

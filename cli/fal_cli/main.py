@@ -1,5 +1,4 @@
-"""The entry point of `fal`: finds the command, imports its module and nothing else, calls it, and turns what goes wrong
-into a message and an exit code."""
+"""The entry point of `fal`: imports and calls one command, and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -21,20 +20,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `fal`.
 
     Args:
-        argv: the arguments after the program's name. None takes the process's own, and then ends the process at once
-            rather than return, since taking an interpreter and gRPC apart costs as much as a call.
+        argv: the arguments after the program's name. None takes the process's own and ends the process without
+            returning, since tearing the interpreter and gRPC down costs as much as a call.
 
     Returns:
-        The exit code: see `fal_cli.exits.ExitCode`.
+        The exit code: see `fal_cli.exit_codes.ExitCode`.
     """
     if argv is not None:
         return _run_and_flush(list(argv))
     import gc
 
-    # Nearly all that a command makes lives to its end: looking for garbage at the usual rate costs a tenth of it.
+    # Nearly everything that a command allocates lives to its end, and collecting at the usual rate costs 10 %.
     gc.set_threshold(100_000, 20, 20)
     code = _run_and_flush(sys.argv[1:])
-    # Where code of users, or a whole controller, ran in this process, its own exit handlers and threads end in order.
+    # If users' code or a controller ran in this process, its exit handlers and threads must end in order.
     if "fal.deploy" in sys.modules or "fal_server" in sys.modules:
         return code
     import os
@@ -52,21 +51,24 @@ def _run_and_flush(arguments: list[str]) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        return _broken_pipe()
-    except OSError as error:
-        from fal_cli.presentation.output import complain
+        from fal_cli.exit_codes import ExitCode
 
-        complain(f"the output could not be written: {error.strerror}")
+        _drop_output()
+        return ExitCode.BROKEN_PIPE
+    except OSError as error:
+        from fal_cli.presentation.output import print_error
+
+        print_error(f"the output could not be written: {error.strerror}")
         _drop_output()
         return 1
     return code
 
 
 def build_parser(words: Sequence[str]) -> FalParser:
-    """Return the parser of `fal`, with the arguments of those commands that `words` name.
+    """Return the parser of `fal`, with the arguments of the commands that `words` names.
 
     Args:
-        words: the command line, or what is typed of it; only modules of commands that are in it are imported.
+        words: the command line, or its beginning; other commands' modules are not imported.
     """
     import importlib
 
@@ -115,16 +117,8 @@ def _run(arguments: list[str]) -> int:
         return report(error, debug=getattr(parsed, "debug", False))
 
 
-def _broken_pipe() -> int:
-    """Stop quietly when the reader of the output went away, as `head` does; 141 is what a shell shows for SIGPIPE."""
-    from fal_cli.exit_codes import ExitCode
-
-    _drop_output()
-    return ExitCode.BROKEN_PIPE
-
-
 def _drop_output() -> None:
-    """What is still in the buffer must not raise again when it is flushed at the end."""
+    """Send what is still buffered to nowhere, so that flushing it at the end does not raise again."""
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)

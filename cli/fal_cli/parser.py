@@ -1,35 +1,28 @@
-"""The parsers of fal's commands: their errors, and the options that many of them share."""
+"""The parsers of fal's commands, and their errors."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
-from fal_cli.presentation.output import FORMATS, complain
-
-if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+from fal_cli.presentation.output import print_error
 
 Handler = Callable[[argparse.Namespace], int | None]
 # argparse has no public name for what add_subparsers returns.
 Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
-# A clock that is a little off, or a command that took a moment to type, is no reason to refuse `--since 24h`.
-_LEEWAY_SECONDS = 60
-
 
 class FalParser(argparse.ArgumentParser):
-    """An ArgumentParser with fal's help format and errors; flags must be written out in full.
+    """Parses a command in fal's help format; flags must be written out in full.
 
     Args:
-        handler: what the command calls with the parsed arguments; its result is the exit code, None for 0.
-        rest: the name of a positional argument of nargs="*" that also gets every word after `--`, as it is; flags may
-            then stand anywhere before that.
+        handler: takes the parsed arguments and returns the exit code; None counts as 0.
+        rest: the name of a positional argument of nargs="*" that also gets every word after `--`, unchanged; flags may
+            stand anywhere before `--`.
     """
 
     def __init__(
@@ -51,7 +44,7 @@ class FalParser(argparse.ArgumentParser):
         self._rest = rest
         self._positionals.title = "Positional Arguments"
         self._optionals.title = "Options"
-        # SUPPRESS as default: what a parent parser was given is not overwritten by a child's default.
+        # SUPPRESS as default: otherwise the child's default would overwrite what the parent was given.
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if handler is not None:
             self.set_defaults(handler=handler)
@@ -59,15 +52,15 @@ class FalParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse, and refuse unknown arguments with the usage of the command that got them."""
+        """Parse; refuse unknown arguments with the usage of the command that got them."""
         words = list(sys.argv[1:] if args is None else args)
         tail: list[str] = []
         end = words.index("--") if "--" in words else len(words)
         if self._rest is not None:
-            # argparse alone would give an empty command to `ID -it -- COMMAND`, and drop a second `--`.
+            # argparse would give `ID -it -- COMMAND` an empty command, and drop a second `--`.
             words, tail = self._flags_first(words[:end]), words[end + 1 :]
         elif any(action.nargs == "*" for action in self._get_positional_actions()):
-            # argparse alone would take `APP --direct key=value` for an app without arguments, and one word too many.
+            # argparse would read `APP --direct key=value` as an app without arguments and one word too many.
             words = self._flags_first(words[:end]) + words[end:]
         parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
         if unknown:
@@ -92,13 +85,13 @@ class FalParser(argparse.ArgumentParser):
         return flags + others
 
     def error(self, message: str) -> NoReturn:
-        """Write usage, the error and where help is to standard error, and exit with the code for wrong usage."""
+        """Write usage and the error to standard error, and exit with the code for wrong usage."""
         self.print_usage(sys.stderr)
-        complain(f"{message}\nSee '{self.prog} --help'.")
+        print_error(f"{message}\nSee '{self.prog} --help'.")
         raise SystemExit(ExitCode.USAGE)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """Refuse an unknown command with the nearest known one."""
+        """Refuse an unknown command, and name the nearest known one."""
         if action.nargs != argparse.PARSER or action.choices is None or value in action.choices:
             super()._check_value(action, value)
             return
@@ -111,7 +104,7 @@ class FalParser(argparse.ArgumentParser):
 
 
 def add_commands(parser: FalParser) -> Subparsers[FalParser]:
-    """Give `parser` sub-commands, one of which must be named."""
+    """Give `parser` sub-commands; the command line must name one."""
     return parser.add_subparsers(
         title="Commands", metavar="command", dest="subcommand", required=True, parser_class=FalParser
     )
@@ -138,57 +131,3 @@ def add_command(
     return subparsers.add_parser(
         name, aliases=aliases, help=help, description=help, epilog=epilog, handler=handler, rest=rest
     )
-
-
-def add_client_options(parser: FalParser) -> None:
-    """Add what every command that calls the controller takes: --team, and the hidden --host."""
-    parser.add_argument("--team", help="The team to use.")
-    parser.add_argument("--host", help=argparse.SUPPRESS)
-
-
-def add_output_options(parser: FalParser) -> None:
-    """Add --output and --json. The help names the two forms that published clients have; see docs/reference/cli.md."""
-    group = parser.add_argument_group("Output")
-    group.add_argument(
-        "--output", choices=FORMATS, metavar="{pretty,json}", default="pretty", help="Modify the command output"
-    )
-    group.add_argument(
-        "--json",
-        action="store_const",
-        const="json",
-        dest="output",
-        help="Output in JSON format (same as --output json)",
-    )
-
-
-def add_env_option(parser: FalParser) -> None:
-    """Add --env, which FAL_ENV stands in for."""
-    parser.add_argument(
-        "--env",
-        default=os.environ.get("FAL_ENV") or None,
-        help="Target environment (defaults to main). Can also be set via FAL_ENV environment variable.",
-    )
-
-
-def moment_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime]:
-    """Return an argparse type that reads a moment.
-
-    Args:
-        at_most: how far back it may be; unlimited where None.
-    """
-
-    def moment(text: str) -> datetime:
-        from datetime import UTC, datetime, timedelta
-
-        from fal_cli.times import parse_moment
-
-        try:
-            parsed = parse_moment(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        if at_most is not None and datetime.now(UTC) - parsed > at_most + timedelta(seconds=_LEEWAY_SECONDS):
-            hours = at_most.total_seconds() / 3600
-            raise argparse.ArgumentTypeError(f"'{text}' is older than the limit of {hours:g} hours")
-        return parsed
-
-    return moment

@@ -1,5 +1,4 @@
-"""The commands of `fal`: names, one line of help, and the module that has the rest, which is imported only when its
-command is called."""
+"""The commands of `fal`: names, one line of help, and the module, which only its own command imports."""
 
 from __future__ import annotations
 
@@ -7,12 +6,12 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command. A tuple, since every start of `fal` pays for what this module imports.
+    """Describe a command. A tuple, since every start of `fal` pays for this module's imports.
 
     Attributes:
-        name: what it is called by.
+        name: its name.
         help: one line about it.
-        module: the module, whose `add_arguments(parser)` declares its arguments and sub-commands.
+        module: the module below `commands`, whose `add_arguments(parser)` declares arguments and sub-commands.
         aliases: its other names.
     """
 

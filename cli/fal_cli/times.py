@@ -1,4 +1,4 @@
-"""Reads the moments that people write after --since and --until."""
+"""Reads the times that people write after --since and --until."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _RELATIVE = re.compile(rf"(?:{_PIECE}\s*)+(?:ago)?", re.IGNORECASE)
 FORMS = "'now', a time back from now like '30m', '1h', '1d' or '1h30m', or an ISO timestamp like '2026-01-31T09:00'"
 
 
-def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
-    """Return the moment that `text` names, aware and in UTC.
+def parse_time(text: str, *, now: datetime | None = None) -> datetime:
+    """Return the time that `text` names, in UTC.
 
     Args:
         text: `now`; a time back from now, as `90s`, `30m`, `1h30m`, `2 days ago`, `2w`; or an ISO 8601 timestamp, in
             local time unless it names an offset.
-        now: the moment that relative ones count from; the clock's where None.
+        now: the time that relative times count from; the clock's if None.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text has none of these forms.
     """
     now = now or datetime.now(UTC)
     cleaned = text.strip()
@@ -45,4 +45,4 @@ def parse_moment(text: str, *, now: datetime | None = None) -> datetime:
     try:
         return datetime.fromisoformat(cleaned).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"'{text}' is no moment; use {FORMS}") from None
+        raise ValueError(f"'{text}' is not a time; use {FORMS}") from None

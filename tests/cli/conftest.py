@@ -1,4 +1,4 @@
-"""A controller that answers `fal` with what a test gives it, over real gRPC, and keeps what it was asked."""
+"""A gRPC controller that gives the answers of a test and records the requests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FILES = (app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runn
 
 
 class Controller:
-    """Answers by method name.
+    """Answer by method name.
 
     Attributes:
-        answers: method name -> what it answers: a message, a status to abort with and its details, or a function of the
-            request (or its iterator) and the context.
+        answers: method name -> a message, a status to abort with and its details, or a function of the request (or its
+            iterator) and the context.
         asked: every unary request, as (method name, request).
-        metadata: of the last call.
-        reached: for a test's own answer to set.
-        gone: set when the other side of a stream has gone away.
+        metadata: the metadata of the last call.
+        reached: for the answer of a test to set.
+        gone: set when the client of a stream is gone.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Controller:
         return answer_stream if stream else answer
 
     def request(self, name: str) -> object:
-        """The only request to a method."""
+        """Return the only request to a method."""
         (found,) = [request for method, request in self.asked if method == name]
         return found
 
@@ -89,7 +89,7 @@ class Controller:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """An empty home, and nothing of the machine's own settings."""
+    """Provide an empty home without the machine's settings."""
     import os
 
     for name in list(os.environ):

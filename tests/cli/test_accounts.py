@@ -17,7 +17,7 @@ MOMENT = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 @pytest.fixture
 def piped(monkeypatch):
-    """What comes on standard input, which is no terminal."""
+    """Return a function that sets standard input to a text; it is not a terminal."""
 
     def pipe(text: str) -> None:
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
@@ -144,7 +144,7 @@ def test_environments(controller, capsys, piped):
         (["environments", "create", "x"], "CreateEnvironment"),
     ],
 )
-def test_a_refusal_is_code_1_and_no_secret_is_told(arguments, method, controller, capsys):
+def test_a_refusal_is_code_1_and_shows_no_secret(arguments, method, controller, capsys):
     controller.answers[method] = (grpc.StatusCode.PERMISSION_DENIED, "this key may not")
     assert main(arguments) == 1
     captured = capsys.readouterr()

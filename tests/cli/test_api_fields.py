@@ -34,17 +34,17 @@ VALUES = st.recursive(
         (['text:="@home"'], {"text": "@home"}),
     ],
 )
-def test_words_make_an_object(words, expected):
+def test_arguments_make_an_object(words, expected):
     assert parse_fields(words) == expected
 
 
 @given(value=VALUES)
-def test_json_arrives_as_what_it_is(value):
+def test_json_arrives_unchanged(value):
     assert parse_fields([f"key:={json.dumps(value)}"]) == {"key": value}
 
 
 @given(value=st.text().filter(lambda text: not text.startswith("@")))
-def test_text_arrives_as_what_it_is(value):
+def test_text_arrives_unchanged(value):
     assert parse_fields([f"key={value}"]) == {"key": value}
 
 
@@ -52,7 +52,7 @@ def test_text_arrives_as_what_it_is(value):
     "words",
     [["word"], ["=x"], ["a:=nothing"], ["a=1", "a=2"], ["a=1", "a[b]=2"], ["a[]=1", "a[b]=2"], ["a[b=c"], ["a=@"]],
 )
-def test_words_that_cannot_be_meant_are_wrong_usage(words):
+def test_arguments_that_make_no_sense_are_wrong_usage(words):
     with pytest.raises(CommandError) as error:
         parse_fields(words)
     assert error.value.code is ExitCode.USAGE
@@ -119,7 +119,7 @@ def test_ids(model_id, path, app):
 
 
 @pytest.mark.parametrize("model_id", ["", "/", "a b/c", "me/app?x", "workflows/me"])
-def test_what_is_no_id_is_wrong_usage(model_id):
+def test_a_malformed_id_is_wrong_usage(model_id):
     with pytest.raises(CommandError) as error:
         split_id(model_id, "nick")
     assert error.value.code is ExitCode.USAGE

@@ -47,7 +47,7 @@ def test_each_runner_has_a_colour(two_runners, capsys, monkeypatch):
     assert len(set(colours)) == 3
 
 
-def test_all_that_is_asked_for_is_sent(controller):
+def test_every_filter_is_sent(controller):
     controller.answers["ListLogs"] = ListLogsResponse()
     flags = ["--env", "dev", "--search", "x", "--source", "build", "--request-id", "q-1", "-n", "+5", "--since", "1h"]
     assert main(["apps", "logs", "hello", *flags]) == 0
@@ -66,8 +66,8 @@ def test_jsonl_has_one_object_a_line(two_runners, capsys):
     assert found[0]["runner_id"] == FIRST
 
 
-def test_the_newest_lines_and_then_what_comes(controller, capsys):
-    """The stream of an app never ends; here it ends with an error that is not to be tried again."""
+def test_the_newest_lines_and_then_new_ones(controller, capsys):
+    """End the stream, which an app never does, with an error that is not retried."""
     controller.answers["ListLogs"] = ListLogsResponse(entries=[entry(2, runner_id=FIRST), entry(1, runner_id=FIRST)])
 
     def answer(request, context):

@@ -1,4 +1,4 @@
-"""`fal deploy` and `fal run`: what they say and how they end; what is sent is tested with the SDK."""
+"""`fal deploy` and `fal run`: output and exit codes; the tests of the SDK cover the requests."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_function_runs_here(app_file, capsys):
     assert capsys.readouterr().out == "6\n"
 
 
-def test_what_a_function_raises_here_is_shown_from_its_file_on(app_file, capsys):
+def test_an_error_of_a_local_function_is_shown_from_its_file_on(app_file, capsys):
     assert main(["run", app_file.replace("::Hello", "::bad"), "--local"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -119,7 +119,7 @@ def test_what_a_function_raises_here_is_shown_from_its_file_on(app_file, capsys)
     assert captured.err.endswith("Error: bad raised ValueError: on purpose\n")
 
 
-def test_a_run_shows_the_address_of_what_serves_alone(deployed, app_file, capsys):
+def test_a_run_shows_the_address_of_a_served_app_only(deployed, app_file, capsys):
     running = run_pb2.HostedRunResult()
     running.service_urls.run = "http://127.0.0.1:1/local/hello"
     ended = run_pb2.HostedRunResult(

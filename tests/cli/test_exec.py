@@ -21,7 +21,7 @@ FAL = [sys.executable, "-m", "fal_cli"]
 
 
 class Session:
-    """A scripted other side: keeps what it was sent, and says what the command is and does."""
+    """Play the controller: record what was sent, and act as the command."""
 
     def __init__(self) -> None:
         self.first = None
@@ -32,7 +32,7 @@ class Session:
 
 @pytest.fixture
 def echo(controller):
-    """A command that writes its whole input back, in upper case on stderr, and exits with 7."""
+    """Run a command that echoes its input, in upper case on stderr, and exits with 7."""
     session = Session()
 
     def answer(requests, _context):
@@ -65,7 +65,7 @@ def fal(*arguments, **given):
         (["--team", "t", "ID", "--interactive", "--", "--help"], ["--help"], False),
     ],
 )
-def test_the_command_goes_over_as_it_is(echo, arguments, command, tty):
+def test_the_command_is_sent_unchanged(echo, arguments, command, tty):
     done = fal("runners", "exec", *arguments, stdin=subprocess.DEVNULL)
     assert done.returncode == 7
     assert echo.first.runner_id == "ID"
@@ -175,7 +175,7 @@ def test_a_reader_that_goes_away_is_no_error(controller):
 
 
 class Terminal:
-    """A pseudo-terminal with a `fal` on it."""
+    """Run `fal` on a pseudo-terminal."""
 
     def __init__(self, *arguments: str) -> None:
         self.master, slave = pty.openpty()
@@ -231,7 +231,7 @@ def terminal():
 
 @pytest.fixture
 def keys(controller):
-    """A command on a terminal that shows each key as a number, its window's size, and exits at a `q`, with 5."""
+    """Run a command that shows each key as a number and the window's size, and exits with 5 at a `q`."""
     session = Session()
 
     def answer(requests, _context):
@@ -251,7 +251,7 @@ def keys(controller):
 
 
 @pytest.mark.parametrize("arguments", [["shell", "ID"], ["exec", "ID", "-it", "--", "top"]])
-def test_on_a_terminal_every_key_goes_over_and_the_terminal_is_restored(keys, terminal, arguments):
+def test_on_a_terminal_every_key_is_sent_and_the_terminal_is_restored(keys, terminal, arguments):
     one = terminal("runners", *arguments)
     one.read_until(b"<30x100>")
     assert keys.first.tty

@@ -1,4 +1,4 @@
-"""`fal runners gpus` and `fal apps gpus`, as the controller tells what is in use."""
+"""`fal runners gpus` and `fal apps gpus`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def metrics(monkeypatch) -> Iterator[None]:
             self.wfile.write(body)
 
         def log_message(self, *args):
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

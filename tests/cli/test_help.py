@@ -1,4 +1,4 @@
-"""Help texts, usage errors, and what `fal` imports for them."""
+"""Help texts, usage errors, and the imports that they need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fal_cli.main import main
 from fal_cli.registry import COMMANDS
 
-# The help texts as the users of `fal runners` know them: the specification that the command's own are held to.
+# The specified help texts of `fal runners`.
 HELP = {
     text.partition("\n")[0].split(" [")[0].removeprefix("Usage: fal runners").strip(): text
     for text in re.split(r"\n(?=Usage: )", Path(__file__).with_name("runner_help.txt").read_text())
@@ -21,7 +21,7 @@ HELP = {
 
 
 def unwrapped(text: str) -> str:
-    """The text with its lines joined where they were only wrapped: what matters is words, order and headings."""
+    """Return the text without its line breaks, to compare words, order and headings."""
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -67,7 +67,7 @@ def test_every_command_has_help_under_all_of_its_names(command, capsys):
         assert capsys.readouterr().out.startswith(f"Usage: fal {command.name} ")
 
 
-def test_nothing_asked_for_shows_the_help_as_an_error(capsys):
+def test_no_arguments_show_the_help_as_an_error(capsys):
     assert main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -90,9 +90,9 @@ def test_version_is_that_of_the_package(capsys):
         (["runners", "list", "--state", "asleep"], "invalid choice: 'asleep'"),
         (["runners", "list", "--output", "xml"], "choose from 'pretty', 'json', 'yaml', 'jsonl'"),
         (["runners", "list", "--since", "3 days"], "'3 days' is older than the limit of 24 hours"),
-        (["runners", "list", "--since", "soon"], "'soon' is no moment"),
-        (["runners", "logs", "--lines", "many", "r"], "'many' is no number of lines"),
-        (["runners", "logs", "-n", "0", "r"], "'0' is no number of lines"),
+        (["runners", "list", "--since", "soon"], "'soon' is not a time"),
+        (["runners", "logs", "--lines", "many", "r"], "'many' is not a number of lines"),
+        (["runners", "logs", "-n", "0", "r"], "'0' is not a number of lines"),
         (["runners", "logs", "r", "--since", "1m", "--until", "1h"], "--until is before --since"),
         (["runners", "logs", "r", "-f", "--until", "now"], "leave out --until"),
         (["runners", "stop"], "the following arguments are required: id"),
@@ -112,7 +112,7 @@ def test_version_is_that_of_the_package(capsys):
         (["run"], "the following arguments are required: func_ref"),
     ],
 )
-def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys, monkeypatch):
+def test_wrong_usage_is_reported_on_stderr_with_code_2(arguments, message, capsys, monkeypatch):
     monkeypatch.setenv("FAL_KEY", "id:secret")
     assert main(arguments) == 2
     captured = capsys.readouterr()
@@ -122,7 +122,7 @@ def test_wrong_usage_is_told_on_stderr_with_code_2(arguments, message, capsys, m
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["runners", "--help"], ["completion", "bash"], ["--version"]])
-def test_what_calls_nobody_imports_neither_grpc_nor_the_sdk(arguments):
+def test_commands_without_calls_import_neither_grpc_nor_the_sdk(arguments):
     script = (
         "import sys; from fal_cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'grpc', 'google.protobuf', 'fal.api', 'yaml', 'tomlkit', 'asyncio', 'fal_server'} & set(sys.modules);"

@@ -26,7 +26,7 @@ def entry(number, message="", **fields):
 
 @pytest.fixture
 def stored(controller):
-    """Ten lines, given as the request asks: from which end, how many, in pages of at most four."""
+    """Answer with ten lines, from the requested end, in pages of at most four."""
 
     def answer(request, _context):
         entries = [entry(number) for number in range(1, 11)]
@@ -95,7 +95,7 @@ def test_no_lines_are_still_json(controller, capsys):
     assert json.loads(capsys.readouterr().out) == {"logs": []}
 
 
-def test_what_to_look_for_is_sent(controller):
+def test_the_filters_are_sent(controller):
     controller.answers["ListLogs"] = ListLogsResponse()
     since, until = "2026-01-31T09:00:00Z", "2026-01-31T10:00:00Z"
     assert main(["runners", "logs", "r-1", "--search", "[oops]", "--since", since, "--until", until]) == 0
@@ -143,7 +143,7 @@ def test_an_unknown_runner(controller, capsys):
     assert "runner 'r-9' not found" in capsys.readouterr().err
 
 
-def test_a_controller_that_comes_back_is_told_on_stderr(controller, capsys):
+def test_a_reconnect_is_reported_on_stderr(controller, capsys):
     def answer(request, context):
         if not request.cursor:
             yield FollowLogsResponse(entries=[entry(1)], cursor="1")

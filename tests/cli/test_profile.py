@@ -17,7 +17,7 @@ def piped(monkeypatch):
     return lambda text: monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
-def test_a_profile_from_its_making_to_its_end(piped, capsys):
+def test_a_profile_from_creation_to_deletion(piped, capsys):
     assert main(["profile", "create", "work"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "Profile 'work' created; it is the current one.\n"
@@ -53,7 +53,7 @@ def test_a_profile_from_its_making_to_its_end(piped, capsys):
         (["create", "__internal__"], "cannot be named"),
     ],
 )
-def test_what_cannot_be_done_is_told(arguments, message, piped, capsys):
+def test_errors_are_reported(arguments, message, piped, capsys):
     piped("")
     assert main(["profile", *arguments]) == 1
     captured = capsys.readouterr()
@@ -71,7 +71,7 @@ def test_a_malformed_key_is_refused_and_not_repeated(piped, capsys):
     assert load().setting("work", "key") is None
 
 
-def test_doctor_says_which_host_and_key_and_why(monkeypatch, capsys):
+def test_doctor_shows_host_and_key_and_their_sources(monkeypatch, capsys):
     monkeypatch.setenv("FAL_KEY", "kid:very-secret")
     monkeypatch.setenv("FAL_GRPC_HOST", "127.0.0.1:8080")
     assert main(["doctor", "--json"]) == 0
@@ -85,7 +85,7 @@ def test_doctor_says_which_host_and_key_and_why(monkeypatch, capsys):
     assert "very-secret" not in capsys.readouterr().out
 
 
-def test_doctor_works_without_a_key_and_tells_what_is_malformed(monkeypatch, home, capsys):
+def test_doctor_works_without_a_key_and_reports_what_is_malformed(monkeypatch, home, capsys):
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["FAL_KEY"] == ""
     (home / "config.toml").write_text("not toml")

@@ -86,7 +86,7 @@ def test_the_table_has_the_specified_columns(three, capsys):
     ]
     assert lines[5].split() == ["hello", "S", "r-busy", "1", "N/A", "1:02:05", "(3725s)", "rev-1", "RUNNING", "(*)"]
     assert lines[6].split() == ["hello", "S", "r-idle", "0", "57s", "1:02:05", "(3725s)", "rev-1", "IDLE"]
-    assert lines[11] == "(*) another runner is to take its place"
+    assert lines[11] == "(*) another runner will replace it"
     assert lines[12:14] == ["Requests: 1", "Runner ID  Request ID  Caller ID  Time Running"]
     assert lines[14].split()[:4] == ["r-busy", "q-1", "me", "0:01:01"] or lines[14].split()[3] == "0:01:02"
 
@@ -105,12 +105,12 @@ def test_the_table_has_the_specified_columns(three, capsys):
         (["terminating"], []),
     ],
 )
-def test_states_choose(three, states, ids, capsys):
+def test_states_filter(three, states, ids, capsys):
     assert main(["runners", "list", "--json", "--state", *states]) == 0
     assert [found["runner_id"] for found in json.loads(capsys.readouterr().out)["runners"]] == ids
 
 
-def test_why_one_waits_or_has_ended_is_told(controller, capsys):
+def test_the_reason_of_waiting_or_ending_is_shown(controller, capsys):
     controller.answers["ListRunners"] = ListRunnersResponse(
         runners=[
             runner("r-new", RunnerInfo.PENDING, state_reason="no node has room"),
@@ -134,7 +134,7 @@ def test_since_is_sent(controller, capsys):
     assert main(["runners", "list", "--since", "24h"]) == 0
 
 
-def test_what_others_wrote_is_no_markup_and_moves_no_cursor(controller, capsys):
+def test_foreign_text_is_not_markup_and_moves_no_cursor(controller, capsys):
     controller.answers["ListRunners"] = ListRunnersResponse(
         runners=[runner("[red]r[/red]", alias="\x1b[2Jevil\u202e", machine_type="a\nb")]
     )
@@ -166,7 +166,7 @@ def test_stop_and_kill_name_the_runner_and_say_nothing(controller, capsys):
     assert controller.request("StopRunner").replace_first
 
 
-def test_a_refusal_is_told_on_stderr_with_code_1(controller, capsys):
+def test_a_refusal_is_reported_on_stderr_with_code_1(controller, capsys):
     controller.answers["StopRunner"] = (grpc.StatusCode.NOT_FOUND, "runner 'r-9' not found\x1b[31m")
     assert main(["runners", "stop", "r-9"]) == 1
     captured = capsys.readouterr()
@@ -174,13 +174,13 @@ def test_a_refusal_is_told_on_stderr_with_code_1(controller, capsys):
     assert captured.err.startswith("Error: runner 'r-9' not found^[[31m")
 
 
-def test_debug_shows_where(controller, capsys):
+def test_debug_shows_the_traceback(controller, capsys):
     controller.answers["StopRunner"] = (grpc.StatusCode.NOT_FOUND, "no")
     assert main(["runners", "stop", "r-9", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_no_controller_is_told_with_what_to_do(monkeypatch, capsys):
+def test_no_controller_says_what_to_do(monkeypatch, capsys):
     monkeypatch.setenv("FAL_KEY", "id:secret")
     assert main(["runners", "list", "--host", "127.0.0.1:1"]) == 1
     error = capsys.readouterr().err
@@ -188,7 +188,7 @@ def test_no_controller_is_told_with_what_to_do(monkeypatch, capsys):
     assert "fal up" in error
 
 
-def test_no_key_is_told_with_what_to_do(capsys):
+def test_no_key_says_what_to_do(capsys):
     assert main(["runners", "list", "--host", "127.0.0.1:1"]) == 1
     assert "FAL_KEY" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""`fal apps simulate` and `explain`: traces that are read, charts that are drawn."""
+"""`fal apps simulate` and `explain`: reading traces, drawing charts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_trace_is_read_from_its_first_request_on(tmp_path: Path, text: str) ->
     ("text", "words"),
     [("", "holds no request"), ("time,duration\n", "holds no request"), ("1,2\nx,y\n", "Line 2 of the trace")],
 )
-def test_a_trace_that_is_none_says_where(tmp_path: Path, text: str, words: str) -> None:
+def test_a_malformed_trace_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
     with pytest.raises(CommandError, match=words):
@@ -77,7 +77,7 @@ def test_the_chart_fits_the_width() -> None:
         (1e8, ["0 d", "1000 d"]),
     ],
 )
-def test_moments_are_named_in_round_numbers(end: float, names: list[str]) -> None:
+def test_times_are_round_numbers(end: float, names: list[str]) -> None:
     assert [name for _, name in ticks(end, 4)] == names
 
 
@@ -94,7 +94,7 @@ def test_a_picture_is_svg_or_png(tmp_path: Path) -> None:
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"an <app> & more", "Runners", "Requests in flight", "Requests waiting"} <= set(texts)
     assert {"0 s", "20 s", "40 s", "started", "ready", "Time since the first request"} <= set(texts)
-    # Two lines and a curve for each of three panels, the runners that are ready, and a line for each of nine moments.
+    # Two lines and a curve for each of three panels, the runners that are ready, and a line for each of nine times.
     assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 9 + 1 + 9
     write(picture, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

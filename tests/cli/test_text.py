@@ -1,4 +1,4 @@
-"""Tables, and the text that others wrote in them: nothing of it acts on the terminal, nothing of it is lost."""
+"""Tables and foreign text in them: nothing acts on the terminal, nothing is lost."""
 
 from __future__ import annotations
 

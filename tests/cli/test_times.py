@@ -1,4 +1,4 @@
-"""The moments that people write."""
+"""The times that people write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_cli.times import parse_moment
+from fal_cli.times import parse_time
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -31,8 +31,8 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
         ("1 hour 5 minutes ago", timedelta(minutes=65)),
     ],
 )
-def test_relative_moments_count_back_from_now(text, back):
-    assert parse_moment(text, now=NOW) == NOW - back
+def test_relative_times_count_back_from_now(text, back):
+    assert parse_time(text, now=NOW) == NOW - back
 
 
 @pytest.mark.parametrize(
@@ -44,34 +44,34 @@ def test_relative_moments_count_back_from_now(text, back):
     ],
 )
 def test_iso_timestamps(text, expected):
-    assert parse_moment(text) == expected
+    assert parse_time(text) == expected
 
 
 def test_a_timestamp_without_offset_is_local(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        assert parse_moment("2026-01-31T09:00") == datetime(2026, 1, 31, tzinfo=UTC)
-        assert parse_moment("1h", now=NOW) == NOW - timedelta(hours=1)
+        assert parse_time("2026-01-31T09:00") == datetime(2026, 1, 31, tzinfo=UTC)
+        assert parse_time("1h", now=NOW) == NOW - timedelta(hours=1)
     finally:
         monkeypatch.undo()
         time.tzset()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5", "h", "-1h", "1x", "2026-13-01", "1h later", "999999999999w", "m m"])
-def test_what_is_no_moment_is_refused(text):
-    with pytest.raises(ValueError, match=r"no moment|too far back"):
-        parse_moment(text)
+def test_a_malformed_time_is_refused(text):
+    with pytest.raises(ValueError, match=r"not a time|too far back"):
+        parse_time(text)
 
 
 @given(st.text())
-def test_any_text_gives_a_moment_or_a_value_error(text):
+def test_any_text_gives_a_time_or_a_value_error(text):
     try:
-        assert parse_moment(text).tzinfo is not None
+        assert parse_time(text).tzinfo is not None
     except ValueError:
         return
 
 
 @given(st.integers(0, 10**4), st.sampled_from("smhdw"))
 def test_every_count_of_a_unit_is_in_the_past(count, unit):
-    assert parse_moment(f"{count}{unit}", now=NOW) <= NOW
+    assert parse_time(f"{count}{unit}", now=NOW) <= NOW

@@ -19,7 +19,7 @@ from fal_cli.controller_process import find_controller, stop
 from fal_cli.main import main
 
 FAL = [sys.executable, "-m", "fal_cli"]
-# This process, as a controller would describe itself.
+# This process, described as a controller.
 HERE = {
     "pid": os.getpid(),
     "started_ticks": int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]),
@@ -37,7 +37,7 @@ def fal(*arguments):
 
 @pytest.fixture
 def state_dir(tmp_path, monkeypatch):
-    """A state directory, whose controller is gone after the test."""
+    """Provide a state directory, and end its controller after the test."""
     found = tmp_path / "state"
     monkeypatch.setenv("FAL_STATE_DIR", str(found))
     yield found
@@ -181,13 +181,13 @@ def test_nothing_runs(state_dir, capsys):
         ("{}", "no controller"),
     ],
 )
-def test_what_another_process_left_is_not_taken_for_a_controller(tmp_path, text, message, capsys):
+def test_the_file_of_another_process_is_not_taken_for_a_controller(tmp_path, text, message, capsys):
     (tmp_path / "controller.json").write_text(text)
     assert main(["status", "--state-dir", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_the_very_process_is_taken_for_it(tmp_path):
+def test_the_file_of_a_running_process_is_taken_for_a_controller(tmp_path):
     path = tmp_path / "controller.json"
     for told in (HERE, {name: value for name, value in HERE.items() if name != "boot_id"}):
         path.write_text(json.dumps(told))

@@ -1,4 +1,4 @@
-"""`fal runners shell` in a real terminal: tmux, driven by keys, its screen read back."""
+"""`fal runners shell` in a real terminal, tmux, by its keys and its screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 
 class Screen:
-    """A terminal of 30 rows and 100 columns with a shell of this machine in it."""
+    """Drive a terminal of 30 rows and 100 columns with a local shell."""
 
     def __init__(self, place: Place, directory: Path) -> None:
         self._socket = f"fal-{secrets.token_hex(4)}"
@@ -44,7 +44,7 @@ class Screen:
         self.tmux("send-keys", *keys)
 
     def type(self, text: str) -> None:
-        """Type text as it is."""
+        """Type text literally."""
         self.tmux("send-keys", "-l", text)
 
     def shown(self, *options: str) -> str:
@@ -57,7 +57,7 @@ class Screen:
             raise AssertionError(f"{error}:\n{self.shown()}") from None
 
     def run(self, command: str, expected: str) -> str:
-        """Type a command on a cleared screen, and wait for what it shows."""
+        """Type a command on a cleared screen, and wait for its output."""
         self.type(f"clear; {command}")
         self.keys("Enter")
         return self.wait_for(expected)
@@ -69,15 +69,15 @@ class Screen:
         self.wait_for(f"[entered {self.place.runner_id[:8]}]")
 
     def is_restored(self) -> None:
-        """The terminal is as it was before."""
+        """Assert that the terminal's settings are as before."""
         self.run("stty -g | diff - before && echo the-$((40 + 2))-same", "the-42-same")
 
     def prompt(self, *signs: str) -> None:
-        """Wait for the prompt: a program that has just been told to end may still eat what is typed."""
+        """Wait for the prompt, since a program that is ending may still read what is typed."""
         until(lambda: self.shown().rstrip().endswith(signs or ("#", "$")), "the prompt is back")
 
     def fal(self) -> psutil.Process:
-        """The process of `fal` in it."""
+        """Return the pid of `fal` in the terminal."""
         pane = int(self.tmux("display-message", "-p", "#{pane_pid}"))
         (found,) = psutil.Process(pane).children(recursive=True)
         return found
@@ -209,7 +209,7 @@ def by_a_signal(screen: Screen) -> str:
 
 
 def by_an_error(screen: Screen) -> str:
-    """Somebody else takes the command over, which the client cannot go on from."""
+    """Attach another client to the command, so that this one must end."""
     with screen.place.sdk() as sdk:
         mine = next(found for found in sdk.runners.execs() if found.attached and found.tty)
         session = sdk.runners.attach(mine.exec_id)

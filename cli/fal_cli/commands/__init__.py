@@ -1,1 +1,1 @@
-"""One module a command: `add_arguments(parser)` declares it, the handlers carry it out."""
+"""One module or folder a command: `add_arguments(parser)` declares it, handlers run it."""

@@ -1,4 +1,4 @@
-"""`fal completion`: the shell code that completes fal's commands."""
+"""`fal completion`: prints the shell code that completes fal's commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Examples:
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal completion`."""
-    parser.description = "Print the shell code that completes fal's commands, to be evaluated by the shell."
+    parser.description = "Print the shell code that completes fal's commands, for the shell to evaluate."
     parser.epilog = _EPILOG
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh", "fish"), help="The shell.")
     parser.set_defaults(handler=_completion)

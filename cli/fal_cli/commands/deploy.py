@@ -1,4 +1,4 @@
-"""`fal deploy`: build an app's environment and register it, so that it can be called."""
+"""`fal deploy`: builds an app's environment and registers the app, so that it can be called."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options, add_env_option, add_output_options
-from fal_cli.presentation.output import note, say, write_document
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.parser import FalParser
+from fal_cli.presentation.output import print_line, print_note, write_document
 from fal_cli.presentation.printable import visible
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def add_arguments(parser: FalParser) -> None:
         "--detach", action="store_false", default=None, dest="attach", help="Do not wait for a rolling deployment."
     )
     scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--no-scale", action="store_true", help="Keep the scale settings that it has (the default).")
-    scale.add_argument("--reset-scale", action="store_true", help="Take the scale settings of the code.")
+    scale.add_argument("--no-scale", action="store_true", help="Keep the current scale settings (the default).")
+    scale.add_argument("--reset-scale", action="store_true", help="Use the scale settings of the code.")
     parser.add_argument(
         "--check",
         action="store_true",
         default=os.environ.get("FAL_DEPLOY_CHECK", "").lower() not in {"", "0", "false"},
-        help="Show what is about to be deployed, and ask first. Can also be set via FAL_DEPLOY_CHECK.",
+        help="Show what the deploy would change, and ask first. Can also be set via FAL_DEPLOY_CHECK.",
     )
     parser.add_argument("--yes", action="store_true", help="Do not ask.")
     parser.add_argument("--message", help="A note on this revision.")
@@ -68,22 +68,22 @@ def add_arguments(parser: FalParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="A note on this revision by name. May be repeated.",
+        help="A named note on this revision. May be repeated.",
     )
-    parser.add_argument("--no-cache", action="store_true", help="Build the environment anew.")
+    parser.add_argument("--no-cache", action="store_true", help="Build the environment again, without the cache.")
     parser.add_argument("--force-env-build", action="store_true", dest="no_cache", help=argparse.SUPPRESS)
     add_env_option(parser)
     add_output_options(parser)
 
 
 def _deploy(args: argparse.Namespace) -> None:
-    from fal_cli.presentation.deploy_logs import show_logs
+    from fal_cli.presentation.logs import write_deploy_logs
 
     annotations = _annotations(args.annotation)
     with open_client(args) as client:
         if args.check:
             _check(client, args)
-        # A first deployment has nothing to roll from, so that it is done although nobody waited.
+        # A first deployment has no old revision to roll from, so it is done without waiting.
         known = {app.alias for app in client.apps.list(environment_name=args.env)} if args.attach is False else set()
         result = client.deploy(
             args.app_ref,
@@ -96,8 +96,8 @@ def _deploy(args: argparse.Namespace) -> None:
             environment_name=args.env,
             message=args.message,
             annotations=annotations or None,
-            result_handler=lambda found: show_logs(found.logs),
-            build_result_handler=lambda found: show_logs(found.logs, building=True),
+            result_handler=lambda found: write_deploy_logs(found.logs),
+            build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
         )
     rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
@@ -112,7 +112,7 @@ def _annotations(pairs: list[str]) -> Mapping[str, str]:
 
 
 def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
-    """Show what a deploy would do, and ask a person whether it should."""
+    """Show what the deploy would do, and ask whether to go on."""
     summary = {
         "application": args.app_ref or "(found here)",
         "name": args.app_name or "(its own)",
@@ -122,7 +122,7 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
         "strategy": args.strategy,
         "scale": "from the code" if args.reset_scale else "as it is",
     }
-    note("About to deploy:\n" + "\n".join(f"  {name:<12} {value}" for name, value in summary.items()))
+    print_note("About to deploy:\n" + "\n".join(f"  {name:<12} {value}" for name, value in summary.items()))
     if args.yes:
         return
     if not sys.stdin.isatty():
@@ -137,7 +137,9 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     if form != "pretty":
         write_document(form, {"revision": result.revision, "app_name": result.app_name, "status": status})
         return
-    say(f"{'Rolling out' if status == 'rolling_out' else 'Deployed'} {result.app_name}, revision {result.revision}")
+    print_line(
+        f"{'Rolling out' if status == 'rolling_out' else 'Deployed'} {result.app_name}, revision {result.revision}"
+    )
     wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
     kinds = {"none": (), "playground": ("playground",)}.get(wanted, tuple(result.urls))
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""`fal doctor`: versions, and which host and key are used and why; nothing is called."""
+"""`fal doctor`: shows versions, and the host and key in use, without calling anything."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from fal_cli.parser import FalParser, add_output_options
+from fal_cli.options import add_output_options
+from fal_cli.parser import FalParser
 from fal_cli.presentation.output import write_document
 from fal_cli.presentation.printable import one_line
 from fal_cli.version import VERSION
 
-# A module of each extra that nothing else brings along.
+# A module of each extra that nothing else installs.
 _EXTRAS = {"app": "cloudpickle", "controller": "sqlalchemy"}
 
 
@@ -54,7 +55,7 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _settings() -> Mapping[str, object]:
-    """Return host, key id, profile, and where each comes from; what is malformed says so instead of a value."""
+    """Return host, key id and profile with their sources, and a problem if a setting is malformed."""
     from fal.config import config_path, load
     from fal.settings import find_credentials, find_profile, find_target
     from fal_grpc.credentials import KeyCredentials

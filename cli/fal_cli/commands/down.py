@@ -1,4 +1,4 @@
-"""`fal down`: stop the controller on this machine, and with it its runners, unless they are to be kept."""
+"""`fal down`: stops the controller on this machine and, unless they are kept, its runners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from fal_cli.controller_process import add_state_dir_option, find_controller, stop
 from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
-from fal_cli.presentation.output import note
+from fal_cli.presentation.output import print_note
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -19,17 +19,17 @@ def add_arguments(parser: FalParser) -> None:
         type=float,
         default=120.0,
         metavar="SECONDS",
-        help="How long to wait for it to be gone (defaults to 120).",
+        help="How long to wait until it has ended (defaults to 120).",
     )
     parser.add_argument(
         "--keep-runners",
         action="store_true",
-        help="Leave the runners serving: the next `fal up` on this directory takes them back, as after an upgrade.",
+        help="Leave the runners serving: the next `fal up` on this directory takes them over, as after an upgrade.",
     )
     parser.add_argument(
         "--now",
         action="store_true",
-        help="Wait for nothing: requests in flight are cut off, runners are killed.",
+        help="Do not wait: cut off requests in flight and kill runners.",
     )
     parser.set_defaults(handler=_down)
 
@@ -37,23 +37,23 @@ def add_arguments(parser: FalParser) -> None:
 def _down(args: argparse.Namespace) -> None:
     controller = find_controller(args.state_dir)
     if controller is None:
-        note(f"No controller runs on {args.state_dir}.")
+        print_note(f"No controller runs on {args.state_dir}.")
         return
     runners = "; its runners go on" if args.keep_runners else " and its runners"
     if controller.stopping:
-        note(f"The controller (pid {controller.pid}) is stopping already.")
+        print_note(f"The controller (pid {controller.pid}) is stopping already.")
     else:
-        note(f"Stopping the controller (pid {controller.pid}){runners} ...")
+        print_note(f"Stopping the controller (pid {controller.pid}){runners} ...")
     gone = stop(
         controller,
         timeout_seconds=args.timeout,
         keep_runners=args.keep_runners,
         at_once=args.now,
-        tell=lambda what: note(f"It waits for {what} ..."),
+        report=lambda what: print_note(f"It waits for {what} ..."),
     )
     if not gone:
         raise CommandError(
             f"the controller (pid {controller.pid}) is still stopping after {args.timeout:g} seconds; its log is "
-            f"{args.state_dir / 'controller.log'}. `fal down` waits on, `fal down --now` waits for nothing."
+            f"{args.state_dir / 'controller.log'}. `fal down` waits longer, `fal down --now` does not wait."
         )
-    note("Stopped.")
+    print_note("Stopped.")

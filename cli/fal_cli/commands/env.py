@@ -1,4 +1,4 @@
-"""`fal env`: the shell exports that point this client, and the published ones, at the controller on this machine."""
+"""`fal env`: prints the shell exports that point fal clients at the controller on this machine."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def _env(args: argparse.Namespace) -> None:
         "FAL_WS_RUN_HOST": controller.host,
     }
     if not controller.tls:
-        # Makes the published client speak plaintext to loopback, as this one does unasked.
+        # Makes the published client speak plaintext to loopback, as this one does by itself.
         exports["ISOLATE_TEST_MODE"] = "1"
     else:
-        exports["FAL_GRPC_TLS"] = "1"  # this client; the published one speaks TLS unasked
+        exports["FAL_GRPC_TLS"] = "1"  # for this client; the published one speaks TLS by itself
     if controller.ca_file is not None:
         exports["SSL_CERT_FILE"] = str(controller.bundle)
         exports["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"] = str(controller.bundle)

@@ -1,14 +1,14 @@
-"""`fal environments`: list, create and delete the separate spaces that apps and secrets live in."""
+"""`fal environments`: lists, creates and deletes the spaces that apps and secrets live in."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.presentation.output import say, write_list, write_table
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.output import print_line, write_list, write_table
 from fal_cli.presentation.printable import visible
 from fal_cli.presentation.table import Column
 
@@ -69,7 +69,7 @@ def _list(args: argparse.Namespace) -> None:
 def _create(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         created = client.environments.create(args.name, description=args.description)
-    say(f"Created environment '{created.name}'")
+    print_line(f"Created environment '{created.name}'")
 
 
 def _delete(args: argparse.Namespace) -> None:
@@ -79,8 +79,8 @@ def _delete(args: argparse.Namespace) -> None:
         sys.stderr.write(visible(f"This deletes environment '{args.name}' and its secrets. Type its name: "))
         sys.stderr.flush()
         if sys.stdin.readline().strip() != args.name:
-            say("Deletion cancelled")
+            print_line("Deletion cancelled")
             return
     with open_client(args) as client:
         client.environments.delete(args.name)
-    say(f"Deleted environment '{args.name}'")
+    print_line(f"Deleted environment '{args.name}'")

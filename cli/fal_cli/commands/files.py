@@ -1,4 +1,4 @@
-"""`fal files`: list, download, upload, move and remove what is in /data, which all runners share."""
+"""`fal files`: manages the files in /data, which all runners share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError
-from fal_cli.parser import FalParser, add_client_options, add_command, add_commands
+from fal_cli.options import add_client_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
     from fal.files import Files
 
-_EPILOG = "Paths are whole, as /data/models/x, or relative to /data."
+_EPILOG = "Paths are absolute, as /data/models/x, or relative to /data."
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -93,7 +93,7 @@ def _remove(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _local_errors() -> Generator[None]:
-    """What the local file system says, as an error of the command."""
+    """Turn errors of the local file system into errors of the command."""
     try:
         yield
     except OSError as error:

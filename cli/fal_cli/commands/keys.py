@@ -1,14 +1,14 @@
-"""`fal keys`: make, list and revoke the keys that callers show."""
+"""`fal keys`: creates, lists and revokes keys."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.presentation.output import note, write_document, write_list, write_table
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.output import print_note, write_document, write_list, write_table
 from fal_cli.presentation.table import Column
 
 _PRESETS = {
@@ -40,12 +40,12 @@ def add_arguments(parser: FalParser) -> None:
         "--permission",
         action="append",
         metavar="PERMISSION",
-        help="One thing that the key may do. May be repeated, and takes a comma separated list.",
+        help="A permission of the key. May be repeated, and takes a comma separated list.",
     )
     grant.add_argument(
         "--scope", choices=("ADMIN", "API"), type=str.upper, help="ADMIN may manage, API may call apps only."
     )
-    create.add_argument("--desc", "--alias", metavar="DESC", help="A description, to know the key by.")
+    create.add_argument("--desc", "--alias", metavar="DESC", help="A description of the key.")
     add_output_options(create)
     list_parser = add_command(commands, "list", "List keys.", _list)
     add_client_options(list_parser)
@@ -68,7 +68,9 @@ def _create(args: argparse.Namespace) -> None:
     if args.output != "pretty":
         write_document(args.output, {"key_id": key_id, "key_secret": key_secret})
         return
-    note(f"Created a key for {preset or scope or ', '.join(permissions)}. Its secret is shown only now: keep it safe.")
+    print_note(
+        f"Created a key for {preset or scope or ', '.join(permissions)}. Its secret is shown only now: keep it safe."
+    )
     sys.stdout.write(f"FAL_KEY='{key_id}:{key_secret}'\n")
 
 
@@ -77,11 +79,10 @@ def _split(values: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def _ask() -> str:
-    """Ask a person which preset the key is for."""
     if not sys.stdin.isatty():
         raise CommandError("say what the key may do: --preset API, or --scope ADMIN to manage", ExitCode.USAGE)
     for name, text in _PRESETS.items():
-        note(f"  {name:<11} {text}")
+        print_note(f"  {name:<11} {text}")
     while True:
         sys.stderr.write("Preset [API]: ")
         sys.stderr.flush()
@@ -91,7 +92,7 @@ def _ask() -> str:
         answer = line.strip().upper() or "API"
         if answer in _PRESETS:
             return answer
-        note(f"'{answer}' is none of {', '.join(_PRESETS)}")
+        print_note(f"'{answer}' is none of {', '.join(_PRESETS)}")
 
 
 def _list(args: argparse.Namespace) -> None:

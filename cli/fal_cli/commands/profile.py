@@ -1,4 +1,4 @@
-"""`fal profile`: named hosts and keys in the configuration file, and which of them is current."""
+"""`fal profile`: manages named hosts and keys in the configuration file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import sys
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_command, add_commands, add_output_options
-from fal_cli.presentation.output import note, say, write_list, write_table
+from fal_cli.options import add_output_options
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.output import print_line, print_note, write_list, write_table
 from fal_cli.presentation.printable import visible
 from fal_cli.presentation.table import Column
 
@@ -57,7 +58,7 @@ def _set(args: argparse.Namespace) -> None:
             _confirm_creation(args.profile)
             config.create_profile(args.profile)
         config.set_current(args.profile)
-    say(f"Profile '{args.profile}' is the current one.")
+    print_line(f"Profile '{args.profile}' is the current one.")
     _hint_key()
 
 
@@ -75,7 +76,7 @@ def _unset(_args: argparse.Namespace) -> None:
 
     with edit() as config:
         config.set_current(None)
-    say("No profile is current.")
+    print_line("No profile is current.")
 
 
 def _key(_args: argparse.Namespace) -> None:
@@ -92,7 +93,7 @@ def _key(_args: argparse.Namespace) -> None:
     KeyCredentials.parse(key, source="the key")
     with edit() as config:
         config.set(profile, "key", key)
-    say(f"Key set for profile '{profile}'.")
+    print_line(f"Key set for profile '{profile}'.")
 
 
 def _host(args: argparse.Namespace) -> None:
@@ -103,7 +104,7 @@ def _host(args: argparse.Namespace) -> None:
     parse_target(args.address, source="HOST")
     with edit() as config:
         config.set(profile, "host", args.address)
-    say(f"Host of profile '{profile}' set to {args.address}.")
+    print_line(f"Host of profile '{profile}' set to {args.address}.")
 
 
 def _create(args: argparse.Namespace) -> None:
@@ -112,7 +113,7 @@ def _create(args: argparse.Namespace) -> None:
     with edit() as config:
         config.create_profile(args.profile)
         config.set_current(args.profile)
-    say(f"Profile '{args.profile}' created; it is the current one.")
+    print_line(f"Profile '{args.profile}' created; it is the current one.")
     _hint_key()
 
 
@@ -121,11 +122,10 @@ def _delete(args: argparse.Namespace) -> None:
 
     with edit() as config:
         config.delete_profile(args.profile)
-    say(f"Profile '{args.profile}' deleted.")
+    print_line(f"Profile '{args.profile}' deleted.")
 
 
 def _chosen() -> str:
-    """Return the profile that is in use."""
     from fal.config import load
     from fal.settings import find_profile
 
@@ -140,4 +140,4 @@ def _hint_key() -> None:
 
     config = load()
     if config.current_profile and not config.setting(config.current_profile, "key"):
-        note("It has no key yet; `fal profile key` sets one.")
+        print_note("It has no key yet; `fal profile key` sets one.")

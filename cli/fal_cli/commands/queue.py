@@ -1,4 +1,4 @@
-"""`fal queue`: how many requests of an app wait, which they are, and what to do with them."""
+"""`fal queue`: counts, lists, cancels and repeats the requests of an app."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.presentation.output import say, write_document, write_list, write_table
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.output import print_line, write_document, write_list, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -44,20 +44,20 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(size)
     flush = add_command(commands, "flush", "Cancel all requests that wait for an application.", _flush)
     _add_app(flush)
-    flush.add_argument("--caller-user-id", help="Cancel the requests of this user alone, as --by-user names it.")
+    flush.add_argument("--caller-user-id", help="Cancel only the requests of this user, as --by-user names it.")
     list_parser = add_command(commands, "list", "List an application's requests, newest first.", _list)
     _add_app(list_parser)
     list_parser.add_argument("--state", choices=_STATES, help="Only requests in this state.")
     list_parser.add_argument(
         "--dead", action="store_true", help="Only requests that were given up, though another attempt might help."
     )
-    list_parser.add_argument("--limit", type=_limit, default=100, help="At most so many (1 to 1000).")
+    list_parser.add_argument("--limit", type=_limit, default=100, help="How many to list at most (1 to 1000).")
     add_output_options(list_parser)
     get = add_command(commands, "get", "Show a request and the deliveries of its webhook.", _get)
     _add_app(get)
     get.add_argument("request_id", help="Request ID.")
     add_output_options(get)
-    cancel = add_command(commands, "cancel", "Cancel requests, also those that are being worked on.", _cancel)
+    cancel = add_command(commands, "cancel", "Cancel requests, also those in progress.", _cancel)
     _add_app(cancel)
     cancel.add_argument("request_ids", nargs="+", metavar="request_id", help="Request ID.")
     redrive = add_command(commands, "redrive", "Queue requests again that were given up.", _redrive)
@@ -87,13 +87,13 @@ def _size(args: argparse.Namespace) -> None:
         return
     if by_user:
         write_table(_BY_USER, ((name, str(count)) for name, count in by_user.items()))
-    say(f"Total queue size: {size}")
+    print_line(f"Total queue size: {size}")
 
 
 def _flush(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         client.queue.flush(args.app_name, caller_user_id=args.caller_user_id)
-    say("Queue flushed successfully.")
+    print_line("Queue flushed successfully.")
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -114,21 +114,21 @@ def _get(args: argparse.Namespace) -> None:
     if request.queue_position is not None:
         item["queue_position"] = request.queue_position
     if args.output != "pretty":
-        deliveries = [{**asdict(delivery), "at": _moment(delivery.at)} for delivery in request.deliveries]
+        deliveries = [{**asdict(delivery), "at": _iso(delivery.at)} for delivery in request.deliveries]
         write_document(args.output, {**item, "deliveries": deliveries})
         return
     for name, value in item.items():
-        say(f"{name}: {_shown(value)}")
+        print_line(f"{name}: {_shown(value)}")
     for delivery in request.deliveries:
         went = delivery.error or f"answered {delivery.status}"
-        say(f"webhook, try {delivery.number} at {_moment(delivery.at)}: {went}")
+        print_line(f"webhook, try {delivery.number} at {_iso(delivery.at)}: {went}")
 
 
 def _cancel(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         for request_id in args.request_ids:
             client.queue.cancel(args.app_name, request_id)
-            say(f"Cancelled {request_id}")
+            print_line(f"Cancelled {request_id}")
 
 
 def _redrive(args: argparse.Namespace) -> None:
@@ -139,13 +139,13 @@ def _redrive(args: argparse.Namespace) -> None:
         request_id = None
         for request_id in given_up:
             client.queue.redrive(args.app_name, request_id)
-            say(f"Queued again {request_id}")
+            print_line(f"Queued again {request_id}")
     if request_id is None:
-        say("Nothing was given up.")
+        print_line("Nothing was given up.")
 
 
 def _given_up(queue: QueueNamespace, app_name: str) -> Iterator[str]:
-    """All requests that were given up, each once, also where it is given up again meanwhile."""
+    """Yield all requests that were given up, each once, even if one is given up again meanwhile."""
     seen: set[str] = set()
     while found := {request.request_id for request in queue.list(app_name, dead=True, limit=1000)} - seen:
         seen |= found
@@ -153,7 +153,7 @@ def _given_up(queue: QueueNamespace, app_name: str) -> Iterator[str]:
 
 
 def _item(request: QueuedRequest) -> dict[str, JSON]:
-    """What every listing has, as JSON."""
+    """Return a request as JSON."""
     return {
         "request_id": request.request_id,
         "app": request.app,
@@ -163,10 +163,10 @@ def _item(request: QueuedRequest) -> dict[str, JSON]:
         "priority": request.priority,
         "state": request.state.value,
         "attempt": request.attempt,
-        "created_at": _moment(request.created_at),
-        "not_before": _moment(request.not_before),
-        "started_at": _moment(request.started_at),
-        "completed_at": _moment(request.completed_at),
+        "created_at": _iso(request.created_at),
+        "not_before": _iso(request.not_before),
+        "started_at": _iso(request.started_at),
+        "completed_at": _iso(request.completed_at),
         "runner_id": request.runner_id,
         "status": request.status,
         "error": request.error,
@@ -174,12 +174,12 @@ def _item(request: QueuedRequest) -> dict[str, JSON]:
         "dead": request.dead,
         "webhook": request.webhook,
         "webhook_attempts": request.webhook_attempts,
-        "webhook_at": _moment(request.webhook_at),
+        "webhook_at": _iso(request.webhook_at),
     }
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def _shown(value: JSON) -> str:

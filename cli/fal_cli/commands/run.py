@@ -1,4 +1,4 @@
-"""`fal run`: call a function, or serve an app, without deploying it."""
+"""`fal run`: calls a function, or serves an app, without deploying it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options, add_env_option
-from fal_cli.presentation.output import note, say
+from fal_cli.options import add_client_options, add_env_option, open_client
+from fal_cli.parser import FalParser
+from fal_cli.presentation.output import print_line, print_note
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +30,7 @@ def add_arguments(parser: FalParser) -> None:
     parser.set_defaults(handler=_run)
     add_client_options(parser)
     parser.add_argument("func_ref", help="A file and a name in it (FILE.py::NAME), or a name in pyproject.toml.")
-    parser.add_argument("--no-cache", action="store_true", help="Build the environment anew.")
+    parser.add_argument("--no-cache", action="store_true", help="Build the environment again, without the cache.")
     parser.add_argument("--app-name", help="Application name to run with.")
     parser.add_argument(
         "--auth", choices=("public", "private", "shared"), help="Who may call the application (defaults to public)."
@@ -39,38 +39,38 @@ def add_arguments(parser: FalParser) -> None:
     add_env_option(parser)
     parser.add_argument("--local", action="store_true", help="Run here, in this Python, without a controller.")
     parser.add_argument(
-        "--exposed-port", type=int, metavar="PORT", help="Where an app is served with --local (defaults to 8080)."
+        "--exposed-port", type=int, metavar="PORT", help="The port of an app with --local (defaults to 8080)."
     )
     parser.add_argument(
         "--exposed-metrics-port",
         type=int,
         metavar="PORT",
-        help="Where its metrics are served with --local (defaults to 9090).",
+        help="The port of its metrics with --local (defaults to 9090).",
     )
     parser.add_argument("--machine-type", help="Machine type to run on.")
     parser.add_argument("--forward-compat", action="store_true", help="Ask for a machine with newer GPU drivers.")
-    parser.add_argument("--limit-max-requests", type=int, metavar="N", help="Stop an app in order after N requests.")
+    parser.add_argument("--limit-max-requests", type=int, metavar="N", help="Stop an app after N requests.")
 
 
 def _run(args: argparse.Namespace) -> None:
-    result = _here(args) if args.local else _there(args)
+    result = _run_here(args) if args.local else _run_on_controller(args)
     if result is not None:
-        say(str(result))
+        print_line(str(result))
 
 
-def _there(args: argparse.Namespace) -> object:
+def _run_on_controller(args: argparse.Namespace) -> object:
     from fal.deploy import run
-    from fal_cli.presentation.deploy_logs import show_logs
+    from fal_cli.presentation.logs import write_deploy_logs
 
     if args.exposed_port is not None or args.exposed_metrics_port is not None:
         raise CommandError("--exposed-port and --exposed-metrics-port are for --local", ExitCode.USAGE)
     shown: set[str] = set()
 
     def show(found: RunResult) -> None:
-        show_logs(found.logs)
+        write_deploy_logs(found.logs)
         if found.service_urls is not None and found.service_urls.run not in shown:
             shown.add(found.service_urls.run)
-            note(f"Serving at {found.service_urls.run}")
+            print_note(f"Serving at {found.service_urls.run}")
 
     with open_client(args) as client:
         return run(
@@ -84,17 +84,17 @@ def _there(args: argparse.Namespace) -> object:
             no_cache=args.no_cache,
             environment_name=args.env,
             result_handler=show,
-            build_result_handler=lambda found: show_logs(found.logs, building=True),
+            build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
         )
 
 
-def _here(args: argparse.Namespace) -> object:
+def _run_here(args: argparse.Namespace) -> object:
     from fal.deploy.load import load_app
     from fal.deploy.project import resolve_reference
 
     reference = resolve_reference(args.func_ref)
     if reference.path is None:
-        raise CommandError(f"'{args.func_ref}' has no file here that could be run with --local")
+        raise CommandError(f"'{args.func_ref}' has no file here that --local could run")
     with load_app(reference.path, reference.symbol) as loaded:
         ports = {"exposed_port": args.exposed_port, "exposed_metrics_port": args.exposed_metrics_port}
         given = {name: port for name, port in ports.items() if port is not None}
@@ -111,7 +111,7 @@ def _here(args: argparse.Namespace) -> object:
 
 
 def _frames_of(error: Exception, path: str | Path) -> TracebackType | None:
-    """The traceback of an error from the first frame in a file on; None where it was not raised below one."""
+    """Return the traceback from the first frame in a file on; None if no frame is in it."""
     trace = error.__traceback__
     file = str(Path(path).resolve())
     while trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()) != file:

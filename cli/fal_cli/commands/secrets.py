@@ -1,20 +1,13 @@
-"""`fal secrets`: set, list and unset the values that apps get as environment variables."""
+"""`fal secrets`: sets, lists and unsets the values that apps get as environment variables."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import (
-    FalParser,
-    add_client_options,
-    add_command,
-    add_commands,
-    add_env_option,
-    add_output_options,
-)
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.output import write_list, write_table
 from fal_cli.presentation.table import Column
 
@@ -28,7 +21,7 @@ _EXPOSED = {True: "yes", False: "no", None: "account default"}
 _SET_EPILOG = """\
 Examples:
   fal secrets set HF_TOKEN=hf_***
-  fal secrets set HF_TOKEN < token.txt      (the value never shows in the list of processes)
+  fal secrets set HF_TOKEN < token.txt      (keeps the value out of the list of processes)
   fal secrets set HF_TOKEN                  (at a terminal: asks for it, unseen)"""
 
 
@@ -65,7 +58,7 @@ def _set(args: argparse.Namespace) -> None:
     if unnamed:
         raise CommandError("a secret has no name before '='; use NAME=VALUE", ExitCode.USAGE)
     if sum(not equals for _, equals, _ in pairs) > 1:
-        raise CommandError("only one secret can be read from standard input in a call", ExitCode.USAGE)
+        raise CommandError("only one secret can be read from standard input at a time", ExitCode.USAGE)
     values = [(name, value if equals else _read(name)) for name, equals, value in pairs]
     with open_client(args) as client:
         for name, value in values:
@@ -73,7 +66,7 @@ def _set(args: argparse.Namespace) -> None:
 
 
 def _read(name: str) -> str:
-    """Read a value: unseen from a terminal, else all of standard input without the newline at its end."""
+    """Read a value, hidden at a terminal, else from standard input without its last newline."""
     if sys.stdin.isatty():
         from getpass import getpass
 

@@ -1,4 +1,4 @@
-"""`fal status`: whether a controller runs on this machine, where, and with what."""
+"""`fal status`: shows the controller on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from datetime import timedelta
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import ExitCode
-from fal_cli.parser import FalParser, add_output_options
-from fal_cli.presentation.output import complain, write_document
+from fal_cli.options import add_output_options
+from fal_cli.parser import FalParser
+from fal_cli.presentation.output import print_error, write_document
 
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal status`."""
-    parser.description = "Show the controller on this machine. Exits with 1 where none runs."
+    parser.description = "Show the controller on this machine. Exits with 1 if none runs."
     add_state_dir_option(parser)
     add_output_options(parser)
     parser.set_defaults(handler=_status)
@@ -24,7 +25,7 @@ def _status(args: argparse.Namespace) -> int:
     controller = find_controller(args.state_dir)
     if controller is None:
         if args.output == "pretty":
-            complain(f"no controller runs on {args.state_dir}; `fal up -d` starts one")
+            print_error(f"no controller runs on {args.state_dir}; `fal up -d` starts one")
         else:
             write_document(args.output, {"running": False, "state_dir": str(args.state_dir)})
         return ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""`fal up`: start a controller on this machine, in the foreground or as a process of its own."""
+"""`fal up`: starts a controller on this machine, in the foreground or in the background."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
-from fal_cli.presentation.output import note, say
+from fal_cli.presentation.output import print_line, print_note
 
 PROFILE = "local"
 _PORT = 7400
 _START_SECONDS = 120.0
 _LOG_LINES = 15
-# What only the controller extra brings.
+# What only the controller extra installs.
 _CONTROLLER_MODULES = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
 _TRUST = """\
   authority  {ca}
-             the profile trusts it; for other programs (with the public authorities, which they go on to trust):
+             the profile trusts it; for other programs (the public authorities stay trusted):
              export SSL_CERT_FILE={bundle} GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={bundle}
 """
 _EPILOG = """\
 Examples:
-  fal up                 in the foreground; Ctrl-C stops it in order, a second Ctrl-C at once
+  fal up                 in the foreground; Ctrl-C stops it, a second Ctrl-C stops it at once
   fal up -d              in the background; `fal down` stops it
   fal up --port 0        on a free port
   fal up --gpu GPU-H100=2
-  fal up --tls           TLS, by a local authority that is made for it"""
+  fal up --tls           TLS, with a local authority that is created for it"""
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: FalParser) -> None:
     parser.epilog = _EPILOG
     add_state_dir_option(parser)
     parser.add_argument(
-        "-d", "--detach", action="store_true", help="Return when the controller answers, and leave it running."
+        "-d", "--detach", action="store_true", help="Return as soon as the controller answers; it runs on."
     )
     add_options(parser, port=_PORT)
     parser.set_defaults(handler=_up)
@@ -76,7 +76,7 @@ def _require_extra() -> None:
 
 
 def _foreground(state_dir: Path, arguments: list[str]) -> int:
-    """Run the controller in this process; a thread greets as soon as it answers."""
+    """Run the controller in this process; a thread prints the greeting once it answers."""
     from fal_server.composition.main import main as serve
 
     reader, writer = os.pipe()
@@ -89,15 +89,15 @@ def _foreground(state_dir: Path, arguments: list[str]) -> int:
 
     greeter = threading.Thread(target=greet, daemon=True)
     greeter.start()
-    # The controller closes its end when it has written; where it failed before, nobody waits for the greeting.
+    # The controller closes its end after writing; if it fails before, nobody waits for the greeting.
     return 1 if serve([*arguments, "--ready-fd", str(writer)]) else 0
 
 
 def _detached(state_dir: Path, arguments: list[str]) -> int:
-    """Start the controller in a session of its own, and wait until it answers."""
+    """Start the controller in its own session, and wait until it answers."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = state_dir / "controller.log"
-    note("Starting the controller ...")
+    print_note("Starting the controller ...")
     reader, writer = os.pipe()
     with os.fdopen(reader) as announcements:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -124,11 +124,11 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         process.terminate()
         code = process.wait()
         with log.open(errors="replace") as lines:
-            lines.seek(start if start <= log.stat().st_size else 0)  # it was full, and another one begun
+            lines.seek(start if start <= log.stat().st_size else 0)  # the log was rotated
             last = "".join(lines.readlines()[-_LOG_LINES:]).strip()
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
     _greet(controller, "`fal down` stops it.")
-    # It goes on without us: Popen must not warn that it was left running.
+    # The controller runs on; Popen must not warn about that.
     process.returncode = 0
     return 0
 
@@ -138,11 +138,11 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
     prefix = "" if current else f"FAL_PROFILE={PROFILE} "
     trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
     address = controller.url if controller.tls else controller.host
-    say(
+    print_line(
         f"The controller is up (pid {controller.pid}). {ending}\n"
         f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
         f"  state      {controller.state_dir}\n"
-        f"  profile    {PROFILE}{' (current)' if current else ', not current: `fal profile set local` changes that'}\n"
+        f"  profile    {PROFILE}{' (current)' if current else ', not current; `fal profile set local` selects it'}\n"
         f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
@@ -153,7 +153,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
 
 
 def _write_profile(controller: ControllerProcess) -> bool:
-    """Write host and key of the controller into the profile `local`, and return whether that is the one in use."""
+    """Write the controller's host and key to the profile `local`, and return whether that is in use."""
     from fal.config import edit, load
 
     with edit() as config:

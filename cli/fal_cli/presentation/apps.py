@@ -1,4 +1,4 @@
-"""Shows apps and revisions: as JSON with the keys of the published client, or as tables for people."""
+"""Shows apps and revisions: as JSON with the keys of the published client, or as tables."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _REVISION_COLUMNS = _columns(
 
 
 def write_apps(form: str, apps: Sequence[AliasInfo]) -> None:
-    """Write apps to standard output in this form: pretty, json, yaml or jsonl."""
+    """Write apps to standard output as pretty, json, yaml or jsonl."""
     if form == "pretty":
         write_table(_APP_COLUMNS, map(_app_row, apps))
     else:

@@ -1,4 +1,4 @@
-"""Draws a simulation in the terminal: block charts as wide as it is, or plain ASCII where no blocks can be shown."""
+"""Draws a simulation in the terminal, with block characters or in plain ASCII."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNITS = ((_DAY, "d"), (3600, "h"), (60, "min"), (1, "s"), (0, "s"))
 
 
 def series(simulation: AppSimulation) -> list[tuple[str, list[int]]]:
-    """What is drawn: (title, values), one of each for every point."""
+    """Return the charts: (title, one value for every point)."""
     points = simulation.points
     return [
         ("Runners", [point.runners for point in points]),
@@ -34,11 +34,11 @@ def series(simulation: AppSimulation) -> list[tuple[str, list[int]]]:
 
 
 def render(simulation: AppSimulation, *, width: int, blocks: bool) -> str:
-    """The charts, one below the other.
+    """Return the charts, one below the other.
 
     Args:
-        width: of a line, in characters.
-        blocks: whether the terminal can show block characters; else `#`.
+        width: characters in a line.
+        blocks: whether the terminal can show block characters; `#` if not.
     """
     end = simulation.points[-1].at_seconds
     room = max(10, width - _LABEL - 2)
@@ -58,42 +58,42 @@ def _chart(values: Sequence[int], *, blocks: bool) -> Iterator[str]:
 
 
 def _cell(filled: float, *, blocks: bool) -> str:
-    """One character: how much of its height is filled."""
     if blocks:
         return _BLOCKS[max(0, min(8, math.ceil(filled * 8)))]
     return "#" if filled > 0 else " "
 
 
 def _stretched(values: Sequence[int], width: int) -> list[int]:
-    """As many values as there are columns; of several in one column the greatest."""
+    """Return one value for every column: the greatest of those that share it."""
     count = len(values)
     edges = [column * count // width for column in range(width + 1)]
     return [max(values[begin : max(end, begin + 1)]) for begin, end in pairwise(edges)]
 
 
 def _axis(end: float, width: int) -> str:
-    """The foot: a mark under each moment that is named, and its name, as far as these have room."""
-    marks, words = [" "] * width, [" "] * (width + _LABEL)
+    """Return the foot: a mark under each named time, and its name, as far as there is room."""
+    marks, labels = [" "] * width, [" "] * (width + _LABEL)
     free = 0
-    for moment, name in ticks(end, max(2, width // 10)):
-        column = min(width - 1, round(moment / end * (width - 1))) if end else 0
+    for at, name in ticks(end, max(2, width // 10)):
+        column = min(width - 1, round(at / end * (width - 1))) if end else 0
         begin = min(column, width - len(name))
         if begin >= free:
             marks[column] = "|"
-            words[begin : begin + len(name)] = name
+            labels[begin : begin + len(name)] = name
             free = begin + len(name) + 1
     left = " " * (_LABEL + 2)
-    return f"{left}{''.join(marks).rstrip()}\n{left}{''.join(words).rstrip()}"
+    return f"{left}{''.join(marks).rstrip()}\n{left}{''.join(labels).rstrip()}"
 
 
 def ticks(end: float, most: int) -> list[tuple[float, str]]:
-    """Round moments from 0 to the end, at most so many beyond the first, in the greatest unit that fits their distance.
+    """Return round times from 0 to the end, in the greatest unit that fits their distance.
 
     Args:
-        end: in seconds.
+        end: the last time, in seconds.
+        most: how many times beyond 0 to return, at most.
 
     Returns:
-        (seconds, words such as "20 s", "5 min", "2 h") of each.
+        (seconds, label such as "20 s", "5 min", "2 h") of each.
     """
     if end <= 0:
         return [(0.0, "0 s")]

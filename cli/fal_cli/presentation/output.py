@@ -1,4 +1,4 @@
-"""Writes what a command found: JSON, YAML or JSON lines, alone on standard output, or a table for people."""
+"""Writes results to standard output and messages to standard error."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def write_document(form: str, document: Mapping[str, object]) -> None:
 
 
 def write_line(item: object) -> None:
-    """Write one line of JSON. It is pure ASCII, so that a terminal shows nothing but what is in it."""
+    """Write one line of JSON. It is ASCII, so that nothing in it can act on a terminal."""
     import json
 
     sys.stdout.write(json.dumps(item) + "\n")
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table, folded to the terminal's width where there is a terminal."""
+    """Write a table; on a terminal it is folded to the terminal's width."""
     from fal_cli.presentation.table import render
 
     width = None
@@ -59,17 +59,17 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
     sys.stdout.write(render(columns, rows, width=width, colour=wants_colour(sys.stdout)))
 
 
-def say(message: str) -> None:
-    """Tell a person that something was done, on standard output."""
+def print_line(message: str) -> None:
+    """Write a message that is the result to standard output."""
     sys.stdout.write(visible(message) + "\n")
 
 
-def note(message: str) -> None:
-    """Tell a person something beside the result, on standard error."""
+def print_note(message: str) -> None:
+    """Write a message beside the result to standard error."""
     sys.stderr.write(visible(message) + "\n")
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Write an error to standard error."""
     head = paint("Error:", "red", "bold", colour=wants_colour(sys.stderr))
     sys.stderr.write(f"{head} {visible(message)}\n")

@@ -1,4 +1,4 @@
-"""Draws a simulation as a picture: one layout of lines and words, written as SVG (by hand) or as PNG (with Pillow)."""
+"""Draws a simulation as a picture: one layout, written as SVG or, with Pillow, as PNG."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MOST_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """Joined points, in pixels from the upper left corner."""
+class Polyline:
+    """Join points, in pixels from the upper left corner."""
 
     points: tuple[tuple[float, float], ...]
     colour: str
@@ -31,8 +31,8 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """A line of text; `x` is its beginning, or its end where `right`; `y` its foot."""
+class Label:
+    """Place a line of text: `x` is its left end (its right end if `right`), `y` its foot."""
 
     x: float
     y: float
@@ -43,46 +43,46 @@ class Words:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What is to be drawn."""
+    """Hold everything to draw."""
 
     height: int
-    lines: tuple[Line, ...]
-    words: tuple[Words, ...]
+    lines: tuple[Polyline, ...]
+    labels: tuple[Label, ...]
 
 
 def layout(simulation: AppSimulation, title: str) -> Picture:
-    """Three panels, one below the other, over one axis of time; the first also shows how many runners are ready."""
+    """Lay out three panels over one time axis; the first also shows how many runners are ready."""
     panels = series(simulation)
     end = simulation.points[-1].at_seconds or 1.0
     foot = TOP + len(panels) * (PANEL + GAP) - GAP
-    words = [Words(x=LEFT, y=24, text=title), Words(x=LEFT, y=foot + 42, text="Time since the first request")]
-    words.append(Words(x=WIDTH - RIGHT, y=TOP - 8, text="ready", right=True, colour=_PALE))
-    words.append(Words(x=WIDTH - RIGHT - 46, y=TOP - 8, text="started", right=True, colour=_COLOURS[0]))
-    lines: list[Line] = []
-    for moment, name in ticks(end, _MOST_TICKS):
-        x = LEFT + (WIDTH - RIGHT - LEFT) * moment / end
-        lines.append(Line(points=((x, TOP), (x, foot + 5)), colour=_FAINT))
+    labels = [Label(x=LEFT, y=24, text=title), Label(x=LEFT, y=foot + 42, text="Time since the first request")]
+    labels.append(Label(x=WIDTH - RIGHT, y=TOP - 8, text="ready", right=True, colour=_PALE))
+    labels.append(Label(x=WIDTH - RIGHT - 46, y=TOP - 8, text="started", right=True, colour=_COLOURS[0]))
+    lines: list[Polyline] = []
+    for at, name in ticks(end, _MOST_TICKS):
+        x = LEFT + (WIDTH - RIGHT - LEFT) * at / end
+        lines.append(Polyline(points=((x, TOP), (x, foot + 5)), colour=_FAINT))
         last = x > WIDTH - RIGHT - 40
-        words.append(Words(x=WIDTH - RIGHT if last else x - 3, y=foot + 20, text=name, right=last))
+        labels.append(Label(x=WIDTH - RIGHT if last else x - 3, y=foot + 20, text=name, right=last))
     for number, (name, values) in enumerate(panels):
         top = TOP + number * (PANEL + GAP)
         most = max(*values, 1)
         for value in (0, most):
             y = top + PANEL * (1 - value / most)
-            lines.append(Line(points=((LEFT, y), (WIDTH - RIGHT, y)), colour=_FAINT))
-            words.append(Words(x=LEFT - 8, y=y + 4, text=str(value), right=True))
-        words.append(Words(x=LEFT, y=top - 8, text=name, colour=_COLOURS[number]))
+            lines.append(Polyline(points=((LEFT, y), (WIDTH - RIGHT, y)), colour=_FAINT))
+            labels.append(Label(x=LEFT - 8, y=y + 4, text=str(value), right=True))
+        labels.append(Label(x=LEFT, y=top - 8, text=name, colour=_COLOURS[number]))
         if number == 0:
             ready = [point.ready for point in simulation.points]
-            lines.append(Line(points=_steps(simulation, ready, top, most, end), colour=_PALE, thick=2))
-        lines.append(Line(points=_steps(simulation, values, top, most, end), colour=_COLOURS[number], thick=2))
-    return Picture(height=foot + 58, lines=tuple(lines), words=tuple(words))
+            lines.append(Polyline(points=_steps(simulation, ready, top, most, end), colour=_PALE, thick=2))
+        lines.append(Polyline(points=_steps(simulation, values, top, most, end), colour=_COLOURS[number], thick=2))
+    return Picture(height=foot + 58, lines=tuple(lines), labels=tuple(labels))
 
 
 def _steps(
     simulation: AppSimulation, values: Sequence[int], top: float, most: int, end: float
 ) -> tuple[tuple[float, float], ...]:
-    """A number holds until it changes: steps, not slopes."""
+    """Draw steps, not slopes: a number holds until it changes."""
     found: list[tuple[float, float]] = []
     for point, value in zip(simulation.points, values, strict=True):
         x = LEFT + (WIDTH - RIGHT - LEFT) * point.at_seconds / end
@@ -94,11 +94,11 @@ def _steps(
 
 
 def write(picture: Picture, path: Path) -> None:
-    """Write a picture; the file's ending, .svg or .png, says as what.
+    """Write a picture as the file's ending, .svg or .png, says.
 
     Raises:
         OSError: the file cannot be written.
-        ModuleNotFoundError: a PNG is asked for, and Pillow is not installed.
+        ModuleNotFoundError: a PNG needs Pillow, which is not installed.
     """
     if path.suffix.lower() == ".png":
         _write_png(picture, path)
@@ -107,7 +107,6 @@ def write(picture: Picture, path: Path) -> None:
 
 
 def svg(picture: Picture) -> str:
-    """The picture as SVG."""
     size = f'width="{WIDTH}" height="{picture.height}" viewBox="0 0 {WIDTH} {picture.height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="{_SIZE}">',
@@ -116,10 +115,10 @@ def svg(picture: Picture) -> str:
     for line in picture.lines:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="{line.thick}"/>')
-    for words in picture.words:
-        anchor = ' text-anchor="end"' if words.right else ""
+    for label in picture.labels:
+        anchor = ' text-anchor="end"' if label.right else ""
         parts.append(
-            f'<text x="{words.x:.1f}" y="{words.y:.1f}" fill="{words.colour}"{anchor}>{escape(words.text)}</text>'
+            f'<text x="{label.x:.1f}" y="{label.y:.1f}" fill="{label.colour}"{anchor}>{escape(label.text)}</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -133,7 +132,7 @@ def _write_png(picture: Picture, path: Path) -> None:
     font = ImageFont.load_default(_SIZE * scale)
     for line in picture.lines:
         draw.line([(x * scale, y * scale) for x, y in line.points], fill=line.colour, width=line.thick * scale)
-    for words in picture.words:
-        place = (words.x * scale, words.y * scale)
-        draw.text(place, words.text, fill=words.colour, font=font, anchor="rs" if words.right else "ls")
+    for label in picture.labels:
+        place = (label.x * scale, label.y * scale)
+        draw.text(place, label.text, fill=label.colour, font=font, anchor="rs" if label.right else "ls")
     image.save(path, format="PNG")

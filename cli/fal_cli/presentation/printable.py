@@ -1,5 +1,4 @@
-"""Makes text that came from elsewhere safe to print: nothing in it can move the cursor, retitle the window, reorder the
-line or be taken for more than text."""
+"""Makes text from elsewhere safe to print: it cannot move the cursor, retitle the window or reorder the line."""
 
 from __future__ import annotations
 
@@ -28,18 +27,18 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return `text` as `visible` does, with tabs and newlines spelt out too, so that it stays in its line."""
+    """Return `text` as `visible` does, with tabs and newlines spelt out, too."""
     if text.isascii() and text.isprintable():
         return text
     return _CONTROL.sub(_visible, text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def log_text(text: str, *, colour: bool) -> str:
-    """Return a log message for a terminal: its colours kept or dropped, every other control character spelt out.
+    """Return a log message that is safe on a terminal.
 
     Args:
         text: the message.
-        colour: whether its own colours (SGR sequences) are kept; they end with the message.
+        colour: whether to keep its own colours (SGR sequences), which then end with the message.
     """
     text = text.rstrip("\r")
     if text.isascii() and text.isprintable():

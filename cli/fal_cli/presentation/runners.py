@@ -1,4 +1,4 @@
-"""Shows runners: as JSON with the keys of the published client, or as tables for people."""
+"""Shows runners: as JSON with the keys of the published client, or for people."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.presentation.output import say, write_list, write_table
+from fal_cli.presentation.output import print_line, write_document, write_list, write_table
 from fal_cli.presentation.style import paint, wants_colour
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo
+    from fal.gpus import GpuUsage
 
 _COLUMNS = (
     Column(title="Alias"),
@@ -33,7 +34,8 @@ _REQUEST_COLUMNS = (
     Column(title="Time Running"),
 )
 
-# Why a runner is in one of these is told beside the table.
+# For these states the reason is shown beside the table.
+_PHASES = ("waiting", "environment", "setup", "first_byte")
 _EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
 
 
@@ -43,10 +45,10 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
     Args:
         form: pretty, json, yaml or jsonl.
         runners: the runners.
-        alias: whether the table says which app each serves.
+        alias: whether the table names the app of each runner.
     """
     if form != "pretty":
-        write_list(form, "runners", map(document, runners))
+        write_list(form, "runners", map(_document, runners))
         return
     states = Counter(runner.state.value for runner in runners)
     ended = states["TERMINATED"] + states["DEAD"]
@@ -62,18 +64,73 @@ def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = Tru
     write_table(_COLUMNS if alias else _COLUMNS[1:], ([*_row(runner)][0 if alias else 1 :] for runner in runners))
     for runner in runners:
         if runner.state.value in _EXPLAINED and runner.state_reason:
-            say(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
+            print_line(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
-        sys.stdout.write("(*) another runner is to take its place\n")
+        sys.stdout.write("(*) another runner will replace it\n")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]
     sys.stdout.write(f"Requests: {len(requests)}\n")
     if requests:
         write_table(_REQUEST_COLUMNS, requests)
 
 
-def document(runner: RunnerInfo) -> Mapping[str, object]:
-    """A runner with the keys of the published client; `reason`, which it lacks, where the controller tells one."""
-    told = {"reason": runner.state_reason} if runner.state_reason else {}
+def write_runner(form: str, runner: RunnerInfo) -> None:
+    """Write one runner to standard output, with the history of its start."""
+    phases = {name: getattr(runner.start_phases, name, None) for name in _PHASES}
+    if form != "pretty":
+        write_document(form, {**_document(runner), **_details(runner), "start_seconds": phases})
+        return
+    facts = [
+        ("Runner", runner.runner_id),
+        ("App", runner.alias),
+        ("Revision", runner.revision),
+        ("State", runner.state.value),
+        ("Reason", runner.state_reason),
+        ("Machine type", runner.machine_type),
+        ("Node", runner.node),
+        ("Requests in flight", str(runner.in_flight_requests)),
+        ("Created", _local(runner.created_at)),
+        ("Ready", _local(runner.ready_at)),
+        ("Ended", _local(runner.ended_at)),
+        ("Exit code", None if runner.exit_code is None else str(runner.exit_code)),
+    ]
+    for title, value in facts:
+        if value:
+            print_line(f"{title + ':':<20}{value}")
+    took = ", ".join(f"{name.replace('_', ' ')} {value:.2f} s" for name, value in phases.items() if value is not None)
+    print_line(f"{'Start took:':<20}{took or 'it has not started'}")
+    if runner.state_changes:
+        write_table(
+            (Column(title="Time"), Column(title="State"), Column(title="Reason")),
+            ((_local(change.at), change.state.value, change.reason) for change in runner.state_changes),
+        )
+
+
+def _details(runner: RunnerInfo) -> dict[str, object]:
+    return {
+        "reason": runner.state_reason,
+        "node": runner.node,
+        "exit_code": runner.exit_code,
+        "created_at": _iso(runner.created_at),
+        "ready_at": _iso(runner.ready_at),
+        "ended_at": _iso(runner.ended_at),
+        "state_changes": [
+            {"at": _iso(change.at), "state": change.state.value, "reason": change.reason}
+            for change in runner.state_changes
+        ],
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _local(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3]
+
+
+def _document(runner: RunnerInfo) -> Mapping[str, object]:
+    """Return a runner with the keys of the published client, and its `reason` if there is one."""
+    reason = {"reason": runner.state_reason} if runner.state_reason else {}
     return {
         "alias": runner.alias,
         "machine_type": runner.machine_type,
@@ -84,7 +141,7 @@ def document(runner: RunnerInfo) -> Mapping[str, object]:
         "revision": runner.revision,
         "state": runner.state.value,
         "replacement": runner.replacement.value,
-        **told,
+        **reason,
     }
 
 
@@ -105,7 +162,7 @@ def _row(runner: RunnerInfo) -> tuple[str, ...]:
 
 
 def _requests(runner: RunnerInfo) -> Iterator[tuple[str, str, str, str]]:
-    """Yield a row for each request in flight. The metadata is free in form: what is missing or odd is left empty."""
+    """Yield a row for each request in flight. The metadata has no fixed form: a missing or odd value is left empty."""
     leases = runner.external_metadata.get("leases")
     for lease in leases if isinstance(leases, list) else []:
         if not isinstance(lease, Mapping) or not lease.get("request_id"):
@@ -116,3 +173,13 @@ def _requests(runner: RunnerInfo) -> Iterator[tuple[str, str, str, str]]:
         except (ValueError, OverflowError):
             running = ""
         yield runner.runner_id, str(lease["request_id"]), str(lease.get("caller_user_id") or ""), running
+
+
+def write_gpus(form: str, used: GpuUsage) -> None:
+    """Write how many GPUs are in use, by model."""
+    if form != "pretty":
+        write_document(form, {**used})
+        return
+    columns = (Column(title="Type"), Column(title="Count", right=True))
+    write_table(columns, ([model, str(count)] for model, count in used["gpus"].items()))
+    print_line(f"Total: {used['total']}")

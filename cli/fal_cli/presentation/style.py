@@ -1,4 +1,4 @@
-"""Colour, where it is wanted: on a terminal, unless NO_COLOR says otherwise; elsewhere when FORCE_COLOR asks for it."""
+"""Colours text if the stream is a terminal; NO_COLOR turns that off, FORCE_COLOR on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _CODES = {
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether text for `stream` may be coloured: NO_COLOR beats FORCE_COLOR, which beats TERM=dumb and a pipe.
+    """Return whether to colour text for `stream`.
+
+    NO_COLOR beats FORCE_COLOR, which beats TERM=dumb and a pipe.
 
     Source: no-color.org and force-color.org; empty counts as unset.
     """
@@ -30,7 +32,7 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def paint(text: str, *styles: str, colour: bool) -> str:
-    """Return `text` in these styles (bold, dim, or a colour), or as it is where `colour` is false."""
+    """Return `text` in these styles (bold, dim, or a colour); unchanged if `colour` is false."""
     if not colour or not text:
         return text
     return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"

@@ -1,4 +1,4 @@
-"""Runs a command in a runner as if it ran here: this process's input, output, window size and exit code are its own."""
+"""Runs a command in a runner with this process's input, output, window size and exit code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from queue import Queue, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.options import open_client
 from fal_cli.presentation.printable import visible
 from fal_cli.terminal.terminal import InputPump, ending_signals, raw_mode, terminal_size
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _STDERR = 2
 _MOST_INTERRUPTS = 3
-_MOST_OUTPUTS = 4  # read ahead of what is written
+_MOST_OUTPUTS = 4  # how many outputs are read ahead of writing
 
 
 def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_input: bool) -> int:
@@ -36,12 +36,12 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
     Args:
         args: the parsed command line.
         command: the command and its arguments; empty for a login shell.
-        tty: whether it gets a terminal, which is this one.
-        send_input: whether it gets what comes on standard input; otherwise it reads end-of-file.
+        tty: whether the command gets this terminal.
+        send_input: whether the command gets standard input; if not, it reads end-of-file.
 
     Raises:
-        CommandError: the link broke for good, with a code of its own, since the command may have ended in any way or
-            go on; or its time was over, with another.
+        CommandError: the link broke for good (LINK_BROKEN: the command may have ended or may go on), or the command
+            ran out of time (TIMED_OUT).
     """
 
     def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
@@ -59,11 +59,11 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
             on_notice=_notice(raw=tty),
         )
 
-    return _carry(args, open_session, tty=tty, descriptor=sys.stdin.fileno() if send_input else None)
+    return _relay(args, open_session, tty=tty, descriptor=sys.stdin.fileno() if send_input else None)
 
 
 def start(args: argparse.Namespace) -> str:
-    """Start a command in the runner `args.id` that nobody reads, and return its id."""
+    """Start a command in the runner `args.id` without reading it, and return its id."""
     with open_client(args) as client:
         started = client.runners.exec(
             args.id,
@@ -78,7 +78,7 @@ def start(args: argparse.Namespace) -> str:
 
 
 def attach(args: argparse.Namespace) -> int:
-    """Go on with a command that runs, or ended lately, and return its exit code; raises as `run`."""
+    """Follow a command that runs or has just ended, and return its exit code; raises as `run`."""
     with open_client(args) as client:
         info = client.controller().get_exec(args.exec_id, runner_id=args.runner)
     terminal = sys.stdin.isatty()
@@ -90,12 +90,12 @@ def attach(args: argparse.Namespace) -> int:
             session.resize(*terminal_size(sys.stdin.fileno()))
         return session
 
-    return _carry(
+    return _relay(
         args, open_session, tty=tty, descriptor=sys.stdin.fileno() if tty or not terminal else None, stay=True
     )
 
 
-def _carry(
+def _relay(
     args: argparse.Namespace,
     open_session: Callable[[SyncServerlessClient], ExecSession | ShellSession],
     *,
@@ -103,10 +103,10 @@ def _carry(
     descriptor: int | None,
     stay: bool = False,
 ) -> int:
-    """Carry input and output until the end.
+    """Pass input and output on until the command ends.
 
     Args:
-        stay: leave the command's input open where there is none here: somebody else may have some.
+        stay: keep the command's input open if there is no input here, since another client may send some.
     """
     from fal_grpc.errors import DeadlineExceededError, ExecLinkError, UnavailableError
 
@@ -122,7 +122,7 @@ def _carry(
             pump = InputPump(
                 descriptor,
                 send=session.send,
-                end=_nothing if stay and descriptor is None else session.close_input,
+                end=_ignore if stay and descriptor is None else session.close_input,
                 resize=session.resize if tty else None,
             )
             stack.enter_context(pump.running())
@@ -132,7 +132,7 @@ def _carry(
                 stack.enter_context(_interrupts(session))
             descriptors = {_STDERR: sys.stderr.fileno()}
             out = sys.stdout.fileno()
-            for output in _aside(session):
+            for output in _read_in_thread(session):
                 _write(descriptors.get(output.stream, out), output.data)
             return session.wait()
     except DeadlineExceededError as error:
@@ -141,10 +141,10 @@ def _carry(
         raise CommandError(str(error), ExitCode.LINK_BROKEN) from None
 
 
-def _aside(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
-    """A session's output, read in a thread of its own; raises what reading raises.
+def _read_in_thread(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
+    """Yield a session's output, which a thread reads; raise what reading raises.
 
-    Signals end this process by an exception in its main thread. Raised within gRPC, it would leave gRPC's locks held,
+    A signal ends this process by an exception in its main thread. Raised inside gRPC, it would leave gRPC's locks held,
     and closing the session would wait for them for ever.
     """
     outputs: Queue[ShellOutput | BaseException | None] = Queue(_MOST_OUTPUTS)
@@ -153,7 +153,7 @@ def _aside(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
         try:
             for output in session:
                 outputs.put(output)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the output is wanted
+        except BaseException as error:  # noqa: BLE001  # the reader of the output raises it
             outputs.put(error)
         else:
             outputs.put(None)
@@ -167,12 +167,12 @@ def _aside(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
 
 @contextmanager
 def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
-    """Ctrl-C is the command's: it gets SIGINT. The third one ends the session, and so does one that cannot be sent."""
+    """Send Ctrl-C to the command as SIGINT; the third ends the session, as does one that cannot be sent."""
     from fal_grpc.errors import FalError
     from fal_grpc.exec_session import ExecSession
 
     if not isinstance(session, ExecSession):
-        yield  # this kind of session can send no signal: Ctrl-C ends it, and with it the command
+        yield  # this kind of session cannot send signals: Ctrl-C ends it and its command
         return
     pressed: SimpleQueue[bool] = SimpleQueue()
     count = 0
@@ -205,23 +205,23 @@ def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
         pressed.put(False)
 
 
-def _nothing() -> None:
-    """There is no input here, and its end says nothing."""
+def _ignore() -> None:
+    """Ignore the end of an input that is not there."""
 
 
 def _notice(*, raw: bool) -> Callable[[str], None]:
-    """Tells a person on standard error what happened to the link; on a raw terminal lines end with CR, too."""
+    """Return a writer of notes on the link to standard error; on a raw terminal lines need a CR, too."""
     before, after = ("\r\n", "\r\n") if raw else ("", "\n")
 
-    def say(words: str) -> None:
-        sys.stderr.write(f"{before}fal: {visible(words)}{after}")
+    def notify(message: str) -> None:
+        sys.stderr.write(f"{before}fal: {visible(message)}{after}")
         sys.stderr.flush()
 
-    return say
+    return notify
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    """Write past Python's buffers, also to what does not block and is full."""
+    """Write without Python's buffers, also to a full descriptor that does not block."""
     view = memoryview(data)
     while view:
         try:

@@ -1,4 +1,4 @@
-"""This process's terminal while a remote command has it: raw mode that is always undone, its size, and its input."""
+"""This process's terminal while a remote command uses it: raw mode, size and input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from types import FrameType
 
 CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
-# Sending may be waiting for a runner that does not read; the session ends it when it is closed.
+# How long to wait for the input thread: it may be sending to a runner that does not read.
 _STOP_SECONDS = 5.0
-# A process that these end would leave the terminal raw, and the remote command to itself.
+# Signals that would otherwise leave the terminal raw and the remote command running.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
-    """Return the rows and columns of the terminal; 24 and 80 where it does not say."""
+    """Return the rows and columns of the terminal; 24 and 80 if it does not say."""
     try:
         size = os.get_terminal_size(descriptor)
     except OSError:
@@ -32,10 +32,10 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 
 @contextmanager
 def ending_signals() -> Generator[None]:
-    """What would end this process at once ends it in order: the terminal is restored, the remote command hung up."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that the process cleans up before it ends."""
 
     def end(number: int, _frame: FrameType | None) -> None:
-        for each in _ENDING:  # one is enough: a second would break off what the first began
+        for each in _ENDING:  # a second signal would interrupt the cleanup
             signal.signal(each, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
@@ -47,7 +47,7 @@ def ending_signals() -> Generator[None]:
 
 @contextmanager
 def raw_mode(descriptor: int) -> Generator[None]:
-    """Hand every key of the terminal over as it is, Ctrl-C included; undone at the end. For use in `ending_signals`."""
+    """Pass every key on unchanged, Ctrl-C included; undone at the end. Use it inside `ending_signals`."""
     before = termios.tcgetattr(descriptor)
 
     def restore() -> None:
@@ -62,13 +62,13 @@ def raw_mode(descriptor: int) -> Generator[None]:
 
 
 class InputPump:
-    """Sends what is read from a descriptor in a thread of its own, and the terminal's size whenever it changes.
+    """Sends the input, in a thread, and the terminal's size when it changes.
 
     Args:
-        descriptor: what to read; None sends nothing, as if it were at its end.
+        descriptor: the input; None counts as an input at its end.
         send: takes what was read.
-        end: called when there is no more.
-        resize: takes rows and columns; None for no terminal.
+        end: called at the end of the input.
+        resize: takes rows and columns; None if there is no terminal.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class InputPump:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Pump until the end of the block."""
+        """Send until the block ends."""
         with ExitStack() as stack:
-            # The thread closes the end that it reads, so that Ctrl-C at any moment leaves it nothing to stumble over;
-            # the end of the other one tells it to stop.
+            # The thread closes the end that it reads, so that Ctrl-C can never close it under the thread; closing the
+            # other end tells the thread to stop.
             self._wake, waker = os.pipe()
             stack.callback(self._join)
             stack.callback(os.close, waker)
@@ -124,7 +124,7 @@ class InputPump:
                     if key.fd == self._wake:
                         if not os.read(self._wake, 64):
                             return
-                        self._tell_size()
+                        self._send_size()
                     elif not self._pump(key.fd):
                         selector.unregister(key.fd)
                         self._end()
@@ -133,18 +133,18 @@ class InputPump:
         try:
             data = os.read(descriptor, CHUNK_BYTES)
         except OSError:
-            # A terminal that was hung up.
+            # The terminal was hung up.
             data = b""
         if data:
             self._send(data)
         return bool(data)
 
-    def _tell_size(self) -> None:
+    def _send_size(self) -> None:
         if self._resize is not None and self._descriptor is not None:
             self._resize(*terminal_size(self._descriptor))
 
 
 def _write_quietly(descriptor: int, data: bytes) -> None:
-    """Wake the pump; where its pipe is full, it will wake anyhow."""
+    """Wake the pump; if the pipe is full, it wakes anyway."""
     with suppress(BlockingIOError):
         os.write(descriptor, data)

@@ -8,13 +8,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.commands.api.fields import parse_fields
 from fal_cli.commands.api.hosts import find_hosts, split_id
 from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, add_client_options
-from fal_cli.presentation.output import note, write_line
+from fal_cli.options import add_client_options, open_client, seconds_type
+from fal_cli.parser import FalParser
+from fal_cli.presentation.output import print_note, write_line
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
@@ -24,7 +24,7 @@ _EPILOG = """\
 Arguments:
   key=text          a text; key[inner]=text nests, key[]=text adds to a list
   key:=JSON         a number, a boolean, a list: seed:=42 'sizes:=[1, 2]'
-  key=@FILE         a file's text, or a data URI of it where it is no text; key:=@FILE takes JSON
+  key=@FILE         a file's text, or a data URI if it is not text; key:=@FILE takes JSON
 
 Examples:
   fal api local/hello name=Ada
@@ -52,19 +52,9 @@ def add_arguments(parser: FalParser) -> None:
     )
     parser.add_argument("--priority", choices=("normal", "low"), help="The call's place in the queue.")
     parser.add_argument(
-        "--start-timeout", type=_seconds, metavar="SECONDS", help="Give up where no runner took the call in time."
+        "--start-timeout", type=seconds_type, metavar="SECONDS", help="Give up if no runner takes the call in time."
     )
     parser.add_argument("--hint", help="Prefer runners that are warm for this word.")
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
-    return seconds
 
 
 def _api(args: argparse.Namespace) -> int:
@@ -113,42 +103,46 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
 def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
     """Queue, follow to the end, print the result. Ctrl-C cancels the request."""
     with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
-        told = _document(answer, args.model_id)
-    request_id = told.get("request_id")
+        submitted = _document(answer, args.model_id)
+    request_id = submitted.get("request_id")
     if not isinstance(request_id, str) or "/" in request_id:
         raise CommandError(f"{args.model_id}: the queue did not say which request this is")
-    # Built here and not taken from the answer, so that the key goes nowhere else.
-    one = f"{app}/requests/{request_id}"
-    note(f"Request {request_id}")
+    # Built here, not taken from the answer, so that the key goes to no other host.
+    url = f"{app}/requests/{request_id}"
+    print_note(f"Request {request_id}")
     try:
-        _follow(calls, f"{one}/status?logs=1", args.model_id)
-        with calls.call("GET", one) as answer:
+        _follow(calls, f"{url}/status?logs=1", args.model_id)
+        with calls.call("GET", url) as answer:
             _show(answer, args.model_id)
     except KeyboardInterrupt:
-        calls.close()  # an answer may be half read
-        with calls.call("PUT", f"{one}/cancel") as answer:
-            gone = answer.status == 202
-        note(f"Cancelled {request_id}" if gone else f"Request {request_id} could not be cancelled: it may be over")
+        calls.close()  # an answer may have been read only in part
+        with calls.call("PUT", f"{url}/cancel") as answer:
+            cancelled = answer.status == 202
+        print_note(
+            f"Cancelled {request_id}"
+            if cancelled
+            else f"Request {request_id} could not be cancelled: it may have ended"
+        )
         raise
     return ExitCode.OK
 
 
 def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
-    """Show position and logs until the request is completed. HTTP status 202 says that it is not."""
-    shown, said, pause = 0, "", _FIRST_PAUSE_SECONDS
+    """Show position and logs until the request is completed."""
+    shown, progress, pause = 0, "", _FIRST_PAUSE_SECONDS
     while True:
         with calls.call("GET", url) as answer:
             status = _document(answer, model_id)
         logs = status.get("logs")
         lines = logs if isinstance(logs, list) else []
-        news = _described(status)
-        if news != said or len(lines) > shown:
+        latest = _progress(status)
+        if latest != progress or len(lines) > shown:
             pause = _FIRST_PAUSE_SECONDS
-        if news and news != said:
-            said = news
-            note(news)
+        if latest and latest != progress:
+            progress = latest
+            print_note(latest)
         for line in lines[shown:]:
-            note(str(line.get("message", "")) if isinstance(line, dict) else str(line))
+            print_note(str(line.get("message", "")) if isinstance(line, dict) else str(line))
         shown = max(shown, len(lines))
         if status.get("status") == "COMPLETED":
             return
@@ -156,34 +150,34 @@ def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
         pause = min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
-def _described(status: dict[str, JSON]) -> str:
+def _progress(status: dict[str, JSON]) -> str:
     if status.get("status") == "IN_QUEUE":
         position = status.get("queue_position")
-        return f"In queue, {position} before it" if isinstance(position, int) else "In queue"
+        return f"In queue, {position} ahead" if isinstance(position, int) else "In queue"
     return "In progress" if status.get("status") == "IN_PROGRESS" else ""
 
 
 def _document(answer: Answer, model_id: str) -> dict[str, JSON]:
     content = answer.read()
-    _refuse_errors(answer, content, model_id)
+    _raise_for_status(answer, content, model_id)
     try:
         found: JSON = json.loads(content)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise CommandError(f"{model_id}: the queue answered with something else than a JSON object")
+        raise CommandError(f"{model_id}: the queue answered with something that is not a JSON object")
     return found
 
 
-def _refuse_errors(answer: Answer, content: bytes, model_id: str) -> None:
+def _raise_for_status(answer: Answer, content: bytes, model_id: str) -> None:
     if answer.status >= 300:
         request = f" (request {answer.request_id})" if answer.request_id else ""
-        said = detail_of(content) or "nothing more"
-        raise CommandError(f"{model_id} answered {answer.status}: {said}{request}")
+        detail = detail_of(content) or "no details"
+        raise CommandError(f"{model_id} answered {answer.status}: {detail}{request}")
 
 
 def _show(answer: Answer, model_id: str) -> None:
-    """Print an answer: JSON as JSON, events as lines as they come, anything else as it is."""
+    """Print an answer: JSON as JSON, events as lines, anything else unchanged."""
     if answer.status < 300 and answer.content_type == "text/event-stream":
         for name, data in answer.events():
             if name == "error":
@@ -191,7 +185,7 @@ def _show(answer: Answer, model_id: str) -> None:
             _show_event(data)
         return
     content = answer.read()
-    _refuse_errors(answer, content, model_id)
+    _raise_for_status(answer, content, model_id)
     try:
         value: JSON = json.loads(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `fal api` sends, from the words of a command line: `key=text`, `key:=JSON`, `key=@FILE`, nested as `a[b]=c`."""
+"""Reads the arguments of `fal api`: `key=text`, `key:=JSON`, `key=@FILE`, nested as `a[b]=c`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _INNER = re.compile(r"\[([^\[\]]*)\]")
 
 
 def parse_fields(words: list[str]) -> dict[str, JSON]:
-    """The object that the words describe.
+    """Return the object that the arguments describe.
 
-    `a[b]=c` is {"a": {"b": "c"}}, `a[]=c` adds to a list. `:=` takes JSON, so that numbers, booleans and lists can be
-    said. A value that begins with @ names a file, `-` for standard input: its text, as a data URI where it is no text.
+    `a[b]=c` is {"a": {"b": "c"}}, `a[]=c` adds to a list. `:=` takes JSON, for numbers, booleans and lists. A value
+    that begins with @ names a file, `@-` standard input: its text, or a data URI if it is not text.
 
     Raises:
         CommandError: a word has another form, two words contradict each other, or a file cannot be read.
@@ -32,7 +32,7 @@ def parse_fields(words: list[str]) -> dict[str, JSON]:
     for word in words:
         found = _FIELD.fullmatch(word)
         if found is None:
-            raise _wrong(f"'{word}' is no argument: write key=text, key:=JSON, or key=@FILE")
+            raise _wrong(f"'{word}' is not an argument: write key=text, key:=JSON, or key=@FILE")
         keys = [found["name"], *_INNER.findall(found["inner"])]
         _put(document, keys, _value(found["value"], as_json=bool(found["json"]), word=word), word)
     return document
@@ -49,7 +49,7 @@ def _value(text: str, *, as_json: bool, word: str) -> JSON:
     try:
         value: JSON = json.loads(text)
     except ValueError as error:
-        raise _wrong(f"'{word}': what follows := is no JSON ({error}); a plain text goes after =") from None
+        raise _wrong(f"'{word}': the value after := is not JSON ({error}); plain text goes after =") from None
     return value
 
 
@@ -70,7 +70,7 @@ def _text(content: bytes, path: str) -> str:
 
 
 def _put(document: dict[str, JSON], keys: list[str], value: JSON, word: str) -> None:
-    """Store a value at its place, making what holds it."""
+    """Store a value at its place, and create the containers around it."""
     place: JSON = document
     for index, key in enumerate(keys):
         last = index + 1 == len(keys)
@@ -80,10 +80,10 @@ def _put(document: dict[str, JSON], keys: list[str], value: JSON, word: str) -> 
             place = deeper
         elif isinstance(place, dict) and key != "":
             if last and key in place:
-                raise _wrong(f"'{word}' says again what an argument before it said")
+                raise _wrong(f"'{word}' repeats an earlier argument")
             place = place.setdefault(key, deeper)
         else:
-            raise _wrong(f"'{word}' contradicts an argument before it: one makes a list of it, or a text, one does not")
+            raise _wrong(f"'{word}' contradicts an earlier argument: is this a list, an object or a text?")
 
 
 def _wrong(message: str) -> CommandError:

@@ -1,4 +1,4 @@
-"""Where apps are called: the addresses of direct calls and of the queue, from the environment or the controller's."""
+"""Resolves the addresses of direct calls and of the queue, from the environment or the controller's address."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _LEGACY = re.compile(r"(\d+)-(.+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """Base addresses, without a slash at the end."""
+    """Hold the base addresses, without a slash at the end."""
 
     run: str
     queue: str
 
     @property
     def realtime(self) -> str:
-        """Of direct calls, for WebSockets."""
+        """The address of direct calls, for WebSockets."""
         return "ws" + self.run.removeprefix("http")
 
 
 def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> Hosts:
-    """Decide: FAL_RUN_HOST and FAL_QUEUE_RUN_HOST, else what belongs to the controller.
+    """Return FAL_RUN_HOST and FAL_QUEUE_RUN_HOST, or the addresses that belong to the controller.
 
-    Each may have a port and a path. The queue of a self-hosted controller is at /queue beside its apps; that of the fal
-    cloud has a host of its own. Plaintext is spoken as to the controller, and else to loopback alone.
+    Each may have a port and a path. A self-hosted controller has its queue at /queue; the fal cloud has a host for it.
+    Plaintext is used if the controller is called that way, and for loopback.
 
     Raises:
         ConfigError: a host is malformed.
@@ -62,14 +62,14 @@ def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> H
 
 
 def split_id(model_id: str, nickname: str | None) -> tuple[str, str]:
-    """An app's id -> where it is called, and where its queued requests are asked after: without what follows the app.
+    """Split an app's id into the path of a call and the app, whose queue has the requests.
 
     Args:
-        model_id: `owner/app`, with further parts of a path; `app` alone is one's own.
-        nickname: whose key this is; needed for `app` alone.
+        model_id: `owner/app`, with further parts of a path; `app` alone belongs to the caller.
+        nickname: the caller's nickname; needed for `app` alone.
 
     Raises:
-        CommandError: it has another form.
+        CommandError: the id has another form.
     """
     parts = [part for part in model_id.strip("/").split("/") if part]
     if len(parts) == 1 and (legacy := _LEGACY.fullmatch(parts[0])):
@@ -78,7 +78,7 @@ def split_id(model_id: str, nickname: str | None) -> tuple[str, str]:
         parts = [nickname, *parts]
     needed = 3 if parts and parts[0] in _NAMESPACES else 2
     if len(parts) < needed or any(character.isspace() or character in "?#" for character in model_id):
-        raise CommandError(f"'{model_id}' is no id of an app: write OWNER/APP or OWNER/APP/PATH", ExitCode.USAGE)
+        raise CommandError(f"'{model_id}' is not the id of an app: write OWNER/APP or OWNER/APP/PATH", ExitCode.USAGE)
     return "/".join(parts), "/".join(parts[:needed])
 
 

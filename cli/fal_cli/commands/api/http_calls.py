@@ -1,4 +1,4 @@
-"""The HTTP that `fal api` speaks with apps and their queue: a connection that is kept, answers as they come."""
+"""The HTTP client of `fal api`: one kept connection, answers read as they arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONNECT_SECONDS = 30.0
 
 
 class Answer:
-    """An HTTP answer whose body is still to be read."""
+    """Read an HTTP answer, whose body has not been read yet."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
@@ -33,11 +33,10 @@ class Answer:
         self.request_id = response.getheader("x-fal-request-id")
 
     def read(self) -> bytes:
-        """All of it."""
         return self._response.read()
 
     def events(self) -> Generator[tuple[str, str], None, None]:
-        """The events of a text/event-stream: their name ("message" unless given) and data."""
+        """Yield name ("message" by default) and data of each event of a text/event-stream."""
         name, data = "message", list[str]()
         while raw := self._response.readline():
             line = raw.decode("utf-8", "replace").rstrip("\r\n")
@@ -54,10 +53,10 @@ class Answer:
 
 
 class ApiCalls:
-    """Calls with the key that the settings found. One call at a time.
+    """Call with the settings' key, one call at a time.
 
     Args:
-        settings: whom it calls as, and which certificates it trusts.
+        settings: the credentials and the trusted certificates.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -69,16 +68,16 @@ class ApiCalls:
     def call(
         self, method: str, url: str, body: JSON = None, *, headers: Mapping[str, str] | None = None
     ) -> Generator[Answer]:
-        """Ask; there is no time limit on the answer, since apps may work for long.
+        """Send a request. The answer has no time limit, since apps may work for long.
 
         Args:
-            method: such as "POST".
-            url: the address, with a query where there is one.
-            body: sent as JSON where the method has a body.
-            headers: beside the usual ones.
+            method: the HTTP method, such as "POST".
+            url: the address, with its query.
+            body: sent as JSON if the method is POST.
+            headers: added to the usual ones.
 
         Raises:
-            CommandError: it cannot be reached, or broke off.
+            CommandError: the host cannot be reached, or the connection broke.
         """
         data = json.dumps(body).encode() if method == "POST" else None
         sent = self._headers | {"Accept": "*/*"} | dict(headers or {})
@@ -94,7 +93,7 @@ class ApiCalls:
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 if not kept or method != "GET":
                     raise
-                # The other side closed a connection that it had kept long enough.
+                # The other side closed the idle connection.
                 connection.close()
                 yield Answer(self._ask(connection, method, target, data, sent))
         except (OSError, http.client.HTTPException) as error:
@@ -102,23 +101,22 @@ class ApiCalls:
             why = str(error) or type(error).__name__
             raise CommandError(
                 f"Could not reach {parts.scheme}://{parts.netloc}: {why}. Is the controller running? `fal up` starts "
-                "one here; FAL_RUN_HOST and FAL_QUEUE_RUN_HOST say where else apps are called."
+                "one here; FAL_RUN_HOST and FAL_QUEUE_RUN_HOST name other hosts for apps."
             ) from None
 
     def close(self) -> None:
-        """Let go of the connection."""
         if self._kept is not None:
             self._kept[1].close()
             self._kept = None
 
     def context(self) -> ssl.SSLContext:
-        """What is trusted where TLS is spoken."""
+        """Return the TLS settings, with the trusted certificates."""
         roots = root_certificates(self._options)
         return ssl.create_default_context(cafile=None if roots is None else str(roots))
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What goes with every request."""
+        """The headers of every request."""
         return self._headers
 
     def _connection(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
@@ -156,7 +154,7 @@ def _sock(connection: http.client.HTTPConnection) -> socket.socket:
 
 
 def detail_of(content: bytes) -> str:
-    """What an error's body says, in words: its `detail`, or itself."""
+    """Return the message in an error's body: its `detail`, or the body."""
     try:
         body = json.loads(content)
     except ValueError:
@@ -165,7 +163,7 @@ def detail_of(content: bytes) -> str:
     if isinstance(detail, str):
         return detail
     if isinstance(detail, list) and all(isinstance(item, dict) and "msg" in item for item in detail):
-        # FastAPI's list of what is wrong with the arguments.
+        # FastAPI's list of wrong arguments.
         places = (".".join(str(part) for part in item.get("loc", ()) if part != "body") for item in detail)
         return "; ".join(
             f"{place}: {item['msg']}" if place else str(item["msg"])
@@ -175,7 +173,7 @@ def detail_of(content: bytes) -> str:
 
 
 def _proxy(scheme: str, netloc: str) -> str | None:
-    """The proxy that the environment names for this host; none for this machine, whose keys it must not see."""
+    """Return the environment's proxy for this host; None for this machine, whose keys a proxy must not see."""
     host = urlsplit(f"//{netloc}").hostname or ""
     if scheme != "https" or is_loopback(host) or urllib.request.proxy_bypass(host):
         return None

@@ -1,4 +1,4 @@
-"""`fal api --realtime`: lines of JSON on standard input are messages to an app, its answers are lines of JSON."""
+"""`fal api --realtime`: sends lines of JSON to an app as messages, and prints its answers as lines of JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fal_cli.commands.api.http_calls import ApiCalls
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.presentation.output import complain, write_line
+from fal_cli.presentation.output import print_error, write_line
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from fal.settings import Settings
     from fal_cli.commands.api.hosts import Hosts
 
-# Once the input has ended and every message had an answer: how long another answer is waited for.
+# How long to wait for one more answer after the input has ended and every message has an answer.
 _QUIET_SECONDS = 1.0
 
 
 def converse(settings: Settings, hosts: Hosts, path: str) -> int:
-    """Hold the session until the app ends it, or the input has ended and is answered; the exit code.
+    """Run the session until the app ends it or all input is answered, and return the exit code.
 
     Raises:
-        CommandError: it could not begin, the app reported an error, or the link broke.
+        CommandError: the session could not start, the app reported an error, or the link broke.
     """
     try:
-        import msgpack  # type: ignore[import-untyped]  # it has none
+        import msgpack  # type: ignore[import-untyped]  # it has no types
         from websockets.exceptions import ConnectionClosed, WebSocketException
         from websockets.sync.client import connect
     except ModuleNotFoundError as error:
@@ -48,7 +48,7 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
             max_size=None,
         )
     except (OSError, WebSocketException) as error:
-        raise CommandError(f"no session with {url} could begin: {error}") from None
+        raise CommandError(f"a session with {url} could not start: {error}") from None
     with socket:
         sender = _Sender(socket, msgpack.Packer(use_bin_type=True).pack)
         sender.start()
@@ -71,16 +71,16 @@ def converse(settings: Settings, hosts: Hosts, path: str) -> int:
                 answers += 1
                 write_line(msgpack.unpackb(message, raw=False))
                 sys.stdout.flush()
-            elif not _said(message, ended=sender.ended.is_set()):
+            elif not _handle_text(message, ended=sender.ended.is_set()):
                 break
     if sender.wrong:
-        complain(sender.wrong)
+        print_error(sender.wrong)
         return ExitCode.USAGE
     return ExitCode.OK
 
 
-def _said(message: str, *, ended: bool) -> bool:
-    """A text message, which is the platform's: whether the session goes on."""
+def _handle_text(message: str, *, ended: bool) -> bool:
+    """Handle a text message, which the platform sends, and return whether the session goes on."""
     try:
         found = json.loads(message)
     except ValueError:
@@ -96,12 +96,12 @@ def _said(message: str, *, ended: bool) -> bool:
 
 
 class _Sender(threading.Thread):
-    """Sends the lines of standard input, and ends with the process.
+    """Send the lines of standard input, in a thread that ends with the process.
 
     Attributes:
-        sent: how many messages went out.
-        ended: set at the input's end.
-        wrong: why the input could not be read on; empty where it could.
+        sent: how many messages were sent.
+        ended: set at the end of the input.
+        wrong: the input's error; empty if there is none.
     """
 
     def __init__(self, socket: ClientConnection, pack: Callable[[object], bytes | None]) -> None:
@@ -113,7 +113,6 @@ class _Sender(threading.Thread):
         self.wrong = ""
 
     def run(self) -> None:
-        """Read to the end, or to the session's."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -123,11 +122,11 @@ class _Sender(threading.Thread):
                 try:
                     message = json.loads(line)
                 except ValueError as error:
-                    self.wrong = f"line {number} of the input is no JSON: {error}"
+                    self.wrong = f"line {number} of the input is not JSON: {error}"
                     self._socket.close()
                     return
                 packed = self._pack(message)
-                assert packed is not None  # it is None only where the packer was told to keep it
+                assert packed is not None  # None only if the packer is set to keep its buffer
                 self.sent += 1
                 self._socket.send(packed)
         except ConnectionClosed:

@@ -1,25 +1,16 @@
-"""`fal apps`: list, scale, roll out and delete apps, and move them between their revisions."""
+"""`fal apps`: lists, scales, rolls out and deletes apps, and moves them between revisions."""
 
 from __future__ import annotations
 
 import argparse
 
-from fal_cli.client import open_client
 from fal_cli.commands.apps import logs, scaling
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
-from fal_cli.parser import (
-    FalParser,
-    Handler,
-    Subparsers,
-    add_client_options,
-    add_command,
-    add_commands,
-    add_env_option,
-    add_output_options,
-)
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.parser import FalParser, Handler, Subparsers, add_command, add_commands
 from fal_cli.presentation.apps import write_apps, write_revisions
-from fal_cli.presentation.output import note, say
-from fal_cli.presentation.runners import write_runners
+from fal_cli.presentation.output import print_line, print_note
+from fal_cli.presentation.runners import write_gpus, write_runners
 
 _REGIONS = ("eu-north", "eu-west", "us-central", "us-east", "us-west")
 _SCALE_NUMBERS = {
@@ -34,7 +25,7 @@ _SCALE_NUMBERS = {
     "request_start_timeout": "Seconds that a request may wait to be served; 0 removes the limit.",
     "startup_timeout": "Seconds that a runner may take to become ready.",
 }
-# What the app's code says is taken anew at each deploy, so a change of these lasts until then.
+# Each deploy sets these to what the app's code says, so a change lasts until the next deploy.
 _UNTIL_DEPLOY = ("max_multiplexing", "startup_timeout", "machine_types")
 
 
@@ -86,7 +77,7 @@ def _add_list(commands: Subparsers[FalParser]) -> None:
     parser.add_argument("--sort-by-runners", action="store_true", help="Sort by number of runners, fewest first.")
     parser.add_argument("--filter", help="Only applications whose name contains this.")
     parser.add_argument(
-        "--regions", nargs="+", choices=_REGIONS, help="Only applications that may run in one of these."
+        "--regions", nargs="+", choices=_REGIONS, help="Only applications that may run in one of these regions."
     )
     add_output_options(parser)
 
@@ -96,8 +87,8 @@ def _add_scale(commands: Subparsers[FalParser]) -> None:
     parser.add_argument("app_name", help="Application name.")
     for name, text in _SCALE_NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
-    parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types that it may run on.")
-    parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions that it may run in.")
+    parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types it may run on.")
+    parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions it may run in.")
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -130,20 +121,20 @@ def _scale(args: argparse.Namespace) -> None:
     names = (*_SCALE_NUMBERS, "machine_types", "regions")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if not changes:
-        note("No parameters for update were provided, ignoring.")
+        print_note("No parameters for update were provided, ignoring.")
         return
     with open_client(args) as client:
         app = client.apps.scale(args.app_name, environment_name=args.env, **changes)
     write_apps("pretty", [app])
     lost = [name for name in _UNTIL_DEPLOY if name in changes]
     if lost:
-        note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")
+        print_note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")
 
 
 def _rollout(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         client.apps.rollout(args.app_name, force=args.force, environment_name=args.env)
-    say(f"Rolled out application {args.app_name}")
+    print_line(f"Rolled out application {args.app_name}")
 
 
 def _runners(args: argparse.Namespace) -> None:
@@ -157,9 +148,9 @@ def _delete(args: argparse.Namespace) -> None:
         revision = client.apps.delete(args.app_name, environment_name=args.env)
     if revision is None:
         # As the published client does: what is to be gone is gone, so a script that cleans up goes on.
-        note(f"Application '{args.app_name}' not found.")
+        print_note(f"Application '{args.app_name}' not found.")
     else:
-        say(f"Application '{args.app_name}' deleted ({revision})")
+        print_line(f"Application '{args.app_name}' deleted ({revision})")
 
 
 def _delete_rev(args: argparse.Namespace) -> None:
@@ -168,6 +159,6 @@ def _delete_rev(args: argparse.Namespace) -> None:
 
 
 def _gpus(args: argparse.Namespace) -> None:
-    from fal_cli.presentation.gpus import show_gpus
-
-    show_gpus(args)
+    with open_client(args) as client:
+        used = client.apps.gpus(args.app_name)
+    write_gpus(args.output, used)

@@ -1,13 +1,13 @@
-"""`fal apps logs`: the lines of all runners of an app, merged."""
+"""`fal apps logs`: shows the merged log of all runners of an app."""
 
 from __future__ import annotations
 
 import argparse
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, Subparsers, add_command, add_env_option
-from fal_cli.presentation.logs import add_log_options, check_times, write_entries, write_followed
+from fal_cli.options import add_env_option, add_log_options, open_client
+from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.presentation.logs import check_times, write_entries, write_followed
 
 
 def add_command_to(commands: Subparsers[FalParser]) -> None:
@@ -20,7 +20,7 @@ def add_command_to(commands: Subparsers[FalParser]) -> None:
     add_log_options(
         parser,
         since="Show logs since the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp. "
-        "Defaults to the first line kept, or to '1m ago' in --follow mode.",
+        "Defaults to the oldest line kept, or to '1m ago' in --follow mode.",
         until="Show logs until the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp.",
         lines="Only show latest N log lines; with --follow, before the new ones. If '+' prefix is used, show oldest N.",
         own=True,
@@ -31,7 +31,7 @@ def _logs(args: argparse.Namespace) -> None:
     check_times(args, end="until it is interrupted")
     lines, oldest = args.lines or (None, False)
     if args.follow and oldest:
-        raise CommandError("--follow cannot begin with the oldest lines: use --since", ExitCode.USAGE)
+        raise CommandError("--follow cannot start with the oldest lines: use --since", ExitCode.USAGE)
     with open_client(args) as client:
         entries = client.apps.logs(
             args.app_name,

@@ -1,4 +1,4 @@
-"""`fal apps explain` and `fal apps simulate`: why there are so many runners, and how many there would be."""
+"""`fal apps explain` and `fal apps simulate`: explain and predict the number of runners."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import (
-    FalParser,
-    Subparsers,
-    add_client_options,
-    add_command,
-    add_env_option,
-    add_output_options,
-)
-from fal_cli.presentation.output import note, say, write_document, write_table
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.presentation.output import print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -41,7 +34,7 @@ _PICTURES = (".svg", ".png")
 
 
 def add_commands_to(commands: Subparsers[FalParser]) -> None:
-    """Declare both below `fal apps`."""
+    """Declare `explain` and `simulate`."""
     explain = add_command(commands, "explain", "Explain the number of runners of an application.", _explain)
     add_client_options(explain)
     add_env_option(explain)
@@ -51,7 +44,7 @@ def add_commands_to(commands: Subparsers[FalParser]) -> None:
     add_client_options(simulate)
     add_env_option(simulate)
     simulate.add_argument(
-        "app_name", nargs="?", help="Application whose settings hold; without it, those of a new one."
+        "app_name", nargs="?", help="Application whose settings to use; defaults to those of a new one."
     )
     simulate.add_argument(
         "--trace",
@@ -64,54 +57,64 @@ def add_commands_to(commands: Subparsers[FalParser]) -> None:
         "--settings", nargs="+", default=[], metavar="NAME=N", help="Settings to try, such as max_concurrency=5."
     )
     simulate.add_argument(
-        "--start-time", type=float, default=5.0, metavar="SECONDS", help="How long a runner's start takes (5)."
+        "--start-time",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="How long a start takes (defaults to 5).",
     )
-    simulate.add_argument("--output-file", type=Path, metavar="FILE", help="Also draw it: a .svg or .png file.")
+    simulate.add_argument("--output-file", type=Path, metavar="FILE", help="Also draw a picture: a .svg or .png file.")
     add_output_options(simulate)
 
 
 def _explain(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        told = client.apps.explain(args.app_name, environment_name=args.env)
+        found = client.apps.explain(args.app_name, environment_name=args.env)
     if args.output != "pretty":
-        write_document(args.output, _explained(told))
+        write_document(args.output, _explained(found))
         return
-    say(f"{told.app.alias} is on revision {told.app.revision}")
-    if told.next_revision:
-        say(f"A rolling deploy moves it to revision {told.next_revision} when a runner of that is ready")
-    say(f"Requests: {told.load.in_flight} in flight, {told.load.queued} waiting, {told.load.ripe} of them ripe")
-    there = ", ".join(f"{count} {state.value}" for state, count in told.runners.items()) or "none"
-    say(f"Runners: {there}")
-    say(f"Wanted: {told.arithmetic}")
-    say(f"Below {told.start_below} some are started; above {told.keep} those may go that are idle for keep_alive")
-    if told.failed_starts:
-        say(f"Failed starts in a row: {told.failed_starts}; the last one: {told.last_failure or 'no reason is known'}")
-    held = {name: getattr(told.app, name) for name in _SETTINGS}
-    say("Settings: " + _in_words(held))
-    say(f"Decisions since {told.known_since.astimezone():%Y-%m-%d %H:%M:%S}, when the controller started:")
+    print_line(f"{found.app.alias} is on revision {found.app.revision}")
+    if found.next_revision:
+        print_line(f"A rolling deploy moves it to revision {found.next_revision} when a runner of that is ready")
+    print_line(
+        f"Requests: {found.load.in_flight} in flight, {found.load.queued} waiting, {found.load.ripe} of them ripe"
+    )
+    counts = ", ".join(f"{count} {state.value}" for state, count in found.runners.items()) or "none"
+    print_line(f"Runners: {counts}")
+    print_line(f"Wanted: {found.arithmetic}")
+    print_line(
+        f"Below {found.start_below} runners some are started; above {found.keep}, idle ones end after keep_alive"
+    )
+    if found.failed_starts:
+        print_line(
+            f"Failed starts in a row: {found.failed_starts}; the last one: {found.last_failure or 'no reason is known'}"
+        )
+    settings = {name: getattr(found.app, name) for name in _SETTINGS}
+    print_line("Settings: " + _describe(settings))
+    print_line(f"Decisions since {found.known_since.astimezone():%Y-%m-%d %H:%M:%S}, when the controller started:")
     columns = (Column(title="Time"), Column(title="Decision"), Column(title="Subject"), Column(title="Reason"))
     write_table(
         columns,
-        ([f"{d.at.astimezone():%H:%M:%S}", d.action, d.subject, d.reason] for d in told.decisions),
+        ([f"{d.at.astimezone():%H:%M:%S}", d.action, d.subject, d.reason] for d in found.decisions),
     )
 
 
-def _explained(told: AppExplanation) -> dict[str, object]:
+def _explained(found: AppExplanation) -> dict[str, object]:
     return {
-        "app": told.app.alias,
-        "revision": told.app.revision,
-        "next_revision": told.next_revision,
-        "in_flight": told.load.in_flight,
-        "queued": told.load.queued,
-        "ripe": told.load.ripe,
-        "runners": {state.value: count for state, count in told.runners.items()},
-        "start_below": told.start_below,
-        "keep": told.keep,
-        "arithmetic": told.arithmetic,
-        "failed_starts": told.failed_starts,
-        "last_failure": told.last_failure,
-        "settings": _settings(told.app),
-        "known_since": told.known_since.isoformat(),
+        "app": found.app.alias,
+        "revision": found.app.revision,
+        "next_revision": found.next_revision,
+        "in_flight": found.load.in_flight,
+        "queued": found.load.queued,
+        "ripe": found.load.ripe,
+        "runners": {state.value: count for state, count in found.runners.items()},
+        "start_below": found.start_below,
+        "keep": found.keep,
+        "arithmetic": found.arithmetic,
+        "failed_starts": found.failed_starts,
+        "last_failure": found.last_failure,
+        "settings": _settings(found.app),
+        "known_since": found.known_since.isoformat(),
         "decisions": [
             {
                 "at": decision.at.isoformat(),
@@ -121,7 +124,7 @@ def _explained(told: AppExplanation) -> dict[str, object]:
                 "in_flight": decision.load.in_flight,
                 "queued": decision.load.queued,
             }
-            for decision in told.decisions
+            for decision in found.decisions
         ],
     }
 
@@ -131,11 +134,11 @@ def _simulate(args: argparse.Namespace) -> None:
 
     picture: Path | None = args.output_file
     if picture is not None and picture.suffix.lower() not in _PICTURES:
-        raise CommandError(f"{picture} is no picture's name: let it end in .svg or .png", ExitCode.USAGE)
-    settings = _parsed(args.settings)
+        raise CommandError(f"{picture} is not a picture: the name must end in .svg or .png", ExitCode.USAGE)
+    settings = _parse_settings(args.settings)
     arrivals = read_trace(args.trace)
     with open_client(args) as client:
-        told = client.apps.simulate(
+        found = client.apps.simulate(
             arrivals,
             args.app_name,
             settings=settings,
@@ -143,19 +146,19 @@ def _simulate(args: argparse.Namespace) -> None:
             environment_name=args.env,
         )
     if args.output != "pretty":
-        write_document(args.output, _simulated(told))
+        write_document(args.output, _simulated(found))
     else:
-        _show(told, len(arrivals))
+        _show(found, len(arrivals))
     if picture is not None:
-        held = told.settings
+        used = found.settings
         title = (
-            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {held.min_concurrency} to "
-            f"{held.max_concurrency} runners, {held.max_multiplexing} at once on each, keep_alive {held.keep_alive} s"
+            f"{args.app_name or 'a new app'}: {len(arrivals)} requests, {used.min_concurrency} to "
+            f"{used.max_concurrency} runners, {used.max_multiplexing} at once on each, keep_alive {used.keep_alive} s"
         )
-        _draw(told, picture, title)
+        _draw(found, picture, title)
 
 
-def _show(told: AppSimulation, requests: int) -> None:
+def _show(found: AppSimulation, requests: int) -> None:
     from shutil import get_terminal_size
 
     from fal_cli.presentation.charts import render
@@ -163,39 +166,41 @@ def _show(told: AppSimulation, requests: int) -> None:
     terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     blocks = terminal and (sys.stdout.encoding or "").lower().startswith("utf")
     width = get_terminal_size().columns if terminal else 80
-    sys.stdout.write(render(told, width=width, blocks=blocks))
-    half, most, last = told.wait_seconds
-    say("Settings: " + _in_words(_settings(told.settings)))
-    say(f"Requests: {requests}, {told.unserved} of them not served")
-    say(f"Waited: half at most {half:.3g} s, 95 of 100 at most {most:.3g} s, the last {last:.3g} s")
-    say(f"Runners: {told.started} started, {told.most_runners} at a time, {told.runner_seconds:.0f} runner-seconds")
+    sys.stdout.write(render(found, width=width, blocks=blocks))
+    half, most, last = found.wait_seconds
+    print_line("Settings: " + _describe(_settings(found.settings)))
+    print_line(f"Requests: {requests}, {found.unserved} of them not served")
+    print_line(f"Waited: half at most {half:.3g} s, 95 of 100 at most {most:.3g} s, the last {last:.3g} s")
+    print_line(
+        f"Runners: {found.started} started, {found.most_runners} at a time, {found.runner_seconds:.0f} runner-seconds"
+    )
 
 
-def _in_words(settings: Mapping[str, object]) -> str:
+def _describe(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {'none' if value is None else value}" for name, value in settings.items())
 
 
-def _draw(told: AppSimulation, path: Path, title: str) -> None:
+def _draw(found: AppSimulation, path: Path, title: str) -> None:
     from fal_cli.presentation.pictures import layout, write
 
     try:
-        write(layout(told, title), path)
+        write(layout(found, title), path)
     except ModuleNotFoundError:
         raise CommandError(
             "a PNG needs Pillow: pip install 'fal-grpc[plot]', or name a .svg file", ExitCode.FAILED
         ) from None
-    note(f"Wrote {path}")
+    print_note(f"Wrote {path}")
 
 
-def _simulated(told: AppSimulation) -> dict[str, object]:
-    half, most, last = told.wait_seconds
+def _simulated(found: AppSimulation) -> dict[str, object]:
+    half, most, last = found.wait_seconds
     return {
-        "settings": _settings(told.settings),
-        "started": told.started,
-        "most_runners": told.most_runners,
-        "runner_seconds": told.runner_seconds,
+        "settings": _settings(found.settings),
+        "started": found.started,
+        "most_runners": found.most_runners,
+        "runner_seconds": found.runner_seconds,
         "wait_seconds": {"p50": half, "p95": most, "max": last},
-        "unserved": told.unserved,
+        "unserved": found.unserved,
         "points": [
             {
                 "at_seconds": point.at_seconds,
@@ -204,7 +209,7 @@ def _simulated(told: AppSimulation) -> dict[str, object]:
                 "in_flight": point.in_flight,
                 "queued": point.queued,
             }
-            for point in told.points
+            for point in found.points
         ],
     }
 
@@ -213,13 +218,15 @@ def _settings(app: AliasInfo) -> dict[str, int | None]:
     return {name: getattr(app, name) for name in _SETTINGS}
 
 
-def _parsed(words: Sequence[str]) -> dict[str, int]:
+def _parse_settings(pairs: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name not in _SETTINGS or not value.strip().isdigit():
             known = ", ".join(_SETTINGS)
-            raise CommandError(f"{word} is no setting: write NAME=NUMBER, where NAME is one of {known}", ExitCode.USAGE)
+            raise CommandError(
+                f"{pair} is not a setting: write NAME=NUMBER, where NAME is one of {known}", ExitCode.USAGE
+            )
         found[name] = int(value)
     return found

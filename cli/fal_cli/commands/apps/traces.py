@@ -1,4 +1,4 @@
-"""Reads traces of requests for `fal apps simulate`: CSV or JSON lines of when each came and how long it took."""
+"""Reads traces of requests for `fal apps simulate`, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _DURATIONS = ("duration", "seconds", "duration_seconds")
 
 
 def read_trace(path: Path) -> list[tuple[float, float]]:
-    """The requests of a trace as (seconds since the first, duration in seconds), in the order of the file.
+    """Return the requests of a trace, in the order of the file.
 
     A line is `time,duration` (with or without a heading), or a JSON object with `time` and `duration`. A time is a
     number of seconds or an ISO timestamp.
 
+    Returns:
+        (seconds since the first request, duration in seconds) of each.
+
     Raises:
-        CommandError: the file cannot be read, or a line is neither.
+        CommandError: the file cannot be read, or a line has another form.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,34 +57,34 @@ def _csv_rows(text: str) -> Iterator[tuple[int, tuple[object, object]]]:
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].startswith("#"):
             continue
-        heads = [cell.lower() for cell in cells]
-        if number == 1 and set(heads) & set(_TIMES):
-            columns = (_place(heads, _TIMES, 0), _place(heads, _DURATIONS, 1))
+        headings = [cell.lower() for cell in cells]
+        if number == 1 and set(headings) & set(_TIMES):
+            columns = (_place(headings, _TIMES, 0), _place(headings, _DURATIONS, 1))
             continue
         yield number, tuple(cells[c] if c < len(cells) else None for c in columns)  # type: ignore[misc]
 
 
 def _request(path: Path, number: int, time: object, duration: object) -> tuple[float, float]:
     try:
-        return _moment(time), float(str(duration))
+        return _seconds(time), float(str(duration))
     except ValueError:
         raise CommandError(
-            f"Line {number} of the trace {path} is no request: write a time (seconds, or an ISO timestamp) and a "
+            f"Line {number} of the trace {path} is not a request: write a time (seconds, or an ISO timestamp) and a "
             "duration in seconds"
         ) from None
 
 
-def _moment(value: object) -> float:
+def _seconds(value: object) -> float:
     try:
         return float(str(value))
     except ValueError:
-        moment = datetime.fromisoformat(str(value))
-        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+        at = datetime.fromisoformat(str(value))
+        return (at if at.tzinfo else at.astimezone()).timestamp()
 
 
 def _first(fields: Mapping[str, object], names: Iterable[str]) -> object:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def _place(heads: list[str], names: Iterable[str], otherwise: int) -> int:
-    return next((heads.index(name) for name in names if name in heads), otherwise)
+def _place(headings: list[str], names: Iterable[str], otherwise: int) -> int:
+    return next((headings.index(name) for name in names if name in headings), otherwise)

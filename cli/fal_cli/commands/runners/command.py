@@ -1,15 +1,14 @@
-"""`fal runners`: list, stop and kill the processes that serve apps; logs, shell and exec have modules of their own."""
+"""`fal runners`: lists, shows, stops and kills runners."""
 
 from __future__ import annotations
 
 import argparse
 
-from fal_cli.client import open_client
 from fal_cli.commands.runners import logs, sessions
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
-from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_commands, add_output_options
-from fal_cli.presentation.runner import write_runner
-from fal_cli.presentation.runners import write_runners
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, Subparsers, add_command, add_commands
+from fal_cli.presentation.runners import write_gpus, write_runner, write_runners
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -64,6 +63,6 @@ def _kill(args: argparse.Namespace) -> None:
 
 
 def _gpus(args: argparse.Namespace) -> None:
-    from fal_cli.presentation.gpus import show_gpus
-
-    show_gpus(args)
+    with open_client(args) as client:
+        used = client.runners.gpus()
+    write_gpus(args.output, used)

@@ -1,4 +1,4 @@
-"""The options with which runners are chosen for a list: --since and --state."""
+"""The options that choose runners for a list: --since and --state."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.parser import FalParser, moment_type
+from fal_cli.options import time_type
+from fal_cli.parser import FalParser
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo
 
 _SHOWN = ("all", "idle", "running", "pending", "setup", "failure_delay", "terminated")
 _STATES = (*_SHOWN, "crash_backoff", "docker_pull", "draining", "terminating")
-# The published client calls the state by its newer name, the reference by its older one, and DEAD is an old TERMINATED.
+# One state has an older and a newer name, and DEAD is an old TERMINATED.
 _SAME = {"failure_delay": "crash_backoff", "dead": "terminated"}
 
 
 def add_runner_filters(parser: FalParser) -> None:
-    """Add --since and --state. The help names the states of the reference; the others are in docs/reference/cli.md."""
+    """Add --since and --state. The help names the published states; docs/reference/cli.md has all."""
     parser.add_argument(
         "--since",
-        type=moment_type(at_most=timedelta(hours=24)),
+        type=time_type(at_most=timedelta(hours=24)),
         help="Show terminated runners since the given time. Accepts 'now', relative like '30m', '1h', '1d', or an "
         "ISO timestamp. Max 24 hours.",
     )
@@ -35,7 +36,7 @@ def add_runner_filters(parser: FalParser) -> None:
 
 
 def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> list[RunnerInfo]:
-    """Return the runners in one of these states; all where None or `all` is asked for."""
+    """Return the runners in one of these states; all for None or `all`."""
     if not states or "all" in states:
         return list(runners)
     wanted = {_SAME.get(state, state) for state in states}

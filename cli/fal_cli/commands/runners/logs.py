@@ -1,14 +1,14 @@
-"""`fal runners logs`: the lines that a runner has printed, and those that it prints."""
+"""`fal runners logs`: shows and follows the log of a runner."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
+from fal_cli.options import add_log_options, open_client
 from fal_cli.parser import FalParser, Subparsers, add_command
-from fal_cli.presentation.logs import add_log_options, check_times, write_entries, write_followed
-from fal_cli.presentation.output import note
+from fal_cli.presentation.logs import check_times, write_entries, write_followed
+from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo
@@ -35,7 +35,7 @@ def _logs(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         if args.follow:
             if args.lines:
-                note("--lines is ignored with --follow; --since says where to begin.")
+                print_note("--lines is ignored with --follow; --since says where to start.")
             entries = client.runners.logs(
                 args.id,
                 follow=True,
@@ -45,7 +45,7 @@ def _logs(args: argparse.Namespace) -> None:
                 request_id=args.request_id,
             )
             write_followed(args.output, entries)
-            note(_ending(client.runners.get(args.id)))
+            print_note(_ending(client.runners.get(args.id)))
             return
         lines, oldest = args.lines or (None, False)
         found = client.runners.logs(

@@ -1,4 +1,4 @@
-"""`fal runners shell`, `exec`, `attach`, `execs`: commands inside a runner, with this terminal or with plain pipes."""
+"""`fal runners shell`, `exec`, `attach` and `execs`: run commands inside a runner."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from fal_cli.client import open_client
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.parser import FalParser, Subparsers, add_client_options, add_command, add_output_options
-from fal_cli.presentation.output import note, say, write_list, write_table
+from fal_cli.options import add_client_options, add_output_options, open_client, seconds_type
+from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.presentation.output import print_line, print_note, write_list, write_table
 from fal_cli.presentation.printable import one_line
 
 if TYPE_CHECKING:
     from fal_grpc.adapter.execs import ExecInfo
 
-_ATTACH = "Show the output of a command on a runner from the earliest that is kept, and go on with it."
-_EXECS = "List commands that run on runners, and those that ended within the last ten minutes."
+_ATTACH = "Attach to a command on a runner; its output starts with the oldest that is kept."
+_EXECS = "List the commands on runners that run or ended within the last ten minutes."
 
 
 def add_commands_to(commands: Subparsers[FalParser]) -> None:
@@ -45,9 +45,9 @@ def add_commands_to(commands: Subparsers[FalParser]) -> None:
 
 
 def _add_own_options(parser: FalParser) -> None:
-    """Add what published clients do not have. The help is theirs, word for word; docs/reference/cli.md has these."""
+    """Add the options that the published client lacks; its help must stay word for word."""
     hidden = argparse.SUPPRESS
-    parser.add_argument("--timeout", type=_seconds, help=hidden)
+    parser.add_argument("--timeout", type=seconds_type, help=hidden)
     parser.add_argument("--cwd", help=hidden)
     parser.add_argument("--env", type=_variable, action="append", default=[], help=hidden)
     parser.add_argument("--keep", action="store_true", help=hidden)
@@ -57,7 +57,7 @@ def _add_own_options(parser: FalParser) -> None:
 def _shell(args: argparse.Namespace) -> int:
     from fal_cli.terminal.remote_command import run
 
-    # A script on standard input ends with end-of-file, which a terminal could not pass on.
+    # A script on standard input ends with end-of-file, which a terminal cannot pass on.
     return run(args, [], tty=sys.stdin.isatty(), send_input=True)
 
 
@@ -67,12 +67,12 @@ def _exec(args: argparse.Namespace) -> int:
     from fal_cli.terminal.remote_command import run, start
 
     if args.detach:
-        say(start(args))
+        print_line(start(args))
         return ExitCode.OK
     terminal = sys.stdin.isatty()
     if args.interactive and not terminal:
-        note("Standard input is not a terminal: going on without a TTY.")
-    # Without -it a terminal is not read, so that the command cannot take what is typed for the next one.
+        print_note("Standard input is not a terminal: going on without a TTY.")
+    # Without -it a terminal is not read: what is typed then is for the next command.
     return run(args, args.command, tty=args.interactive and terminal, send_input=args.interactive or not terminal)
 
 
@@ -120,16 +120,6 @@ def _row(found: ExecInfo) -> tuple[str, ...]:
     words = one_line(shlex.join(found.command)) if found.command else "(login shell)"
     shown = words if len(words) <= 60 else f"{words[:57]}..."
     return found.exec_id, found.runner_id, state, started, f"{found.output_bytes:,}", shown
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -1,0 +1,139 @@
+"""The arguments that many commands share, and the client that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fal_cli.presentation.output import FORMATS
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from fal.api import SyncServerlessClient
+    from fal_cli.parser import FalParser
+
+# Clocks differ a little, and typing takes time: `--since 24h` must not fail for that.
+_LEEWAY_SECONDS = 60
+LOG_SOURCES = ("build", "system", "stdout", "stderr")
+
+
+def add_client_options(parser: FalParser) -> None:
+    """Add --team, and the hidden --host."""
+    parser.add_argument("--team", help="The team to use.")
+    parser.add_argument("--host", help=argparse.SUPPRESS)
+
+
+def open_client(args: argparse.Namespace) -> SyncServerlessClient:
+    """Return a client by --host, --team, the environment and the profile; the caller closes it."""
+    from fal.api import SyncServerlessClient
+
+    return SyncServerlessClient(host=args.host, team=args.team)
+
+
+def add_output_options(parser: FalParser) -> None:
+    """Add --output and --json. The help names only the forms that the published client has."""
+    group = parser.add_argument_group("Output")
+    group.add_argument(
+        "--output", choices=FORMATS, metavar="{pretty,json}", default="pretty", help="Modify the command output"
+    )
+    group.add_argument(
+        "--json",
+        action="store_const",
+        const="json",
+        dest="output",
+        help="Output in JSON format (same as --output json)",
+    )
+
+
+def add_env_option(parser: FalParser) -> None:
+    """Add --env, whose default is FAL_ENV."""
+    parser.add_argument(
+        "--env",
+        default=os.environ.get("FAL_ENV") or None,
+        help="Target environment (defaults to main). Can also be set via FAL_ENV environment variable.",
+    )
+
+
+def add_log_options(parser: FalParser, *, since: str, until: str, lines: str, own: bool) -> None:
+    """Add the options of a command that shows logs.
+
+    Args:
+        since: the help of --since.
+        until: the help of --until.
+        lines: the help of --lines.
+        own: whether the help shows --source and --request-id, which the published client lacks.
+    """
+    add_output_options(parser)
+    add_client_options(parser)
+    parser.add_argument("--search", help="Search for string in logs.")
+    parser.add_argument("--since", type=time_type(), help=since)
+    parser.add_argument("--until", type=time_type(), help=until)
+    parser.add_argument(
+        "--follow",
+        "-f",
+        action="store_true",
+        help="Follow logs live. If --since is not specified, implies '--since 1m ago'.",
+    )
+    parser.add_argument("--lines", "-n", type=_line_count, help=lines)
+    parser.add_argument(
+        "--source",
+        action="append",
+        choices=LOG_SOURCES,
+        default=[],
+        help="Only lines from this: the build, the platform (system), or one of the app's streams. May be repeated."
+        if own
+        else argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--request-id",
+        metavar="ID",
+        help="Only lines that were written for this request." if own else argparse.SUPPRESS,
+    )
+
+
+def time_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime]:
+    """Return an argparse type that reads a time.
+
+    Args:
+        at_most: how far back the time may be; None sets no limit.
+    """
+
+    def read_time(text: str) -> datetime:
+        from datetime import UTC, datetime, timedelta
+
+        from fal_cli.times import parse_time
+
+        try:
+            parsed = parse_time(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if at_most is not None and datetime.now(UTC) - parsed > at_most + timedelta(seconds=_LEEWAY_SECONDS):
+            hours = at_most.total_seconds() / 3600
+            raise argparse.ArgumentTypeError(f"'{text}' is older than the limit of {hours:g} hours")
+        return parsed
+
+    return read_time
+
+
+def seconds_type(text: str) -> float:
+    """Read a number of seconds above 0, for argparse."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return seconds
+
+
+def _line_count(text: str) -> tuple[int, bool]:
+    """Return how many lines are wanted, and whether the oldest are."""
+    count = text.removeprefix("+")
+    if not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number of lines; use N for the newest N, +N for the oldest N"
+        )
+    return int(count), text.startswith("+")
