@@ -45,13 +45,13 @@ def test_a_trace_is_read_from_its_first_request_on(tmp_path: Path, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [("", "holds no request"), ("time,duration\n", "holds no request"), ("1,2\nx,y\n", "Line 2 of the trace")],
 )
 def test_a_malformed_trace_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "trace"
     path.write_text(text)
-    with pytest.raises(CommandError, match=words):
+    with pytest.raises(CommandError, match=message):
         read_trace(path)
 
 
