@@ -33,7 +33,7 @@ _KEEP_ALIVE_SECONDS = 300
 
 
 @runtime_checkable
-class Living(Protocol):
+class HasLifespan(Protocol):
     """What has a life around its requests: an App."""
 
     def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[None]:
@@ -70,7 +70,7 @@ async def serve(
     metrics = Metrics(version=version)
     has_sockets = any(route.is_websocket for route in served.collect_routes())
     config = uvicorn.Config(
-        _Frame(api, served if isinstance(served, Living) else None, metrics),
+        _RequestMiddleware(api, served if isinstance(served, HasLifespan) else None, metrics),
         host=host,
         port=port,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -78,9 +78,9 @@ async def serve(
         lifespan="off",  # run below: its exceptions are the runner's, and it must see a stop during setup()
         limit_max_requests=limit_max_requests,
     )
-    server = _Server(config, served.handle_exit if isinstance(served, Living) else None)
+    server = _Server(config, served.handle_exit if isinstance(served, HasLifespan) else None)
     with server.catching_signals():
-        if not isinstance(served, Living):
+        if not isinstance(served, HasLifespan):
             await _listen(server, metrics, host, metrics_port)
         else:
             async with served.lifespan(api):
@@ -158,12 +158,12 @@ class _Server(uvicorn.Server):
             print_traceback(error)
 
 
-class _Frame:
+class _RequestMiddleware:
     """The outermost layer: the request's context, hints, counting, and one traceback for an exception, not two."""
 
-    def __init__(self, inner: ASGIApp, living: Living | None, metrics: Metrics) -> None:
+    def __init__(self, inner: ASGIApp, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
-        self._living = living
+        self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,20 +174,20 @@ class _Frame:
         token = CURRENT.set(context)
         try:
             if scope["type"] == "http":
-                await _Exchange(self._living, self._metrics, context, scope, send).run(self._inner, receive)
+                await _ObservedRequest(self._app, self._metrics, context, scope, send).run(self._inner, receive)
             else:
                 await self._inner(scope, receive, send)
         finally:
             CURRENT.reset(token)
 
 
-class _Exchange:
+class _ObservedRequest:
     """One HTTP request and its answer."""
 
     def __init__(
-        self, living: Living | None, metrics: Metrics, context: RequestContext, scope: Scope, send: Send
+        self, app: HasLifespan | None, metrics: Metrics, context: RequestContext, scope: Scope, send: Send
     ) -> None:
-        self._living = living
+        self._app = app
         self._metrics = metrics
         self._context = context
         self._scope = scope
@@ -222,7 +222,7 @@ class _Exchange:
 
     def _extra_headers(self) -> list[tuple[bytes, bytes]]:
         extra: list[tuple[bytes, bytes]] = []
-        hints = _hints(self._living)
+        hints = _hints(self._app)
         if hints is not None:
             extra.append((b"x-fal-runner-hints", hints))
         token = self._context.headers.get(_CDN_TOKEN)
@@ -231,12 +231,12 @@ class _Exchange:
         return extra
 
 
-def _hints(living: Living | None) -> bytes | None:
+def _hints(app: HasLifespan | None) -> bytes | None:
     """An app's hints as a header; those that no header can carry are left out, with a line on stderr."""
-    if living is None:
+    if app is None:
         return None
     try:
-        hints = living.provide_hints()
+        hints = app.provide_hints()
     except Exception as error:  # noqa: BLE001 - a bug in the hints must not fail the request
         print_traceback(error)
         return None

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypedDict
 
-from fal.deploy.errors import BuildFailedError, DeployError
-from fal.deploy.notes import checked_notes
+from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
-from fal.deploy.requests import asking_scheduler, build_request, register_request, run_request
-from fal.deploy.results import read_result
+from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
 from fal.deploy.upload import FileStore, Sender
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
 from fal_grpc.controller import Controller
 
 _SHOWN_LINES = 20
+_PICKLES = ("pickle", "cloudpickle")
 
 
 class Client(Protocol):
@@ -190,7 +191,7 @@ def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | Non
     lines: list[str] = []
     with closing(client.controller().run(request)) as stream:
         try:
-            described = read_result(_returned(stream, lambda found: lines.extend(log.message for log in found.logs)))
+            described = _result(_returned(stream, lambda found: lines.extend(log.message for log in found.logs)))
         except DeployError as error:
             said = "\n".join(lines[-_SHOWN_LINES:])
             raise DeployError(
@@ -264,7 +265,7 @@ def run(
     with closing(client.controller().run(request)) as stream:
         # Addresses come with every run; at those of a function that serves nothing, nothing answers.
         shown = stream if serves else (replace(result, service_urls=None) for result in stream)
-        return read_result(_returned(shown, result_handler), allow_pickle=allow_pickle)
+        return _result(_returned(shown, result_handler), allow_pickle=allow_pickle)
 
 
 def _registered(
@@ -317,6 +318,41 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
     if returned is not None:
         return returned
     raise DeployError("the run ended without a word on its result: try again")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads texts, numbers, lists, dicts and the like: what needs no class, and so cannot run any code."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> object:
+        raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
+
+
+def _result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
+    """The object that was returned.
+
+    Args:
+        value: what came back.
+        allow_pickle: read pickles of other objects than plain data too: its sender may then run code here.
+
+    Raises:
+        UserFunctionError: the function raised instead.
+        FalError: it is a pickle of other objects than plain data, and those are not allowed.
+    """
+    if value.was_it_raised:
+        name = value.exception_type_name or "an exception"
+        said = f": {value.exception_message}" if value.exception_message else ""
+        raise UserFunctionError(
+            f"the function raised {name}{said}",
+            exception_type_name=value.exception_type_name,
+            traceback=value.traceback,
+        )
+    if value.method in _PICKLES and not allow_pickle:
+        try:
+            plain: object = _PlainUnpickler(io.BytesIO(value.definition)).load()
+        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError):
+            return value.load()  # raises, and says what one can do
+        return plain
+    return value.load(allow_pickle=allow_pickle)
 
 
 __all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "fetch_metadata", "run"]

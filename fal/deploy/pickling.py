@@ -1,7 +1,7 @@
 """Pickling apps by value, together with the few modules of this project that serve them.
 
 A runner has the app's requirements, but neither this package nor the app's own file. So the app's classes and
-functions are pickled by value (cloudpickle), and `fal.app` travels as code that a finder imports there (see carrier).
+functions are pickled by value (cloudpickle), and `fal.app` travels as code that a finder imports there (see bootstrap).
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ _RLOCK_TYPE = type(threading.RLock())
 _CACHE_TYPE = type(functools.lru_cache(lambda: None))
 
 
-class _Parcel:
-    """Unpickles as what `carrier.restore` returns."""
+class _Bundle:
+    """Unpickles as what `bootstrap.restore` returns."""
 
     def __init__(self, payload: bytes, app_dir: str | None) -> None:
         self._arguments = (pack_modules(), payload, app_dir)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _carrier().restore, self._arguments
+        return _bootstrap().restore, self._arguments
 
 
 def dumps(
@@ -96,7 +96,7 @@ def dumps(
     with _by_value(found):
         payload = _dump(target, refuse_modules_in)
         try:
-            return bytes(cloudpickle.dumps(_Parcel(payload, app_dir)))
+            return bytes(cloudpickle.dumps(_Bundle(payload, app_dir)))
         except Exception as error:
             raise SerializationError(f"the app could not be packed: {error}") from error
 
@@ -177,10 +177,10 @@ def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
 
 
 @functools.cache
-def _carrier() -> ModuleType:
-    """The functions of `fal.deploy.carrier`, in a module that cannot be imported: so they are pickled by value."""
-    module = ModuleType("fal_carrier")
-    exec(marshal.loads(_compiled("fal_carrier", _source("fal.deploy.carrier"))), module.__dict__)  # noqa: S102, S302 - our own code
+def _bootstrap() -> ModuleType:
+    """The functions of `fal.deploy.bootstrap`, in a module that cannot be imported: so they are pickled by value."""
+    module = ModuleType("fal_bootstrap")
+    exec(marshal.loads(_compiled("fal_bootstrap", _source("fal.deploy.bootstrap"))), module.__dict__)  # noqa: S102, S302 - our own code
     return module
 
 
@@ -240,7 +240,7 @@ class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
             return threading.RLock, ()
         if isinstance(obj, _CACHE_TYPE):
             kept = obj.cache_parameters()
-            return _carrier().cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
+            return _bootstrap().cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented and isinstance(obj, type | FunctionType | ModuleType):
             self.referenced.add(obj.__name__ if isinstance(obj, ModuleType) else obj.__module__)

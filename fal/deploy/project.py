@@ -12,8 +12,8 @@ from fal.app.app import AUTH_MODES
 from fal.app.health import HealthCheck, HealthCheckConfig
 from fal.app.options import Options, check_options
 from fal.app.retries import checked_retry_config
+from fal.container import ContainerImage
 from fal.deploy.errors import AppNotFoundError, ProjectFileError
-from fal.deploy.images import image_from_table
 
 REGIONS = ("us-west", "us-central", "us-east", "eu-north", "eu-west")
 STRATEGIES = ("rolling", "recreate")
@@ -34,6 +34,8 @@ _NOT_IN_FILES = frozenset(
     | {"env_dict", "env_yml", "env_yml_str", "packages", "pip", "channels", "resolver", "compile_bytecode"}
     | {"_base_image"}
 )
+_DOCKERFILE_KEYS = ("dockerfile", "build_args", "secrets", "registries", "entrypoint", "cmd")
+_REFERENCE_KEYS = ("image", "registries", "entrypoint", "cmd")
 _OPTION_KEYS = tuple(name for name in Options.__annotations__ if name not in _NOT_IN_FILES and name != "image")
 _HEALTH_KEYS = tuple(HealthCheckConfig.__annotations__)
 
@@ -192,7 +194,7 @@ def _options(table: Mapping[str, object], owner: str, directory: Path, *, bare: 
         if options.get("retry_config") is not None:
             options["retry_config"] = checked_retry_config(options["retry_config"])
         if "image" in table:
-            options["image"] = image_from_table(table["image"], owner, directory, bare=bare)
+            options["image"] = _image(table["image"], owner, directory, bare=bare)
     except (ValueError, OSError) as error:
         said = str(error)
         raise ProjectFileError(said if said.startswith(owner) else f"{owner}: {said}") from error
@@ -272,3 +274,35 @@ def _choice(table: Mapping[str, object], key: str, choices: tuple[str, ...], own
     if value is not None and value not in choices:
         raise ProjectFileError(f"{owner}: {key} is {value!r}: give one of {', '.join(choices)}")
     return value
+
+
+def _image(table: object, owner: str, directory: Path, *, bare: bool) -> dict[str, object]:
+    """An image as a deploy sends it.
+
+    Args:
+        table: what pyproject.toml has.
+        owner: whose it is, for messages.
+        directory: directory of pyproject.toml, which paths are relative to.
+        bare: whether the image is run as it is, with no Python code of the app in it.
+
+    Raises:
+        ValueError: it is neither a Dockerfile nor an image, or a value is not acceptable.
+        OSError: the Dockerfile cannot be read.
+    """
+    if not isinstance(table, Mapping) or ("dockerfile" in table) == ("image" in table):
+        raise ValueError(f'{owner}: image needs either dockerfile = "path" or image = "reference"')
+    known = _DOCKERFILE_KEYS if "dockerfile" in table else _REFERENCE_KEYS
+    unknown = set(table) - set(known)
+    if unknown:
+        raise ValueError(f"{owner}: image has {', '.join(sorted(unknown))}: here its keys are {', '.join(known)}")
+    rest = {key: value for key, value in table.items() if key not in ("dockerfile", "image")}
+    if bare:
+        rest["use_isolate"] = False
+    source = table.get("dockerfile") or table.get("image")
+    if not isinstance(source, str) or not source.strip():
+        raise ValueError(f"{owner}: image names no {'dockerfile' if 'dockerfile' in table else 'image'}")
+    if "dockerfile" in table:
+        return ContainerImage.from_dockerfile(directory / source, context_dir=directory, **rest).to_dict()
+    # The same rules for the shared keys; the text is only there to be checked with.
+    ContainerImage(f"FROM {source}", context_dir=directory, **rest)
+    return {"image": source, **rest}

@@ -10,7 +10,7 @@ import pytest
 
 from fal.deploy import deploy, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
-from fal.deploy.notes import checked_notes
+from fal.deploy.requests import checked_notes
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
