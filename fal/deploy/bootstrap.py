@@ -6,6 +6,8 @@ They may use the standard library only, and nothing else of this project.
 from __future__ import annotations
 
 import functools
+import importlib
+import io
 import marshal
 import os
 import pickle
@@ -71,9 +73,21 @@ def restore(bundle: bytes, payload: bytes, app_dir: str | None) -> object:
         sys.meta_path.insert(0, BundledModules(marshal.loads(zlib.decompress(bundle))))  # noqa: S302
     if app_dir is not None:
         enter_app_dir(app_dir)
-    target, models = pickle.loads(payload)  # noqa: S301 - it came in the pickle that is being read
+    target, models = ProcessUnpickler(io.BytesIO(payload)).load()
     build_models(models)
     return target
+
+
+class ProcessUnpickler(pickle.Unpickler):
+    """Reads a pickle that refers to objects of the process, such as os.environ, by name."""
+
+    def persistent_load(self, name: str) -> object:
+        """Return this process's object that "module:attribute.attribute" names."""
+        module, _, path = name.partition(":")
+        value: object = importlib.import_module(module)
+        for part in path.split("."):
+            value = getattr(value, part)
+        return value
 
 
 def build_models(models: list[type]) -> None:

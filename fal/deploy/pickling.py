@@ -6,16 +6,18 @@ functions are pickled by value (cloudpickle), and `fal.app` travels as code that
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
 import io
 import marshal
+import os
 import sys
 import threading
 import typing
 import zlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -24,6 +26,7 @@ from types import FunctionType, ModuleType
 import cloudpickle  # type: ignore[import-untyped]  # it has none
 from cloudpickle import cloudpickle as machinery
 
+from fal.app.functions import Function
 from fal.deploy.errors import SerializationError
 
 RUNTIME_MODULES = (
@@ -111,10 +114,7 @@ def _dump(target: object, refuse_modules_in: Path | None) -> bytes:
             "the app is nested too deeply to be pickled: look for a very long chain of objects"
         ) from error
     except Exception as error:
-        raise SerializationError(
-            f"the app cannot be pickled: {error}. Objects that live in one process only (connections, locks, files, "
-            "loaded models) are best made in setup(), not at the top of the file"
-        ) from error
+        raise SerializationError(_explained(error)) from error
     missing = _only_here(pickler.referenced, refuse_modules_in)
     if missing:
         raise SerializationError(
@@ -122,6 +122,80 @@ def _dump(target: object, refuse_modules_in: Path | None) -> bytes:
             "local_python_modules, or send their files by app_files"
         )
     return buffer.getvalue()
+
+
+def _explained(error: Exception) -> str:
+    """Say which name of which file cannot be pickled, and what to do instead."""
+    where = _blamed()
+    if isinstance(error, HeldSecretError):
+        return f"{where or 'the app'} {error}"
+    held = f"{where} cannot be pickled" if where else "the app cannot be pickled"
+    return (
+        f"{held}: {error}. Objects that live in one process only (connections, files, loaded models) "
+        "are best made in setup(), not at the top of the file"
+    )
+
+
+def _blamed() -> str:
+    """Return the first name of the modules that travel by value that cannot be pickled alone, with its line."""
+    for module in [sys.modules[name] for name in sorted(sys.modules) if _travels(name)]:
+        for name, value in _parts_of(module):
+            try:
+                _Pickler(io.BytesIO()).dump(value)
+            except Exception:  # noqa: BLE001 - whatever it is, it is the reason
+                kind = "" if isinstance(value, type) else f", a {type(value).__module__}.{type(value).__qualname__}"
+                return f"{name} ({_place_of(module, name)}{kind})"
+    return ""
+
+
+def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """Yield a module's values by name: plain ones first, then what its classes and functions hold, then those."""
+    later: list[tuple[str, object]] = []
+    for name, value in list(vars(module).items()):
+        if name.startswith("__") or isinstance(value, ModuleType):
+            continue
+        if isinstance(value, type | FunctionType | Function) and value.__module__ == module.__name__:
+            later.append((name, value))
+        else:
+            yield name, value
+    for name, value in later:
+        inner: dict[str, object] = dict(vars(value)) if isinstance(value, type) else {}
+        yield from ((f"{name}.{key}", part) for key, part in inner.items() if not key.startswith("__"))
+    yield from later
+
+
+def _place_of(module: ModuleType, name: str) -> str:
+    """Return the file and line where a name is set, as well as they can be told."""
+    path = getattr(module, "__file__", None) or module.__name__
+    first, _, second = name.partition(".")
+    try:
+        tree: ast.AST = ast.parse(Path(path).read_text())
+    except (OSError, ValueError):
+        return Path(path).name
+    for wanted in (first, second):
+        for node in ast.walk(tree):
+            names = [*_names_set_by(node)]
+            if wanted and wanted in names:
+                tree = node
+                break
+    line = getattr(tree, "lineno", None)
+    return f"{Path(path).name}, line {line}" if line else Path(path).name
+
+
+def _names_set_by(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _travels(name: str) -> bool:
+    sent = machinery.list_registry_pickle_by_value()
+    return name in sent or name.partition(".")[0] in sent
 
 
 def _only_here(names: set[str], directory: Path | None) -> list[str]:
@@ -132,9 +206,8 @@ def _only_here(names: set[str], directory: Path | None) -> list[str]:
     if directory is None:
         return []
     found: list[str] = []
-    sent = machinery.list_registry_pickle_by_value()
     for name in sorted(names):
-        if name in sent or name.partition(".")[0] in sent or name in RUNTIME_MODULES:
+        if _travels(name) or name in RUNTIME_MODULES:
             continue
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is None or not Path(path).resolve().is_relative_to(directory):
@@ -218,6 +291,46 @@ def resolve_annotations(function: Callable[..., object]) -> None:
         return
 
 
+class HeldSecretError(Exception):
+    """The app holds something of the deployer's process that must stay here."""
+
+
+_KEY_VARIABLES = ("FAL_KEY", "FAL_KEY_SECRET")
+_PROCESS_OBJECTS = (
+    *("os:environ", "os:environ._data", "os:environb"),
+    *("sys:argv", "sys:orig_argv", "sys:path", "sys:warnoptions"),
+    *("sys:modules", "sys:meta_path", "sys:path_hooks", "sys:path_importer_cache"),
+    *("sys:stdin", "sys:stdout", "sys:stderr", "sys:__stdin__", "sys:__stdout__", "sys:__stderr__"),
+    *("sys:stdin.buffer", "sys:stdout.buffer", "sys:stderr.buffer"),
+)
+
+
+def process_objects() -> dict[int, str]:
+    """Return the objects that stand for this process, by identity: "module:attribute.attribute" names them."""
+    found: dict[int, str] = {}
+    for name in _PROCESS_OBJECTS:
+        module, _, path = name.partition(":")
+        value: object = sys.modules.get(module)
+        for part in path.split("."):
+            value = getattr(value, part, None)
+        if value is not None:
+            found.setdefault(id(value), name)
+    return found
+
+
+def _is_copy_of_environ(value: dict[object, object]) -> bool:
+    here = os.environ
+    if len(value) * 2 < len(here) or not here:
+        return False
+    same = sum(1 for name, text in here.items() if value.get(name) == text)
+    return same * 5 >= len(here) * 4
+
+
+def _is_credentials(value: object) -> bool:
+    module = sys.modules.get("fal_grpc.credentials")
+    return module is not None and type(value).__module__ == module.__name__ and not isinstance(value, type)
+
+
 class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
     """cloudpickle, taught the objects that apps commonly hold at the top of their file.
 
@@ -231,6 +344,27 @@ class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         super().__init__(file)
         self.models: list[type] = []
         self.referenced: set[str] = set()
+        self._process = process_objects()
+        self._secrets = {value: name for name in _KEY_VARIABLES if (value := os.environ.get(name))}
+
+    def persistent_id(self, obj: object) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Refer to objects of the process by name: their content is the deployer's and never travels."""
+        name = self._process.get(id(obj))
+        if name is not None:
+            return name
+        if type(obj) is str:
+            if obj in self._secrets:
+                raise HeldSecretError(
+                    f"holds the value of {self._secrets[obj]} of this machine, which is not sent: read it in setup()"
+                )
+        elif type(obj) is dict and _is_copy_of_environ(obj):
+            raise HeldSecretError(
+                "holds a copy of this machine's environment, which is not sent: use os.environ itself, "
+                "which is the runner's there"
+            )
+        elif _is_credentials(obj):
+            raise HeldSecretError("holds credentials of this machine, which are not sent: make the client in setup()")
+        return None
 
     def reducer_override(self, obj: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]  # inferred there
         """How to pickle `obj`, or NotImplemented for the usual way."""
