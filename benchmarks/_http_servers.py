@@ -24,10 +24,12 @@ from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
+from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
+from fal_server.live.health import Health
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, open_store
@@ -74,8 +76,9 @@ async def serve_gateway(port: int) -> None:
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
         store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
-        access, catalog, fleet = Access(store, clock), Catalog(store, changed), Fleet(store, clock, changed)
-        dispatcher = Dispatcher(catalog, fleet, clock, changed, "me")
+        access, catalog = Access(store, clock), Catalog(store, changed)
+        fleet = Fleet(store, clock, changed, Health(catalog))
+        dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, "me")
         now = clock.now()
         await Environments(store, clock).bootstrap()
         scaling = Scaling(max_multiplexing=1000)

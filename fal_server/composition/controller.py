@@ -157,14 +157,16 @@ class Controller:
         secrets = Secrets(store, vault, clock)
         logs = Logs(log_store, store, clock)
         catalog = Catalog(store, changed)
-        fleet = Fleet(store, clock, changed)
+        health = Health(catalog)
+        fleet = Fleet(store, clock, changed, health)
+        backlog = Backlog(clock)
         last, shims, workers = log_store.last_sequence, settings.warm_shims, settings.warm_workers
         node, sink = self._node(), logs.ingest
         engine = LocalEngine(
             state.runners, node=node, sink=sink, last_sequence=last, warm_shims=shims, warm_workers=workers
         )
         stack.push_async_callback(engine.close)
-        dispatcher = Dispatcher(catalog, fleet, clock, changed, settings.account.nickname)
+        dispatcher = Dispatcher(catalog, fleet, backlog, clock, changed, settings.account.nickname)
         fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
         self._files = files = FileServices(
             state, store, clock, master_key, lambda runner: fleet.get(runner) is not None, settings.file_life
@@ -177,20 +179,18 @@ class Controller:
         launching = Launching(catalog, builder, blobs, secrets.reveal_for, self._variables, deployed, runner_key)
         apps = Apps(catalog, fleet, dispatcher, clock)
         decisions = Decisions(clock)
-        health = Health(catalog, fleet, changed)
-        dispatcher.when_health_check_is_asked(health.ask)
         deploys = Deploys(store, catalog, apps, builder, blobs, clock, self._urls, logs=logs, files=deployed)
         runs = Runs(store, catalog, fleet, deploys, engine, logs, clock, changed, self._urls)
         runners = Runners(catalog, fleet, dispatcher, engine, clock)
 
         self._fleet, self._dispatcher, self._engine, self._changed = fleet, dispatcher, engine, changed
-        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions, health)
+        self._reconciler = Reconciler(catalog, fleet, dispatcher, launching, engine, clock, changed, decisions)
         self._health_loop = HealthLoop(health, catalog, fleet, HttpHealthProber(), clock, changed)
         life, built = settings.unused_life, (virtualenvs, images)
         unused = Retention(store, catalog, fleet, blobs, deployed, built, clock, life)
         self._reaper = Reaper(store, log_store, clock, timedelta(days=settings.retention_days), unused)
 
-        queue_routes = await self._build_queue(stack, store, catalog, dispatcher, access)
+        queue_routes = await self._build_queue(stack, store, catalog, backlog, dispatcher, access)
         await catalog.load()
         await fleet.load()
         await self._queue.load()
@@ -235,14 +235,18 @@ class Controller:
         state.announce(self._running)
 
     async def _build_queue(
-        self, stack: AsyncExitStack, store: SqlStore, catalog: Catalog, dispatcher: Dispatcher, access: Access
+        self,
+        stack: AsyncExitStack,
+        store: SqlStore,
+        catalog: Catalog,
+        backlog: Backlog,
+        dispatcher: Dispatcher,
+        access: Access,
     ) -> list[Route]:
         clock, settings = self._clock, self._settings
         webhook_client = HttpWebhookClient()
         stack.push_async_callback(webhook_client.close)
         signer = await store.webhook_signer()
-        backlog = Backlog(clock)
-        dispatcher.count_also(backlog)
         self._queue = queue = Queue(store.queue, backlog, catalog, store.logs, clock, self._changed)
         carrier = AttemptRunner(queue, store.queue, dispatcher, catalog, HttpRunnerClient(), clock)
         webhooks = Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id)

@@ -8,7 +8,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
@@ -16,6 +15,7 @@ from fal_server.core.failures import was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
+from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
@@ -57,19 +57,6 @@ class Lease:
     sent_at: datetime
 
 
-class DemandSource(Protocol):
-    """Requests that wait elsewhere, and come here when there is room for them."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are any."""
-        ...
-
-    def load(self, app: App) -> Load:
-        """How many there are for an app."""
-        ...
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiter:
     request_id: str
@@ -83,21 +70,23 @@ class Dispatcher:
     """Gives requests places on runners; the only one who does, so its counts are the truth.
 
     Args:
+        backlog: queued requests, which are part of what an app has to do.
         owner: the account's name, the first part of every app's path.
         changed: notified where the number of runners may have to change.
     """
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, clock: Clock, changed: ChangeNotifier, owner: str) -> None:
+    def __init__(
+        self, catalog: Catalog, fleet: Fleet, backlog: Backlog, clock: Clock, changed: ChangeNotifier, owner: str
+    ) -> None:
         self._catalog = catalog
         self._fleet = fleet
+        self._backlog = backlog
         self._clock = clock
         self._changed = changed
         self._owner = owner
         self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._upstream: DemandSource | None = None
-        self._on_health_check: Callable[[str], None] = _ignore
         self._routed: dict[str, tuple[App, RoutedApp]] = {}
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
@@ -119,19 +108,11 @@ class Dispatcher:
         self._routed[app] = (known, routed)
         return routed
 
-    def when_health_check_is_asked(self, told: Callable[[str], None]) -> None:
-        """`told` gets the id of a runner whose answer asked for a health check."""
-        self._on_health_check = told
-
-    def count_also(self, upstream: DemandSource) -> None:
-        """Requests that wait there are part of what an app has to do."""
-        self._upstream = upstream
-
     def load(self, app: App) -> Load:
         """What an app has to do now."""
         waiting = self._waiting.get(app.name, ())
         ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
-        beyond = Load() if self._upstream is None else self._upstream.load(app)
+        beyond = self._backlog.load(app)
         return Load(
             in_flight=self._fleet.in_flight(app.name, app.revision_id),
             queued=len(waiting) + beyond.queued,
@@ -141,7 +122,7 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether any request waits for a runner."""
-        return any(self._waiting.values()) or (self._upstream is not None and self._upstream.busy)
+        return self._backlog.busy or any(self._waiting.values())
 
     def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         """A place right now, without waiting; None where there is none or others wait already."""
@@ -232,7 +213,7 @@ class Dispatcher:
         if hints is not None:
             slot.hints = parse_hints(hints)
         if health_check:
-            self._on_health_check(lease.runner_id)
+            self._fleet.request_health_check(lease.runner_id)
         if not slot.answered:
             slot.answered = True
             self._do(self._first_byte(lease, self._clock.now()), f"first byte of {lease.runner_id}")
@@ -368,10 +349,6 @@ class Dispatcher:
                 await self._changed.wait(self._changed.count, _RETRY_SECONDS)
             else:
                 return
-
-
-def _ignore(runner_id: str) -> None:
-    """Nobody wants to know."""
 
 
 def _serves(runner: Runner) -> bool:

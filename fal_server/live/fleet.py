@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 
 from fal_server.core.failures import Failures, failed_to_start
 from fal_server.core.faults import Fault
+from fal_server.core.health import Vitals
 from fal_server.core.history import StateChange, change_between
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.events import ChangeNotifier, run_to_completion
+from fal_server.live.health import Health
 from fal_server.live.runner_view import Leased, RequestLease, RunnerView
 from fal_server.live.start_failures import StartFailures
 from fal_server.ports import Clock, Store
@@ -28,11 +30,6 @@ def _ignore(runner: Runner) -> None:
     """For whoever does not want to be told."""
 
 
-def _nothing_to_prove(runner: Runner) -> bool:
-    """For fleets whose health nobody checks."""
-    return False
-
-
 class Fleet:
     """The one place through which runners change: the store first, then memory, then whoever listens.
 
@@ -40,10 +37,11 @@ class Fleet:
         changed: notified at every change.
     """
 
-    def __init__(self, store: Store, clock: Clock, changed: ChangeNotifier) -> None:
+    def __init__(self, store: Store, clock: Clock, changed: ChangeNotifier, health: Health) -> None:
         self._store = store
         self._clock = clock
         self._changed = changed
+        self._health = health
         self._lock = asyncio.Lock()
         self._runners: dict[str, Runner] = {}
         self._of_app: dict[str, dict[str, Runner]] = {}
@@ -53,7 +51,6 @@ class Fleet:
         self._last_request_at: dict[str, datetime] = {}
         self._closed: set[str] = set()
         self._starts = StartFailures()
-        self._must_prove: Callable[[Runner], bool] = _nothing_to_prove
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
         self._on_ended: list[Callable[[Runner], None]] = []
@@ -70,10 +67,6 @@ class Fleet:
         self._on_failed_start.append(failed_start)
         self._on_ended.append(ended)
 
-    def require_proof(self, must_prove: Callable[[Runner], bool]) -> None:
-        """Being ready is no successful start of a runner of which this is true; `proven` says when it is."""
-        self._must_prove = must_prove
-
     async def load(self) -> None:
         """Read the runners that have not ended from the store, and the failures of late, at the start."""
         now = self._clock.now()
@@ -84,7 +77,7 @@ class Fleet:
                 if runner.ready_at is not None:
                     # What it did before is not known: no data is no decision, so it counts as used just now.
                     self._last_request_at[runner.runner_id] = now
-        self._starts.load((runner for runner in known if not runner.ephemeral), self._must_prove)
+        self._starts.load((runner for runner in known if not runner.ephemeral), self._health.must_prove)
 
     @property
     def runners(self) -> list[Runner]:
@@ -133,7 +126,7 @@ class Fleet:
                 moved = replace(moved, failed_starts=self._starts.with_one_more(moved))
             await self._save(runner, moved)
             self._put(moved)
-        if moved.state is RunnerState.IDLE and not self._must_prove(moved):
+        if moved.state is RunnerState.IDLE and not self._health.must_prove(moved):
             self._starts.succeeded(moved)
         if moved.routable:
             for ready in self._on_ready:
@@ -228,10 +221,26 @@ class Fleet:
             for failed in self._on_failed_start:
                 failed(rejected)
 
-    def proven(self, runner_id: str) -> None:
-        """A ready runner has passed its health check: its start has succeeded."""
-        if (runner := self._runners.get(runner_id)) is not None:
+    def record_health(self, runner_id: str, vitals: Vitals) -> None:
+        """Keep what a health check showed, unless the runner has ended meanwhile.
+
+        Passing its first check is what makes the start of such a runner a success.
+        """
+        runner = self._runners.get(runner_id)
+        if runner is None:
+            return
+        if vitals.proven and not self._health.vitals(runner_id).proven:
             self._starts.succeeded(runner)
+        self._health.record(runner_id, vitals)
+        self._changed.notify()
+
+    def request_health_check(self, runner_id: str) -> None:
+        """Have a runner checked now, because one of its answers asked for it."""
+        self.record_health(runner_id, replace(self._health.vitals(runner_id), asked=True))
+
+    def unproven(self, app_name: str) -> frozenset[str]:
+        """Return the ready runners of an app that have not passed their health check yet."""
+        return frozenset(runner.runner_id for runner in self.of_app(app_name) if self._health.must_prove(runner))
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Close first, so that nothing can be sent to it while this is written; open again where that fails.
@@ -364,6 +373,7 @@ class Fleet:
             self._leases.pop(runner_id, None)
             self._last_request_at.pop(runner_id, None)
             self._closed.discard(runner_id)
+            self._health.forget(runner_id)
             if (mine := self._of_app.get(runner.app_name)) is not None:
                 mine.pop(runner_id, None)
                 if not mine:

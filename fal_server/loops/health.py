@@ -89,12 +89,12 @@ class HealthLoop:
 
     async def _check(self, runner: Runner, check: HealthCheck, now: datetime) -> None:
         runner_id = runner.runner_id
-        self._health.keep(runner_id, health.begun(self._health.vitals(runner_id), now))
+        self._fleet.record_health(runner_id, health.begun(self._health.vitals(runner_id), now))
         try:
             wrong = await self._prober.probe(LOOPBACK, runner.port or 0, check)
             vitals = self._health.vitals(runner_id)
             if wrong is None:
-                self._health.keep(runner_id, health.passed(vitals))
+                self._fleet.record_health(runner_id, health.passed(vitals))
             else:
                 await self._take_in(runner, check, wrong)
         except Fault as fault:
@@ -114,7 +114,7 @@ class HealthLoop:
         started = runner.started_at or runner.created_at
         now = self._clock.now()
         vitals, unhealthy = health.failed(check, before, started_at=started, startup_timeout=startup_timeout, now=now)
-        self._health.keep(runner_id, vitals)
+        self._fleet.record_health(runner_id, vitals)
         log.info("runner %s of %s failed its health check: %s", runner_id, runner.app_name, wrong)
         if not unhealthy:
             return

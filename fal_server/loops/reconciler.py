@@ -38,7 +38,6 @@ from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
-from fal_server.live.health import Health
 from fal_server.ports import Clock, Engine
 from fal_server.services.launch_spec import Launching
 
@@ -68,7 +67,6 @@ class Reconciler:
         clock: Clock,
         changed: ChangeNotifier,
         decisions: Decisions,
-        health: Health,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
@@ -78,7 +76,6 @@ class Reconciler:
         self._clock = clock
         self._changed = changed
         self._decisions = decisions
-        self._health = health
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
@@ -213,7 +210,7 @@ class Reconciler:
             num_gpus={i: revision.num_gpus for i, revision in known.items() if revision is not None},
             serves_http=current is None or current.serves_http,
             ephemeral=ephemeral,
-            unproven=self._health.unproven(app.name) if checked else frozenset(),
+            unproven=self._fleet.unproven(app.name) if checked else frozenset(),
         )
 
     async def _apply(self, action: Action) -> None:

@@ -14,6 +14,7 @@ from fal_server.core.history import StateChange
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
+from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
 from fal_server.live.dispatch import Dispatcher, Lease
@@ -156,13 +157,13 @@ class Platform:
         self.builder = FakeBuilder()
         self.blobs = FileBlobs(directory / "blobs")
         self.catalog = Catalog(shown, self.changed)
-        self.fleet = Fleet(shown, self.clock, self.changed)
-        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.clock, self.changed, "me")
+        self.health = Health(self.catalog)
+        self.fleet = Fleet(shown, self.clock, self.changed, self.health)
+        self.backlog = Backlog(self.clock)
+        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, "me")
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
         self.decisions = Decisions(self.clock)
         self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
-        self.health = Health(self.catalog, self.fleet, self.changed)
-        self.dispatcher.when_health_check_is_asked(self.health.ask)
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
         self.fleet.subscribe(ended=lambda runner: self.logs.runner_ended(runner.runner_id))
@@ -193,7 +194,6 @@ class Platform:
             self.clock,
             self.changed,
             self.decisions,
-            self.health,
         )
         self.prober = FakeProber()
         self.health_loop = HealthLoop(self.health, self.catalog, self.fleet, self.prober, self.clock, self.changed)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
-from fal_server.live.backlog import Backlog
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.attempts import AttemptRunner
@@ -111,8 +110,7 @@ class Queueing:
         self.client = FakeRunners()
         self.receivers = FakeReceivers()
         self.store = FailingQueueStore(platform.store.queue)
-        self.backlog = Backlog(self.clock)
-        platform.dispatcher.count_also(self.backlog)
+        self.backlog = platform.backlog
         self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
         carrier = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
         self.worker = QueueWorker(
