@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from fal_server.access.permissions import CALL_APPS, READ_LOGS, allows
-from fal_server.core.accounts import Key, Principal
+from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated
+from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.ports import Clock, Store
 
 # A key that another controller on the same database revoked is refused here after this.
@@ -96,4 +97,4 @@ class Access:
 
 def principal_of(key: Key) -> Principal:
     """The caller that a key stands for."""
-    return Principal(key_id=key.key_id, scope=key.scope, permissions=frozenset(key.permissions))
+    return Principal(key_id=key.key_id, scope=Scope(account=LOCAL, permissions=frozenset(key.permissions)))

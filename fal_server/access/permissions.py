@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fal_server.core.accounts import KeyScope, Principal
+from fal_server.core.accounts import KeyScope
 from fal_server.core.faults import InvalidArgument, PermissionDenied
+from fal_server.core.identity import Principal
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
@@ -139,7 +140,7 @@ def _any_covers(held: frozenset[str], wanted: str) -> bool:
 
 def allows(principal: Principal, permission: str) -> bool:
     """Whether the caller holds a permission."""
-    return _any_covers(principal.permissions, permission)
+    return _any_covers(principal.scope.permissions, permission)
 
 
 def require(principal: Principal, permission: str) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from fal_server.core.accounts import Principal
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import Principal
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"

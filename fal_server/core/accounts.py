@@ -1,4 +1,4 @@
-"""Keys, secrets and environments as they are stored, and who is calling."""
+"""Accounts, and the keys, secrets and environments that they have."""
 
 from __future__ import annotations
 
@@ -52,15 +52,6 @@ class Environment:
     description: str | None
     is_default: bool
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
-    """Who is calling: the account, by which key, with what permissions."""
-
-    key_id: str
-    scope: KeyScope
-    permissions: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

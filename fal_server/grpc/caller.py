@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from fal_server.core.accounts import Principal
 from fal_server.core.faults import Unauthenticated
+from fal_server.core.identity import Principal
 
 REQUEST_ID = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from fal_server.core.accounts import Principal
 from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.identity import Principal
 from fal_server.core.logs import LogEntry
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, SimulationResult

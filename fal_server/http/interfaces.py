@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from fal_server.core.accounts import Principal
+from fal_server.core.identity import Principal
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Runner

@@ -17,8 +17,9 @@ from fal_server.access.permissions import (
     excess,
     preset_permissions,
 )
-from fal_server.core.accounts import Key, KeyScope, Principal
+from fal_server.core.accounts import Key, KeyScope
 from fal_server.core.faults import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted
+from fal_server.core.identity import Principal
 from fal_server.core.names import checked_text, identifier
 from fal_server.ports import Clock, Store
 
@@ -71,7 +72,7 @@ class Keys:
             name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
             granted = preset_permissions(name if preset is None else preset)
         checked_text(alias, "alias", _LONGEST_ALIAS)
-        beyond = excess(granted, creator.permissions) if creator is not None else ()
+        beyond = excess(granted, creator.scope.permissions) if creator is not None else ()
         if creator is not None and beyond:
             raise PermissionDenied(
                 f"key {creator.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "

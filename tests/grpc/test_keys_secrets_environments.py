@@ -79,7 +79,7 @@ async def test_the_last_admin_key_stays(plane) -> None:
     other = await keys.CreateUserKey(key_pb2.CreateUserKeyRequest(), metadata=plane.metadata)
     # With another one there, the key in use may go.
     await keys.RevokeUserKey(key_pb2.RevokeUserKeyRequest(key_id=plane.admin[0]), metadata=plane.metadata)
-    assert (await plane.access.authenticate(other.key_id, other.key_secret)).permissions == {"*"}
+    assert (await plane.access.authenticate(other.key_id, other.key_secret)).scope.permissions == {"*"}
 
 
 async def test_a_secret_is_set_listed_and_unset(plane) -> None:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from fal_server.core.accounts import KeyScope, Principal
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
+from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import Router
@@ -121,6 +121,11 @@ class Ledger:
         self.notify()
 
 
+def principal_of(key_id: str) -> Principal:
+    permissions = frozenset({"*"} if key_id == "admin" else ())
+    return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=permissions))
+
+
 class Keys:
     """Access to one key of each kind; `warm` are those that are cached."""
 
@@ -132,21 +137,19 @@ class Keys:
         self.asked.append(key_id)
         if key_id not in {"good", "small", "admin"} or secret != "secret":
             raise Unauthenticated("this key is unknown or revoked: make one with `fal keys create`")
-        scope = KeyScope.ADMIN if key_id == "admin" else KeyScope.API
         self.warm.add(key_id)
-        return Principal(key_id=key_id, scope=scope, permissions=frozenset())
+        return principal_of(key_id)
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
         if key_id not in self.warm or secret != "secret":
             return None
-        scope = KeyScope.ADMIN if key_id == "admin" else KeyScope.API
-        return Principal(key_id=key_id, scope=scope, permissions=frozenset())
+        return principal_of(key_id)
 
     def may_call_apps(self, principal: Principal) -> bool:
         return principal.key_id != "small"
 
     def may_read(self, principal: Principal) -> bool:
-        return principal.scope is KeyScope.ADMIN
+        return "*" in principal.scope.permissions
 
 
 async def _plain(scope, receive, send) -> None:

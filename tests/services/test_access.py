@@ -23,8 +23,9 @@ from fal_server.access.permissions import (
     preset_permissions,
     require,
 )
-from fal_server.core.accounts import Key, KeyScope, Principal
+from fal_server.core.accounts import Key
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unauthenticated
+from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, SqlStore, open_store
 
@@ -49,7 +50,7 @@ async def store() -> AsyncIterator[SqlStore]:
 
 
 def holder(*permissions: str) -> Principal:
-    return Principal(key_id="k", scope=KeyScope.ADMIN, permissions=frozenset(permissions))
+    return Principal(key_id="k", scope=Scope(account=LOCAL, permissions=frozenset(permissions)))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ async def test_a_key_is_looked_up_once(store: SqlStore) -> None:
     assert access.cached(key_id, secret + "x") is None
     assert access.cached("other", secret) is None
     assert access.may_call_apps(principal)
-    assert principal == Principal(key_id=key_id, scope=KeyScope.API, permissions=frozenset({CALL_APPS}))
+    assert principal == Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({CALL_APPS})))
     clock.at += timedelta(minutes=5)
     assert access.cached(key_id, secret) is None
 

@@ -86,7 +86,7 @@ async def test_the_first_key_is_made_once(keys: Keys, access: Access) -> None:
     await keys.create(None, preset="API")
     first = await keys.bootstrap()
     assert first is not None
-    assert (await access.authenticate(*first)).permissions == {"*"}
+    assert (await access.authenticate(*first)).scope.permissions == {"*"}
     assert await keys.bootstrap() is None
 
 
@@ -107,7 +107,7 @@ async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, acces
         again = await keys.replacement_for(damaged, "first")
         assert again is not None
         key_id, _, secret = again.partition(":")
-        assert (await access.authenticate(key_id, secret)).permissions == {"*"}
+        assert (await access.authenticate(key_id, secret)).scope.permissions == {"*"}
         await keys.revoke(key_id)
     key_id, _, _ = first.partition(":")
     other, _ = await keys.create(None, alias="mine")

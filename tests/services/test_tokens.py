@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fal_server.access.authentication import Access, principal_of
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
-from fal_server.core.accounts import KeyScope, Principal
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.services.keys import Keys
 from tests.fakes.platform import Platform
 
@@ -88,7 +88,7 @@ async def test_a_token_has_bounds(desk: Desk, apps: list[str], seconds: float) -
 def test_no_text_is_a_token(text: str) -> None:
     import asyncio
 
-    nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=KeyScope.API, permissions=frozenset())
+    nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=Scope(account=LOCAL, permissions=frozenset()))
     tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
     assert asyncio.run(tokens.uploader(text)) is None
     assert nobody.key_id not in tokens.runner_key(text).split(":")[1]

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Coroutine
 from typing import cast
 
-from fal_server.core.accounts import Principal
 from fal_server.core.faults import (
     DeadlineExceeded,
     Fault,
@@ -17,6 +16,7 @@ from fal_server.core.faults import (
     Unauthenticated,
     Unavailable,
 )
+from fal_server.core.identity import Principal
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines

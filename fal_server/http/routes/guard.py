@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fal_server.access.permissions import allows, require
-from fal_server.core.accounts import Principal
 from fal_server.core.faults import Unauthenticated
+from fal_server.core.identity import Principal
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.interfaces import Access
 

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_server.access.permissions import allows
-from fal_server.core.accounts import Principal
 from fal_server.core.faults import (
     AlreadyExists,
     FailedPrecondition,
@@ -22,6 +21,7 @@ from fal_server.core.faults import (
     Unauthenticated,
 )
 from fal_server.core.faults import Unavailable as NotNow
+from fal_server.core.identity import Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
 from fal_server.http.interfaces import Access, AccountReader

@@ -1,0 +1,90 @@
+"""Who is calling, what a caller may reach, and how an app is identified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NewType, TypeAlias
+
+from fal_server.core.names import MAIN, SEPARATOR, split_app_name
+
+AccountId = NewType("AccountId", str)
+
+LOCAL: Final = AccountId("local")
+"""The account that exists when nobody has made another."""
+
+
+class EveryAccount(Enum):
+    """The type of EVERY_ACCOUNT, so that no account's id can be taken for it."""
+
+    EVERY_ACCOUNT = "every account"
+
+
+EVERY_ACCOUNT: Final = EveryAccount.EVERY_ACCOUNT
+"""For the controller's own work (loops, adoption, retention); a call on a caller's behalf names an account."""
+
+Accounts: TypeAlias = "AccountId | EveryAccount"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppId:
+    """What identifies an app.
+
+    Attributes:
+        account: the owner.
+        environment: `main`, or another environment of the account.
+        name: without the environment's suffix.
+    """
+
+    account: AccountId
+    environment: str
+    name: str
+
+    @classmethod
+    def parse(cls, account: AccountId, full_name: str) -> AppId:
+        """Return the id of an account's app by its full name, as `str` gives it."""
+        name, environment = split_app_name(full_name)
+        return cls(account=account, environment=environment, name=name)
+
+    def __str__(self) -> str:
+        return self.name if self.environment == MAIN else f"{self.name}{SEPARATOR}{self.environment}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restrictions:
+    """The limits of a scope inside its account; None does not limit."""
+
+    apps: frozenset[AppId] | None = None
+    environments: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a caller may reach: one account, and what may be done there.
+
+    Attributes:
+        account: things of other accounts do not exist for this caller.
+        permissions: such as `serverless:apps:run`; `*` is everything.
+        restrictions: the part of the account that the permissions are for.
+    """
+
+    account: AccountId
+    permissions: frozenset[str]
+    restrictions: Restrictions = Restrictions()
+
+    def reaches(self, app: AppId) -> bool:
+        """Return whether the app lies inside the account and the restrictions."""
+        limits = self.restrictions
+        return (
+            app.account == self.account
+            and (limits.apps is None or app in limits.apps)
+            and (limits.environments is None or app.environment in limits.environments)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """An authenticated caller: the key that was shown, and what it reaches."""
+
+    key_id: str
+    scope: Scope
