@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.runners import RANK, Desired, Process, Runner, RunnerState
+from fal_server.core.runners import RANK, Desired, Runner, RunnerState
 
 S = RunnerState
 
@@ -48,7 +48,8 @@ class Observation:
     event: Event
     reason: str = ""
     node: str = ""
-    process: Process | None = None
+    handle: str = ""
+    host: str = ""
     port: int | None = None
     metrics_port: int | None = None
     exit_code: int | None = None
@@ -75,9 +76,9 @@ def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
         case Event.PULLING:
             return replace(moved, not_before=None)
         case Event.LAUNCHED:
-            return replace(moved, started_at=now, node=seen.node, process=seen.process, not_before=None)
+            return replace(moved, started_at=now, node=seen.node, handle=seen.handle, not_before=None)
         case Event.READY:
-            return replace(moved, ready_at=now, port=seen.port, metrics_port=seen.metrics_port)
+            return replace(moved, ready_at=now, host=seen.host, port=seen.port, metrics_port=seen.metrics_port)
         case Event.UNROUTED:
             return replace(moved, draining_at=now)
         case Event.STOPPING:

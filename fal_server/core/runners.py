@@ -48,21 +48,6 @@ class Desired(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """Which process is the runner's shim: pids are reused, so start time and the runner's token must agree too.
-
-    Attributes:
-        pid: the shim's process id on its node.
-        started_ticks: the shim's start time since boot, in clock ticks (field 22 of /proc/PID/stat).
-        address: where the shim listens.
-    """
-
-    pid: int
-    started_ticks: int
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
     """One runner as it is stored.
 
@@ -75,7 +60,9 @@ class Runner:
         replaces: the runner in whose place this one was started (`stop --replace`).
         replaced_by: the runner that was started to take this one's place.
         replace_first: it may stop only once its replacement is ready.
-        port: where the app answers HTTP on the runner's node; None until ready, or without HTTP.
+        handle: what its engine finds its process again by; empty until it was started. Only the engine reads it.
+        host: the address at which its ports are reached from the controller; empty until ready.
+        port: where the app answers HTTP; None until ready, or without HTTP.
         kill: end it at once, without grace.
         ordered_at: when its start was ordered on a node.
         first_request_at: when its first request was sent to it. Like `first_byte_at`, written once.
@@ -95,7 +82,8 @@ class Runner:
     desired: Desired = Desired.SERVE
     reason: str = ""
     node: str = ""
-    process: Process | None = None
+    handle: str = ""
+    host: str = ""
     port: int | None = None
     metrics_port: int | None = None
     ordered_at: datetime | None = None

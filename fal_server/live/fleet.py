@@ -23,7 +23,6 @@ from fal_server.ports import Clock, Store
 
 # After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
 FAILURES_WITHIN = timedelta(hours=1)
-LOOPBACK = "127.0.0.1"
 
 
 def _ignore(runner: Runner) -> None:
@@ -387,7 +386,7 @@ class Fleet:
                 slot = Slot(
                     runner_id=runner_id,
                     revision_id=runner.revision_id,
-                    host=LOOPBACK,
+                    host=runner.host,
                     port=runner.port,
                     answered=runner.first_byte_at is not None,
                 )

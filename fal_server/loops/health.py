@@ -12,7 +12,7 @@ from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
-from fal_server.live.fleet import LOOPBACK, Fleet
+from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
 from fal_server.ports import Clock, HealthProber
 
@@ -91,7 +91,7 @@ class HealthLoop:
         runner_id = runner.runner_id
         self._fleet.record_health(runner_id, health.begun(self._health.vitals(runner_id), now))
         try:
-            wrong = await self._prober.probe(LOOPBACK, runner.port or 0, check)
+            wrong = await self._prober.probe(runner.host, runner.port or 0, check)
             vitals = self._health.vitals(runner_id)
             if wrong is None:
                 self._fleet.record_health(runner_id, health.passed(vitals))

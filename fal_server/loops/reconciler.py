@@ -318,8 +318,8 @@ class Reconciler:
         pulling = Observation(runner_id=runner_id, event=Event.PULLING, reason="its image is fetched or built")
         try:
             launch = await self._launching.prepare(runner, lambda: self._record(pulling))
-            node, process = await self._engine.start(launch)
-            seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, process=process)
+            node, handle = await self._engine.start(launch)
+            seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, handle=handle)
         except NodeTrouble as fault:
             log.warning("runner %s of %s waits: %s", runner_id, runner.app_name, fault.message)
             seen = await self._postponed(runner_id, fault.message)

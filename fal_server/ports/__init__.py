@@ -12,7 +12,9 @@ from fal_server.ports.engine import (
     ExecRequest,
     ExecSession,
     HealthProber,
+    LastSequence,
     Launch,
+    LogSink,
     RunResult,
 )
 from fal_server.ports.store import LogStore, Store
@@ -32,7 +34,9 @@ __all__ = [
     "ExecRequest",
     "ExecSession",
     "HealthProber",
+    "LastSequence",
     "Launch",
+    "LogSink",
     "LogStore",
     "RunResult",
     "Store",

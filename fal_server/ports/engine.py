@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from fal_server.core.containers import Container
 from fal_server.core.lifecycle import Observation
+from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
 from fal_server.core.revisions import AppFile, HealthCheck, Payload
-from fal_server.core.runners import Process, Runner
+from fal_server.core.runners import Runner
+
+LogSink: TypeAlias = "Callable[[Sequence[LogEntry]], Awaitable[None]]"
+"""Stores log lines, and returns when they are durable. Lines of one runner come in order; a line may come again."""
+LastSequence: TypeAlias = "Callable[[str], Awaitable[int]]"
+"""Returns the highest sequence that is stored for a runner, by its id; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +116,7 @@ class Adopted:
     """A runner of an earlier controller that is watched again; `exited`: its worker has ended, its shim waits."""
 
     node: str
-    process: Process
+    handle: str
     exited: bool = False
 
 
@@ -141,8 +147,10 @@ class Engine(Protocol):
         """The machines that there are, with all that they have, and what is wrong with them; asked at every plan."""
         ...
 
-    async def start(self, launch: Launch) -> tuple[str, Process]:
-        """Start a runner; returns (node, its process) once the shim has taken the order, long before it is ready.
+    async def start(self, launch: Launch) -> tuple[str, str]:
+        """Start a runner; returns (node, handle) once the shim has taken the order, long before it is ready.
+
+        The handle is what `adopt` finds this very process again by; nobody else reads it.
 
         Raises:
             NodeTrouble: the machine could not start it now; nothing is left of it, and the app is not to blame.

@@ -44,7 +44,7 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:
         return
     # Stored here, though the engine tells it too: no plan may be made of a runner that only seems to have no process.
     await fleet.observe(
-        Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, process=adopted.process)
+        Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, handle=adopted.handle)
     )
     if adopted.exited:
         fleet.stop_routing(runner_id)  # GONE is on its way; until then nothing is sent to it

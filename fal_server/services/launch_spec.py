@@ -12,7 +12,6 @@ from fal_server.core.names import split_app_name
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
-from fal_server.live.fleet import LOOPBACK
 from fal_server.ports import Blobs, Builder, BuiltEnvironment, DeployedFiles, Launch
 
 RevealSecrets = Callable[[str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
@@ -65,7 +64,6 @@ class Launching:
         told = {
             **self._variables(),
             "FAL_APP_NAME": name,
-            "FAL_RUNNER_HOST": LOOPBACK,
             "FAL_ENVIRONMENT_NAME": environment,
             "FAL_REVISION": runner.revision_id,
             "FAL_MACHINE_TYPE": runner.machine_type,

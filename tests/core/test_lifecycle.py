@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.lifecycle import MOVES, Event, Observation, step
-from fal_server.core.runners import RANK, Desired, Process, RunnerState
+from fal_server.core.runners import RANK, Desired, RunnerState
 from tests.fakes.domain import START, at, make_runner
 
 STORED = [state for state in RunnerState if state is not RunnerState.RUNNING]
-PROCESS = Process(pid=1, started_ticks=2, address="unix:x")
+HANDLE = "1/2"
 
 observations = st.builds(
     Observation,
@@ -65,8 +65,8 @@ def test_a_whole_life_with_its_moments() -> None:
     runner = make_runner(state=RunnerState.FAILURE_DELAY, not_before=at(30), reason="waits")
     runner = step(runner, seen(Event.DUE), at(30))
     assert (runner.state, runner.not_before, runner.reason) == (RunnerState.PENDING, None, "")
-    runner = step(runner, seen(Event.LAUNCHED, node="n", process=PROCESS), at(31))
-    assert (runner.state, runner.started_at, runner.node, runner.process) == (RunnerState.SETUP, at(31), "n", PROCESS)
+    runner = step(runner, seen(Event.LAUNCHED, node="n", handle=HANDLE), at(31))
+    assert (runner.state, runner.started_at, runner.node, runner.handle) == (RunnerState.SETUP, at(31), "n", HANDLE)
     runner = step(runner, seen(Event.READY, port=8080, metrics_port=9090), at(32))
     assert (runner.state, runner.ready_at, runner.port, runner.metrics_port) == (RunnerState.IDLE, at(32), 8080, 9090)
     runner = step(runner, seen(Event.UNROUTED), at(33))

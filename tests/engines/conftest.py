@@ -17,11 +17,12 @@ import cloudpickle
 import pytest
 
 from fal_runner.process.proc import belongings, mark_of
+from fal_runner.shim.address import ShimIdentity
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import Node, Resources
 from fal_server.core.revisions import AppFile, Payload
-from fal_server.core.runners import Process, Runner
+from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
 from fal_server.ports import ExecOutput, ExecRequest, Launch
 
@@ -71,7 +72,7 @@ class Rig:
         self.seen: dict[str, list[Observation]] = {}
         self.changed = asyncio.Condition()
         self.launches: dict[str, Launch] = {}
-        self.processes: dict[str, Process] = {}
+        self._shims: dict[str, ShimIdentity] = {}
         self.engine = self._open()
 
     def _open(self, warm_shims: int = 0, warm_workers: int = 0) -> LocalEngine:
@@ -157,8 +158,10 @@ class Rig:
 
     async def start_launch(self, launch: Launch) -> Runner:
         self.launches[launch.runner_id] = launch
-        node, process = await self.engine.start(launch)
-        self.processes[launch.runner_id] = process
+        node, handle = await self.engine.start(launch)
+        shim = ShimIdentity.read(self.root / "runners" / launch.runner_id)
+        assert shim is not None
+        self._shims[launch.runner_id] = shim
         return Runner(
             runner_id=launch.runner_id,
             app_name=launch.app_name,
@@ -168,7 +171,7 @@ class Rig:
             token=launch.attempt_token,
             created_at=datetime.now(UTC),
             node=node,
-            process=process,
+            handle=handle,
         )
 
     async def until(self, runner: Runner, event: Event) -> Observation:
@@ -204,9 +207,13 @@ class Rig:
         asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
 
+    def shim(self, runner: Runner) -> ShimIdentity:
+        """What the runner's shim wrote down about itself."""
+        return self._shims[runner.runner_id]
+
     def alive(self, runner: Runner) -> list[int]:
         """The living processes of a runner, without its shim."""
-        shim = self.processes[runner.runner_id].pid
+        shim = self.shim(runner).pid
         return [seen.pid for seen in belongings(mark_of(runner.token)) if seen.pid != shim]
 
     async def run(self, runner: Runner, *command: str, stdin: bytes | None = None, **options: Any) -> Ran:

@@ -111,7 +111,7 @@ async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
     line = await rig.lines.until(runner.runner_id, "daemon")
     daemon = look(int(line.message.rpartition(" ")[2]))
     assert daemon is not None
-    os.kill(runner.process.pid, signal.SIGKILL)
+    os.kill(rig.shim(runner).pid, signal.SIGKILL)
     await rig.until(runner, Event.GONE)
     seen = look(daemon.pid)
     assert seen is None or seen.started_ticks != daemon.started_ticks or not seen.alive

@@ -238,6 +238,6 @@ async def test_a_link_that_breaks_is_not_an_exit(rig: Any, runner: Any) -> None:
     import os
 
     session = await rig.engine.exec(runner, ExecRequest(command=("sleep", "3600"), tty=False))
-    os.kill(runner.process.pid, signal.SIGKILL)
+    os.kill(rig.shim(runner).pid, signal.SIGKILL)
     with pytest.raises(Unavailable):
         _ = [output async for output in session.output()]

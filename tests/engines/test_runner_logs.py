@@ -186,9 +186,9 @@ async def test_what_a_request_prints_has_its_id(rig: Any) -> None:
     assert found[None] == ["of a child", "raw 0"]
 
 
-async def all_acknowledged(runner: Any) -> None:
+async def all_acknowledged(rig: Any, runner: Any) -> None:
     """Wait until the shim knows that all it has is stored."""
-    client = ShimClient(runner.process.address, runner.token)
+    client = ShimClient(rig.shim(runner).address, runner.token)
     async with asyncio.timeout(30):
         status = await client.status()
         while status.acked_log_sequence < status.last_log_sequence:
@@ -211,7 +211,7 @@ async def test_what_was_stored_does_not_come_again_when_the_store_has_forgotten_
     runner = await rig.start(app)
     worker = int((await rig.lines.until(runner.runner_id, "worker started")).message.rpartition(" ")[2])
     await rig.lines.until(runner.runner_id, "old")
-    await all_acknowledged(runner)
+    await all_acknowledged(rig, runner)
     await rig.shut()
     rig.lines.entries.clear()
     os.kill(worker, signal.SIGUSR1)
@@ -268,7 +268,7 @@ async def test_lines_that_are_printed_while_no_controller_is_there_wait(rig: Any
 async def test_what_a_dead_shim_left_is_stored(rig: Any) -> None:
     runner = await rig.start(count_slowly)
     await rig.lines.until(runner.runner_id, "line 100")
-    os.kill(runner.process.pid, signal.SIGKILL)
+    os.kill(rig.shim(runner).pid, signal.SIGKILL)
     await rig.until(runner, Event.GONE)
     lines = rig.lines.app_lines(runner.runner_id)
     assert lines == [f"line {number}" for number in range(len(lines))]
@@ -279,8 +279,8 @@ async def test_what_a_shim_left_that_died_without_a_controller_is_stored(rig: An
     await rig.lines.until(runner.runner_id, "line 100")
     before = len(rig.lines.arrivals)
     await rig.engine.close()
-    os.kill(runner.process.pid, signal.SIGKILL)
-    await asyncio.to_thread(os.waitpid, runner.process.pid, 0)
+    os.kill(rig.shim(runner).pid, signal.SIGKILL)
+    await asyncio.to_thread(os.waitpid, rig.shim(runner).pid, 0)
     assert not await rig.restart(adopt=runner)
     assert rig.alive(runner) == []
     lines = rig.lines.app_lines(runner.runner_id)
@@ -330,7 +330,7 @@ async def test_secrets_are_nowhere_in_the_open(rig: Any) -> None:
     assert any(path.suffix == ".seg" for path in files)
     for path in files:
         assert not any(word in path.read_bytes() for word in planted), path
-    for pid in (runner.process.pid, *rig.alive(runner)):
+    for pid in (rig.shim(runner).pid, *rig.alive(runner)):
         assert not any(word in arguments_of(pid) for word in planted)
     for directory in (rig.root / "runners", rig.root / "runners" / runner.runner_id):
         assert directory.stat().st_mode & 0o077 == 0

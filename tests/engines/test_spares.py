@@ -37,7 +37,7 @@ async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
     await rig.restart(warm_shims=1)
     (spare,) = await spares()
     runner = await rig.start(wait_for_the_end)
-    assert runner.process.pid == spare
+    assert rig.shim(runner).pid == spare
     assert carries(spare, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
     assert await rig.restart(adopt=runner), "a later controller finds it"
     await rig.engine.kill(runner)
@@ -60,7 +60,7 @@ async def test_one_that_died_is_no_obstacle(rig):
     (spare,) = await spares()
     os.kill(spare, signal.SIGKILL)
     runner = await rig.start(wait_for_the_end)
-    assert runner.process.pid != spare
+    assert rig.shim(runner).pid != spare
     assert not psutil.pid_exists(spare)
 
 

@@ -55,7 +55,7 @@ async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
     runner = await rig.start(serve, http=True)
     launched = await rig.until(runner, Event.LAUNCHED)
     ready = await rig.until(runner, Event.READY)
-    assert launched.process == runner.process
+    assert launched.handle == runner.handle
     assert await asyncio.to_thread(get, ready.port) == b"hello"
     await rig.engine.stop(runner, 5)
     gone = await rig.until(runner, Event.GONE)
@@ -69,7 +69,7 @@ async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
     ]
     await rig.engine.release(runner.runner_id)
     assert not (rig.root / "runners" / runner.runner_id).exists()
-    assert look(runner.process.pid) is None
+    assert look(rig.shim(runner).pid) is None
 
 
 async def test_an_app_listens_on_loopback_alone(rig: Any) -> None:
@@ -284,7 +284,7 @@ async def test_sigkill_of_the_shim_takes_everything_along(rig: Any) -> None:
     runner = await rig.start(lambda: with_daemons(wiped=False))
     await rig.lines.until(runner.runner_id, "daemons started")
     before = rig.alive(runner)
-    os.kill(runner.process.pid, signal.SIGKILL)
+    os.kill(rig.shim(runner).pid, signal.SIGKILL)
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code is None
     assert "shim" in gone.reason
@@ -325,7 +325,7 @@ async def test_a_second_start_with_the_same_token_is_the_first(rig: Any) -> None
 
 async def test_a_kill_of_a_runner_that_is_not_there_is_its_end(rig: Any) -> None:
     runner = await rig.start(wait_for_ever)
-    other = replace(runner, runner_id="gone-long-ago", token="another", process=None)
+    other = replace(runner, runner_id="gone-long-ago", token="another", handle="")
     await rig.engine.kill(other)
     assert (await rig.until(other, Event.GONE)).exit_code is None
     assert rig.alive(runner) != []
@@ -347,7 +347,7 @@ async def test_a_runner_that_has_ended_is_released_with_the_engine(rig: Any) -> 
     await rig.until(runner, Event.GONE)
     await rig.restart()
     assert list((rig.root / "runners").iterdir()) == []
-    assert look(runner.process.pid) is None
+    assert look(rig.shim(runner).pid) is None
 
 
 async def test_strangers_are_ended_at_the_controllers_start(rig: Any) -> None:
@@ -364,5 +364,5 @@ async def test_strangers_are_ended_at_the_controllers_start(rig: Any) -> None:
 async def test_sigterm_to_a_shim_is_a_polite_stop(rig: Any) -> None:
     runner = await rig.start(wait_for_ever)
     await rig.lines.until(runner.runner_id, "waiting")
-    os.kill(runner.process.pid, signal.SIGTERM)
+    os.kill(rig.shim(runner).pid, signal.SIGTERM)
     assert (await rig.until(runner, Event.GONE)).exit_code == 128 + signal.SIGTERM

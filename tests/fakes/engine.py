@@ -9,10 +9,12 @@ from enum import StrEnum
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
-from fal_server.core.runners import Process, Runner
+from fal_server.core.runners import Runner
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
 from tests.fakes.domain import BIG_NODE
+
+HOST = "where-the-engine-runs-it"
 
 
 class Start(StrEnum):
@@ -57,7 +59,7 @@ class FakeEngine:
 
     def ready(self, runner_id: str) -> None:
         self._port += 1
-        self.tell(Event.READY, runner_id, port=self._port)
+        self.tell(Event.READY, runner_id, host=HOST, port=self._port)
 
     def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None) -> None:
         if self.alive.pop(runner_id, None) is not None:
@@ -69,7 +71,7 @@ class FakeEngine:
     def nodes(self) -> Sequence[Node]:
         return self.machines
 
-    async def start(self, launch: Launch) -> tuple[str, Process]:
+    async def start(self, launch: Launch) -> tuple[str, str]:
         if self.start_as is Start.REFUSED:
             raise Unavailable("no such interpreter")
         if self.start_as is Start.TROUBLE:
@@ -83,7 +85,7 @@ class FakeEngine:
         elif self.start_as is Start.ENDS:
             self.gone(launch.runner_id, self.why, 1)
         await self.hold_start.wait()
-        return self.machines[0].name, Process(pid=len(self.launched), started_ticks=1, address="unix:x")
+        return self.machines[0].name, _handle(launch.runner_id)
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
         self.stopped.append((runner.runner_id, grace_seconds))
@@ -99,8 +101,9 @@ class FakeEngine:
     async def adopt(self, runner: Runner) -> Adopted | None:
         if runner.runner_id not in self.alive:
             return None
-        process = Process(pid=1, started_ticks=1, address="unix:x")
-        return Adopted(node=self.machines[0].name, process=process, exited=runner.runner_id in self.exited)
+        return Adopted(
+            node=self.machines[0].name, handle=_handle(runner.runner_id), exited=runner.runner_id in self.exited
+        )
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         return [runner_id for runner_id in self.alive if runner_id not in known]
@@ -129,3 +132,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         self._told.put_nowait(None)
+
+
+def _handle(runner_id: str) -> str:
+    return f"the process of {runner_id}"

@@ -39,7 +39,7 @@ async def test_what_comes_before_the_launch_is_stored_is_not_lost(platform: Plat
     platform.engine.hold_start.set()
     await platform.until(lambda: states(platform) == ["idle"])
     runner = platform.the_runner()
-    assert runner.process is not None
+    assert runner.handle
     assert runner.port == 2001
 
 

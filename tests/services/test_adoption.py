@@ -35,7 +35,7 @@ async def test_one_that_lives_stays_what_it_is(idle: Platform, state: RunnerStat
 async def test_one_that_was_cut_off_in_its_start_goes_on(idle: Platform) -> None:
     found = await after(idle, make_runner(), lives=True)
     assert (found.state, found.node, found.desired) == (S.SETUP, "here", Desired.SERVE)
-    assert found.process is not None
+    assert found.handle
 
 
 @pytest.mark.parametrize("state", [S.PENDING, S.FAILURE_DELAY])

@@ -11,7 +11,7 @@ from fal_server.core.accounts import Environment, Key, KeyScope, SealedSecret
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
-from fal_server.core.runners import Desired, Process, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -108,7 +108,8 @@ runners = st.builds(
     desired=st.sampled_from(Desired),
     reason=texts,
     node=texts,
-    process=maybe(st.builds(Process, pid=small, started_ticks=st.integers(0, 2**60), address=texts)),
+    handle=texts,
+    host=texts,
     port=maybe(small),
     metrics_port=maybe(small),
     started_at=maybe(moments),

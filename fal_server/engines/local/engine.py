@@ -16,17 +16,27 @@ from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
-from fal_server.core.runners import Process, Runner
+from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.contained import remove_container
 from fal_server.engines.local.disk import LEAST_FREE_MIB, trouble_with
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
+from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spares import REST_SECONDS, Spares, Warmth
-from fal_server.engines.local.spawn import keep_imports, lay_out, spawn_shim, spec_of, start_process, warmth_of
+from fal_server.engines.local.spawn import (
+    BIND_HOST,
+    keep_imports,
+    lay_out,
+    spawn_shim,
+    spec_of,
+    start_process,
+    warmth_of,
+)
+from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.exec_line import ShimExecLine
 from fal_server.engines.shim.exec_session import ShimExecSession
-from fal_server.engines.shim.link import LastSequence, LogSink, RunnerLink
-from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
+from fal_server.engines.shim.link import RunnerLink
+from fal_server.ports import Adopted, ExecRequest, ExecSession, LastSequence, Launch, LogSink, RunResult
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +91,7 @@ class LocalEngine:
         """This machine, and whether anything can be started on it now."""
         return (replace(self._node, trouble=trouble_with(self._runners_dir, self._least_free_mib)),)
 
-    async def start(self, launch: Launch) -> tuple[str, Process]:
+    async def start(self, launch: Launch) -> tuple[str, str]:
         """Start a runner; asking again with the same attempt token gives the first one.
 
         LAUNCHED is also observed, before anything else of the runner.
@@ -91,7 +101,7 @@ class LocalEngine:
         """
         link = self._links.get(launch.runner_id)
         if link is not None and link.token == launch.attempt_token:
-            return self._node.name, link.process
+            return self._node.name, link.process.handle
         directory = self._directory(launch.runner_id)
         try:
             link = await self._begin(directory, launch)
@@ -106,7 +116,7 @@ class LocalEngine:
             raise
         self._links[launch.runner_id] = link
         link.follow()
-        return self._node.name, link.process
+        return self._node.name, link.process.handle
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
         """SIGTERM to the worker now, SIGKILL to its whole group when the grace is over."""
@@ -131,13 +141,11 @@ class LocalEngine:
         """
         link = self._links.get(runner.runner_id)
         if link is not None:
-            return Adopted(node=self._node.name, process=link.process)
+            return Adopted(node=self._node.name, handle=link.process.handle)
         directory = self._directory(runner.runner_id)
         identity = living_shim(directory, runner.token)
-        stored = runner.process
-        if identity is not None and stored is not None:
-            same = (identity.pid, identity.started_ticks) == (stored.pid, stored.started_ticks)
-            identity = identity if same else None
+        if identity is not None and runner.handle and runner.handle != handle_of(identity):
+            identity = None
         names = (runner.runner_id, runner.app_name, runner.revision_id)
         if identity is not None:
             link = self._link(directory, identity, runner.token, names)
@@ -149,7 +157,7 @@ class LocalEngine:
                 if status.runner_id == runner.runner_id:
                     self._links[runner.runner_id] = link
                     link.follow()
-                    return Adopted(node=self._node.name, process=link.process, exited=status.HasField("exited"))
+                    return Adopted(node=self._node.name, handle=link.process.handle, exited=status.HasField("exited"))
             await link.close()
         await sweep(mark_of(runner.token), directory)
         await self._store_leftover(directory, runner)
@@ -196,11 +204,12 @@ class LocalEngine:
 
     async def release(self, runner_id: str) -> None:
         """End the shim and delete the runner's directory, once its last log lines are stored."""
+        directory = self._directory(runner_id)
         link = self._links.get(runner_id)
         if link is not None:
             await link.release()
-            await end_group(link.directory, mark_of(link.token))
-        await asyncio.to_thread(_delete, self._directory(runner_id))
+            await end_group(directory, mark_of(link.token))
+        await asyncio.to_thread(_delete, directory)
         self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
@@ -239,11 +248,12 @@ class LocalEngine:
 
     def _link(self, directory: Path, identity: ShimIdentity, token: str, names: tuple[str, str, str]) -> RunnerLink:
         return RunnerLink(
-            directory,
-            identity,
+            ShimClient(identity.address, token),
+            LocalShimProcess(directory, identity),
             token,
             names,
             node=self._node.name,
+            host=BIND_HOST,
             sink=self._sink,
             last_sequence=self._last_sequence,
             emit=self._observe,

@@ -33,9 +33,9 @@ _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-_OURS = {"IS_ISOLATE_AGENT": "1"}
-_TOLD_TO_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # of a controller's runners; a secret may have the name of one
 BIND_HOST = "127.0.0.1"
+_OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": BIND_HOST}
+_TOLD_TO_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # of a controller's runners; a secret may have the name of one
 
 
 def app_directory(directory: Path) -> Path:

@@ -30,7 +30,7 @@ class ShimClient:
     """A channel to a shim; every call carries the runner's token.
 
     Args:
-        address: the socket's path.
+        address: the path of its socket.
         token: the runner's token.
     """
 

@@ -5,35 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.log.journal import read_leftover
-from fal_runner.process.proc import is_alive, mark_of
-from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
-from fal_server.core.runners import Process
-from fal_server.engines.local.ownership import sweep
 from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.logs import Acks, entries_from_wire, together
-from fal_server.ports import RunResult
+from fal_server.engines.shim.process import ShimProcess
+from fal_server.ports import LastSequence, LogSink, RunResult
 
 log = logging.getLogger(__name__)
 
-LogSink = Callable[[Sequence[LogEntry]], Awaitable[None]]
-LastSequence = Callable[[str], Awaitable[int]]
 _DRAIN_SECONDS = 5.0  # how long the end of a runner waits for its last lines to be stored
 _RELEASE_SECONDS = 30.0
 _RETRY_SECONDS = 0.2
-_LEFTOVER_BYTES = 256 * 1024
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -41,43 +32,41 @@ class RunnerLink:
     """Watches one runner until nothing of it is left.
 
     Args:
-        directory: the runner's directory.
-        identity: its shim.
-        token: its token.
+        client: calls the runner's shim.
+        process: the shim's process.
+        token: the runner's token.
         names: runner_id, app_name and revision_id, as its log lines carry them.
-        node: the name of this machine.
-        sink: keeps log lines; returns when they are durable.
-        last_sequence: the highest sequence that was kept for a runner.
+        node: the machine that it runs on.
+        host: the address at which its ports are reached.
+        sink: stores its log lines.
+        last_sequence: says how far they are stored.
         emit: takes what is observed.
     """
 
     def __init__(
         self,
-        directory: Path,
-        identity: ShimIdentity,
+        client: ShimClient,
+        process: ShimProcess,
         token: str,
         names: tuple[str, str, str],
         *,
         node: str,
+        host: str,
         sink: LogSink,
         last_sequence: LastSequence,
         emit: Callable[[Observation], None],
     ) -> None:
-        self.directory = directory
         self.token = token
-        self.identity = identity
-        self.client = ShimClient(identity.address, token)
-        self.process = Process(pid=identity.pid, started_ticks=identity.started_ticks, address=identity.address)
+        self.client = client
+        self.process = process
         self._runner_id, self._app_name, self._revision_id = names
         self._node = node
+        self._host = host
         self._sink = sink
         self._last_sequence = last_sequence
         self._emit = emit
-        self._died = asyncio.Event()
-        self._ended = asyncio.Event()
         self._exited: shim_pb2.WorkerExited | None = None
         self._result: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
-        self._pid_handle: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -88,12 +77,7 @@ class RunnerLink:
     def follow(self) -> None:
         """Begin to watch."""
         loop = asyncio.get_running_loop()
-        try:
-            self._pid_handle = os.pidfd_open(self.identity.pid)
-        except ProcessLookupError:
-            self._died.set()
-        else:
-            loop.add_reader(self._pid_handle, self._notice_death)
+        self.process.watch()
         self._observe(Event.LAUNCHED)
         pump = loop.create_task(self._pump_logs(), name=f"logs of {self._runner_id}")
         self._tasks = [pump, loop.create_task(self._watch(pump), name=f"watch of {self._runner_id}")]
@@ -116,19 +100,19 @@ class RunnerLink:
 
     async def release(self) -> None:
         """End the shim; to be called when the runner's end is stored. Waits for its last lines to be stored."""
-        if self._exited is None and not self._died.is_set():
+        if self._exited is None and not self.process.died.is_set():
             await self.kill()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks[:1], timeout=_RELEASE_SECONDS)
             if late:
                 log.error("runner %s: its last log lines could not be stored and are lost", self._runner_id)
-        if not self._died.is_set():
+        if not self.process.died.is_set():
             with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):  # it may end before it has answered
                 await self.client.shut_down()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._died.wait(), _DRAIN_SECONDS)
-        if self._exited is None or not self._died.is_set():
-            await sweep(mark_of(self.token), self.directory)
+                await asyncio.wait_for(self.process.died.wait(), _DRAIN_SECONDS)
+        if self._exited is None or not self.process.died.is_set():
+            await self.process.sweep()
         await self.close()
 
     async def store_leftover(self, stored: int = 0) -> None:
@@ -138,8 +122,7 @@ class RunnerLink:
             stored: up to which sequence lines are known to have been stored, though they may be forgotten since.
         """
         after = max(stored, await self._last_sequence(self._runner_id))
-        reader = read_leftover(self.directory / "log", after)
-        while reader is not None and (entries := reader.read(_LEFTOVER_BYTES)):
+        async for entries in self.process.leftover(after):
             await self._sink(self._lines(entries))
 
     async def close(self) -> None:
@@ -150,10 +133,7 @@ class RunnerLink:
         if not self._result.done():
             self._result.set_exception(Unavailable(f"the controller let go of runner {self._runner_id}"))
         self._result.exception()  # looked at, so that asyncio does not complain that nobody did
-        if self._pid_handle is not None:
-            asyncio.get_running_loop().remove_reader(self._pid_handle)
-            os.close(self._pid_handle)
-            self._pid_handle = None
+        self.process.close()
         await self.client.close()
 
     async def _ask(self, call: Awaitable[None]) -> None:
@@ -163,16 +143,9 @@ class RunnerLink:
             if error.code() not in _NO_ANSWER:
                 log.error("runner %s: its shim refuses: %s", self._runner_id, error.details())
                 return
-            if self._exited is None and not self._died.is_set():
+            if self._exited is None and not self.process.died.is_set():
                 log.warning("runner %s: its shim does not answer (%s): ended", self._runner_id, error.details())
-            await sweep(mark_of(self.token), self.directory)
-
-    def _notice_death(self) -> None:
-        if self._pid_handle is not None:
-            asyncio.get_running_loop().remove_reader(self._pid_handle)
-        with contextlib.suppress(ChildProcessError):  # started by an earlier controller
-            os.waitpid(self.identity.pid, os.WNOHANG)
-        self._died.set()
+            await self.process.sweep()
 
     def _observe(self, event: Event, *, ready: shim_pb2.WorkerReady | None = None, reason: str = "") -> None:
         self._emit(
@@ -181,7 +154,8 @@ class RunnerLink:
                 event=event,
                 reason=reason,
                 node=self._node,
-                process=self.process,
+                handle=self.process.handle,
+                host=self._host if ready else "",
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
                 exit_code=_exit_code(self._exited) if event is Event.GONE else None,
@@ -191,7 +165,7 @@ class RunnerLink:
     async def _watch(self, pump: asyncio.Task[None]) -> None:
         """Follow the events to the last one, or to the shim's own end."""
         position = 0
-        while self._exited is None and self._alive():
+        while self._exited is None and self.process.alive():
             try:
                 async for response in self.client.watch(position):
                     position = response.event.sequence
@@ -200,7 +174,7 @@ class RunnerLink:
                 log.debug("runner %s: watching broke off: %s", self._runner_id, error.details())
             if self._exited is None:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._died.wait(), _RETRY_SECONDS)
+                    await asyncio.wait_for(self.process.died.wait(), _RETRY_SECONDS)
         await self._finish(pump)
 
     def _take(self, event: shim_pb2.ShimEvent) -> None:
@@ -221,16 +195,13 @@ class RunnerLink:
         if self._exited is None:
             reason = "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
-            await sweep(mark_of(self.token), self.directory)
+            await self.process.sweep()
         else:
             reason = self._exited.message
         await asyncio.wait([pump], timeout=_DRAIN_SECONDS)
         if not self._result.done():
             self._result.set_exception(Unavailable(f"runner {self._runner_id} ended without a result: {reason}"))
         self._observe(Event.GONE, reason=reason)
-
-    def _alive(self) -> bool:
-        return not self._died.is_set() and is_alive(self.identity.pid, self.identity.started_ticks)
 
     async def _pump_logs(self) -> None:
         """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
@@ -247,7 +218,7 @@ class RunnerLink:
             try:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
-                if self._alive():
+                if self.process.alive():
                     async with aclosing(together(self.client.logs(after), self._lines)) as batches:
                         async for lines in batches:
                             await self._sink(lines)
@@ -256,7 +227,7 @@ class RunnerLink:
                     await acks.last()
                     complete = True
                 else:
-                    await sweep(mark_of(self.token), self.directory)  # so that nothing writes any more
+                    await self.process.sweep()  # so that nothing writes any more
                     await self.store_leftover(after)
                     complete = True
             except grpc.aio.AioRpcError as error:
@@ -269,7 +240,7 @@ class RunnerLink:
                 log.exception("runner %s: its log lines could not be stored; trying again", self._runner_id)
             if not complete:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._died.wait(), _RETRY_SECONDS)
+                    await asyncio.wait_for(self.process.died.wait(), _RETRY_SECONDS)
 
     def _lines(self, entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
         names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}

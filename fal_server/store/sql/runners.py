@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import RowMapping, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.history import StateChange
-from fal_server.core.runners import Desired, Process, Runner, RunnerState
+from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
 from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS
@@ -32,7 +31,8 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
         "desired": runner.desired.value,
         "reason": runner.reason,
         "node": runner.node,
-        "process": runner.process and asdict(runner.process),
+        "handle": runner.handle,
+        "host": runner.host,
         "port": runner.port,
         "metrics_port": runner.metrics_port,
         "ordered_at": runner.ordered_at,
@@ -62,7 +62,6 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
     Raises:
         Unavailable: the vault cannot open it.
     """
-    process = row["process"]
     return Runner(
         runner_id=row["runner_id"],
         app_name=row["app_name"],
@@ -75,7 +74,8 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
         desired=Desired(row["desired"]),
         reason=row["reason"],
         node=row["node"],
-        process=None if process is None else Process(**process),
+        handle=row["handle"],
+        host=row["host"],
         port=row["port"],
         metrics_port=row["metrics_port"],
         ordered_at=row["ordered_at"],

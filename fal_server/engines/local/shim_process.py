@@ -1,0 +1,73 @@
+"""A shim's process on this machine, watched through a pidfd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from fal_grpc.v1 import log_pb2
+from fal_runner.log.journal import read_leftover
+from fal_runner.process.proc import is_alive
+from fal_runner.shim.address import ShimIdentity
+from fal_server.engines.local.ownership import sweep
+
+_LEFTOVER_BYTES = 256 * 1024
+
+
+class LocalShimProcess:
+    """Implements ShimProcess.
+
+    Args:
+        directory: the runner's directory.
+        identity: what the shim wrote down about itself.
+    """
+
+    def __init__(self, directory: Path, identity: ShimIdentity) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.died = asyncio.Event()
+        self._pidfd: int | None = None
+
+    @property
+    def handle(self) -> str:
+        return handle_of(self.identity)
+
+    def watch(self) -> None:
+        try:
+            self._pidfd = os.pidfd_open(self.identity.pid)
+        except ProcessLookupError:
+            self.died.set()
+        else:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._notice_death)
+
+    def alive(self) -> bool:
+        return not self.died.is_set() and is_alive(self.identity.pid, self.identity.started_ticks)
+
+    async def sweep(self) -> None:
+        await sweep(self.identity.mark, self.directory)
+
+    async def leftover(self, after: int) -> AsyncIterator[Sequence[log_pb2.LogEntry]]:
+        reader = read_leftover(self.directory / "log", after)
+        while reader is not None and (entries := reader.read(_LEFTOVER_BYTES)):
+            yield entries
+
+    def close(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _notice_death(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+        with contextlib.suppress(ChildProcessError):  # an earlier controller started it
+            os.waitpid(self.identity.pid, os.WNOHANG)
+        self.died.set()
+
+
+def handle_of(identity: ShimIdentity) -> str:
+    """Name a shim's process: its pid alone may be another process's by now, with its start time it is not."""
+    return f"{identity.pid}/{identity.started_ticks}"
