@@ -12,6 +12,10 @@ PROTO_VENV := .cache/proto-venv
 PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
 SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
+TESTS ?= tests
+# These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
+COVERED_TESTS := $(addprefix tests/,client contract core deploy grpc http loops services store)
+OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/interop,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Nothing is written outside the project: pip's and uv's caches live in it too.
 export PIP_NO_CACHE_DIR := 1
@@ -42,7 +46,20 @@ demo: $(STAMP) ## run the main job, from `fal up` to `fal down`, and clean up
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop $(TESTS)
+
+.PHONY: check
+check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
+	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make fmt"; exit 1; }
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache >/dev/null || { echo "run: make lint"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/python -m scripts.changed | xargs --no-run-if-empty $(BIN)/basedpyright --level error
+	@$(BIN)/python -m pytest -q -m "not slow" tests/core tests/contract tests/deploy tests/test_house.py
+
+.PHONY: cov
+cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fails if it falls below the floor
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(COVERED_TESTS)
 
 .PHONY: torture
 torture: $(STAMP) ## faults under load for 15 minutes, and what was promised is checked; SEED=N does one again
@@ -69,7 +86,8 @@ ci: $(STAMP) ## everything that CI checks
 	@$(MAKE) --no-print-directory type
 	@$(MAKE) --no-print-directory proto-check
 	@$(MAKE) --no-print-directory lock-check
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory cov
+	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-interop
 
 .PHONY: fmt

@@ -1,15 +1,73 @@
-"""The house rules that a machine can hold."""
+"""The house rules that a machine can check."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
-MOST_LINES = 600
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+PRODUCT = ("fal", "fal_grpc", "fal_server", "fal_runner", "cli")
+
+# Names of product files that are gone, without .py.
+OLD_FILES = re.compile(
+    "plane|file_plane|whole|signal|starts|carrying|carrier|hangup|call|answers|site|bridge|form|line|insight|launching|"
+    "attaching|text|claim|unused|drafts|stopping|own_log|collector|exits|completing"
+)
+
+# Names of classes, functions and methods ("Class.method") that are gone: room -> old name -> better name.
+OLD_NAMES = {
+    "": {
+        "Plane": "Controller",
+        "FilePlane": "FileServices",
+        "Signal": "ChangeNotifier",
+        "Starts": "StartFailures",
+        "carry": "run_attempt",
+        "Carrier": "ConnectionHandle",
+        "_Parcel": "_Bundle",
+        "Depot": "RelayContext",
+        "Sink": "ResponseDriver",
+        "Asker": "ResponseListener",
+        "Hangups": "DisconnectWatcher",
+        "objection": "validate",
+        "FrontDoor": "Listener",
+        "_Visitor": "_ProtocolSniffer",
+        "Bridge": "AsgiAdapter",
+        "take_back": "reattach",
+        "condemn": "kill",
+        "dismiss": "stop",
+        "judge": "decide_retry",
+        "Verdict": "RetryDecision",
+        "Course": "SimulationResult",
+        "Attachment": "RolloutWatcher",
+        "Claim": "ControllerLock",
+        "Uses": "ContentDirectory",
+        "DiskDraft": "StagedFile",
+        "Words": "Text",
+        "Moment": "UtcTimestamp",
+        "Living": "HasLifespan",
+        "complain": "print_error",
+    },
+    "fal_server": {"Call": "AppRequest", "Line": "FairQueue", "Fleet.close": "stop_routing"},
+}
+
+# Words that our prose does without: pattern -> better.
+OLD_WORDS: dict[str, str] = {}
+
+# Names that once stood for several things, and now stand for one at most in fal_server.
+ONE_MEANING = re.compile(
+    "Line|Reader|Carrier|Upstream|Reconnects|Refusal|Reaper|Live|Piece|Words|Entry|Exchange|Execs|Redactor"
+)
 
 
+@cache
 def tracked(pattern: str) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "--", pattern],
@@ -21,19 +79,28 @@ def tracked(pattern: str) -> list[Path]:
     return [path for name in listed.stdout.split("\n") if name and (path := ROOT / name).is_file()]
 
 
-def sources() -> list[Path]:
-    return [path for path in tracked("*.py") if "fal_grpc/v1/" not in path.as_posix()]
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
-def test_no_file_is_so_long_that_it_has_two_subjects() -> None:
-    long = {str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text().splitlines())) > MOST_LINES}
-    assert not long
+def sources(*rooms: str) -> list[Path]:
+    found = [path for path in tracked("*.py") if "fal_grpc/v1/" not in path.as_posix()]
+    return [path for path in found if not rooms or name_of(path).split("/")[0] in rooms]
+
+
+def definitions(path: Path) -> Iterator[str]:
+    """The classes, functions and methods of a file, methods also as "Class.method"."""
+    within = ""
+    for indent, kind, name in re.findall(r"^( *)(?:async )?(class|def) (\w+)", path.read_text(), re.MULTILINE):
+        yield name
+        if not indent:
+            within = name if kind == "class" else ""
+        elif within:
+            yield f"{within}.{name}"
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        str(p.relative_to(ROOT)) for p in sources() if p.read_text().strip() and not p.read_text().startswith('"""')
-    ]
+    silent = [name_of(p) for p in sources() if p.read_text().strip() and not p.read_text().startswith('"""')]
     assert not silent
 
 
@@ -46,9 +113,9 @@ def test_nothing_is_called_utils() -> None:
 def test_no_test_sleeps_or_is_skipped() -> None:
     marks = re.compile(r"\b(time\.sleep\(|asyncio\.sleep\((?!0\))|pytest\.skip\(|mark\.skip|mark\.xfail)")
     found = [
-        f"{p.relative_to(ROOT)}:{number}"
-        for p in sources()
-        if p.is_relative_to(ROOT / "tests") and p != Path(__file__) and "samples" not in p.parts  # apps, not tests
+        f"{name_of(p)}:{number}"
+        for p in sources("tests")
+        if p != Path(__file__) and "samples" not in p.parts  # apps, not tests
         for number, line in enumerate(p.read_text().splitlines(), 1)
         if marks.search(line)
     ]
@@ -58,3 +125,110 @@ def test_no_test_sleeps_or_is_skipped() -> None:
 def test_locks_name_no_registry() -> None:
     for lock in (ROOT / "requirements").glob("*.txt"):
         assert not re.search(r"https?://|--index|--find-links", lock.read_text()), lock.name
+
+
+def test_old_files_are_gone() -> None:
+    assert not [name_of(p) for p in sources(*PRODUCT) if OLD_FILES.fullmatch(p.stem)]
+
+
+def test_old_names_are_gone() -> None:
+    found = [
+        f"{name_of(path)}: {name}, better {names[name]}"
+        for room, names in OLD_NAMES.items()
+        for path in sources(*([room] if room else PRODUCT))
+        for name in definitions(path)
+        if name in names
+    ]
+    assert not found
+
+
+def test_old_words_are_gone() -> None:
+    files = [p for p in [*sources(), *tracked("*.md"), *tracked("*.proto"), ROOT / "Makefile"] if p != Path(__file__)]
+    found = [
+        f"{name_of(path)}:{number}: {pattern}, better {better}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for pattern, better in OLD_WORDS.items()
+        if re.search(pattern, line, re.IGNORECASE)
+    ]
+    assert not found
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    places = defaultdict(list)
+    for path in sources("fal_server"):
+        for name in re.findall(r"^ *class _?(\w+)", path.read_text(), re.MULTILINE):
+            if ONE_MEANING.fullmatch(name):
+                places[name].append(name_of(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def imports_of(path: Path, modules: dict[str, Path], *, with_types: bool) -> Iterator[str]:
+    """Those of some modules that a file imports at its top level; and what it imports for type checkers, if asked."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in modules else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not with_types:
+            waiting += node.orelse
+        elif not isinstance(node, FUNCTION | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize("package", ["fal/api", "fal_grpc", "fal_runner", "fal_server"])
+def test_no_imports_run_in_a_circle(package: str) -> None:
+    modules = {
+        name_of(p).removesuffix(".py").removesuffix("/__init__").replace("/", "."): p
+        for p in sources()
+        if name_of(p).startswith(f"{package}/")
+    }
+    graph = {
+        name: sorted({i for i in imports_of(p, modules, with_types=False) if i in modules} - {name})
+        for name, p in modules.items()
+    }
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for imported in graph[name]:
+                walk(imported, [*trail, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        walk(name, [])
+
+
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings make, as GitHub writes them."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(page.read_text())}
+
+
+def test_links_lead_somewhere() -> None:
+    broken = []
+    for page in tracked("*.md"):
+        for target, anchor in LINK.findall(page.read_text()):
+            if re.match(r"\w+:", target):
+                continue
+            to = (page.parent / target).resolve() if target else page
+            if not to.exists() or (anchor and to.suffix == ".md" and anchor not in anchors(to)):
+                broken.append(f"{name_of(page)}: {target}#{anchor}")
+    assert not broken
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    named = re.compile(r"\bdocs/[\w/-]+\.md\b")
+    files = [p for p in [*sources(), ROOT / "Makefile", *tracked("*.md")] if p != Path(__file__)]
+    absent = {
+        f"{name_of(p)}: {page}" for p in files for page in named.findall(p.read_text()) if not (ROOT / page).exists()
+    }
+    assert not absent - {"tests/app/test_container.py: docs/a.md"}

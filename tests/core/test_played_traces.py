@@ -79,6 +79,7 @@ loads = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     arrivals=loads,

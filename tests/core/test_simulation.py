@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -158,4 +159,4 @@ class AppHistory(RuleBasedStateMachine):
 
 
 AppHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestAppHistory = AppHistory.TestCase
+TestAppHistory = pytest.mark.slow(AppHistory.TestCase)
