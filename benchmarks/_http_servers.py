@@ -23,7 +23,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
-from fal_server.http.server.listener import Listener
+from fal_server.http.server.listener import Listener, bind
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
@@ -118,7 +118,9 @@ async def serve_gateway(port: int) -> None:
         key = await Keys(store, clock, access).create(None)
         gateway, bridge = Gateway(dispatcher, access), AsgiAdapter(app)
         door = Listener(Router(gateway, bridge), "127.0.0.1:1")
-        print(await door.start("127.0.0.1", 0), ":".join(key), flush=True)
+        sockets = await bind("127.0.0.1", 0)
+        await door.start(sockets)
+        print(sockets[0].getsockname()[1], ":".join(key), flush=True)
         freeze_startup_objects()
         await _end_of_input()
         await door.close(1)

@@ -69,16 +69,16 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
     def asked(number: int) -> None:
         if stop.is_set():
             log.warning("%s again: stopping at once", signal.Signals(number).name)
-            plane.end_at_once()
+            controller.end_at_once()
         else:
             log.info("%s: stopping in order; once more stops at once", signal.Signals(number).name)
             stop.set()
 
-    plane = Controller(state, settings)
+    controller = Controller(state, settings)
 
     def asked_to_let_go() -> None:
         if not stop.is_set():
-            plane.keep_runners()
+            controller.keep_runners()
         asked(signal.SIGUSR1)
 
     # One that comes before this line ends the process as SIGKILL would, which leaves runners serving too.
@@ -86,15 +86,15 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
 
-    def ready() -> None:
-        _tell_ready(ready_fd, plane.announcement())
+    def ready(announcement: str) -> None:
+        _report_ready(ready_fd, announcement)
         freeze_startup_objects()
 
-    await plane.run(stop, ready)
+    await controller.run(stop, ready)
     return 0
 
 
-def _tell_ready(ready_fd: int | None, line: str) -> None:
+def _report_ready(ready_fd: int | None, line: str) -> None:
     """One JSON line for whoever started this process; it may have gone away meanwhile."""
     if ready_fd is None:
         return

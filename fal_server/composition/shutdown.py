@@ -31,13 +31,13 @@ class Shutdown:
     Args:
         changed: notified at every change of a runner.
         drain_seconds: how long requests that are under way may take.
-        tell: is told what is waited for, each time that it changes.
+        report: called with what the stop waits for, each time that changes.
     """
 
     def __init__(
         self,
         *,
-        door: Listener,
+        listener: Listener,
         grpc: GrpcServer,
         reconciler: Reconciler,
         queue_worker: QueueWorker,
@@ -46,9 +46,9 @@ class Shutdown:
         engine: Engine,
         changed: ChangeNotifier,
         drain_seconds: float,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._door = door
+        self._listener = listener
         self._grpc = grpc
         self._reconciler = reconciler
         self._queue_worker = queue_worker
@@ -57,7 +57,7 @@ class Shutdown:
         self._engine = engine
         self._changed = changed
         self._drain_seconds = drain_seconds
-        self._tell = tell
+        self._report = report
         self._at_once = False
 
     def end_at_once(self) -> None:
@@ -72,7 +72,7 @@ class Shutdown:
             keep_runners: leave them serving, for the next controller to adopt.
         """
         until = asyncio.get_running_loop().time() + self._drain_seconds
-        self._door.drain()
+        self._listener.drain()
         self._reconciler.stop_starting()
         self._queue_worker.stop_taking()
         self._changed.notify()
@@ -86,7 +86,7 @@ class Shutdown:
         await self._answered(until)
         # Its clients are told before their connections end, which lead through the door.
         await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)
-        await self._door.close(0)
+        await self._listener.close(0)
 
     async def _drained(self, until: float) -> None:
         """Let requests finish that are on runners; who waits may still get a place that becomes free."""
@@ -103,8 +103,8 @@ class Shutdown:
     async def _answered(self, until: float) -> None:
         """Let go out what is answered by now, at the pace of those who read it, and come in what is being sent."""
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
-        if not await self._wait_for(lambda: _some(len(self._door.registry), "connection", "to be answered"), until):
-            log.warning("%s cut off", _some(len(self._door.registry), "connection", "with an answer under way:"))
+        if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
+            log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer under way:"))
 
     async def _end(self, runner_ids: list[str]) -> None:
         def left() -> int:
@@ -151,7 +151,7 @@ class Shutdown:
                 return False
             if words != told:
                 told = words
-                self._tell(words)
+                self._report(words)
             await self._changed.wait(self._changed.count, min(left, _LOOK_SECONDS))
         return True
 

@@ -33,7 +33,7 @@ class Launching:
         builder: Builder,
         blobs: Blobs,
         reveal: RevealSecrets,
-        variables: Callable[[], Mapping[str, str]],
+        variables: Mapping[str, str],
         files: DeployedFiles | None = None,
         runner_key: Callable[[str], str] | None = None,
     ) -> None:
@@ -62,7 +62,7 @@ class Launching:
         secrets = await self._reveal(runner.environment, revision.secret_names)
         name, environment = split_app_name(runner.app_name)
         told = {
-            **self._variables(),
+            **self._variables,
             "FAL_APP_NAME": name,
             "FAL_ENVIRONMENT_NAME": environment,
             "FAL_REVISION": runner.revision_id,

@@ -184,7 +184,7 @@ class Platform:
         )
         self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock)
         self.revisions = Revisions(shown, self.catalog, self.fleet)
-        self.launching = Launching(self.catalog, self.builder, self.blobs, self.secrets.reveal_for, dict)
+        self.launching = Launching(self.catalog, self.builder, self.blobs, self.secrets.reveal_for, {})
         self.reconciler = Reconciler(
             self.catalog,
             self.fleet,

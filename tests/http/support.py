@@ -14,7 +14,7 @@ from fal_server.core.routing import Outcome
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
-from fal_server.http.server.listener import Listener
+from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
 
 KEY = b"Authorization: Key good:secret\r\n"
@@ -198,7 +198,9 @@ async def house(
     bridge = AsgiAdapter(rest, body_seconds=body_seconds)
     site = Router(gateway, bridge)
     door = Listener(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
-    port = await door.start(host, 0)
+    sockets = await bind(host, 0)
+    await door.start(sockets)
+    port = sockets[0].getsockname()[1]
     built = House(port, door, gateway, ledger, keys)
     try:
         async with asyncio.timeout(50):

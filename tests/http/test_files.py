@@ -55,17 +55,20 @@ class Desk:
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")
         self.objects = Objects(DiskObjects(root / "objects"), drafts, self.clock, timedelta(days=1))
-        guard = Guard(self.access, self.tokens)
+        guard = self.guard = Guard(self.access, self.tokens)
         self.routes = [
             *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
-            *StorageRoutes(self.objects, self.tokens, guard, lambda: "http://door.example:7400").routes,
+            *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
             *AccountRoutes(Gpus(), Account(), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
-        self.uploader = Uploader(self.objects, guard, lambda: f"http://127.0.0.1:{self.house.port}")
         self.house: House
         self.client: httpx.AsyncClient
+
+    @property
+    def uploader(self) -> Uploader:
+        return Uploader(self.objects, self.guard, f"http://127.0.0.1:{self.house.port}")
 
     async def key(self, *permissions: str) -> dict[str, str]:
         """The header of a new key; of one that may do everything where nothing is listed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -30,11 +29,11 @@ class StorageRoutes:
     """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key.
 
     Args:
-        base: gives the address of the front door, for files whose uploader knows it by a name of the cloud alone.
+        base_url: where the controller answers, for an uploader that calls it by a name of the cloud.
     """
 
-    def __init__(self, objects: Objects, tokens: Tokens, guard: Guard, base: Callable[[], str]) -> None:
-        self._base = base
+    def __init__(self, objects: Objects, tokens: Tokens, guard: Guard, base_url: str) -> None:
+        self._base_url = base_url
         self._objects = objects
         self._tokens = tokens
         self._guard = guard
@@ -117,7 +116,7 @@ class StorageRoutes:
 
     def _address(self, request: Request, reserved: Reserved) -> str:
         """Where a file can be fetched: also by runners, who are behind no proxy."""
-        base = self._base() if is_cloud_host(request.headers.get("host", "")) else base_of(request)
+        base = self._base_url if is_cloud_host(request.headers.get("host", "")) else base_of(request)
         return base + reserved.path
 
     async def _get(self, request: Request) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -29,12 +28,12 @@ class Uploader:
     """The ASGI application. A file is complete when it is accepted, so that there is nothing to wait for.
 
     Args:
-        base: gives where the front door answers: files are fetched there.
+        base_url: where files are fetched.
     """
 
-    def __init__(self, objects: Objects, guard: Guard, base: Callable[[], str]) -> None:
+    def __init__(self, objects: Objects, guard: Guard, base_url: str) -> None:
         self._objects = objects
-        self._base = base
+        self._base_url = base_url
         session = "/v1/upload-sessions/{upload_id}"
         self.app = Starlette(
             routes=[
@@ -60,7 +59,7 @@ class Uploader:
     async def _begin(self, request: Request) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         upload_id = self._objects.parts.begin(reserved)
-        url = self._base() + reserved.path
+        url = self._base_url + reserved.path
         return JSONResponse({"state": "receiving", "upload_id": upload_id, "file_url": url}, status_code=201)
 
     async def _body(self, request: Request) -> Response:
@@ -86,7 +85,7 @@ class Uploader:
         return JSONResponse({"state": "aborted"}, status_code=202)
 
     def _accepted(self, object_id: str, path: str) -> Response:
-        url = self._base() + path
+        url = self._base_url + path
         return JSONResponse({"state": "accepted_local", "upload_id": object_id, "file_url": url}, status_code=202)
 
 

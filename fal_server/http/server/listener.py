@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import cast
 
 from fal_server.http.server.connection import HttpConnection
@@ -53,38 +53,35 @@ class Listener:
         self.registry = Registry()
         self._grpc_links = Registry()
         self._tls = tls
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._links: set[asyncio.Task[None]] = set()
         if tls is not None:
             # In the server's order: browsers and curl offer both, and mean HTTP; gRPC clients offer h2 alone.
             tls.set_alpn_protocols(["http/1.1", "h2"])
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen.
-
-        Args:
-            port: 0 picks a free one.
-
-        Returns:
-            The port.
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on sockets that are bound.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: a socket cannot be listened on.
         """
         loop = asyncio.get_running_loop()
         timeout = None if self._tls is None else self.first_byte_seconds
-        self._server = await loop.create_server(
-            lambda: _ProtocolSniffer(self), host, port, ssl=self._tls, ssl_handshake_timeout=timeout, backlog=1024
-        )
-        for listening in self._server.sockets:
-            _notice_the_dead(listening.fileno())
-        address: tuple[str, int] = self._server.sockets[0].getsockname()
-        return address[1]
+        for bound in sockets:
+            _notice_the_dead(bound)
+            server = await loop.create_server(
+                lambda: _ProtocolSniffer(self),
+                sock=bound,
+                ssl=self._tls,
+                ssl_handshake_timeout=timeout,
+                backlog=1024,
+            )
+            self._servers.append(server)
 
     def drain(self) -> None:
         """Stop listening; open requests finish, and connections close after them. gRPC goes on over those it has."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         self.site.drain()
         self.registry.drain()
         self._grpc_links.drain()
@@ -123,15 +120,42 @@ class Listener:
         outer.join(inner)
 
 
-def _notice_the_dead(listening: int) -> None:
+async def bind(host: str, port: int) -> tuple[socket.socket, ...]:
+    """Bind every address of a host to one port, without listening.
+
+    Args:
+        port: 0 picks a free one.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            made = socket.socket(family, kind, protocol)
+            bound.append(made)
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # With port 0 the first address picks the port, and the others take the same.
+            made.bind((address[0], port or (bound[0].getsockname()[1] if len(bound) > 1 else 0), *address[2:]))
+    except OSError:
+        for made in bound:
+            made.close()
+        raise
+    return tuple(bound)
+
+
+def _notice_the_dead(listening: socket.socket) -> None:
     """Have the kernel ask peers that are silent whether they still live: one that lost its power says no good-bye.
 
     Connections have it from the socket that they were accepted on (tcp(7)). A caller that is gone gives up its runner.
     """
-    with socket.socket(fileno=os.dup(listening)) as same:
-        same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE:
-            same.setsockopt(socket.IPPROTO_TCP, option, value)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _ProtocolSniffer(asyncio.Protocol):

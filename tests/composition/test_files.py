@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fal_server.composition.files import _socket_path
+from fal_server.composition.files import socket_path
 from fal_server.core.faults import Unavailable
 
 
 def test_a_path_that_fits_is_taken(tmp_path: Path) -> None:
-    assert _socket_path(Path("/s/api.sock")) == Path("/s/api.sock")
+    assert socket_path(Path("/s/api.sock")) == Path("/s/api.sock")
 
 
 def test_a_path_that_is_too_long_moves_to_a_directory_of_ones_own(
@@ -20,11 +20,11 @@ def test_a_path_that_is_too_long_moves_to_a_directory_of_ones_own(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     wanted = Path("/", *["deep"] * 30, "api.sock")
-    found = _socket_path(wanted)
-    assert found == _socket_path(wanted)  # the runners of an earlier start know it
+    found = socket_path(wanted)
+    assert found == socket_path(wanted)  # the runners of an earlier start know it
     assert found.parent.parent == tmp_path
     assert found.parent.stat().st_mode & 0o777 == 0o700
-    assert found != _socket_path(Path("/", *["other"] * 30, "api.sock"))
+    assert found != socket_path(Path("/", *["other"] * 30, "api.sock"))
     found.parent.chmod(0o755)
     with pytest.raises(Unavailable, match="not this user's alone"):
-        _socket_path(wanted)
+        socket_path(wanted)

@@ -1,0 +1,81 @@
+"""Where the controller is reached: sockets that are bound before anything is built, and the URLs that follow."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from fal_server.composition.settings import Settings
+from fal_server.core.faults import Unavailable
+from fal_server.http.server.listener import bind
+from fal_server.services.views import Urls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """The controller's addresses, known from the start.
+
+    Attributes:
+        sockets: bound to the port, not listening yet.
+        port: for gRPC and HTTP.
+        base: host and port by which callers reach the controller.
+        tls: whether `port` speaks TLS.
+        owner: the account's name, the first part of every app's path.
+    """
+
+    sockets: tuple[socket.socket, ...]
+    port: int
+    base: str
+    tls: bool
+    owner: str
+
+    @property
+    def url(self) -> str:
+        """The controller's address with its scheme."""
+        return f"{self._scheme('http')}://{self.base}"
+
+    @property
+    def queue(self) -> str:
+        """Host and path under which requests are queued."""
+        return f"{self.base}/queue"
+
+    def of_app(self, app_name: str) -> Urls:
+        """Return the addresses of an app."""
+        path = f"{self.base}/{self.owner}/{app_name}"
+        http = self._scheme("http")
+        return Urls(
+            playground=f"{http}://{path}",
+            run=f"{http}://{path}",
+            queue=f"{http}://{self.queue}/{self.owner}/{app_name}",
+            ws=f"{self._scheme('ws')}://{path}",
+            log="",
+        )
+
+    def _scheme(self, plain: str) -> str:
+        return f"{plain}s" if self.tls else plain
+
+
+async def bind_addresses(settings: Settings) -> Addresses:
+    """Bind the controller's port, so that everything that is built knows its address.
+
+    Raises:
+        Unavailable: the address cannot be bound.
+    """
+    try:
+        sockets = await bind(settings.host, settings.port)
+    except OSError as error:
+        raise cannot_listen(settings, error) from error
+    port: int = sockets[0].getsockname()[1]
+    return Addresses(
+        sockets=sockets,
+        port=port,
+        base=settings.address(port),
+        tls=settings.tls is not None,
+        owner=settings.account.nickname,
+    )
+
+
+def cannot_listen(settings: Settings, error: OSError) -> Unavailable:
+    """Return the fault that says which address cannot be listened on."""
+    address = f"{settings.host}:{settings.port}"
+    return Unavailable(f"{address} cannot be listened on: {error.strerror}; --port 0 picks a free one")

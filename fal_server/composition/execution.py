@@ -1,0 +1,73 @@
+"""What builds environments and starts runners on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import psutil
+
+from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
+from fal_server.composition.settings import Settings
+from fal_server.composition.state import StateDir
+from fal_server.composition.storage import Storage
+from fal_server.core.machines import Node, Resources
+from fal_server.engines.local import LocalEngine
+from fal_server.services.logs import Logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """The engine, and the builder of what its runners run in.
+
+    Attributes:
+        builder: picks one of the other two by the kind of an environment.
+    """
+
+    engine: LocalEngine
+    virtualenvs: VirtualenvBuilder
+    images: ContainerBuilder
+    builder: Builders
+
+
+def build_execution(
+    *,
+    state: StateDir,
+    settings: Settings,
+    storage: Storage,
+    logs: Logs,
+    trust: Mapping[str, str],
+    stack: AsyncExitStack,
+) -> Execution:
+    """Build the engine and the builders; the stack closes the engine.
+
+    Args:
+        logs: takes the lines of runners.
+        trust: the variables that make programs trust this controller's authority. Builds need them because
+            requirements may be files that were uploaded to this controller.
+    """
+    engine = LocalEngine(
+        state.runners,
+        node=_node(settings.gpus),
+        sink=logs.ingest,
+        last_sequence=storage.store.logs.last_sequence,
+        warm_shims=settings.warm_shims,
+        warm_workers=settings.warm_workers,
+    )
+    stack.push_async_callback(engine.close)
+    virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **trust})
+    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ)
+    return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=Builders(virtualenvs, images))
+
+
+def _node(gpus: Mapping[str, int]) -> Node:
+    return Node(
+        name="local",
+        total=Resources(
+            milli_cpus=(os.cpu_count() or 1) * 1000,
+            memory_mib=psutil.virtual_memory().total // (1024 * 1024),
+            gpus=dict(gpus),
+        ),
+    )

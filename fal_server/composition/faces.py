@@ -1,0 +1,123 @@
+"""The two faces of the controller: the gRPC server, and the one port that carries gRPC and HTTP."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from starlette.routing import BaseRoute
+
+from fal_server.composition.addresses import Addresses, cannot_listen
+from fal_server.composition.files import FileServices
+from fal_server.composition.live import LiveState
+from fal_server.composition.options import LOOPBACK
+from fal_server.composition.settings import Settings
+from fal_server.composition.state import StateDir
+from fal_server.composition.tls import Certificates
+from fal_server.composition.use_cases import UseCases
+from fal_server.grpc.interfaces import Services
+from fal_server.grpc.server import GrpcServer
+from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.routes.files import AppFileRoutes, FileRoutes
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.metrics import AccountRoutes
+from fal_server.http.routes.queue import QueueRoutes
+from fal_server.http.routes.queue_admin import QueueAdminRoutes
+from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.router import Router
+from fal_server.http.routes.storage import StorageRoutes
+from fal_server.http.routes.tokens import TokenRoutes
+from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.listener import Listener
+from fal_server.services.reading import ReadLogs, ReadRunners
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faces:
+    """Both servers, listening.
+
+    Attributes:
+        grpc_port: gRPC alone, in plaintext on loopback.
+    """
+
+    grpc: GrpcServer
+    grpc_port: int
+    listener: Listener
+
+
+async def open_faces(
+    *,
+    state: StateDir,
+    settings: Settings,
+    addresses: Addresses,
+    live: LiveState,
+    files: FileServices,
+    use_cases: UseCases,
+    certificates: Certificates | None,
+    stack: AsyncExitStack,
+) -> Faces:
+    """Listen for gRPC and HTTP until the stack is closed.
+
+    Raises:
+        Unavailable: a port or a socket cannot be listened on.
+    """
+    grpc = GrpcServer(_grpc_services(use_cases))
+    grpc_port = await grpc.start(unix_socket=state.grpc_socket, host=LOOPBACK, port=settings.grpc_port)
+    stack.push_async_callback(grpc.stop, 0)
+    rest = Rest(
+        access=use_cases.access,
+        account=settings.account,
+        runners=ReadRunners(use_cases.runners),
+        logs=ReadLogs(use_cases.logs),
+        version=version("fal-grpc"),
+        more=_routes(settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases),
+    )
+    gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens)
+    adapter = AsgiAdapter(rest.app)
+    listener = Listener(
+        Router(gateway, adapter),
+        f"unix:{state.grpc_socket}",
+        tls=certificates.context if certificates else None,
+    )
+    try:
+        await listener.start(addresses.sockets)
+    except OSError as error:
+        raise cannot_listen(settings, error) from error
+    stack.push_async_callback(adapter.close)
+    stack.push_async_callback(gateway.close)
+    stack.push_async_callback(listener.close, 0)
+    return Faces(grpc=grpc, grpc_port=grpc_port, listener=listener)
+
+
+def _routes(
+    *, settings: Settings, addresses: Addresses, live: LiveState, files: FileServices, use_cases: UseCases
+) -> list[BaseRoute]:
+    access = use_cases.access
+    guard = Guard(access, files.tokens)
+    return [
+        *QueueRoutes(use_cases.queue, live.dispatcher, access).routes,
+        *QueueAdminRoutes(use_cases.queue, access, settings.account, use_cases.webhooks.key_set).routes,
+        *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
+        *TokenRoutes(files.tokens, guard).routes,
+        *AccountRoutes(use_cases.gpus, settings.account, guard).routes,
+        *AppFileRoutes(files.app_files, guard).routes,
+        *FileRoutes(files.data, guard).routes,
+    ]
+
+
+def _grpc_services(use_cases: UseCases) -> Services:
+    return Services(
+        access=use_cases.access,
+        apps=use_cases.apps,
+        insight=use_cases.explainer,
+        revisions=use_cases.revisions,
+        deploys=use_cases.deploys,
+        runs=use_cases.runs,
+        runners=use_cases.runners,
+        execs=use_cases.execs,
+        keys=use_cases.keys,
+        secrets=use_cases.secrets,
+        environments=use_cases.environments,
+        logs=use_cases.logs,
+    )

@@ -1,0 +1,54 @@
+"""The controller's state in memory, built in the order in which one part needs another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fal_server.live.backlog import Backlog
+from fal_server.live.catalog import Catalog
+from fal_server.live.decisions import Decisions
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import ChangeNotifier
+from fal_server.live.fleet import Fleet
+from fal_server.live.health import Health
+from fal_server.ports import Clock
+from fal_server.store.sql.store import SqlStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveState:
+    """What only the running process knows.
+
+    Attributes:
+        changed: notified when the reconciler may have work.
+    """
+
+    changed: ChangeNotifier
+    catalog: Catalog
+    fleet: Fleet
+    backlog: Backlog
+    health: Health
+    dispatcher: Dispatcher
+    decisions: Decisions
+
+
+def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
+    """Build the state; it is empty until the catalog and the fleet are loaded.
+
+    Args:
+        owner: the account's name, the first part of every app's path.
+    """
+    changed = ChangeNotifier()
+    catalog = Catalog(store, changed)
+    health = Health(catalog)
+    fleet = Fleet(store, clock, changed, health)
+    backlog = Backlog(clock)
+    return LiveState(
+        changed=changed,
+        catalog=catalog,
+        fleet=fleet,
+        backlog=backlog,
+        health=health,
+        dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, owner),
+        decisions=Decisions(clock),
+    )

@@ -1,0 +1,131 @@
+"""The loops that carry decisions out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fal_server.composition.execution import Execution
+from fal_server.composition.files import FileServices
+from fal_server.composition.live import LiveState
+from fal_server.composition.settings import Settings
+from fal_server.composition.storage import Storage
+from fal_server.composition.tls import Certificates
+from fal_server.composition.use_cases import UseCases
+from fal_server.http.gateway.health_client import HttpHealthProber
+from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.loops.file_expiry import FileExpiry
+from fal_server.loops.health import HealthLoop
+from fal_server.loops.queue import QueueWorker
+from fal_server.loops.reaper import Reaper
+from fal_server.loops.reconciler import Reconciler
+from fal_server.loops.webhooks import WebhookSender
+from fal_server.ports import Clock
+from fal_server.services.attempts import AttemptRunner
+from fal_server.services.launch_spec import Launching
+from fal_server.services.retention import Retention
+
+# docs/reference/queue.md promises that results of queued requests are kept this long.
+RESULT_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loops:
+    """Every loop of the controller."""
+
+    reconciler: Reconciler
+    health: HealthLoop
+    queue: QueueWorker
+    webhooks: WebhookSender
+    reaper: Reaper
+    file_expiry: FileExpiry
+    certificates: Certificates | None
+
+    def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
+        """Start every loop.
+
+        Args:
+            stopping: when it is set, the loops that look at it end by themselves.
+
+        Returns:
+            The loops that run until they are cancelled.
+        """
+        tasks.create_task(self.reaper.run(stopping))
+        tasks.create_task(self.file_expiry.run(stopping))
+        if self.certificates is not None:
+            tasks.create_task(self.certificates.run(stopping))
+        tasks.create_task(self.queue.run(stopping))
+        tasks.create_task(self.webhooks.run(stopping))
+        endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run())
+        return [tasks.create_task(loop) for loop in endless]
+
+
+def build_loops(
+    *,
+    settings: Settings,
+    storage: Storage,
+    live: LiveState,
+    execution: Execution,
+    files: FileServices,
+    use_cases: UseCases,
+    variables: Mapping[str, str],
+    certificates: Certificates | None,
+    clock: Clock,
+) -> Loops:
+    """Build the loops; none runs yet.
+
+    Args:
+        variables: what every runner is told about where it runs.
+    """
+    store, queue = storage.store, use_cases.queue
+    launching = Launching(
+        live.catalog,
+        execution.builder,
+        storage.blobs,
+        use_cases.secrets.reveal_for,
+        variables,
+        storage.app_files,
+        files.tokens.runner_key,
+    )
+    unused = Retention(
+        store,
+        live.catalog,
+        live.fleet,
+        storage.blobs,
+        storage.app_files,
+        (execution.virtualenvs, execution.images),
+        clock,
+        settings.unused_life,
+    )
+    attempts = AttemptRunner(queue, store.queue, live.dispatcher, live.catalog, HttpRunnerClient(), clock)
+    retention = timedelta(days=settings.retention_days)
+    results = timedelta(hours=RESULT_HOURS)
+    return Loops(
+        reconciler=Reconciler(
+            live.catalog,
+            live.fleet,
+            live.dispatcher,
+            launching,
+            execution.engine,
+            clock,
+            live.changed,
+            live.decisions,
+        ),
+        health=HealthLoop(live.health, live.catalog, live.fleet, HttpHealthProber(), clock, live.changed),
+        queue=QueueWorker(
+            queue,
+            live.backlog,
+            attempts,
+            live.catalog,
+            store.queue,
+            clock,
+            retention=results,
+            dead_retention=max(results, retention),
+        ),
+        webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
+        reaper=Reaper(store, store.logs, clock, retention, unused),
+        file_expiry=FileExpiry(files.objects),
+        certificates=certificates,
+    )

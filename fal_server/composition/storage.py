@@ -1,0 +1,63 @@
+"""What outlives the process: the database, the vault and the content on disk."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from fal_server.composition.settings import Settings
+from fal_server.composition.state import StateDir
+from fal_server.store.crypto.master_key import load_master_key
+from fal_server.store.crypto.vault import AesVault
+from fal_server.store.files.app_files import DiskAppFiles
+from fal_server.store.files.blobs import FileBlobs
+from fal_server.store.files.data_directory import DataDirectory
+from fal_server.store.files.objects import DiskObjects
+from fal_server.store.files.uploads import StagingDirectory
+from fal_server.store.sql.opening import open_store
+from fal_server.store.sql.store import SqlStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The stores of one state directory.
+
+    Attributes:
+        blobs: pickled code, by its hash.
+        app_files: the files that are deployed with apps, by their hash.
+        data: what runners see as /data.
+        objects: files that are fetched by their address.
+        staging: files that are being received.
+    """
+
+    master_key: bytes = field(repr=False)
+    vault: AesVault
+    store: SqlStore
+    blobs: FileBlobs
+    app_files: DiskAppFiles
+    data: DataDirectory
+    objects: DiskObjects
+    staging: StagingDirectory
+
+
+async def open_storage(*, state: StateDir, settings: Settings, stack: AsyncExitStack) -> Storage:
+    """Open every store; the stack closes the database.
+
+    Raises:
+        Unavailable: the database, the master key or a directory cannot be used.
+    """
+    master_key = load_master_key(state.root, os.environ)
+    vault = AesVault(master_key)
+    store = await open_store(settings.database or state.database, vault)
+    stack.push_async_callback(store.close)
+    return Storage(
+        master_key=master_key,
+        vault=vault,
+        store=store,
+        blobs=FileBlobs(state.blobs),
+        app_files=DiskAppFiles(state.app_files),
+        data=DataDirectory(state.data),
+        objects=DiskObjects(state.objects),
+        staging=StagingDirectory(state.incoming),
+    )

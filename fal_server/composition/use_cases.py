@@ -1,0 +1,110 @@
+"""The use cases that gRPC and HTTP call."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from fal_server.access.authentication import Access
+from fal_server.composition.addresses import Addresses
+from fal_server.composition.execution import Execution
+from fal_server.composition.files import FileServices
+from fal_server.composition.live import LiveState
+from fal_server.composition.settings import Settings
+from fal_server.composition.storage import Storage
+from fal_server.http.outbound.webhook_client import HttpWebhookClient
+from fal_server.ports import Clock
+from fal_server.services.apps import Apps
+from fal_server.services.deploys import Deploys
+from fal_server.services.environments import Environments
+from fal_server.services.execs import Execs
+from fal_server.services.explain import Explainer
+from fal_server.services.gpus import Gpus
+from fal_server.services.keys import Keys
+from fal_server.services.logs import Logs
+from fal_server.services.queue import Queue
+from fal_server.services.revisions import Revisions
+from fal_server.services.runners import Runners
+from fal_server.services.runs import Runs
+from fal_server.services.secrets import Secrets
+from fal_server.services.webhooks import Webhooks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """One service a noun."""
+
+    access: Access
+    apps: Apps
+    deploys: Deploys
+    environments: Environments
+    execs: Execs
+    explainer: Explainer
+    gpus: Gpus
+    keys: Keys
+    logs: Logs
+    queue: Queue
+    revisions: Revisions
+    runners: Runners
+    runs: Runs
+    secrets: Secrets
+    webhooks: Webhooks
+
+
+async def build_use_cases(
+    *,
+    settings: Settings,
+    storage: Storage,
+    live: LiveState,
+    logs: Logs,
+    execution: Execution,
+    files: FileServices,
+    addresses: Addresses,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> UseCases:
+    """Build the use cases; the stack closes the client of webhooks.
+
+    Args:
+        files: its tokens are keys of runners.
+    """
+    store, catalog, fleet, dispatcher, changed = (
+        storage.store,
+        live.catalog,
+        live.fleet,
+        live.dispatcher,
+        live.changed,
+    )
+    access = Access(store, clock)
+    apps = Apps(catalog, fleet, dispatcher, clock)
+    deploys = Deploys(
+        store,
+        catalog,
+        apps,
+        execution.builder,
+        storage.blobs,
+        clock,
+        addresses.of_app,
+        logs=logs,
+        files=storage.app_files,
+    )
+    webhook_client = HttpWebhookClient()
+    stack.push_async_callback(webhook_client.close)
+    signer = await store.webhook_signer()
+    return UseCases(
+        access=access,
+        apps=apps,
+        deploys=deploys,
+        environments=Environments(store, clock),
+        execs=Execs(fleet, execution.engine),
+        explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
+        gpus=Gpus(fleet, catalog),
+        keys=Keys(store, clock, access),
+        logs=logs,
+        queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed),
+        revisions=Revisions(store, catalog, fleet),
+        runners=Runners(catalog, fleet, dispatcher, execution.engine, clock),
+        runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),
+        secrets=Secrets(store, storage.vault, clock),
+        webhooks=Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id),
+    )
