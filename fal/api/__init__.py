@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.apps import AsyncAppsNamespace
+    from fal.api.aio.client import AsyncServerlessClient
+    from fal.api.aio.runners import AsyncRunnersNamespace
     from fal.api.apps import AppsNamespace
-    from fal.api.apps_aio import AsyncAppsNamespace
     from fal.api.client import SyncServerlessClient
     from fal.api.environments import AsyncEnvironmentsNamespace, EnvironmentsNamespace
     from fal.api.keys import AsyncKeysNamespace, KeysNamespace
     from fal.api.queue import AsyncQueueNamespace, QueueNamespace
     from fal.api.runners import RunnersNamespace
-    from fal.api.runners_aio import AsyncRunnersNamespace
     from fal.api.secrets import AsyncSecretsNamespace, SecretsNamespace
     from fal.exceptions import (
         FalError,
@@ -97,13 +97,13 @@ _WHERE = {
     "AppSimulation": "fal_grpc.adapter.scaling",
     "ApplicationInfo": "fal_grpc.adapter.revision",
     "AppsNamespace": "fal.api.apps",
-    "AsyncAppsNamespace": "fal.api.apps_aio",
+    "AsyncAppsNamespace": "fal.api.aio.apps",
     "AsyncEnvironmentsNamespace": "fal.api.environments",
     "AsyncKeysNamespace": "fal.api.keys",
     "AsyncQueueNamespace": "fal.api.queue",
-    "AsyncRunnersNamespace": "fal.api.runners_aio",
+    "AsyncRunnersNamespace": "fal.api.aio.runners",
     "AsyncSecretsNamespace": "fal.api.secrets",
-    "AsyncServerlessClient": "fal.api.aio",
+    "AsyncServerlessClient": "fal.api.aio.client",
     "AuthMode": "fal_grpc.adapter.app",
     "Credentials": "fal_grpc.credentials",
     "DeploymentStrategy": "fal_grpc.adapter.app",

@@ -9,7 +9,7 @@ from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
 from fal_grpc.documented import documented_by
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.client import AsyncServerlessClient
     from fal.api.client import SyncServerlessClient
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fal_grpc.documented import documented_by
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.client import AsyncServerlessClient
     from fal.api.client import SyncServerlessClient
     from fal.queue import QueuedRequest, Queues, QueueState
 

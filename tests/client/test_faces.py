@@ -7,8 +7,10 @@ import re
 
 import pytest
 
-from fal.api import aio as api_aio
-from fal.api import apps, apps_aio, client, environments, keys, queue, runners, runners_aio, secrets
+from fal.api import apps, client, environments, keys, queue, runners, secrets
+from fal.api.aio import apps as apps_aio
+from fal.api.aio import client as api_aio
+from fal.api.aio import runners as runners_aio
 from fal_grpc import (
     aio,
     aio_calls,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, overload
 
-from fal.api.log_reading_aio import read
+from fal.api.aio.log_reading import read
 from fal.api.logs import not_listed, question
 from fal.api.runners import LOOK_BACK, RunnersNamespace
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
@@ -18,7 +18,7 @@ from fal_grpc.documented import documented_by
 from fal_grpc.errors import ArgumentError, UnimplementedError
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.client import AsyncServerlessClient
     from fal.gpus import GpuUsage
     from fal_grpc.aio_exec_session import AsyncExecSession
     from fal_grpc.aio_session import AsyncShellSession

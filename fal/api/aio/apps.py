@@ -17,7 +17,7 @@ from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.client import AsyncServerlessClient
     from fal.gpus import GpuUsage
     from fal_grpc.adapter.revision import ApplicationInfo
 
@@ -112,9 +112,9 @@ class AsyncAppsNamespace:
             sources=sources,
             request_id=request_id,
         )
-        from fal.api import log_reading_aio
+        from fal.api.aio import log_reading
 
-        return log_reading_aio.read(self.client, asked, follow=follow)
+        return log_reading.read(self.client, asked, follow=follow)
 
     async def gpus(self, app_name: str) -> GpuUsage:
         import asyncio

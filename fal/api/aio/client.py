@@ -8,13 +8,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from fal.api.apps_aio import AsyncAppsNamespace
+from fal.api.aio.apps import AsyncAppsNamespace
+from fal.api.aio.runners import AsyncRunnersNamespace
 from fal.api.client import SyncServerlessClient
 from fal.api.connection import Connection
 from fal.api.environments import AsyncEnvironmentsNamespace
 from fal.api.keys import AsyncKeysNamespace
 from fal.api.queue import AsyncQueueNamespace
-from fal.api.runners_aio import AsyncRunnersNamespace
 from fal.api.secrets import AsyncSecretsNamespace
 from fal_grpc.documented import documented_by
 

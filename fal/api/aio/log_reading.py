@@ -12,7 +12,7 @@ from fal.api.logs import Joint, LogQuestion, Reconnects, history, over_http, str
 from fal_grpc.errors import UnavailableError, UnimplementedError
 
 if TYPE_CHECKING:
-    from fal.api.aio import AsyncServerlessClient
+    from fal.api.aio.client import AsyncServerlessClient
     from fal_grpc.adapter.log import LogEntry
 
 
