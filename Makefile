@@ -85,6 +85,7 @@ ci: $(STAMP) ## everything that CI checks
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory type
 	@$(MAKE) --no-print-directory proto-check
+	@$(MAKE) --no-print-directory gen-check
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
@@ -117,6 +118,14 @@ proto: $(STAMP) $(PROTO_VENV)/.ready ## regenerate the stubs and docs/reference 
 .PHONY: proto-check
 proto-check: $(STAMP) $(PROTO_VENV)/.ready ## fail where generated files are not what protos/ gives
 	@$(PROTO_VENV)/bin/python scripts/gen_proto.py --check
+
+.PHONY: gen
+gen: $(STAMP) ## regenerate the blocking client from its asyncio sources
+	@$(BIN)/python scripts/gen_blocking.py
+
+.PHONY: gen-check
+gen-check: $(STAMP) ## fail if the blocking client is not what its asyncio sources give
+	@$(BIN)/python scripts/gen_blocking.py --check
 
 .PHONY: proto-baseline
 proto-baseline: $(STAMP) ## at a release: make protos/ the contract that later changes may not break

@@ -20,6 +20,7 @@ import psutil
 from benchmarks._log_store import cost_of_little, store_lines_per_second
 from benchmarks._log_stream import BATCH
 from fal.api import SyncServerlessClient
+from fal_grpc.adapter.log import LogQuery
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.controller import Controller as Calls
 from fal_grpc.credentials import NoCredentials
@@ -89,7 +90,7 @@ class Raw:
         """Read ready lines with the same client, in batches or one a message."""
         calls = Calls(parse_target(self.address), NoCredentials(), ChannelOptions())
         begun, count = 0.0, 0
-        for batch in calls.follow_logs(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}"):
+        for batch in calls.follow_logs(LogQuery(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}")):
             begun = begun or time.perf_counter()
             count += len(batch.entries)
         rate = count / (time.perf_counter() - begun)

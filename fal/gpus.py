@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypedDict
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from fal.rest import Rest
-    from fal.rest_aio import AsyncRest
     from fal_grpc.adapter.values import JSON
+
+METRICS_PATH = "/applications/metrics"
+"""Where a controller answers with the GPUs that its runners hold."""
 
 _NO_GPUS = frozenset({"XS", "S", "M", "L", "XL"})
 _MODEL = re.compile(r"\b(?:(?P<mig>H100[ _-]?MIG)|(?P<rtx>RTX[ _-]?\d{4})|(?P<plain>[BHAL]\d{2,3}S?|\d{4}))\b")
@@ -24,31 +25,19 @@ class GpuUsage(TypedDict):
     total: int
 
 
-def usage(rest: Rest, app_name: str | None = None) -> GpuUsage:
-    """Ask a controller for the GPUs in use.
+def usage_of_all(metrics: JSON) -> GpuUsage:
+    """Return the GPUs of all runners from the answer of `METRICS_PATH`."""
+    summary = metrics.get("summary") if isinstance(metrics, dict) else None
+    return _counted(summary.get("total_gpu_by_type") if isinstance(summary, dict) else None)
 
-    Args:
-        rest: its HTTP side.
-        app_name: count those of this app only, with or without its owner; None counts all.
+
+def usage_of_app(metrics: JSON, app_name: str) -> GpuUsage:
+    """Return the GPUs of one app, named with or without its owner.
 
     Raises:
         NotFoundError: no app of that name has runners.
-        CallError: the controller refused, or cannot be reached.
     """
-    return _usage(rest.ask("GET", "/applications/metrics"), app_name)
-
-
-async def usage_async(rest: AsyncRest, app_name: str | None = None) -> GpuUsage:
-    """`usage` for asyncio."""
-    return _usage(await rest.ask("GET", "/applications/metrics"), app_name)
-
-
-def _usage(metrics: JSON, app_name: str | None) -> GpuUsage:
-    found = metrics if isinstance(metrics, dict) else {}
-    if app_name is None:
-        summary = found.get("summary")
-        return _counted(summary.get("total_gpu_by_type") if isinstance(summary, dict) else None)
-    apps = found.get("apps")
+    apps = metrics.get("apps") if isinstance(metrics, dict) else None
     wanted = app_name.rpartition("/")[2]
     for name, app in (apps if isinstance(apps, dict) else {}).items():
         if isinstance(app, dict) and name.rpartition("/")[2] == wanted:

@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fal.rest_messages import objects, parse_time
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import ArgumentError, UnknownError
-
-if TYPE_CHECKING:
-    from fal.rest import Rest
-    from fal.rest_aio import AsyncRest
 
 MAX_LISTED = 1000
 """The most requests that one listing returns."""
@@ -94,96 +89,51 @@ class QueuedRequest:
     deliveries: tuple[WebhookDelivery, ...] = ()
 
 
-class Queues:
-    """The queues of the account's apps, over HTTP. Every call can raise `CallError`."""
-
-    def __init__(self, rest: Rest) -> None:
-        self._rest = rest
-        self._owner: str | None = None
-
-    def size(self, app: str) -> int:
-        """Return how many requests wait."""
-        return _number(self._ask("GET", app), "size")
-
-    def size_by_user(self, app: str) -> dict[str, int]:
-        """Return how many requests wait, by the callers' ids."""
-        return _counts(self._ask("GET", app, query={"by_user": "true"}))
-
-    def flush(self, app: str, caller: str | None) -> int:
-        """Cancel the requests that wait, and return how many there were."""
-        return _number(self._ask("DELETE", app, query={"caller_user_id": caller}), "flushed")
-
-    def list(self, app: str, state: QueueState | str | None, *, dead: bool, limit: int) -> list[QueuedRequest]:
-        """Return the requests, the newest first."""
-        answer = self._ask("GET", app, "requests", query=_filter(state, dead, limit))
-        return [_request(item) for item in objects(answer.get("requests"))]
-
-    def get(self, app: str, request_id: str) -> QueuedRequest:
-        """Return one request."""
-        return _request(self._ask("GET", app, "requests", request_id))
-
-    def cancel(self, app: str, request_id: str) -> QueuedRequest:
-        """Cancel a request, and return it as it is afterwards."""
-        return _request(self._ask("POST", app, "requests", request_id, "cancel"))
-
-    def redrive(self, app: str, request_id: str) -> QueuedRequest:
-        """Queue a dead request again, and return it as it is afterwards."""
-        return _request(self._ask("POST", app, "requests", request_id, "redrive"))
-
-    def _ask(
-        self, method: str, app: str, *parts: str, query: Mapping[str, str | None] | None = None
-    ) -> dict[str, JSON]:
-        if self._owner is None:
-            self._owner = _nickname(self._rest.ask("GET", "/users/current"))
-        path = "/".join(["/applications", *(quote(part, safe="") for part in (self._owner, app, "queue", *parts))])
-        answer = self._rest.ask(method, path, query)
-        return answer if isinstance(answer, dict) else {}
+def queue_path(owner: str, app_name: str, *parts: str) -> str:
+    """Return the path of an app's queue, or of something in it."""
+    return "/".join(["/applications", *(quote(part, safe="") for part in (owner, app_name, "queue", *parts))])
 
 
-class AsyncQueues:
-    """The queues of the account's apps, over HTTP. Every call can raise `CallError`."""
+def owner_name(user: JSON) -> str:
+    """Return the account's name from the answer of /users/current.
 
-    def __init__(self, rest: AsyncRest) -> None:
-        self._rest = rest
-        self._owner: str | None = None
+    Raises:
+        UnknownError: the answer does not have it.
+    """
+    nickname = user.get("nickname") if isinstance(user, dict) else None
+    if not isinstance(nickname, str):
+        raise UnknownError("the controller did not say whose key this is")
+    return nickname
 
-    async def size(self, app: str) -> int:
-        """Return how many requests wait."""
-        return _number(await self._ask("GET", app), "size")
 
-    async def size_by_user(self, app: str) -> dict[str, int]:
-        """Return how many requests wait, by the callers' ids."""
-        return _counts(await self._ask("GET", app, query={"by_user": "true"}))
+def list_parameters(state: QueueState | str | None, *, dead: bool, limit: int) -> dict[str, str | None]:
+    """Return the query parameters of a listing.
 
-    async def flush(self, app: str, caller: str | None) -> int:
-        """Cancel the requests that wait, and return how many there were."""
-        return _number(await self._ask("DELETE", app, query={"caller_user_id": caller}), "flushed")
+    Raises:
+        ArgumentError: there is no such state, or the limit is out of range.
+    """
+    if not 1 <= limit <= MAX_LISTED:
+        raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
+    wanted = None if state is None else parse_state(state).value
+    return {"state": wanted, "dead": "1" if dead else None, "limit": str(limit)}
 
-    async def list(self, app: str, state: QueueState | str | None, *, dead: bool, limit: int) -> list[QueuedRequest]:
-        """Return the requests, the newest first."""
-        answer = await self._ask("GET", app, "requests", query=_filter(state, dead, limit))
-        return [_request(item) for item in objects(answer.get("requests"))]
 
-    async def get(self, app: str, request_id: str) -> QueuedRequest:
-        """Return one request."""
-        return _request(await self._ask("GET", app, "requests", request_id))
+def count(answer: Mapping[str, JSON], name: str) -> int:
+    """Return a number of an answer; 0 if it is missing."""
+    return _number(answer, name)
 
-    async def cancel(self, app: str, request_id: str) -> QueuedRequest:
-        """Cancel a request, and return it as it is afterwards."""
-        return _request(await self._ask("POST", app, "requests", request_id, "cancel"))
 
-    async def redrive(self, app: str, request_id: str) -> QueuedRequest:
-        """Queue a dead request again, and return it as it is afterwards."""
-        return _request(await self._ask("POST", app, "requests", request_id, "redrive"))
+def counts_by_user(answer: Mapping[str, JSON]) -> dict[str, int]:
+    """Return how many requests wait, by the ids of their callers."""
+    found = answer.get("by_user")
+    return (
+        {name: number for name, number in found.items() if isinstance(number, int)} if isinstance(found, dict) else {}
+    )
 
-    async def _ask(
-        self, method: str, app: str, *parts: str, query: Mapping[str, str | None] | None = None
-    ) -> dict[str, JSON]:
-        if self._owner is None:
-            self._owner = _nickname(await self._rest.ask("GET", "/users/current"))
-        path = "/".join(["/applications", *(quote(part, safe="") for part in (self._owner, app, "queue", *parts))])
-        answer = await self._rest.ask(method, path, query)
-        return answer if isinstance(answer, dict) else {}
+
+def queued_requests(answer: Mapping[str, JSON]) -> list[QueuedRequest]:
+    """Return the requests of a listing."""
+    return [queued_request(item) for item in objects(answer.get("requests"))]
 
 
 def parse_state(state: QueueState | str) -> QueueState:
@@ -202,26 +152,8 @@ def parse_state(state: QueueState | str) -> QueueState:
     return found
 
 
-def _nickname(user: JSON) -> str:
-    nickname = user.get("nickname") if isinstance(user, dict) else None
-    if not isinstance(nickname, str):
-        raise UnknownError("the controller did not say whose key this is")
-    return nickname
-
-
-def _counts(answer: Mapping[str, JSON]) -> dict[str, int]:
-    found = answer.get("by_user")
-    return {name: count for name, count in found.items() if isinstance(count, int)} if isinstance(found, dict) else {}
-
-
-def _filter(state: QueueState | str | None, dead: bool, limit: int) -> dict[str, str | None]:
-    if not 1 <= limit <= MAX_LISTED:
-        raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
-    wanted = None if state is None else parse_state(state).value
-    return {"state": wanted, "dead": "1" if dead else None, "limit": str(limit)}
-
-
-def _request(item: Mapping[str, JSON]) -> QueuedRequest:
+def queued_request(item: Mapping[str, JSON]) -> QueuedRequest:
+    """Return the request that an answer describes."""
     state = item.get("state")
     deliveries = item.get("deliveries")
     return QueuedRequest(

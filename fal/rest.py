@@ -1,5 +1,7 @@
 """The few HTTP calls of the client: app files, queues, logs of controllers without our rpcs, teams."""
 
+# Generated from fal/rest_aio.py by scripts/gen_blocking.py; do not edit.
+
 from __future__ import annotations
 
 import json
@@ -149,7 +151,7 @@ class Rest:
         return objects(self._json(self._request("GET", f"{self._account_url}/users/teams")))
 
     def _json(self, request: HttpRequest) -> JSON:
-        return (self._client.send(request)).json()
+        return self._client.send(request).json()
 
     def _request(
         self,

@@ -1,5 +1,7 @@
 """The few HTTP calls of the asyncio client: app files, queues, logs of controllers without our rpcs, teams."""
 
+# The source of fal/rest.py: run `make gen` after a change.
+
 from __future__ import annotations
 
 import json

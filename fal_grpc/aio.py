@@ -1,27 +1,30 @@
-"""The asyncio face: the calls of `controller`, to await. A test holds names, signatures and docstrings equal."""
+"""The calls of a controller as methods for asyncio, with plain Python in and out."""
+
+# The source of fal_grpc/controller.py: run `make gen` after a change.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, secret
+from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, scaling, secret
 from fal_grpc.aio_calls import AsyncCalls
 from fal_grpc.aio_exec_session import AsyncExecSession, start
 from fal_grpc.aio_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
-from fal_grpc.controller import Controller
 from fal_grpc.credentials import Credentials
-from fal_grpc.documented import documented_by
-from fal_grpc.scaling_calls import AsyncScalingCalls
 from fal_grpc.target import Target
 
 
-@documented_by(Controller)
-class AsyncController(AsyncScalingCalls):
-    """`Controller` for asyncio, within one event loop."""
+class AsyncController:
+    """The client of one controller, over one channel that opens at the first call.
+
+    It belongs to the event loop of its first call. Each method raises a `CallError` if the controller answers with an
+    error, an `ArgumentError` for an argument that is refused before anything is sent, and a `ClientClosedError` after
+    `close`.
+    """
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions | None = None) -> None:
         self._calls = AsyncCalls(target, credentials, options or ChannelOptions())
@@ -35,11 +38,13 @@ class AsyncController(AsyncScalingCalls):
         await self.close()
 
     async def close(self) -> None:
+        """Close the channel and cancel the calls in flight. A second close does nothing."""
         await self._calls.close()
 
     # Apps
 
     async def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
+        """List the apps of an environment."""
         return app.alias_infos(
             await self._calls.unary(self._calls.apps.ListAliases, app.list_request(environment_name))
         )
@@ -53,6 +58,7 @@ class AsyncController(AsyncScalingCalls):
         environment_name: str | None = None,
         deployment_strategy: app.DeploymentStrategy | str | None = None,
     ) -> app.AliasInfo:
+        """Point an app at a revision; create the app if there is none of that name."""
         request = app.set_request(
             alias,
             revision,
@@ -64,6 +70,7 @@ class AsyncController(AsyncScalingCalls):
         return app.updated(answer)
 
     async def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
+        """Delete an app and return the revision that it pointed at. The revision stays."""
         request = app.delete_request(alias, environment_name=environment_name)
         return app.deleted_revision(await self._calls.unary(self._calls.apps.DeleteAlias, request))
 
@@ -85,6 +92,7 @@ class AsyncController(AsyncScalingCalls):
         regions: Sequence[str] | None = None,
         environment_name: str | None = None,
     ) -> app.AliasInfo:
+        """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
         request = app.update_request(
             application_name,
             keep_alive=keep_alive,
@@ -107,31 +115,73 @@ class AsyncController(AsyncScalingCalls):
     async def rollout_application(
         self, application_name: str, *, force: bool = False, environment_name: str | None = None
     ) -> None:
+        """Replace the runners of an app with new ones of the same revision; `force` replaces all at once."""
         request = app.rollout_request(application_name, force=force, environment_name=environment_name)
         await self._calls.unary(self._calls.apps.RolloutApplication, request)
+
+    # Scaling
+
+    async def explain_application(
+        self, application_name: str, *, environment_name: str | None = None
+    ) -> scaling.AppExplanation:
+        """Explain why an app has the runners that it has. Only this project's controllers serve this call."""
+        request = scaling.explain_request(application_name, environment_name=environment_name)
+        return scaling.explanation(await self._calls.unary(self._calls.apps.ExplainApp, request))
+
+    async def simulate_application(
+        self,
+        arrivals: Sequence[tuple[float, float]],
+        *,
+        application_name: str | None = None,
+        environment_name: str | None = None,
+        settings: Mapping[str, int] | None = None,
+        start_seconds: float = 5.0,
+    ) -> scaling.AppSimulation:
+        """Simulate how an app scales for a load. Only this project's controllers serve this call.
+
+        Args:
+            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            application_name: the app whose settings apply; None means those of a new app.
+            environment_name: the app's environment; None means the default one.
+            settings: settings to try instead, by their names in `update_application`.
+            start_seconds: how long a runner takes to become ready.
+        """
+        request = scaling.simulate_request(
+            arrivals,
+            name=application_name,
+            environment_name=environment_name,
+            settings=settings,
+            start_seconds=start_seconds,
+        )
+        return scaling.simulation(await self._calls.unary(self._calls.apps.SimulateApp, request))
 
     # Revisions
 
     def build_environment(self, request: revision.BuildRequest) -> AsyncGenerator[revision.BuildResult, None]:
+        """Build an environment and stream its logs; the last result has a state. Closing it cancels the call."""
         message = revision.build_request(request)
         return self._calls.stream(self._calls.revisions.BuildEnvironment, message, revision.build_result)
 
     def register_application(self, request: revision.RegisterRequest) -> AsyncGenerator[revision.RegisterResult, None]:
+        """Deploy and stream logs; the last result has an application_id. Closing it cancels the call."""
         message = revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
 
     async def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
     ) -> list[revision.ApplicationInfo]:
+        """List the revisions of one app, or of all, newest first."""
         request = revision.list_request(application_name=application_name, environment_name=environment_name)
         return revision.application_infos(await self._calls.unary(self._calls.revisions.ListApplications, request))
 
     async def delete_application(self, application_id: str) -> None:
+        """Delete a revision that no app points at."""
         await self._calls.unary(self._calls.revisions.DeleteApplication, revision.delete_request(application_id))
 
     # Runs
 
     def run(self, request: run.RunRequest) -> AsyncGenerator[run.RunResult, None]:
+        """Run a callable and stream its logs; the last result has its state. Closing it ends the runner."""
         return self._calls.stream(self._calls.runs.Run, run.run_request(request), run.run_result)
 
     # Runners
@@ -139,6 +189,12 @@ class AsyncController(AsyncScalingCalls):
     async def list_runners(
         self, *, since: datetime | None = None, list_pending: bool = True
     ) -> list[runner.RunnerInfo]:
+        """List the runners of all apps.
+
+        Args:
+            since: also list those that ended at or after this time; a naive one is local time.
+            list_pending: also list those that are not running yet.
+        """
         request = runner.list_request(since=since, list_pending=list_pending)
         answer = await self._calls.unary(self._calls.runners.ListRunners, request)
         return runner.runner_infos(answer)
@@ -151,6 +207,7 @@ class AsyncController(AsyncScalingCalls):
         list_pending: bool = True,
         environment_name: str | None = None,
     ) -> list[runner.RunnerInfo]:
+        """List the runners of one app; the arguments are those of `list_runners`."""
         request = runner.list_alias_request(
             alias, since=since, list_pending=list_pending, environment_name=environment_name
         )
@@ -158,15 +215,22 @@ class AsyncController(AsyncScalingCalls):
         return runner.runner_infos(answer)
 
     async def get_runner(self, runner_id: str) -> runner.RunnerInfo:
+        """Return one runner, live or ended. Only this project's controllers serve this call."""
         return runner.got(await self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
 
     async def stop_runner(
         self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None
     ) -> None:
+        """Stop a runner once it has finished its requests; with `replace_first`, once another is ready.
+
+        Args:
+            grace_seconds: between SIGTERM and SIGKILL of its process; None leaves that to its app.
+        """
         request = runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
         await self._calls.unary(self._calls.runners.StopRunner, request)
 
     async def kill_runner(self, runner_id: str) -> None:
+        """Kill a runner at once; requests in flight fail."""
         await self._calls.unary(self._calls.runners.KillRunner, runner.kill_request(runner_id))
 
     def shell_runner(
@@ -179,6 +243,16 @@ class AsyncController(AsyncScalingCalls):
         interactive: bool = False,
         timeout_seconds: float | None = None,
     ) -> AsyncShellSession:
+        """Run a command, or a login shell, inside a runner.
+
+        Args:
+            runner_id: the runner.
+            command: the command and its arguments, which no shell reads; empty means a login shell.
+            tty: whether to give it a terminal.
+            stdin: its whole input; not together with `interactive`.
+            interactive: whether input comes from the session's `send`, until `close_input`.
+            timeout_seconds: how long the command may run; None sets no limit.
+        """
         method = self._calls.runners.ShellRunner
         return AsyncShellSession(
             self._calls,
@@ -201,22 +275,34 @@ class AsyncController(AsyncScalingCalls):
         interactive: bool = False,
         on_notice: Callable[[str], None] = execs.no_notice,
     ) -> AsyncExecSession | AsyncShellSession:
+        """Start a command in a runner and read it. If a controller lacks execs, the command ends with its link.
+
+        Args:
+            spec: what to run.
+            stdin: its whole input; not together with `interactive`.
+            interactive: whether input comes from the session's `send`, until `close_input`.
+            on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
+        """
         return await start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
     async def start_detached(self, spec: execs.ExecSpec) -> execs.ExecInfo:
+        """Start a command that nobody reads yet."""
         request = execs.start_request(spec, execs.new_id())
         return execs.exec_info((await self._calls.unary(self._calls.execs.StartExec, request)).exec)
 
     async def attach_exec(
         self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = execs.no_notice
     ) -> AsyncExecSession:
+        """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
         return AsyncExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     async def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
+        """Return one command, running or recently ended; without a runner id, all runners are searched."""
         request = execs.get_request(exec_id, runner_id)
         return execs.exec_info((await self._calls.unary(self._calls.execs.GetExec, request)).exec)
 
     async def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
+        """List the commands of one runner, or of all: running and recently ended ones."""
         answer = await self._calls.unary(self._calls.execs.ListExecs, execs.list_request(runner_id))
         return [execs.exec_info(found) for found in answer.execs]
 
@@ -230,13 +316,16 @@ class AsyncController(AsyncScalingCalls):
         scope: key.KeyScope | str | None = None,
         description: str | None = None,
     ) -> key.NewKey:
+        """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = key.create_request(preset=preset, permissions=permissions, scope=scope, description=description)
         return key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
 
     async def list_user_keys(self) -> list[key.UserKeyInfo]:
+        """List the keys that are not revoked, without their secrets."""
         return key.key_infos(await self._calls.unary(self._calls.keys.ListUserKeys, key.list_request()))
 
     async def revoke_user_key(self, key_id: str) -> None:
+        """Revoke a key."""
         await self._calls.unary(self._calls.keys.RevokeUserKey, key.revoke_request(key_id))
 
     # Secrets
@@ -244,15 +333,18 @@ class AsyncController(AsyncScalingCalls):
     async def set_secret(
         self, name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
     ) -> None:
+        """Write a secret; `default_exposed` says whether apps that name no secrets get it."""
         request = secret.set_request(name, value, environment_name=environment_name, default_exposed=default_exposed)
         await self._calls.unary(self._calls.secrets.SetSecret, request)
 
     async def unset_secret(self, name: str, *, environment_name: str | None = None) -> None:
+        """Delete a secret."""
         await self._calls.unary(
             self._calls.secrets.SetSecret, secret.unset_request(name, environment_name=environment_name)
         )
 
     async def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
+        """List the secrets of an environment, without their values."""
         return secret.secrets(
             await self._calls.unary(self._calls.secrets.ListSecrets, secret.list_request(environment_name))
         )
@@ -260,72 +352,41 @@ class AsyncController(AsyncScalingCalls):
     # Environments
 
     async def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
+        """Create an environment without apps or secrets."""
         request = environment.create_request(name, description=description)
         return environment.created(await self._calls.unary(self._calls.environments.CreateEnvironment, request))
 
     async def list_environments(self) -> list[environment.EnvironmentInfo]:
+        """List all environments."""
         request = environment.list_request()
         return environment.environment_infos(
             await self._calls.unary(self._calls.environments.ListEnvironments, request)
         )
 
     async def delete_environment(self, name: str) -> None:
+        """Delete an environment and its secrets."""
         await self._calls.unary(self._calls.environments.DeleteEnvironment, environment.delete_request(name))
 
     # Logs
 
-    async def list_logs(
-        self,
-        *,
-        runner_id: str | None = None,
-        app: str | None = None,
-        environment_name: str | None = None,
-        sources: Sequence[log.LogOrigin] = (),
-        search: str | None = None,
-        request_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        lines: int | None = None,
-        oldest_first: bool = False,
-        page_size: int = 0,
-        page_token: str | None = None,
-    ) -> log.LogPage:
-        request = log.list_request(
-            runner_id=runner_id,
-            app=app,
-            environment_name=environment_name,
-            sources=sources,
-            search=search,
-            request_id=request_id,
-            since=since,
-            until=until,
-            lines=lines,
-            oldest_first=oldest_first,
-            page_size=page_size,
-            page_token=page_token,
-        )
+    async def list_logs(self, query: log.LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log.LogPage:
+        """Return one page of stored lines. Only this project's controllers serve this call.
+
+        Args:
+            query: which lines.
+            page_size: at most this many lines on this page; 0 leaves it to the controller.
+            page_token: from the page before; the query must be the same as then.
+        """
+        request = log.list_request(query, page_size=page_size, page_token=page_token)
         return log.page(await self._calls.unary(self._calls.logs.ListLogs, request))
 
-    def follow_logs(
-        self,
-        *,
-        runner_id: str | None = None,
-        app: str | None = None,
-        environment_name: str | None = None,
-        sources: Sequence[log.LogOrigin] = (),
-        search: str | None = None,
-        request_id: str | None = None,
-        cursor: str | None = None,
-        since: datetime | None = None,
-    ) -> AsyncGenerator[log.LogBatch, None]:
-        request = log.follow_request(
-            runner_id=runner_id,
-            app=app,
-            environment_name=environment_name,
-            sources=sources,
-            search=search,
-            request_id=request_id,
-            cursor=cursor,
-            since=since,
-        )
-        return self._calls.stream(self._calls.logs.FollowLogs, request, log.batch)
+    def follow_logs(self, query: log.LogQuery, *, cursor: str | None = None) -> AsyncGenerator[log.LogBatch, None]:
+        """Stream lines as they are written. Closing it cancels the call.
+
+        Only this project's controllers serve this call.
+
+        Args:
+            query: which lines; `until` and `lines` do not apply.
+            cursor: where to resume; None starts at the query's `since`, or now.
+        """
+        return self._calls.stream(self._calls.logs.FollowLogs, log.follow_request(query, cursor=cursor), log.batch)

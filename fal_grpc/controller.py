@@ -1,27 +1,29 @@
-"""The blocking face: every call of a controller as a method, with plain Python in and out."""
+"""The calls of a controller as methods, with plain Python in and out."""
+
+# Generated from fal_grpc/aio.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, secret
+from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, scaling, secret
 from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.exec_session import ExecSession, start
-from fal_grpc.scaling_calls import ScalingCalls
 from fal_grpc.session import ShellSession
 from fal_grpc.target import Target
 
 
-class Controller(ScalingCalls):
-    """One controller, reached over one channel that opens at the first call.
+class Controller:
+    """The client of one controller, over one channel that opens at the first call.
 
-    Usable from several threads. Every method raises a `CallError` for what the controller answers, an `ArgumentError`
-    for an argument that is refused before anything is sent, and a `ClientClosedError` after `close`.
+    It can be used from several threads. Each method raises a `CallError` if the controller answers with an
+    error, an `ArgumentError` for an argument that is refused before anything is sent, and a `ClientClosedError` after
+    `close`.
     """
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions | None = None) -> None:
@@ -36,13 +38,13 @@ class Controller(ScalingCalls):
         self.close()
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        """Close the channel and cancel the calls in flight. A second close does nothing."""
         self._calls.close()
 
     # Apps
 
     def list_aliases(self, *, environment_name: str | None = None) -> list[app.AliasInfo]:
-        """The apps of an environment."""
+        """List the apps of an environment."""
         return app.alias_infos(self._calls.unary(self._calls.apps.ListAliases, app.list_request(environment_name)))
 
     def set_alias(
@@ -54,7 +56,7 @@ class Controller(ScalingCalls):
         environment_name: str | None = None,
         deployment_strategy: app.DeploymentStrategy | str | None = None,
     ) -> app.AliasInfo:
-        """Point an app at a revision, and make the app where there is none of that name."""
+        """Point an app at a revision; create the app if there is none of that name."""
         request = app.set_request(
             alias,
             revision,
@@ -62,10 +64,11 @@ class Controller(ScalingCalls):
             environment_name=environment_name,
             deployment_strategy=deployment_strategy,
         )
-        return app.updated(self._calls.unary(self._calls.apps.SetAlias, request))
+        answer = self._calls.unary(self._calls.apps.SetAlias, request)
+        return app.updated(answer)
 
     def delete_alias(self, alias: str, *, environment_name: str | None = None) -> str:
-        """Delete an app, and return the revision that it pointed at, which stays."""
+        """Delete an app and return the revision that it pointed at. The revision stays."""
         request = app.delete_request(alias, environment_name=environment_name)
         return app.deleted_revision(self._calls.unary(self._calls.apps.DeleteAlias, request))
 
@@ -87,7 +90,7 @@ class Controller(ScalingCalls):
         regions: Sequence[str] | None = None,
         environment_name: str | None = None,
     ) -> app.AliasInfo:
-        """Change settings of an app: what is None, or an empty list, stays; 0 is a value. Times are in seconds."""
+        """Change settings of an app. None or an empty list leaves a setting as it is; times are in seconds."""
         request = app.update_request(
             application_name,
             keep_alive=keep_alive,
@@ -104,7 +107,8 @@ class Controller(ScalingCalls):
             regions=regions,
             environment_name=environment_name,
         )
-        return app.updated(self._calls.unary(self._calls.apps.UpdateApplication, request))
+        answer = self._calls.unary(self._calls.apps.UpdateApplication, request)
+        return app.updated(answer)
 
     def rollout_application(
         self, application_name: str, *, force: bool = False, environment_name: str | None = None
@@ -112,6 +116,42 @@ class Controller(ScalingCalls):
         """Replace the runners of an app with new ones of the same revision; `force` replaces all at once."""
         request = app.rollout_request(application_name, force=force, environment_name=environment_name)
         self._calls.unary(self._calls.apps.RolloutApplication, request)
+
+    # Scaling
+
+    def explain_application(
+        self, application_name: str, *, environment_name: str | None = None
+    ) -> scaling.AppExplanation:
+        """Explain why an app has the runners that it has. Only this project's controllers serve this call."""
+        request = scaling.explain_request(application_name, environment_name=environment_name)
+        return scaling.explanation(self._calls.unary(self._calls.apps.ExplainApp, request))
+
+    def simulate_application(
+        self,
+        arrivals: Sequence[tuple[float, float]],
+        *,
+        application_name: str | None = None,
+        environment_name: str | None = None,
+        settings: Mapping[str, int] | None = None,
+        start_seconds: float = 5.0,
+    ) -> scaling.AppSimulation:
+        """Simulate how an app scales for a load. Only this project's controllers serve this call.
+
+        Args:
+            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            application_name: the app whose settings apply; None means those of a new app.
+            environment_name: the app's environment; None means the default one.
+            settings: settings to try instead, by their names in `update_application`.
+            start_seconds: how long a runner takes to become ready.
+        """
+        request = scaling.simulate_request(
+            arrivals,
+            name=application_name,
+            environment_name=environment_name,
+            settings=settings,
+            start_seconds=start_seconds,
+        )
+        return scaling.simulation(self._calls.unary(self._calls.apps.SimulateApp, request))
 
     # Revisions
 
@@ -121,14 +161,14 @@ class Controller(ScalingCalls):
         return self._calls.stream(self._calls.revisions.BuildEnvironment, message, revision.build_result)
 
     def register_application(self, request: revision.RegisterRequest) -> Generator[revision.RegisterResult, None, None]:
-        """Deploy and stream logs; the result with an application_id is the last. Closing it cancels the call."""
+        """Deploy and stream logs; the last result has an application_id. Closing it cancels the call."""
         message = revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
 
     def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
     ) -> list[revision.ApplicationInfo]:
-        """The revisions of one app, or of all, the newest first."""
+        """List the revisions of one app, or of all, newest first."""
         request = revision.list_request(application_name=application_name, environment_name=environment_name)
         return revision.application_infos(self._calls.unary(self._calls.revisions.ListApplications, request))
 
@@ -145,14 +185,15 @@ class Controller(ScalingCalls):
     # Runners
 
     def list_runners(self, *, since: datetime | None = None, list_pending: bool = True) -> list[runner.RunnerInfo]:
-        """The runners of all apps that are up.
+        """List the runners of all apps.
 
         Args:
-            since: also those that ended at or after this moment; a naive one is local time.
-            list_pending: also those that are not up yet.
+            since: also list those that ended at or after this time; a naive one is local time.
+            list_pending: also list those that are not running yet.
         """
         request = runner.list_request(since=since, list_pending=list_pending)
-        return runner.runner_infos(self._calls.unary(self._calls.runners.ListRunners, request))
+        answer = self._calls.unary(self._calls.runners.ListRunners, request)
+        return runner.runner_infos(answer)
 
     def list_alias_runners(
         self,
@@ -162,27 +203,28 @@ class Controller(ScalingCalls):
         list_pending: bool = True,
         environment_name: str | None = None,
     ) -> list[runner.RunnerInfo]:
-        """The runners of one app; the arguments are those of `list_runners`."""
+        """List the runners of one app; the arguments are those of `list_runners`."""
         request = runner.list_alias_request(
             alias, since=since, list_pending=list_pending, environment_name=environment_name
         )
-        return runner.runner_infos(self._calls.unary(self._calls.runners.ListAliasRunners, request))
+        answer = self._calls.unary(self._calls.runners.ListAliasRunners, request)
+        return runner.runner_infos(answer)
 
     def get_runner(self, runner_id: str) -> runner.RunnerInfo:
-        """One runner, living or ended. Only this project's controllers serve this call."""
+        """Return one runner, live or ended. Only this project's controllers serve this call."""
         return runner.got(self._calls.unary(self._calls.runners.GetRunner, runner.get_request(runner_id)))
 
     def stop_runner(self, runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None) -> None:
-        """End a runner in order; with `replace_first` only when another has taken its place.
+        """Stop a runner once it has finished its requests; with `replace_first`, once another is ready.
 
         Args:
-            grace_seconds: between asking its process to go and making it; None leaves that to its app.
+            grace_seconds: between SIGTERM and SIGKILL of its process; None leaves that to its app.
         """
         request = runner.stop_request(runner_id, replace_first=replace_first, grace_seconds=grace_seconds)
         self._calls.unary(self._calls.runners.StopRunner, request)
 
     def kill_runner(self, runner_id: str) -> None:
-        """End a runner at once; requests in flight break."""
+        """Kill a runner at once; requests in flight fail."""
         self._calls.unary(self._calls.runners.KillRunner, runner.kill_request(runner_id))
 
     def shell_runner(
@@ -199,11 +241,11 @@ class Controller(ScalingCalls):
 
         Args:
             runner_id: the runner.
-            command: the command and its arguments, not read by any shell; empty means a login shell.
-            tty: whether it gets a terminal.
+            command: the command and its arguments, which no shell reads; empty means a login shell.
+            tty: whether to give it a terminal.
             stdin: its whole input; not together with `interactive`.
-            interactive: input comes by the session's `send`, until `close_input`.
-            timeout_seconds: after so long the command is ended; None sets no limit.
+            interactive: whether input comes from the session's `send`, until `close_input`.
+            timeout_seconds: how long the command may run; None sets no limit.
         """
         method = self._calls.runners.ShellRunner
         return ShellSession(
@@ -227,13 +269,13 @@ class Controller(ScalingCalls):
         interactive: bool = False,
         on_notice: Callable[[str], None] = execs.no_notice,
     ) -> ExecSession | ShellSession:
-        """Start a command in a runner and read it. A controller without such commands runs one that ends with its link.
+        """Start a command in a runner and read it. If a controller lacks execs, the command ends with its link.
 
         Args:
             spec: what to run.
             stdin: its whole input; not together with `interactive`.
-            interactive: input comes by the session's `send`, until `close_input`.
-            on_notice: told in words when the link breaks, when it is back, and when output was dropped.
+            interactive: whether input comes from the session's `send`, until `close_input`.
+            on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
         return start(self._calls, spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
@@ -243,16 +285,16 @@ class Controller(ScalingCalls):
         return execs.exec_info(self._calls.unary(self._calls.execs.StartExec, request).exec)
 
     def attach_exec(self, info: execs.ExecInfo, *, on_notice: Callable[[str], None] = execs.no_notice) -> ExecSession:
-        """Read a command from the earliest output that is kept; who read it before is told so."""
+        """Read a command from the earliest output that is kept. An earlier reader is notified and loses it."""
         return ExecSession(self._calls, info, attached=True, on_notice=on_notice)
 
     def get_exec(self, exec_id: str, *, runner_id: str | None = None) -> execs.ExecInfo:
-        """One command, running or ended lately; without a runner's id it is looked for in all."""
+        """Return one command, running or recently ended; without a runner id, all runners are searched."""
         request = execs.get_request(exec_id, runner_id)
         return execs.exec_info(self._calls.unary(self._calls.execs.GetExec, request).exec)
 
     def list_execs(self, *, runner_id: str | None = None) -> list[execs.ExecInfo]:
-        """The commands of one runner, or of all: those that run, and those that ended lately."""
+        """List the commands of one runner, or of all: running and recently ended ones."""
         answer = self._calls.unary(self._calls.execs.ListExecs, execs.list_request(runner_id))
         return [execs.exec_info(found) for found in answer.execs]
 
@@ -266,16 +308,16 @@ class Controller(ScalingCalls):
         scope: key.KeyScope | str | None = None,
         description: str | None = None,
     ) -> key.NewKey:
-        """Make a key, by exactly one of preset, permissions and scope. Its secret can never be read again."""
+        """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
         request = key.create_request(preset=preset, permissions=permissions, scope=scope, description=description)
         return key.new_key(self._calls.unary(self._calls.keys.CreateUserKey, request))
 
     def list_user_keys(self) -> list[key.UserKeyInfo]:
-        """The keys that are not revoked, without their secrets."""
+        """List the keys that are not revoked, without their secrets."""
         return key.key_infos(self._calls.unary(self._calls.keys.ListUserKeys, key.list_request()))
 
     def revoke_user_key(self, key_id: str) -> None:
-        """End a key."""
+        """Revoke a key."""
         self._calls.unary(self._calls.keys.RevokeUserKey, key.revoke_request(key_id))
 
     # Secrets
@@ -292,96 +334,45 @@ class Controller(ScalingCalls):
         self._calls.unary(self._calls.secrets.SetSecret, secret.unset_request(name, environment_name=environment_name))
 
     def list_secrets(self, *, environment_name: str | None = None) -> list[secret.ServerlessSecret]:
-        """The secrets of an environment, without their values."""
+        """List the secrets of an environment, without their values."""
         return secret.secrets(self._calls.unary(self._calls.secrets.ListSecrets, secret.list_request(environment_name)))
 
     # Environments
 
     def create_environment(self, name: str, *, description: str | None = None) -> environment.EnvironmentInfo:
-        """Make an environment without apps or secrets."""
+        """Create an environment without apps or secrets."""
         request = environment.create_request(name, description=description)
         return environment.created(self._calls.unary(self._calls.environments.CreateEnvironment, request))
 
     def list_environments(self) -> list[environment.EnvironmentInfo]:
-        """All environments."""
+        """List all environments."""
         request = environment.list_request()
         return environment.environment_infos(self._calls.unary(self._calls.environments.ListEnvironments, request))
 
     def delete_environment(self, name: str) -> None:
-        """Delete an environment and the secrets in it."""
+        """Delete an environment and its secrets."""
         self._calls.unary(self._calls.environments.DeleteEnvironment, environment.delete_request(name))
 
     # Logs
 
-    def list_logs(
-        self,
-        *,
-        runner_id: str | None = None,
-        app: str | None = None,
-        environment_name: str | None = None,
-        sources: Sequence[log.LogOrigin] = (),
-        search: str | None = None,
-        request_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        lines: int | None = None,
-        oldest_first: bool = False,
-        page_size: int = 0,
-        page_token: str | None = None,
-    ) -> log.LogPage:
-        """One page of stored lines of a runner or of an app. Only this project's controllers serve this call.
+    def list_logs(self, query: log.LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log.LogPage:
+        """Return one page of stored lines. Only this project's controllers serve this call.
 
         Args:
-            runner_id, app, environment_name: whose lines.
-            sources: only lines from these; empty means all.
-            search: only lines that contain this text, upper and lower case alike.
-            request_id: only lines that were written for this request.
-            since, until: only lines at or after, and before, these moments; naive ones are local time.
-            lines: at most so many over all pages.
-            oldest_first: from the earliest line forwards, rather than from the latest backwards.
-            page_size: at most so many on this page; 0 leaves it to the controller.
-            page_token: of the page before; all else must be as it was then.
+            query: which lines.
+            page_size: at most this many lines on this page; 0 leaves it to the controller.
+            page_token: from the page before; the query must be the same as then.
         """
-        request = log.list_request(
-            runner_id=runner_id,
-            app=app,
-            environment_name=environment_name,
-            sources=sources,
-            search=search,
-            request_id=request_id,
-            since=since,
-            until=until,
-            lines=lines,
-            oldest_first=oldest_first,
-            page_size=page_size,
-            page_token=page_token,
-        )
+        request = log.list_request(query, page_size=page_size, page_token=page_token)
         return log.page(self._calls.unary(self._calls.logs.ListLogs, request))
 
-    def follow_logs(
-        self,
-        *,
-        runner_id: str | None = None,
-        app: str | None = None,
-        environment_name: str | None = None,
-        sources: Sequence[log.LogOrigin] = (),
-        search: str | None = None,
-        request_id: str | None = None,
-        cursor: str | None = None,
-        since: datetime | None = None,
-    ) -> Generator[log.LogBatch, None, None]:
-        """Lines as they are written, from a cursor, a moment, or now on. Closing it cancels the call.
+    def follow_logs(self, query: log.LogQuery, *, cursor: str | None = None) -> Generator[log.LogBatch, None, None]:
+        """Stream lines as they are written. Closing it cancels the call.
 
-        Only this project's controllers serve this call. The arguments are those of `list_logs`.
+        Only this project's controllers serve this call.
+
+        Args:
+            query: which lines; `until` and `lines` do not apply.
+            cursor: where to resume; None starts at the query's `since`, or now.
         """
-        request = log.follow_request(
-            runner_id=runner_id,
-            app=app,
-            environment_name=environment_name,
-            sources=sources,
-            search=search,
-            request_id=request_id,
-            cursor=cursor,
-            since=since,
-        )
-        return self._calls.stream(self._calls.logs.FollowLogs, request, log.batch)
+        return self._calls.stream(self._calls.logs.FollowLogs, log.follow_request(query, cursor=cursor), log.batch)

@@ -292,6 +292,11 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
     return kind(words, **rich)  # type: ignore[arg-type]
 
 
+def runner_not_found(runner_id: str) -> NotFoundError:
+    """Return the error for a runner that the controller does not list."""
+    return NotFoundError(f"There is no runner {runner_id}, or it ended long ago; `fal runners list` shows which exist.")
+
+
 def _unreachable(cause: str, *, target: str, local: bool) -> str:
     if "TLS" in cause:
         advice = (

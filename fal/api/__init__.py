@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fal.api.aio.apps import AsyncAppsNamespace
     from fal.api.aio.client import AsyncServerlessClient
+    from fal.api.aio.environments import AsyncEnvironmentsNamespace
+    from fal.api.aio.keys import AsyncKeysNamespace
+    from fal.api.aio.queue import AsyncQueueNamespace
     from fal.api.aio.runners import AsyncRunnersNamespace
+    from fal.api.aio.secrets import AsyncSecretsNamespace
     from fal.api.apps import AppsNamespace
     from fal.api.client import SyncServerlessClient
-    from fal.api.environments import AsyncEnvironmentsNamespace, EnvironmentsNamespace
-    from fal.api.keys import AsyncKeysNamespace, KeysNamespace
-    from fal.api.queue import AsyncQueueNamespace, QueueNamespace
+    from fal.api.environments import EnvironmentsNamespace
+    from fal.api.keys import KeysNamespace
+    from fal.api.queue import QueueNamespace
     from fal.api.runners import RunnersNamespace
-    from fal.api.secrets import AsyncSecretsNamespace, SecretsNamespace
+    from fal.api.secrets import SecretsNamespace
     from fal.exceptions import (
         FalError,
         FalMissingDependencyError,
@@ -98,11 +102,11 @@ _WHERE = {
     "ApplicationInfo": "fal_grpc.adapter.revision",
     "AppsNamespace": "fal.api.apps",
     "AsyncAppsNamespace": "fal.api.aio.apps",
-    "AsyncEnvironmentsNamespace": "fal.api.environments",
-    "AsyncKeysNamespace": "fal.api.keys",
-    "AsyncQueueNamespace": "fal.api.queue",
+    "AsyncEnvironmentsNamespace": "fal.api.aio.environments",
+    "AsyncKeysNamespace": "fal.api.aio.keys",
+    "AsyncQueueNamespace": "fal.api.aio.queue",
     "AsyncRunnersNamespace": "fal.api.aio.runners",
-    "AsyncSecretsNamespace": "fal.api.secrets",
+    "AsyncSecretsNamespace": "fal.api.aio.secrets",
     "AsyncServerlessClient": "fal.api.aio.client",
     "AuthMode": "fal_grpc.adapter.app",
     "Credentials": "fal_grpc.credentials",

@@ -1,5 +1,7 @@
 """`client.apps`: the apps, their revisions, their scaling and their runners."""
 
+# Generated from fal/api/aio/apps.py by scripts/gen_blocking.py; do not edit.
+
 from __future__ import annotations
 
 import builtins
@@ -8,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal.api import log_reading
-from fal.api.logs import question
+from fal.api.logs import log_query
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
@@ -16,13 +18,13 @@ from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from fal.api.client import SyncServerlessClient
+    from fal.api.opener import Opener
     from fal.gpus import GpuUsage
     from fal_grpc.adapter.revision import ApplicationInfo
 
 
 class AppsNamespace:
-    """The apps of a controller; `fal apps` on the command line. Reached as `client.apps`.
+    """The apps of a controller; `fal apps` on the command line. Use it as `client.apps`.
 
     Example:
         with SyncServerlessClient() as client:
@@ -31,17 +33,19 @@ class AppsNamespace:
             client.apps.scale("my-app", max_concurrency=10)
     """
 
-    def __init__(self, client: SyncServerlessClient) -> None:
+    def __init__(self, client: Opener) -> None:
         self.client = client
 
     def list(self, *, filter: str | None = None, environment_name: str | None = None) -> list[AliasInfo]:  # noqa: A002
-        """The apps of an environment.
+        """List the apps of an environment.
 
         Args:
             filter: only apps whose name contains this text.
             environment_name: the environment; None means the default one.
         """
-        return containing(filter, self.client.controller().list_aliases(environment_name=environment_name))
+        controller = self.client.controller()
+        found = controller.list_aliases(environment_name=environment_name)
+        return [app for app in found if filter in app.alias] if filter else found
 
     def runners(
         self,
@@ -51,16 +55,17 @@ class AppsNamespace:
         state: Sequence[RunnerState | str] | None = None,
         environment_name: str | None = None,
     ) -> builtins.list[RunnerInfo]:
-        """The runners of one app.
+        """List the runners of one app.
 
         Args:
             app_name: the app.
-            since: also those that ended at or after this moment; a naive one is local time.
+            since: also list those that ended at or after this time; a naive one is local time.
             state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
             environment_name: the environment; None means the default one.
         """
         wanted = parse_states(state)
-        found = self.client.controller().list_alias_runners(app_name, since=since, environment_name=environment_name)
+        controller = self.client.controller()
+        found = controller.list_alias_runners(app_name, since=since, environment_name=environment_name)
         return found if wanted is None else [runner for runner in found if runner.state in wanted]
 
     def scale(
@@ -81,28 +86,29 @@ class AppsNamespace:
         regions: builtins.list[str] | None = None,
         environment_name: str | None = None,
     ) -> AliasInfo:
-        """Change how an app scales; what is not given stays as it is.
+        """Change how an app scales; what is None, or an empty list, stays as it is.
 
         Args:
             app_name: the app.
-            keep_alive: seconds that a runner without requests is kept.
+            keep_alive: seconds to keep a runner without requests.
             max_multiplexing: most requests at a time on one runner.
             max_concurrency: most runners.
-            min_concurrency: least runners, also without any request.
-            concurrency_buffer: runners kept above what the load needs.
+            min_concurrency: fewest runners, even without any request.
+            concurrency_buffer: runners to keep above what the load needs.
             concurrency_buffer_perc: the same as a percentage; the greater of the two counts.
-            scaling_delay: seconds that a request waits before it may cause another runner.
-            request_timeout: seconds after which a request is cut off.
-            request_start_timeout: seconds that a request may wait to be started; 0 takes the limit away.
+            scaling_delay: seconds that a request waits before it may start another runner.
+            request_timeout: seconds until a request is cut off.
+            request_start_timeout: seconds that a request may wait for a runner; 0 removes the limit.
             startup_timeout: seconds that a runner has to become ready.
-            machine_types: types that will do, the preferred one first.
-            regions: regions that will do.
+            machine_types: acceptable types, the preferred one first.
+            regions: acceptable regions.
             environment_name: the environment; None means the default one.
 
         Returns:
-            The app as it now is.
+            The app as it is now.
         """
-        return self.client.controller().update_application(
+        controller = self.client.controller()
+        return controller.update_application(
             app_name,
             keep_alive=keep_alive,
             max_multiplexing=max_multiplexing,
@@ -127,7 +133,8 @@ class AppsNamespace:
             force: replace all at once.
             environment_name: the environment; None means the default one.
         """
-        self.client.controller().rollout_application(app_name, force=force, environment_name=environment_name)
+        controller = self.client.controller()
+        controller.rollout_application(app_name, force=force, environment_name=environment_name)
 
     def logs(
         self,
@@ -143,30 +150,30 @@ class AppsNamespace:
         request_id: str | None = None,
         environment_name: str | None = None,
     ) -> Generator[LogEntry, None, None]:
-        """What all runners of an app have printed, past and present, merged by time; each line says its runner.
+        """Read what all runners of an app have printed, past and present, merged by time.
 
         Args:
             app_name: the app.
-            follow: go on with lines as they are written, also of runners that are started meanwhile, without end. If
-                the controller cannot be reached for a while, it goes on where it was, without a gap or a line twice.
-            since: only lines at or after this moment; None means all, or with follow those of the last minute. This
-                and `until` are local time if naive.
-            until: only lines before this moment; not with follow.
-            search: only lines that contain this text, upper and lower case alike.
-            lines: at most so many, the newest ones; with follow, those before it goes on.
+            follow: go on with lines as they are written, also by runners that start later, without end. If the
+                controller cannot be reached for a while, it resumes without a gap and repeats no line.
+            since: only lines at or after this time; None means all, or with follow those of the last minute. This and
+                `until` are local time if naive.
+            until: only lines before this time; not with follow.
+            search: only lines that contain this text; case does not matter.
+            lines: at most this many, the newest ones; with follow, they come before the new lines.
             oldest: with `lines`, the oldest ones instead; not with follow.
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
             request_id: only lines that were written for this request.
             environment_name: the environment; None means the default one.
 
         Returns:
-            The lines, the oldest first. Close it (or break out of the loop and forget it) to stop following.
+            The lines, oldest first; each names its runner. Close it (or break out of the loop and drop it) to stop.
 
         Raises:
             NotFoundError: there is no such app, and no line of one.
             UnimplementedError: the controller gives lines of single runners only.
         """
-        asked = question(
+        query = log_query(
             app=app_name,
             environment_name=environment_name,
             follow=follow,
@@ -178,10 +185,10 @@ class AppsNamespace:
             sources=sources,
             request_id=request_id,
         )
-        return log_reading.read(self.client, asked, follow=follow)
+        return log_reading.read(self.client, query, follow=follow)
 
     def gpus(self, app_name: str) -> GpuUsage:
-        """How many GPUs an app's runners hold, by model: {"gpus": {"H100": 2}, "total": 2}.
+        """Count the GPUs of an app's runners, by model: {"gpus": {"H100": 2}, "total": 2}.
 
         Args:
             app_name: the app, with or without its owner.
@@ -189,18 +196,20 @@ class AppsNamespace:
         Raises:
             NotFoundError: no app of that name has runners.
         """
-        from fal.gpus import usage
+        from fal.gpus import METRICS_PATH, usage_of_app
 
-        return usage(self.client.rest(), app_name)
+        rest = self.client.rest()
+        return usage_of_app(rest.ask("GET", METRICS_PATH), app_name)
 
     def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
-        """Say why an app has the runners that it has: its load, the arithmetic, and what was decided of late.
+        """Explain why an app has the runners that it has: load, arithmetic and recent decisions.
 
         Args:
             app_name: the app.
             environment_name: the environment; None means the default one.
         """
-        return self.client.controller().explain_application(app_name, environment_name=environment_name)
+        controller = self.client.controller()
+        return controller.explain_application(app_name, environment_name=environment_name)
 
     def simulate(
         self,
@@ -211,16 +220,17 @@ class AppsNamespace:
         start_seconds: float = 5.0,
         environment_name: str | None = None,
     ) -> AppSimulation:
-        """Play requests through the controller's rules of scaling. Nothing is changed.
+        """Simulate how an app scales for a load. Nothing is changed.
 
         Args:
             arrivals: the requests, each (seconds from the beginning, duration in seconds).
-            app_name: the app whose settings hold; None means those of a new app.
+            app_name: the app whose settings apply; None means those of a new app.
             settings: settings to try instead, by their names in `scale`, such as {"max_concurrency": 5}.
-            start_seconds: from the order for a runner to where it takes requests.
+            start_seconds: how long a runner takes to become ready.
             environment_name: the environment; None means the default one.
         """
-        return self.client.controller().simulate_application(
+        controller = self.client.controller()
+        return controller.simulate_application(
             arrivals,
             application_name=app_name,
             environment_name=environment_name,
@@ -231,8 +241,9 @@ class AppsNamespace:
     def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None
     ) -> builtins.list[ApplicationInfo]:
-        """The revisions of one app, or of all, the newest first."""
-        return self.client.controller().list_applications(app_name, environment_name=environment_name)
+        """List the revisions of one app, or of all, newest first."""
+        controller = self.client.controller()
+        return controller.list_applications(app_name, environment_name=environment_name)
 
     def set_rev(
         self,
@@ -246,16 +257,17 @@ class AppsNamespace:
         """Point an app at a revision.
 
         Args:
-            app_name: the app; made where there is none of that name.
+            app_name: the app; created if there is none of that name.
             app_rev: the revision.
             auth: who may call it: private, public or shared; None leaves that as it is.
             strategy: how it moves: rolling or recreate; None leaves that to the controller.
             environment_name: the environment; None means the default one.
 
         Returns:
-            The app as it now is.
+            The app as it is now.
         """
-        return self.client.controller().set_alias(
+        controller = self.client.controller()
+        return controller.set_alias(
             app_name, app_rev, auth_mode=auth, environment_name=environment_name, deployment_strategy=strategy
         )
 
@@ -263,18 +275,15 @@ class AppsNamespace:
         """Delete an app.
 
         Returns:
-            The revision that it pointed at, which stays; None where there was no such app.
+            The revision that it pointed at, which stays; None if there was no such app.
         """
+        controller = self.client.controller()
         try:
-            return self.client.controller().delete_alias(app_name, environment_name=environment_name)
+            return controller.delete_alias(app_name, environment_name=environment_name)
         except NotFoundError:
             return None
 
     def delete_rev(self, app_rev: str) -> None:
         """Delete a revision that no app points at."""
-        self.client.controller().delete_application(app_rev)
-
-
-def containing(text: str | None, apps: list[AliasInfo]) -> list[AliasInfo]:
-    """Those whose name contains a text; without one, all."""
-    return [app for app in apps if text in app.alias] if text else apps
+        controller = self.client.controller()
+        controller.delete_application(app_rev)

@@ -1,4 +1,6 @@
-"""SyncServerlessClient: the SDK's front door for programs without asyncio."""
+"""The client of the SDK."""
+
+# Generated from fal/api/aio/client.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
@@ -26,23 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class SyncServerlessClient:
-    """Manages apps, runners, keys, secrets and environments, and deploys. The methods are named as the commands are.
+    """Manages apps, runners, keys, secrets and environments, and deploys,.
 
-    One client keeps one connection, which opens at the first call. Use it from as many threads as you like, and close
-    it, or use `with`. Every call can raise `fal.exceptions.FalServerlessException`.
+    The methods have the names of the commands. One client keeps one connection, which opens at the first call. Use it
+    from several threads, and close it, or use `with`. Every call can raise
+    `fal.exceptions.FalServerlessException`.
 
     Example:
         from fal.api import SyncServerlessClient
 
         with SyncServerlessClient() as client:
             for runner in client.runners.list():
-                print(runner.runner_id, runner.state.value)
+                print(runner.runner_id, runner.state)
 
     Args:
-        host: of the controller, as host or host:port; None takes FAL_GRPC_HOST, FAL_HOST or the profile's.
+        host: the controller, as host or host:port; None takes FAL_GRPC_HOST, FAL_HOST or the profile's.
         api_key: "KEY_ID:KEY_SECRET"; None takes FAL_KEY or the profile's.
         profile: the profile of ~/.fal/config.toml to use; None takes FAL_PROFILE or the current one.
-        team: the team to act for, with a login token; with a key it is ignored, since the key decides.
+        team: the team to act for, with a login token; ignored with a key, since the key decides.
     """
 
     host: str | None = None
@@ -95,7 +98,7 @@ class SyncServerlessClient:
                 `fal.deploy.deploy`.
 
         Returns:
-            The revision, and where it can be called.
+            The revision, and the addresses to call.
         """
         from fal.deploy import deploy
 
@@ -103,12 +106,12 @@ class SyncServerlessClient:
 
     @property
     def settings(self) -> Settings:
-        """Whom this client calls and as whom, and where each choice came from."""
+        """The controller and the credentials that this client uses, and the source of each choice."""
         return self._connection.settings
 
     @property
     def _credentials(self) -> Credentials:
-        return self._connection.ready().credentials
+        return self._connection.credentials
 
     @property
     def _grpc_host(self) -> str:
@@ -119,7 +122,7 @@ class SyncServerlessClient:
         return self._connection.settings.rest_url
 
     def controller(self) -> Controller:
-        """The controller's calls themselves, for what the namespaces do not cover."""
+        """Return the controller's calls themselves, for what the namespaces do not cover."""
         with self._opening:
             settings = self._connection.ready()
             if self._opened is None:
@@ -129,11 +132,11 @@ class SyncServerlessClient:
             return self._opened
 
     def rest(self) -> Rest:
-        """The HTTP side of the controller."""
+        """Return the HTTP side of the controller."""
         return self._connection.rest()
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled. A second close does nothing."""
+        """Close the connection and cancel the calls in flight. A second close does nothing."""
         self._connection.close()
         with self._opening:
             opened, self._opened = self._opened, None

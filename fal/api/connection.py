@@ -1,91 +1,77 @@
-"""What the two clients have in common: arguments, settings decided when first needed, and the team of a login token."""
+"""Decides which controller to call with which credentials, once, when first needed."""
+
+# Generated from fal/api/aio/connection.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from fal.api.team import for_team, needs_team, warn_if_ignored
 from fal.settings import Settings, resolve
-from fal_grpc.credentials import KeyCredentials, TokenCredentials
-from fal_grpc.errors import ClientClosedError, ConfigError
+from fal_grpc.errors import ClientClosedError
 
 if TYPE_CHECKING:
     from fal.rest import Rest
+    from fal_grpc.credentials import Credentials
 
 
 class Connection:
-    """Decides whom to call and as whom, once, and whether that is still allowed. Usable from several threads."""
+    """The settings of a client, resolved once, and whether it may still make calls."""
 
     def __init__(self, host: str | None, api_key: str | None, profile: str | None, team: str | None) -> None:
         self._host = host
         self._api_key = api_key
         self._profile = profile
         self._team = team
-        self._lock = threading.RLock()
-        self._settings: Settings | None = None
+        self._lock = threading.Lock()
         self._ready: Settings | None = None
         self._closed = False
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
-        """What arguments, environment and profile say. Nothing is asked of anybody for it."""
-        with self._lock:
-            if self._settings is None:
-                self._settings = resolve(host=self._host, api_key=self._api_key, profile=self._profile, team=self._team)
-            return self._settings
+        """What arguments, environment and profile say. It makes no call."""
+        return resolve(host=self._host, api_key=self._api_key, profile=self._profile, team=self._team)
 
     @property
-    def needs_lookup(self) -> bool:
-        """Whether `ready` will make a request that blocks."""
+    def credentials(self) -> Credentials:
+        """The credentials to make calls with. A property cannot await, so looking a team up blocks here."""
+        self._check_open()
+        if self._ready is not None or not needs_team(self.settings):
+            return (self._ready or self.settings).credentials
+        from fal.rest import Rest
+
         settings = self.settings
-        return self._ready is None and bool(settings.team) and isinstance(settings.credentials, TokenCredentials)
+        rest = Rest(settings.rest_url, settings.credentials, settings.options, account_url=settings.account_url)
+        return for_team(settings, rest.teams()).credentials
 
     def ready(self) -> Settings:
-        """The settings to make calls with: a login token acts for the team by then.
+        """Return the settings to make calls with, in which a login token acts for the team.
 
         Raises:
             ClientClosedError: `close` was called.
             ConfigError: the team is unknown.
         """
         with self._lock:
-            if self._closed:
-                raise ClientClosedError(
-                    "This client is closed. Make a new one, or make its calls inside the `with` block."
-                )
+            self._check_open()
             if self._ready is None:
-                self._ready = self._with_team(self.settings)
+                settings = self.settings
+                warn_if_ignored(self._team, settings)
+                self._ready = for_team(settings, _rest(settings).teams()) if needs_team(settings) else settings
             return self._ready
 
     def rest(self) -> Rest:
-        """The HTTP side of the controller."""
+        """Return the HTTP side of the controller. Raises as `ready`."""
         return _rest(self.ready())
 
     def close(self) -> None:
         """Allow no more calls."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
 
-    def _with_team(self, settings: Settings) -> Settings:
-        if not settings.team:
-            return settings
-        if isinstance(settings.credentials, KeyCredentials):
-            if self._team:
-                import logging
-
-                logging.getLogger("fal").warning(
-                    "Team %s is ignored: a key decides by itself whose things are meant.", self._team
-                )
-            return settings
-        if not isinstance(settings.credentials, TokenCredentials):
-            return settings
-        teams = _rest(settings).teams()
-        for team in teams:
-            user_id = team.get("user_id")
-            if str(team.get("nickname", "")).lower() == settings.team.lower() and isinstance(user_id, str):
-                return replace(settings, credentials=replace(settings.credentials, user_id=user_id))
-        known = ", ".join(sorted(str(team.get("nickname")) for team in teams)) or "none"
-        raise ConfigError(f"Team {settings.team} not found. This login belongs to: {known}.")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
 
 
 def _rest(settings: Settings) -> Rest:

@@ -1,27 +1,30 @@
-"""Reads log lines for `client.runners.logs` and `client.apps.logs`: stored ones page by page, new ones as they come."""
+"""Reads log lines for `client.runners.logs` and `client.apps.logs`."""
+
+# Generated from fal/api/aio/log_reading.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fal.api.logs import Joint, LogQuestion, Reconnects, history, over_http, stream
+from fal.api.logs import HttpHistory, LogReconnectPolicy, TailFollowJoin, http_runner_id
 from fal_grpc.errors import UnavailableError, UnimplementedError
 
 if TYPE_CHECKING:
-    from fal.api.client import SyncServerlessClient
-    from fal_grpc.adapter.log import LogEntry
+    from fal.api.opener import Opener
+    from fal_grpc.adapter.log import LogEntry, LogQuery
 
 
 _Batches: TypeAlias = "Generator[Sequence[LogEntry], None, None]"
 
 
 class LogLines(Generator["LogEntry", None, None]):
-    """Lines one by one, or as many as have arrived.
+    """Lines one by one, or in the batches in which they arrive.
 
     Args:
-        batches: the lines, in pieces.
+        batches: the lines.
     """
 
     def __init__(self, batches: _Batches) -> None:
@@ -29,108 +32,101 @@ class LogLines(Generator["LogEntry", None, None]):
         self._lines = _one_by_one(batches)
 
     def batches(self) -> _Batches:
-        """The lines in the pieces in which they arrive; in place of one by one."""
+        """Return the lines in batches. Read either these or the single lines."""
         return self._batches
 
     def __iter__(self) -> Generator[LogEntry, None, None]:  # noqa: PYI058 - what the base class says
-        """The lines; by a plain generator, which is faster than this object's methods."""
+        # A plain generator is faster than this object's methods.
         return self._lines
 
     def send(self, value: None) -> LogEntry:
-        """The next line."""
         return self._lines.send(value)
 
     def throw(self, *error: Any) -> LogEntry:  # noqa: ANN401 - generators take it in three forms
-        """Raise within the reading."""
         return self._lines.throw(*error)
 
     def close(self) -> None:
-        """Stop reading."""
         self._lines.close()
         self._batches.close()
 
 
-def read(client: SyncServerlessClient, asked: LogQuestion, *, follow: bool) -> LogLines:
-    """The lines, the oldest first."""
+def read(client: Opener, query: LogQuery, *, follow: bool) -> LogLines:
+    """Return the lines, oldest first."""
     if not follow:
-        return LogLines(_stored(client, asked))
-    return LogLines(_followed(client, asked) if asked.lines is None else _newest_and_on(client, asked))
+        return LogLines(_stored(client, query))
+    return LogLines(_followed(client, query) if query.lines is None else _tail_and_follow(client, query))
 
 
 def _one_by_one(batches: _Batches) -> Generator[LogEntry, None, None]:
-    for entries in batches:
-        yield from entries
+    with closing(batches):
+        for entries in batches:
+            yield from entries
 
 
-def _newest_and_on(client: SyncServerlessClient, asked: LogQuestion) -> _Batches:
-    newest = list(_one_by_one(_stored(client, asked)))
+def _tail_and_follow(client: Opener, query: LogQuery) -> _Batches:
+    newest = list(_one_by_one(_stored(client, query)))
     yield newest
-    joint = Joint(asked, newest)
-    for entries in _followed(client, joint.rest, begun=True):
-        yield [entry for entry in entries if joint.is_new(entry)]
+    join = TailFollowJoin(query, newest)
+    with closing(_followed(client, join.rest, resumable=True)) as batches:
+        for entries in batches:
+            yield [entry for entry in entries if join.is_new(entry)]
 
 
-def _stored(client: SyncServerlessClient, asked: LogQuestion) -> _Batches:
+def _stored(client: Opener, query: LogQuery) -> _Batches:
     controller = client.controller()
-    newest = asked.lines is not None and not asked.oldest
-    kept: list[LogEntry] = []
+    newest_first: list[LogEntry] = []
     token: str | None = None
     while True:
         try:
-            page = controller.list_logs(
-                runner_id=asked.runner_id,
-                app=asked.app,
-                environment_name=asked.environment_name,
-                sources=asked.sources,
-                search=asked.search,
-                request_id=asked.request_id,
-                since=asked.since,
-                until=asked.until,
-                lines=asked.lines,
-                oldest_first=not newest,
-                page_token=token,
-            )
+            page = controller.list_logs(query, page_token=token)
         except UnimplementedError as error:
-            over_http(asked, error)
-            yield history(client.rest(), asked)
+            yield _http_history(client, query, error)
             return
-        if newest:
-            kept.extend(page.entries)
-        else:
+        if query.oldest_first:
             yield page.entries
+        else:
+            newest_first.extend(page.entries)
         token = page.next_page_token
         if token is None:
-            yield kept[::-1]
+            yield newest_first[::-1]
             return
 
 
-def _followed(client: SyncServerlessClient, asked: LogQuestion, *, begun: bool = False) -> _Batches:
-    """Lines as they come; `begun`: the caller has shown lines already, so that a broken link is no failed first try."""
-    controller, reconnects = client.controller(), Reconnects()
+def _followed(client: Opener, query: LogQuery, *, resumable: bool = False) -> _Batches:
+    controller, policy = client.controller(), LogReconnectPolicy()
     cursor: str | None = None
     while True:
         failure: UnavailableError | None = None
         try:
-            for batch in controller.follow_logs(
-                runner_id=asked.runner_id,
-                app=asked.app,
-                environment_name=asked.environment_name,
-                sources=asked.sources,
-                search=asked.search,
-                request_id=asked.request_id,
-                cursor=cursor,
-                since=asked.since if cursor is None else None,
-            ):
-                reconnects.succeeded()
-                yield batch.entries
-                cursor = batch.cursor or cursor
-                if batch.runner_ended is not None:
-                    return
+            with closing(controller.follow_logs(query, cursor=cursor)) as batches:
+                for batch in batches:
+                    policy.succeeded()
+                    yield batch.entries
+                    cursor = batch.cursor or cursor
+                    if batch.runner_ended is not None:
+                        return
         except UnimplementedError as error:
-            over_http(asked, error)
-            for entry in stream(client.rest(), asked):
-                yield (entry,)
+            with closing(_http_stream(client, query, error)) as lines:
+                for line in lines:
+                    yield (line,)
             return
         except UnavailableError as error:
             failure = error
-        time.sleep(reconnects.pause(failure, resumable=begun or cursor is not None))
+        time.sleep(policy.pause(failure, resumable=resumable or cursor is not None))
+
+
+def _http_history(client: Opener, query: LogQuery, error: UnimplementedError) -> list[LogEntry]:
+    runner_id, rest = http_runner_id(query, error), client.rest()
+    history = HttpHistory(query, *rest.runner_times(runner_id))
+    while history.take(rest.log_page(runner_id, since=history.since, until=history.until, search=history.search)):
+        pass
+    return history.lines()
+
+
+def _http_stream(client: Opener, query: LogQuery, error: UnimplementedError) -> Generator[LogEntry, None, None]:
+    runner_id, rest = http_runner_id(query, error), client.rest()
+    text = (query.search or "").lower()
+    with closing(rest.log_stream(runner_id, since=query.since, search=query.search)) as lines:
+        for line in lines:
+            if text in line.message.lower():  # controllers do not search in this stream
+                yield line

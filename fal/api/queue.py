@@ -1,24 +1,23 @@
 """`client.queue`: the requests that wait for apps, for those who run the apps."""
 
+# Generated from fal/api/aio/queue.py by scripts/gen_blocking.py; do not edit.
+
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from fal_grpc.documented import documented_by
+from fal import queue as answers
+from fal.queue import QueuedRequest, QueueState
 
 if TYPE_CHECKING:
-    from fal.api.aio.client import AsyncServerlessClient
-    from fal.api.client import SyncServerlessClient
-    from fal.queue import QueuedRequest, Queues, QueueState
-
-T = TypeVar("T")
+    from fal.api.opener import Opener
+    from fal_grpc.adapter.values import JSON
 
 
 class QueueNamespace:
-    """The queues of the apps; `fal queue` on the command line. Reached as `client.queue`.
+    """The queues of the apps; `fal queue` on the command line. Use it as `client.queue`.
 
     Example:
         with SyncServerlessClient() as client:
@@ -27,33 +26,28 @@ class QueueNamespace:
                 client.queue.redrive("my-app", request.request_id)
     """
 
-    def __init__(self, client: SyncServerlessClient) -> None:
+    def __init__(self, client: Opener) -> None:
         self.client = client
-
-    @cached_property
-    def _queues(self) -> Queues:
-        from fal.queue import Queues
-
-        return Queues(self.client.rest())
+        self._owner: str | None = None
 
     def size(self, app_name: str) -> int:
-        """How many requests wait for an app.
+        """Return how many requests wait for an app.
 
         Raises:
             NotFoundError: there is no such app.
         """
-        return self._queues.size(app_name)
+        return answers.count(self._ask("GET", app_name), "size")
 
     def size_by_user(self, app_name: str) -> dict[str, int]:
-        """How many requests wait for an app, by user: the id of the caller's key, or "public".
+        """Return how many requests wait for an app, by user: the id of the caller's key, or "public".
 
         Raises:
             NotFoundError: there is no such app.
         """
-        return self._queues.size_by_user(app_name)
+        return answers.counts_by_user(self._ask("GET", app_name, query={"by_user": "true"}))
 
     def flush(self, app_name: str, *, caller_user_id: str | None = None) -> int:
-        """Cancel all requests that wait for an app; those under way go on.
+        """Cancel all requests that wait for an app; those in progress go on.
 
         Args:
             app_name: the app.
@@ -65,97 +59,62 @@ class QueueNamespace:
         Raises:
             NotFoundError: there is no such app.
         """
-        return self._queues.flush(app_name, caller_user_id)
+        return answers.count(self._ask("DELETE", app_name, query={"caller_user_id": caller_user_id}), "flushed")
 
     def list(
         self, app_name: str, *, state: QueueState | str | None = None, dead: bool = False, limit: int = 100
     ) -> builtins.list[QueuedRequest]:
-        """The requests of an app, the newest first.
+        """List the requests of an app, newest first.
 
         Args:
             app_name: the app.
             state: only those in this state: "in_queue", "in_progress" or "completed"; None means any.
             dead: only those that were given up, though another attempt might help.
-            limit: at most so many, 1 to 1000.
+            limit: at most this many, 1 to 1000.
 
         Raises:
             ArgumentError: there is no such state, or the limit is out of range.
         """
-        return self._queues.list(app_name, state, dead=dead, limit=limit)
+        parameters = answers.list_parameters(state, dead=dead, limit=limit)
+        return answers.queued_requests(self._ask("GET", app_name, "requests", query=parameters))
 
     def get(self, app_name: str, request_id: str) -> QueuedRequest:
-        """One request, with its place in the queue and the deliveries of its webhook.
+        """Return one request, with its position in the queue and the deliveries of its webhook.
 
         Raises:
             NotFoundError: there is no such request of this app.
         """
-        return self._queues.get(app_name, request_id)
+        return answers.queued_request(self._ask("GET", app_name, "requests", request_id))
 
     def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
-        """Cancel a request, also one that is being worked on: its app sees the caller go away.
+        """Cancel a request, even in progress: its app then sees the caller disconnect.
 
         Returns:
-            The request as it then is.
+            The request as it is then.
 
         Raises:
             NotFoundError: there is no such request of this app.
             CallError: it was completed before.
         """
-        return self._queues.cancel(app_name, request_id)
+        return answers.queued_request(self._ask("POST", app_name, "requests", request_id, "cancel"))
 
     def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
         """Queue a request again that was given up, under the same id.
 
         Returns:
-            The request as it then is.
+            The request as it is then.
 
         Raises:
             NotFoundError: there is no such request of this app.
             CallError: it was not given up.
         """
-        return self._queues.redrive(app_name, request_id)
+        return answers.queued_request(self._ask("POST", app_name, "requests", request_id, "redrive"))
 
-
-@documented_by(QueueNamespace)
-class AsyncQueueNamespace:
-    """`QueueNamespace` for asyncio."""
-
-    def __init__(self, client: AsyncServerlessClient) -> None:
-        self.client = client
-        self._blocking: Queues | None = None
-
-    async def _call(self, ask: Callable[[Queues], T]) -> T:
-        """Make an HTTP request, which blocks, in a thread."""
-        import asyncio
-
-        def blocking() -> T:
-            from fal.queue import Queues
-
-            if self._blocking is None:
-                self._blocking = Queues(self.client.rest())
-            return ask(self._blocking)
-
-        return await asyncio.to_thread(blocking)
-
-    async def size(self, app_name: str) -> int:
-        return await self._call(lambda queues: queues.size(app_name))
-
-    async def size_by_user(self, app_name: str) -> dict[str, int]:
-        return await self._call(lambda queues: queues.size_by_user(app_name))
-
-    async def flush(self, app_name: str, *, caller_user_id: str | None = None) -> int:
-        return await self._call(lambda queues: queues.flush(app_name, caller_user_id))
-
-    async def list(
-        self, app_name: str, *, state: QueueState | str | None = None, dead: bool = False, limit: int = 100
-    ) -> builtins.list[QueuedRequest]:
-        return await self._call(lambda queues: queues.list(app_name, state, dead=dead, limit=limit))
-
-    async def get(self, app_name: str, request_id: str) -> QueuedRequest:
-        return await self._call(lambda queues: queues.get(app_name, request_id))
-
-    async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
-        return await self._call(lambda queues: queues.cancel(app_name, request_id))
-
-    async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
-        return await self._call(lambda queues: queues.redrive(app_name, request_id))
+    def _ask(
+        self, method: str, app_name: str, *parts: str, query: Mapping[str, str | None] | None = None
+    ) -> dict[str, JSON]:
+        rest = self.client.rest()
+        if self._owner is None:
+            self._owner = answers.owner_name(rest.ask("GET", "/users/current"))
+        answer = rest.ask(method, answers.queue_path(self._owner, app_name, *parts), query)
+        return answer if isinstance(answer, dict) else {}

@@ -1,4 +1,6 @@
-"""`client.runners`: the processes that serve apps: listed, read, entered, stopped."""
+"""`client.runners`: list the processes that serve apps, read them, enter them, stop them."""
+
+# Generated from fal/api/aio/runners.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
@@ -7,51 +9,53 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
-from fal.api.log_reading import read
-from fal.api.logs import not_listed, question
+from fal.api import log_reading
+from fal.api.logs import log_query
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
-from fal_grpc.errors import ArgumentError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 
 if TYPE_CHECKING:
-    from fal.api.client import SyncServerlessClient
+    from fal.api.opener import Opener
     from fal.gpus import GpuUsage
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.session import ShellSession
 
 LOOK_BACK = timedelta(days=1)
-"""How long ago a runner may have ended for `get` to find it with a controller that can only list runners."""
+"""How long ago a runner may have ended for `get` to find it, if the controller can only list runners."""
 
 
 class RunnersNamespace:
-    """The runners of all apps; `fal runners` on the command line. Reached as `client.runners`.
+    """The runners of all apps; `fal runners` on the command line. Use it as `client.runners`.
 
     Example:
         with SyncServerlessClient() as client:
             for runner in client.runners.list(state=["running"]):
-                print(client.runners.exec(runner.runner_id, ["nvidia-smi"]).stdout.decode())
+                result = client.runners.exec(runner.runner_id, ["nvidia-smi"])
+                print(result.stdout.decode())
     """
 
-    def __init__(self, client: SyncServerlessClient) -> None:
+    def __init__(self, client: Opener) -> None:
         self.client = client
 
     def list(
         self, *, since: datetime | None = None, state: Sequence[RunnerState | str] | None = None
     ) -> list[RunnerInfo]:
-        """The runners that are up or on their way.
+        """List the runners that are running or starting.
 
         Args:
-            since: also those that ended at or after this moment; a naive one is local time.
+            since: also list those that ended at or after this time; a naive one is local time.
             state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
         """
         wanted = parse_states(state)
-        found = self.client.controller().list_runners(since=since)
+        controller = self.client.controller()
+        found = controller.list_runners(since=since)
         return found if wanted is None else [runner for runner in found if runner.state in wanted]
 
     def get(self, runner_id: str) -> RunnerInfo:
-        """One runner, living or ended.
+        """Return one runner, live or ended.
 
         Raises:
             NotFoundError: there is no such runner.
@@ -60,34 +64,37 @@ class RunnersNamespace:
         try:
             return controller.get_runner(runner_id)
         except UnimplementedError:
-            # A controller that only lists: what ended within the last day is in the list.
+            # This controller can only list: the list has what ended within the last day.
             listed = controller.list_runners(since=datetime.now(UTC) - LOOK_BACK)
         for runner in listed:
             if runner.runner_id == runner_id:
                 return runner
-        raise not_listed(runner_id)
+        raise runner_not_found(runner_id)
 
     def stop(
         self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
     ) -> None:  # the first two as published
-        """End a runner in order: it finishes what it has, and gets no more.
+        """Stop a runner once it has finished its requests; it gets no more.
 
         Args:
             runner_id: the runner.
             replace_first: start another in its place, and stop this one only when that one is ready.
             grace: seconds that its process then has to end by itself, at most 30; None leaves that to its app.
         """
-        self.client.controller().stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
+        controller = self.client.controller()
+        controller.stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
 
     def kill(self, runner_id: str) -> None:
-        """End a runner at once; requests in flight break."""
-        self.client.controller().kill_runner(runner_id)
+        """Kill a runner at once; requests in flight fail."""
+        controller = self.client.controller()
+        controller.kill_runner(runner_id)
 
     def gpus(self) -> GpuUsage:
-        """How many GPUs all runners hold, by model: {"gpus": {"H100": 3}, "total": 3}."""
-        from fal.gpus import usage
+        """Count the GPUs of all runners, by model: {"gpus": {"H100": 3}, "total": 3}."""
+        from fal.gpus import METRICS_PATH, usage_of_all
 
-        return usage(self.client.rest())
+        rest = self.client.rest()
+        return usage_of_all(rest.ask("GET", METRICS_PATH))
 
     def logs(
         self,
@@ -102,28 +109,28 @@ class RunnersNamespace:
         sources: Sequence[LogOrigin | str] = (),
         request_id: str | None = None,
     ) -> Generator[LogEntry, None, None]:
-        """What a runner has printed, the oldest line first.
+        """Read what a runner has printed, oldest line first.
 
         Args:
-            runner_id: the runner, living or ended.
+            runner_id: the runner, live or ended.
             follow: go on with lines as they are written, until the runner ends. If the controller cannot be reached
-                for a moment, it goes on where it was, without a gap or a line twice.
-            since: only lines at or after this moment; None means all, or with follow those of the last minute. This
-                and `until` are local time if naive.
-            until: only lines before this moment; not with follow.
-            search: only lines that contain this text, upper and lower case alike.
-            lines: at most so many, the newest ones; with follow, those before it goes on.
+                for a while, it resumes without a gap and repeats no line.
+            since: only lines at or after this time; None means all, or with follow those of the last minute. This and
+                `until` are local time if naive.
+            until: only lines before this time; not with follow.
+            search: only lines that contain this text; case does not matter.
+            lines: at most this many, the newest ones; with follow, they come before the new lines.
             oldest: with `lines`, the oldest ones instead; not with follow.
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
             request_id: only lines that were written for this request.
 
         Returns:
-            The lines. Close it (or break out of the loop and forget it) to stop following.
+            The lines. Close it (or break out of the loop and drop it) to stop following.
 
         Raises:
             NotFoundError: there is no such runner.
         """
-        asked = question(
+        query = log_query(
             runner_id=check_runner_id(runner_id),
             follow=follow,
             since=since,
@@ -134,7 +141,7 @@ class RunnersNamespace:
             sources=sources,
             request_id=request_id,
         )
-        return read(self.client, asked, follow=follow)
+        return log_reading.read(self.client, query, follow=follow)
 
     @overload
     def exec(
@@ -144,7 +151,7 @@ class RunnersNamespace:
         *,
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # the remote command's limit, which the runner keeps
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         keep: bool = False,
@@ -158,7 +165,7 @@ class RunnersNamespace:
         *,
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # the remote command's limit, which the runner keeps
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         keep: bool = False,
@@ -171,7 +178,7 @@ class RunnersNamespace:
         *,
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # the remote command's limit, which the runner keeps
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         keep: bool = False,
@@ -181,21 +188,20 @@ class RunnersNamespace:
 
         Args:
             runner_id: the runner.
-            command: the command and its arguments, not read by any shell, such as ["ls", "-l"].
+            command: the command and its arguments, which no shell reads, such as ["ls", "-l"].
             tty: give it a terminal; then all its output is in stdout.
             stdin: its input; None is empty.
             timeout: seconds after which the command is ended; None sets no limit.
             cwd: the directory to run it in; None is the app's.
             env: environment variables on top of the app's.
-            keep: let it go on if this process goes away; otherwise it is hung up then.
-            detach: return once it runs, without reading it. It is kept, and `attach` reads it and can
-                give it input.
+            keep: keep it running if this process goes away; otherwise it then gets SIGHUP.
+            detach: return once it runs, without reading it. It is kept; `attach` reads it and can give it input.
 
         Returns:
-            Its exit code, whatever that is, and its output; with `detach` what names it.
+            Its exit code, whatever that is, and its output; with `detach` its id and state.
 
         Raises:
-            ExecLinkError: the link broke for good, so that nobody knows how the command ended.
+            ExecLinkError: the link broke for good, so how the command ended is not known.
             DeadlineExceededError: it had not ended in time. It is a TimeoutError.
         """
         if not command:
@@ -206,7 +212,8 @@ class RunnersNamespace:
             spec = ExecSpec(
                 runner_id=runner_id, command=command, tty=tty, cwd=cwd, env=env, keep=True, timeout_seconds=timeout
             )
-            return self.client.controller().start_detached(spec)
+            controller = self.client.controller()
+            return controller.start_detached(spec)
         stdout, stderr = bytearray(), bytearray()
         with self.exec_stream(
             runner_id, command, tty=tty, stdin=stdin, timeout=timeout, cwd=cwd, env=env, keep=keep
@@ -223,7 +230,7 @@ class RunnersNamespace:
         tty: bool = False,
         stdin: bytes | str | Iterable[bytes] | None = None,
         interactive: bool = False,
-        timeout: float | None = None,
+        timeout: float | None = None,  # the remote command's limit, which the runner keeps
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         keep: bool = False,
@@ -233,14 +240,14 @@ class RunnersNamespace:
     ) -> ExecSession | ShellSession:
         """Run a command in a runner and read its output as it comes.
 
-        Iterate over what this returns for the output; `exit_code` is set after that, and `wait()` returns it. If the
-        link breaks, or the controller is restarted, it goes on where it was. The arguments are those of `exec`, and:
+        Iterate over the result for the output; `exit_code` is set after that, and `wait()` returns it. If the link
+        breaks, or the controller restarts, it resumes with the next byte. The arguments are those of `exec`, and:
 
         Args:
             interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
             size: rows and columns of the terminal at the start.
             term: what kind of terminal it is, as TERM says it.
-            on_notice: told in words when the link breaks, when it is back, and when output was dropped.
+            on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
         """
         spec = ExecSpec(
             runner_id=runner_id,
@@ -253,34 +260,36 @@ class RunnersNamespace:
             keep=keep,
             timeout_seconds=timeout,
         )
-        return self.client.controller().start_exec(spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
+        controller = self.client.controller()
+        return controller.start_exec(spec, stdin=stdin, interactive=interactive, on_notice=on_notice)
 
     def attach(
         self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
     ) -> ExecSession:
-        """Read a command that runs, or has ended lately, from the earliest output that is kept.
+        """Read a command that is running or recently ended, from the earliest output that is kept.
 
         Args:
             exec_id: the command, as `exec` with `detach` or `execs` names it.
-            runner_id: its runner; without it, it is looked for in all.
+            runner_id: its runner; without it, all runners are searched.
             on_notice: as for `exec_stream`.
 
         Raises:
             NotFoundError: there is no such command, or it ended too long ago.
         """
         controller = self.client.controller()
-        return controller.attach_exec(controller.get_exec(exec_id, runner_id=runner_id), on_notice=on_notice)
+        info = controller.get_exec(exec_id, runner_id=runner_id)
+        return controller.attach_exec(info, on_notice=on_notice)
 
     def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
-        """The commands that run, and those that ended within the last ten minutes, the oldest first.
+        """List the commands that run or have ended within the last ten minutes, oldest first.
 
         Args:
             runner_id: only those of this runner; None means all.
         """
-        return self.client.controller().list_execs(runner_id=runner_id)
+        controller = self.client.controller()
+        return controller.list_execs(runner_id=runner_id)
 
     def shell(self, runner_id: str) -> ExecSession | ShellSession:
         """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
-        return self.client.controller().start_exec(
-            ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True
-        )
+        controller = self.client.controller()
+        return controller.start_exec(ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fal_grpc.adapter.values import count
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -235,21 +236,6 @@ def parse_strategy(word: DeploymentStrategy | str) -> DeploymentStrategy:
 def _given(argument: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ArgumentError(argument, "must be text that is not empty")
-    return value
-
-
-def count(argument: str, value: object) -> int | None:
-    """A whole number that the wire can carry; None where none is given.
-
-    Raises:
-        ArgumentError: it is negative, too large, or no whole number.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(argument, f"must be a whole number, not {value!r}")
-    if not 0 <= value < 2**31:
-        raise ArgumentError(argument, f"must be from 0 to {2**31 - 1}, not {value}")
     return value
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import moment, timestamp
+from fal_grpc.adapter.values import count, moment, timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -47,6 +47,49 @@ class LogOrigin(StrEnum):
     STDOUT = "stdout"
     STDERR = "stderr"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which stored lines to read, of one runner or of one app.
+
+    Attributes:
+        runner_id, app, environment_name: whose lines: a runner's, or an app's in an environment.
+        sources: only lines from these; empty means all.
+        search: only lines that contain this text; case does not matter.
+        request_id: only lines that were written for this request.
+        since, until: only lines at or after, and before, these times; naive ones are local time.
+        lines: at most this many over all pages: the newest ones, or the oldest ones with `oldest`.
+
+    Raises:
+        ArgumentError: not exactly one of runner_id and app is given, `lines` is less than 1, or `until` is before
+            `since`.
+    """
+
+    runner_id: str | None = None
+    app: str | None = None
+    environment_name: str | None = None
+    sources: tuple[LogOrigin, ...] = ()
+    search: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    lines: int | None = None
+    oldest: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.runner_id) == bool(self.app):
+            raise ArgumentError("runner_id", "name either a runner or an app, and not both")
+        if count("lines", self.lines) == 0:
+            raise ArgumentError("lines", "must be at least 1, not 0")
+        since, until = self.since, self.until
+        if since is not None and until is not None and until.astimezone(UTC) < since.astimezone(UTC):
+            raise ArgumentError("until", "must not be before since: no line can be between them")
+
+    @property
+    def oldest_first(self) -> bool:
+        """Whether pages go from the oldest line on; if only the newest are wanted, they go backwards."""
+        return self.lines is None or self.oldest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,89 +232,46 @@ def _origin_number(origin: LogOrigin) -> log_pb2.LogEntry.Source.ValueType:
     )
 
 
-def _selector(
-    runner_id: str | None,
-    app: str | None,
-    environment_name: str | None,
-    sources: Sequence[LogOrigin],
-    search: str | None,
-    request_id: str | None,
-) -> log_pb2.LogSelector:
+def _selector(query: LogQuery) -> log_pb2.LogSelector:
     from fal_grpc.v1 import log_pb2
 
-    if bool(runner_id) == bool(app):
-        raise ArgumentError("runner_id", "name either a runner or an app, and not both")
-    numbers = [_origin_number(source) for source in sources]
-    selector = log_pb2.LogSelector(search=search or "", sources=numbers, request_id=request_id or "")
-    if runner_id:
-        selector.runner_id = runner_id
+    selector = log_pb2.LogSelector(
+        search=query.search or "",
+        sources=[_origin_number(source) for source in query.sources],
+        request_id=query.request_id or "",
+    )
+    if query.runner_id:
+        selector.runner_id = query.runner_id
     else:
-        target = log_pb2.AppLogTarget(app=app or "", environment_name=environment_name or "")
+        target = log_pb2.AppLogTarget(app=query.app or "", environment_name=query.environment_name or "")
         selector.app.CopyFrom(target)
     return selector
 
 
-def list_request(
-    *,
-    runner_id: str | None = None,
-    app: str | None = None,
-    environment_name: str | None = None,
-    sources: Sequence[LogOrigin] = (),
-    search: str | None = None,
-    request_id: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    lines: int | None = None,
-    oldest_first: bool = False,
-    page_size: int = 0,
-    page_token: str | None = None,
-) -> log_pb2.ListLogsRequest:
-    """A request for one page of stored lines.
-
-    Raises:
-        ArgumentError: not exactly one of runner_id and app is given, or a number is negative.
-    """
+def list_request(query: LogQuery, *, page_size: int = 0, page_token: str | None = None) -> log_pb2.ListLogsRequest:
+    """Return a request for one page of stored lines; a page size of 0 leaves it to the controller."""
     from fal_grpc.v1 import log_pb2
 
-    if lines is not None and lines < 1:
-        raise ArgumentError("lines", f"must be at least 1, not {lines}")
+    oldest_first = query.oldest_first
     order = log_pb2.ListLogsRequest.ORDER_OLDEST_FIRST if oldest_first else log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST
     return log_pb2.ListLogsRequest(
-        selector=_selector(runner_id, app, environment_name, sources, search, request_id),
-        since=None if since is None else timestamp(since, argument="since"),
-        until=None if until is None else timestamp(until, argument="until"),
+        selector=_selector(query),
+        since=None if query.since is None else timestamp(query.since, argument="since"),
+        until=None if query.until is None else timestamp(query.until, argument="until"),
         order=order,
-        lines=lines or 0,
+        lines=query.lines or 0,
         page_size=page_size,
         page_token=page_token or "",
     )
 
 
-def follow_request(
-    *,
-    runner_id: str | None = None,
-    app: str | None = None,
-    environment_name: str | None = None,
-    sources: Sequence[LogOrigin] = (),
-    search: str | None = None,
-    request_id: str | None = None,
-    cursor: str | None = None,
-    since: datetime | None = None,
-) -> log_pb2.FollowLogsRequest:
-    """A request to follow lines, from a cursor, a moment, or (with neither) from now on.
-
-    Raises:
-        ArgumentError: not exactly one of runner_id and app is given, or both a cursor and a moment.
-    """
+def follow_request(query: LogQuery, *, cursor: str | None = None) -> log_pb2.FollowLogsRequest:
+    """Return a request to follow lines: from the cursor, else from the query's `since`, else from now on."""
     from fal_grpc.v1 import log_pb2
 
-    if cursor and since is not None:
-        raise ArgumentError("cursor", "cannot be given together with since")
-    message = log_pb2.FollowLogsRequest(
-        selector=_selector(runner_id, app, environment_name, sources, search, request_id)
-    )
+    message = log_pb2.FollowLogsRequest(selector=_selector(query))
     if cursor:
         message.cursor = cursor
-    elif since is not None:
-        message.since.CopyFrom(timestamp(since, argument="since"))
+    elif query.since is not None:
+        message.since.CopyFrom(timestamp(query.since, argument="since"))
     return message

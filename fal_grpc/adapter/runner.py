@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.app import app_name, count
-from fal_grpc.adapter.values import JSON, mapping, moment, timestamp
+from fal_grpc.adapter.app import app_name
+from fal_grpc.adapter.values import JSON, count, mapping, moment, timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:

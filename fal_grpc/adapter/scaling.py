@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.app import AliasInfo, alias_info, app_name, count
+from fal_grpc.adapter.app import AliasInfo, alias_info, app_name
 from fal_grpc.adapter.runner import STATES, RunnerState
-from fal_grpc.adapter.values import moment
+from fal_grpc.adapter.values import count, moment
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:

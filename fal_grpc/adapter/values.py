@@ -47,6 +47,21 @@ def moment(message: Timestamp) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if message.seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
+def count(argument: str, value: object) -> int | None:
+    """Return a whole number that the wire can carry; None stays None.
+
+    Raises:
+        ArgumentError: it is negative, too large, or no whole number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(argument, f"must be a whole number, not {value!r}")
+    if not 0 <= value < 2**31:
+        raise ArgumentError(argument, f"must be from 0 to {2**31 - 1}, not {value}")
+    return value
+
+
 def struct(mapping: Mapping[str, object] | Mapping[object, object], *, argument: str) -> Struct:
     """A JSON-like mapping as a message.
 

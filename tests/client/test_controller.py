@@ -8,7 +8,7 @@ import pytest
 
 from fal_grpc.adapter import run
 from fal_grpc.adapter.app import AuthMode, DeploymentStrategy
-from fal_grpc.adapter.log import LogLevel, LogOrigin, LogSource
+from fal_grpc.adapter.log import LogLevel, LogOrigin, LogQuery, LogSource
 from fal_grpc.adapter.revision import (
     BuildRequest,
     EnvironmentSpec,
@@ -92,8 +92,8 @@ UNARY = [
     ("delete_environment", ("e",), {}, environment_pb2.DeleteEnvironmentRequest(name="e")),
     (
         "list_logs",
-        (),
-        {"runner_id": "r", "lines": 5, "sources": [LogOrigin.STDERR], "search": "x"},
+        (LogQuery(runner_id="r", lines=5, sources=(LogOrigin.STDERR,), search="x"),),
+        {},
         log_pb2.ListLogsRequest(
             selector=log_pb2.LogSelector(runner_id="r", sources=["SOURCE_STDERR"], search="x"),
             order="ORDER_NEWEST_FIRST",
@@ -172,10 +172,6 @@ def test_an_aware_moment_keeps_its_zone(fake, face):
         ("set_secret", ("", "v"), {}, "name"),
         ("set_secret", ("N", None), {}, "value"),
         ("create_environment", ("",), {}, "name"),
-        ("list_logs", (), {}, "runner_id"),
-        ("list_logs", (), {"runner_id": "r", "app": "a"}, "runner_id"),
-        ("list_logs", (), {"runner_id": "r", "lines": 0}, "lines"),
-        ("follow_logs", (), {"runner_id": "r", "cursor": "c", "since": datetime(2026, 1, 1, tzinfo=UTC)}, "cursor"),
         ("shell_runner", ("r", "ls -l"), {}, "command"),
         ("shell_runner", ("r",), {"interactive": True, "stdin": b""}, "stdin"),
         ("build_environment", (BuildRequest(environments=()),), {}, "environments"),

@@ -11,6 +11,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from fal import exceptions
 from fal_grpc import errors
+from fal_grpc.adapter.log import LogQuery
 from tests.client.support import KEY, aborting
 
 
@@ -48,7 +49,7 @@ def test_a_stream_that_fails_raises_after_what_arrived(fake, face):
 
     fake.answers["FollowLogs"] = answer
     with pytest.raises(errors.ResourceExhaustedError, match="too many streams"):
-        face.call(fake.host, "follow_logs", runner_id="r1")
+        face.call(fake.host, "follow_logs", LogQuery(runner_id="r1"))
 
 
 def test_google_rpc_details_become_attributes(fake, face):

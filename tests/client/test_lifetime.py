@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from fal_grpc.adapter.log import LogQuery
 from fal_grpc.aio import AsyncController
 from fal_grpc.controller import Controller
 from fal_grpc.errors import ClientClosedError
@@ -20,7 +21,7 @@ from tests.client.support import HANG_SECONDS, KEY
 def test_closing_a_stream_cancels_the_call(fake):
     fake.answers["FollowLogs"] = endless
     with Controller(parse_target(fake.host), KEY) as controller:
-        batches = controller.follow_logs(runner_id="r")
+        batches = controller.follow_logs(LogQuery(runner_id="r"))
         next(batches)
         batches.close()
         assert fake.cancelled.wait(HANG_SECONDS)
@@ -29,7 +30,7 @@ def test_closing_a_stream_cancels_the_call(fake):
 async def test_closing_a_stream_cancels_the_call_of_asyncio(fake):
     fake.answers["FollowLogs"] = endless
     async with asyncio.timeout(HANG_SECONDS), AsyncController(parse_target(fake.host), KEY) as controller:
-        batches = controller.follow_logs(runner_id="r")
+        batches = controller.follow_logs(LogQuery(runner_id="r"))
         await anext(batches)
         await batches.aclose()
         assert await asyncio.to_thread(fake.cancelled.wait, HANG_SECONDS)

@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal.api import AsyncServerlessClient, SyncServerlessClient
 from fal.rest import Rest
-from fal_grpc.adapter.log import LogLevel, LogOrigin
+from fal.rest_aio import AsyncRest
+from fal_grpc.adapter.log import LogLevel, LogOrigin, LogQuery
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import KeyCredentials
 from fal_grpc.errors import (
@@ -112,6 +113,22 @@ def test_contradictions_are_refused(reader, fake, options, argument):
         reader.lines(fake.host, **options)
     assert caught.value.argument == argument
     assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "argument"),
+    [
+        ({}, "runner_id"),
+        ({"runner_id": "r", "app": "a"}, "runner_id"),
+        ({"runner_id": "r", "lines": 0}, "lines"),
+        ({"runner_id": "r", "lines": 2**31}, "lines"),
+        ({"runner_id": "r", "since": NOW, "until": NOW - timedelta(seconds=1)}, "until"),
+    ],
+)
+def test_a_query_checks_its_fields(fields, argument):
+    with pytest.raises(ArgumentError) as caught:
+        LogQuery(**fields)
+    assert caught.value.argument == argument
 
 
 def ended() -> log_pb2.FollowLogsResponse:
@@ -232,8 +249,8 @@ def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options:
             return Rest(f"http://{rest_host}", self._credentials, ChannelOptions())
 
     class BesideAsync(AsyncServerlessClient):
-        def rest(self):
-            return Rest(f"http://{rest_host}", self._credentials, ChannelOptions())
+        async def rest(self):
+            return AsyncRest(f"http://{rest_host}", self._credentials, ChannelOptions())
 
     async def awaited() -> list:
         async with asyncio.timeout(HANG_SECONDS), BesideAsync(fake.host, "id:hidden-secret") as client:

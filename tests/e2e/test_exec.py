@@ -241,7 +241,7 @@ def test_the_newest_reader_takes_over(place: Place) -> None:
 
 
 async def test_the_asyncio_face_does_the_same(place: Place) -> None:
-    from fal.api.aio.client import AsyncServerlessClient
+    from fal.api import AsyncServerlessClient
 
     async with AsyncServerlessClient(host=place.controller.host, api_key=place.controller.key) as sdk:
         ran = await sdk.runners.exec(place.runner_id, ["sh", "-c", "cat; exit 3"], stdin=BLOCK * 40, env={"A": "b"})

@@ -1,4 +1,6 @@
-"""`client.apps` for asyncio."""
+"""`client.apps` for asyncio: the apps, their revisions, their scaling and their runners."""
+
+# The source of fal/api/apps.py: run `make gen` after a change.
 
 from __future__ import annotations
 
@@ -7,31 +9,43 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal.api.apps import AppsNamespace, containing
-from fal.api.logs import question
+from fal.api.aio import log_reading
+from fal.api.logs import log_query
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
-from fal_grpc.documented import documented_by
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from fal.api.aio.client import AsyncServerlessClient
+    from fal.api.opener import AsyncOpener
     from fal.gpus import GpuUsage
     from fal_grpc.adapter.revision import ApplicationInfo
 
 
-@documented_by(AppsNamespace)
 class AsyncAppsNamespace:
-    """`AppsNamespace` for asyncio."""
+    """The apps of a controller; `fal apps` on the command line. Use it as `client.apps`.
 
-    def __init__(self, client: AsyncServerlessClient) -> None:
+    Example:
+        async with AsyncServerlessClient() as client:
+            for app in await client.apps.list():
+                print(app.alias, app.active_runners)
+            await client.apps.scale("my-app", max_concurrency=10)
+    """
+
+    def __init__(self, client: AsyncOpener) -> None:
         self.client = client
 
     async def list(self, *, filter: str | None = None, environment_name: str | None = None) -> list[AliasInfo]:  # noqa: A002
+        """List the apps of an environment.
+
+        Args:
+            filter: only apps whose name contains this text.
+            environment_name: the environment; None means the default one.
+        """
         controller = await self.client.controller()
-        return containing(filter, await controller.list_aliases(environment_name=environment_name))
+        found = await controller.list_aliases(environment_name=environment_name)
+        return [app for app in found if filter in app.alias] if filter else found
 
     async def runners(
         self,
@@ -41,6 +55,14 @@ class AsyncAppsNamespace:
         state: Sequence[RunnerState | str] | None = None,
         environment_name: str | None = None,
     ) -> builtins.list[RunnerInfo]:
+        """List the runners of one app.
+
+        Args:
+            app_name: the app.
+            since: also list those that ended at or after this time; a naive one is local time.
+            state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
+            environment_name: the environment; None means the default one.
+        """
         wanted = parse_states(state)
         controller = await self.client.controller()
         found = await controller.list_alias_runners(app_name, since=since, environment_name=environment_name)
@@ -64,6 +86,27 @@ class AsyncAppsNamespace:
         regions: builtins.list[str] | None = None,
         environment_name: str | None = None,
     ) -> AliasInfo:
+        """Change how an app scales; what is None, or an empty list, stays as it is.
+
+        Args:
+            app_name: the app.
+            keep_alive: seconds to keep a runner without requests.
+            max_multiplexing: most requests at a time on one runner.
+            max_concurrency: most runners.
+            min_concurrency: fewest runners, even without any request.
+            concurrency_buffer: runners to keep above what the load needs.
+            concurrency_buffer_perc: the same as a percentage; the greater of the two counts.
+            scaling_delay: seconds that a request waits before it may start another runner.
+            request_timeout: seconds until a request is cut off.
+            request_start_timeout: seconds that a request may wait for a runner; 0 removes the limit.
+            startup_timeout: seconds that a runner has to become ready.
+            machine_types: acceptable types, the preferred one first.
+            regions: acceptable regions.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The app as it is now.
+        """
         controller = await self.client.controller()
         return await controller.update_application(
             app_name,
@@ -83,6 +126,13 @@ class AsyncAppsNamespace:
         )
 
     async def rollout(self, app_name: str, *, force: bool = False, environment_name: str | None = None) -> None:
+        """Replace the runners of an app with new ones of the same revision, one after another.
+
+        Args:
+            app_name: the app.
+            force: replace all at once.
+            environment_name: the environment; None means the default one.
+        """
         controller = await self.client.controller()
         await controller.rollout_application(app_name, force=force, environment_name=environment_name)
 
@@ -100,7 +150,30 @@ class AsyncAppsNamespace:
         request_id: str | None = None,
         environment_name: str | None = None,
     ) -> AsyncGenerator[LogEntry, None]:
-        asked = question(
+        """Read what all runners of an app have printed, past and present, merged by time.
+
+        Args:
+            app_name: the app.
+            follow: go on with lines as they are written, also by runners that start later, without end. If the
+                controller cannot be reached for a while, it resumes without a gap and repeats no line.
+            since: only lines at or after this time; None means all, or with follow those of the last minute. This and
+                `until` are local time if naive.
+            until: only lines before this time; not with follow.
+            search: only lines that contain this text; case does not matter.
+            lines: at most this many, the newest ones; with follow, they come before the new lines.
+            oldest: with `lines`, the oldest ones instead; not with follow.
+            sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
+            request_id: only lines that were written for this request.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The lines, oldest first; each names its runner. Close it (or break out of the loop and drop it) to stop.
+
+        Raises:
+            NotFoundError: there is no such app, and no line of one.
+            UnimplementedError: the controller gives lines of single runners only.
+        """
+        query = log_query(
             app=app_name,
             environment_name=environment_name,
             follow=follow,
@@ -112,18 +185,29 @@ class AsyncAppsNamespace:
             sources=sources,
             request_id=request_id,
         )
-        from fal.api.aio import log_reading
-
-        return log_reading.read(self.client, asked, follow=follow)
+        return log_reading.read(self.client, query, follow=follow)
 
     async def gpus(self, app_name: str) -> GpuUsage:
-        import asyncio
+        """Count the GPUs of an app's runners, by model: {"gpus": {"H100": 2}, "total": 2}.
 
-        from fal.gpus import usage
+        Args:
+            app_name: the app, with or without its owner.
 
-        return await asyncio.to_thread(lambda: usage(self.client.rest(), app_name))
+        Raises:
+            NotFoundError: no app of that name has runners.
+        """
+        from fal.gpus import METRICS_PATH, usage_of_app
+
+        rest = await self.client.rest()
+        return usage_of_app(await rest.ask("GET", METRICS_PATH), app_name)
 
     async def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
+        """Explain why an app has the runners that it has: load, arithmetic and recent decisions.
+
+        Args:
+            app_name: the app.
+            environment_name: the environment; None means the default one.
+        """
         controller = await self.client.controller()
         return await controller.explain_application(app_name, environment_name=environment_name)
 
@@ -136,6 +220,15 @@ class AsyncAppsNamespace:
         start_seconds: float = 5.0,
         environment_name: str | None = None,
     ) -> AppSimulation:
+        """Simulate how an app scales for a load. Nothing is changed.
+
+        Args:
+            arrivals: the requests, each (seconds from the beginning, duration in seconds).
+            app_name: the app whose settings apply; None means those of a new app.
+            settings: settings to try instead, by their names in `scale`, such as {"max_concurrency": 5}.
+            start_seconds: how long a runner takes to become ready.
+            environment_name: the environment; None means the default one.
+        """
         controller = await self.client.controller()
         return await controller.simulate_application(
             arrivals,
@@ -148,6 +241,7 @@ class AsyncAppsNamespace:
     async def list_rev(
         self, app_name: str | None = None, *, environment_name: str | None = None
     ) -> builtins.list[ApplicationInfo]:
+        """List the revisions of one app, or of all, newest first."""
         controller = await self.client.controller()
         return await controller.list_applications(app_name, environment_name=environment_name)
 
@@ -160,12 +254,29 @@ class AsyncAppsNamespace:
         strategy: DeploymentStrategy | str | None = None,
         environment_name: str | None = None,
     ) -> AliasInfo:
+        """Point an app at a revision.
+
+        Args:
+            app_name: the app; created if there is none of that name.
+            app_rev: the revision.
+            auth: who may call it: private, public or shared; None leaves that as it is.
+            strategy: how it moves: rolling or recreate; None leaves that to the controller.
+            environment_name: the environment; None means the default one.
+
+        Returns:
+            The app as it is now.
+        """
         controller = await self.client.controller()
         return await controller.set_alias(
             app_name, app_rev, auth_mode=auth, environment_name=environment_name, deployment_strategy=strategy
         )
 
     async def delete(self, app_name: str, *, environment_name: str | None = None) -> str | None:
+        """Delete an app.
+
+        Returns:
+            The revision that it pointed at, which stays; None if there was no such app.
+        """
         controller = await self.client.controller()
         try:
             return await controller.delete_alias(app_name, environment_name=environment_name)
@@ -173,5 +284,6 @@ class AsyncAppsNamespace:
             return None
 
     async def delete_rev(self, app_rev: str) -> None:
+        """Delete a revision that no app points at."""
         controller = await self.client.controller()
         await controller.delete_application(app_rev)

@@ -1,4 +1,6 @@
-"""AsyncServerlessClient: the SDK's front door for programs with asyncio."""
+"""The client of the SDK for asyncio."""
+
+# The source of fal/api/client.py: run `make gen` after a change.
 
 from __future__ import annotations
 
@@ -9,32 +11,41 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from fal.api.aio.apps import AsyncAppsNamespace
+from fal.api.aio.connection import AsyncConnection
+from fal.api.aio.environments import AsyncEnvironmentsNamespace
+from fal.api.aio.keys import AsyncKeysNamespace
+from fal.api.aio.queue import AsyncQueueNamespace
 from fal.api.aio.runners import AsyncRunnersNamespace
-from fal.api.client import SyncServerlessClient
-from fal.api.connection import Connection
-from fal.api.environments import AsyncEnvironmentsNamespace
-from fal.api.keys import AsyncKeysNamespace
-from fal.api.queue import AsyncQueueNamespace
-from fal.api.secrets import AsyncSecretsNamespace
-from fal_grpc.documented import documented_by
+from fal.api.aio.secrets import AsyncSecretsNamespace
 
 if TYPE_CHECKING:
     from fal.deploy import DeploymentResult, DeployOptions
-    from fal.rest import Rest
+    from fal.rest_aio import AsyncRest
     from fal.settings import Settings
     from fal_grpc.aio import AsyncController
     from fal_grpc.credentials import Credentials
 
 
-@documented_by(SyncServerlessClient)
 @dataclass
 class AsyncServerlessClient:
-    """`SyncServerlessClient` for asyncio: the same names, to await. It belongs to the event loop of its first call.
+    """Manages apps, runners, keys, secrets and environments, and deploys, for asyncio.
+
+    The methods have the names of the commands. One client keeps one connection, which opens at the first call. Use it
+    within one event loop, and close it, or use `async with`. Every call can raise
+    `fal.exceptions.FalServerlessException`.
 
     Example:
+        from fal.api import AsyncServerlessClient
+
         async with AsyncServerlessClient() as client:
             for runner in await client.runners.list():
-                print(runner.runner_id, runner.state.value)
+                print(runner.runner_id, runner.state)
+
+    Args:
+        host: the controller, as host or host:port; None takes FAL_GRPC_HOST, FAL_HOST or the profile's.
+        api_key: "KEY_ID:KEY_SECRET"; None takes FAL_KEY or the profile's.
+        profile: the profile of ~/.fal/config.toml to use; None takes FAL_PROFILE or the current one.
+        team: the team to act for, with a login token; ignored with a key, since the key decides.
     """
 
     host: str | None = None
@@ -43,7 +54,8 @@ class AsyncServerlessClient:
     team: str | None = None
 
     def __post_init__(self) -> None:
-        self._connection = Connection(self.host, self.api_key, self.profile, self.team)
+        self._connection = AsyncConnection(self.host, self.api_key, self.profile, self.team)
+        self._opening = asyncio.Lock()
         self._opened: AsyncController | None = None
 
     @cached_property
@@ -77,20 +89,29 @@ class AsyncServerlessClient:
         return AsyncQueueNamespace(self)
 
     async def deploy(self, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
-        def blocking() -> DeploymentResult:
-            # Loading an app file runs its code, and hashing files reads them: both belong in a thread.
-            with SyncServerlessClient(self.host, self.api_key, self.profile, self.team) as client:
-                return client.deploy(app_ref, **options)
+        """Deploy an app; `fal deploy` on the command line.
 
-        return await asyncio.to_thread(blocking)
+        Args:
+            app_ref: "path/to/file.py", "path/to/file.py::MyApp", or the name of an app in pyproject.toml; None looks
+                for one as the command does.
+            options: `app_name`, `auth`, `strategy`, `reset_scale`, `environment_name` and more: those of
+                `fal.deploy.deploy`.
+
+        Returns:
+            The revision, and the addresses to call.
+        """
+        from fal.deploy.aio import deploy
+
+        return await deploy(self, app_ref, **options)
 
     @property
     def settings(self) -> Settings:
+        """The controller and the credentials that this client uses, and the source of each choice."""
         return self._connection.settings
 
     @property
     def _credentials(self) -> Credentials:
-        return self._connection.ready().credentials
+        return self._connection.credentials
 
     @property
     def _grpc_host(self) -> str:
@@ -101,21 +122,24 @@ class AsyncServerlessClient:
         return self._connection.settings.rest_url
 
     async def controller(self) -> AsyncController:
-        if self._connection.needs_lookup:
-            await asyncio.to_thread(self._connection.ready)
-        settings = self._connection.ready()
-        if self._opened is None:
-            from fal_grpc.aio import AsyncController
+        """Return the controller's calls themselves, for what the namespaces do not cover."""
+        async with self._opening:
+            settings = await self._connection.ready()
+            if self._opened is None:
+                from fal_grpc.aio import AsyncController
 
-            self._opened = AsyncController(settings.target, settings.credentials, settings.options)
-        return self._opened
+                self._opened = AsyncController(settings.target, settings.credentials, settings.options)
+            return self._opened
 
-    def rest(self) -> Rest:
-        return self._connection.rest()
+    async def rest(self) -> AsyncRest:
+        """Return the HTTP side of the controller."""
+        return await self._connection.rest()
 
     async def close(self) -> None:
+        """Close the connection and cancel the calls in flight. A second close does nothing."""
         self._connection.close()
-        opened, self._opened = self._opened, None
+        async with self._opening:
+            opened, self._opened = self._opened, None
         if opened is not None:
             await opened.close()
 

@@ -1,124 +1,135 @@
-"""`log_reading` for asyncio."""
+"""Reads log lines for `client.runners.logs` and `client.apps.logs` for asyncio."""
+
+# The source of fal/api/log_reading.py: run `make gen` after a change.
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fal.api.logs import Joint, LogQuestion, Reconnects, history, over_http, stream, threaded
+from fal.api.logs import HttpHistory, LogReconnectPolicy, TailFollowJoin, http_runner_id
 from fal_grpc.errors import UnavailableError, UnimplementedError
 
 if TYPE_CHECKING:
-    from fal.api.aio.client import AsyncServerlessClient
-    from fal_grpc.adapter.log import LogEntry
+    from fal.api.opener import AsyncOpener
+    from fal_grpc.adapter.log import LogEntry, LogQuery
 
 
-def read(client: AsyncServerlessClient, asked: LogQuestion, *, follow: bool) -> AsyncGenerator[LogEntry, None]:
-    """The lines, the oldest first."""
+_Batches: TypeAlias = "AsyncGenerator[Sequence[LogEntry], None]"
+
+
+class AsyncLogLines(AsyncGenerator["LogEntry", None]):
+    """Lines one by one, or in the batches in which they arrive.
+
+    Args:
+        batches: the lines.
+    """
+
+    def __init__(self, batches: _Batches) -> None:
+        self._batches = batches
+        self._lines = _one_by_one(batches)
+
+    def batches(self) -> _Batches:
+        """Return the lines in batches. Read either these or the single lines."""
+        return self._batches
+
+    def __aiter__(self) -> AsyncGenerator[LogEntry, None]:  # noqa: PYI058 - what the base class says
+        # A plain generator is faster than this object's methods.
+        return self._lines
+
+    async def asend(self, value: None) -> LogEntry:
+        return await self._lines.asend(value)
+
+    async def athrow(self, *error: Any) -> LogEntry:  # noqa: ANN401 - generators take it in three forms
+        return await self._lines.athrow(*error)
+
+    async def aclose(self) -> None:
+        await self._lines.aclose()
+        await self._batches.aclose()
+
+
+def read(client: AsyncOpener, query: LogQuery, *, follow: bool) -> AsyncLogLines:
+    """Return the lines, oldest first."""
     if not follow:
-        return _stored(client, asked)
-    return _followed(client, asked) if asked.lines is None else _newest_and_on(client, asked)
+        return AsyncLogLines(_stored(client, query))
+    return AsyncLogLines(_followed(client, query) if query.lines is None else _tail_and_follow(client, query))
 
 
-async def _newest_and_on(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
-    newest = [entry async for entry in _stored(client, asked)]
-    for entry in newest:
-        yield entry
-    joint = Joint(asked, newest)
-    async with aclosing(_followed(client, joint.rest, begun=True)) as followed:
-        async for entry in followed:
-            if joint.is_new(entry):
+async def _one_by_one(batches: _Batches) -> AsyncGenerator[LogEntry, None]:
+    async with aclosing(batches):
+        async for entries in batches:
+            for entry in entries:
                 yield entry
 
 
-async def _stored(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
+async def _tail_and_follow(client: AsyncOpener, query: LogQuery) -> _Batches:
+    newest = [entry async for entry in _one_by_one(_stored(client, query))]
+    yield newest
+    join = TailFollowJoin(query, newest)
+    async with aclosing(_followed(client, join.rest, resumable=True)) as batches:
+        async for entries in batches:
+            yield [entry for entry in entries if join.is_new(entry)]
+
+
+async def _stored(client: AsyncOpener, query: LogQuery) -> _Batches:
     controller = await client.controller()
-    newest = asked.lines is not None and not asked.oldest
-    kept: list[LogEntry] = []
+    newest_first: list[LogEntry] = []
     token: str | None = None
     while True:
         try:
-            page = await controller.list_logs(
-                runner_id=asked.runner_id,
-                app=asked.app,
-                environment_name=asked.environment_name,
-                sources=asked.sources,
-                search=asked.search,
-                request_id=asked.request_id,
-                since=asked.since,
-                until=asked.until,
-                lines=asked.lines,
-                oldest_first=not newest,
-                page_token=token,
-            )
+            page = await controller.list_logs(query, page_token=token)
         except UnimplementedError as error:
-            over_http(asked, error)
-            for entry in await asyncio.to_thread(history, client.rest(), asked):
-                yield entry
+            yield await _http_history(client, query, error)
             return
-        if newest:
-            kept.extend(page.entries)
+        if query.oldest_first:
+            yield page.entries
         else:
-            for entry in page.entries:
-                yield entry
+            newest_first.extend(page.entries)
         token = page.next_page_token
         if token is None:
-            for entry in reversed(kept):
-                yield entry
+            yield newest_first[::-1]
             return
 
 
-async def _followed(
-    client: AsyncServerlessClient, asked: LogQuestion, *, begun: bool = False
-) -> AsyncGenerator[LogEntry, None]:
-    """Lines as they come; `begun`: the caller has shown lines already, so that a broken link is no failed first try."""
-    controller, reconnects = await client.controller(), Reconnects()
+async def _followed(client: AsyncOpener, query: LogQuery, *, resumable: bool = False) -> _Batches:
+    controller, policy = await client.controller(), LogReconnectPolicy()
     cursor: str | None = None
     while True:
         failure: UnavailableError | None = None
-        batches = controller.follow_logs(
-            runner_id=asked.runner_id,
-            app=asked.app,
-            environment_name=asked.environment_name,
-            sources=asked.sources,
-            search=asked.search,
-            request_id=asked.request_id,
-            cursor=cursor,
-            since=asked.since if cursor is None else None,
-        )
         try:
-            async with aclosing(batches):
+            async with aclosing(controller.follow_logs(query, cursor=cursor)) as batches:
                 async for batch in batches:
-                    reconnects.succeeded()
-                    for entry in batch.entries:
-                        yield entry
+                    policy.succeeded()
+                    yield batch.entries
                     cursor = batch.cursor or cursor
                     if batch.runner_ended is not None:
                         return
         except UnimplementedError as error:
-            over_http(asked, error)
-            async for entry in _followed_over_http(client, asked):
-                yield entry
+            async with aclosing(_http_stream(client, query, error)) as lines:
+                async for line in lines:
+                    yield (line,)
             return
         except UnavailableError as error:
             failure = error
-        await asyncio.sleep(reconnects.pause(failure, resumable=begun or cursor is not None))
+        await asyncio.sleep(policy.pause(failure, resumable=resumable or cursor is not None))
 
 
-async def _followed_over_http(client: AsyncServerlessClient, asked: LogQuestion) -> AsyncGenerator[LogEntry, None]:
-    """Read in a thread of its own, which ends with the stream; one that waits for a line holds up no exit."""
-    loop = asyncio.get_running_loop()
-    received: asyncio.Queue[LogEntry | BaseException | None] = asyncio.Queue()
+async def _http_history(client: AsyncOpener, query: LogQuery, error: UnimplementedError) -> list[LogEntry]:
+    runner_id, rest = http_runner_id(query, error), await client.rest()
+    history = HttpHistory(query, *await rest.runner_times(runner_id))
+    while history.take(await rest.log_page(runner_id, since=history.since, until=history.until, search=history.search)):
+        pass
+    return history.lines()
 
-    def put(item: LogEntry | BaseException | None) -> None:
-        loop.call_soon_threadsafe(received.put_nowait, item)
 
-    entries = stream(client.rest(), asked)
-    threading.Thread(target=threaded, args=(entries, put), name="fal-log-stream", daemon=True).start()
-    while (item := await received.get()) is not None:
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+async def _http_stream(
+    client: AsyncOpener, query: LogQuery, error: UnimplementedError
+) -> AsyncGenerator[LogEntry, None]:
+    runner_id, rest = http_runner_id(query, error), await client.rest()
+    text = (query.search or "").lower()
+    async with aclosing(rest.log_stream(runner_id, since=query.since, search=query.search)) as lines:
+        async for line in lines:
+            if text in line.message.lower():  # controllers do not search in this stream
+                yield line

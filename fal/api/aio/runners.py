@@ -1,71 +1,100 @@
-"""`client.runners` for asyncio."""
+"""`client.runners` for asyncio: list the processes that serve apps, read them, enter them, stop them."""
+
+# The source of fal/api/runners.py: run `make gen` after a change.
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
-from fal.api.aio.log_reading import read
-from fal.api.logs import not_listed, question
-from fal.api.runners import LOOK_BACK, RunnersNamespace
+from fal.api.aio import log_reading
+from fal.api.logs import log_query
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
-from fal_grpc.documented import documented_by
-from fal_grpc.errors import ArgumentError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 
 if TYPE_CHECKING:
-    from fal.api.aio.client import AsyncServerlessClient
+    from fal.api.opener import AsyncOpener
     from fal.gpus import GpuUsage
     from fal_grpc.aio_exec_session import AsyncExecSession
     from fal_grpc.aio_session import AsyncShellSession
 
+LOOK_BACK = timedelta(days=1)
+"""How long ago a runner may have ended for `get` to find it, if the controller can only list runners."""
 
-@documented_by(RunnersNamespace)
+
 class AsyncRunnersNamespace:
-    """`RunnersNamespace` for asyncio: `logs` returns what `async for` reads."""
+    """The runners of all apps; `fal runners` on the command line. Use it as `client.runners`.
 
-    def __init__(self, client: AsyncServerlessClient) -> None:
+    Example:
+        async with AsyncServerlessClient() as client:
+            for runner in await client.runners.list(state=["running"]):
+                result = await client.runners.exec(runner.runner_id, ["nvidia-smi"])
+                print(result.stdout.decode())
+    """
+
+    def __init__(self, client: AsyncOpener) -> None:
         self.client = client
 
     async def list(
         self, *, since: datetime | None = None, state: Sequence[RunnerState | str] | None = None
     ) -> list[RunnerInfo]:
+        """List the runners that are running or starting.
+
+        Args:
+            since: also list those that ended at or after this time; a naive one is local time.
+            state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
+        """
         wanted = parse_states(state)
         controller = await self.client.controller()
         found = await controller.list_runners(since=since)
         return found if wanted is None else [runner for runner in found if runner.state in wanted]
 
     async def get(self, runner_id: str) -> RunnerInfo:
+        """Return one runner, live or ended.
+
+        Raises:
+            NotFoundError: there is no such runner.
+        """
         controller = await self.client.controller()
         try:
             return await controller.get_runner(runner_id)
         except UnimplementedError:
+            # This controller can only list: the list has what ended within the last day.
             listed = await controller.list_runners(since=datetime.now(UTC) - LOOK_BACK)
         for runner in listed:
             if runner.runner_id == runner_id:
                 return runner
-        raise not_listed(runner_id)
+        raise runner_not_found(runner_id)
 
     async def stop(
         self, runner_id: str, replace_first: bool = False, *, grace: int | None = None
     ) -> None:  # the first two as published
+        """Stop a runner once it has finished its requests; it gets no more.
+
+        Args:
+            runner_id: the runner.
+            replace_first: start another in its place, and stop this one only when that one is ready.
+            grace: seconds that its process then has to end by itself, at most 30; None leaves that to its app.
+        """
         controller = await self.client.controller()
         await controller.stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
 
     async def kill(self, runner_id: str) -> None:
+        """Kill a runner at once; requests in flight fail."""
         controller = await self.client.controller()
         await controller.kill_runner(runner_id)
 
     async def gpus(self) -> GpuUsage:
-        import asyncio
+        """Count the GPUs of all runners, by model: {"gpus": {"H100": 3}, "total": 3}."""
+        from fal.gpus import METRICS_PATH, usage_of_all
 
-        from fal.gpus import usage
-
-        return await asyncio.to_thread(lambda: usage(self.client.rest()))
+        rest = await self.client.rest()
+        return usage_of_all(await rest.ask("GET", METRICS_PATH))
 
     def logs(
         self,
@@ -80,7 +109,28 @@ class AsyncRunnersNamespace:
         sources: Sequence[LogOrigin | str] = (),
         request_id: str | None = None,
     ) -> AsyncGenerator[LogEntry, None]:
-        asked = question(
+        """Read what a runner has printed, oldest line first.
+
+        Args:
+            runner_id: the runner, live or ended.
+            follow: go on with lines as they are written, until the runner ends. If the controller cannot be reached
+                for a while, it resumes without a gap and repeats no line.
+            since: only lines at or after this time; None means all, or with follow those of the last minute. This and
+                `until` are local time if naive.
+            until: only lines before this time; not with follow.
+            search: only lines that contain this text; case does not matter.
+            lines: at most this many, the newest ones; with follow, they come before the new lines.
+            oldest: with `lines`, the oldest ones instead; not with follow.
+            sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
+            request_id: only lines that were written for this request.
+
+        Returns:
+            The lines. Close it (or break out of the loop and drop it) to stop following.
+
+        Raises:
+            NotFoundError: there is no such runner.
+        """
+        query = log_query(
             runner_id=check_runner_id(runner_id),
             follow=follow,
             since=since,
@@ -91,7 +141,7 @@ class AsyncRunnersNamespace:
             sources=sources,
             request_id=request_id,
         )
-        return read(self.client, asked, follow=follow)
+        return log_reading.read(self.client, query, follow=follow)
 
     @overload
     async def exec(
@@ -134,6 +184,26 @@ class AsyncRunnersNamespace:
         keep: bool = False,
         detach: bool = False,
     ) -> ExecResult | ExecInfo:
+        """Run a command in a runner and wait for its end.
+
+        Args:
+            runner_id: the runner.
+            command: the command and its arguments, which no shell reads, such as ["ls", "-l"].
+            tty: give it a terminal; then all its output is in stdout.
+            stdin: its input; None is empty.
+            timeout: seconds after which the command is ended; None sets no limit.
+            cwd: the directory to run it in; None is the app's.
+            env: environment variables on top of the app's.
+            keep: keep it running if this process goes away; otherwise it then gets SIGHUP.
+            detach: return once it runs, without reading it. It is kept; `attach` reads it and can give it input.
+
+        Returns:
+            Its exit code, whatever that is, and its output; with `detach` its id and state.
+
+        Raises:
+            ExecLinkError: the link broke for good, so how the command ended is not known.
+            DeadlineExceededError: it had not ended in time. It is a TimeoutError.
+        """
         if not command:
             raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
         if detach:
@@ -142,7 +212,8 @@ class AsyncRunnersNamespace:
             spec = ExecSpec(
                 runner_id=runner_id, command=command, tty=tty, cwd=cwd, env=env, keep=True, timeout_seconds=timeout
             )
-            return await (await self.client.controller()).start_detached(spec)
+            controller = await self.client.controller()
+            return await controller.start_detached(spec)
         stdout, stderr = bytearray(), bytearray()
         async with await self.exec_stream(
             runner_id, command, tty=tty, stdin=stdin, timeout=timeout, cwd=cwd, env=env, keep=keep
@@ -167,6 +238,17 @@ class AsyncRunnersNamespace:
         term: str | None = None,
         on_notice: Callable[[str], None] = no_notice,
     ) -> AsyncExecSession | AsyncShellSession:
+        """Run a command in a runner and read its output as it comes.
+
+        Iterate over the result for the output; `exit_code` is set after that, and `wait()` returns it. If the link
+        breaks, or the controller restarts, it resumes with the next byte. The arguments are those of `exec`, and:
+
+        Args:
+            interactive: input comes by the session's `send`, `resize` and `close_input`, not by `stdin`.
+            size: rows and columns of the terminal at the start.
+            term: what kind of terminal it is, as TERM says it.
+            on_notice: called with a message if the link breaks, if it is back, and if output was dropped.
+        """
         spec = ExecSpec(
             runner_id=runner_id,
             command=command,
@@ -184,13 +266,30 @@ class AsyncRunnersNamespace:
     async def attach(
         self, exec_id: str, *, runner_id: str | None = None, on_notice: Callable[[str], None] = no_notice
     ) -> AsyncExecSession:
+        """Read a command that is running or recently ended, from the earliest output that is kept.
+
+        Args:
+            exec_id: the command, as `exec` with `detach` or `execs` names it.
+            runner_id: its runner; without it, all runners are searched.
+            on_notice: as for `exec_stream`.
+
+        Raises:
+            NotFoundError: there is no such command, or it ended too long ago.
+        """
         controller = await self.client.controller()
         info = await controller.get_exec(exec_id, runner_id=runner_id)
         return await controller.attach_exec(info, on_notice=on_notice)
 
     async def execs(self, runner_id: str | None = None) -> builtins.list[ExecInfo]:
-        return await (await self.client.controller()).list_execs(runner_id=runner_id)
+        """List the commands that run or have ended within the last ten minutes, oldest first.
+
+        Args:
+            runner_id: only those of this runner; None means all.
+        """
+        controller = await self.client.controller()
+        return await controller.list_execs(runner_id=runner_id)
 
     async def shell(self, runner_id: str) -> AsyncExecSession | AsyncShellSession:
+        """Open a login shell with a terminal in a runner; input comes by the session's `send`."""
         controller = await self.client.controller()
         return await controller.start_exec(ExecSpec(runner_id=runner_id, command=(), tty=True), interactive=True)

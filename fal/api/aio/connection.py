@@ -1,0 +1,80 @@
+"""Decides for asyncio which controller to call with which credentials, once, when first needed."""
+
+# The source of fal/api/connection.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fal.api.team import for_team, needs_team, warn_if_ignored
+from fal.settings import Settings, resolve
+from fal_grpc.errors import ClientClosedError
+
+if TYPE_CHECKING:
+    from fal.rest_aio import AsyncRest
+    from fal_grpc.credentials import Credentials
+
+
+class AsyncConnection:
+    """The settings of a client, resolved once, and whether it may still make calls."""
+
+    def __init__(self, host: str | None, api_key: str | None, profile: str | None, team: str | None) -> None:
+        self._host = host
+        self._api_key = api_key
+        self._profile = profile
+        self._team = team
+        self._lock = asyncio.Lock()
+        self._ready: Settings | None = None
+        self._closed = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What arguments, environment and profile say. It makes no call."""
+        return resolve(host=self._host, api_key=self._api_key, profile=self._profile, team=self._team)
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials to make calls with. A property cannot await, so looking a team up blocks here."""
+        self._check_open()
+        if self._ready is not None or not needs_team(self.settings):
+            return (self._ready or self.settings).credentials
+        from fal.rest import Rest
+
+        settings = self.settings
+        rest = Rest(settings.rest_url, settings.credentials, settings.options, account_url=settings.account_url)
+        return for_team(settings, rest.teams()).credentials
+
+    async def ready(self) -> Settings:
+        """Return the settings to make calls with, in which a login token acts for the team.
+
+        Raises:
+            ClientClosedError: `close` was called.
+            ConfigError: the team is unknown.
+        """
+        async with self._lock:
+            self._check_open()
+            if self._ready is None:
+                settings = self.settings
+                warn_if_ignored(self._team, settings)
+                self._ready = for_team(settings, await _rest(settings).teams()) if needs_team(settings) else settings
+            return self._ready
+
+    async def rest(self) -> AsyncRest:
+        """Return the HTTP side of the controller. Raises as `ready`."""
+        return _rest(await self.ready())
+
+    def close(self) -> None:
+        """Allow no more calls."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
+
+
+def _rest(settings: Settings) -> AsyncRest:
+    from fal.rest_aio import AsyncRest
+
+    return AsyncRest(settings.rest_url, settings.credentials, settings.options, account_url=settings.account_url)

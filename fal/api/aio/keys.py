@@ -1,0 +1,63 @@
+"""`client.keys` for asyncio: the API keys."""
+
+# The source of fal/api/keys.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+import builtins
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
+
+if TYPE_CHECKING:
+    from fal.api.opener import AsyncOpener
+
+
+class AsyncKeysNamespace:
+    """The API keys; `fal keys` on the command line. Use it as `client.keys`.
+
+    Example:
+        async with AsyncServerlessClient() as client:
+            key_id, key_secret = await client.keys.create(scope="api", description="the web shop")
+    """
+
+    def __init__(self, client: AsyncOpener) -> None:
+        self.client = client
+
+    async def create(
+        self,
+        *,
+        scope: KeyScope | str | None = None,
+        preset: KeyPreset | str | None = None,
+        permissions: builtins.list[str] | None = None,
+        description: str | None = None,
+    ) -> tuple[str, str]:
+        """Create a key from exactly one of scope, preset and permissions.
+
+        Args:
+            scope: `KeyScope.ADMIN` or "admin" to manage and call, `KeyScope.API` or "api" only to call apps.
+            preset: a `KeyPreset`, or its name.
+            permissions: single permissions, such as ["serverless:apps:run"].
+            description: a note that helps to tell keys apart.
+
+        Returns:
+            The key's id and its secret, which cannot be read again.
+
+        Raises:
+            ArgumentError: not exactly one of the three is given, or a name is unknown. It is a ValueError.
+        """
+        controller = await self.client.controller()
+        created = await controller.create_user_key(
+            preset=preset, permissions=permissions, scope=scope, description=description
+        )
+        return created.key_id, created.key_secret
+
+    async def list(self) -> builtins.list[UserKeyInfo]:
+        """List the keys that are not revoked, without their secrets."""
+        controller = await self.client.controller()
+        return await controller.list_user_keys()
+
+    async def revoke(self, key_id: str) -> None:
+        """Revoke a key: the controller accepts no more calls with it."""
+        controller = await self.client.controller()
+        await controller.revoke_user_key(key_id)

@@ -1,0 +1,120 @@
+"""`client.queue` for asyncio: the requests that wait for apps, for those who run the apps."""
+
+# The source of fal/api/queue.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fal import queue as answers
+from fal.queue import QueuedRequest, QueueState
+
+if TYPE_CHECKING:
+    from fal.api.opener import AsyncOpener
+    from fal_grpc.adapter.values import JSON
+
+
+class AsyncQueueNamespace:
+    """The queues of the apps; `fal queue` on the command line. Use it as `client.queue`.
+
+    Example:
+        async with AsyncServerlessClient() as client:
+            print(await client.queue.size("my-app"))
+            for request in await client.queue.list("my-app", dead=True):
+                await client.queue.redrive("my-app", request.request_id)
+    """
+
+    def __init__(self, client: AsyncOpener) -> None:
+        self.client = client
+        self._owner: str | None = None
+
+    async def size(self, app_name: str) -> int:
+        """Return how many requests wait for an app.
+
+        Raises:
+            NotFoundError: there is no such app.
+        """
+        return answers.count(await self._ask("GET", app_name), "size")
+
+    async def size_by_user(self, app_name: str) -> dict[str, int]:
+        """Return how many requests wait for an app, by user: the id of the caller's key, or "public".
+
+        Raises:
+            NotFoundError: there is no such app.
+        """
+        return answers.counts_by_user(await self._ask("GET", app_name, query={"by_user": "true"}))
+
+    async def flush(self, app_name: str, *, caller_user_id: str | None = None) -> int:
+        """Cancel all requests that wait for an app; those in progress go on.
+
+        Args:
+            app_name: the app.
+            caller_user_id: only those of this user, as `size_by_user` names it; None means all.
+
+        Returns:
+            How many were cancelled.
+
+        Raises:
+            NotFoundError: there is no such app.
+        """
+        return answers.count(await self._ask("DELETE", app_name, query={"caller_user_id": caller_user_id}), "flushed")
+
+    async def list(
+        self, app_name: str, *, state: QueueState | str | None = None, dead: bool = False, limit: int = 100
+    ) -> builtins.list[QueuedRequest]:
+        """List the requests of an app, newest first.
+
+        Args:
+            app_name: the app.
+            state: only those in this state: "in_queue", "in_progress" or "completed"; None means any.
+            dead: only those that were given up, though another attempt might help.
+            limit: at most this many, 1 to 1000.
+
+        Raises:
+            ArgumentError: there is no such state, or the limit is out of range.
+        """
+        parameters = answers.list_parameters(state, dead=dead, limit=limit)
+        return answers.queued_requests(await self._ask("GET", app_name, "requests", query=parameters))
+
+    async def get(self, app_name: str, request_id: str) -> QueuedRequest:
+        """Return one request, with its position in the queue and the deliveries of its webhook.
+
+        Raises:
+            NotFoundError: there is no such request of this app.
+        """
+        return answers.queued_request(await self._ask("GET", app_name, "requests", request_id))
+
+    async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
+        """Cancel a request, even in progress: its app then sees the caller disconnect.
+
+        Returns:
+            The request as it is then.
+
+        Raises:
+            NotFoundError: there is no such request of this app.
+            CallError: it was completed before.
+        """
+        return answers.queued_request(await self._ask("POST", app_name, "requests", request_id, "cancel"))
+
+    async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
+        """Queue a request again that was given up, under the same id.
+
+        Returns:
+            The request as it is then.
+
+        Raises:
+            NotFoundError: there is no such request of this app.
+            CallError: it was not given up.
+        """
+        return answers.queued_request(await self._ask("POST", app_name, "requests", request_id, "redrive"))
+
+    async def _ask(
+        self, method: str, app_name: str, *parts: str, query: Mapping[str, str | None] | None = None
+    ) -> dict[str, JSON]:
+        rest = await self.client.rest()
+        if self._owner is None:
+            self._owner = answers.owner_name(await rest.ask("GET", "/users/current"))
+        answer = await rest.ask(method, answers.queue_path(self._owner, app_name, *parts), query)
+        return answer if isinstance(answer, dict) else {}

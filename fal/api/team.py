@@ -1,0 +1,45 @@
+"""The team that a login token acts for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fal_grpc.credentials import KeyCredentials, TokenCredentials
+from fal_grpc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fal.settings import Settings
+
+
+def warn_if_ignored(team: str | None, settings: Settings) -> None:
+    """Warn about a team argument that a key overrides."""
+    if team and isinstance(settings.credentials, KeyCredentials):
+        logging.getLogger("fal").warning("Team %s is ignored: a key decides by itself whose things are meant.", team)
+
+
+def needs_team(settings: Settings) -> bool:
+    """Return whether the user id of the settings' team must be looked up before the first call."""
+    return bool(settings.team) and isinstance(settings.credentials, TokenCredentials)
+
+
+def for_team(settings: Settings, teams: Sequence[Mapping[str, object]]) -> Settings:
+    """Return the settings with a login token that acts for their team.
+
+    Args:
+        settings: with a team and a login token.
+        teams: those of the token's user, as the controller describes them.
+
+    Raises:
+        ConfigError: the team is not among them.
+    """
+    assert isinstance(settings.credentials, TokenCredentials)
+    wanted = (settings.team or "").lower()
+    for team in teams:
+        user_id = team.get("user_id")
+        if str(team.get("nickname", "")).lower() == wanted and isinstance(user_id, str):
+            return replace(settings, credentials=replace(settings.credentials, user_id=user_id))
+    known = ", ".join(sorted(str(team.get("nickname")) for team in teams)) or "none"
+    raise ConfigError(f"Team {settings.team} not found. This login belongs to: {known}.")

@@ -1,0 +1,263 @@
+"""Generate the client's blocking modules from their asyncio sources, or check them.
+
+The syntax tree says where to change the text, so comments and layout survive: `async` and `await` go, names and imports
+change by the tables below, and ruff sorts imports and wraps lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import itertools
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SOURCES = {
+    "fal/api/aio/apps.py": "fal/api/apps.py",
+    "fal/api/aio/client.py": "fal/api/client.py",
+    "fal/api/aio/connection.py": "fal/api/connection.py",
+    "fal/api/aio/environments.py": "fal/api/environments.py",
+    "fal/api/aio/keys.py": "fal/api/keys.py",
+    "fal/api/aio/log_reading.py": "fal/api/log_reading.py",
+    "fal/api/aio/queue.py": "fal/api/queue.py",
+    "fal/api/aio/runners.py": "fal/api/runners.py",
+    "fal/api/aio/secrets.py": "fal/api/secrets.py",
+    "fal/rest_aio.py": "fal/rest.py",
+    "fal_grpc/aio.py": "fal_grpc/controller.py",
+}
+"""Each asyncio source, and the blocking module that is generated from it."""
+
+MODULES = {
+    "fal.api.aio": "fal.api",
+    "fal.deploy.aio": "fal.deploy",
+    "fal.rest_aio": "fal.rest",
+    "fal_grpc.aio": "fal_grpc.controller",
+    "fal_grpc.aio_calls": "fal_grpc.calls",
+    "fal_grpc.aio_exec_session": "fal_grpc.exec_session",
+    "fal_grpc.aio_session": "fal_grpc.session",
+}
+"""Modules to import instead; those below them change alike."""
+
+NAMES = {
+    "AsyncServerlessClient": "SyncServerlessClient",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "aclose": "close",
+    "aclosing": "closing",
+    "asynccontextmanager": "contextmanager",
+    "asend": "send",
+    "athrow": "throw",
+}
+"""Names that change otherwise than by losing `Async`."""
+
+ATTRIBUTES = {
+    "asyncio.Lock": "threading.Lock",
+    "asyncio.sleep": "time.sleep",
+}
+"""What asyncio offers, and its blocking counterpart."""
+
+PHRASES = {
+    " for asyncio": "",
+    " of the asyncio client": " of the client",
+    "It belongs to the event loop of its first call.": "It can be used from several threads.",
+    "within one event loop, and close it, or use `async with`": "from several threads, and close it, or use `with`",
+}
+"""What documentation says of the asyncio side alone, and what it says of the blocking one."""
+
+_FIXES = "F401,I,RUF100,C416"
+_NOTICE = "# The source of {}: run `make gen` after a change."
+_HEADER = "# Generated from {} by scripts/gen_blocking.py; do not edit."
+_ASYNC_NAME = re.compile(r"\b(?:Async(?=[A-Z])(\w+)|(\w+)Async(Stub))\b")
+_GENERATOR = re.compile(r"\bAsyncGenerator\[(.+?), None\]")
+_KEYWORD = re.compile(r"\b(?:async (?=for\b|with\b|def\b)|await )")
+
+
+class _Edit(NamedTuple):
+    start: int
+    end: int
+    text: str
+
+
+class _Source:
+    """A text, its syntax tree, and where in the text its nodes are."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tree = ast.parse(text)
+        self._lines = [line.encode() for line in text.splitlines(keepends=True)]
+        self._starts = [0]
+        for line in text.splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line))
+
+    def at(self, line: int, byte: int) -> int:
+        """The index in the text of a line (from 1) and a byte in it, as the syntax tree counts."""
+        return self._starts[line - 1] + len(self._lines[line - 1][:byte].decode())
+
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        """Where a node begins and ends."""
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
+
+    def lines(self, node: ast.ExceptHandler) -> tuple[int, int]:
+        """Where the lines that a node fills begin and end."""
+        assert node.end_lineno is not None
+        return self._starts[node.lineno - 1], self._starts[node.end_lineno]
+
+    def token(self, position: tuple[int, int]) -> int:
+        """The index of a token's place: a line (from 1) and a character in it."""
+        return self._starts[position[0] - 1] + position[1]
+
+
+def blocking(text: str) -> str:
+    """Return the blocking counterpart of an asyncio module's text, not yet formatted."""
+    source = _Source(text)
+    edits = sorted({*_token_edits(source), *_tree_edits(source)}, key=lambda edit: (edit.start, -edit.end))
+    parts, position = [], 0
+    for edit in edits:
+        if edit.start >= position:  # else it is inside of a larger edit, which has done it
+            parts += [text[position : edit.start], edit.text]
+            position = edit.end
+    return "".join([*parts, text[position:]])
+
+
+def _token_edits(source: _Source) -> Iterator[_Edit]:
+    tokens = list(tokenize.generate_tokens(io.StringIO(source.text).readline))
+    for token, following in itertools.pairwise(tokens):
+        start, end = source.token(token.start), source.token(token.end)
+        if token.type in (tokenize.COMMENT, tokenize.STRING):
+            yield _Edit(start, end, _prose(token.string))
+        elif token.type == tokenize.NAME and token.string in ("async", "await"):
+            yield _Edit(start, source.token(following.start), "")
+        elif token.type == tokenize.NAME and (name := _name(token.string)) != token.string:
+            yield _Edit(start, end, name)
+
+
+def _tree_edits(source: _Source) -> Iterator[_Edit]:
+    for node in ast.walk(source.tree):
+        match node:
+            case ast.Import(names=[ast.alias(name="asyncio")]):
+                yield _Edit(*source.span(node), f"import threading\n{' ' * node.col_offset}import time")
+            case ast.ImportFrom(module=str(module)):
+                start = source.span(node)[0] + len("from ")
+                yield _Edit(start, start + len(module), _module(module))
+            case ast.Attribute():
+                yield from _attribute_edits(source, node)
+            case ast.Subscript(value=ast.Name(id="AsyncGenerator"), slice=ast.Tuple()):
+                # What it takes by `asend` is given; a blocking one also has a result.
+                end = source.span(node.slice)[1]
+                yield _Edit(end, end, ", None")
+            case ast.BinOp(op=ast.BitOr(), right=ast.Subscript(value=ast.Name(id="AsyncIterable"))):
+                yield _Edit(source.span(node.left)[1], source.span(node.right)[1], "")
+            case ast.ExceptHandler(type=ast.Attribute(value=ast.Name(id="asyncio"), attr="CancelledError")):
+                yield _Edit(*source.lines(node), "")
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="asyncio"), attr="to_thread")):
+                yield from _to_thread_edits(source, node)
+            case ast.For() if _only_yields(node):
+                start, end = source.span(node.iter)
+                yield _Edit(*source.span(node), f"yield from {blocking(source.text[start:end])}")
+            case _:
+                pass
+
+
+def _attribute_edits(source: _Source, node: ast.Attribute) -> Iterator[_Edit]:
+    path = ast.unparse(node)
+    start, end = source.span(node)
+    if path in ATTRIBUTES:
+        yield _Edit(start, end, ATTRIBUTES[path])
+    elif isinstance(node.value, ast.Await):
+        # (await x).y: the parentheses are needed no more.
+        inner = source.span(node.value)
+        yield _Edit(source.text.rindex("(", 0, inner[0]), inner[0], "")
+        yield _Edit(inner[1], source.text.index(")", inner[1]) + 1, "")
+
+
+def _to_thread_edits(source: _Source, node: ast.Call) -> Iterator[_Edit]:
+    # to_thread(f, x) -> f(x): a blocking caller has the thread already.
+    start, end = source.span(node)
+    function = source.span(node.args[0])
+    following = [source.span(argument)[0] for argument in node.args[1:]]
+    following += [source.at(keyword.lineno, keyword.col_offset) for keyword in node.keywords]
+    yield _Edit(start, function[0], "")
+    yield _Edit(function[1], min(following, default=end - 1), "(")
+
+
+def _only_yields(node: ast.For) -> bool:
+    """Return whether a loop does what `yield from`, which coroutines lack, does faster."""
+    body = node.body[0]
+    return (
+        len(node.body) == 1
+        and not node.orelse
+        and isinstance(body, ast.Expr)
+        and isinstance(body.value, ast.Yield)
+        and body.value.value is not None
+        and ast.unparse(body.value.value) == ast.unparse(node.target)
+    )
+
+
+def _name(name: str) -> str:
+    return NAMES.get(name) or _ASYNC_NAME.sub(lambda found: found[1] or f"{found[2]}{found[3]}", name)
+
+
+def _module(name: str) -> str:
+    for old, new in MODULES.items():
+        if name == old or name.startswith(f"{old}."):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _prose(text: str) -> str:
+    """Return a comment or a string literal with the blocking side's names and words."""
+    for old, new in PHRASES.items():
+        text = text.replace(old, new)
+    text = _KEYWORD.sub("", _GENERATOR.sub(r"Generator[\1, None, None]", text))
+    return re.sub(r"\w+", lambda found: _name(found[0]), text)
+
+
+def generate(name: str) -> str:
+    """Return the whole text of the module that is generated from a source."""
+    output = SOURCES[name]
+    text = (ROOT / name).read_text()
+    notice = _NOTICE.format(output)
+    if f"\n{notice}\n" not in text:
+        raise SystemExit(f"{name} must have this line after its docstring: {notice}")
+    text = blocking(text).replace(f"\n{notice}\n", f"\n{_HEADER.format(name)}\n", 1)
+    fixed = _ruff(["check", "--fix-only", "--unsafe-fixes", "--quiet", f"--fixable={_FIXES}"], output, text)
+    return _ruff(["format", "--quiet"], output, fixed)
+
+
+def _ruff(arguments: list[str], name: str, text: str) -> str:
+    ruff = Path(sys.executable).parent / "ruff"
+    command = [str(ruff), *arguments, f"--stdin-filename={ROOT / name}", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a file would change")
+    options = parser.parse_args()
+    stale = []
+    for name, output in SOURCES.items():
+        path, text = ROOT / output, generate(name)
+        if not path.exists() or path.read_text() != text:
+            stale.append(output)
+            if not options.check:
+                path.write_text(text)
+    if options.check and stale:
+        print("\n".join([*(f"differs: {name}" for name in stale), "run: make gen"]), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
