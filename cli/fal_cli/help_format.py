@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from textwrap import wrap
 
 # The usage line does not repeat a list of choices longer than this: `--state {..} [...]`.
 _LONG_METAVAR = 40
@@ -37,6 +38,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         text = self._format_action(action)
         self._action_max_length = beside
         return text
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         metavar = str(action.metavar or default_metavar)

@@ -80,7 +80,9 @@ def build_parser(words: Sequence[str]) -> FalParser:
     commands = add_commands(parser)
     named = set(words)
     for command in COMMANDS:
-        sub = commands.add_parser(command.name, aliases=command.aliases, help=command.help, description=command.help)
+        sub = commands.action.add_parser(
+            command.name, aliases=command.aliases, help=command.help, description=command.help
+        )
         if not named.isdisjoint((command.name, *command.aliases)):
             module = importlib.import_module(f"fal_cli.commands.{command.module}")
             module.add_arguments(sub)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.presentation.output import FORMATS
@@ -33,11 +33,20 @@ def open_client(args: argparse.Namespace) -> SyncServerlessClient:
     return SyncServerlessClient(host=args.host, team=args.team)
 
 
-def add_output_options(parser: FalParser) -> None:
-    """Add --output and --json. The help names only the forms that the published client has."""
+def add_output_options(parser: FalParser, *, forms: Sequence[str] = FORMATS) -> None:
+    """Add --output and --json. Their help is the published client's; -o has a line of its own.
+
+    Args:
+        forms: the choices of --output.
+    """
     group = parser.add_argument_group("Output")
     group.add_argument(
-        "--output", choices=FORMATS, metavar="{pretty,json}", default="pretty", help="Modify the command output"
+        "--output", choices=forms, metavar="{pretty,json}", default="pretty", help="Modify the command output"
+    )
+    parser.beyond(
+        parser.add_argument(
+            "-o", dest="output", choices=forms, help="Short for --output, which takes all of these forms."
+        )
     )
     group.add_argument(
         "--json",
@@ -57,14 +66,13 @@ def add_env_option(parser: FalParser) -> None:
     )
 
 
-def add_log_options(parser: FalParser, *, since: str, until: str, lines: str, own: bool) -> None:
+def add_log_options(parser: FalParser, *, since: str, until: str, lines: str) -> None:
     """Add the options of a command that shows logs.
 
     Args:
         since: the help of --since.
         until: the help of --until.
         lines: the help of --lines.
-        own: whether the help shows --source and --request-id, which the published client lacks.
     """
     add_output_options(parser)
     add_client_options(parser)
@@ -78,19 +86,17 @@ def add_log_options(parser: FalParser, *, since: str, until: str, lines: str, ow
         help="Follow logs live. If --since is not specified, implies '--since 1m ago'.",
     )
     parser.add_argument("--lines", "-n", type=_line_count, help=lines)
-    parser.add_argument(
-        "--source",
-        action="append",
-        choices=LOG_SOURCES,
-        default=[],
-        help="Only lines from this: the build, the platform (system), or one of the app's streams. May be repeated."
-        if own
-        else argparse.SUPPRESS,
+    parser.beyond(
+        parser.add_argument(
+            "--source",
+            action="append",
+            choices=LOG_SOURCES,
+            default=[],
+            help="Only lines from the build, the platform (system), or one of the app's streams. May be repeated.",
+        )
     )
-    parser.add_argument(
-        "--request-id",
-        metavar="ID",
-        help="Only lines that were written for this request." if own else argparse.SUPPRESS,
+    parser.beyond(
+        parser.add_argument("--request-id", metavar="ID", help="Only lines that were written for this request.")
     )
 
 

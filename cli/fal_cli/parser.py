@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import NoReturn
 
 from fal_cli.exit_codes import ExitCode
@@ -13,7 +15,7 @@ from fal_cli.presentation.output import print_error
 
 Handler = Callable[[argparse.Namespace], int | None]
 # argparse has no public name for what add_subparsers returns.
-Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+_Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class FalParser(argparse.ArgumentParser):
@@ -42,12 +44,29 @@ class FalParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._rest = rest
+        self._beyond: list[argparse.Action] = []
         self._positionals.title = "Positional Arguments"
         self._optionals.title = "Options"
         # SUPPRESS as default: otherwise the child's default would overwrite what the parent was given.
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         if handler is not None:
             self.set_defaults(handler=handler)
+
+    def beyond(self, action: argparse.Action) -> None:
+        """Move an option's help into a block after the published help text, which must stay word for word."""
+        self._beyond.append(copy(action))
+        action.help = argparse.SUPPRESS
+
+    def format_help(self) -> str:
+        """Return the help text, with the block of what goes beyond the published command."""
+        text = super().format_help()
+        if not self._beyond:
+            return text
+        formatter = self._get_formatter()
+        formatter.start_section("Beyond the published command")
+        formatter.add_arguments(self._beyond)
+        formatter.end_section()
+        return f"{text}\n{formatter.format_help()}"
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -103,15 +122,24 @@ class FalParser(argparse.ArgumentParser):
         raise argparse.ArgumentError(None, f"unknown command '{value}'{hint}")
 
 
-def add_commands(parser: FalParser) -> Subparsers[FalParser]:
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Hold the sub-commands of a parser."""
+
+    parser: FalParser
+    action: _Subparsers[FalParser]
+
+
+def add_commands(parser: FalParser) -> Commands:
     """Give `parser` sub-commands; the command line must name one."""
-    return parser.add_subparsers(
+    action = parser.add_subparsers(
         title="Commands", metavar="command", dest="subcommand", required=True, parser_class=FalParser
     )
+    return Commands(parser, action)
 
 
 def add_command(
-    subparsers: Subparsers[FalParser],
+    commands: Commands,
     name: str,
     help: str,  # noqa: A002 - argparse's word
     handler: Handler,
@@ -119,15 +147,19 @@ def add_command(
     aliases: Sequence[str] = (),
     epilog: str | None = None,
     rest: str | None = None,
-    listed: bool = True,
+    published: bool = True,
 ) -> FalParser:
-    """Add a sub-command of which `help` is the one line in the list and the description on its own page.
+    """Add a sub-command.
 
     Args:
-        listed: whether it is in the list; those of `fal runners` that only docs/reference/cli.md names are not.
+        help: one line for the list of commands and for the command's own page.
+        published: whether the published client has the command; if not, it is listed after the published help text.
     """
-    if not listed:
-        return subparsers.add_parser(name, aliases=aliases, description=help, handler=handler, rest=rest)
-    return subparsers.add_parser(
+    if not published:
+        commands.parser.beyond(argparse.Action((), dest=name, metavar=name, help=help))
+        return commands.action.add_parser(
+            name, aliases=aliases, description=help, epilog=epilog, handler=handler, rest=rest
+        )
+    return commands.action.add_parser(
         name, aliases=aliases, help=help, description=help, epilog=epilog, handler=handler, rest=rest
     )

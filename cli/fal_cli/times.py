@@ -1,4 +1,4 @@
-"""Reads the times that people write after --since and --until."""
+"""Reads the times that people write after --since and --until, and writes times for people."""
 
 from __future__ import annotations
 
@@ -46,3 +46,19 @@ def parse_time(text: str, *, now: datetime | None = None) -> datetime:
         return datetime.fromisoformat(cleaned).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"'{text}' is not a time; use {FORMS}") from None
+
+
+def describe_time(at: datetime, *, now: datetime | None = None) -> str:
+    """Return a time for people: local, to the second, and how long ago, as `2026-01-31 09:00:00 (2 min ago)`."""
+    seconds = ((now or datetime.now(UTC)) - at).total_seconds()
+    age = describe_duration(abs(seconds))
+    relative = "now" if abs(seconds) < 1 else f"{age} ago" if seconds > 0 else f"in {age}"
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S} ({relative})"
+
+
+def describe_duration(seconds: float) -> str:
+    """Return a duration in its greatest unit, as `5 s`, `2 min`, `3 h` or `4 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"

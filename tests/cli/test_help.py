@@ -30,7 +30,8 @@ def test_help_of_runners_is_the_specified_one(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["runners", *command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
-    assert unwrapped(shown) == unwrapped(HELP[command])
+    published, _, _ = shown.partition("\n\nBeyond the published command:")
+    assert unwrapped(published) == unwrapped(HELP[command])
     usage, _, _ = HELP[command].partition("\n\n")
     assert shown.startswith(usage + "\n\n"), "the usage is wrapped as specified, too"
 
@@ -39,9 +40,28 @@ def test_help_of_runners_is_the_specified_one(command, capsys, monkeypatch):
 def test_help_of_runners_is_the_specified_one_line_by_line_on_a_wide_terminal(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     main(["runners", *command.split(), "--help"])
-    _, _, shown = capsys.readouterr().out.partition("\n\n")
+    published, _, _ = capsys.readouterr().out.partition("\n\nBeyond the published command:")
+    _, _, shown = published.partition("\n\n")
     _, _, expected = HELP[command].partition("\n\n")
     assert shown.strip() == expected.strip()
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ([], ["attach", "execs", "get", "gpus"]),
+        (["list"], ["-o {pretty,json,yaml,jsonl,wide,name}", "--columns NAME", "--sort NAME"]),
+        (["logs"], ["--source {build,system,stdout,stderr}", "--request-id ID", "-o {pretty,json,yaml,jsonl}"]),
+        (["stop"], ["-r, --replace", "--grace SECONDS"]),
+        (["exec"], ["--timeout SECONDS", "--cwd DIR", "--env NAME=VALUE", "--keep", "--detach"]),
+    ],
+)
+def test_what_the_published_client_lacks_follows_its_help(command, names, capsys):
+    assert main(["runners", *command, "--help"]) == 0
+    _, _, beyond = capsys.readouterr().out.partition("\n\nBeyond the published command:\n")
+    lines = [line.strip() for line in beyond.splitlines()]
+    for name in names:
+        assert any(line.startswith(name) for line in lines), name
 
 
 @pytest.mark.parametrize("alias", ["machine", "runners"])

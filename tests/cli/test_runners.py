@@ -80,7 +80,9 @@ def test_the_table_has_the_specified_columns(three, capsys):
     assert main(["runners", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["Runners: 3", "Runners Pending: 1", "Runners Setting Up: 0"]
-    assert lines[3].startswith("Runners delayed after failed starts: 1")
+    assert lines[3] == "Runners Ended: 2"
+    assert lines[4].startswith("Runners delayed after failed starts: 1")
+    lines = lines[1:]
     assert re.split(r" {2,}", lines[4]) == [
         *("Alias", "Machine Type", "Runner ID", "In Flight Requests", "Expires In", "Uptime", "Revision", "State")
     ]

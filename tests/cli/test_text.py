@@ -36,15 +36,24 @@ def test_a_narrow_terminal_folds_words_and_cuts_no_id():
     assert all(word in text for word in ("one", "two", "three", "four"))
 
 
-def test_a_table_that_no_folding_makes_fit_is_not_folded():
+def test_rows_that_cannot_fit_become_blocks():
     row = ("one two", "x" * 60, "1")
-    assert render(IDS, [row], width=20) == render(IDS, [row])
+    assert render(IDS, [row, row], width=70) == (
+        f"Alias:     one two\nRunner ID: {'x' * 60}\nCount:     1\n\n"
+        f"Alias:     one two\nRunner ID: {'x' * 60}\nCount:     1\n"
+    )
+
+
+def test_a_block_folds_long_text_between_words():
+    assert render(IDS, [("one two three", "x" * 16, "1")], width=18).startswith(
+        "Alias:     one two\n           three\n"
+    )
 
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=5), st.none() | st.integers(1, 120))
 def test_any_text_makes_a_table_without_control_characters(rows, width):
     text = render(IDS, rows, width=width)
-    assert text.endswith("\n")
+    assert text.endswith("\n") or not rows
     assert visible(text) == text
     if width is None:
         assert text.count("\n") == len(rows) + 1

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_line, write_list, write_table
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import print_line, shown_time
 from fal_cli.presentation.printable import visible
-from fal_cli.presentation.table import Column
 
-_COLUMNS = (
-    Column(title="Name"),
-    Column(title="Description", folds=True),
-    Column(title="Default"),
-    Column(title="Created At", folds=True),
+if TYPE_CHECKING:
+    from fal.api import EnvironmentInfo
+
+ENVIRONMENTS: Listing[EnvironmentInfo] = Listing(
+    noun="environments",
+    fields=(
+        Field(title="Name", text=lambda environment: environment.name),
+        Field(title="Description", text=lambda environment: environment.description or "", folds=True),
+        Field(title="Default", text=lambda environment: "yes" if environment.is_default else ""),
+        Field(
+            title="Created At",
+            text=lambda environment: shown_time(environment.created_at),
+            sort_key=lambda environment: environment.created_at.timestamp(),
+            folds=True,
+        ),
+    ),
+    document=lambda environment: {
+        "name": environment.name,
+        "description": environment.description,
+        "is_default": environment.is_default,
+        "created_at": str(environment.created_at),
+    },
+    item_name=lambda environment: environment.name,
 )
 
 
@@ -25,7 +44,7 @@ def add_arguments(parser: FalParser) -> None:
     commands = add_commands(parser)
     list_parser = add_command(commands, "list", "List environments.", _list)
     add_client_options(list_parser)
-    add_output_options(list_parser)
+    add_list_options(list_parser, ENVIRONMENTS)
     create = add_command(commands, "create", "Create an environment.", _create)
     add_client_options(create)
     create.add_argument("name", help="Environment name.")
@@ -39,31 +58,7 @@ def add_arguments(parser: FalParser) -> None:
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         environments = client.environments.list()
-    if args.output == "pretty":
-        rows = (
-            (
-                environment.name,
-                environment.description or "",
-                "yes" if environment.is_default else "",
-                str(environment.created_at),
-            )
-            for environment in environments
-        )
-        write_table(_COLUMNS, rows)
-        return
-    write_list(
-        args.output,
-        "environments",
-        (
-            {
-                "name": environment.name,
-                "description": environment.description,
-                "is_default": environment.is_default,
-                "created_at": str(environment.created_at),
-            }
-            for environment in environments
-        ),
-    )
+    write_items(args, ENVIRONMENTS, environments)
 
 
 def _create(args: argparse.Namespace) -> None:

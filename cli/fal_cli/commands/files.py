@@ -12,13 +12,39 @@ from typing import TYPE_CHECKING
 from fal_cli.exit_codes import CommandError
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.listing import Field, Listing, add_list_options, sort_items, write_items
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
-    from fal.files import Files
+    from fal.files import Files, RemoteFile
 
 _EPILOG = "Paths are absolute, as /data/models/x, or relative to /data."
+
+
+FILES: Listing[RemoteFile] = Listing(
+    noun="files",
+    fields=(
+        Field(title="Name", text=lambda entry: entry.name),
+        Field(title="Type", text=lambda entry: "file" if entry.is_file else "directory"),
+        Field(
+            title="Size",
+            text=lambda entry: f"{entry.size:,}" if entry.is_file else "-",
+            sort_key=lambda entry: entry.size,
+            right=True,
+        ),
+        Field(title="Updated At", text=lambda entry: entry.updated_at, folds=True),
+        Field(title="Path", text=lambda entry: entry.path, wide=True),
+    ),
+    document=lambda entry: {
+        "name": entry.name,
+        "path": entry.path,
+        "size": entry.size,
+        "is_file": entry.is_file,
+        "updated_at": entry.updated_at,
+    },
+    item_name=lambda entry: entry.path,
+)
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -28,6 +54,7 @@ def add_arguments(parser: FalParser) -> None:
     listing = add_command(commands, "list", "List files.", _list, aliases=["ls"], epilog=_EPILOG)
     add_client_options(listing)
     listing.add_argument("path", nargs="?", default="/", help="The path to list")
+    add_list_options(listing, FILES)
     download = add_command(commands, "download", "Download files.", _download, epilog=_EPILOG)
     add_client_options(download)
     download.add_argument("remote_path", help="Remote path to download")
@@ -59,11 +86,15 @@ def _files(args: argparse.Namespace) -> Generator[Files]:
 
 
 def _list(args: argparse.Namespace) -> None:
-    colour = wants_colour(sys.stdout)
     with _files(args) as files:
-        for entry in files.entries(args.path):
-            name = one_line(entry.name)
-            sys.stdout.write((name if entry.is_file else paint(name, "blue", colour=colour)) + "\n")
+        entries = files.entries(args.path)
+    if args.output != "pretty" or args.columns:
+        write_items(args, FILES, entries)
+        return
+    colour = wants_colour(sys.stdout)
+    for entry in sort_items(args, FILES, entries):
+        name = one_line(entry.name)
+        sys.stdout.write((name if entry.is_file else paint(name, "blue", colour=colour)) + "\n")
 
 
 def _download(args: argparse.Namespace) -> None:

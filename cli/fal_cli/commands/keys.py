@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_note, write_document, write_list, write_table
-from fal_cli.presentation.table import Column
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import print_note, shown_time, write_document
+
+if TYPE_CHECKING:
+    from fal.api import UserKeyInfo
 
 _PRESETS = {
     "FULL": "everything",
@@ -21,11 +25,27 @@ _PRESETS = {
     "SERVERLESS": "build, deploy and call apps",
     "AGENT": "run agents",
 }
-_COLUMNS = (
-    Column(title="Key ID"),
-    Column(title="Created At", folds=True),
-    Column(title="Scope"),
-    Column(title="Description", folds=True),
+
+KEYS: Listing[UserKeyInfo] = Listing(
+    noun="keys",
+    fields=(
+        Field(title="Key ID", text=lambda key: key.key_id),
+        Field(
+            title="Created At",
+            text=lambda key: shown_time(key.created_at),
+            sort_key=lambda key: key.created_at.timestamp(),
+            folds=True,
+        ),
+        Field(title="Scope", text=lambda key: key.scope.value if key.scope else "-"),
+        Field(title="Description", text=lambda key: key.alias, folds=True),
+    ),
+    document=lambda key: {
+        "key_id": key.key_id,
+        "created_at": str(key.created_at),
+        "scope": key.scope.value if key.scope else None,
+        "description": key.alias,
+    },
+    item_name=lambda key: key.key_id,
 )
 
 
@@ -49,7 +69,7 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(create)
     list_parser = add_command(commands, "list", "List keys.", _list)
     add_client_options(list_parser)
-    add_output_options(list_parser)
+    add_list_options(list_parser, KEYS)
     revoke = add_command(commands, "revoke", "Revoke a key.", _revoke)
     add_client_options(revoke)
     revoke.add_argument("key_id", help="Key ID.")
@@ -98,22 +118,7 @@ def _ask() -> str:
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         keys = client.keys.list()
-    documents = [
-        {
-            "key_id": key.key_id,
-            "created_at": str(key.created_at),
-            "scope": key.scope.value if key.scope else None,
-            "description": key.alias,
-        }
-        for key in keys
-    ]
-    if args.output != "pretty":
-        write_list(args.output, "keys", documents)
-        return
-    write_table(
-        _COLUMNS,
-        ((key.key_id, str(key.created_at), key.scope.value if key.scope else "-", key.alias) for key in keys),
-    )
+    write_items(args, KEYS, keys)
 
 
 def _revoke(args: argparse.Namespace) -> None:

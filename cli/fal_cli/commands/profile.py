@@ -5,21 +5,41 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import NamedTuple
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_line, print_note, write_list, write_table
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import print_line, print_note
 from fal_cli.presentation.printable import visible
-from fal_cli.presentation.table import Column
 
-_COLUMNS = (Column(title="Set"), Column(title="Profile"), Column(title="Settings", folds=True))
+
+class _Profile(NamedTuple):
+    name: str
+    current: bool
+    settings: tuple[str, ...]
+
+
+PROFILES: Listing[_Profile] = Listing(
+    noun="profiles",
+    fields=(
+        Field(title="Set", text=lambda profile: "*" if profile.current else ""),
+        Field(title="Profile", text=lambda profile: profile.name),
+        Field(title="Settings", text=lambda profile: ", ".join(profile.settings), folds=True),
+    ),
+    document=lambda profile: {
+        "profile": profile.name,
+        "is_set": profile.current,
+        "settings": list(profile.settings),
+    },
+    item_name=lambda profile: profile.name,
+)
 
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal profile` and its sub-commands."""
     commands = add_commands(parser)
-    add_output_options(add_command(commands, "list", "List all profiles.", _list))
+    add_list_options(add_command(commands, "list", "List all profiles.", _list), PROFILES)
     set_parser = add_command(commands, "set", "Make a profile the current one.", _set)
     set_parser.add_argument("profile", metavar="PROFILE", help="Profile name.")
     add_command(commands, "unset", "Make no profile current.", _unset)
@@ -37,17 +57,8 @@ def _list(args: argparse.Namespace) -> None:
 
     config = load()
     current = os.environ.get("FAL_PROFILE") or config.current_profile
-    if args.output == "pretty":
-        rows = (
-            ("*" if name == current else "", name, ", ".join(settings)) for name, settings in config.profiles.items()
-        )
-        write_table(_COLUMNS, rows)
-        return
-    documents = (
-        {"profile": name, "is_set": name == current, "settings": list(settings)}
-        for name, settings in config.profiles.items()
-    )
-    write_list(args.output, "profiles", documents)
+    profiles = [_Profile(name, name == current, tuple(settings)) for name, settings in config.profiles.items()]
+    write_items(args, PROFILES, profiles)
 
 
 def _set(args: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import print_line, write_document, write_list, write_table
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import print_line, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 
 if TYPE_CHECKING:
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.values import JSON
 
 _STATES = ("in_queue", "in_progress", "completed")
-_COLUMNS = (
-    Column(title="Request ID"),
-    Column(title="State"),
-    Column(title="Priority"),
-    Column(title="Attempt", right=True),
-    Column(title="Status", right=True),
-    Column(title="Created At", folds=True),
-    Column(title="Caller", folds=True),
-    Column(title="Error", folds=True),
-)
 _BY_USER = (Column(title="Name"), Column(title="Count", right=True))
 _APP_HELP = "Application name (do not prefix with owner)."
 
@@ -52,7 +43,7 @@ def add_arguments(parser: FalParser) -> None:
         "--dead", action="store_true", help="Only requests that were given up, though another attempt might help."
     )
     list_parser.add_argument("--limit", type=_limit, default=100, help="How many to list at most (1 to 1000).")
-    add_output_options(list_parser)
+    add_list_options(list_parser, REQUESTS)
     get = add_command(commands, "get", "Show a request and the deliveries of its webhook.", _get)
     _add_app(get)
     get.add_argument("request_id", help="Request ID.")
@@ -99,12 +90,7 @@ def _flush(args: argparse.Namespace) -> None:
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         found = client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit)
-    items = [_item(request) for request in found]
-    if args.output != "pretty":
-        write_list(args.output, "requests", items)
-        return
-    names = ("request_id", "state", "priority", "attempt", "status", "created_at", "caller", "error")
-    write_table(_COLUMNS, ([_shown(item[name]) for name in names] for item in items))
+    write_items(args, REQUESTS, found)
 
 
 def _get(args: argparse.Namespace) -> None:
@@ -184,3 +170,35 @@ def _iso(at: datetime | None) -> str | None:
 
 def _shown(value: JSON) -> str:
     return "-" if value is None else str(value)
+
+
+REQUESTS: Listing[QueuedRequest] = Listing(
+    noun="requests",
+    fields=(
+        Field(title="Request ID", text=lambda request: request.request_id),
+        Field(title="State", text=lambda request: "DEAD" if request.dead else request.state.value),
+        Field(title="Priority", text=lambda request: _shown(request.priority), wide=True),
+        Field(
+            title="Attempt",
+            text=lambda request: _shown(request.attempt),
+            sort_key=lambda request: request.attempt,
+            right=True,
+        ),
+        Field(
+            title="Status",
+            text=lambda request: _shown(request.status),
+            sort_key=lambda request: request.status,
+            right=True,
+        ),
+        Field(
+            title="Created At",
+            text=lambda request: shown_time(request.created_at),
+            sort_key=lambda request: request.created_at.timestamp() if request.created_at else None,
+            folds=True,
+        ),
+        Field(title="Caller", text=lambda request: _shown(request.caller), folds=True, wide=True),
+        Field(title="Error", text=lambda request: _shown(request.error), folds=True),
+    ),
+    document=_item,
+    item_name=lambda request: request.request_id,
+)

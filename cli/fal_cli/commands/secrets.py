@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.output import write_list, write_table
-from fal_cli.presentation.table import Column
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import shown_time
 
-_COLUMNS = (
-    Column(title="Name"),
-    Column(title="Env"),
-    Column(title="Created At", folds=True),
-    Column(title="Exposed By Default", folds=True),
-)
+if TYPE_CHECKING:
+    from fal.api import ServerlessSecret
+
 _EXPOSED = {True: "yes", False: "no", None: "account default"}
 _SET_EPILOG = """\
 Examples:
   fal secrets set HF_TOKEN=hf_***
   fal secrets set HF_TOKEN < token.txt      (keeps the value out of the list of processes)
   fal secrets set HF_TOKEN                  (at a terminal: asks for it, unseen)"""
+
+
+SECRETS: Listing[ServerlessSecret] = Listing(
+    noun="secrets",
+    fields=(
+        Field(title="Name", text=lambda secret: secret.name),
+        Field(title="Env", text=lambda secret: secret.environment_name or "main"),
+        Field(
+            title="Created At",
+            text=lambda secret: shown_time(secret.created_at),
+            sort_key=lambda secret: secret.created_at.timestamp() if secret.created_at else None,
+            folds=True,
+        ),
+        Field(title="Exposed By Default", text=lambda secret: _EXPOSED[secret.default_exposed], folds=True),
+    ),
+    document=lambda secret: {
+        "name": secret.name,
+        "environment": secret.environment_name,
+        "created_at": str(secret.created_at) if secret.created_at else None,
+        "default_exposed": secret.default_exposed,
+    },
+    item_name=lambda secret: secret.name,
+)
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -45,7 +66,7 @@ def add_arguments(parser: FalParser) -> None:
     list_parser = add_command(commands, "list", "List secrets.", _list)
     add_client_options(list_parser)
     add_env_option(list_parser)
-    add_output_options(list_parser)
+    add_list_options(list_parser, SECRETS)
     unset = add_command(commands, "unset", "Unset a secret.", _unset)
     add_client_options(unset)
     unset.add_argument("name", metavar="NAME", help="Secret's name.")
@@ -81,31 +102,7 @@ def _read(name: str) -> str:
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         secrets = client.secrets.list(environment_name=args.env)
-    if args.output == "pretty":
-        rows = (
-            (
-                secret.name,
-                secret.environment_name or "main",
-                str(secret.created_at or ""),
-                _EXPOSED[secret.default_exposed],
-            )
-            for secret in secrets
-        )
-        write_table(_COLUMNS, rows)
-        return
-    write_list(
-        args.output,
-        "secrets",
-        (
-            {
-                "name": secret.name,
-                "environment": secret.environment_name,
-                "created_at": str(secret.created_at) if secret.created_at else None,
-                "default_exposed": secret.default_exposed,
-            }
-            for secret in secrets
-        ),
-    )
+    write_items(args, SECRETS, secrets)
 
 
 def _unset(args: argparse.Namespace) -> None:

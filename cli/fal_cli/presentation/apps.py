@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from fal_cli.presentation.output import write_list, write_table
-from fal_cli.presentation.table import Column
+from fal_cli.presentation.listing import Field, Listing, write_items
+from fal_cli.presentation.output import print_note, shown_time
 
 if TYPE_CHECKING:
     from fal.api import AliasInfo, ApplicationInfo
@@ -30,107 +31,90 @@ _KEYS = (
     "environment_name",
     "request_start_timeout",
 )
+Item = TypeVar("Item")
 
 
-def _columns(*titles: str) -> tuple[Column, ...]:
-    whole = {"Name", "Revision"}
-    return tuple(Column(title=title, folds=title not in whole) for title in titles)
+def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
+    """Write apps to standard output, and which of them are being rolled out to standard error."""
+    write_items(args, APPS, apps)
+    if args.output == "pretty":
+        for app in apps:
+            if app.is_rolling:
+                print_note(f"{app.alias} is being rolled out: new runners take over from the old ones.")
 
 
-_APP_COLUMNS = _columns(
-    "Name",
-    "Env",
-    "Revision",
-    "Auth",
-    "Min Concurrency",
-    "Max Concurrency",
-    "Concurrency Buffer",
-    "Scaling Delay",
-    "Max Multiplexing",
-    "Keep Alive",
-    "Request Timeout",
-    "Request Start Timeout",
-    "Startup Timeout",
-    "Machine Type",
-    "Runners",
-    "Regions",
-)
-_REVISION_COLUMNS = _columns(
-    "Revision",
-    "Env",
-    "Min Concurrency",
-    "Max Concurrency",
-    "Max Multiplexing",
-    "Keep Alive",
-    "Request Timeout",
-    "Request Start Timeout",
-    "Startup Timeout",
-    "Machine Type",
-    "Runners",
-    "Regions",
-    "Created",
-)
+def app_name(app: AliasInfo) -> str:
+    """Return an app's name without its environment."""
+    return app.alias.removesuffix(f"--{app.environment_name or 'main'}")
 
 
-def write_apps(form: str, apps: Sequence[AliasInfo]) -> None:
-    """Write apps to standard output as pretty, json, yaml or jsonl."""
-    if form == "pretty":
-        write_table(_APP_COLUMNS, map(_app_row, apps))
-    else:
-        write_list(form, "apps", map(_app_document, apps))
+def _buffer(app: AliasInfo) -> str:
+    if app.concurrency_buffer_perc:
+        return f"{app.concurrency_buffer_perc}%, min {app.concurrency_buffer}"
+    return str(app.concurrency_buffer)
 
 
-def write_revisions(revisions: Sequence[ApplicationInfo]) -> None:
-    """Write revisions to standard output as a table."""
-    write_table(_REVISION_COLUMNS, map(_revision_row, revisions))
+def _number(title: str, value: Callable[[Item], int | None], *, wide: bool = True) -> Field[Item]:
+    def text(item: Item) -> str:
+        number = value(item)
+        return "-" if number is None else str(number)
+
+    return Field(title=title, text=text, sort_key=value, folds=True, wide=wide)
 
 
 def _app_document(app: AliasInfo) -> Mapping[str, object]:
     return {key: getattr(app, key) for key in _KEYS}
 
 
-def _app_row(app: AliasInfo) -> tuple[str, ...]:
-    environment = app.environment_name or "main"
-    buffer = str(app.concurrency_buffer)
-    if app.concurrency_buffer_perc:
-        buffer = f"{app.concurrency_buffer_perc}%, min {buffer}"
-    return (
-        app.alias.removesuffix(f"--{environment}"),
-        environment,
-        app.revision,
-        app.auth_mode,
-        str(app.min_concurrency),
-        str(app.max_concurrency),
-        buffer,
-        str(app.scaling_delay),
-        str(app.max_multiplexing),
-        str(app.keep_alive),
-        str(app.request_timeout),
-        _or_dash(app.request_start_timeout),
-        str(app.startup_timeout),
-        " ".join(app.machine_types),
-        str(app.active_runners),
-        " ".join(app.valid_regions),
-    )
+APPS: Listing[AliasInfo] = Listing(
+    noun="apps",
+    fields=(
+        Field(title="Name", text=app_name),
+        Field(title="Env", text=lambda app: app.environment_name or "main", folds=True),
+        Field(title="Revision", text=lambda app: app.revision),
+        Field(title="Auth", text=lambda app: app.auth_mode, folds=True),
+        _number("Min Concurrency", lambda app: app.min_concurrency),
+        _number("Max Concurrency", lambda app: app.max_concurrency),
+        Field(title="Concurrency Buffer", text=_buffer, folds=True, wide=True),
+        _number("Scaling Delay", lambda app: app.scaling_delay),
+        _number("Max Multiplexing", lambda app: app.max_multiplexing),
+        _number("Keep Alive", lambda app: app.keep_alive),
+        _number("Request Timeout", lambda app: app.request_timeout),
+        _number("Request Start Timeout", lambda app: app.request_start_timeout),
+        _number("Startup Timeout", lambda app: app.startup_timeout),
+        Field(title="Machine Type", text=lambda app: " ".join(app.machine_types), folds=True),
+        _number("Runners", lambda app: app.active_runners, wide=False),
+        Field(title="Regions", text=lambda app: " ".join(app.valid_regions), folds=True, wide=True),
+    ),
+    document=_app_document,
+    item_name=lambda app: app.alias,
+)
 
-
-def _revision_row(revision: ApplicationInfo) -> tuple[str, ...]:
-    return (
-        revision.application_id,
-        revision.environment_name or "main",
-        str(revision.min_concurrency),
-        str(revision.max_concurrency),
-        str(revision.max_multiplexing),
-        str(revision.keep_alive),
-        str(revision.request_timeout),
-        _or_dash(revision.request_start_timeout),
-        str(revision.startup_timeout),
-        " ".join(revision.machine_types),
-        str(revision.active_runners),
-        " ".join(revision.valid_regions),
-        str(revision.created_at),
-    )
-
-
-def _or_dash(value: int | None) -> str:
-    return "-" if value is None else str(value)
+REVISIONS: Listing[ApplicationInfo] = Listing(
+    noun="revisions",
+    fields=(
+        Field(title="Revision", text=lambda revision: revision.application_id),
+        Field(title="Env", text=lambda revision: revision.environment_name or "main", folds=True),
+        _number("Min Concurrency", lambda revision: revision.min_concurrency),
+        _number("Max Concurrency", lambda revision: revision.max_concurrency),
+        _number("Max Multiplexing", lambda revision: revision.max_multiplexing),
+        _number("Keep Alive", lambda revision: revision.keep_alive),
+        _number("Request Timeout", lambda revision: revision.request_timeout),
+        _number("Request Start Timeout", lambda revision: revision.request_start_timeout),
+        _number("Startup Timeout", lambda revision: revision.startup_timeout),
+        Field(title="Machine Type", text=lambda revision: " ".join(revision.machine_types), folds=True, wide=True),
+        _number("Runners", lambda revision: revision.active_runners, wide=False),
+        Field(title="Regions", text=lambda revision: " ".join(revision.valid_regions), folds=True, wide=True),
+        Field(
+            title="Created",
+            text=lambda revision: shown_time(revision.created_at),
+            sort_key=lambda revision: revision.created_at.timestamp(),
+            folds=True,
+        ),
+    ),
+    document=lambda revision: {
+        **{name: getattr(revision, name) for name in revision.__dataclass_fields__},
+        "created_at": revision.created_at.isoformat(),
+    },
+    item_name=lambda revision: revision.application_id,
+)

@@ -10,9 +10,12 @@ from fal_cli.presentation.printable import visible
 from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal_cli.presentation.table import Column
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
+LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
 def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> None:
@@ -48,20 +51,41 @@ def write_line(item: object) -> None:
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table; on a terminal it is folded to the terminal's width."""
+    """Write a table that fits the terminal; a pipe gets one line a row."""
     from fal_cli.presentation.table import render
 
-    width = None
-    if sys.stdout.isatty():
-        from shutil import get_terminal_size
+    sys.stdout.write(render(columns, rows, width=terminal_width(), colour=wants_colour(sys.stdout)))
 
-        width = get_terminal_size().columns
-    sys.stdout.write(render(columns, rows, width=width, colour=wants_colour(sys.stdout)))
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal on standard output; None if there is no terminal."""
+    if not sys.stdout.isatty():
+        return None
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def shown_time(at: datetime | None) -> str:
+    """Return a time for people: local and relative on a terminal, ISO in UTC in a pipe."""
+    if at is None:
+        return ""
+    if not sys.stdout.isatty():
+        return str(at)
+    from fal_cli.times import describe_time
+
+    return describe_time(at)
 
 
 def print_line(message: str) -> None:
-    """Write a message that is the result to standard output."""
-    sys.stdout.write(visible(message) + "\n")
+    """Write a message that is the result to standard output; a terminal breaks it between words only."""
+    text = visible(message)
+    width = terminal_width()
+    if width is not None and len(text) > width:
+        from fal_cli.presentation.table import fold_lines
+
+        text = fold_lines(text, width)
+    sys.stdout.write(text + "\n")
 
 
 def print_note(message: str) -> None:

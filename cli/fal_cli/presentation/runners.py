@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections import Counter
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fal_cli.presentation.output import print_line, write_document, write_list, write_table
+from fal_cli.presentation.listing import Field, Listing, write_items
+from fal_cli.presentation.output import print_line, shown_time, write_document, write_table
 from fal_cli.presentation.style import paint, wants_colour
 from fal_cli.presentation.table import Column
 
@@ -17,16 +19,10 @@ if TYPE_CHECKING:
     from fal.api import RunnerInfo
     from fal.gpus import GpuUsage
 
-_COLUMNS = (
-    Column(title="Alias"),
-    Column(title="Machine Type", folds=True),
-    Column(title="Runner ID"),
-    Column(title="In Flight Requests", folds=True),
-    Column(title="Expires In", folds=True),
-    Column(title="Uptime", folds=True),
-    Column(title="Revision"),
-    Column(title="State", folds=True),
-)
+# For these states the reason is shown beside the table.
+_EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
+_ENDED = ("TERMINATED", "DEAD")
+_PHASES = ("waiting", "environment", "setup", "first_byte")
 _REQUEST_COLUMNS = (
     Column(title="Runner ID"),
     Column(title="Request ID"),
@@ -34,41 +30,32 @@ _REQUEST_COLUMNS = (
     Column(title="Time Running"),
 )
 
-# For these states the reason is shown beside the table.
-_PHASES = ("waiting", "environment", "setup", "first_byte")
-_EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
 
-
-def write_runners(form: str, runners: Sequence[RunnerInfo], *, alias: bool = True) -> None:
+def write_runners(args: argparse.Namespace, runners: Sequence[RunnerInfo], *, alias: bool = True) -> None:
     """Write runners to standard output.
 
     Args:
-        form: pretty, json, yaml or jsonl.
+        args: the parsed command line.
         runners: the runners.
         alias: whether the table names the app of each runner.
     """
-    if form != "pretty":
-        write_list(form, "runners", map(_document, runners))
+    hidden = frozenset() if alias else frozenset({"Alias"})
+    if args.output not in {"pretty", "wide"} or args.columns:
+        write_items(args, RUNNERS, runners, hidden=hidden)
         return
-    states = Counter(runner.state.value for runner in runners)
-    ended = states["TERMINATED"] + states["DEAD"]
-    lines = [
-        f"Runners: {len(runners) - states['PENDING'] - states['SETUP'] - ended}",
-        f"Runners Pending: {states['PENDING']}",
-        f"Runners Setting Up: {states['SETUP']}",
-    ]
-    if states["CRASH_BACKOFF"]:
-        delayed = f"Runners delayed after failed starts: {states['CRASH_BACKOFF']} (`fal runners logs ID` shows why)"
-        lines.append(paint(delayed, "red", colour=wants_colour(sys.stdout)))
-    sys.stdout.write("\n".join(lines) + "\n")
-    write_table(_COLUMNS if alias else _COLUMNS[1:], ([*_row(runner)][0 if alias else 1 :] for runner in runners))
+    _write_counts(Counter(runner.state.value for runner in runners))
+    if runners or not sys.stdout.isatty():
+        write_items(args, RUNNERS, runners, hidden=hidden)
     for runner in runners:
         if runner.state.value in _EXPLAINED and runner.state_reason:
             print_line(f"{runner.runner_id} is {runner.state.value}: {runner.state_reason}")
     if any(runner.replacement.value == "WILL_REPLACE" for runner in runners):
-        sys.stdout.write("(*) another runner will replace it\n")
+        print_line("(*) another runner will replace it")
     requests = [row for runner in runners if runner.in_flight_requests for row in _requests(runner)]
-    sys.stdout.write(f"Requests: {len(requests)}\n")
+    if sys.stdout.isatty() and requests:
+        sys.stdout.write("\n")
+    if requests or not sys.stdout.isatty():
+        print_line(f"Requests: {len(requests)}")
     if requests:
         write_table(_REQUEST_COLUMNS, requests)
 
@@ -88,9 +75,9 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Machine type", runner.machine_type),
         ("Node", runner.node),
         ("Requests in flight", str(runner.in_flight_requests)),
-        ("Created", _local(runner.created_at)),
-        ("Ready", _local(runner.ready_at)),
-        ("Ended", _local(runner.ended_at)),
+        ("Created", shown_time(runner.created_at)),
+        ("Ready", shown_time(runner.ready_at)),
+        ("Ended", shown_time(runner.ended_at)),
         ("Exit code", None if runner.exit_code is None else str(runner.exit_code)),
     ]
     for title, value in facts:
@@ -100,9 +87,59 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
     print_line(f"{'Start took:':<20}{took or 'it has not started'}")
     if runner.state_changes:
         write_table(
-            (Column(title="Time"), Column(title="State"), Column(title="Reason")),
-            ((_local(change.at), change.state.value, change.reason) for change in runner.state_changes),
+            (Column(title="Time"), Column(title="State"), Column(title="Reason", folds=True)),
+            (
+                (f"{change.at.astimezone():%H:%M:%S.%f}"[:-3], change.state.value, change.reason)
+                for change in runner.state_changes
+            ),
         )
+
+
+def write_gpus(form: str, used: GpuUsage) -> None:
+    """Write how many GPUs are in use, by model."""
+    if form != "pretty":
+        write_document(form, {**used})
+        return
+    columns = (Column(title="Type"), Column(title="Count", right=True))
+    write_table(columns, ([model, str(count)] for model, count in used["gpus"].items()))
+    print_line(f"Total: {used['total']}")
+
+
+def _write_counts(states: Counter[str]) -> None:
+    """Write how many runners there are. A pipe gets the published lines; a terminal those that are not 0."""
+    ended = sum(states[state] for state in _ENDED)
+    counts = {
+        "Runners": states.total() - states["PENDING"] - states["SETUP"] - ended,
+        "Runners Pending": states["PENDING"],
+        "Runners Setting Up": states["SETUP"],
+    }
+    for title, count in counts.items():
+        if count or not sys.stdout.isatty() or (title == "Runners" and not states.total()):
+            sys.stdout.write(f"{title}: {count}\n")
+    if ended:
+        sys.stdout.write(f"Runners Ended: {ended}\n")
+    if states["CRASH_BACKOFF"]:
+        delayed = f"Runners delayed after failed starts: {states['CRASH_BACKOFF']} (`fal runners logs ID` shows why)"
+        sys.stdout.write(paint(delayed, "red", colour=wants_colour(sys.stdout)) + "\n")
+    if states and sys.stdout.isatty():
+        sys.stdout.write("\n")
+
+
+def _document(runner: RunnerInfo) -> Mapping[str, object]:
+    """Return a runner with the keys of the published client, and its `reason` if there is one."""
+    reason = {"reason": runner.state_reason} if runner.state_reason else {}
+    return {
+        "alias": runner.alias,
+        "machine_type": runner.machine_type,
+        "runner_id": runner.runner_id,
+        "in_flight_requests": runner.in_flight_requests,
+        "expiration_countdown": runner.expiration_countdown,
+        "uptime_seconds": int(runner.uptime.total_seconds()),
+        "revision": runner.revision,
+        "state": runner.state.value,
+        "replacement": runner.replacement.value,
+        **reason,
+    }
 
 
 def _details(runner: RunnerInfo) -> dict[str, object]:
@@ -124,41 +161,17 @@ def _iso(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-def _local(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S.%f}"[:-3]
+def _expires(runner: RunnerInfo) -> str:
+    return "N/A" if runner.expiration_countdown is None else f"{runner.expiration_countdown}s"
 
 
-def _document(runner: RunnerInfo) -> Mapping[str, object]:
-    """Return a runner with the keys of the published client, and its `reason` if there is one."""
-    reason = {"reason": runner.state_reason} if runner.state_reason else {}
-    return {
-        "alias": runner.alias,
-        "machine_type": runner.machine_type,
-        "runner_id": runner.runner_id,
-        "in_flight_requests": runner.in_flight_requests,
-        "expiration_countdown": runner.expiration_countdown,
-        "uptime_seconds": int(runner.uptime.total_seconds()),
-        "revision": runner.revision,
-        "state": runner.state.value,
-        "replacement": runner.replacement.value,
-        **reason,
-    }
-
-
-def _row(runner: RunnerInfo) -> tuple[str, ...]:
-    countdown = runner.expiration_countdown
+def _uptime(runner: RunnerInfo) -> str:
     seconds = int(runner.uptime.total_seconds())
-    state = runner.state.value
-    return (
-        runner.alias,
-        runner.machine_type,
-        runner.runner_id,
-        str(runner.in_flight_requests),
-        "N/A" if countdown is None else f"{countdown}s",
-        f"{timedelta(seconds=seconds)} ({seconds}s)",
-        runner.revision,
-        f"{state} (*)" if runner.replacement.value == "WILL_REPLACE" else state,
-    )
+    return f"{timedelta(seconds=seconds)} ({seconds}s)"
+
+
+def _state(runner: RunnerInfo) -> str:
+    return f"{runner.state.value} (*)" if runner.replacement.value == "WILL_REPLACE" else runner.state.value
 
 
 def _requests(runner: RunnerInfo) -> Iterator[tuple[str, str, str, str]]:
@@ -175,11 +188,23 @@ def _requests(runner: RunnerInfo) -> Iterator[tuple[str, str, str, str]]:
         yield runner.runner_id, str(lease["request_id"]), str(lease.get("caller_user_id") or ""), running
 
 
-def write_gpus(form: str, used: GpuUsage) -> None:
-    """Write how many GPUs are in use, by model."""
-    if form != "pretty":
-        write_document(form, {**used})
-        return
-    columns = (Column(title="Type"), Column(title="Count", right=True))
-    write_table(columns, ([model, str(count)] for model, count in used["gpus"].items()))
-    print_line(f"Total: {used['total']}")
+RUNNERS: Listing[RunnerInfo] = Listing(
+    noun="runners",
+    fields=(
+        Field(title="Alias", text=lambda runner: runner.alias),
+        Field(title="Machine Type", text=lambda runner: runner.machine_type, folds=True),
+        Field(title="Runner ID", text=lambda runner: runner.runner_id),
+        Field(
+            title="In Flight Requests",
+            text=lambda runner: str(runner.in_flight_requests),
+            sort_key=lambda runner: runner.in_flight_requests,
+            folds=True,
+        ),
+        Field(title="Expires In", text=_expires, sort_key=lambda runner: runner.expiration_countdown, folds=True),
+        Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
+        Field(title="Revision", text=lambda runner: runner.revision),
+        Field(title="State", text=_state, folds=True),
+    ),
+    document=_document,
+    item_name=lambda runner: runner.runner_id,
+)

@@ -1,5 +1,4 @@
-"""Lays rows out in columns: aligned by what a terminal shows of them, folded where the terminal is narrow and
-the column allows it, and never cut."""
+"""Lays out rows as a table, or as blocks of lines if the terminal is too narrow for the table."""
 
 from __future__ import annotations
 
@@ -10,17 +9,17 @@ from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
 
 _GAP = "  "
+_REMARK = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column.
+    """Describe a column.
 
     Attributes:
-        title: what its head says.
-        folds: whether its words may go on several lines where the terminal is narrow; ids do not, so that they can be
-            copied.
-        right: whether it is aligned to the right, as counts are.
+        title: the heading.
+        folds: whether its words may go on several lines; ids do not fold, so that they can be copied.
+        right: whether to align it to the right, as counts are.
     """
 
     title: str
@@ -29,7 +28,7 @@ class Column:
 
 
 def display_width(text: str) -> int:
-    """Return how many terminal cells `text` takes: two for a wide character, none for a combining one."""
+    """Return the terminal cells of `text`: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     from unicodedata import category, east_asian_width
@@ -42,13 +41,13 @@ def display_width(text: str) -> int:
 def render(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None = None, colour: bool = False
 ) -> str:
-    """Return the table, each line ended by a newline.
+    """Return the table, or a block for each row if a table does not fit; each line ends with a newline.
 
     Args:
         columns: the columns.
-        rows: a text for each column; control characters in it are spelt out.
-        width: cells in a line of the terminal; None never folds, as is right for a pipe.
-        colour: whether the head is bold.
+        rows: one text for each column; control characters are spelt out.
+        width: the terminal's width in cells; None for a pipe, which gets one line a row.
+        colour: whether headings are bold.
     """
     titles = [column.title for column in columns]
     cells = [[one_line(text) for text in row] for row in rows]
@@ -56,9 +55,9 @@ def render(
     widths = [max(map(display_width, (title, *texts))) for title, texts in zip(titles, by_column, strict=True)]
     if width is not None and _total(widths) > width:
         narrowed = _narrowed(columns, by_column, widths, width)
-        # Where even that is too wide, whole lines that the terminal wraps are easier to read than folded ones.
-        if _total(narrowed) <= width:
-            return _folded(columns, [titles, *cells], narrowed, colour=colour)
+        if _total(narrowed) > width:
+            return _blocks(titles, cells, width, colour=colour)
+        return _folded(columns, [titles, *cells], narrowed, colour=colour)
     lines = [paint(_line(columns, titles, widths), "bold", colour=colour)]
     lines += [_line(columns, row, widths) for row in cells]
     return "\n".join(lines) + "\n"
@@ -79,12 +78,12 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 def _narrowed(
     columns: Sequence[Column], by_column: Sequence[Sequence[str]], widths: list[int], width: int
 ) -> list[int]:
-    """Take cells from the widest columns that fold, down to their longest word, until the line fits or none is left."""
+    """Narrow the widest columns that fold, at most to their longest word, until the line fits."""
     least: list[int] = []
     for column, texts, natural in zip(columns, by_column, widths, strict=True):
         head = max(map(display_width, column.title.split(" ")))
         if column.folds:
-            least.append(max([head, *(display_width(word) for text in texts for word in text.split(" "))]))
+            least.append(max([head, *(display_width(word) for text in texts for word in _words(text))]))
         else:
             least.append(min(natural, max([head, *map(display_width, texts)])))
     narrowed = list(widths)
@@ -96,9 +95,25 @@ def _narrowed(
     return narrowed
 
 
+def fold_lines(text: str, width: int) -> str:
+    """Return `text` with its lines broken between words, so that they fit `width` cells if each word does."""
+    return "\n".join("\n".join(_fold(line, width)) for line in text.split("\n"))
+
+
+def _words(text: str) -> list[str]:
+    """Split a text where a line may be broken; a short remark in parentheses, such as `(2 min ago)`, stays together."""
+    words: list[str] = []
+    for word in text.split(" "):
+        if words and words[-1].startswith("(") and not words[-1].endswith(")") and len(words[-1] + word) < _REMARK:
+            words[-1] += " " + word
+        else:
+            words.append(word)
+    return words
+
+
 def _fold(text: str, width: int) -> list[str]:
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in _words(text):
         if lines and display_width(lines[-1]) + 1 + display_width(word) <= width:
             lines[-1] += " " + word
         else:
@@ -114,3 +129,18 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Se
             line = _line(columns, [cell[index] if index < len(cell) else "" for cell in folded], widths)
             lines.append(paint(line, "bold", colour=colour and number == 0))
     return "\n".join(lines) + "\n"
+
+
+def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, colour: bool) -> str:
+    """Return a block of `Title: text` lines for each row, with an empty line between two blocks."""
+    label_width = max(map(display_width, titles)) + 2
+    blocks: list[str] = []
+    for row in rows:
+        lines: list[str] = []
+        for title, text in zip(titles, row, strict=True):
+            label = paint(f"{title}:", "bold", colour=colour) + " " * (label_width - display_width(title) - 1)
+            first, *more = _fold(text, max(1, width - label_width))
+            lines.append((label + first).rstrip())
+            lines += [" " * label_width + line for line in more]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)

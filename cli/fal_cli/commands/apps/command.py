@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from fal_cli.commands.apps import logs, scaling
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
-from fal_cli.parser import FalParser, Handler, Subparsers, add_command, add_commands
-from fal_cli.presentation.apps import write_apps, write_revisions
+from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
+from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
+from fal_cli.presentation.listing import add_list_options, write_items
 from fal_cli.presentation.output import print_line, print_note
-from fal_cli.presentation.runners import write_gpus, write_runners
+from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runners
 
-_REGIONS = ("eu-north", "eu-west", "us-central", "us-east", "us-west")
+if TYPE_CHECKING:
+    from fal.api import AliasInfo
+
 _SCALE_NUMBERS = {
     "keep_alive": "Seconds that a runner without requests is kept.",
     "max_multiplexing": "Requests that a runner serves at once, at most.",
@@ -33,9 +37,9 @@ def add_arguments(parser: FalParser) -> None:
     """Declare `fal apps` and its sub-commands."""
     commands = add_commands(parser)
     _add_list(commands)
-    _add(commands, "list-rev", "List application revisions.", _list_rev).add_argument(
-        "app_name", nargs="?", help="Application name."
-    )
+    list_rev = _add(commands, "list-rev", "List application revisions.", _list_rev)
+    list_rev.add_argument("app_name", nargs="?", help="Application name.")
+    add_list_options(list_rev, REVISIONS)
     set_rev = _add(commands, "set-rev", "Set application to a particular revision.", _set_rev)
     set_rev.add_argument("app_name", help="Application name.")
     set_rev.add_argument("app_rev", help="Application revision.")
@@ -58,31 +62,31 @@ def add_arguments(parser: FalParser) -> None:
     runners = _add(commands, "runners", "List application runners.", _runners)
     runners.add_argument("app_name", help="Application name.")
     add_runner_filters(runners)
-    add_output_options(runners)
+    add_list_options(runners, RUNNERS)
     _add(commands, "delete", "Delete application.", _delete).add_argument("app_name", help="Application name.")
     delete_rev = add_command(commands, "delete-rev", "Delete application revision.", _delete_rev)
     add_client_options(delete_rev)
     delete_rev.add_argument("app_rev", help="Application revision.")
 
 
-def _add(commands: Subparsers[FalParser], name: str, help: str, handler: Handler) -> FalParser:  # noqa: A002
+def _add(commands: Commands, name: str, help: str, handler: Handler) -> FalParser:  # noqa: A002
     parser = add_command(commands, name, help, handler)
     add_client_options(parser)
     add_env_option(parser)
     return parser
 
 
-def _add_list(commands: Subparsers[FalParser]) -> None:
+def _add_list(commands: Commands) -> None:
     parser = _add(commands, "list", "List applications.", _list)
     parser.add_argument("--sort-by-runners", action="store_true", help="Sort by number of runners, fewest first.")
     parser.add_argument("--filter", help="Only applications whose name contains this.")
     parser.add_argument(
-        "--regions", nargs="+", choices=_REGIONS, help="Only applications that may run in one of these regions."
+        "--regions", nargs="+", metavar="REGION", help="Only applications that may run in one of these regions."
     )
-    add_output_options(parser)
+    add_list_options(parser, APPS)
 
 
-def _add_scale(commands: Subparsers[FalParser]) -> None:
+def _add_scale(commands: Commands) -> None:
     parser = _add(commands, "scale", "Scale application. What is not given stays as it is.", _scale)
     parser.add_argument("app_name", help="Application name.")
     for name, text in _SCALE_NUMBERS.items():
@@ -100,13 +104,13 @@ def _list(args: argparse.Namespace) -> None:
         apps = sorted(apps, key=lambda app: app.active_runners)
     else:
         apps = sorted(apps, key=lambda app: app.alias)
-    write_apps(args.output, apps)
+    write_apps(args, apps)
 
 
 def _list_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         revisions = client.apps.list_rev(args.app_name, environment_name=args.env)
-    write_revisions(revisions)
+    write_items(args, REVISIONS, revisions)
 
 
 def _set_rev(args: argparse.Namespace) -> None:
@@ -114,7 +118,7 @@ def _set_rev(args: argparse.Namespace) -> None:
         app = client.apps.set_rev(
             args.app_name, args.app_rev, auth=args.auth, strategy=args.strategy, environment_name=args.env
         )
-    write_apps("pretty", [app])
+    _write_changed(app)
 
 
 def _scale(args: argparse.Namespace) -> None:
@@ -125,7 +129,7 @@ def _scale(args: argparse.Namespace) -> None:
         return
     with open_client(args) as client:
         app = client.apps.scale(args.app_name, environment_name=args.env, **changes)
-    write_apps("pretty", [app])
+    _write_changed(app)
     lost = [name for name in _UNTIL_DEPLOY if name in changes]
     if lost:
         print_note(f"Note: the next deploy sets {', '.join(lost)} to what the application's code says.")
@@ -140,7 +144,7 @@ def _rollout(args: argparse.Namespace) -> None:
 def _runners(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         runners = client.apps.runners(args.app_name, since=args.since, environment_name=args.env)
-    write_runners(args.output, of_states(runners, args.state), alias=False)
+    write_runners(args, of_states(runners, args.state), alias=False)
 
 
 def _delete(args: argparse.Namespace) -> None:
@@ -162,3 +166,8 @@ def _gpus(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         used = client.apps.gpus(args.app_name)
     write_gpus(args.output, used)
+
+
+def _write_changed(app: AliasInfo) -> None:
+    """Show an app after a change of its settings, so all of them."""
+    write_apps(argparse.Namespace(output="wide", columns=None, sort=None), [app])

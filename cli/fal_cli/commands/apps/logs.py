@@ -6,11 +6,11 @@ import argparse
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_env_option, add_log_options, open_client
-from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.logs import check_times, write_entries, write_followed
 
 
-def add_command_to(commands: Subparsers[FalParser]) -> None:
+def add_command_to(commands: Commands) -> None:
     """Declare `logs`, also called `log`."""
     parser = add_command(
         commands, "logs", "Show logs of all runners of an application, merged.", _logs, aliases=("log",)
@@ -23,7 +23,6 @@ def add_command_to(commands: Subparsers[FalParser]) -> None:
         "Defaults to the oldest line kept, or to '1m ago' in --follow mode.",
         until="Show logs until the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp.",
         lines="Only show latest N log lines; with --follow, before the new ones. If '+' prefix is used, show oldest N.",
-        own=True,
     )
 
 

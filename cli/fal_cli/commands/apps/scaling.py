@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
-from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.output import print_line, print_note, write_document, write_table
 from fal_cli.presentation.table import Column
 
@@ -33,7 +33,7 @@ _SETTINGS = (
 _PICTURES = (".svg", ".png")
 
 
-def add_commands_to(commands: Subparsers[FalParser]) -> None:
+def add_commands_to(commands: Commands) -> None:
     """Declare `explain` and `simulate`."""
     explain = add_command(commands, "explain", "Explain the number of runners of an application.", _explain)
     add_client_options(explain)

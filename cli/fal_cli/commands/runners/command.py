@@ -7,33 +7,42 @@ import argparse
 from fal_cli.commands.runners import logs, sessions
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
 from fal_cli.options import add_client_options, add_output_options, open_client
-from fal_cli.parser import FalParser, Subparsers, add_command, add_commands
-from fal_cli.presentation.runners import write_gpus, write_runner, write_runners
+from fal_cli.parser import Commands, FalParser, add_command, add_commands
+from fal_cli.presentation.listing import add_list_options
+from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runner, write_runners
 
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal runners` and its sub-commands."""
     commands = add_commands(parser)
     stop = _add_ending(commands, "stop", "Stop a runner gracefully.")
-    stop.add_argument("-r", "--replace", action="store_true", help=argparse.SUPPRESS)
-    stop.add_argument("--grace", type=int, metavar="SECONDS", help=argparse.SUPPRESS)
+    stop.beyond(
+        stop.add_argument(
+            "-r", "--replace", action="store_true", help="Wait for another runner to take its place first."
+        )
+    )
+    stop.beyond(
+        stop.add_argument(
+            "--grace", type=int, metavar="SECONDS", help="Time for its process to end by itself, 0 to 30."
+        )
+    )
     _add_ending(commands, "kill", "Kill a runner.")
     list_parser = add_command(commands, "list", "List runners.", _list)
     add_client_options(list_parser)
     add_runner_filters(list_parser)
-    add_output_options(list_parser)
+    add_list_options(list_parser, RUNNERS)
     logs.add_command_to(commands)
     sessions.add_commands_to(commands)
-    get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, listed=False)
+    get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, published=False)
     add_client_options(get)
     get.add_argument("id", help="Runner ID.")
     add_output_options(get)
-    gpus = add_command(commands, "gpus", "Show how many GPUs are in use, by model.", _gpus, listed=False)
+    gpus = add_command(commands, "gpus", "Show how many GPUs are in use, by model.", _gpus, published=False)
     add_client_options(gpus)
     add_output_options(gpus)
 
 
-def _add_ending(commands: Subparsers[FalParser], name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
+def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
     parser = add_command(commands, name, help, _stop if name == "stop" else _kill)
     add_client_options(parser)
     parser.add_argument("id", help="Runner ID.")
@@ -43,7 +52,7 @@ def _add_ending(commands: Subparsers[FalParser], name: str, help: str) -> FalPar
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         runners = of_states(client.runners.list(since=args.since), args.state)
-    write_runners(args.output, runners)
+    write_runners(args, runners)
 
 
 def _get(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fal_cli.options import add_log_options, open_client
-from fal_cli.parser import FalParser, Subparsers, add_command
+from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.logs import check_times, write_entries, write_followed
 from fal_cli.presentation.output import print_note
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fal.api import RunnerInfo
 
 
-def add_command_to(commands: Subparsers[FalParser]) -> None:
+def add_command_to(commands: Commands) -> None:
     """Declare `logs`, also called `log`."""
     parser = add_command(commands, "logs", "Show logs for a runner.", _logs, aliases=("log",))
     parser.add_argument("id", help="Runner ID.")
@@ -26,7 +26,6 @@ def add_command_to(commands: Subparsers[FalParser]) -> None:
         "Defaults to runner finish time or 'now' if it is still running.",
         lines="Only show latest N log lines. If '+' prefix is used, show oldest N log lines. "
         "Ignored if --follow is used.",
-        own=False,
     )
 
 

@@ -7,9 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_client_options, add_output_options, open_client, seconds_type
-from fal_cli.parser import FalParser, Subparsers, add_command
-from fal_cli.presentation.output import print_line, print_note, write_list, write_table
+from fal_cli.options import add_client_options, open_client, seconds_type
+from fal_cli.parser import Commands, FalParser, add_command
+from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.output import print_line, print_note, shown_time
 from fal_cli.presentation.printable import one_line
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _ATTACH = "Attach to a command on a runner; its output starts with the oldest th
 _EXECS = "List the commands on runners that run or ended within the last ten minutes."
 
 
-def add_commands_to(commands: Subparsers[FalParser]) -> None:
+def add_commands_to(commands: Commands) -> None:
     """Declare `shell`, `exec`, `attach` and `execs`."""
     shell = add_command(commands, "shell", "Open a shell on a runner.", _shell)
     shell.description = "Open an interactive shell session inside a running runner."
@@ -34,24 +35,41 @@ def add_commands_to(commands: Subparsers[FalParser]) -> None:
         "-it", "--interactive", action="store_true", help="Allocate a TTY and attach stdin (interactive mode)."
     )
     _add_own_options(execute)
-    attach = add_command(commands, "attach", _ATTACH, _attach, listed=False)
+    attach = add_command(commands, "attach", _ATTACH, _attach, published=False)
     add_client_options(attach)
     attach.add_argument("exec_id", metavar="exec-id", help="Exec ID, as `exec --detach` and `execs` print it.")
     attach.add_argument("--runner", metavar="ID", help="Runner ID. Default: look on all runners.")
-    execs = add_command(commands, "execs", _EXECS, _execs, listed=False)
+    execs = add_command(commands, "execs", _EXECS, _execs, published=False)
     add_client_options(execs)
     execs.add_argument("id", nargs="?", help="Runner ID. Default: all runners.")
-    add_output_options(execs)
+    add_list_options(execs, EXECS)
 
 
 def _add_own_options(parser: FalParser) -> None:
-    """Add the options that the published client lacks; its help must stay word for word."""
-    hidden = argparse.SUPPRESS
-    parser.add_argument("--timeout", type=seconds_type, help=hidden)
-    parser.add_argument("--cwd", help=hidden)
-    parser.add_argument("--env", type=_variable, action="append", default=[], help=hidden)
-    parser.add_argument("--keep", action="store_true", help=hidden)
-    parser.add_argument("--detach", action="store_true", help=hidden)
+    parser.beyond(
+        parser.add_argument("--timeout", type=seconds_type, metavar="SECONDS", help="End the command after so long.")
+    )
+    parser.beyond(parser.add_argument("--cwd", metavar="DIR", help="Directory to run in; defaults to the app's."))
+    parser.beyond(
+        parser.add_argument(
+            "--env",
+            type=_variable,
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Set an environment variable. May be repeated.",
+        )
+    )
+    parser.beyond(
+        parser.add_argument(
+            "--keep", action="store_true", help="Let the command run on if the connection is lost for good."
+        )
+    )
+    parser.beyond(
+        parser.add_argument(
+            "--detach", action="store_true", help="Print the command's id and return; `attach` follows it."
+        )
+    )
 
 
 def _shell(args: argparse.Namespace) -> int:
@@ -85,13 +103,7 @@ def _attach(args: argparse.Namespace) -> int:
 def _execs(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         found = client.runners.execs(args.id)
-    if args.output != "pretty":
-        write_list(args.output, "execs", map(_document, found))
-        return
-    from fal_cli.presentation.table import Column
-
-    titles = ("Exec ID", "Runner ID", "State", "Started", "Output Bytes", "Command")
-    write_table([Column(title=title) for title in titles], map(_row, found))
+    write_items(args, EXECS, found)
 
 
 def _document(found: ExecInfo) -> dict[str, object]:
@@ -109,17 +121,17 @@ def _document(found: ExecInfo) -> dict[str, object]:
     }
 
 
-def _row(found: ExecInfo) -> tuple[str, ...]:
+def _state(found: ExecInfo) -> str:
+    if found.exit_code is None:
+        return "running, attached" if found.attached else "running"
+    return f"exited {found.exit_code}"
+
+
+def _command_line(found: ExecInfo) -> str:
     import shlex
 
-    if found.exit_code is None:
-        state = "running, attached" if found.attached else "running"
-    else:
-        state = f"exited {found.exit_code}"
-    started = found.started_at.astimezone().isoformat(sep=" ", timespec="seconds")
-    words = one_line(shlex.join(found.command)) if found.command else "(login shell)"
-    shown = words if len(words) <= 60 else f"{words[:57]}..."
-    return found.exec_id, found.runner_id, state, started, f"{found.output_bytes:,}", shown
+    line = one_line(shlex.join(found.command)) if found.command else "(login shell)"
+    return line if len(line) <= 60 else f"{line[:57]}..."
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -127,3 +139,28 @@ def _variable(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+EXECS: Listing[ExecInfo] = Listing(
+    noun="execs",
+    fields=(
+        Field(title="Exec ID", text=lambda found: found.exec_id),
+        Field(title="Runner ID", text=lambda found: found.runner_id),
+        Field(title="State", text=_state, folds=True),
+        Field(
+            title="Started",
+            text=lambda found: shown_time(found.started_at),
+            sort_key=lambda found: found.started_at.timestamp(),
+            folds=True,
+        ),
+        Field(
+            title="Output Bytes",
+            text=lambda found: f"{found.output_bytes:,}",
+            sort_key=lambda found: found.output_bytes,
+            folds=True,
+        ),
+        Field(title="Command", text=_command_line, folds=True),
+    ),
+    document=_document,
+    item_name=lambda found: found.exec_id,
+)

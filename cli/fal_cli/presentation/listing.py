@@ -1,0 +1,137 @@
+"""Lists: which columns a noun has, and how its rows are chosen, sorted and written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fal_cli.options import add_output_options
+from fal_cli.parser import FalParser
+from fal_cli.presentation.output import LIST_FORMATS, print_note, write_list, write_table
+from fal_cli.presentation.table import Column
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field(Column, Generic[Item]):
+    """Describe one column of a list.
+
+    Attributes:
+        text: returns the cell of an item.
+        sort_key: returns the value to sort by; the text if None.
+        wide: whether a terminal shows the column with `-o wide` only.
+    """
+
+    text: Callable[[Item], str]
+    sort_key: Callable[[Item], float | str | None] | None = None
+    wide: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name for --columns and --sort, such as `machine-type`."""
+        return self.title.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing(Generic[Item]):
+    """Describe the list of a noun.
+
+    Attributes:
+        noun: the plural, which is also the key of the list in JSON.
+        fields: all columns.
+        document: returns an item for JSON and YAML.
+        item_name: returns what `-o name` prints.
+    """
+
+    noun: str
+    fields: tuple[Field[Item], ...]
+    document: Callable[[Item], Mapping[str, object]]
+    item_name: Callable[[Item], str]
+
+    def field(self, name: str) -> Field[Item]:
+        """Return a column by its name.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        found = next((field for field in self.fields if field.name == name.strip().lower()), None)
+        if found is None:
+            known = ", ".join(field.name for field in self.fields)
+            raise ValueError(f"'{name}' is not a column: choose from {known}")
+        return found
+
+
+def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
+    """Add --output, --json, --columns and --sort."""
+    add_output_options(parser, forms=LIST_FORMATS)
+
+    def read_columns(text: str) -> list[Field[Item]]:
+        return [_field(listing, name) for name in text.split(",")]
+
+    def read_order(text: str) -> tuple[Field[Item], bool]:
+        name, _, direction = text.partition(":")
+        if direction not in {"", "asc", "desc"}:
+            raise argparse.ArgumentTypeError(f"'{text}': write NAME, NAME:asc or NAME:desc")
+        return _field(listing, name), direction == "desc"
+
+    names = ", ".join(field.name for field in listing.fields)
+    parser.beyond(
+        parser.add_argument(
+            "--columns", type=read_columns, metavar="NAME[,NAME]", help=f"Show these columns, in this order: {names}."
+        )
+    )
+    parser.beyond(parser.add_argument("--sort", type=read_order, metavar="NAME[:desc]", help="Sort by a column."))
+
+
+def _field(listing: Listing[Item], name: str) -> Field[Item]:
+    try:
+        return listing.field(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def sort_items(args: argparse.Namespace, listing: Listing[Item], items: Sequence[Item]) -> list[Item]:
+    """Return the items in the order of --sort, or in their own."""
+    if not args.sort:
+        return list(items)
+    field, descending = args.sort
+    key = field.sort_key or field.text
+    keyed = [(key(item), item) for item in items]
+    known = [(value, item) for value, item in keyed if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=descending)
+    # Items without a value come last in both directions.
+    return [item for _, item in known] + [item for value, item in keyed if value is None]
+
+
+def write_items(
+    args: argparse.Namespace, listing: Listing[Item], items: Sequence[Item], *, hidden: frozenset[str] = frozenset()
+) -> None:
+    """Write a list as --output, --columns and --sort say.
+
+    A terminal gets the columns that are not `wide`; a pipe gets all of them, so that scripts do not depend on a width.
+
+    Args:
+        args: the parsed command line.
+        listing: the description of the list.
+        items: the items.
+        hidden: titles of columns that say nothing here; --columns still shows them.
+    """
+    items = sort_items(args, listing, items)
+    if args.output == "name":
+        sys.stdout.writelines(f"{listing.item_name(item)}\n" for item in items)
+    elif args.output not in {"pretty", "wide"}:
+        write_list(args.output, listing.noun, map(listing.document, items))
+    else:
+        if not items and sys.stdout.isatty():
+            print_note(f"No {listing.noun}.")
+            return
+        if args.columns:
+            fields: Sequence[Field[Item]] = args.columns
+        else:
+            short = args.output == "pretty" and sys.stdout.isatty()
+            fields = [field for field in listing.fields if field.title not in hidden and not (short and field.wide)]
+        write_table(fields, ([field.text(item) for field in fields] for item in items))

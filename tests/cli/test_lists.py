@@ -1,0 +1,173 @@
+"""All lists: widths, columns, order and forms."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from fal_cli.main import main
+from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
+from fal_grpc.v1.runner_pb2 import ListAliasRunnersResponse, ListRunnersResponse, RunnerInfo
+
+IDS = ("83dd5028-24bc-4895-9c1a-0d6f4a4e1b7d", "0984522d-7a1e-4a55-8f0e-6c2f6b1f2a3c")
+REVISION = "e7634661-1111-4222-8333-444455556666"
+CREATED = datetime(2026, 1, 31, 9, tzinfo=UTC)
+LISTS = (
+    ["runners", "list"],
+    ["apps", "runners", "text-to-image"],
+    ["apps", "list"],
+    ["apps", "list", "-o", "wide"],
+    ["apps", "list-rev"],
+    ["keys", "list"],
+    ["secrets", "list"],
+    ["environments", "list"],
+)
+
+
+class Terminal(io.StringIO):
+    """Play a terminal that keeps what is written to it."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def full(controller):
+    runners = [
+        RunnerInfo(
+            runner_id=runner_id,
+            alias=alias,
+            machine_type="GPU-H100",
+            revision=REVISION,
+            state=state,
+            uptime=uptime,
+            state_reason="no node has room: GPU-H100: 1 x asked for, 0 free; 2 of 2 are held by other runners now",
+        )
+        for runner_id, alias, state, uptime in (
+            (IDS[0], "text-to-image", RunnerInfo.IDLE, 93725.0),
+            (IDS[1], "b", RunnerInfo.PENDING, 0.0),
+        )
+    ]
+    controller.answers["ListRunners"] = ListRunnersResponse(runners=runners)
+    controller.answers["ListAliasRunners"] = ListAliasRunnersResponse(runners=runners)
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult(
+        aliases=[
+            app_pb2.AliasInfo(
+                alias=alias,
+                revision=REVISION,
+                machine_types=["GPU-H100", "GPU-A100"],
+                valid_regions=["us-east", "eu-north"],
+                active_runners=count,
+                auth_mode=app_pb2.PUBLIC,
+            )
+            for alias, count in (("text-to-image", 2), ("b", 10))
+        ]
+    )
+    revision = revision_pb2.ApplicationInfo(application_id=REVISION, machine_types=["GPU-H100"])
+    revision.created_at.FromDatetime(CREATED)
+    controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision])
+    key = key_pb2.UserKeyInfo(key_id=IDS[0], alias="the key of the build machine")
+    key.created_at.FromDatetime(CREATED)
+    controller.answers["ListUserKeys"] = key_pb2.ListUserKeysResponse(user_keys=[key])
+    secret = secret_pb2.Secret(name="HF_TOKEN_FOR_THE_MODELS_OF_THE_RESEARCH_TEAM")
+    secret.created_time.FromDatetime(CREATED)
+    controller.answers["ListSecrets"] = secret_pb2.ListSecretsResponse(secrets=[secret])
+    environment = environment_pb2.EnvironmentInfo(name="staging", description="what is tried before it goes live " * 3)
+    environment.created_at.FromDatetime(CREATED)
+    controller.answers["ListEnvironments"] = environment_pb2.ListEnvironmentsResponse(environments=[environment])
+    return controller
+
+
+def shown(monkeypatch, arguments, width):
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        patch.setenv("COLUMNS", str(width))
+        patch.setenv("NO_COLOR", "1")
+        assert main(arguments) == 0
+    return terminal.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("arguments", LISTS, ids=" ".join)
+def test_every_list_fits_the_terminal_and_breaks_no_word(full, monkeypatch, arguments, width):
+    text = shown(monkeypatch, arguments, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    whole = set(re.findall(r"[\w-]{8,}", shown(monkeypatch, arguments, 1000)))
+    assert whole <= set(re.findall(r"[\w-]{8,}", text))
+
+
+def test_a_narrow_list_of_runners_is_a_block_a_runner(full, monkeypatch):
+    _, first, second = shown(monkeypatch, ["runners", "list", "--state", "all"], 80).split("\n\n")
+    assert "Runner ID:          " + IDS[0] in first
+    assert "State:              IDLE" in first
+    assert second.startswith("Alias:              b\n")
+
+
+def test_a_terminal_shows_few_columns_of_apps_and_a_pipe_all(full, monkeypatch, capsys):
+    head = shown(monkeypatch, ["apps", "list"], 200).splitlines()[0]
+    assert head.split() == ["Name", "Env", "Revision", "Auth", "Machine", "Type", "Runners"]
+    assert "Max Concurrency" in shown(monkeypatch, ["apps", "list", "-o", "wide"], 300)
+    main(["apps", "list"])
+    assert "Max Concurrency" in capsys.readouterr().out
+
+
+def test_times_are_local_and_relative_on_a_terminal_and_exact_in_a_pipe(full, monkeypatch, capsys):
+    local = f"{CREATED.astimezone():%Y-%m-%d %H:%M:%S}"
+    assert re.search(rf"{local} \(\d+ d ago\)", shown(monkeypatch, ["keys", "list"], 200))
+    main(["keys", "list"])
+    assert "2026-01-31 09:00:00+00:00" in capsys.readouterr().out
+
+
+def test_an_empty_list_says_so_on_a_terminal(controller, monkeypatch, capsys):
+    controller.answers["ListUserKeys"] = key_pb2.ListUserKeysResponse()
+    assert shown(monkeypatch, ["keys", "list"], 80) == ""
+    assert capsys.readouterr().err == "No keys.\n"
+
+
+def test_columns_are_chosen_by_name(full, capsys):
+    assert main(["runners", "list", "--columns", "state,runner-id"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["State", "Runner", "ID"]
+    assert [row.split() for row in rows] == [["IDLE", IDS[0]], ["PENDING", IDS[1]]]
+
+
+def test_lists_are_sorted_by_value_and_not_by_text(full, capsys):
+    for order, names in (("runners", ["text-to-image", "b"]), ("runners:desc", ["b", "text-to-image"])):
+        assert main(["apps", "list", "--sort", order, "-o", "name"]) == 0
+        assert capsys.readouterr().out.splitlines() == names
+    assert main(["apps", "list", "--sort", "name", "--json"]) == 0
+    assert [app["alias"] for app in json.loads(capsys.readouterr().out)["apps"]] == ["b", "text-to-image"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--columns", "colour"], "'colour' is not a column: choose from alias, machine-type, runner-id"),
+        (["--sort", "colour"], "'colour' is not a column: choose from alias"),
+        (["--sort", "state:up"], "'state:up': write NAME, NAME:asc or NAME:desc"),
+    ],
+)
+def test_an_unknown_column_is_wrong_usage_and_calls_nobody(full, arguments, message, capsys):
+    assert main(["runners", "list", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert full.asked == []
+
+
+def test_names_alone(full, capsys):
+    assert main(["runners", "list", "-o", "name"]) == 0
+    assert capsys.readouterr().out.splitlines() == list(IDS)
+
+
+def test_revisions_have_json(full, capsys):
+    assert main(["apps", "list-rev", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["revisions"]
+    assert found["application_id"] == REVISION
+    assert found["created_at"] == "2026-01-31T09:00:00+00:00"
