@@ -14,7 +14,7 @@ from uuid import uuid4
 import uvicorn
 import uvloop
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.revisions import EnvironmentSpec, Revision
@@ -76,7 +76,7 @@ async def serve_gateway(port: int) -> None:
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:
         store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
-        access, catalog = Access(store, clock), Catalog(store, changed)
+        access, catalog = Authenticator(store, clock), Catalog(store, changed)
         fleet = Fleet(store, clock, changed, Health(catalog))
         dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, "me")
         now = clock.now()

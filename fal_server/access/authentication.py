@@ -7,7 +7,6 @@ import hmac
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from fal_server.access.permissions import CALL_APPS, READ_LOGS, allows
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import LOCAL, Principal, Scope
@@ -32,7 +31,7 @@ class _Known(NamedTuple):
     until: datetime
 
 
-class Access:
+class Authenticator:
     """Authentication of callers.
 
     Args:
@@ -75,14 +74,6 @@ class Access:
         if before == self._revocations:
             self._remember(key, principal)
         return principal
-
-    def may_call_apps(self, principal: Principal) -> bool:
-        """Whether the caller may call apps that are not public."""
-        return allows(principal, CALL_APPS)
-
-    def may_read(self, principal: Principal) -> bool:
-        """Whether the caller may see runners, their logs and the account."""
-        return allows(principal, READ_LOGS)
 
     def forget(self, key_id: str) -> None:
         """A key was revoked: from now on it is refused."""

@@ -16,7 +16,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
-from fal_server.grpc.interfaces import Services
+from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
@@ -30,7 +30,6 @@ from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
-from fal_server.services.reading import ReadLogs, ReadRunners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,8 @@ async def open_faces(
     rest = Rest(
         access=use_cases.access,
         account=settings.account,
-        runners=ReadRunners(use_cases.runners),
-        logs=ReadLogs(use_cases.logs),
+        runners=use_cases.runners,
+        logs=use_cases.logs,
         version=version("fal-grpc"),
         more=_routes(settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases),
     )
@@ -108,9 +107,9 @@ def _routes(
 
 def _grpc_services(use_cases: UseCases) -> Services:
     return Services(
-        access=use_cases.access,
+        authenticator=use_cases.access,
         apps=use_cases.apps,
-        insight=use_cases.explainer,
+        explainer=use_cases.explainer,
         revisions=use_cases.revisions,
         deploys=use_cases.deploys,
         runs=use_cases.runs,

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.settings import Settings
@@ -69,7 +69,7 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
 
 
 async def listen_for_runners(
-    *, files: FileServices, access: Access, addresses: Addresses, stack: AsyncExitStack
+    *, files: FileServices, access: Authenticator, addresses: Addresses, stack: AsyncExitStack
 ) -> None:
     """Answer runners on the unix socket until the stack is closed.
 

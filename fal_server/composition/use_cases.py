@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.composition.addresses import Addresses
 from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
@@ -34,7 +34,7 @@ from fal_server.services.webhooks import Webhooks
 class UseCases:
     """One service a noun."""
 
-    access: Access
+    access: Authenticator
     apps: Apps
     deploys: Deploys
     environments: Environments
@@ -75,7 +75,7 @@ async def build_use_cases(
         live.dispatcher,
         live.changed,
     )
-    access = Access(store, clock)
+    access = Authenticator(store, clock)
     apps = Apps(catalog, fleet, dispatcher, clock)
     deploys = Deploys(
         store,

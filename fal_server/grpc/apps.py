@@ -11,7 +11,8 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc import explain as insight
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
-from fal_server.grpc.interfaces import Apps, Explainer
+from fal_server.services.apps import Apps
+from fal_server.services.explain import Explainer
 from fal_server.services.views import AppView
 
 AUTH_MODES: dict[int, AuthMode] = {pb.PRIVATE: AuthMode.PRIVATE, pb.PUBLIC: AuthMode.PUBLIC, pb.SHARED: AuthMode.SHARED}

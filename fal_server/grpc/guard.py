@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import METHOD_PERMISSIONS, require
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.grpc.caller import REQUEST_ID, Caller, credentials, request_id
-from fal_server.grpc.interfaces import Authenticator
 from fal_server.grpc.status import code_of, shortened, trailers
 
 logger = logging.getLogger(__name__)

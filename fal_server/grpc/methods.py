@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -20,24 +21,53 @@ from fal_grpc.v1 import (
     runner_pb2,
     secret_pb2,
 )
+from fal_server.access.authentication import Authenticator
 from fal_server.grpc import compat
 from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
 from fal_server.grpc.guard import Guard
-from fal_server.grpc.interfaces import Services
 from fal_server.grpc.keys import KeyHandlers
 from fal_server.grpc.logs import LogHandlers
 from fal_server.grpc.revisions import RevisionHandlers
 from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
+from fal_server.services.apps import Apps
+from fal_server.services.deploys import Deploys
+from fal_server.services.environments import Environments
+from fal_server.services.execs import Execs
+from fal_server.services.explain import Explainer
+from fal_server.services.keys import Keys
+from fal_server.services.logs import Logs
+from fal_server.services.revisions import Revisions
+from fal_server.services.runners import Runners
+from fal_server.services.runs import Runs
+from fal_server.services.secrets import Secrets
 
 _FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, run_pb2, runner_pb2, secret_pb2)
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The use cases that handlers call, and who authenticates their callers."""
+
+    authenticator: Authenticator
+    apps: Apps
+    explainer: Explainer
+    revisions: Revisions
+    deploys: Deploys
+    runs: Runs
+    runners: Runners
+    execs: Execs
+    keys: Keys
+    secrets: Secrets
+    environments: Environments
+    logs: Logs
 
 
 def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
@@ -47,7 +77,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         AttributeError: a method has no handler.
     """
     nouns: dict[str, object] = {
-        "Apps": AppHandlers(services.apps, services.insight),
+        "Apps": AppHandlers(services.apps, services.explainer),
         "Environments": EnvironmentHandlers(services.environments),
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys),
@@ -57,7 +87,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Runs": RunHandlers(services.runs),
         "Secrets": SecretHandlers(services.secrets),
     }
-    guard = Guard(services.access)
+    guard = Guard(services.authenticator)
     everything: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     generic: list[grpc.GenericRpcHandler] = []
     for service in SERVICES:

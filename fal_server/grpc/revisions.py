@@ -10,9 +10,10 @@ from fal_server.core.names import MAIN
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
-from fal_server.grpc.interfaces import Deploys, Revisions
 from fal_server.grpc.lines import short_line
 from fal_server.grpc.streams import closing
+from fal_server.services.deploys import Deploys
+from fal_server.services.revisions import Revisions
 from fal_server.services.views import Built, Deployed, RevisionView, Urls
 
 

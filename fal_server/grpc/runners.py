@@ -12,9 +12,9 @@ from fal_server.core.names import MAIN
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import optional_moment, timestamp
-from fal_server.grpc.interfaces import Runners
 from fal_server.grpc.shell import serve_shell
 from fal_server.live.runner_view import RunnerView
+from fal_server.services.runners import Runners
 
 _Info = pb.RunnerInfo
 # DEAD, the old name of TERMINATED, is never sent, and published clients raise on a number that they do not know.

@@ -9,11 +9,11 @@ from fal_grpc.v1 import run_pb2 as pb
 from fal_server.core.faults import Unimplemented
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import run_request
-from fal_server.grpc.interfaces import Runs
 from fal_server.grpc.lines import short_line
 from fal_server.grpc.revisions import service_urls
 from fal_server.grpc.streams import closing
 from fal_server.ports import RunResult
+from fal_server.services.runs import Runs
 from fal_server.services.views import RunEnded, RunStarted
 
 _Status = pb.HostedRunStatus

@@ -14,8 +14,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 
 from fal_server.core.faults import Unavailable
 from fal_server.grpc import compat
-from fal_server.grpc.interfaces import Services
-from fal_server.grpc.methods import SERVICES, generic_handlers
+from fal_server.grpc.methods import SERVICES, Services, generic_handlers
 
 _MEBIBYTE = 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (

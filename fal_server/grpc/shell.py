@@ -9,9 +9,9 @@ from contextlib import suppress
 from fal_grpc.v1 import runner_pb2 as pb
 from fal_server.core.faults import Fault, InvalidArgument, Unavailable
 from fal_server.grpc.caller import Caller
-from fal_server.grpc.interfaces import Runners
 from fal_server.grpc.streams import closing
 from fal_server.ports import ExecOutput, ExecRequest, ExecSession
+from fal_server.services.runners import Runners
 
 _MOST_CELLS = 10_000
 _MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument

@@ -11,7 +11,7 @@ from fal_server.live.fleet import Fleet
 
 
 class Gpus:
-    """Counts; implements GpuCounter of the HTTP face."""
+    """Counts the GPUs of living runners."""
 
     def __init__(self, fleet: Fleet, catalog: Catalog) -> None:
         self._fleet = fleet

@@ -8,7 +8,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 
-from fal_server.access.authentication import Access, hash_secret
+from fal_server.access.authentication import Authenticator, hash_secret
 from fal_server.access.permissions import (
     EVERYTHING,
     PRESET_OF_SCOPE,
@@ -37,7 +37,7 @@ class Keys:
         access: told of every revocation, which counts from then on.
     """
 
-    def __init__(self, store: Store, clock: Clock, access: Access) -> None:
+    def __init__(self, store: Store, clock: Clock, access: Authenticator) -> None:
         self._store = store
         self._clock = clock
         self._access = access

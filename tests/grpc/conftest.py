@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 import pytest
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.faults import Fault, NotFound, Unavailable
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.names import app_name, environment_name, identifier
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
-from fal_server.grpc.interfaces import Services
+from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
@@ -299,7 +299,7 @@ class Plane:
 
     store: SqlStore
     clock: ManualClock
-    access: Access
+    access: Authenticator
     keys: Keys
     secrets: Secrets
     environments: Environments
@@ -334,7 +334,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     vault = AesVault(bytes(32))
     store = await open_store(getattr(request, "param", None), vault)
     clock = ManualClock()
-    access = Access(store, clock)
+    access = Authenticator(store, clock)
     keys = Keys(store, clock, access)
     environments = Environments(store, clock)
     await environments.bootstrap()
@@ -342,9 +342,9 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     logs = Logs(store.logs, store, clock)
     apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()
     services = Services(
-        access=access,
+        authenticator=access,
         apps=apps,
-        insight=FakeInsight(),
+        explainer=FakeInsight(),
         revisions=revisions,
         deploys=deploys,
         runs=runs,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from fal_server.access.permissions import CALL_APPS, EVERYTHING
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.core.routing import Outcome
@@ -17,6 +18,11 @@ from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
 
+PERMISSIONS_OF = {
+    "good": frozenset({CALL_APPS}),
+    "small": frozenset({"account:read"}),
+    "admin": frozenset({EVERYTHING}),
+}
 KEY = b"Authorization: Key good:secret\r\n"
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -122,8 +128,7 @@ class Ledger:
 
 
 def principal_of(key_id: str) -> Principal:
-    permissions = frozenset({"*"} if key_id == "admin" else ())
-    return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=permissions))
+    return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=PERMISSIONS_OF[key_id]))
 
 
 class Keys:
@@ -135,21 +140,13 @@ class Keys:
 
     async def authenticate(self, key_id: str, secret: str) -> Principal:
         self.asked.append(key_id)
-        if key_id not in {"good", "small", "admin"} or secret != "secret":
+        if key_id not in PERMISSIONS_OF or secret != "secret":
             raise Unauthenticated("this key is unknown or revoked: make one with `fal keys create`")
         self.warm.add(key_id)
         return principal_of(key_id)
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
-        if key_id not in self.warm or secret != "secret":
-            return None
-        return principal_of(key_id)
-
-    def may_call_apps(self, principal: Principal) -> bool:
-        return principal.key_id != "small"
-
-    def may_read(self, principal: Principal) -> bool:
-        return "*" in principal.scope.permissions
+        return principal_of(key_id) if key_id in self.warm and secret == "secret" else None
 
 
 async def _plain(scope, receive, send) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
@@ -48,7 +48,7 @@ class Desk:
     def __init__(self, root: Path, platform: Platform) -> None:
         self.root, self.platform, self.clock = root, platform, platform.clock
         store = platform.store
-        self.access = Access(store, self.clock)
+        self.access = Authenticator(store, self.clock)
         self.keys = Keys(store, self.clock, self.access)
         self.tokens = Tokens(bytes(32), store, self.clock, lambda runner: runner == "alive")
         drafts = StagingDirectory(root / "incoming")

@@ -21,8 +21,10 @@ from starlette.routing import Route
 from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
-from fal_server.http.interfaces import RESERVED_OWNERS
 from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.router import RESERVED_OWNERS
+from fal_server.live.runner_view import RunnerView
+from fal_server.services.logs import LogBatch
 from tests.http.support import App, House, Keys, echo, house, runner
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -39,11 +41,14 @@ class Runners:
     def __init__(self) -> None:
         self.runners: dict[str, Runner] = {}
 
-    async def get(self, runner_id: str) -> Runner:
+    async def get(self, runner_id: str) -> RunnerView:
         try:
-            return self.runners[runner_id]
+            found = self.runners[runner_id]
         except KeyError:
             raise NotFound(f"there is no runner {runner_id}") from None
+        return RunnerView(
+            runner=found, state=found.state, in_flight=0, expires_in_seconds=None, uptime_seconds=0.0, leases=()
+        )
 
 
 def line(sequence: int, at: datetime, message: str = "hello") -> LogEntry:
@@ -75,13 +80,14 @@ class Logs:
         part = tuple(found[start : start + query.limit])
         return LogPage(entries=part, cursor=str(start + len(part)), more=start + len(part) < len(found))
 
-    async def follow(self, runner_id: str, since: datetime | None) -> AsyncIterator[Sequence[LogEntry]]:
-        self.followed.append((runner_id, since))
+    async def follow(self, query: LogQuery) -> AsyncIterator[LogBatch]:
+        assert query.runner_id is not None
+        self.followed.append((query.runner_id, query.since))
         try:
             while (batch := await self.live.get()) is not None:
                 if isinstance(batch, Exception):
                     raise batch
-                yield batch
+                yield LogBatch(entries=tuple(batch), cursor="")
         finally:
             self.closed.set()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_server.access.authentication import Access, hash_secret
+from fal_server.access.authentication import Authenticator, hash_secret
 from fal_server.access.permissions import (
     CALL_APPS,
     METHOD_PERMISSIONS,
@@ -121,14 +121,14 @@ def test_permissions_that_mean_nothing(wrong: list[str]) -> None:
 
 
 async def test_a_key_is_looked_up_once(store: SqlStore) -> None:
-    access = Access(store, clock := Clock())
+    access = Authenticator(store, clock := Clock())
     key_id, secret = await Keys(store, clock, access).create(None, preset="API", alias="a")
     assert access.cached(key_id, secret) is None
     principal = await access.authenticate(key_id, secret)
     assert access.cached(key_id, secret) is principal
     assert access.cached(key_id, secret + "x") is None
     assert access.cached("other", secret) is None
-    assert access.may_call_apps(principal)
+    assert allows(principal, CALL_APPS)
     assert principal == Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({CALL_APPS})))
     clock.at += timedelta(minutes=5)
     assert access.cached(key_id, secret) is None
@@ -137,11 +137,11 @@ async def test_a_key_is_looked_up_once(store: SqlStore) -> None:
 @pytest.mark.parametrize("wrong", [("", ""), ("nobody", "x"), ("nobody", ""), ("\ud800", "\ud800")])
 async def test_who_is_not_known_is_not_let_in(store: SqlStore, wrong: tuple[str, str]) -> None:
     with pytest.raises(Unauthenticated):
-        await Access(store, Clock()).authenticate(*wrong)
+        await Authenticator(store, Clock()).authenticate(*wrong)
 
 
 async def test_a_wrong_secret_is_wrong_also_where_the_key_is_remembered(store: SqlStore) -> None:
-    access = Access(store, clock := Clock())
+    access = Authenticator(store, clock := Clock())
     key_id, secret = await Keys(store, clock, access).create(None)
     await access.authenticate(key_id, secret)
     for wrong in ("", secret[:-1], secret + "0", hash_secret(secret)):
@@ -150,7 +150,7 @@ async def test_a_wrong_secret_is_wrong_also_where_the_key_is_remembered(store: S
 
 
 async def test_a_revocation_counts_at_once(store: SqlStore) -> None:
-    access = Access(store, clock := Clock())
+    access = Authenticator(store, clock := Clock())
     keys = Keys(store, clock, access)
     await keys.bootstrap()
     key_id, secret = await keys.create(None)
@@ -177,7 +177,7 @@ class SlowStore:
 
 async def test_a_revocation_is_not_undone_by_an_answer_that_is_on_its_way(store: SqlStore) -> None:
     slow = SlowStore(store)
-    access = Access(slow, clock := Clock())  # type: ignore[arg-type]
+    access = Authenticator(slow, clock := Clock())  # type: ignore[arg-type]
     keys = Keys(store, clock, access)
     await keys.bootstrap()
     key_id, secret = await keys.create(None)
@@ -191,7 +191,7 @@ async def test_a_revocation_is_not_undone_by_an_answer_that_is_on_its_way(store:
 
 async def test_what_is_remembered_has_an_end(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.access.authentication._MOST_CACHED", 3)
-    access = Access(store, clock := Clock())
+    access = Authenticator(store, clock := Clock())
     made = [await Keys(store, clock, access).create(None) for _ in range(5)]
     for key in made:
         await access.authenticate(*key)

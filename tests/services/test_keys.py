@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fal_server.access.authentication import Access
+from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import CALL_APPS
 from fal_server.core.accounts import KeyScope
 from fal_server.core.faults import FailedPrecondition, Fault, NotFound, PermissionDenied, ResourceExhausted
@@ -32,12 +32,12 @@ async def store() -> AsyncIterator[SqlStore]:
 
 
 @pytest.fixture
-def access(store: SqlStore) -> Access:
-    return Access(store, Clock())
+def access(store: SqlStore) -> Authenticator:
+    return Authenticator(store, Clock())
 
 
 @pytest.fixture
-def keys(store: SqlStore, access: Access) -> Keys:
+def keys(store: SqlStore, access: Authenticator) -> Keys:
     return Keys(store, Clock(), access)
 
 
@@ -73,7 +73,7 @@ async def test_permissions_then_preset_then_scope(keys: Keys, store: SqlStore) -
     assert made[0].permissions == ("keys:read",)
 
 
-async def test_no_key_exceeds_its_creator(keys: Keys, access: Access) -> None:
+async def test_no_key_exceeds_its_creator(keys: Keys, access: Authenticator) -> None:
     creator = await access.authenticate(*await keys.create(None, permissions=["keys:*", "serverless:apps:*"]))
     await keys.create(creator, permissions=[CALL_APPS, "keys:write"])
     await keys.create(creator, preset="API")
@@ -82,7 +82,7 @@ async def test_no_key_exceeds_its_creator(keys: Keys, access: Access) -> None:
             await keys.create(creator, **more)  # type: ignore[arg-type]
 
 
-async def test_the_first_key_is_made_once(keys: Keys, access: Access) -> None:
+async def test_the_first_key_is_made_once(keys: Keys, access: Authenticator) -> None:
     await keys.create(None, preset="API")
     first = await keys.bootstrap()
     assert first is not None
@@ -90,7 +90,7 @@ async def test_the_first_key_is_made_once(keys: Keys, access: Access) -> None:
     assert await keys.bootstrap() is None
 
 
-async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, access: Access) -> None:
+async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, access: Authenticator) -> None:
     first = await keys.replacement_for(None, "first")
     assert first is not None
     assert await keys.replacement_for(f"{first}\n", "first") is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.access.authentication import Access, principal_of
+from fal_server.access.authentication import Authenticator, principal_of
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL, Principal, Scope
@@ -28,7 +28,7 @@ class Desk:
 
 @pytest.fixture
 async def desk(idle: Platform) -> Desk:
-    keys = Keys(idle.store, idle.clock, Access(idle.store, idle.clock))
+    keys = Keys(idle.store, idle.clock, Authenticator(idle.store, idle.clock))
     key_id, _ = await keys.create(None, alias="")
     key = await idle.store.get_key(key_id)
     assert key is not None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import cast
 
+from fal_server.access.authentication import Authenticator
+from fal_server.access.permissions import CALL_APPS, allows
+from fal_server.access.tokens import Tokens
 from fal_server.core.faults import (
     DeadlineExceeded,
     Fault,
@@ -22,10 +24,10 @@ from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
-from fal_server.http.interfaces import Access, CallTokens, Dispatcher, Lease, LeaseT, RoutedApp
 from fal_server.http.server.errors import FAILED, HttpError, answers_preflight, refuse
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds
+from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 
 _log = logging.getLogger(__name__)
 
@@ -40,14 +42,13 @@ class Gateway:
 
     def __init__(
         self,
-        dispatcher: Dispatcher[LeaseT],
-        access: Access,
+        dispatcher: Dispatcher,
+        access: Authenticator,
         *,
         connect_seconds: float = 5,
-        tokens: CallTokens | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        # It gets back only leases that it gave, so their own kind need not be known here.
-        self.dispatcher = cast("Dispatcher[Lease]", dispatcher)
+        self.dispatcher = dispatcher
         self.access = access
         self.connect_seconds = connect_seconds
         self._tokens = tokens
@@ -161,7 +162,7 @@ class Gateway:
         return principal
 
     def _check(self, principal: Principal) -> None:
-        if not self.access.may_call_apps(principal):
+        if not allows(principal, CALL_APPS):
             raise HttpError(403, "bad_request", f"the key {principal.key_id} may not call apps: use one that may")
 
     async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, call: AppRequest) -> Lease:

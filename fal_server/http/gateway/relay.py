@@ -11,11 +11,11 @@ from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.upstream import Pool, Upstream
-from fal_server.http.interfaces import Dispatcher, Lease
 from fal_server.http.server.errors import HttpError, refuse
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.http.server.splice import Splice
+from fal_server.live.dispatch import Dispatcher, Lease
 
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
@@ -26,7 +26,7 @@ _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE
 class RelayContext(Protocol):
     """What relays share."""
 
-    dispatcher: Dispatcher[Lease]
+    dispatcher: Dispatcher
     pool: Pool
     deadlines: Deadlines
     connect_seconds: float

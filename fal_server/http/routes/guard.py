@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import allows, require
+from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal
 from fal_server.http.gateway.app_request import platform_key
-from fal_server.http.interfaces import Access
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
-
-
-class TokenReader(Protocol):
-    """Reads the tokens that the controller itself gave out."""
-
-    async def uploader(self, token: str) -> str | None:
-        """Who may upload with this token: the id of a key or runner; None where it is none, or is not good any more."""
-        ...
 
 
 class Guard:
     """Wraps endpoints so that they are reached only by who may use them."""
 
-    def __init__(self, access: Access, tokens: TokenReader) -> None:
+    def __init__(self, access: Authenticator, tokens: Tokens) -> None:
         self._access = access
         self._tokens = tokens
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
-from fal_server.http.interfaces import LogReader
+from fal_server.services.logs import LogBatch, Logs
 
 _MAX_PAGE = 10_000
 _COMMENT_SECONDS = 15.0
@@ -27,7 +27,7 @@ class LogRoutes:
         comment_seconds: a silent stream says that it lives so often, because proxies close silent connections.
     """
 
-    def __init__(self, logs: LogReader, *, comment_seconds: float = _COMMENT_SECONDS) -> None:
+    def __init__(self, logs: Logs, *, comment_seconds: float = _COMMENT_SECONDS) -> None:
         self._logs = logs
         self._comment_seconds = comment_seconds
 
@@ -91,8 +91,8 @@ class LogRoutes:
 
     async def _events(self, runner_id: str, since: datetime | None, draining: asyncio.Event) -> AsyncIterator[bytes]:
         """The stream's bytes; a fault is an event, since the status is long sent."""
-        lines = self._logs.follow(runner_id, since)
-        pending: asyncio.Task[Sequence[LogEntry] | None] | None = None
+        lines = self._logs.follow(LogQuery(runner_id=runner_id, since=since))
+        pending: asyncio.Task[LogBatch | None] | None = None
         end = asyncio.create_task(draining.wait())
         try:
             while not end.done():
@@ -104,10 +104,10 @@ class LogRoutes:
                 if pending not in done:
                     continue
                 batch, pending = pending, None
-                entries = batch.result()
-                if entries is None:
+                got = batch.result()
+                if got is None:
                     return
-                yield b"".join(b"data: %b\n\n" % json.dumps(log_item(entry)).encode() for entry in entries)
+                yield b"".join(b"data: %b\n\n" % json.dumps(log_item(entry)).encode() for entry in got.entries)
         except Fault as fault:
             yield b"event: error\ndata: " + " ".join(fault.message.splitlines()).encode() + b"\n\n"
         finally:
@@ -115,14 +115,11 @@ class LogRoutes:
             if pending is not None:
                 pending.cancel()
                 await asyncio.gather(pending, return_exceptions=True)
-            if isinstance(lines, AsyncGenerator):
-                await lines.aclose()
+            await lines.aclose()
 
 
-async def _next(lines: AsyncIterator[Sequence[LogEntry]]) -> Sequence[LogEntry] | None:
-    async for batch in lines:
-        return batch
-    return None
+async def _next(batches: AsyncIterator[LogBatch]) -> LogBatch | None:
+    return await anext(batches, None)
 
 
 def log_item(entry: LogEntry) -> dict[str, str | int | None]:

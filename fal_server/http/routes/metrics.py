@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fal_server.http.interfaces import AccountReader
+from fal_server.core.accounts import Account
 from fal_server.http.routes.guard import Guard
-
-
-class GpuCounter(Protocol):
-    """Counts GPUs."""
-
-    def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
-        """For each app: how many GPUs its living runners hold, by machine type."""
-        ...
+from fal_server.services.gpus import Gpus
 
 
 class AccountRoutes:
     """The endpoints."""
 
-    def __init__(self, counter: GpuCounter, account: AccountReader, guard: Guard) -> None:
-        self._counter = counter
+    def __init__(self, gpus: Gpus, account: Account, guard: Guard) -> None:
+        self._gpus = gpus
         self._account = account
         self.routes = [
             Route("/applications/metrics", guard.needs("serverless:metrics:read", self._metrics), methods=["GET"]),
@@ -33,7 +25,7 @@ class AccountRoutes:
         ]
 
     async def _metrics(self, request: Request) -> Response:
-        apps = self._counter.gpus_by_app()
+        apps = self._gpus.gpus_by_app()
         return JSONResponse(
             {
                 "summary": {"total_gpu_by_type": _sum(apps.values())},

@@ -6,13 +6,14 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
-from typing import Protocol
 from urllib.parse import quote, unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from fal_server.access.authentication import Authenticator
+from fal_server.access.permissions import CALL_APPS, allows
 from fal_server.core.faults import (
     FailedPrecondition,
     Fault,
@@ -24,12 +25,12 @@ from fal_server.core.faults import (
 )
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.gateway.app_request import segment
-from fal_server.http.interfaces import Access, RoutedApp
 from fal_server.http.routes.hosts import queue_base
 from fal_server.http.routes.logs import log_item
 from fal_server.http.routes.submitting import key_of, submission_of
 from fal_server.http.server.errors import FAILED, HttpError
 from fal_server.http.server.messages import error_body
+from fal_server.live.dispatch import Dispatcher, RoutedApp
 from fal_server.services.queue import Queue, QueueStatus
 
 _OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<what>/status/stream|/status|/cancel)?/?")
@@ -45,26 +46,18 @@ _STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
 )
 
 
-class Apps(Protocol):
-    """Finds apps."""
-
-    def find(self, owner: str, app: str) -> RoutedApp | None:
-        """The app at /owner/app, or None."""
-        ...
-
-
 class QueueRoutes:
     """Everything below /queue/{owner}/{app}. Who may call the app may queue for it, and ask by a request's id.
 
     A queue host is asked for /{owner}/{app}, and told addresses of that form.
 
     Args:
-        apps: that can be queued for.
+        dispatcher: knows the apps that can be queued for.
     """
 
-    def __init__(self, queue: Queue, apps: Apps, access: Access) -> None:
+    def __init__(self, queue: Queue, dispatcher: Dispatcher, access: Authenticator) -> None:
         self._queue = queue
-        self._apps = apps
+        self._dispatcher = dispatcher
         self._access = access
         self.routes = [Route("/queue/{rest:path}", self._answer, methods=["GET", "POST", "PUT"])]
 
@@ -89,7 +82,7 @@ class QueueRoutes:
             )
         owner, name = segment(parts[2]), segment(parts[3])
         rest = "/" + parts[4].decode("latin-1") if len(parts) == 5 else "/"
-        app = self._apps.find(owner, name)
+        app = self._dispatcher.find(owner, name)
         if app is None:
             raise HttpError(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
         caller = await self._caller(request, app)
@@ -132,7 +125,7 @@ class QueueRoutes:
             if app.public:
                 return None  # a public app needs no key, so a wrong one does not matter
             raise
-        if not app.public and not self._access.may_call_apps(principal):
+        if not app.public and not allows(principal, CALL_APPS):
             raise PermissionDenied(f"the key {principal.key_id} may not call apps: use one that may")
         return principal.key_id
 

@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import allows
+from fal_server.core.accounts import Account
 from fal_server.core.faults import (
     AlreadyExists,
     FailedPrecondition,
@@ -24,7 +26,6 @@ from fal_server.core.faults import Unavailable as NotNow
 from fal_server.core.identity import Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
-from fal_server.http.interfaces import Access, AccountReader
 from fal_server.http.routes.submitting import key_of
 from fal_server.http.server.errors import FAILED
 from fal_server.ports.queue import RequestFilter
@@ -52,7 +53,7 @@ class QueueAdminRoutes:
         key_set: the public keys that webhooks are signed with, shown at /.well-known/jwks.json.
     """
 
-    def __init__(self, queue: Queue, access: Access, account: AccountReader, key_set: KeySet) -> None:
+    def __init__(self, queue: Queue, access: Authenticator, account: Account, key_set: KeySet) -> None:
         self._queue = queue
         self._access = access
         self._account = account

@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from fal_server.access.authentication import Authenticator
+from fal_server.access.permissions import READ_LOGS, allows
+from fal_server.core.accounts import Account
 from fal_server.core.faults import (
     AlreadyExists,
     FailedPrecondition,
@@ -26,9 +29,10 @@ from fal_server.core.faults import (
 )
 from fal_server.core.runners import Runner
 from fal_server.http.gateway.app_request import platform_key
-from fal_server.http.interfaces import AccountReader, LogReader, RestAccess, RunnerReader
 from fal_server.http.routes.logs import LogRoutes
 from fal_server.http.server.errors import FAILED
+from fal_server.services.logs import Logs
+from fal_server.services.runners import Runners
 
 Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 _STATUSES: dict[type[Fault], int] = {
@@ -55,10 +59,10 @@ class Rest:
     def __init__(
         self,
         *,
-        access: RestAccess,
-        account: AccountReader,
-        runners: RunnerReader,
-        logs: LogReader,
+        access: Authenticator,
+        account: Account,
+        runners: Runners,
+        logs: Logs,
         version: str,
         more: Sequence[BaseRoute] = (),
     ) -> None:
@@ -90,7 +94,7 @@ class Rest:
             if key is None:
                 raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
             principal = self._access.cached(*key) or await self._access.authenticate(*key)
-            if not self._access.may_read(principal):
+            if not allows(principal, READ_LOGS):
                 raise PermissionDenied(
                     "Insufficient permissions: this key may call apps only; use one that may read or manage"
                 )
@@ -128,7 +132,7 @@ class Rest:
         )
 
     async def _runner(self, request: Request) -> Response:
-        return JSONResponse(_runner_item(await self._runners.get(request.path_params["runner_id"])))
+        return JSONResponse(_runner_item((await self._runners.get(request.path_params["runner_id"])).runner))
 
 
 def _runner_item(runner: Runner) -> dict[str, str | None]:

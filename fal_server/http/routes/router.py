@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
-from fal_server.http.interfaces import RESERVED_OWNERS
 from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import origin_form
 
+# First segments of paths that are the controller's own, now or later: no account may have one of them as its nickname.
+RESERVED_OWNERS = frozenset(
+    {
+        "account", "api", "applications", "auth", "billing", "comfy", "docs", "favicon.ico", "files", "health", "logs",
+        "metrics", "openapi.json", "queue", "redoc", "robots.txt", "runners", "static", "storage", "tokens", "users",
+        "web", "webhooks", "workflows", ".well-known",
+    }
+)  # fmt: skip
 _QUEUE = (b"q", b"Q")
 _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
 
