@@ -1,4 +1,4 @@
-"""The garbage collector of a process that lives long: what is there at the start is not looked through every time."""
+"""Settings of the garbage collector for a process that lives long."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import gc
 
 
 def freeze_startup_objects() -> None:
-    """Take everything that is there now out of the collector's rounds.
+    """Freeze all objects allocated so far so that the collector skips them.
 
-    Modules, tables and the runners that were loaded stay for the life of the process. A full round over them stops the
-    event loop for tens of milliseconds, which a tick of the reconciler or a request then has to wait for.
+    Modules, tables and loaded runners live as long as the process. A full collection over them stops the event loop for
+    tens of milliseconds, which delays requests and the reconciler.
     """
-    gc.collect(1)  # the young: what starting left behind
+    gc.collect(1)  # young garbage of the start must not be frozen
     gc.freeze()

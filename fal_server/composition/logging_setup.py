@@ -1,4 +1,4 @@
-"""The controller's own log: standard error, or a file of bounded size, with the two before it."""
+"""The controller's own log: standard error, or a file of bounded size with two older ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ KEPT = 2
 
 
 class OwnLogFile(RotatingFileHandler):
-    """A file that is put aside as `.1` when it is full, and what was `.1` as `.2`.
+    """A log file that is renamed to `.1` when it is full, and `.1` to `.2`.
 
-    The process's standard output and error, which have what Python and gRPC say past `logging`, go with it.
+    Standard output and error of the process follow it, because Python and gRPC write there without `logging`.
 
     Args:
-        path: the file; made where it is missing, readable by its owner alone.
+        path: the file; created if it is missing, readable by its owner alone.
         most_bytes: how large it grows.
     """
 
@@ -33,11 +33,13 @@ class OwnLogFile(RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
 
-def log_to(path: Path | None, *, debug: bool) -> None:
-    """Begin to log, to a file or, without one, to standard error."""
+def set_up_logging(path: Path | None, *, debug: bool) -> None:
+    """Log to a file, or to standard error if there is none."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         handlers=[logging.StreamHandler(sys.stderr) if path is None else OwnLogFile(path)],
     )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # At INFO the HTTP clients log whole URLs, and a webhook's URL may hold a token.
+    for library in ("alembic", "httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)

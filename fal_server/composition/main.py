@@ -1,4 +1,4 @@
-"""The controller as a process: arguments, the state directory's lock, signals, logging, the word that it is ready."""
+"""The controller's process: arguments, lock, logging, signals and the report that it is ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import uvloop
 
 from fal_server.composition.controller import Controller
 from fal_server.composition.gc_tuning import freeze_startup_objects
-from fal_server.composition.logging_setup import log_to
+from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.options import add_options, is_loopback
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
@@ -29,13 +29,15 @@ log = logging.getLogger("fal_server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a controller until SIGTERM or SIGINT, or SIGUSR1, which leaves runners serving; a second one ends it at once.
+    """Run a controller until a signal stops it.
+
+    SIGTERM and SIGINT stop runners too, SIGUSR1 leaves them serving. A second signal stops at once.
 
     Returns:
-        0 after an orderly stop, 3 where the state directory is in use, 1 where it could not start.
+        0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.
     """
     options = _parser().parse_args(arguments)
-    log_to(options.log_file, debug=options.debug)
+    set_up_logging(options.log_file, debug=options.debug)
     try:
         state = StateDir(options.state_dir)
         with state.held():
@@ -66,7 +68,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
-    def asked(number: int) -> None:
+    def on_stop(number: int) -> None:
         if stop.is_set():
             log.warning("%s again: stopping at once", signal.Signals(number).name)
             controller.end_at_once()
@@ -76,15 +78,15 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
 
     controller = Controller(state, settings)
 
-    def asked_to_let_go() -> None:
+    def on_release() -> None:
         if not stop.is_set():
             controller.keep_runners()
-        asked(signal.SIGUSR1)
+        on_stop(signal.SIGUSR1)
 
-    # One that comes before this line ends the process as SIGKILL would, which leaves runners serving too.
-    loop.add_signal_handler(signal.SIGUSR1, asked_to_let_go)
+    # A SIGUSR1 before this line ends the process as SIGKILL would, which leaves runners serving too.
+    loop.add_signal_handler(signal.SIGUSR1, on_release)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number)
+        loop.add_signal_handler(number, on_stop, number)
 
     def ready(announcement: str) -> None:
         _report_ready(ready_fd, announcement)
@@ -95,7 +97,7 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
 
 
 def _report_ready(ready_fd: int | None, line: str) -> None:
-    """One JSON line for whoever started this process; it may have gone away meanwhile."""
+    """Write one line of JSON for the process that started this one; that one may be gone."""
     if ready_fd is None:
         return
     with suppress(OSError):
@@ -104,23 +106,23 @@ def _report_ready(ready_fd: int | None, line: str) -> None:
 
 
 def _gpus(given: Sequence[str]) -> dict[str, int]:
-    """`GPU-H100=2` -> {"GPU-H100": 2}; simulated where the machine has none: a label with a count."""
+    """Parse `GPU-H100=2` into {"GPU-H100": 2}."""
     parts = (item.partition("=") for item in given)
     return {label.upper(): int(count) if separator else 1 for label, separator, count in parts}
 
 
 def _tls(options: argparse.Namespace) -> TlsSettings | None:
-    """What the flags say; a flag that is about TLS asks for it.
+    """Return the TLS settings; any TLS flag asks for TLS.
 
     Raises:
-        Invalid: keys would go over the network in plaintext.
+        InvalidArgument: keys would go over the network in plaintext.
     """
     if not (options.tls or options.tls_cert or options.tls_key or options.tls_name):
         if not is_loopback(options.host):
             raise InvalidArgument(
                 "host",
-                f"--host {options.host} is reached from other machines, to which keys would go in plaintext: add --tls "
-                "(with --tls-name for the name that they use) or --tls-cert and --tls-key",
+                f"--host {options.host} can be reached from other machines, and keys would travel in plaintext: add "
+                "--tls (with --tls-name for the name that they use) or --tls-cert and --tls-key",
             )
         return None
     return TlsSettings(certificate=options.tls_cert, key=options.tls_key, names=tuple(options.tls_name))
@@ -128,9 +130,11 @@ def _tls(options: argparse.Namespace) -> TlsSettings | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fal_server", description="Run a fal controller in the foreground.")
-    parser.add_argument("--state-dir", type=Path, required=True, help="where everything that must last is kept")
+    parser.add_argument("--state-dir", type=Path, required=True, help="where the controller keeps its data")
     add_options(parser)
-    parser.add_argument("--ready-fd", type=int, help="a file descriptor to write one JSON line to, once it answers")
-    parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, in place of standard error")
+    parser.add_argument(
+        "--ready-fd", type=int, help="a file descriptor that gets one JSON line when the controller answers"
+    )
+    parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, instead of to standard error")
     parser.add_argument("--debug", action="store_true", help="log more")
     return parser

@@ -1,4 +1,4 @@
-"""The options of a controller: one list, for `fal up` and for `python -m fal_server`. Standard library only."""
+"""The options of a controller, shared by `fal up` and `python -m fal_server`. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _DATABASES = {"postgresql", "postgres"}
 
 
 def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
-    """Declare all that an operator can choose.
+    """Add every option that an operator has.
 
     Args:
-        parser: gets the options.
-        port: where gRPC and HTTP are answered unless another port is named.
+        port: the default of `--port`.
     """
     parser.add_argument(
         "--host",
@@ -59,8 +58,8 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_count,
         default=2,
         metavar="N",
-        help="Environments, those used last, for whose next runner a process waits that has imported what it will need "
-        "(defaults to 2).",
+        help="How many of the environments used last have a process that waits for their next runner, with its imports "
+        "done (defaults to 2).",
     )
     parser.add_argument(
         "--retention-days",
@@ -81,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_days,
         default=7.0,
         metavar="DAYS",
-        help="How long environments, code and files of apps are kept that no revision needs (defaults to 7; 0: for "
+        help="How long environments, code and files are kept after no revision needs them (defaults to 7; 0: for "
         "ever).",
     )
     parser.add_argument(
@@ -96,11 +95,11 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         type=_seconds,
         default=30.0,
         metavar="SECONDS",
-        help="How long a stop lets requests finish that are under way (defaults to 30).",
+        help="How long a stop waits for requests in flight (defaults to 30).",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
-    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="An own certificate with its chain, PEM.")
+    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="Your own certificate with its chain, PEM.")
     tls.add_argument("--tls-key", type=Path, metavar="FILE", help="Its key, PEM.")
     tls.add_argument(
         "--tls-name",
@@ -112,21 +111,22 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
 
 
 def as_arguments(options: argparse.Namespace) -> list[str]:
-    """The command line that says what was chosen, for a controller that starts elsewhere."""
+    """Return the arguments that give another process the same options."""
     parser = argparse.ArgumentParser()
     add_options(parser)
-    return [word for action in parser._actions[1:] for word in _words(action, getattr(options, action.dest))]  # noqa: SLF001
+    actions = parser._actions[1:]  # noqa: SLF001  # argparse has no public list of them
+    return [argument for action in actions for argument in _arguments(action, getattr(options, action.dest))]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Return whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _words(action: argparse.Action, value: object) -> Iterable[str]:
+def _arguments(action: argparse.Action, value: object) -> Iterable[str]:
     (flag,) = action.option_strings
     if value is None or value is False:
         return ()
@@ -139,7 +139,7 @@ def _words(action: argparse.Action, value: object) -> Iterable[str]:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"'{text}' is no port; use 0 to 65535, 0 for a free one")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port; use 0 to 65535, 0 for a free one")
     return int(text)
 
 
@@ -155,7 +155,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0 to 86400")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 0 to 86400")
     return seconds
 
 
@@ -165,12 +165,12 @@ def _days(text: str) -> float:
     except ValueError:
         days = -1.0
     if not 0 <= days <= 36500:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of days from 0 to 36500, such as 7 or 0.5")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days from 0 to 36500, such as 7 or 0.5")
     return days
 
 
 def _database(text: str) -> str:
-    """The text is not shown in a message: it may hold a password, and messages are kept."""
+    """Check the URL without showing it: it may hold a password, and messages are kept."""
     try:
         url = urlsplit(text)
         secret, known = url.password is not None or "password" in url.query, url.scheme.partition("+")[0] in _DATABASES
@@ -178,15 +178,17 @@ def _database(text: str) -> str:
         secret = known = False
     if secret:
         raise argparse.ArgumentTypeError(
-            "a password here is seen by everybody who lists processes: put the URL into FAL_DATABASE_URL"
+            "everybody who lists processes sees a password here: put the URL into FAL_DATABASE_URL"
         )
     if not known:
-        raise argparse.ArgumentTypeError("this is no URL of a PostgreSQL database, such as postgresql://user@host/name")
+        raise argparse.ArgumentTypeError(
+            "this is not the URL of a PostgreSQL database, such as postgresql://user@host/name"
+        )
     return text
 
 
 def _gpu(text: str) -> str:
-    """`GPU-H100=2`, or `GPU-H100` for one."""
+    """Check `GPU-H100=2`, or `GPU-H100` for one GPU."""
     label, separator, count = text.partition("=")
     if not label.upper().startswith("GPU") or (separator and not (count.isascii() and count.isdigit())):
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form GPU-<model>=<count>, such as GPU-H100=2")

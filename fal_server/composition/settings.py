@@ -1,4 +1,4 @@
-"""What an operator chooses for a controller."""
+"""The settings of a controller."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not listened on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an operator chooses.
+    """The settings of a controller, as `fal up` takes them.
 
     Attributes:
         host: the address to listen on.
         port: for gRPC and HTTP; 0 picks a free one.
         grpc_port: for gRPC alone; 0 picks a free one.
-        gpus: what this machine offers, by label; simulated where it has none.
+        gpus: how many GPUs this machine offers, by label; they need not exist.
         database: the URL of a PostgreSQL database; None keeps a SQLite file in the state directory.
-        warm_shims: how many processes are started ahead for runners, each about 25 MiB.
-        warm_workers: for how many of the environments used last a worker is kept that has imported what their apps do.
+        warm_shims: how many shims wait for their next runner, about 25 MiB each.
+        warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
         retention_days: how long logs and ended runners are kept.
-        file_retention_days: how long files that apps make are kept, unless a request says otherwise; 0 keeps them.
-        unused_retention_days: how long environments, code and files of apps are kept that nothing needs any more; 0
+        file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
+        unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
-        drain_seconds: how long a stop lets requests finish that are under way.
-        tls: with it, `port` speaks TLS; the port of gRPC alone stays plaintext, on loopback.
+        drain_seconds: how long a stop waits for requests in flight.
+        tls: if set, `port` speaks TLS; the port of gRPC alone stays plaintext on loopback.
     """
 
     host: str = "127.0.0.1"
@@ -48,7 +48,7 @@ class Settings:
     tls: TlsSettings | None = None
 
     def address(self, port: int) -> str:
-        """Host and port by which callers reach the controller; from elsewhere by the first name given for TLS."""
+        """Return host and port for callers; other machines use the first name given for TLS."""
         host = self.host
         if self.tls is not None and self.tls.names and not is_loopback(host):
             host = self.tls.names[0]
@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def unused_life(self) -> timedelta | None:
-        """How long what nothing needs any more is kept; None keeps it."""
+        """How long content that no revision needs is kept; None keeps it."""
         return timedelta(days=self.unused_retention_days) if self.unused_retention_days else None
 
     @property

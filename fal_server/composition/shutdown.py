@@ -1,4 +1,4 @@
-"""The order in which a controller stops: no new requests, open ones finish, runners end, the last answers go out."""
+"""Stops a controller in order: no new requests, open ones finish, runners end, last answers go out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import Engine
 
 log = logging.getLogger(__name__)
-# Runners that got SIGTERM have their own grace, at most 30 s; what then is left is killed.
+# A runner that got SIGTERM has a grace of at most 30 s; after this it is killed.
 END_SECONDS = 45.0
 _KILL_SECONDS = 10.0
-# Also where the time for requests is used up: answers that are given only now must get out.
+# Even if the time for requests is used up, answers that are given now must get out.
 _LAST_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 
 
 class Shutdown:
-    """Stops a controller in order, once.
+    """Stops one controller, once.
 
     Args:
         changed: notified at every change of a runner.
-        drain_seconds: how long requests that are under way may take.
+        drain_seconds: how long the stop waits for requests in flight.
         report: called with what the stop waits for, each time that changes.
     """
 
@@ -61,15 +61,15 @@ class Shutdown:
         self._at_once = False
 
     def end_at_once(self) -> None:
-        """Wait for nothing any more: requests are cut off, runners are killed."""
+        """Stop waiting: cut off requests and kill runners."""
         self._at_once = True
         self._changed.notify()
 
     async def run(self, *, keep_runners: bool) -> None:
-        """Stop; when this returns, nothing is under way.
+        """Stop; nothing runs when this returns.
 
         Args:
-            keep_runners: leave them serving, for the next controller to adopt.
+            keep_runners: leave runners serving, so that the next controller adopts them.
         """
         until = asyncio.get_running_loop().time() + self._drain_seconds
         self._listener.drain()
@@ -77,31 +77,31 @@ class Shutdown:
         self._queue_worker.stop_taking()
         self._changed.notify()
         await self._drained(until)
-        # Before the runners end: what is cut off here is begun anew by the next controller, and is no failed attempt.
+        # Before the runners end: the next controller repeats what is cut off here, and counts no failed attempt.
         await self._queue_worker.close()
         await self._dispatcher.close()
         await self._reconciler.close()
-        # A runner of `fal run` serves its call alone, which ends here.
+        # A runner of `fal run` serves one call, which ends here.
         await self._end([r.runner_id for r in self._fleet.runners if r.ephemeral or not keep_runners])
         await self._answered(until)
-        # Its clients are told before their connections end, which lead through the door.
+        # gRPC says goodbye to its clients before the listener closes their connections.
         await self._grpc.stop(0 if self._at_once else _LAST_SECONDS)
         await self._listener.close(0)
 
     async def _drained(self, until: float) -> None:
-        """Let requests finish that are on runners; who waits may still get a place that becomes free."""
+        """Let requests on runners finish; waiting requests may still get a free place."""
 
         def in_flight() -> int:
             return sum(self._fleet.usage(runner.runner_id).in_flight for runner in self._fleet.runners)
 
-        words = f"in flight (at most {self._drain_seconds:g} s)"
-        if await self._wait_for(lambda: _some(in_flight(), "request", words), until):
+        phrase = f"in flight (at most {self._drain_seconds:g} s)"
+        if await self._wait_for(lambda: _some(in_flight(), "request", phrase), until):
             log.info("no request is on a runner")
         else:
             log.warning("%s cut off", _some(in_flight(), "request", "in flight:"))
 
     async def _answered(self, until: float) -> None:
-        """Let go out what is answered by now, at the pace of those who read it, and come in what is being sent."""
+        """Let answers go out at the pace of their readers."""
         until = max(until, asyncio.get_running_loop().time() + _LAST_SECONDS)
         if not await self._wait_for(lambda: _some(len(self._listener.registry), "connection", "to be answered"), until):
             log.warning("%s cut off", _some(len(self._listener.registry), "connection", "with an answer under way:"))
@@ -113,8 +113,8 @@ class Shutdown:
         loop = asyncio.get_running_loop()
         for runner_id in runner_ids:
             await self._end_one(runner_id)
-        words = f"to end (at most {END_SECONDS:g} s)"
-        if await self._wait_for(lambda: _some(left(), "runner", words), loop.time() + END_SECONDS):
+        phrase = f"to end (at most {END_SECONDS:g} s)"
+        if await self._wait_for(lambda: _some(left(), "runner", phrase), loop.time() + END_SECONDS):
             return
         for runner_id in runner_ids:
             await self._end_one(runner_id, kill=True)
@@ -123,39 +123,39 @@ class Shutdown:
             log.error("%s", _some(left(), "runner", "did not end"))
 
     async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:
-        """End a runner with its grace, or at once; also where that cannot be written, as when the disk is full."""
+        """End a runner, with its grace or at once, even if that cannot be stored."""
         reason = "the controller was stopped"
         try:
             await (self._fleet.kill(runner_id, reason) if kill else self._fleet.stop(runner_id, reason))
         except Fault as fault:
-            log.warning("runner %s is ended, which cannot be written yet: %s", runner_id, fault.message)
+            log.warning("runner %s is ended, but that cannot be stored yet: %s", runner_id, fault.message)
             runner = self._fleet.get(runner_id)
             if runner is not None:
                 await (self._engine.kill(runner) if kill else self._engine.stop(runner, runner.grace_seconds))
 
     async def _wait_for(self, what: Callable[[], str], until: float, *, patient: bool = False) -> bool:
-        """Wait until there is nothing left, the time is over, or a second signal came (unless `patient`).
+        """Wait until nothing is left, the time is over, or a second signal came (unless `patient`).
 
         Args:
-            what: names what is waited for; empty where there is nothing.
+            what: returns what is left, in words; empty for nothing.
             until: in the loop's time.
 
         Returns:
-            Whether there is nothing left.
+            Whether nothing is left.
         """
         loop = asyncio.get_running_loop()
-        told = ""
-        while words := what():
+        reported = ""
+        while message := what():
             left = until - loop.time()
             if left <= 0 or (self._at_once and not patient):
                 return False
-            if words != told:
-                told = words
-                self._report(words)
+            if message != reported:
+                reported = message
+                self._report(message)
             await self._changed.wait(self._changed.count, min(left, _LOOK_SECONDS))
         return True
 
 
-def _some(count: int, noun: str, words: str) -> str:
-    """`2 runners to end`; empty for none."""
-    return f"{count} {noun}{'' if count == 1 else 's'} {words}" if count else ""
+def _some(count: int, noun: str, phrase: str) -> str:
+    """Return `2 runners to end`, or "" for none."""
+    return f"{count} {noun}{'' if count == 1 else 's'} {phrase}" if count else ""

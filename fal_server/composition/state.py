@@ -1,4 +1,4 @@
-"""The controller's state directory: what is where, who holds it, and where its controller answers."""
+"""The state directory: the paths in it, its lock, and where its controller answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fal_server.store.files.durable import DRAFT_PREFIX, sync_directory, write_d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What `controller.json` says while a controller runs.
+    """The content of `controller.json` while a controller runs.
 
     Attributes:
-        started_ticks: the process's start time since boot, in clock ticks: the pid alone could be another's by now.
-        boot_id: the machine's boot, without which the two say nothing; empty in what an earlier version wrote.
+        started_ticks: the process's start time since boot, in clock ticks, because a pid is used again.
+        boot_id: the boot in which pid and start time mean something; empty if an earlier version wrote the file.
         port: HTTP and gRPC.
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
-        local_authority: whether its certificate is by the authority in the state directory.
-        stopping: what its stop waits for; empty while it serves.
+        local_authority: whether the authority in the state directory issued the certificate.
+        stopping: what the stop waits for; empty while the controller serves.
     """
 
     pid: int
@@ -41,10 +41,10 @@ class Running:
 
 
 class StateDir:
-    """Names the parts of one state directory, made with mode 0700 where it is missing.
+    """The paths of one state directory, which is created with mode 0700.
 
     Raises:
-        Unavailable: it cannot be made or written.
+        Unavailable: the directory cannot be created or written.
     """
 
     def __init__(self, root: Path) -> None:
@@ -68,27 +68,27 @@ class StateDir:
 
     @property
     def environments(self) -> Path:
-        """The virtual environments that were built."""
+        """Built virtual environments."""
         return self.root / "environments"
 
     @property
     def cache(self) -> Path:
-        """uv's cache, where UV_CACHE_DIR does not name another."""
+        """The cache of uv, unless UV_CACHE_DIR names another."""
         return self.root / "cache" / "uv"
 
     @property
     def runners(self) -> Path:
-        """A directory for each runner that has not ended."""
+        """One directory for each live runner."""
         return self.root / "runners"
 
     @property
     def data(self) -> Path:
-        """What runners see as /data."""
+        """The directory that runners see as /data."""
         return self.root / "data"
 
     @property
     def app_files(self) -> Path:
-        """The files that are deployed with apps, by their hashes."""
+        """Files deployed with apps, by hash."""
         return self.root / "app-files"
 
     @property
@@ -98,7 +98,7 @@ class StateDir:
 
     @property
     def incoming(self) -> Path:
-        """Files that are on their way in."""
+        """Files that are being received."""
         return self.root / "incoming"
 
     @property
@@ -108,7 +108,7 @@ class StateDir:
 
     @property
     def api_socket(self) -> Path:
-        """Where runners reach what the platform does for them."""
+        """The socket on which runners call the controller."""
         return self.root / "api.sock"
 
     @property
@@ -118,15 +118,15 @@ class StateDir:
 
     @property
     def grpc_socket(self) -> Path:
-        """Where the front door reaches gRPC."""
+        """The socket on which the listener reaches the gRPC server."""
         return self.root / "grpc.sock"
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Hold the directory: two controllers on one database would undo each other's work.
+        """Lock the directory, because two controllers on one database would undo each other's work.
 
         Raises:
-            Precondition: another controller holds it.
+            FailedPrecondition: another controller holds the lock.
         """
         lock = os.open(self.root / "controller.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -139,22 +139,22 @@ class StateDir:
                     f"a controller{who} is already running on {self.root}: `fal status` shows it, `fal down` stops it, "
                     "and --state-dir chooses another directory"
                 ) from None
-            for left in self.root.glob(f"{DRAFT_PREFIX}*"):  # by a controller that was killed while it wrote
-                left.unlink(missing_ok=True)
+            for stale in self.root.glob(f"{DRAFT_PREFIX}*"):  # a controller was killed while it wrote
+                stale.unlink(missing_ok=True)
             yield
         finally:
             os.close(lock)
 
     def announce(self, running: Running) -> None:
-        """Say where the controller answers."""
+        """Write where the controller answers."""
         write_private(self.root / "controller.json", json.dumps(asdict(running)) + "\n")
 
     def withdraw(self) -> None:
-        """The controller answers no more."""
+        """Remove the announcement."""
         (self.root / "controller.json").unlink(missing_ok=True)
 
     def running(self) -> Running | None:
-        """What was announced last; whether that process lives is for the reader to check."""
+        """Return the last announcement; its process may have ended."""
         try:
             return Running(**json.loads((self.root / "controller.json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -162,17 +162,17 @@ class StateDir:
 
 
 def started_ticks() -> int:
-    """This process's start time since boot in clock ticks: field 22 of /proc/self/stat."""
+    """Return this process's start time since boot in clock ticks (field 22 of /proc/self/stat)."""
     return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
 
 
 def boot_id() -> str:
-    """Which boot of the machine this is: after another one, numbers and start times name other processes."""
+    """Return the id of this boot: after the next one, pids and start times name other processes."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file whole, mode 0600, durable when it returns.
+    """Replace a file (mode 0600) durably.
 
     Raises:
         Unavailable: the disk does not take it.

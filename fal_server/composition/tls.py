@@ -1,4 +1,4 @@
-"""TLS for the front door: a local authority with short-lived certificates, or certificates of the operator's own."""
+"""TLS: certificates of a local authority, or the operator's own."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
-# A clock that is a little behind must not find a certificate that is not valid yet.
+# A client whose clock is a little behind must accept a new certificate.
 _SKEW = timedelta(hours=1)
 _LOOK_SECONDS = 3600.0
-# This machine, and the hosts that the published clients call by name, so that a proxy can lead those here.
+# This machine, and the hosts that the published clients call, so that a proxy can lead those calls here.
 NAMES = (
     "localhost",
     "queue.localhost",
@@ -39,8 +39,6 @@ NAMES = (
     "::1",
     *CLOUD_HOSTS,
 )
-
-
 # RFC 1123, 2.1; a name in another script is written in its ASCII form (xn--). The first label may be a wildcard.
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
@@ -48,12 +46,12 @@ _HOST_NAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """What an operator chooses.
+    """The TLS settings.
 
     Attributes:
-        certificate: PEM, with the chain; None has the local authority make one.
-        key: PEM, of the certificate.
-        names: further names and addresses that the local authority's certificate is for.
+        certificate: PEM with its chain; None uses the local authority.
+        key: PEM, the certificate's key.
+        names: further names and addresses for the local authority's certificate.
     """
 
     certificate: Path | None = None
@@ -62,19 +60,19 @@ class TlsSettings:
 
 
 def is_due(not_after: datetime, now: datetime) -> bool:
-    """Whether a certificate that ends at `not_after` is to be renewed."""
+    """Return whether a certificate that ends at `not_after` must be renewed."""
     return now >= not_after - RENEW_BEFORE
 
 
 class Certificates:
-    """The certificate that the door shows; made and renewed here unless it is the operator's own.
+    """The listener's certificate; the local authority's is renewed before it ends.
 
     Args:
-        directory: of the local authority; made (mode 0700) where it is missing.
-        now: gives the time.
+        directory: of the local authority; created with mode 0700.
+        now: returns the time.
 
     Raises:
-        Unavailable: an own certificate cannot be used, or the directory cannot be written; the message says why.
+        Unavailable: the operator's certificate cannot be used, or the directory cannot be written.
     """
 
     def __init__(self, directory: Path, settings: TlsSettings, now: Callable[[], datetime]) -> None:
@@ -94,19 +92,22 @@ class Certificates:
 
     @property
     def ca_file(self) -> Path | None:
-        """What clients are to trust; None where the certificate is the operator's own."""
+        """The authority that clients must trust; None if the certificate is the operator's."""
         return None if self._local is None else self._local.ca_file
 
     @property
     def bundle(self) -> Path | None:
-        """The same together with the public authorities, for programs that take one file."""
+        """The local and the public authorities in one file, for programs that take one file."""
         return None if self._local is None else self._local.bundle
 
     def refresh(self) -> bool:
-        """Renew what is due, and take over files that were changed; whether new connections see another certificate.
+        """Renew a certificate that is due and load files that changed.
+
+        Returns:
+            Whether new connections get another certificate.
 
         Raises:
-            Unavailable: that failed; the old certificate stays in use.
+            Unavailable: it failed; the old certificate stays in use.
         """
         if self._local is not None:
             self._local.renew()
@@ -116,7 +117,7 @@ class Certificates:
         return True
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Refresh now and then, until `stopping` is set."""
+        """Refresh every hour until `stopping` is set."""
         while not stopping.is_set():
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -145,14 +146,14 @@ class Certificates:
 
 
 class LocalAuthority:
-    """An authority of this controller's own, and the one certificate that it makes.
+    """A certificate authority of this controller, and the one certificate that it issues.
 
     Args:
-        directory: made (mode 0700) where it is missing; ca.pem, ca.key, leaf.pem, leaf.key and bundle.pem are in it.
+        directory: created with mode 0700; holds ca.pem, ca.key, leaf.pem, leaf.key and bundle.pem.
         names: host names and addresses.
 
     Raises:
-        Unavailable: the directory cannot be written, or holds something that cannot be read.
+        Unavailable: the directory cannot be written, or a file in it cannot be read.
     """
 
     def __init__(self, directory: Path, names: Sequence[str], now: Callable[[], datetime]) -> None:
@@ -169,21 +170,21 @@ class LocalAuthority:
             ):
                 self._make_authority()
             self.renew()
-            whole = self._trusted_already() + b"\n" + self.ca_file.read_bytes()
-            if not self.bundle.exists() or self.bundle.read_bytes() != whole:
-                _write(self.bundle, whole)
+            trusted = self._trusted_already() + b"\n" + self.ca_file.read_bytes()
+            if not self.bundle.exists() or self.bundle.read_bytes() != trusted:
+                _write(self.bundle, trusted)
         except OSError as error:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def _trusted_already(self) -> bytes:
-        """The authorities that this machine is told to trust by SSL_CERT_FILE, or else the public ones."""
-        told = Path(os.environ.get("SSL_CERT_FILE") or certifi.where())
-        if told.is_file() and not (self.bundle.exists() and told.samefile(self.bundle)):
-            return told.read_bytes()
+        """Return the authorities of SSL_CERT_FILE, or the public ones."""
+        chosen = Path(os.environ.get("SSL_CERT_FILE") or certifi.where())
+        if chosen.is_file() and not (self.bundle.exists() and chosen.samefile(self.bundle)):
+            return chosen.read_bytes()
         return Path(certifi.where()).read_bytes()
 
     def renew(self) -> None:
-        """Make the certificate anew where it is due, for other names, or by another authority.
+        """Issue another certificate if it is due, or if names or the authority changed.
 
         Raises:
             Unavailable: it cannot be written.
@@ -201,8 +202,8 @@ class LocalAuthority:
             key = serialization.load_pem_private_key(self._ca_key.read_bytes(), None)
         except (OSError, ValueError, TypeError) as error:
             raise Unavailable(
-                f"the local authority in {self.ca_file.parent} cannot be read ({error}): remove that directory and a "
-                "new one is made, which clients must trust anew"
+                f"the local authority in {self.ca_file.parent} cannot be read ({error}): remove that directory; the "
+                "next start makes another authority, which clients must trust again"
             ) from error
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return certificate, key
@@ -232,7 +233,7 @@ class LocalAuthority:
             decipher_only=False,
         )
         certificate = (
-            self._begin(name, name, key.public_key(), AUTHORITY_LIFE)
+            self._builder(name, name, key.public_key(), AUTHORITY_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -246,7 +247,7 @@ class LocalAuthority:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fal controller")])
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
         certificate = (
-            self._begin(name, authority.subject, key.public_key(), LEAF_LIFE)
+            self._builder(name, authority.subject, key.public_key(), LEAF_LIFE)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(self._names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -258,7 +259,7 @@ class LocalAuthority:
         _write(self.leaf_files[1], _key_bytes(key))
         _write(self.leaf_files[0], chain)
 
-    def _begin(
+    def _builder(
         self, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
     ) -> x509.CertificateBuilder:
         now = self._now()
@@ -274,10 +275,10 @@ class LocalAuthority:
 
 
 def check_pair(certificate_file: Path, key_file: Path, now: datetime) -> None:
-    """See whether a certificate and its key can be used now.
+    """Check that a certificate and its key can be used now.
 
     Raises:
-        Unavailable: they cannot; the message says why.
+        Unavailable: they cannot be used.
     """
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
@@ -302,7 +303,7 @@ def check_pair(certificate_file: Path, key_file: Path, now: datetime) -> None:
         )
     if now < certificate.not_valid_before_utc:
         raise Unavailable(
-            f"the certificate {certificate_file} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} on only"
+            f"the certificate {certificate_file} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
         )
 
 
@@ -312,7 +313,7 @@ def _general_name(name: str) -> x509.GeneralName:
     except ValueError:
         pass
     if len(name) > 253 or not _HOST_NAME.fullmatch(name):
-        raise Unavailable(f"--tls-name {name!r} is no host name and no address: write box.example, or 10.0.0.5")
+        raise Unavailable(f"--tls-name {name!r} is neither a host name nor an address: write box.example, or 10.0.0.5")
     return x509.DNSName(name)
 
 
@@ -323,5 +324,5 @@ def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file whole; mode 0600."""
+    """Replace a file; mode 0600."""
     write_draft(path.parent, content).replace(path)

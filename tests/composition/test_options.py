@@ -1,4 +1,4 @@
-"""The options of a controller: `fal up` has them all and hands them on whole; where it can be reached."""
+"""The options of a controller: `fal up` has all of them and passes them on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES = {
 }
 
 
-def test_fal_up_has_every_option_and_hands_it_on():
+def test_fal_up_passes_every_option_on():
     parser = argparse.ArgumentParser()
     add_options(parser)
     chosen = []
@@ -39,7 +39,7 @@ def test_fal_up_has_every_option_and_hands_it_on():
     assert len(chosen) > 10
 
 
-def test_a_path_is_handed_on_whole(tmp_path, monkeypatch):
+def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = build_parser(["up"]).parse_args(["up", "--tls-cert", "cert.pem"])
     assert f"--tls-cert={tmp_path / 'cert.pem'}" in as_arguments(args)
@@ -90,21 +90,21 @@ def test_where_callers_reach_it(host, names, address):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
-        ("mysql://me@host/fal", "no URL of a PostgreSQL database"),
-        ("fal.db", "no URL of a PostgreSQL database"),
-        ("postgresql://[", "no URL of a PostgreSQL database"),
+        ("mysql://me@host/fal", "not the URL of a PostgreSQL database"),
+        ("fal.db", "not the URL of a PostgreSQL database"),
+        ("postgresql://[", "not the URL of a PostgreSQL database"),
         ("postgresql://me:hunter2@host/fal", "FAL_DATABASE_URL"),
         ("postgresql://me@host/fal?password=hunter2", "FAL_DATABASE_URL"),
     ],
 )
-def test_a_database_is_a_url_without_a_password(wrong, words, capsys):
+def test_a_database_is_a_url_without_a_password(wrong, message, capsys):
     parser = argparse.ArgumentParser()
     add_options(parser)
     with pytest.raises(SystemExit) as ended:
         parser.parse_args([f"--database={wrong}"])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert words in told
-    assert "hunter2" not in told
+    output = capsys.readouterr().err
+    assert message in output
+    assert "hunter2" not in output

@@ -1,4 +1,4 @@
-"""TLS: a local authority that clients can trust, certificates that are renewed in time, own ones that are checked."""
+"""TLS: the local authority, renewal in time, and the checks of an operator's certificate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fal_server.core.faults import Unavailable
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
-class Moment:
+class ManualNow:
     def __init__(self) -> None:
         self.at = NOW
 
@@ -44,10 +44,10 @@ def leaf(directory: Path) -> x509.Certificate:
 
 def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    other = Certificates(tmp_path / "other", TlsSettings(), Moment())
+    other = Certificates(tmp_path / "other", TlsSettings(), ManualNow())
     assert other.ca_file is not None
     monkeypatch.setenv("SSL_CERT_FILE", str(other.ca_file))
-    certificates = Certificates(tmp_path / "tls", TlsSettings(), Moment())
+    certificates = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
     assert certificates.ca_file is not None
     assert certificates.bundle is not None
     both = other.ca_file.read_bytes() + b"\n" + certificates.ca_file.read_bytes()
@@ -55,13 +55,13 @@ def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkey
     # As `fal env` sets it; what is missing counts for nothing.
     for told in (certificates.bundle, tmp_path / "missing.pem"):
         monkeypatch.setenv("SSL_CERT_FILE", str(told))
-        again = Certificates(tmp_path / "tls", TlsSettings(), Moment())
+        again = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
         assert again.bundle is not None
         assert len(ssl.create_default_context(cafile=str(again.bundle)).get_ca_certs()) > 10
 
 
 def test_the_local_authority_makes_a_certificate_for_all_names(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path / "tls", TlsSettings(names=("box.example",)), Moment())
+    certificates = Certificates(tmp_path / "tls", TlsSettings(names=("box.example",)), ManualNow())
     names = leaf(tmp_path / "tls").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {str(name.value) for name in names} == {*NAMES, "box.example"}
     assert stat.S_IMODE((tmp_path / "tls" / "ca.key").stat().st_mode) == 0o600
@@ -94,12 +94,12 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str
 
 
 def test_it_is_renewed_before_it_ends_and_the_authority_stays(tmp_path: Path) -> None:
-    moment = Moment()
-    certificates = Certificates(tmp_path, TlsSettings(), moment)
+    now = ManualNow()
+    certificates = Certificates(tmp_path, TlsSettings(), now)
     first, authority = leaf(tmp_path), (tmp_path / "ca.pem").read_bytes()
-    moment.at = first.not_valid_after_utc - timedelta(days=31)
+    now.at = first.not_valid_after_utc - timedelta(days=31)
     assert certificates.refresh() is False
-    moment.at = first.not_valid_after_utc - timedelta(days=29)
+    now.at = first.not_valid_after_utc - timedelta(days=29)
     assert certificates.refresh() is True
     assert leaf(tmp_path).serial_number != first.serial_number
     assert leaf(tmp_path).not_valid_after_utc > first.not_valid_after_utc
@@ -108,21 +108,21 @@ def test_it_is_renewed_before_it_ends_and_the_authority_stays(tmp_path: Path) ->
 
 
 def test_a_restart_keeps_the_certificate_and_another_name_makes_a_new_one(tmp_path: Path) -> None:
-    Certificates(tmp_path, TlsSettings(), Moment())
+    Certificates(tmp_path, TlsSettings(), ManualNow())
     first = leaf(tmp_path).serial_number
-    Certificates(tmp_path, TlsSettings(), Moment())
+    Certificates(tmp_path, TlsSettings(), ManualNow())
     assert leaf(tmp_path).serial_number == first
-    Certificates(tmp_path, TlsSettings(names=("box",)), Moment())
+    Certificates(tmp_path, TlsSettings(names=("box",)), ManualNow())
     assert leaf(tmp_path).serial_number != first
 
 
 def test_own_certificates_are_checked_and_taken_over_when_they_change(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        Certificates(tmp_path / name, TlsSettings(), Moment())
+        Certificates(tmp_path / name, TlsSettings(), ManualNow())
     certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
     certificate.write_bytes((tmp_path / "one" / "leaf.pem").read_bytes())
     key.write_bytes((tmp_path / "one" / "leaf.key").read_bytes())
-    own = Certificates(tmp_path / "unused", TlsSettings(certificate=certificate, key=key), Moment())
+    own = Certificates(tmp_path / "unused", TlsSettings(certificate=certificate, key=key), ManualNow())
     assert own.ca_file is None
     assert not (tmp_path / "unused").exists()
     assert own.refresh() is False
@@ -137,19 +137,19 @@ def test_own_certificates_are_checked_and_taken_over_when_they_change(tmp_path: 
     "name", ["bad name!", "", "a..b", "-a", "*", "a.*.b", "é.example", "x" * 64, "https://box", "box:7400"]
 )
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Unavailable, match=r"is no host name and no address"):
-        Certificates(tmp_path, TlsSettings(names=(name,)), Moment())
+    with pytest.raises(Unavailable, match=r"neither a host name nor an address"):
+        Certificates(tmp_path, TlsSettings(names=(name,)), ManualNow())
 
 
 @pytest.mark.parametrize(
     "name", ["box", "box.example", "*.box.example", "xn--bcher-kva.example", "10.0.0.5", "fd00::1"]
 )
 def test_a_name_that_is_one(tmp_path: Path, name: str) -> None:
-    assert Certificates(tmp_path, TlsSettings(names=(name,)), Moment()).ca_file is not None
+    assert Certificates(tmp_path, TlsSettings(names=(name,)), ManualNow()).ca_file is not None
 
 
 def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
-    Certificates(tmp_path, TlsSettings(), Moment())
+    Certificates(tmp_path, TlsSettings(), ManualNow())
     good, key = tmp_path / "leaf.pem", tmp_path / "leaf.key"
     junk, locked = tmp_path / "junk", tmp_path / "locked"
     junk.write_text("no PEM")
@@ -160,7 +160,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
             serialization.BestAvailableEncryption(b"word"),
         )
     )
-    for pair, now, words in (
+    for pair, now, message in (
         ((tmp_path / "none", key), NOW, "none cannot be read"),
         ((good, tmp_path / "none"), NOW, "none cannot be read"),
         ((junk, key), NOW, "holds no certificate"),
@@ -168,12 +168,12 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
         ((good, locked), NOW, "is encrypted"),
         ((good, tmp_path / "ca.key"), NOW, "is not that of"),
         ((good, key), NOW + timedelta(days=91), "expired on"),
-        ((good, key), NOW - timedelta(days=2), "is valid from"),
+        ((good, key), NOW - timedelta(days=2), "is not valid before"),
     ):
-        with pytest.raises(Unavailable, match=words):
+        with pytest.raises(Unavailable, match=message):
             check_pair(*pair, now)
     with pytest.raises(Unavailable, match="belong together"):
-        Certificates(tmp_path, TlsSettings(certificate=good), Moment())
+        Certificates(tmp_path, TlsSettings(certificate=good), ManualNow())
     (tmp_path / "ca.key").write_text("broken")
     with pytest.raises(Unavailable, match="remove that directory"):
-        Certificates(tmp_path, TlsSettings(), Moment())
+        Certificates(tmp_path, TlsSettings(), ManualNow())
