@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
 from fal_grpc.channel import root_certificates, user_agent
-from fal_grpc.errors import BY_CODE, CallError, UnavailableError, UnknownError
+from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
 from fal_grpc.target import is_loopback
 
 if TYPE_CHECKING:
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 CONNECT_SECONDS = 30.0
-_CODES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ALREADY_EXISTS",
-    422: "INVALID_ARGUMENT",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    501: "UNIMPLEMENTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +308,7 @@ def status_error(status: int, headers: Mapping[str, str], content: bytes, url: s
         body = None
     detail = body.get("detail") if isinstance(body, dict) else None
     text = detail if isinstance(detail, str) else f"{where} answered {status} {_phrase(status)}".rstrip()
-    error = BY_CODE[_CODES.get(status, "UNKNOWN")]
+    error = BY_HTTP_STATUS.get(status, UnknownError)
     return error(
         text, details=text, target=where, request_id=headers.get("x-fal-request-id", headers.get("x-request-id"))
     )

@@ -1,4 +1,4 @@
-"""Every error that the client raises: one tree, one table of status codes, and the words that say what to do next."""
+"""The errors that the client raises: one tree, with a table of gRPC codes and one of HTTP statuses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class FalError(Exception):
-    """The root: whatever this project's client raises on purpose derives from it."""
+    """The base of all errors that this client raises on purpose."""
 
 
 class ConfigError(FalError, ValueError):
-    """A setting, a file or an address is missing or malformed; the message says which and how to mend it."""
+    """A setting, a file or an address is missing or malformed; the message says which and how to fix it."""
 
 
 class ArgumentError(FalError, ValueError):
@@ -30,15 +30,15 @@ class ArgumentError(FalError, ValueError):
 
 
 class UnauthenticatedError(FalError):
-    """Who is calling is not known: no credentials, or ones that the controller does not accept."""
+    """There are no credentials, or the controller does not accept them."""
 
 
 class MissingCredentialsError(UnauthenticatedError, ConfigError):
-    """No credentials were found, so nothing was sent."""
+    """No credentials were found; nothing was sent."""
 
 
 class InsecureChannelError(ConfigError):
-    """Credentials would have gone in plaintext to another machine, so nothing was sent."""
+    """Nothing was sent, since credentials would go to another machine in plaintext."""
 
 
 class ClientClosedError(FalError, RuntimeError):
@@ -46,29 +46,29 @@ class ClientClosedError(FalError, RuntimeError):
 
 
 class ExecLinkError(FalError):
-    """The link to a command in a runner broke: how the command ended, or whether it did, is not known."""
+    """The link to a command broke: whether and how the command ended is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldViolation:
-    """One field of a request that the controller did not accept (google.rpc.BadRequest)."""
+    """A field of a request that the controller did not accept (google.rpc.BadRequest)."""
 
     field: str
     description: str
 
 
 class CallError(FalError):
-    """A call was answered with an error, or not at all.
+    """A call failed: the controller answered with an error, or not at all.
 
     Attributes:
         code: the gRPC status code, such as "NOT_FOUND".
-        details: the controller's own words.
-        method: what was called, such as "Runners.StopRunner"; empty if not known.
-        target: whom was called, as host:port.
+        details: the controller's message.
+        method: the called method, such as "Runners.StopRunner"; empty if not known.
+        target: the controller, as host:port.
         reason, domain, metadata: from google.rpc.ErrorInfo; empty without one.
         field_violations: from google.rpc.BadRequest.
         retry_delay_seconds: from google.rpc.RetryInfo; None without one.
-        request_id: the controller's id of the call, to find it in its log; None if it gave none.
+        request_id: the id of the call in the controller's log; None if it sent none.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -107,7 +107,7 @@ class CallCancelledError(CallError):
 
 
 class UnknownError(CallError):
-    """The controller failed without saying how."""
+    """The controller failed and did not say how."""
 
 
 class InvalidArgumentError(CallError, ValueError):
@@ -117,51 +117,51 @@ class InvalidArgumentError(CallError, ValueError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """No answer came in time. Whether the call took effect is not known."""
+    """No answer came in time; whether the call took effect is not known."""
 
     code = "DEADLINE_EXCEEDED"
-    hint = "Look whether it took effect before repeating it; FAL_GRPC_TIMEOUT sets the seconds to wait."
+    hint = "Check whether it took effect before repeating it; FAL_GRPC_TIMEOUT sets the seconds to wait."
 
 
 class NotFoundError(CallError):
-    """The named thing does not exist."""
+    """What the call names does not exist."""
 
     code = "NOT_FOUND"
 
 
 class AlreadyExistsError(CallError):
-    """A thing of that name exists already."""
+    """That name or id is taken."""
 
     code = "ALREADY_EXISTS"
 
 
 class PermissionDeniedError(CallError):
-    """The key is good, but may not do this."""
+    """The credentials are valid, but lack the permission."""
 
     code = "PERMISSION_DENIED"
-    hint = "Use a key that may: `fal keys create --scope ADMIN` makes one."
+    hint = "Use a key that may: `fal keys create --scope ADMIN` creates one."
 
 
 class ResourceExhaustedError(CallError):
-    """A limit is met."""
+    """A limit is reached: a quota, a size, a rate."""
 
     code = "RESOURCE_EXHAUSTED"
 
 
 class FailedPreconditionError(CallError):
-    """The thing is not in a state in which this can be done."""
+    """The present state does not allow this."""
 
     code = "FAILED_PRECONDITION"
 
 
 class AbortedError(CallError):
-    """Something else took this call's place."""
+    """A concurrent change took precedence."""
 
     code = "ABORTED"
 
 
 class OutOfRangeError(CallError):
-    """A number is beyond what there is."""
+    """A position is beyond the end."""
 
     code = "OUT_OF_RANGE"
 
@@ -179,16 +179,16 @@ class InternalError(CallError):
 
 
 class UnavailableError(CallError):
-    """The controller cannot serve the call now; the same call may go through later."""
+    """The controller cannot serve the call now; the same call may succeed later."""
 
     code = "UNAVAILABLE"
 
 
 class UnreachableError(UnavailableError):
-    """The controller was not reached, so the call did not take effect.
+    """The controller was not reached, so the call had no effect.
 
     Attributes:
-        cause: why, in two or three words, such as "connection refused".
+        cause: why, such as "connection refused".
     """
 
     cause: str = ""
@@ -228,7 +228,44 @@ BY_CODE: Mapping[str, type[CallError]] = {
         KeyRejectedError,
     )
 }
-"""The one table: status code to error. The codes of grpc.StatusCode but OK, each exactly once."""
+"""The error of each gRPC status code except OK."""
+
+BY_HTTP_STATUS: Mapping[int, type[CallError]] = {
+    400: InvalidArgumentError,
+    401: KeyRejectedError,
+    402: ResourceExhaustedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: UnimplementedError,
+    406: InvalidArgumentError,
+    408: DeadlineExceededError,
+    409: AlreadyExistsError,
+    410: NotFoundError,
+    411: InvalidArgumentError,
+    412: FailedPreconditionError,
+    413: ResourceExhaustedError,
+    414: InvalidArgumentError,
+    415: InvalidArgumentError,
+    416: OutOfRangeError,
+    417: InvalidArgumentError,
+    422: InvalidArgumentError,
+    423: FailedPreconditionError,
+    424: FailedPreconditionError,
+    425: UnavailableError,
+    426: UnimplementedError,
+    428: FailedPreconditionError,
+    429: ResourceExhaustedError,
+    431: InvalidArgumentError,
+    499: CallCancelledError,
+    500: InternalError,
+    501: UnimplementedError,
+    502: UnavailableError,
+    503: UnavailableError,
+    504: DeadlineExceededError,
+    505: UnimplementedError,
+    507: ResourceExhaustedError,
+}
+"""The error of each HTTP status that a controller, or a proxy before it, sends. Any other is an UnknownError."""
 
 
 class _Code(Protocol):
@@ -237,7 +274,7 @@ class _Code(Protocol):
 
 
 class RpcFailure(Protocol):
-    """What grpc.Call and grpc.aio.AioRpcError have in common, as far as it is needed here."""
+    """What is used of both grpc.Call and grpc.aio.AioRpcError."""
 
     def code(self) -> _Code: ...
     def details(self) -> str | None: ...
@@ -245,15 +282,17 @@ class RpcFailure(Protocol):
 
 
 DOMAIN = "fal.v1"
-"""The domain of ErrorInfo that this project's controllers send."""
+"""The domain of the ErrorInfo that this project's controllers send."""
 
-# How gRPC's own words, in lower case, tell that no connection came about. The first that fits wins.
+# What gRPC's message, in lower case, contains if there was no connection, and the cause to show. The first match wins.
 _UNREACHABLE = (
     ("connection refused", "connection refused"),
     ("dns resolution failed", "the name cannot be resolved"),
     ("name resolution", "the name cannot be resolved"),
     ("name or service not known", "the name cannot be resolved"),
     ("could not contact dns", "the name cannot be resolved"),
+    ("errors resolving", "the name cannot be resolved"),
+    ("address lookup failed", "the name cannot be resolved"),
     ("certificate", "its TLS certificate is not trusted"),
     ("handshake", "the TLS handshake failed"),
     ("ssl_error", "the TLS handshake failed"),
@@ -265,13 +304,13 @@ _UNREACHABLE = (
 
 
 def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> CallError:
-    """The error of the tree that stands for a failed call.
+    """Return the error for a failed call.
 
     Args:
         failure: what gRPC raised.
         method: the called method, such as "Runners.StopRunner".
         target: host:port.
-        local: whether the target is on this machine, where `fal up` can help.
+        local: whether the target is on this machine, so that the advice is `fal up`.
     """
     trailing = list(failure.trailing_metadata() or ())
     details = failure.details() or ""
@@ -280,16 +319,15 @@ def from_rpc(failure: RpcFailure, *, method: str, target: str, local: bool) -> C
     kind = BY_CODE.get(failure.code().name, UnknownError)
     if kind is UnavailableError:
         lowered = details.lower()
-        cause = next((words for sign, words in _UNREACHABLE if sign in lowered), None)
+        cause = next((cause for sign, cause in _UNREACHABLE if sign in lowered), None)
         if cause is not None:
             error = UnreachableError(_unreachable(cause, target=target, local=local), **rich)  # type: ignore[arg-type]
             error.cause = cause
             return error
-    # This project's controllers say themselves what to do next.
-    words = (
-        details if details and rich.get("domain") == DOMAIN else _message(kind, details, method=method, target=target)
-    )
-    return kind(words, **rich)  # type: ignore[arg-type]
+    # The messages of this project's controllers already say what to do next.
+    complete = details and rich.get("domain") == DOMAIN
+    message = details if complete else _message(kind, details, method=method, target=target)
+    return kind(message, **rich)  # type: ignore[arg-type]
 
 
 def runner_not_found(runner_id: str) -> NotFoundError:
@@ -314,8 +352,8 @@ def _message(kind: type[CallError], details: str, *, method: str, target: str) -
     if kind is DeadlineExceededError:
         text = f"{method or 'The call'}: no answer from {target} in time."
     elif kind is UnimplementedError:
-        said = f" It says: {text}" if text and "not found" not in text.lower() else ""
-        text = f"The controller at {target} does not serve {method or 'this call'}.{said}"
+        reported = f" It says: {text}" if text and "not found" not in text.lower() else ""
+        text = f"The controller at {target} does not serve {method or 'this call'}.{reported}"
     elif kind is UnavailableError:
         text = (
             f"The controller at {target} is not available now: {text or 'it did not say why'}. Try again in a moment."
@@ -357,6 +395,12 @@ def _rich_details(metadata: list[tuple[str, str | bytes]]) -> dict[str, object]:
             elif item.Unpack(retry):
                 found["retry_delay_seconds"] = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     except DecodeError:
-        # Details are an extra; the status itself still says what happened.
+        # The status still says what happened.
         return found
     return found
+
+
+for _error in list(globals().values()):
+    if isinstance(_error, type) and issubclass(_error, FalError):
+        # Tracebacks then show the module that users import from.
+        _error.__module__ = "fal.api"

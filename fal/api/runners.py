@@ -34,7 +34,7 @@ class RunnersNamespace:
         with SyncServerlessClient() as client:
             for runner in client.runners.list(state=["running"]):
                 result = client.runners.exec(runner.runner_id, ["nvidia-smi"])
-                print(result.stdout.decode())
+                print(result.text)
     """
 
     def __init__(self, client: Opener) -> None:

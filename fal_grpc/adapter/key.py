@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.values import moment
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from fal_grpc.v1 import key_pb2
 
 
-class KeyScope(Enum):
+class KeyScope(StrEnum):
     """The coarse form of what a key may do: everything, or call apps and nothing else."""
 
     ADMIN = "ADMIN"
     API = "API"
 
 
-class KeyPreset(Enum):
+class KeyPreset(StrEnum):
     """A named set of permissions. FULL is what the scope ADMIN may do."""
 
     FULL = "FULL"

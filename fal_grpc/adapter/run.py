@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import AuthMode
@@ -149,7 +149,7 @@ class RunRequest:
     health_check: HealthCheckConfig | None = None
 
 
-class RunState(Enum):
+class RunState(StrEnum):
     """How far a run or a build is."""
 
     IN_PROGRESS = "IN_PROGRESS"

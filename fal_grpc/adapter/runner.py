@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import app_name
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fal_grpc.v1 import runner_pb2
 
 
-class RunnerState(Enum):
+class RunnerState(StrEnum):
     """Where a runner is in its life. CRASH_BACKOFF is FAILURE_DELAY on the wire; DEAD is an old name of TERMINATED."""
 
     RUNNING = "RUNNING"
@@ -29,7 +29,7 @@ class RunnerState(Enum):
     TERMINATED = "TERMINATED"
     IDLE = "IDLE"
     CRASH_BACKOFF = "CRASH_BACKOFF"
-    FAILURE_DELAY = "CRASH_BACKOFF"  # noqa: PIE796  # two names of one state
+    FAILURE_DELAY = "CRASH_BACKOFF"  # two names of one state
     UNKNOWN = "UNKNOWN"
 
     @classmethod
@@ -37,7 +37,7 @@ class RunnerState(Enum):
         return cls.CRASH_BACKOFF if value == "FAILURE_DELAY" else None
 
 
-class ReplaceState(Enum):
+class ReplaceState(StrEnum):
     """Whether another runner takes this one's place."""
 
     NO_REPLACE = "NO_REPLACE"

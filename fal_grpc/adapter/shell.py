@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.runner import check_runner_id
@@ -35,11 +35,16 @@ class ShellExit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """What a command came to: its exit code, and all that it wrote. With a terminal all of it is in `stdout`."""
+    """The exit code and the output of a command. With a terminal, all output is in `stdout`."""
 
     exit_code: int
-    stdout: bytes = field(default=b"")
-    stderr: bytes = field(default=b"")
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """`stdout` as text: UTF-8, with a replacement character for what is not."""
+        return self.stdout.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,12 @@ from fal.api import (
     AppsNamespace,
     AsyncServerlessClient,
     EnvironmentsNamespace,
+    KeyPreset,
     KeyScope,
     KeysNamespace,
+    ReplaceState,
     RunnersNamespace,
+    RunnerState,
     SecretsNamespace,
     SyncServerlessClient,
 )
@@ -168,6 +171,11 @@ def test_runners_by_state(client, fake):
             listed(state=["asleep"])
 
 
+def test_enums_print_their_word():
+    words = [RunnerState.IDLE, RunnerState("FAILURE_DELAY"), ReplaceState.NO_REPLACE, KeyScope.API, KeyPreset.FULL]
+    assert [str(word) for word in words] == ["IDLE", "CRASH_BACKOFF", "NO_REPLACE", "API", "FULL"]
+
+
 @pytest.mark.parametrize("scope", [KeyScope.ADMIN, "admin", "ADMIN", "Admin"])
 def test_a_key_by_scope(client, fake, scope):
     fake.answers["CreateUserKey"] = key_pb2.CreateUserKeyResponse(key_id="k", key_secret="s")
@@ -237,7 +245,7 @@ def test_exec(client, fake):
         runner_pb2.ShellRunnerOutput(exit_code=7),
     ]
     found = client.runners.exec("r1", ["ls"], stdin=b"x")
-    assert (found.exit_code, found.stdout, found.stderr) == (7, b"output", b"err")
+    assert (found.exit_code, found.stdout, found.stderr, found.text) == (7, b"output", b"err", "output")
     with client.runners.exec_stream("r1", ["ls"]) as session:
         assert [(output.stream, output.data) for output in session] == [(1, b"out"), (2, b"err"), (1, b"put")]
         assert session.exit_code == 7

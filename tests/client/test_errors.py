@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import traceback
+from http import HTTPStatus
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -155,3 +158,30 @@ def test_the_words_of_our_own_controllers_stay_as_they_are(fake, face):
     with pytest.raises(errors.KeyRejectedError) as caught:
         face.call(fake.host, "kill_runner", "r1")
     assert str(caught.value) == "the key is unknown: check FAL_KEY"
+
+
+def test_tracebacks_name_the_module_that_users_import_from():
+    import fal.api
+
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.FalError):
+            assert kind.__module__ == "fal.api"
+            assert getattr(fal.api, name) is kind
+    assert "fal.api.NotFoundError: gone" in "".join(traceback.format_exception(errors.NotFoundError("gone")))
+
+
+@pytest.mark.parametrize("status", [status for status in HTTPStatus if status >= 400])
+def test_every_http_status_has_an_error(status):
+    unknown = {HTTPStatus.IM_A_TEAPOT}  # and what proxies and WebDAV alone send
+    unknown |= {status for status in HTTPStatus if status in (407, 421, 451, 506, 508, 510, 511)}
+    assert (status in errors.BY_HTTP_STATUS) == (status not in unknown)
+
+
+def test_a_name_that_does_not_resolve_wants_no_retry(fake):
+    details = "errors resolving api.x:443: [field:hostname lookup error:address lookup failed for api.x]"
+    failure = SimpleNamespace(
+        code=lambda: grpc.StatusCode.UNAVAILABLE, details=lambda: details, trailing_metadata=lambda: ()
+    )
+    error = errors.from_rpc(failure, method="ListRunners", target="api.x:443", local=False)
+    assert isinstance(error, errors.UnreachableError)
+    assert str(error).startswith("Could not reach the controller at api.x:443: the name cannot be resolved. Check the ")

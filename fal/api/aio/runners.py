@@ -34,7 +34,7 @@ class AsyncRunnersNamespace:
         async with AsyncServerlessClient() as client:
             for runner in await client.runners.list(state=["running"]):
                 result = await client.runners.exec(runner.runner_id, ["nvidia-smi"])
-                print(result.stdout.decode())
+                print(result.text)
     """
 
     def __init__(self, client: AsyncOpener) -> None:
