@@ -112,6 +112,7 @@ async def serve_gateway(port: int) -> None:
             token="-",
             created_at=now,
             state=RunnerState.IDLE,
+            host="127.0.0.1",
             port=port,
         )
         await fleet.add([runner])
