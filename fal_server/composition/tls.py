@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fal_server.aio.rounds import every
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.http.routes.hosts import CLOUD_HOSTS
 from fal_server.store.files.durable import write_draft
@@ -118,16 +119,11 @@ class Certificates:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Refresh every hour until `stopping` is set."""
-        while not stopping.is_set():
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await stopping.wait()
-            except TimeoutError:
-                try:
-                    if await asyncio.to_thread(self.refresh):
-                        log.info("new connections get the certificate from %s", self._files[0])
-                except Fault as fault:
-                    log.warning("the certificate could not be renewed, trying again later: %s", fault.message)
+        await every("renewing the certificate", _LOOK_SECONDS, self._refresh_and_report).run_until(stopping)
+
+    async def _refresh_and_report(self) -> None:
+        if await asyncio.to_thread(self.refresh):
+            log.info("new connections get the certificate from %s", self._files[0])
 
     def _modified(self) -> tuple[int, ...]:
         try:

@@ -121,7 +121,7 @@ class Backlog:
         line = self._lines.get(live.request.app_name)
         return 0 if line is None else line.position(live.request.request_id)
 
-    def next_moment(self) -> datetime | None:
+    def next_change_at(self) -> datetime | None:
         """When time alone changes something in a line."""
         moments = [moment for line in self._lines.values() if (moment := line.next_moment()) is not None]
         return min([*moments, *self._paused.values()], default=None)

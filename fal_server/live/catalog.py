@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterable
 
+from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
-from fal_server.live.events import ChangeNotifier, run_to_completion
+from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Store
 
 _MOST_ABANDONED = 1000

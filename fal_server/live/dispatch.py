@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from fal_server.aio.retry import until_stored
+from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import was_too_slow
@@ -22,7 +24,6 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 
 log = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
 _CONDEMNED: dict[Outcome, str] = {
     Outcome.RUNNER_FAILED: "it broke a connection or answered 503",
     Outcome.TIMED_OUT: "a request outlived request_timeout",
@@ -85,8 +86,8 @@ class Dispatcher:
         self._changed = changed
         self._owner = owner
         self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._tasks = TaskSet(log)
+        self._closing = asyncio.Event()
         self._routed: dict[str, tuple[App, RoutedApp]] = {}
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
@@ -195,9 +196,9 @@ class Dispatcher:
         if outcome is Outcome.DONE:
             pass
         elif outcome in _CONDEMNED:
-            self._spawn(lease.runner_id, _CONDEMNED[outcome], kill=True)
+            self._spawn_end(lease.runner_id, _CONDEMNED[outcome], kill=True)
         elif outcome is Outcome.STOP_RUNNER:
-            self._spawn(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
+            self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
         runner = self._fleet.get(lease.runner_id)
         if runner is not None:
             self._serve_waiting(runner.app_name)
@@ -216,7 +217,7 @@ class Dispatcher:
             self._fleet.request_health_check(lease.runner_id)
         if not slot.answered:
             slot.answered = True
-            self._do(self._first_byte(lease, self._clock.now()), f"first byte of {lease.runner_id}")
+            self._tasks.spawn(self._first_byte(lease, self._clock.now()), name=f"first byte of {lease.runner_id}")
 
     async def confirm_unrouted(self, runner_id: str) -> None:
         """Confirm that a runner, which is not to serve any more, is sent no further request from now on."""
@@ -238,12 +239,12 @@ class Dispatcher:
         self._fail(app_name, lambda: Unavailable(f"no runner of {app_name!r} can start here: {reason}"))
 
     async def close(self) -> None:
-        """Turn away whoever waits, and finish what was begun."""
-        self._closing = True
+        """Fail every waiting request, and finish writing which runners are to end."""
+        self._closing.set()
         for app_name in list(self._waiting):
             self._fail(app_name, lambda: Unavailable("the controller is stopping"))
         self._changed.notify()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.wait()
 
     def _routes(self, app: App) -> Iterable[Slot]:
         """The runners that may get an app's requests: those of the revision that it is on."""
@@ -320,35 +321,18 @@ class Dispatcher:
             if not waiter.future.done():
                 waiter.future.set_exception(fault())
 
-    def _spawn(self, runner_id: str, reason: str, *, kill: bool) -> None:
+    def _spawn_end(self, runner_id: str, reason: str, *, kill: bool) -> None:
+        """End a runner in the background; it gets no request meanwhile, however long the writing takes."""
         self._fleet.stop_routing(runner_id)
-        self._do(self._end(runner_id, reason, kill), f"end runner {runner_id}")
-
-    def _do(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        end = self._fleet.kill if kill else self._fleet.drain
+        what = f"the end of runner {runner_id} ({reason})"
+        self._tasks.spawn(until_stored(what, lambda: end(runner_id, reason), stopping=self._closing), name=what)
 
     async def _first_byte(self, lease: Lease, at: datetime) -> None:
         try:
             await self._fleet.first_byte(lease.runner_id, lease.sent_at, at)
         except Fault as fault:
             log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
-
-    async def _end(self, runner_id: str, reason: str, kill: bool) -> None:
-        """Write that a runner is to end, however often that takes: it gets no request meanwhile."""
-        while True:
-            try:
-                await (self._fleet.kill if kill else self._fleet.drain)(runner_id, reason)
-            except Fault as fault:
-                log.warning(
-                    "runner %s is to end (%s), which cannot be written yet: %s", runner_id, reason, fault.message
-                )
-                if self._closing:
-                    return
-                await self._changed.wait(self._changed.count, _RETRY_SECONDS)
-            else:
-                return
 
 
 def _serves(runner: Runner) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from fal_server.aio.tasks import run_to_completion
 from fal_server.core.failures import Failures, failed_to_start
 from fal_server.core.faults import Fault
 from fal_server.core.health import Vitals
@@ -15,7 +16,7 @@ from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
 from fal_server.core.runners import Desired, Runner, RunnerState
-from fal_server.live.events import ChangeNotifier, run_to_completion
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.health import Health
 from fal_server.live.runner_view import Leased, RequestLease, RunnerView
 from fal_server.live.start_failures import StartFailures

@@ -1,1 +1,1 @@
-"""What runs for the life of the controller: sample, decide, apply."""
+"""Loops that run for the life of the controller: sample, decide, apply."""

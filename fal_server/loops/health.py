@@ -1,11 +1,12 @@
-"""The loop that asks runners whether they are well, and takes those that are not out of service."""
+"""Checks the health of runners, and takes unhealthy ones out of service."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import datetime
 
+from fal_server.aio.rounds import Rounds
+from fal_server.aio.tasks import TaskSet
 from fal_server.core import health
 from fal_server.core.faults import Fault
 from fal_server.core.revisions import HealthCheck
@@ -19,15 +20,15 @@ from fal_server.ports import Clock, HealthProber
 log = logging.getLogger(__name__)
 QUIET_SECONDS = 30.0
 LEAST_SECONDS = 0.05
-# Checks under way at a time; the others wait their turn.
+# The other checks wait until one of these has ended.
 MOST_AT_ONCE = 64
 
 
 class HealthLoop:
-    """Checks each runner when its check is due (core.health), one check of a runner at a time.
+    """Check each runner when its check is due (core.health), one check of a runner at a time.
 
-    An unhealthy runner gets no further request, finishes those that it has and stops; the reconciler replaces it. One
-    that never passed a check has failed to start: it is killed, and counted as that.
+    An unhealthy runner gets no further requests, finishes those that it has and stops; the reconciler replaces it. A
+    runner that never passed a check has failed to start: it is killed, and the failed start is counted.
     """
 
     def __init__(
@@ -45,80 +46,75 @@ class HealthLoop:
         self._prober = prober
         self._clock = clock
         self._changed = changed
-        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._checking: set[str] = set()
+        self._tasks = TaskSet(log)
 
     async def run(self) -> None:
         """Check until cancelled."""
-        seen = -1
         try:
-            while True:
-                seen = await self._changed.wait(seen, self.look())
+            await Rounds("health checks", self._start_due).run(self._changed)
         finally:
-            for check in self._checks.values():
-                check.cancel()
-            await asyncio.gather(*self._checks.values(), return_exceptions=True)
+            await self._tasks.close()
 
     @property
     def checking(self) -> int:
         """How many checks are under way."""
-        return len(self._checks)
+        return len(self._checking)
 
-    def look(self) -> float:
-        """Begin the checks that are due; in how many seconds to look again, at the latest."""
+    async def _start_due(self) -> float:
+        """Start the checks that are due; return the seconds until the next one is."""
         now = self._clock.now()
         wait = QUIET_SECONDS
         for runner in self._fleet.runners:
             check = self._health.check_of(runner)
-            if check is None or runner.ready_at is None or runner.runner_id in self._checks:
+            if check is None or runner.ready_at is None or runner.runner_id in self._checking:
                 continue
             busy = self._fleet.usage(runner.runner_id).in_flight > 0
             due = health.due_at(check, self._health.vitals(runner.runner_id), runner.ready_at, busy=busy)
             if due is None:
-                # What ends a runner's being busy wakes nobody, so look now and then.
+                # Nothing notifies this loop when a busy runner becomes idle.
                 wait = min(wait, 1.0) if busy else wait
-            elif due <= now and len(self._checks) < MOST_AT_ONCE:
-                self._begin(runner, check, now)
+            elif due <= now and len(self._checking) < MOST_AT_ONCE:
+                self._checking.add(runner.runner_id)
+                self._tasks.spawn(self._check(runner, check, now), name=f"health check of {runner.runner_id}")
             else:
                 wait = min(wait, max(LEAST_SECONDS, (due - now).total_seconds()))
         return wait
-
-    def _begin(self, runner: Runner, check: HealthCheck, now: datetime) -> None:
-        runner_id = runner.runner_id
-        task = asyncio.get_running_loop().create_task(self._check(runner, check, now), name=f"check {runner_id}")
-        self._checks[runner_id] = task
 
     async def _check(self, runner: Runner, check: HealthCheck, now: datetime) -> None:
         runner_id = runner.runner_id
         self._fleet.record_health(runner_id, health.begun(self._health.vitals(runner_id), now))
         try:
-            wrong = await self._prober.probe(runner.host, runner.port or 0, check)
-            vitals = self._health.vitals(runner_id)
-            if wrong is None:
-                self._fleet.record_health(runner_id, health.passed(vitals))
+            problem = await self._prober.probe(runner.host, runner.port or 0, check)
+            if problem is None:
+                self._fleet.record_health(runner_id, health.passed(self._health.vitals(runner_id)))
             else:
-                await self._take_in(runner, check, wrong)
+                await self._failed(runner, check, problem)
         except Fault as fault:
             log.warning("runner %s is unhealthy, which cannot be stored yet: %s", runner_id, fault.message)
         finally:
-            del self._checks[runner_id]
+            self._checking.discard(runner_id)
             self._changed.notify()
 
-    async def _take_in(self, runner: Runner, check: HealthCheck, wrong: str) -> None:
+    async def _failed(self, runner: Runner, check: HealthCheck, problem: str) -> None:
         runner_id = runner.runner_id
         app = self._catalog.get(runner.app_name)
         revision = self._catalog.known_revision(runner.revision_id)
-        coming = app is None or app.revision_id != runner.revision_id
-        scaling = revision.scaling if coming and revision is not None else app and app.scaling
-        startup_timeout = scaling.startup_timeout if scaling else 0
-        before = self._health.vitals(runner_id)
-        started = runner.started_at or runner.created_at
-        now = self._clock.now()
-        vitals, unhealthy = health.failed(check, before, started_at=started, startup_timeout=startup_timeout, now=now)
+        # A runner of a revision that the app has not moved to yet has that revision's own limits.
+        not_current = app is None or app.revision_id != runner.revision_id
+        scaling = revision.scaling if not_current and revision is not None else app and app.scaling
+        vitals, unhealthy = health.failed(
+            check,
+            self._health.vitals(runner_id),
+            started_at=runner.started_at or runner.created_at,
+            startup_timeout=scaling.startup_timeout if scaling else 0,
+            now=self._clock.now(),
+        )
         self._fleet.record_health(runner_id, vitals)
-        log.info("runner %s of %s failed its health check: %s", runner_id, runner.app_name, wrong)
+        log.info("runner %s of %s failed its health check: %s", runner_id, runner.app_name, problem)
         if not unhealthy:
             return
         if vitals.proven:
-            await self._fleet.drain(runner_id, f"unhealthy: {wrong}")
+            await self._fleet.drain(runner_id, f"unhealthy: {problem}")
         else:
-            await self._fleet.fail_start(runner_id, f"it never passed its health check: {wrong}")
+            await self._fleet.fail_start(runner_id, f"it never passed its health check: {problem}")

@@ -1,4 +1,4 @@
-"""The loop that forgets what is older than the retention: ended runners, log lines, and what nothing needs any more."""
+"""Deletes what is older than the retention: ended runners, log lines, and files that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from fal_server.core.faults import Fault
+from fal_server.aio.rounds import every
 from fal_server.ports import Clock, LogStore, Store
 from fal_server.services.retention import Deleted, Retention
 
@@ -15,7 +15,7 @@ EVERY_SECONDS = 600.0
 
 
 class Reaper:
-    """Deletes ended runners and log lines when they are older than `retention`.
+    """Delete ended runners and log lines that are older than `retention`.
 
     Args:
         unused: deletes the code, files and environments that nothing needs any more.
@@ -31,30 +31,21 @@ class Reaper:
         self._unused = unused
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Sweep now and then, until `stopping` is set."""
-        while not stopping.is_set():
-            try:
-                await self.sweep()
-                await self._clear_up()
-            except Fault as fault:
-                log.warning("old rows could not be deleted, trying again later: %s", fault.message)
-            try:
-                async with asyncio.timeout(EVERY_SECONDS):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+        """Delete every ten minutes until `stopping` is set."""
+        await every("deleting old rows", EVERY_SECONDS, self._round).run_until(stopping)
 
-    async def _clear_up(self) -> None:
+    async def sweep(self) -> tuple[int, int]:
+        """Delete old rows once; return how many runners and how many lines."""
+        before = self._clock.now() - self._retention
+        return await self._store.forget_runners(before), await self._log_store.forget(before)
+
+    async def _round(self) -> None:
+        await self.sweep()
         deleted = Deleted() if self._unused is None else await self._unused.sweep()
         if deleted != Deleted():
             log.info(
-                "deleted what nothing needed any more: %d environments, %d files, %d pickled callables",
+                "deleted what nothing needs any more: %d environments, %d files, %d pickled callables",
                 deleted.environments,
                 deleted.files,
                 deleted.blobs,
             )
-
-    async def sweep(self) -> tuple[int, int]:
-        """Delete once; how many runners and how many lines."""
-        before = self._clock.now() - self._retention
-        return await self._store.forget_runners(before), await self._log_store.forget(before)

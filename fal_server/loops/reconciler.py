@@ -1,16 +1,18 @@
-"""The loop that makes what is there into what is wanted: sample, plan (core.reconcile), apply."""
+"""Reconciles runners with the desired state: sample, plan (core.reconcile), apply."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from fal_server.aio.retry import until_stored
+from fal_server.aio.rounds import Rounds
+from fal_server.aio.set_aside import SetAside
+from fal_server.aio.tasks import TaskSet
 from fal_server.core import reconcile
 from fal_server.core.actions import (
     Abandon,
@@ -42,19 +44,17 @@ from fal_server.ports import Clock, Engine
 from fal_server.services.launch_spec import Launching
 
 log = logging.getLogger(__name__)
-# While there is anything that time can change (keep_alive, delays, timeouts), look this often.
+# Look this often while there is anything that time can change: keep_alive, delays, timeouts.
 BUSY_SECONDS = 0.5
 QUIET_SECONDS = 30.0
-# What cannot be stored is tried again after so long.
-RETRY_SECONDS = 1.0
 
 
 class Reconciler:
-    """Plans at every change and at every tick, and carries the plan out.
+    """Plan at every change and at every tick, and carry the plan out.
 
-    Starting a runner takes a while, so each start is a task of its own; all else is applied in the plan's order. What
-    the plan says again at every round, such as Stop and Kill, is sent to the engine once; after a restart of the
-    controller it is sent again.
+    Starting a runner takes a while, so each start is a task of its own; everything else is applied in the plan's
+    order. The plan repeats Stop and Kill at every round; each is sent to the engine once, and once more after a
+    restart of the controller.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class Reconciler:
         self._clock = clock
         self._changed = changed
         self._decisions = decisions
-        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._starting: set[str] = set()
+        self._tasks = TaskSet(log)
+        # By runner, or by app for actions without one: an action that fails unexpectedly must not stop the others.
+        self._set_aside = SetAside(clock.now)
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
         self._killed: set[str] = set()
@@ -85,39 +88,42 @@ class Reconciler:
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
-        seen = -1
-        while True:
-            seen = await self._changed.wait(seen, BUSY_SECONDS if self._restless() else QUIET_SECONDS)
-            try:
-                await self.tick()
-            except Exception:
-                # A loop that ended here would leave every app without care; the next round may do better.
-                log.exception("planning failed, trying again")
-                await self._pause()
+        await Rounds("reconciler", self._round).run(self._changed)
+
+    async def _round(self) -> float:
+        await self.tick()
+        return BUSY_SECONDS if self._fleet.runners or self._dispatcher.busy else QUIET_SECONDS
 
     async def tick(self) -> None:
-        """One round: plan, apply."""
+        """Plan and apply once."""
         self._dispatcher.serve_waiting()
         runners = self._fleet.runners
-        # What is being started holds its machine already, and cannot be planned for until it is.
+        # A runner that is being started holds its machine already, and is planned for as if it were there.
         planned = [replace(r, state=RunnerState.SETUP) if r.runner_id in self._starting else r for r in runners]
         usage = {r.runner_id: self._fleet.usage(r.runner_id) for r in runners if r.state not in NO_PROCESS}
-        plan = reconcile.plan(self._inputs(runners), planned, usage, self._engine.nodes(), self._clock.now())
-        for action in plan:
-            if getattr(action, "runner_id", None) in self._starting:
-                continue
-            if self._stopping and isinstance(action, Create | Launch | Promote):
-                continue
-            try:
-                await self._apply(action)
-            except Fault as fault:
-                log.warning("%s failed: %s", action, fault.message)
-        self._turn_away()
+        for action in reconcile.plan(self._inputs(runners), planned, usage, self._engine.nodes(), self._clock.now()):
+            await self._try(action)
+        self._fail_hopeless()
         self._catalog.prune({r.revision_id for r in runners})
         self._decisions.prune({app.name for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
-    def _turn_away(self) -> None:
-        """Tell requests of apps that no node could ever fit, also those that came after that was found out."""
+    async def _try(self, action: Action) -> None:
+        key = action.app_name if isinstance(action, Create | Promote | Abandon) else action.runner_id
+        if key in self._starting or key in self._set_aside:
+            return
+        if self._stopping and isinstance(action, Create | Launch | Promote):
+            return
+        try:
+            await self._apply(action)
+        except Fault as fault:
+            log.warning("%s failed: %s", action, fault.message)
+        except Exception:
+            log.exception("%s failed; %s is set aside for %.1f s", action, key, self._set_aside.add(key))
+        else:
+            self._set_aside.remove(key)
+
+    def _fail_hopeless(self) -> None:
+        """Fail requests of apps that fit on no node, including those that came after that was found out."""
         for app_name, (runner_id, reason) in list(self._hopeless.items()):
             runner = self._fleet.get(runner_id)
             if runner is None or runner.state is not RunnerState.PENDING:
@@ -126,64 +132,57 @@ class Reconciler:
                 self._dispatcher.give_up(app_name, reason)
 
     async def watch(self) -> None:
-        """Take in what the engine sees, until cancelled."""
+        """Apply what the engine observes, until cancelled."""
         async for seen in self._engine.observations():
             if seen.runner_id in self._starting:
                 # The engine was faster than the row that says that the runner was launched.
                 self._early.setdefault(seen.runner_id, []).append(seen)
-            else:
-                await self._take(seen)
+                continue
+            await self._observed(seen)
 
     def stop_starting(self) -> None:
-        """From now on nothing new is started: the controller is on its way out."""
+        """Start nothing new from now on, because the controller is stopping."""
         self._stopping = True
 
     async def close(self) -> None:
         """Wait for the starts that are under way, so that none is lost between the engine and the store."""
-        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await self._tasks.wait()
 
-    async def _take(self, seen: Observation) -> None:
+    async def _observed(self, seen: Observation) -> None:
+        """Handle an observation; an unexpected error must not keep the others from being handled."""
+        try:
+            await self._handle(seen)
+        except Exception:
+            log.exception("%s of runner %s could not be handled", seen.event, seen.runner_id)
+
+    async def _handle(self, seen: Observation) -> None:
         known = self._fleet.get(seen.runner_id)
-        # Who waits for an ephemeral runner's result releases it after that.
+        # The call of `fal run` that waits for an ephemeral runner's result releases the runner after that.
         awaited = known is not None and known.ephemeral and self._catalog.get(known.app_name) is not None
         if seen.event is Event.GONE and known is not None:
-            seen = await self._excused(known, seen)
+            seen = await self._excuse(known, seen)
         runner = await self._record(seen)
         if seen.event is Event.GONE:
             self._stopped.discard(seen.runner_id)
             self._killed.discard(seen.runner_id)
+            self._set_aside.remove(seen.runner_id)
             if (runner is None or runner.ended) and not awaited:
                 try:
                     await self._engine.release(seen.runner_id)
                 except Fault as fault:
-                    log.warning("what was kept for runner %s stays: %s", seen.runner_id, fault.message)
+                    log.warning("the files of runner %s stay: %s", seen.runner_id, fault.message)
 
-    async def _excused(self, runner: Runner, seen: Observation) -> Observation:
-        """Not taken for the app's failed start is one that ended in its setup on a machine that is in trouble."""
+    async def _excuse(self, runner: Runner, seen: Observation) -> Observation:
+        """Do not count a failed start against the app if the machine is in trouble."""
         trouble = next((node.trouble for node in self._engine.nodes() if node.name == runner.node), "")
         if not trouble or runner.state is not RunnerState.SETUP or runner.desired is not Desired.SERVE:
             return seen
         reason = f"{seen.reason or 'it ended in its setup'} ({trouble})"
-        await self._keep_at(lambda: self._fleet.drain(runner.runner_id, reason), f"the end of {runner.runner_id}")
+        await until_stored(f"the end of runner {runner.runner_id}", lambda: self._fleet.drain(runner.runner_id, reason))
         return replace(seen, reason=reason)
 
     async def _record(self, seen: Observation) -> Runner | None:
-        """Store what was seen, however often that must be tried: nobody says it a second time."""
-        return await self._keep_at(lambda: self._fleet.observe(seen), f"{seen.event} of runner {seen.runner_id}")
-
-    async def _keep_at(self, write: Callable[[], Awaitable[Runner | None]], what: str) -> Runner | None:
-        while True:
-            try:
-                return await write()
-            except Fault as fault:
-                log.warning("%s cannot be stored yet: %s", what, fault.message)
-                await self._pause()
-
-    async def _pause(self) -> None:
-        await self._changed.wait(self._changed.count, RETRY_SECONDS)
-
-    def _restless(self) -> bool:
-        return bool(self._fleet.runners) or self._dispatcher.busy
+        return await until_stored(f"{seen.event} of runner {seen.runner_id}", lambda: self._fleet.observe(seen))
 
     def _inputs(self, runners: list[Runner]) -> list[AppInput]:
         revisions: dict[str, set[str]] = defaultdict(set)
@@ -233,7 +232,7 @@ class Reconciler:
             case Stop() | Kill():
                 await self._end(action)
             case Drop(runner_id=runner_id, reason=reason):
-                # Unwanted first, so that its end is not taken for a failed start.
+                # Mark it unwanted first; otherwise its end would count as a failed start.
                 await self._fleet.drain(runner_id, reason)
                 await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=reason))
             case Promote(app_name=name, revision_id=revision_id):
@@ -245,26 +244,26 @@ class Reconciler:
                 await self._catalog.abandon(name, revision_id, reason)
 
     def _note(self, action: Action) -> None:
-        """Keep what is decided, once, for whoever asks why."""
+        """Keep a decision, once, for `fal apps explain`."""
         match action:
             case Create(app_name=name, revision_id=subject, reason=reason):
-                word = "start"
+                verb = "start"
             case Promote(app_name=name, revision_id=subject):
-                word, reason = "move", "a runner of it is ready"
+                verb, reason = "move", "a runner of it is ready"
             case Abandon(app_name=name, revision_id=subject, reason=reason):
-                word = "abandon"
+                verb = "abandon"
             case Hold() | Drain() | Drop() | Kill():
                 runner = self._fleet.get(action.runner_id)
                 again = isinstance(action, Kill) and action.runner_id in self._killed
                 if runner is None or again or (isinstance(action, Hold) and runner.not_before is not None):
                     return
                 name, subject, reason = runner.app_name, action.runner_id, action.reason
-                word = type(action).__name__.lower()
+                verb = type(action).__name__.lower()
             case _:
                 return
         app = self._catalog.get(name)
         if app is not None:
-            self._decisions.keep(name, word, subject, reason, self._dispatcher.load(app))
+            self._decisions.keep(name, verb, subject, reason, self._dispatcher.load(app))
 
     async def _create(self, action: Create) -> None:
         revision = await self._catalog.find_revision(action.revision_id)
@@ -309,8 +308,8 @@ class Reconciler:
             lambda r: replace(r, node=action.node, machine_type=action.machine_type, ordered_at=self._clock.now()),
         )
         if runner is not None and runner.state is RunnerState.PENDING and runner.desired is Desired.SERVE:
-            task = asyncio.get_running_loop().create_task(self._start(runner), name=f"start {runner.runner_id}")
-            self._starting[runner.runner_id] = task
+            self._starting.add(runner.runner_id)
+            self._tasks.spawn(self._start(runner), name=f"start of runner {runner.runner_id}")
 
     async def _start(self, runner: Runner) -> None:
         runner_id = runner.runner_id
@@ -334,25 +333,25 @@ class Reconciler:
             await self._record(seen)
         while early := self._early.pop(runner_id, None):
             for seen in early:
-                await self._take(seen)
-        # Without a pause since the last look at what came early, so that nothing can come between.
-        del self._starting[runner_id]
+                await self._observed(seen)
+        # Without an await since the last look at `_early`, so that nothing can come between.
+        self._starting.discard(runner_id)
         self._changed.notify()
 
     async def _postponed(self, runner_id: str, reason: str) -> Observation | None:
-        """The machine could not start it: it is held like what finds no room, and is no failed start of the app's.
+        """Hold a runner that its machine could not start; this is no failed start of the app.
 
         Returns:
-            Its end, where it had left PENDING, to which nothing goes back: another one takes its place.
+            Its end, if it had left PENDING, to which no runner returns: another runner then takes its place.
         """
         runner = self._fleet.get(runner_id)
         if runner is not None and runner.state is not RunnerState.PENDING:
-            await self._keep_at(lambda: self._fleet.drain(runner_id, reason), f"the end of runner {runner_id}")
+            await until_stored(f"the end of runner {runner_id}", lambda: self._fleet.drain(runner_id, reason))
             return Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
         later = self._clock.now() + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
-        await self._keep_at(
-            lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
+        await until_stored(
             f"the wait of runner {runner_id}",
+            lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
         )
         return None
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
+from fal_server.aio.retry import until_stored
+from fal_server.aio.tasks import run_to_completion
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
@@ -22,14 +24,13 @@ from fal_server.core.queue import (
 from fal_server.core.webhooks import Delivery, checked_url
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
-from fal_server.live.events import ChangeNotifier, run_to_completion
+from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
 from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
-_RETRY_SECONDS = 1.0
 # The caller of a request without a key, where callers are named.
 PUBLIC = "public"
 
@@ -265,7 +266,7 @@ class Queue:
             if not await self._store.revive(again):
                 raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
             self._backlog.add(again)
-            self._tell()
+            self._notify()
 
         await run_to_completion(work())
         return again
@@ -287,65 +288,60 @@ class Queue:
         error_type: str | None = None,
         dead: bool = False,
     ) -> None:
-        """Write the end of a request, however often that takes: nobody says it a second time."""
+        """Write the end of a request; see `until_stored`."""
         live.finishing = True
-        while True:
-            now = self._clock.now()
-            waits = live.request.webhook is WebhookState.WAITING
-            ended = replace(
-                live.request,
-                state=State.COMPLETED,
-                completed_at=now,
-                not_before=None,
-                lease_until=None,
-                status=answer.status,
-                error=error,
-                error_type=error_type or answer.header("x-fal-error-type"),
-                dead=dead,
-                webhook=WebhookState.PENDING if waits else live.request.webhook,
-                webhook_at=now if waits else None,
-            )
-            try:
-                if not await self._store.complete(ended, answer):
-                    stored = await self._store.get(ended.request_id)
-                    if stored is not None and stored.state is not State.COMPLETED and stored.attempt != ended.attempt:
-                        # The write that began the attempt was cut off, and it is known only now how.
-                        live.request = replace(live.request, attempt=stored.attempt)
-                        continue
-            except Fault as fault:
-                log.warning("the end of request %s cannot be stored yet: %s", ended.request_id, fault.message)
-                await self._pause()
-            else:
-                live.request = ended
-                self._backlog.forget(live)
-                self._tell()
-                if waits:
-                    self.webhook_due.notify()
-                return
+
+        async def write() -> QueuedRequest:
+            while True:
+                now = self._clock.now()
+                waits = live.request.webhook is WebhookState.WAITING
+                ended = replace(
+                    live.request,
+                    state=State.COMPLETED,
+                    completed_at=now,
+                    not_before=None,
+                    lease_until=None,
+                    status=answer.status,
+                    error=error,
+                    error_type=error_type or answer.header("x-fal-error-type"),
+                    dead=dead,
+                    webhook=WebhookState.PENDING if waits else live.request.webhook,
+                    webhook_at=now if waits else None,
+                )
+                if await self._store.complete(ended, answer):
+                    return ended
+                stored = await self._store.get(ended.request_id)
+                if stored is None or stored.state is State.COMPLETED or stored.attempt == ended.attempt:
+                    return ended
+                # The write that started the attempt was cut off, and only now is known how far it came.
+                live.request = replace(live.request, attempt=stored.attempt)
+
+        ended = await until_stored(f"the end of request {live.request.request_id}", write)
+        assert ended is not None
+        live.request = ended
+        self._backlog.forget(live)
+        self._notify()
+        if ended.webhook is WebhookState.PENDING:
+            self.webhook_due.notify()
 
     async def end_cancelled(self, live: LiveRequest) -> None:
         """Write the end that a request's caller asked for."""
         await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
-        """Write that a request waits again, however often that takes, and put it in line."""
-        while True:
-            try:
-                written = await self._store.put_back(request)
-            except Fault as fault:
-                log.warning("request %s cannot be put back yet: %s", request.request_id, fault.message)
-                await self._pause()
-            else:
-                if written and live.cancelled.is_set():
-                    live.request = request
-                    await self.end_cancelled(live)
-                elif written:
-                    self._backlog.add(request)
-                    self._tell()
-                else:
-                    log.error("request %s was changed by somebody else: it is left to them", request.request_id)
-                    self._backlog.forget(live)
-                return
+        """Write that a request waits again, and put it in line."""
+        written = await until_stored(
+            f"the return of request {request.request_id}", lambda: self._store.put_back(request)
+        )
+        if written and live.cancelled.is_set():
+            live.request = request
+            await self.end_cancelled(live)
+        elif written:
+            self._backlog.add(request)
+            self._notify()
+        else:
+            log.error("request %s was changed by somebody else: it is left to them", request.request_id)
+            self._backlog.forget(live)
 
     async def _accept(self, request: QueuedRequest, content: Content) -> QueueStatus:
         accepted = await self._store.add(request, content)
@@ -356,19 +352,16 @@ class Queue:
                 )
             return await self.status(accepted.app_name, accepted.request_id)
         live = self._backlog.add(accepted)
-        self._tell()
+        self._notify()
         return QueueStatus(request=accepted, position=self._backlog.position(live))
 
     async def _cancel_waiting(self, live: LiveRequest) -> None:
         self._backlog.withdraw(live)
         await self.end_cancelled(live)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self.news.notify()
         self._changed.notify()
-
-    async def _pause(self) -> None:
-        await self.news.wait(self.news.count, _RETRY_SECONDS)
 
 
 def _unknown(app_name: str, request_id: str) -> NotFound:

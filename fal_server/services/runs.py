@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import Fault
@@ -15,7 +16,7 @@ from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog, existing_environment
-from fal_server.live.events import ChangeNotifier, run_to_completion
+from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine, RunResult, Store
 from fal_server.services.deploys import Deploys, scaling_of, streamed

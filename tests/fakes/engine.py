@@ -34,6 +34,7 @@ class FakeEngine:
         start_as: what becomes of the next starts.
         obeys_stop: whether a runner ends when it is asked to.
         hold_start: start() does not return before this is set.
+        poisoned: runners whose kill raises what no engine should.
         results: what ephemeral runners returned, by runner id.
         changed: notified at everything that is asked of it, so that a test can wait for that.
     """
@@ -52,6 +53,7 @@ class FakeEngine:
         self.stopped: list[tuple[str, float]] = []
         self.killed: list[str] = []
         self.released: list[str] = []
+        self.poisoned: set[str] = set()
         self.results: dict[str, RunResult] = {}
         self.most_alive = 0
         self._port = 2000
@@ -94,6 +96,9 @@ class FakeEngine:
             self.gone(runner.runner_id, exit_code=143)
 
     async def kill(self, runner: Runner) -> None:
+        if runner.runner_id in self.poisoned:
+            self.changed.notify()
+            raise RuntimeError("poison")
         self.killed.append(runner.runner_id)
         self.changed.notify()
         self.gone(runner.runner_id, exit_code=137)

@@ -71,6 +71,25 @@ async def test_failing_starts_wait_longer_each_time_and_a_success_releases_all(p
     await platform.until(lambda: states(platform) == ["idle", "idle"])
 
 
+async def test_an_action_that_fails_unexpectedly_is_set_aside_and_stops_no_other(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        await platform.deploy(name, scaling={"min_concurrency": 1})
+    await platform.until(lambda: states(platform) == ["idle", "idle"])
+    first, second = (platform.the_runner(name).runner_id for name in ("a", "b"))
+    platform.engine.poisoned = {first}
+    await platform.fleet.kill(first, "test")
+    await platform.until(lambda: "RuntimeError: poison" in caplog.text)
+    await platform.fleet.kill(second, "test")
+    await platform.until(lambda: platform.fleet.get(second) is None)
+    assert platform.engine.killed == [second]
+    assert f"{first} is set aside for" in caplog.text
+    platform.engine.poisoned = set()
+    platform.clock.advance(60)
+    await platform.until(lambda: platform.fleet.get(first) is None)
+
+
 async def test_a_start_that_the_engine_refuses_is_a_failed_one(platform: Platform) -> None:
     platform.engine.start_as = Start.REFUSED
     await platform.deploy(scaling={"min_concurrency": 1})

@@ -388,7 +388,7 @@ async def test_old_results_are_forgotten_and_the_dead_later(q):
 async def test_a_paused_app_is_asked_again_and_loses_nothing(q):
     await q.platform.apps.update("a", "", {"max_concurrency": 0})
     made = [await q.submit() for _ in range(20)]
-    await q.until(lambda: q.backlog.next_moment() is not None)
+    await q.until(lambda: q.backlog.next_change_at() is not None)
     assert len(q.queue.size("a")) == 1
     assert sum(q.queue.size("a").values()) == 20
     await q.platform.apps.update("a", "", {"max_concurrency": 2})

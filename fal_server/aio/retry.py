@@ -1,0 +1,48 @@
+"""Writes that must not be lost: they are tried until the store takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, overload
+
+from fal_grpc.backoff import Backoff
+from fal_server.core.faults import Fault
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+_PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
+
+
+@overload
+async def until_stored(what: str, write: Callable[[], Awaitable[T]]) -> T: ...
+@overload
+async def until_stored(what: str, write: Callable[[], Awaitable[T]], *, stopping: asyncio.Event) -> T | None: ...
+async def until_stored(
+    what: str, write: Callable[[], Awaitable[T]], *, stopping: asyncio.Event | None = None
+) -> T | None:
+    """Write again and again until that succeeds, because nobody reports the same thing a second time.
+
+    Args:
+        what: what is written, for the log.
+        stopping: once it is set, the next failure is the last.
+
+    Returns:
+        What the write returned; None if `stopping` ended it.
+    """
+    stopping = stopping or asyncio.Event()
+    failures = 0
+    while True:
+        try:
+            return await write()
+        except Fault as fault:
+            failures += 1
+            log.warning("%s cannot be stored yet: %s", what, fault.message)
+        if stopping.is_set():
+            return None
+        try:
+            async with asyncio.timeout(_PAUSES.pause(failures)):
+                await stopping.wait()
+        except TimeoutError:
+            continue

@@ -1,0 +1,37 @@
+"""Items that fail unexpectedly are left alone for a while, so that they do not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from fal_grpc.backoff import Backoff
+
+_PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
+
+
+class SetAside:
+    """Remember which items failed, how often in a row, and until when each is left alone.
+
+    Args:
+        now: the time.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._items: dict[str, tuple[int, datetime]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        known = self._items.get(key)
+        return known is not None and self._now() < known[1]
+
+    def add(self, key: str) -> float:
+        """Count one more failure; return for how many seconds the item is left alone."""
+        failures = self._items.get(key, (0, None))[0] + 1
+        seconds = _PAUSES.pause(failures)
+        self._items[key] = failures, self._now() + timedelta(seconds=seconds)
+        return seconds
+
+    def remove(self, key: str) -> None:
+        """Forget the failures of an item that succeeded or is gone."""
+        self._items.pop(key, None)
