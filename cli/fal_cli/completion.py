@@ -1,14 +1,84 @@
-"""Answers a shell that completes a command line of `fal`, without importing gRPC."""
+"""Answers a shell that completes a command line of `fal`."""
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-import argcomplete
+if TYPE_CHECKING:
+    from fal_cli.ids import Kind
 
-from fal_cli.main import build_parser
+_CONNECT_SECONDS = 0.3
+_ANSWER_SECONDS = 2.0
 
 
 def complete() -> None:
     """Write the completions of COMP_LINE to the shell, and end the process."""
-    argcomplete.autocomplete(build_parser(os.environ.get("COMP_LINE", "").split()), always_complete_options=True)
+    import argcomplete
+
+    from fal_cli.main import build_parser
+
+    parser = build_parser(os.environ.get("COMP_LINE", "").split())
+    argcomplete.autocomplete(parser, always_complete_options=True, print_suppressed=True)
+
+
+def complete_ids(action: argparse.Action, kind: Kind) -> None:
+    """Let a shell complete an argument by ids or names that the controller lists."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        return _ask(kind, prefix, parsed_args)
+
+    vars(action)["completer"] = completer
+
+
+def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) -> None:
+    """Let a shell complete an argument, or the last part of a comma separated one, by words that are known here."""
+
+    def completer(prefix: str, **_: object) -> list[str]:
+        before, comma, last = prefix.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words() if word.startswith(last)]
+
+    vars(action)["completer"] = completer
+
+
+def profile_names() -> list[str]:
+    """Return the profiles of the configuration file; none if it cannot be read."""
+    from fal.config import load
+    from fal_grpc.errors import FalError
+
+    try:
+        return list(load().profiles)
+    except (FalError, OSError):
+        return []
+
+
+def _ask(kind: Kind, prefix: str, args: argparse.Namespace) -> list[str]:
+    """Return the ids with a prefix; none if the controller does not answer soon, since a person waits for TAB."""
+    import threading
+
+    found: list[str] = []
+    # A thread, since nothing else bounds the time that a client takes; the process ends without it.
+    thread = threading.Thread(target=_collect, args=(kind, prefix, args, found), daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    return list(found)
+
+
+def _collect(kind: Kind, prefix: str, args: argparse.Namespace, found: list[str]) -> None:
+    import socket
+
+    from fal_cli.options import open_client
+    from fal_grpc.errors import FalError
+
+    args = argparse.Namespace(**{"host": None, "team": None, "env": None, **vars(args)})
+    try:
+        with open_client(args) as client:
+            target = client.settings.target
+            # gRPC retries a refused connection; this does not.
+            socket.create_connection((target.host, target.port), _CONNECT_SECONDS).close()
+            for lister in kind.listers[:1]:
+                found.extend(item.id for item in lister(client, args) if item.id.startswith(prefix))
+    except (FalError, OSError):
+        return

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterable
 from textwrap import wrap
 
+from fal_cli.presentation.table import fold_lines
+
 # The usage line does not repeat a list of choices longer than this: `--state {..} [...]`.
 _LONG_METAVAR = 40
 
@@ -38,6 +40,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         text = self._format_action(action)
         self._action_max_length = beside
         return text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Break long lines between words, and keep the short ones, such as examples."""
+        return "\n".join(indent + line for line in fold_lines(text, width).splitlines())
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return wrap(" ".join(text.split()), width, break_on_hyphens=False)

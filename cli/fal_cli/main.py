@@ -11,9 +11,11 @@ from fal_cli.version import VERSION
 if TYPE_CHECKING:
     from fal_cli.parser import FalParser
 
+_DESCRIPTION = """\
+fal deploys Python apps to a controller, on this machine or elsewhere, and calls, watches and manages them."""
 _EPILOG = """\
-Commands that list take --output pretty|json|yaml|jsonl.
-`fal up -d` starts a controller on this machine; `fal COMMAND --help` says more about a command."""
+`fal help COMMAND` shows the arguments of a command, `fal up -d` starts a controller.
+Documentation: https://github.com/fal-grpc/fal-grpc/tree/main/docs"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,19 +75,20 @@ def build_parser(words: Sequence[str]) -> FalParser:
     import importlib
 
     from fal_cli.parser import FalParser, add_commands
-    from fal_cli.registry import COMMANDS
+    from fal_cli.registry import GROUPS, HINTS
 
-    parser = FalParser(prog="fal", epilog=_EPILOG)
+    parser = FalParser(prog="fal", description=_DESCRIPTION, epilog=_EPILOG, hints=HINTS)
     parser.add_argument("--version", action="version", version=VERSION, help="Show fal version.")
     commands = add_commands(parser)
     named = set(words)
-    for command in COMMANDS:
+    for command in (command for group in GROUPS.values() for command in group):
         sub = commands.action.add_parser(
             command.name, aliases=command.aliases, help=command.help, description=command.help
         )
         if not named.isdisjoint((command.name, *command.aliases)):
             module = importlib.import_module(f"fal_cli.commands.{command.module}")
             module.add_arguments(sub)
+    parser.group_commands({title: [command.name for command in group] for title, group in GROUPS.items()})
     return parser
 
 

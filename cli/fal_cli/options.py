@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
+from fal_cli.ids import ENVIRONMENTS
 from fal_cli.presentation.output import FORMATS
 
 if TYPE_CHECKING:
@@ -59,11 +61,12 @@ def add_output_options(parser: FalParser, *, forms: Sequence[str] = FORMATS) -> 
 
 def add_env_option(parser: FalParser) -> None:
     """Add --env, whose default is FAL_ENV."""
-    parser.add_argument(
+    action = parser.add_argument(
         "--env",
         default=os.environ.get("FAL_ENV") or None,
         help="Target environment (defaults to main). Can also be set via FAL_ENV environment variable.",
     )
+    complete_ids(action, ENVIRONMENTS)
 
 
 def add_log_options(parser: FalParser, *, since: str, until: str, lines: str) -> None:

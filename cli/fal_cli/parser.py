@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NoReturn
@@ -13,6 +13,8 @@ from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
 from fal_cli.presentation.output import print_error
 
+# How alike two words must be for a suggestion, 0 to 1.
+_NEAR = 0.7
 Handler = Callable[[argparse.Namespace], int | None]
 # argparse has no public name for what add_subparsers returns.
 _Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -25,6 +27,7 @@ class FalParser(argparse.ArgumentParser):
         handler: takes the parsed arguments and returns the exit code; None counts as 0.
         rest: the name of a positional argument of nargs="*" that also gets every word after `--`, unchanged; flags may
             stand anywhere before `--`.
+        hints: what to say to words that are not commands but that people try.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class FalParser(argparse.ArgumentParser):
         epilog: str | None = None,
         handler: Handler | None = None,
         rest: str | None = None,
+        hints: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             prog=prog,
@@ -44,6 +48,8 @@ class FalParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._rest = rest
+        self._hints = hints or {}
+        self._groups: Mapping[str, Sequence[str]] = {}
         self._beyond: list[argparse.Action] = []
         self._positionals.title = "Positional Arguments"
         self._optionals.title = "Options"
@@ -58,8 +64,8 @@ class FalParser(argparse.ArgumentParser):
         action.help = argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """Return the help text, with the block of what goes beyond the published command."""
-        text = super().format_help()
+        """Return the help text: commands in their groups, and a block of what goes beyond the published command."""
+        text = self._format_groups() if self._groups else super().format_help()
         if not self._beyond:
             return text
         formatter = self._get_formatter()
@@ -68,13 +74,34 @@ class FalParser(argparse.ArgumentParser):
         formatter.end_section()
         return f"{text}\n{formatter.format_help()}"
 
+    def group_commands(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Show the commands in groups: title -> names."""
+        self._groups = groups
+
+    def _format_groups(self) -> str:
+        (commands,) = (action for action in self._actions if action.nargs == argparse.PARSER)
+        lines = {line.dest: line for line in commands._get_subactions()}  # type: ignore[attr-defined]  # noqa: SLF001
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for title, names in self._groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments([lines[name] for name in names])
+            formatter.end_section()
+        formatter.start_section(self._optionals.title)
+        formatter.add_arguments(self._optionals._group_actions)  # noqa: SLF001
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse; refuse unknown arguments with the usage of the command that got them."""
         words = list(sys.argv[1:] if args is None else args)
         tail: list[str] = []
-        end = words.index("--") if "--" in words else len(words)
+        separated = "--" in words
+        end = words.index("--") if separated else len(words)
         if self._rest is not None:
             # argparse would give `ID -it -- COMMAND` an empty command, and drop a second `--`.
             words, tail = self._flags_first(words[:end]), words[end + 1 :]
@@ -83,8 +110,9 @@ class FalParser(argparse.ArgumentParser):
             words = self._flags_first(words[:end]) + words[end:]
         parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
         if unknown:
-            hint = "; the command goes after --" if self._rest is not None else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            before = " before --" if self._rest is not None and separated else ""
+            hint = "; the command goes after --" if self._rest is not None and not separated else ""
+            self.error(f"unrecognized arguments{before}: {' '.join(unknown)}{hint}")
         if self._rest is not None:
             setattr(parsed, self._rest, [*getattr(parsed, self._rest), *tail])
         return parsed, unknown
@@ -117,8 +145,14 @@ class FalParser(argparse.ArgumentParser):
         from difflib import get_close_matches
 
         known = [str(choice) for choice in action.choices]
-        near = get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(known)}"
+        if str(value) in self._hints:
+            hint = f": {self._hints[str(value)]}"
+        elif near := get_close_matches(str(value), known, n=1, cutoff=_NEAR):
+            hint = f"; did you mean '{near[0]}'?"
+        elif self._groups:
+            hint = f"; `{self.prog} help` lists the commands"
+        else:
+            hint = f"; choose from {', '.join(known)}"
         raise argparse.ArgumentError(None, f"unknown command '{value}'{hint}")
 
 

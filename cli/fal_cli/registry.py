@@ -21,22 +21,53 @@ class Command(NamedTuple):
     aliases: tuple[str, ...] = ()
 
 
-COMMANDS = (
-    Command(name="api", help="Call an app and print its answer.", module="api.command"),
-    Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
-    Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
-    Command(name="deploy", help="Deploy a fal application.", module="deploy"),
-    Command(name="doctor", help="Show versions and settings, and where each comes from.", module="doctor"),
-    Command(name="down", help="Stop the controller on this machine.", module="down"),
-    Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
-    Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
-    Command(name="files", aliases=("file",), help="Manage fal files.", module="files"),
-    Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
-    Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
-    Command(name="queue", help="Manage application queues.", module="queue"),
-    Command(name="run", help="Run a function or an app without deploying it.", module="run"),
-    Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
-    Command(name="secrets", aliases=("secret",), help="Manage fal secrets.", module="secrets"),
-    Command(name="status", help="Show the controller on this machine.", module="status"),
-    Command(name="up", help="Start a controller on this machine.", module="up"),
-)
+GROUPS = {
+    "The controller on this machine": (
+        Command(name="up", help="Start a controller on this machine.", module="up"),
+        Command(name="down", help="Stop the controller on this machine.", module="down"),
+        Command(name="status", help="Show the controller on this machine.", module="status"),
+        Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
+    ),
+    "Apps": (
+        Command(name="deploy", help="Deploy a fal application.", module="deploy"),
+        Command(name="run", help="Run a function or an app without deploying it.", module="run"),
+        Command(name="api", help="Call an app and print its answer.", module="api.command"),
+        Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
+        Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
+        Command(name="queue", help="Manage application queues.", module="queue"),
+    ),
+    "What apps use": (
+        Command(name="secrets", aliases=("secret",), help="Manage fal secrets.", module="secrets"),
+        Command(name="files", aliases=("file",), help="Manage fal files.", module="files"),
+        Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
+    ),
+    "Access": (
+        Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
+        Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
+    ),
+    "Help": (
+        Command(name="help", help="Show the help of fal or of a command.", module="help"),
+        Command(name="doctor", help="Show versions and settings, and where each comes from.", module="doctor"),
+        Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
+    ),
+}
+COMMANDS = tuple(command for commands in GROUPS.values() for command in commands)
+
+_KEYS = "keys and hosts are stored in profiles: `fal profile key` stores a key, `fal keys create` makes one"
+_LOGS = "`fal runners logs ID` shows the log of a runner, `fal apps logs APP` that of an app"
+_LISTS = "`fal apps list` and `fal runners list` show what runs"
+_RUNNERS = "this is a command of runners: see `fal help runners`"
+_APPS = "this is a command of apps: see `fal help apps`"
+# What to say to words that people try and that are no commands.
+HINTS = {
+    **dict.fromkeys(("auth", "login", "logout", "whoami"), _KEYS),
+    **dict.fromkeys(("logs", "log", "tail"), _LOGS),
+    **dict.fromkeys(("ps", "ls", "list", "top"), _LISTS),
+    **dict.fromkeys(("exec", "shell", "ssh", "attach", "kill"), _RUNNERS),
+    **dict.fromkeys(("delete", "rm", "scale", "rollout", "rollback", "set-rev"), _APPS),
+    **dict.fromkeys(("create", "init", "new"), "write a file with a fal.App and run `fal deploy FILE.py`"),
+    **dict.fromkeys(("team", "teams"), "commands take --team NAME; a profile stores a host and a key"),
+    **dict.fromkeys(("start", "serve", "server"), "`fal up` starts a controller, `fal deploy FILE.py` an app"),
+    **dict.fromkeys(("stop",), "`fal down` stops the controller, `fal runners stop ID` a runner"),
+    **dict.fromkeys(("call", "invoke", "curl", "request"), "`fal api APP key=value` calls an app"),
+}

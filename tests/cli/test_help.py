@@ -76,8 +76,25 @@ def test_the_root_help_names_every_command(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert shown.startswith("Usage: fal [-h] [--version] command ...")
     for command in COMMANDS:
-        assert re.search(rf"^    {command.name}\b.*", shown, re.MULTILINE)
+        assert re.search(rf"^  {command.name}\b.*", shown, re.MULTILINE)
         assert command.help in shown
+
+
+def test_the_root_help_says_what_fal_is_and_fits(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main([])
+    shown = capsys.readouterr().err
+    assert "fal deploys Python apps to a controller" in shown
+    assert "Documentation: https://" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", [[], ["deploy"], ["runners", "exec"], ["apps", "list"]])
+def test_fal_help_is_the_help_of_the_command(words, capsys):
+    assert main(["help", *words]) == 0
+    shown = capsys.readouterr().out
+    assert main([*words, "--help"]) == 0
+    assert shown == capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -104,6 +121,15 @@ def test_version_is_that_of_the_package(capsys):
     [
         (["runers"], "unknown command 'runers'; did you mean 'runners'?"),
         (["runners", "lst"], "unknown command 'lst'; did you mean 'list'?"),
+        (["runners", "bogus"], "choose from stop, kill, list"),
+        (["zzz"], "unknown command 'zzz'; `fal help` lists the commands"),
+        (["auth"], "unknown command 'auth': keys and hosts are stored in profiles"),
+        (["create"], "run `fal deploy FILE.py`"),
+        (["teams"], "commands take --team NAME"),
+        (["logs"], "`fal runners logs ID` shows the log of a runner"),
+        (["ps"], "`fal apps list` and `fal runners list`"),
+        (["help", "zzz"], "unknown command 'zzz'"),
+        (["runners", "exec", "r", "-t", "--", "x"], "unrecognized arguments before --: -t"),
         (["runners", "zzz"], "choose from stop, kill, list, logs, log, shell, exec"),
         (["runners"], "the following arguments are required: command"),
         (["runners", "list", "--stat", "idle"], "unrecognized arguments: --stat idle"),
@@ -150,31 +176,3 @@ def test_commands_without_calls_import_neither_grpc_nor_the_sdk(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_command_line_is_completed_without_grpc():
-    script = (
-        "import os, sys; from fal_cli.main import main; exit_now = os._exit;"
-        "os._exit = lambda code: exit_now(9 if 'grpc' in sys.modules else code); main([])"
-    )
-    line = "fal runners lo"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.dup2(1, 8); {script}"],
-        env={
-            "_ARGCOMPLETE": "1",
-            "COMP_LINE": line,
-            "COMP_POINT": str(len(line)),
-            "_ARGCOMPLETE_IFS": "\n",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["logs", "log"] or set(done.stdout.split()) == {"logs", "log"}
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
-def test_completion_prints_the_shells_code(shell, capsys):
-    assert main(["completion", shell]) == 0
-    assert "fal" in capsys.readouterr().out

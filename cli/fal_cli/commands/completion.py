@@ -26,4 +26,4 @@ def add_arguments(parser: FalParser) -> None:
 def _completion(args: argparse.Namespace) -> None:
     from argcomplete.shell_integration import shellcode
 
-    sys.stdout.write(shellcode(["fal"], shell=args.shell) + "\n")
+    sys.stdout.write(shellcode(["fal"], use_defaults=False, shell=args.shell) + "\n")

@@ -6,7 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import ENVIRONMENTS as ENVIRONMENT_NAMES
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -51,7 +53,7 @@ def add_arguments(parser: FalParser) -> None:
     create.add_argument("--description", help="What the environment is for.")
     delete = add_command(commands, "delete", "Delete an environment.", _delete)
     add_client_options(delete)
-    delete.add_argument("name", help="Environment name.")
+    complete_ids(delete.add_argument("name", help="Environment name."), ENVIRONMENT_NAMES)
     delete.add_argument("--yes", action="store_true", help="Do not ask.")
 
 

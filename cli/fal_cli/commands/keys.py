@@ -6,7 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import KEYS as KEY_IDS
+from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -72,7 +75,7 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(list_parser, KEYS)
     revoke = add_command(commands, "revoke", "Revoke a key.", _revoke)
     add_client_options(revoke)
-    revoke.add_argument("key_id", help="Key ID.")
+    complete_ids(revoke.add_argument("key_id", help="Key ID."), KEY_IDS)
 
 
 def _create(args: argparse.Namespace) -> None:
@@ -123,4 +126,4 @@ def _list(args: argparse.Namespace) -> None:
 
 def _revoke(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.keys.revoke(args.key_id)
+        client.keys.revoke(resolve(client, KEY_IDS, args.key_id, args))

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import NamedTuple
 
+from fal_cli.completion import complete_words, profile_names
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -41,7 +42,7 @@ def add_arguments(parser: FalParser) -> None:
     commands = add_commands(parser)
     add_list_options(add_command(commands, "list", "List all profiles.", _list), PROFILES)
     set_parser = add_command(commands, "set", "Make a profile the current one.", _set)
-    set_parser.add_argument("profile", metavar="PROFILE", help="Profile name.")
+    complete_words(set_parser.add_argument("profile", metavar="PROFILE", help="Profile name."), profile_names)
     add_command(commands, "unset", "Make no profile current.", _unset)
     add_command(commands, "key", "Set the key of the profile; it is asked for, or read from standard input.", _key)
     host = add_command(commands, "host", "Set the host of the profile.", _host)
@@ -49,7 +50,7 @@ def add_arguments(parser: FalParser) -> None:
     create = add_command(commands, "create", "Create a profile, and make it the current one.", _create)
     create.add_argument("profile", metavar="PROFILE", help="Profile name.")
     delete = add_command(commands, "delete", "Delete a profile.", _delete)
-    delete.add_argument("profile", metavar="PROFILE", help="Profile name.")
+    complete_words(delete.add_argument("profile", metavar="PROFILE", help="Profile name."), profile_names)
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import APPS, resolve
+from fal_cli.ids import REQUESTS as REQUEST_IDS
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -46,20 +49,22 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(list_parser, REQUESTS)
     get = add_command(commands, "get", "Show a request and the deliveries of its webhook.", _get)
     _add_app(get)
-    get.add_argument("request_id", help="Request ID.")
+    complete_ids(get.add_argument("request_id", help="Request ID."), REQUEST_IDS)
     add_output_options(get)
     cancel = add_command(commands, "cancel", "Cancel requests, also those in progress.", _cancel)
     _add_app(cancel)
-    cancel.add_argument("request_ids", nargs="+", metavar="request_id", help="Request ID.")
+    request_ids = cancel.add_argument("request_ids", nargs="+", metavar="request_id", help="Request ID.")
+    complete_ids(request_ids, REQUEST_IDS)
     redrive = add_command(commands, "redrive", "Queue requests again that were given up.", _redrive)
     _add_app(redrive)
-    redrive.add_argument("request_ids", nargs="*", metavar="request_id", help="Request ID.")
+    request_ids = redrive.add_argument("request_ids", nargs="*", metavar="request_id", help="Request ID.")
+    complete_ids(request_ids, REQUEST_IDS)
     redrive.add_argument("--all", action="store_true", help="All that were given up.")
 
 
 def _add_app(parser: FalParser) -> None:
     add_client_options(parser)
-    parser.add_argument("app_name", help=_APP_HELP)
+    complete_ids(parser.add_argument("app_name", help=_APP_HELP), APPS)
 
 
 def _limit(text: str) -> int:
@@ -95,7 +100,7 @@ def _list(args: argparse.Namespace) -> None:
 
 def _get(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        request = client.queue.get(args.app_name, args.request_id)
+        request = client.queue.get(args.app_name, resolve(client, REQUEST_IDS, args.request_id, args))
     item = _item(request)
     if request.queue_position is not None:
         item["queue_position"] = request.queue_position
@@ -112,7 +117,7 @@ def _get(args: argparse.Namespace) -> None:
 
 def _cancel(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        for request_id in args.request_ids:
+        for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
             client.queue.cancel(args.app_name, request_id)
             print_line(f"Cancelled {request_id}")
 
@@ -121,7 +126,8 @@ def _redrive(args: argparse.Namespace) -> None:
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
     with open_client(args) as client:
-        given_up = _given_up(client.queue, args.app_name) if args.all else iter(args.request_ids)
+        named = [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]
+        given_up = _given_up(client.queue, args.app_name) if args.all else iter(named)
         request_id = None
         for request_id in given_up:
             client.queue.redrive(args.app_name, request_id)

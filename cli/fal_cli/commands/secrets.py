@@ -6,7 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import SECRETS as SECRET_NAMES
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -69,7 +71,7 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(list_parser, SECRETS)
     unset = add_command(commands, "unset", "Unset a secret.", _unset)
     add_client_options(unset)
-    unset.add_argument("name", metavar="NAME", help="Secret's name.")
+    complete_ids(unset.add_argument("name", metavar="NAME", help="Secret's name."), SECRET_NAMES)
     add_env_option(unset)
 
 

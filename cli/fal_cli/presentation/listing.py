@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from fal_cli.completion import complete_words
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import LIST_FORMATS, print_note, write_list, write_table
@@ -79,12 +80,13 @@ def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
         return _field(listing, name), direction == "desc"
 
     names = ", ".join(field.name for field in listing.fields)
-    parser.beyond(
-        parser.add_argument(
-            "--columns", type=read_columns, metavar="NAME[,NAME]", help=f"Show these columns, in this order: {names}."
-        )
+    columns = parser.add_argument(
+        "--columns", type=read_columns, metavar="NAME[,NAME]", help=f"Show these columns, in this order: {names}."
     )
-    parser.beyond(parser.add_argument("--sort", type=read_order, metavar="NAME[:desc]", help="Sort by a column."))
+    order = parser.add_argument("--sort", type=read_order, metavar="NAME[:desc]", help="Sort by a column.")
+    for action in (columns, order):
+        complete_words(action, lambda: [field.name for field in listing.fields])
+        parser.beyond(action)
 
 
 def _field(listing: Listing[Item], name: str) -> Field[Item]:

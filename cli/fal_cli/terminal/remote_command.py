@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import EXECS, RUNNERS, resolve
 from fal_cli.options import open_client
 from fal_cli.presentation.printable import visible
 from fal_cli.terminal.terminal import InputPump, ending_signals, raw_mode, terminal_size
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
 
     def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
         return client.runners.exec_stream(
-            args.id,
+            resolve(client, RUNNERS, args.id, args),
             command,
             tty=tty,
             interactive=True,
@@ -66,7 +67,7 @@ def start(args: argparse.Namespace) -> str:
     """Start a command in the runner `args.id` without reading it, and return its id."""
     with open_client(args) as client:
         started = client.runners.exec(
-            args.id,
+            resolve(client, RUNNERS, args.id, args),
             args.command,
             tty=args.interactive,
             timeout=args.timeout,
@@ -80,12 +81,15 @@ def start(args: argparse.Namespace) -> str:
 def attach(args: argparse.Namespace) -> int:
     """Follow a command that runs or has just ended, and return its exit code; raises as `run`."""
     with open_client(args) as client:
-        info = client.controller().get_exec(args.exec_id, runner_id=args.runner)
+        if args.runner:
+            args.runner = resolve(client, RUNNERS, args.runner, args)
+        exec_id = resolve(client, EXECS, args.exec_id, args)
+        info = client.controller().get_exec(exec_id, runner_id=args.runner)
     terminal = sys.stdin.isatty()
     tty = info.tty and terminal
 
     def open_session(client: SyncServerlessClient) -> ExecSession:
-        session = client.runners.attach(args.exec_id, runner_id=info.runner_id, on_notice=_notice(raw=tty))
+        session = client.runners.attach(exec_id, runner_id=info.runner_id, on_notice=_notice(raw=tty))
         if tty:
             session.resize(*terminal_size(sys.stdin.fileno()))
         return session

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 from fal_cli.commands.apps import logs, scaling
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
+from fal_cli.completion import complete_ids
+from fal_cli.ids import APPS as APP_NAMES
+from fal_cli.ids import REVISIONS as REVISION_IDS
+from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
 from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
@@ -38,11 +42,11 @@ def add_arguments(parser: FalParser) -> None:
     commands = add_commands(parser)
     _add_list(commands)
     list_rev = _add(commands, "list-rev", "List application revisions.", _list_rev)
-    list_rev.add_argument("app_name", nargs="?", help="Application name.")
+    complete_ids(list_rev.add_argument("app_name", nargs="?", help="Application name."), APP_NAMES)
     add_list_options(list_rev, REVISIONS)
     set_rev = _add(commands, "set-rev", "Set application to a particular revision.", _set_rev)
-    set_rev.add_argument("app_name", help="Application name.")
-    set_rev.add_argument("app_rev", help="Application revision.")
+    complete_ids(set_rev.add_argument("app_name", help="Application name."), APP_NAMES)
+    complete_ids(set_rev.add_argument("app_rev", help="Application revision."), REVISION_IDS)
     set_rev.add_argument("--auth", choices=("public", "private", "shared"), help="Who may call the application.")
     set_rev.add_argument(
         "--strategy",
@@ -54,19 +58,20 @@ def add_arguments(parser: FalParser) -> None:
     _add_scale(commands)
     gpus = add_command(commands, "gpus", "Show how many GPUs an application uses, by model.", _gpus)
     add_client_options(gpus)
-    gpus.add_argument("app_name", help="Application name.")
+    complete_ids(gpus.add_argument("app_name", help="Application name."), APP_NAMES)
     add_output_options(gpus)
     rollout = _add(commands, "rollout", "Replace the runners of an application.", _rollout)
-    rollout.add_argument("app_name", help="Application name.")
+    complete_ids(rollout.add_argument("app_name", help="Application name."), APP_NAMES)
     rollout.add_argument("--force", action="store_true", help="End the old runners at once.")
     runners = _add(commands, "runners", "List application runners.", _runners)
-    runners.add_argument("app_name", help="Application name.")
+    complete_ids(runners.add_argument("app_name", help="Application name."), APP_NAMES)
     add_runner_filters(runners)
     add_list_options(runners, RUNNERS)
-    _add(commands, "delete", "Delete application.", _delete).add_argument("app_name", help="Application name.")
+    delete = _add(commands, "delete", "Delete application.", _delete)
+    complete_ids(delete.add_argument("app_name", help="Application name."), APP_NAMES)
     delete_rev = add_command(commands, "delete-rev", "Delete application revision.", _delete_rev)
     add_client_options(delete_rev)
-    delete_rev.add_argument("app_rev", help="Application revision.")
+    complete_ids(delete_rev.add_argument("app_rev", help="Application revision."), REVISION_IDS)
 
 
 def _add(commands: Commands, name: str, help: str, handler: Handler) -> FalParser:  # noqa: A002
@@ -88,7 +93,7 @@ def _add_list(commands: Commands) -> None:
 
 def _add_scale(commands: Commands) -> None:
     parser = _add(commands, "scale", "Scale application. What is not given stays as it is.", _scale)
-    parser.add_argument("app_name", help="Application name.")
+    complete_ids(parser.add_argument("app_name", help="Application name."), APP_NAMES)
     for name, text in _SCALE_NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
     parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types it may run on.")
@@ -115,8 +120,9 @@ def _list_rev(args: argparse.Namespace) -> None:
 
 def _set_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
+        revision = resolve(client, REVISION_IDS, args.app_rev, args)
         app = client.apps.set_rev(
-            args.app_name, args.app_rev, auth=args.auth, strategy=args.strategy, environment_name=args.env
+            args.app_name, revision, auth=args.auth, strategy=args.strategy, environment_name=args.env
         )
     _write_changed(app)
 
@@ -159,7 +165,7 @@ def _delete(args: argparse.Namespace) -> None:
 
 def _delete_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.apps.delete_rev(args.app_rev)
+        client.apps.delete_rev(resolve(client, REVISION_IDS, args.app_rev, args))
 
 
 def _gpus(args: argparse.Namespace) -> None:

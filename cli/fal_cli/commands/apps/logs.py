@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import APPS, REQUESTS, resolve
 from fal_cli.options import add_env_option, add_log_options, open_client
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.logs import check_times, write_entries, write_followed
@@ -15,7 +17,7 @@ def add_command_to(commands: Commands) -> None:
     parser = add_command(
         commands, "logs", "Show logs of all runners of an application, merged.", _logs, aliases=("log",)
     )
-    parser.add_argument("app_name", help="Application name.")
+    complete_ids(parser.add_argument("app_name", help="Application name."), APPS)
     add_env_option(parser)
     add_log_options(
         parser,
@@ -32,6 +34,7 @@ def _logs(args: argparse.Namespace) -> None:
     if args.follow and oldest:
         raise CommandError("--follow cannot start with the oldest lines: use --since", ExitCode.USAGE)
     with open_client(args) as client:
+        request_id = args.request_id and resolve(client, REQUESTS, args.request_id, args)
         entries = client.apps.logs(
             args.app_name,
             follow=args.follow,
@@ -41,7 +44,7 @@ def _logs(args: argparse.Namespace) -> None:
             lines=lines,
             oldest=oldest,
             sources=args.source,
-            request_id=args.request_id,
+            request_id=request_id,
             environment_name=args.env,
         )
         (write_followed if args.follow else write_entries)(args.output, entries, prefixed=True)

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import APPS
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.output import print_line, print_note, write_document, write_table
@@ -38,14 +40,15 @@ def add_commands_to(commands: Commands) -> None:
     explain = add_command(commands, "explain", "Explain the number of runners of an application.", _explain)
     add_client_options(explain)
     add_env_option(explain)
-    explain.add_argument("app_name", help="Application name.")
+    complete_ids(explain.add_argument("app_name", help="Application name."), APPS)
     add_output_options(explain)
     simulate = add_command(commands, "simulate", "Simulate the runners of an application under a load.", _simulate)
     add_client_options(simulate)
     add_env_option(simulate)
-    simulate.add_argument(
+    app_name = simulate.add_argument(
         "app_name", nargs="?", help="Application whose settings to use; defaults to those of a new one."
     )
+    complete_ids(app_name, APPS)
     simulate.add_argument(
         "--trace",
         required=True,

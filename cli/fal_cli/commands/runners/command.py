@@ -6,6 +6,9 @@ import argparse
 
 from fal_cli.commands.runners import logs, sessions
 from fal_cli.commands.runners.filters import add_runner_filters, of_states
+from fal_cli.completion import complete_ids
+from fal_cli.ids import RUNNERS as RUNNER_IDS
+from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
 from fal_cli.presentation.listing import add_list_options
@@ -35,7 +38,7 @@ def add_arguments(parser: FalParser) -> None:
     sessions.add_commands_to(commands)
     get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, published=False)
     add_client_options(get)
-    get.add_argument("id", help="Runner ID.")
+    complete_ids(get.add_argument("id", help="Runner ID."), RUNNER_IDS)
     add_output_options(get)
     gpus = add_command(commands, "gpus", "Show how many GPUs are in use, by model.", _gpus, published=False)
     add_client_options(gpus)
@@ -45,7 +48,7 @@ def add_arguments(parser: FalParser) -> None:
 def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa: A002 - argparse's word
     parser = add_command(commands, name, help, _stop if name == "stop" else _kill)
     add_client_options(parser)
-    parser.add_argument("id", help="Runner ID.")
+    complete_ids(parser.add_argument("id", help="Runner ID."), RUNNER_IDS)
     return parser
 
 
@@ -57,18 +60,18 @@ def _list(args: argparse.Namespace) -> None:
 
 def _get(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        runner = client.runners.get(args.id)
+        runner = client.runners.get(resolve(client, RUNNER_IDS, args.id, args))
     write_runner(args.output, runner)
 
 
 def _stop(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.runners.stop(args.id, replace_first=args.replace, grace=args.grace)
+        client.runners.stop(resolve(client, RUNNER_IDS, args.id, args), replace_first=args.replace, grace=args.grace)
 
 
 def _kill(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.runners.kill(args.id)
+        client.runners.kill(resolve(client, RUNNER_IDS, args.id, args))
 
 
 def _gpus(args: argparse.Namespace) -> None:

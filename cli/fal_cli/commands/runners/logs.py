@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
+from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_log_options, open_client
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.logs import check_times, write_entries, write_followed
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def add_command_to(commands: Commands) -> None:
     """Declare `logs`, also called `log`."""
     parser = add_command(commands, "logs", "Show logs for a runner.", _logs, aliases=("log",))
-    parser.add_argument("id", help="Runner ID.")
+    complete_ids(parser.add_argument("id", help="Runner ID."), RUNNERS)
     add_log_options(
         parser,
         since="Show logs since the given time. Accepts 'now', relative like '30m', '1h', or an ISO timestamp. "
@@ -32,6 +34,7 @@ def add_command_to(commands: Commands) -> None:
 def _logs(args: argparse.Namespace) -> None:
     check_times(args, end="until the runner ends")
     with open_client(args) as client:
+        args.id = resolve(client, RUNNERS, args.id, args)
         if args.follow:
             if args.lines:
                 print_note("--lines is ignored with --follow; --since says where to start.")

@@ -6,7 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import EXECS as EXEC_IDS
+from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_client_options, open_client, seconds_type
 from fal_cli.parser import Commands, FalParser, add_command
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
@@ -25,11 +28,11 @@ def add_commands_to(commands: Commands) -> None:
     shell = add_command(commands, "shell", "Open a shell on a runner.", _shell)
     shell.description = "Open an interactive shell session inside a running runner."
     add_client_options(shell)
-    shell.add_argument("id", help="Runner ID.")
+    complete_ids(shell.add_argument("id", help="Runner ID."), RUNNERS)
     shell.set_defaults(timeout=None, cwd=None, env=[], keep=False)
     execute = add_command(commands, "exec", "Execute a command on a runner.", _exec, rest="command")
     add_client_options(execute)
-    execute.add_argument("id", help="Runner ID.")
+    complete_ids(execute.add_argument("id", help="Runner ID."), RUNNERS)
     execute.add_argument("command", nargs="*", help="Command to execute (after `--`).")
     execute.add_argument(
         "-it", "--interactive", action="store_true", help="Allocate a TTY and attach stdin (interactive mode)."
@@ -37,11 +40,13 @@ def add_commands_to(commands: Commands) -> None:
     _add_own_options(execute)
     attach = add_command(commands, "attach", _ATTACH, _attach, published=False)
     add_client_options(attach)
-    attach.add_argument("exec_id", metavar="exec-id", help="Exec ID, as `exec --detach` and `execs` print it.")
-    attach.add_argument("--runner", metavar="ID", help="Runner ID. Default: look on all runners.")
+    exec_id = attach.add_argument("exec_id", metavar="exec-id", help="Exec ID, from `exec --detach` or `execs`.")
+    complete_ids(exec_id, EXEC_IDS)
+    runner = attach.add_argument("--runner", metavar="ID", help="Runner ID. Default: look on all runners.")
+    complete_ids(runner, RUNNERS)
     execs = add_command(commands, "execs", _EXECS, _execs, published=False)
     add_client_options(execs)
-    execs.add_argument("id", nargs="?", help="Runner ID. Default: all runners.")
+    complete_ids(execs.add_argument("id", nargs="?", help="Runner ID. Default: all runners."), RUNNERS)
     add_list_options(execs, EXECS)
 
 
@@ -102,7 +107,7 @@ def _attach(args: argparse.Namespace) -> int:
 
 def _execs(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        found = client.runners.execs(args.id)
+        found = client.runners.execs(args.id and resolve(client, RUNNERS, args.id, args))
     write_items(args, EXECS, found)
 
 

@@ -1,0 +1,139 @@
+"""Finds the ids that a command line may name: by a unique prefix, and for completion."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fal_cli.exit_codes import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from fal.api import RunnerInfo, SyncServerlessClient
+
+_FULL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
+_RUNNER_HISTORY = timedelta(hours=24)
+_SHOWN_CANDIDATES = 10
+_LISTED_REQUESTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Name an id, and describe it for a person."""
+
+    id: str
+    description: str = ""
+
+
+Lister = Callable[["SyncServerlessClient", argparse.Namespace], Iterable[Candidate]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Describe a kind of id.
+
+    Attributes:
+        plural: the name of several of them, for messages.
+        listers: list the ids; the next one is asked only if no id of those before matches.
+    """
+
+    plural: str
+    listers: tuple[Lister, ...]
+
+
+def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
+    """Return the id that `text` is, or is the unique beginning of; `text` itself if there is none.
+
+    The controller then says that there is no such id. A full id is not looked up.
+
+    Raises:
+        CommandError: several ids begin with `text`; the message lists them.
+    """
+    from fal_grpc.errors import FalError
+
+    if not text or _FULL_ID.fullmatch(text):
+        return text
+    for lister in kind.listers:
+        try:
+            found = {candidate.id: candidate for candidate in lister(client, args) if candidate.id.startswith(text)}
+        except FalError:
+            return text  # what the command asks for may be allowed although the list is not
+        if text in found:
+            return text
+        if len(found) > 1:
+            raise CommandError(_ambiguous(kind, text, list(found.values())), ExitCode.USAGE)
+        if found:
+            return next(iter(found))
+    return text
+
+
+def _ambiguous(kind: Kind, text: str, candidates: list[Candidate]) -> str:
+    lines = [f"'{text}' is the beginning of {len(candidates)} {kind.plural}:"]
+    lines += [f"  {candidate.id}  {candidate.description}".rstrip() for candidate in candidates[:_SHOWN_CANDIDATES]]
+    if len(candidates) > _SHOWN_CANDIDATES:
+        lines.append(f"  and {len(candidates) - _SHOWN_CANDIDATES} more")
+    return "\n".join([*lines, "Write more of it."])
+
+
+def _runner(runner: RunnerInfo) -> Candidate:
+    return Candidate(runner.runner_id, f"{runner.alias}  {runner.state.value}")
+
+
+def _live_runners(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    return map(_runner, client.runners.list())
+
+
+def _all_runners(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    return map(_runner, client.runners.list(since=datetime.now(UTC) - _RUNNER_HISTORY))
+
+
+def _execs(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    for found in client.runners.execs(getattr(args, "runner", None)):
+        yield Candidate(found.exec_id, " ".join(found.command)[:60] or "(login shell)")
+
+
+def _revisions(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    app, environment = getattr(args, "app_name", None), getattr(args, "env", None)
+    for revision in client.apps.list_rev(app, environment_name=environment):
+        yield Candidate(revision.application_id, f"{revision.created_at.astimezone():%Y-%m-%d %H:%M:%S}")
+
+
+def _keys(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for key in client.keys.list():
+        yield Candidate(key.key_id, key.alias)
+
+
+def _requests(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    for request in client.queue.list(args.app_name, limit=_LISTED_REQUESTS):
+        yield Candidate(request.request_id, request.state.value)
+
+
+def _apps(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    from fal_cli.presentation.apps import app_name
+
+    for app in client.apps.list(environment_name=getattr(args, "env", None)):
+        yield Candidate(app_name(app))
+
+
+def _secrets(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
+    for secret in client.secrets.list(environment_name=args.env):
+        yield Candidate(secret.name)
+
+
+def _environments(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
+    for environment in client.environments.list():
+        yield Candidate(environment.name)
+
+
+RUNNERS = Kind("runners", (_live_runners, _all_runners))
+EXECS = Kind("commands", (_execs,))
+REVISIONS = Kind("revisions", (_revisions,))
+KEYS = Kind("keys", (_keys,))
+REQUESTS = Kind("requests", (_requests,))
+# These are names, so they are completed but not resolved.
+APPS = Kind("applications", (_apps,))
+SECRETS = Kind("secrets", (_secrets,))
+ENVIRONMENTS = Kind("environments", (_environments,))
