@@ -26,7 +26,8 @@ from fal_server.composition.storage import open_storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
 from fal_server.core.faults import Fault
-from fal_server.services.adoption import reattach
+from fal_server.loops.state_watch import StateWatch
+from fal_server.services.adoption import give_up, reattach
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Controller:
             stopping = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 endless = parts.loops.start(tasks, stopping)
+                watch = StateWatch(self._state.trouble, parts.faces.router.suspend)
+                tasks.create_task(watch.run(stopping))
                 await stop.wait()
                 self._report_waiting(running, "requests in flight")
                 await self._shutdown.run(keep_runners=self._keep_runners)
@@ -177,7 +180,10 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await live.catalog.load()
     await live.fleet.load()
     await use_cases.queue.load()
-    await reattach(live.fleet, execution.engine)
+    if settings.adopt_runners:
+        await reattach(live.fleet, execution.engine)
+    else:
+        await give_up(live.fleet)
     await ensure_admin_key(state, use_cases.keys)
     await use_cases.environments.bootstrap()
     await listen_for_runners(files=files, access=use_cases.access, addresses=addresses, stack=stack)

@@ -43,6 +43,7 @@ class Faces:
     grpc: GrpcServer
     grpc_port: int
     listener: Listener
+    router: Router
 
 
 async def open_faces(
@@ -74,8 +75,9 @@ async def open_faces(
     )
     gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens)
     adapter = AsgiAdapter(rest.app)
+    router = Router(gateway, adapter)
     listener = Listener(
-        Router(gateway, adapter),
+        router,
         f"unix:{state.grpc_socket}",
         tls=certificates.context if certificates else None,
     )
@@ -86,7 +88,7 @@ async def open_faces(
     stack.push_async_callback(adapter.close)
     stack.push_async_callback(gateway.close)
     stack.push_async_callback(listener.close, 0)
-    return Faces(grpc=grpc, grpc_port=grpc_port, listener=listener)
+    return Faces(grpc=grpc, grpc_port=grpc_port, listener=listener, router=router)
 
 
 def _routes(

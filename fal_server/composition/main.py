@@ -16,6 +16,7 @@ import uvloop
 
 from fal_server.composition.controller import Controller
 from fal_server.composition.gc_tuning import freeze_startup_objects
+from fal_server.composition.identity import claim_directory
 from fal_server.composition.logging_setup import set_up_logging
 from fal_server.composition.options import add_options, is_loopback
 from fal_server.composition.settings import Settings
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         state = StateDir(options.state_dir)
         with state.held():
+            copied = claim_directory(state, adopt_copy=options.adopt_copy)
             settings = Settings(
                 host=options.host,
                 port=options.port,
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 unused_retention_days=options.unused_retention_days,
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
+                new_database=options.new_database,
+                adopt_runners=not copied,
             )
             return uvloop.run(_serve(state, settings, options.ready_fd))
     except FailedPrecondition as fault:

@@ -97,6 +97,17 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="SECONDS",
         help="How long a stop waits for requests in flight (defaults to 30).",
     )
+    recovery = parser.add_argument_group("After a restore")
+    recovery.add_argument(
+        "--adopt-copy",
+        action="store_true",
+        help="Make a copy of a state directory a controller of its own; the original's runners are left alone.",
+    )
+    recovery.add_argument(
+        "--new-database",
+        action="store_true",
+        help="Start without apps, keys and secrets in a state directory whose database is gone.",
+    )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")
     tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="Your own certificate with its chain, PEM.")

@@ -48,6 +48,7 @@ class StateDir:
     """
 
     def __init__(self, root: Path) -> None:
+        self._lock_status: os.stat_result | None = None
         self.root = root.expanduser().absolute()
         try:
             for directory in (self.root, self.blobs, self.environments, self.runners):
@@ -139,11 +140,23 @@ class StateDir:
                     f"a controller{who} is already running on {self.root}: `fal status` shows it, `fal down` stops it, "
                     "and --state-dir chooses another directory"
                 ) from None
+            self._lock_status = os.fstat(lock)
             for stale in self.root.glob(f"{DRAFT_PREFIX}*"):  # a controller was killed while it wrote
                 stale.unlink(missing_ok=True)
             yield
         finally:
             os.close(lock)
+
+    def trouble(self) -> str:
+        """Return why the directory cannot be used any more, or "" while it is in its place."""
+        held = self._lock_status
+        try:
+            found = (self.root / "controller.lock").stat()
+        except OSError as error:
+            return f"the state directory {self.root} is gone ({error.strerror})"
+        if held is not None and (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
+            return f"another state directory lies at {self.root}"
+        return ""
 
     def announce(self, running: Running) -> None:
         """Write where the controller answers."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
+from fal_server.core.faults import Unavailable
 from fal_server.store.crypto.master_key import load_master_key
 from fal_server.store.crypto.vault import AesVault
 from fal_server.store.files.app_files import DiskAppFiles
@@ -49,6 +51,8 @@ async def open_storage(*, state: StateDir, settings: Settings, stack: AsyncExitS
     """
     master_key = load_master_key(state.root, os.environ)
     vault = AesVault(master_key)
+    if settings.database is None and not settings.new_database:
+        _require_database(state)
     store = await open_store(settings.database or state.database, vault)
     stack.push_async_callback(store.close)
     return Storage(
@@ -61,3 +65,25 @@ async def open_storage(*, state: StateDir, settings: Settings, stack: AsyncExitS
         objects=DiskObjects(state.objects),
         staging=StagingDirectory(state.incoming),
     )
+
+
+def _require_database(state: StateDir) -> None:
+    """Refuse a directory that was in use and has no database: everything would seem to be gone.
+
+    Raises:
+        Unavailable: the database is missing or empty.
+    """
+    signs = [path for path in (state.admin_key, state.runners, state.blobs) if _is_used(path)]
+    write_ahead_log = state.database.with_name(f"{state.database.name}-wal")
+    if not signs or write_ahead_log.exists() or (state.database.exists() and state.database.stat().st_size):
+        return
+    what = "is empty" if state.database.exists() else "is missing"
+    raise Unavailable(
+        f"the database {state.database} {what}, though {signs[0].name} says that it was in use: put a backup back, "
+        "give --database if it was on PostgreSQL, or start once with --new-database to begin without apps, keys and "
+        "secrets"
+    )
+
+
+def _is_used(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()

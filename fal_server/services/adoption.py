@@ -10,6 +10,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Engine
 
 _GONE = "it was gone when the controller came back"
+_COPIED = "it belongs to the state directory that this one was copied from"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
@@ -28,6 +29,17 @@ async def reattach(fleet: Fleet, engine: Engine) -> None:
         if ended is not None and await engine.adopt(ended) is not None:
             await engine.kill(ended)
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
+
+
+async def give_up(fleet: Fleet) -> None:
+    """End the rows of runners that belong to another state directory, without touching the runners.
+
+    Raises:
+        Unavailable: an end cannot be stored.
+    """
+    for runner in fleet.runners:
+        await fleet.drain(runner.runner_id, _COPIED)
+        await fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=_COPIED))
 
 
 async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:

@@ -27,7 +27,10 @@ def test_a_start_mends_what_it_can_and_names_what_it_cannot(tmp_path: Path) -> N
     assert second.stop() == 0
 
     database = (root / "fal.db").read_bytes()
-    for broken, words in ((b"", "is empty, though it was in use"), (database[:5000], "is damaged: put a backup")):
+    for broken, words in (
+        (b"", "is empty, though admin.key says that it was in use"),
+        (database[:5000], "is damaged: put a backup"),
+    ):
         (root / "fal.db").write_bytes(broken)
         with pytest.raises(AssertionError, match=f"fal.db {words}"):
             start(root)

@@ -6,8 +6,9 @@ from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
 from fal_server.http.server.asgi import AsgiAdapter
+from fal_server.http.server.errors import HttpError, refuse
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import origin_form
+from fal_server.http.server.messages import RequestIds, origin_form
 
 # First segments of paths that are the controller's own, now or later: no account may have one of them as its nickname.
 RESERVED_OWNERS = frozenset(
@@ -30,13 +31,22 @@ class Router:
     def __init__(self, gateway: Gateway, rest: AsgiAdapter) -> None:
         self._gateway = gateway
         self._rest = rest
+        self._suspended = ""
+        self._ids = RequestIds()
 
     def drain(self) -> None:
         """The door is closing."""
         self._rest.drain()
 
+    def suspend(self, reason: str) -> None:
+        """Answer every request with 503 and the reason; "" ends that."""
+        self._suspended = reason
+
     def handle(self, exchange: Exchange) -> None:
         """Answer, now or later."""
+        if self._suspended:
+            refuse(exchange, self._ids.next(), HttpError(503, "runner_scheduling_failure", self._suspended))
+            return
         target = exchange.target
         if not target.startswith(b"/"):
             target = origin_form(target)

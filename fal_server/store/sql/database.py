@@ -39,6 +39,8 @@ class Database:
         self._under_way: set[asyncio.Task[object]] = set()
         self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
+        self._file = dialect.sqlite_file(engine)
+        self._file_id: tuple[int, int] | None = None
 
     async def read(self, work: Work[T]) -> T:
         """Run a query.
@@ -63,8 +65,7 @@ class Database:
         Raises:
             Unavailable: the database cannot be written, or is closed.
         """
-        file = dialect.sqlite_file(self._engine)
-        if file is None:
+        if self._file is None:
             named = [dict(zip(table.c.keys(), row, strict=True)) for row in rows()]
 
             async def insert(connection: AsyncConnection) -> None:
@@ -72,7 +73,7 @@ class Database:
 
             await self.write(insert)
             return
-        writer = self._bulk.get(table.name) or BulkWriter(file, table)
+        writer = self._bulk.get(table.name) or BulkWriter(self._file, table)
         self._bulk[table.name] = writer
         await self._whole(self._insert(writer, rows))
 
@@ -103,6 +104,7 @@ class Database:
 
     async def _write(self, work: Work[T]) -> T:
         async with self._write_turn or nullcontext(), _faults():
+            self._check_in_place()
             if self._claim is not None:
                 await self._claim.hold()
             async with self._writer.begin() as connection:
@@ -110,7 +112,26 @@ class Database:
 
     async def _insert(self, writer: BulkWriter, rows: Callable[[], Sequence[Row]]) -> None:
         async with self._write_turn or nullcontext():
+            self._check_in_place()
             await writer.insert(rows)
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into a file that was moved or deleted: SQLite would acknowledge what nobody keeps.
+
+        Raises:
+            Unavailable: the file at the path is not the one that was opened.
+        """
+        if self._file is None:
+            return
+        try:
+            status = self._file.stat()
+        except OSError:
+            status = None
+        found = None if status is None else (status.st_dev, status.st_ino)
+        if self._file_id is None:
+            self._file_id = found
+        elif found != self._file_id:
+            raise Unavailable(f"the database {self._file} was moved or deleted: nothing can be stored until it is back")
 
 
 @contextmanager

@@ -15,11 +15,9 @@ from fal_server.store.sql.store import SqlStore
 from fal_server.store.sql.tables import SETTINGS
 
 _PROOF = "master-key-proof"
-# Written when a database is in use, and beside it.
-_SIGNS_OF_USE = ("admin.key",)
 # As SQLite says it.
 _BROKEN = ("malformed", "not a database")
-_ALAS = "put a backup of it back, or move the file away to begin without apps, keys and secrets"
+_ALAS = "put a backup of it back, or move it away and start once with --new-database"
 
 
 async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
@@ -34,8 +32,6 @@ async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
             not the one that it was made with.
     """
     name = "the database in memory" if target is None else f"the database {_shown(target)}"
-    if isinstance(target, Path):
-        _refuse_emptied(target, name)
     database = Database(dialect.create_engine(target))
 
     async def prepare(connection: AsyncConnection) -> None:
@@ -55,17 +51,6 @@ async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
         await database.close()
         raise
     return SqlStore(database, vault)
-
-
-def _refuse_emptied(path: Path, name: str) -> None:
-    """A file without content is no new database where other files say that there was one: all would seem to be gone.
-
-    Raises:
-        Unavailable: it was emptied.
-    """
-    in_use = any(path.with_name(sign).exists() for sign in _SIGNS_OF_USE)
-    if in_use and path.exists() and not path.stat().st_size and not path.with_name(f"{path.name}-wal").exists():
-        raise Unavailable(f"{name} is empty, though it was in use: {_ALAS}")
 
 
 async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str) -> None:

@@ -1,0 +1,79 @@
+"""A state directory is one controller's: copies, missing databases, and directories that move away while in use."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.controller import Controller, start
+from tests.support.waiting import until
+
+APP = """
+import fal
+
+class Kept(fal.App, name="kept", keep_alive=600, max_concurrency=1):
+    @fal.endpoint("/")
+    def answer(self) -> dict:
+        return {"ok": True}
+"""
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Generator[Controller]:
+    """A controller with one runner that serves."""
+    (tmp_path / "app.py").write_text(APP)
+    controller = start(tmp_path / "state")
+    try:
+        controller.fal("deploy", str(tmp_path / "app.py"), "--auth", "public")
+        assert controller.call("/local/kept/", {}).status == 200
+        yield controller
+    finally:
+        if controller.process.poll() is None:
+            assert controller.stop() == 0
+
+
+def runner_of(controller: Controller) -> list[str]:
+    return controller.fal("runners", "list", "-o", "name").stdout.split()
+
+
+def test_a_copy_is_refused_and_never_touches_the_originals_runners(original: Controller, tmp_path: Path) -> None:
+    (runner,) = runner_of(original)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", str(original.state_dir), str(copy)], check=True)
+    with pytest.raises(AssertionError, match=r"is a copy of .*state.*--adopt-copy"):
+        start(copy)
+    second = start(copy, "--adopt-copy")
+    assert runner_of(second) == []
+    assert second.call("/local/kept/", {}).status == 200, "the copy has the app, and a runner of its own"
+    assert runner_of(second) != [runner]
+    assert second.stop() == 0
+    assert runner_of(original) == [runner]
+    assert original.call("/local/kept/", {}).status == 200
+    third = start(copy)
+    assert third.stop() == 0, "once adopted, a copy is a directory like any other"
+
+
+def test_a_missing_database_stops_the_start(original: Controller) -> None:
+    assert original.stop() == 0
+    for file in original.state_dir.glob("fal.db*"):
+        file.unlink()
+    with pytest.raises(AssertionError, match=r"fal\.db is missing, though admin\.key says that it was in use"):
+        start(original.state_dir)
+    fresh = start(original.state_dir, "--new-database")
+    assert fresh.fal("apps", "list", "-o", "name").stdout == ""
+    assert fresh.stop() == 0
+
+
+def test_nothing_is_accepted_while_the_directory_is_away(original: Controller, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    original.state_dir.rename(away)
+    queued = original.call("/queue/local/kept/", {}, key=original.key)
+    assert queued.status == 503, "the store refuses at once"
+    until(lambda: original.call("/local/kept/", {}).status == 503, "the gate follows the directory")
+    assert b"state directory" in original.call("/local/kept/", {}).body
+    away.rename(original.state_dir)
+    until(lambda: original.call("/local/kept/", {}).status == 200, "the gate follows the directory")
+    assert original.call("/queue/local/kept/", {}, key=original.key).status == 200
