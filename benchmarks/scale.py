@@ -64,7 +64,7 @@ async def filled(platform: Platform, apps: int, runners: int) -> None:
     # Rows as an earlier controller has left them, in one transaction: 2,000 starts one by one would measure the disk.
     await platform.fleet.add(born)
     for runner in born:
-        platform.engine.alive[runner.runner_id] = await platform.launching.prepare(runner, _nothing)
+        platform.engine.alive[runner.runner_id] = await platform.launch_specs.of(runner)
     await settled(platform)
 
 
@@ -150,10 +150,6 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
 
 async def _silent(entry: object) -> None:
     """Nobody reads what a simulated build says."""
-
-
-async def _nothing() -> None:
-    """There are no images."""
 
 
 def main() -> None:

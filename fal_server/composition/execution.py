@@ -48,18 +48,22 @@ def build_execution(
         trust: the variables that make programs trust this controller's authority. Builds need them because
             requirements may be files that were uploaded to this controller.
     """
+    virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **trust})
+    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ)
+    builder = Builders(virtualenvs, images)
     engine = LocalEngine(
         state.runners,
         node=_node(settings.gpus),
+        builder=builder,
+        blobs=storage.blobs,
+        files=storage.app_files,
         sink=logs.ingest,
         last_sequence=storage.store.logs.last_sequence,
         warm_shims=settings.warm_shims,
         warm_workers=settings.warm_workers,
     )
     stack.push_async_callback(engine.close)
-    virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **trust})
-    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ)
-    return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=Builders(virtualenvs, images))
+    return Execution(engine=engine, virtualenvs=virtualenvs, images=images, builder=builder)
 
 
 def _node(gpus: Mapping[str, int]) -> Node:

@@ -24,7 +24,7 @@ from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
 from fal_server.services.attempts import AttemptRunner
-from fal_server.services.launch_spec import Launching
+from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.retention import Retention
 
 # docs/reference/queue.md promises that results of queued requests are kept this long.
@@ -80,15 +80,7 @@ def build_loops(
         variables: what every runner is told about where it runs.
     """
     store, queue = storage.store, use_cases.queue
-    launching = Launching(
-        live.catalog,
-        execution.builder,
-        storage.blobs,
-        use_cases.secrets.reveal_for,
-        variables,
-        storage.app_files,
-        files.tokens.runner_key,
-    )
+    launch_specs = LaunchSpecs(live.catalog, use_cases.secrets.reveal_for, variables, files.tokens.runner_key)
     unused = Retention(
         store,
         live.catalog,
@@ -107,7 +99,7 @@ def build_loops(
             live.catalog,
             live.fleet,
             live.dispatcher,
-            launching,
+            launch_specs,
             execution.engine,
             clock,
             live.changed,

@@ -41,7 +41,7 @@ from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine
-from fal_server.services.launch_spec import Launching
+from fal_server.services.launch_spec import LaunchSpecs
 
 log = logging.getLogger(__name__)
 # Look this often while there is anything that time can change: keep_alive, delays, timeouts.
@@ -62,7 +62,7 @@ class Reconciler:
         catalog: Catalog,
         fleet: Fleet,
         dispatcher: Dispatcher,
-        launching: Launching,
+        launch_specs: LaunchSpecs,
         engine: Engine,
         clock: Clock,
         changed: ChangeNotifier,
@@ -71,7 +71,7 @@ class Reconciler:
         self._catalog = catalog
         self._fleet = fleet
         self._dispatcher = dispatcher
-        self._launching = launching
+        self._launch_specs = launch_specs
         self._engine = engine
         self._clock = clock
         self._changed = changed
@@ -316,8 +316,8 @@ class Reconciler:
         seen: Observation | None = None
         pulling = Observation(runner_id=runner_id, event=Event.PULLING, reason="its image is fetched or built")
         try:
-            launch = await self._launching.prepare(runner, lambda: self._record(pulling))
-            node, handle = await self._engine.start(launch)
+            spec = await self._launch_specs.of(runner)
+            node, handle = await self._engine.start(spec, lambda: self._record(pulling))
             seen = Observation(runner_id=runner_id, event=Event.LAUNCHED, node=node, handle=handle)
         except NodeTrouble as fault:
             log.warning("runner %s of %s waits: %s", runner_id, runner.app_name, fault.message)

@@ -7,13 +7,14 @@ from fal_server.ports.clock import Clock
 from fal_server.ports.content import Blobs, ContentStore, DeployedFiles, Vault
 from fal_server.ports.engine import (
     Adopted,
+    Building,
     Engine,
     ExecOutput,
     ExecRequest,
     ExecSession,
     HealthProber,
     LastSequence,
-    Launch,
+    LaunchSpec,
     LogSink,
     RunResult,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Blobs",
     "BuildLog",
     "Builder",
+    "Building",
     "BuiltEnvironment",
     "Clock",
     "ContentStore",
@@ -35,7 +37,7 @@ __all__ = [
     "ExecSession",
     "HealthProber",
     "LastSequence",
-    "Launch",
+    "LaunchSpec",
     "LogSink",
     "LogStore",
     "RunResult",

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from fal_server.core.containers import Container
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
-from fal_server.core.revisions import AppFile, HealthCheck, Payload
+from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Payload
 from fal_server.core.runners import Runner
 
 LogSink: TypeAlias = "Callable[[Sequence[LogEntry]], Awaitable[None]]"
 """Stores log lines, and returns when they are durable. Lines of one runner come in order; a line may come again."""
 LastSequence: TypeAlias = "Callable[[str], Awaitable[int]]"
 """Returns the highest sequence that is stored for a runner, by its id; 0 for none."""
+Building: TypeAlias = "Callable[[], Awaitable[object]]"
+"""Takes note that an image is fetched or built for a runner that is to start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """Everything that a new runner needs.
+class LaunchSpec:
+    """What a new runner is given.
+
+    Code and files are named by their digests, and the environment by its specification: the engine resolves them on
+    the machine that the runner is to run on.
 
     Attributes:
-        variables: environment variables, secrets among them: never logged, never an argv.
+        environment: the name of the environment that the app belongs to, such as `main`.
+        packages: the environment that its code runs in; without function and entrypoint, a container is run as it is.
+        variables: environment variables, secrets among them: never logged, never in an argument.
         redact: values that must not appear in its logs.
-        app_port: the port that the app's code asks for; where it listens on that, it gets the runner's own instead.
+        token: which start this is; a second start with the same token is the first one.
+        app_port: the port that the app's code asks for; if it listens on that, it gets the runner's own instead.
         app_metrics_port: the same for metrics.
-        attempt_token: which start this is; a second start with the same token is the first one.
-        container: where the interpreter is; without function and entrypoint, the image is run as it is.
     """
 
     runner_id: str
@@ -38,24 +42,19 @@ class Launch:
     environment: str
     revision_id: str
     machine_type: str
-    python: Path
-    function: Payload | None
-    function_path: Path | None
-    entrypoint: str | None
-    setup: Payload | None
-    setup_path: Path | None
-    run_on_main_thread: bool
+    packages: EnvironmentSpec
+    function: Payload | None = None
+    entrypoint: str | None = None
+    setup: Payload | None = None
+    files: tuple[AppFile, ...] = ()
     serves_http: bool
     serves_metrics: bool
-    files: tuple[tuple[AppFile, Path], ...]
-    variables: Mapping[str, str] = field(repr=False)
-    redact: tuple[str, ...] = field(repr=False, default=())
-    startup_timeout_seconds: int
-    termination_grace_seconds: int
-    attempt_token: str = field(repr=False)
     app_port: int | None = None
     app_metrics_port: int | None = None
-    container: Container | None = None
+    variables: Mapping[str, str] = field(repr=False)
+    redact: tuple[str, ...] = field(repr=False, default=())
+    termination_grace_seconds: int
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,13 +146,20 @@ class Engine(Protocol):
         """The machines that there are, with all that they have, and what is wrong with them; asked at every plan."""
         ...
 
-    async def start(self, launch: Launch) -> tuple[str, str]:
-        """Start a runner; returns (node, handle) once the shim has taken the order, long before it is ready.
+    async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
+        """Start a runner; return once its shim has taken the order, long before it is ready.
 
-        The handle is what `adopt` finds this very process again by; nobody else reads it.
+        Its environment is built if it is not there.
+
+        Args:
+            building: awaited before an image is fetched or built, which may take minutes.
+
+        Returns:
+            The node that it runs on, and the handle by which `adopt` finds this very process again.
 
         Raises:
-            NodeTrouble: the machine could not start it now; nothing is left of it, and the app is not to blame.
+            NodeTrouble: the machine cannot start it now, and the app is not to blame; nothing is left of it.
+            FailedPrecondition: its environment cannot be built, or a part of its code is missing.
             Unavailable: it could not be started; nothing is left of it.
         """
         ...

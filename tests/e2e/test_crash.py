@@ -275,8 +275,8 @@ def test_a_living_process_that_is_not_ours_is_never_hit(site: Site, agree: str) 
 
 def _rewrite_process(state_dir: Path, runner_id: str, pid: int, ticks: int) -> None:
     with closing(sqlite3.connect(state_dir / "fal.db")) as database, database:
-        query = "update runners set process = json_set(process, '$.pid', ?, '$.started_ticks', ?) where runner_id = ?"
-        assert database.execute(query, (pid, ticks, runner_id)).rowcount == 1
+        query = "update runners set handle = ? where runner_id = ?"
+        assert database.execute(query, (f"{pid}/{ticks}", runner_id)).rowcount == 1
 
 
 def test_an_admin_key_that_was_not_written_down_is_made_again(tmp_path: Path) -> None:

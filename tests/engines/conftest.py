@@ -18,13 +18,16 @@ import pytest
 
 from fal_runner.process.proc import belongings, mark_of
 from fal_runner.shim.address import ShimIdentity
+from fal_server.core.containers import Container
+from fal_server.core.faults import NotFound
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import Node, Resources
-from fal_server.core.revisions import AppFile, Payload
+from fal_server.core.revisions import AppFile, EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
 from fal_server.engines.local import LocalEngine
-from fal_server.ports import ExecOutput, ExecRequest, Launch
+from fal_server.engines.local.prepared import PreparedLaunch, Preparer
+from fal_server.ports import BuildLog, BuiltEnvironment, ExecOutput, ExecRequest, LaunchSpec
 
 NODE = Node(name="here", total=Resources(milli_cpus=2000, memory_mib=4096, gpus={}))
 
@@ -63,15 +66,61 @@ class Lines:
                 await self.changed.wait()
 
 
+class Built:
+    """The Builder port: environments that are there already, by their specification."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, BuiltEnvironment] = {}
+
+    def add(self, python: Path, container: Container | None = None) -> EnvironmentSpec:
+        kind = "virtualenv" if container is None else "container"
+        spec = EnvironmentSpec(kind=kind, configuration={"number": len(self._built)})
+        self._built[spec.env_id] = BuiltEnvironment(env_id=spec.env_id, python=python, container=container)
+        return spec
+
+    async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
+        return self._built[spec.env_id]
+
+    def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        return self._built.get(spec.env_id)
+
+    async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
+        return self.find(spec)
+
+
+class Content:
+    """Bytes by their hash, in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(exist_ok=True)
+
+    def add(self, content: bytes) -> str:
+        name = hashlib.sha256(content).hexdigest()
+        (self._root / name).write_bytes(content)
+        return name
+
+    async def put(self, content: bytes) -> str:
+        return self.add(content)
+
+    def path(self, blob: str) -> Path:
+        path = self._root / blob
+        if not path.exists():
+            raise NotFound(f"no blob {blob}")
+        return path
+
+
 class Rig:
     """An engine under test. `restart` is what a controller's end and new start are to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.lines = Lines()
+        self.built = Built()
+        self.content = Content(root / "blobs")
         self.seen: dict[str, list[Observation]] = {}
         self.changed = asyncio.Condition()
-        self.launches: dict[str, Launch] = {}
+        self.launches: dict[str, LaunchSpec] = {}
         self._shims: dict[str, ShimIdentity] = {}
         self.engine = self._open()
 
@@ -79,6 +128,9 @@ class Rig:
         engine = LocalEngine(
             self.root / "runners",
             node=NODE,
+            builder=self.built,
+            blobs=self.content,
+            files=self.content,
             sink=self.lines.append,
             last_sequence=self.lines.last_sequence,
             warm_shims=warm_shims,
@@ -94,13 +146,6 @@ class Rig:
                 self.seen.setdefault(seen.runner_id, []).append(seen)
                 self.changed.notify_all()
 
-    def blob(self, content: bytes) -> tuple[str, Path]:
-        name = hashlib.sha256(content).hexdigest()
-        path = self.root / "blobs" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        return name, path
-
     def launch(
         self,
         function: Callable[..., Any] | None,
@@ -114,49 +159,46 @@ class Rig:
         redact: tuple[str, ...] = (),
         app_port: int | None = None,
         python: Path | None = None,
-    ) -> Launch:
-        def pickled(what: Callable[..., Any] | None) -> tuple[Payload | None, Path | None]:
+        container: Container | None = None,
+    ) -> LaunchSpec:
+        def pickled(what: Callable[..., Any] | None) -> Payload | None:
             if what is None:
-                return None, None
+                return None
             module = sys.modules[what.__module__]
             cloudpickle.register_pickle_by_value(module)  # as an app's own file is
             try:
-                name, path = self.blob(cloudpickle.dumps(what))
+                return Payload(method="cloudpickle", blob=self.content.add(cloudpickle.dumps(what)))
             finally:
                 cloudpickle.unregister_pickle_by_value(module)
-            return Payload(method="cloudpickle", blob=name), path
 
-        payload, path = pickled(function)
-        setup_payload, setup_path = pickled(setup)
-        kept = [(name, *self.blob(content)) for name, content in (files or {}).items()]
-        return Launch(
+        given = (files or {}).items()
+        return LaunchSpec(
             runner_id=secrets.token_hex(16),
             app_name="shop",
             environment="main",
             revision_id="revision-1",
             machine_type="XS",
-            python=python or Path(sys.executable),
-            function=payload,
-            function_path=path,
+            packages=self.built.add(python or Path(sys.executable), container),
+            function=pickled(function),
             entrypoint=entrypoint,
-            setup=setup_payload,
-            setup_path=setup_path,
-            run_on_main_thread=True,
+            setup=pickled(setup),
+            files=tuple(AppFile(hash=self.content.add(content), relative_path=name) for name, content in given),
             serves_http=http,
             serves_metrics=metrics,
-            files=tuple((AppFile(hash=blob, relative_path=name), path) for name, blob, path in kept),
+            app_port=app_port,
             variables=variables or {},
             redact=redact,
-            startup_timeout_seconds=60,
             termination_grace_seconds=5,
-            attempt_token=secrets.token_urlsafe(24),
-            app_port=app_port,
+            token=secrets.token_urlsafe(24),
         )
+
+    async def prepared(self, launch: LaunchSpec) -> PreparedLaunch:
+        return await Preparer(self.built, self.content, self.content).prepare(launch, None)
 
     async def start(self, function: Callable[..., Any] | None, **options: Any) -> Runner:
         return await self.start_launch(self.launch(function, **options))
 
-    async def start_launch(self, launch: Launch) -> Runner:
+    async def start_launch(self, launch: LaunchSpec) -> Runner:
         self.launches[launch.runner_id] = launch
         node, handle = await self.engine.start(launch)
         shim = ShimIdentity.read(self.root / "runners" / launch.runner_id)
@@ -168,7 +210,7 @@ class Rig:
             environment=launch.environment,
             revision_id=launch.revision_id,
             machine_type=launch.machine_type,
-            token=launch.attempt_token,
+            token=launch.token,
             created_at=datetime.now(UTC),
             node=node,
             handle=handle,
@@ -277,7 +319,7 @@ class Warm:
         self.rig = rig
         self.environment = environment
 
-    def launch(self, function: Any, *, environment: Environment | None = None, **options: Any) -> Launch:
+    def launch(self, function: Any, *, environment: Environment | None = None, **options: Any) -> LaunchSpec:
         python = (environment or self.environment).python
         data = self.rig.root / "data"
         data.mkdir(exist_ok=True)

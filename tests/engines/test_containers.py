@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
@@ -25,9 +24,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return fake
 
 
-def contained(launch, fake: FakeEngine, **more: object):
-    container = Container(engine=fake.path, image="sha256:fake", **more)
-    return replace(launch, python=Path("python3"), container=container)
+def contained(fake: FakeEngine, **more: object) -> dict[str, object]:
+    """What a launch needs to run in a container."""
+    return {"python": Path("python3"), "container": Container(engine=fake.path, image="sha256:fake", **more)}
 
 
 async def status_of(port: int) -> int:
@@ -44,7 +43,7 @@ async def test_a_function_runs_in_its_container_and_its_value_comes_back(rig, fa
 
         return {"secret": os.environ["TOKEN"], "stdin": os.read(0, 10), "home": os.environ.get("VIRTUAL_ENV")}
 
-    launch = contained(rig.launch(where, variables={"TOKEN": SECRET}), fake)
+    launch = rig.launch(where, variables={"TOKEN": SECRET}, **contained(fake))
     runner = await rig.start_launch(launch)
     result = await rig.engine.result(runner)
     assert cloudpickle.loads(result.definition) == {"secret": SECRET, "stdin": b"", "home": None}
@@ -69,7 +68,7 @@ async def test_an_app_in_a_container_serves_is_entered_and_ends_in_order(rig, fa
         signal.signal(signal.SIGTERM, lambda *_: (print("ended in order", flush=True), sys.exit(0)))
         http.server.HTTPServer(("0.0.0.0", exposed_port), http.server.SimpleHTTPRequestHandler).serve_forever()
 
-    launch = contained(rig.launch(serve, http=True), fake)
+    launch = rig.launch(serve, http=True, **contained(fake))
     runner = await rig.start_launch(launch)
     ready = await rig.until(runner, Event.READY)
     assert await status_of(ready.port) == 200
@@ -88,7 +87,7 @@ async def test_an_image_is_run_as_it_is(rig, fake):
         "import os; from http.server import *; "
         "HTTPServer(('127.0.0.1', int(os.environ['PUBLISHED'])), SimpleHTTPRequestHandler).serve_forever()"
     )
-    launch = contained(rig.launch(None, http=True, app_port=8080), fake, cmd=(sys.executable, "-c", listen))
+    launch = rig.launch(None, http=True, app_port=8080, **contained(fake, cmd=(sys.executable, "-c", listen)))
     runner = await rig.start_launch(launch)
     ready = await rig.until(runner, Event.READY)
     assert await status_of(ready.port) == 200
@@ -100,7 +99,7 @@ async def test_an_image_is_run_as_it_is(rig, fake):
 
 
 async def test_an_engine_that_refuses_ends_the_runner_in_its_words(rig, fake, monkeypatch):
-    launch = contained(rig.launch(lambda: 1), fake)
+    launch = rig.launch(lambda: 1, **contained(fake))
     fake.path.write_text("#!/bin/sh\necho no space for containers >&2\nexit 125\n")
     runner = await rig.start_launch(launch)
     gone = await rig.until(runner, Event.GONE)

@@ -22,6 +22,9 @@ async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
     full = LocalEngine(
         rig.root / "full",
         node=NODE,
+        builder=rig.built,
+        blobs=rig.content,
+        files=rig.content,
         sink=rig.lines.append,
         last_sequence=rig.lines.last_sequence,
         least_free_mib=EVERYTHING_MIB,

@@ -227,7 +227,7 @@ async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: 
 
 
 async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_path: Path) -> None:
-    warmth = warmth_of(warm.launch(describe), tmp_path / "home", tmp_path / "imports")
+    warmth = warmth_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
     spares = Spares(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
     assert spares.take(warmth) is None
     places = tmp_path / "places"
@@ -239,13 +239,13 @@ async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_p
     await spares.close()
 
 
-def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
+async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
     secrets = {"SSL_CERT_FILE": SECRET, "PASSPHRASE": SECRET}
     launch = warm.launch(describe, variables=secrets, redact=(SECRET,))
-    warmth = warmth_of(launch, tmp_path / "home", tmp_path / "imports")
+    warmth = warmth_of(await warm.rig.prepared(launch), tmp_path / "home", tmp_path / "imports")
     assert warmth is not None
     assert SECRET not in warmth.env.values()
-    public = warmth_of(replace(launch, redact=()), tmp_path / "home", tmp_path / "imports")
+    public = warmth_of(await warm.rig.prepared(replace(launch, redact=())), tmp_path / "home", tmp_path / "imports")
     assert public is not None
     assert public.env["SSL_CERT_FILE"] == SECRET
     assert "PASSPHRASE" not in public.env

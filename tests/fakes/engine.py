@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 
+from fal_server.core.containers import CONTAINER
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
 from fal_server.live.events import ChangeNotifier
-from fal_server.ports import Adopted, ExecRequest, ExecSession, Launch, RunResult
+from fal_server.ports import Adopted, Builder, Building, ExecRequest, ExecSession, LaunchSpec, RunResult
 from tests.fakes.domain import BIG_NODE
 
 HOST = "where-the-engine-runs-it"
@@ -31,6 +33,7 @@ class FakeEngine:
     """The Engine port.
 
     Attributes:
+        builder: has the environments of runners; None asks nobody.
         start_as: what becomes of the next starts.
         obeys_stop: whether a runner ends when it is asked to.
         hold_start: start() does not return before this is set.
@@ -40,6 +43,7 @@ class FakeEngine:
     """
 
     def __init__(self) -> None:
+        self.builder: Builder | None = None
         self.machines: list[Node] = [BIG_NODE]
         self.changed = ChangeNotifier()
         self.start_as = Start.READY
@@ -47,9 +51,9 @@ class FakeEngine:
         self.obeys_stop = True
         self.hold_start = asyncio.Event()
         self.hold_start.set()
-        self.alive: dict[str, Launch] = {}
+        self.alive: dict[str, LaunchSpec] = {}
         self.exited: set[str] = set()
-        self.launched: list[Launch] = []
+        self.launched: list[LaunchSpec] = []
         self.stopped: list[tuple[str, float]] = []
         self.killed: list[str] = []
         self.released: list[str] = []
@@ -73,21 +77,25 @@ class FakeEngine:
     def nodes(self) -> Sequence[Node]:
         return self.machines
 
-    async def start(self, launch: Launch) -> tuple[str, str]:
+    async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
+        if self.builder is not None and await self.builder.present(spec.packages) is None:
+            if building is not None and spec.packages.kind == CONTAINER:
+                await building()
+            await self.builder.build(spec.packages, force=False, log=_unheard)
         if self.start_as is Start.REFUSED:
             raise Unavailable("no such interpreter")
         if self.start_as is Start.TROUBLE:
             raise NodeTrouble("the disk is full")
-        self.launched.append(launch)
+        self.launched.append(spec)
         self.changed.notify()
-        self.alive[launch.runner_id] = launch
+        self.alive[spec.runner_id] = spec
         self.most_alive = max(self.most_alive, len(self.alive))
         if self.start_as is Start.READY:
-            self.ready(launch.runner_id)
+            self.ready(spec.runner_id)
         elif self.start_as is Start.ENDS:
-            self.gone(launch.runner_id, self.why, 1)
+            self.gone(spec.runner_id, self.why, 1)
         await self.hold_start.wait()
-        return self.machines[0].name, _handle(launch.runner_id)
+        return self.machines[0].name, _handle(spec.runner_id)
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
         self.stopped.append((runner.runner_id, grace_seconds))
@@ -141,3 +149,7 @@ class FakeEngine:
 
 def _handle(runner_id: str) -> str:
     return f"the process of {runner_id}"
+
+
+async def _unheard(entry: LogEntry) -> None:
+    """Nobody asked to see this build."""

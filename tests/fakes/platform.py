@@ -27,7 +27,7 @@ from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
 from fal_server.services.deploys import Deploys
 from fal_server.services.explain import Explainer
-from fal_server.services.launch_spec import Launching
+from fal_server.services.launch_spec import LaunchSpecs
 from fal_server.services.logs import Logs
 from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
@@ -155,6 +155,7 @@ class Platform:
         self.engine = engine or FakeEngine()
         self.engine.changed = self.changed
         self.builder = FakeBuilder()
+        self.engine.builder = self.engine.builder or self.builder
         self.blobs = FileBlobs(directory / "blobs")
         self.catalog = Catalog(shown, self.changed)
         self.health = Health(self.catalog)
@@ -184,12 +185,12 @@ class Platform:
         )
         self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock)
         self.revisions = Revisions(shown, self.catalog, self.fleet)
-        self.launching = Launching(self.catalog, self.builder, self.blobs, self.secrets.reveal_for, {})
+        self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, {})
         self.reconciler = Reconciler(
             self.catalog,
             self.fleet,
             self.dispatcher,
-            self.launching,
+            self.launch_specs,
             self.engine,
             self.clock,
             self.changed,

@@ -49,8 +49,8 @@ async def test_a_function_s_result_comes_last_and_is_read_before_it_is_deleted(
     assert list(platform.catalog.ephemeral_apps) == []
     assert platform.fleet.runners == []
     launch = platform.engine.launched[0]
-    assert launch.function_path is not None
-    assert launch.function_path.read_bytes() == b"pickled"
+    assert launch.function is not None
+    assert platform.blobs.path(launch.function.blob).read_bytes() == b"pickled"
 
 
 @pytest.mark.parametrize(("result", "kept"), [(RETURNED, RETURNED), (RAISED, None)])

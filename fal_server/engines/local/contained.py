@@ -17,7 +17,7 @@ from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remov
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.worker.mark import MARK_VARIABLE
 from fal_server.core.containers import Container
-from fal_server.ports import Launch
+from fal_server.ports import LaunchSpec
 
 _NOTE = "container.json"
 _INTERPRETER = "interpreter"
@@ -39,7 +39,7 @@ def container_variables(directory: Path) -> Mapping[str, str]:
     return {NOTE_VARIABLE: str(directory / _NOTE)}
 
 
-def lay_out_container(directory: Path, container: Container, launch: Launch, variables: Mapping[str, str]) -> None:
+def lay_out_container(directory: Path, container: Container, launch: LaunchSpec, variables: Mapping[str, str]) -> None:
     """Write what the container is run with; nothing secret.
 
     Args:
@@ -69,7 +69,7 @@ def lay_out_container(directory: Path, container: Container, launch: Launch, var
     script.chmod(0o700)
 
 
-def _volumes(launch: Launch) -> list[str]:
+def _volumes(launch: LaunchSpec) -> list[str]:
     """/data, and the socket to which apps hand the files that they make."""
     data, socket = launch.variables.get(DATA_VARIABLE), launch.variables.get(_SOCKET_VARIABLE)
     return [*([f"{data}:/data"] if data else []), *([f"{socket}:{socket}"] if socket else [])]

@@ -21,6 +21,7 @@ from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.contained import remove_container
 from fal_server.engines.local.disk import LEAST_FREE_MIB, trouble_with
 from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
+from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
 from fal_server.engines.local.spares import REST_SECONDS, Spares, Warmth
 from fal_server.engines.local.spawn import (
@@ -36,7 +37,19 @@ from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.exec_line import ShimExecLine
 from fal_server.engines.shim.exec_session import ShimExecSession
 from fal_server.engines.shim.link import RunnerLink
-from fal_server.ports import Adopted, ExecRequest, ExecSession, LastSequence, Launch, LogSink, RunResult
+from fal_server.ports import (
+    Adopted,
+    Blobs,
+    Builder,
+    Building,
+    DeployedFiles,
+    ExecRequest,
+    ExecSession,
+    LastSequence,
+    LaunchSpec,
+    LogSink,
+    RunResult,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +60,11 @@ class LocalEngine:
     Args:
         runners_dir: holds a directory for each runner, named by its id; made with mode 0700.
         node: this machine and what it has.
-        sink: keeps log lines; returns when they are durable. Lines of one runner come in order, a line may come again.
-        last_sequence: the highest sequence that was kept for a runner, 0 for none.
+        builder: builds the environments of runners.
+        blobs: pickled code.
+        files: the uploaded files of apps.
+        sink: stores log lines.
+        last_sequence: says how far a runner's lines are stored.
         home: HOME of all runners; by default `home` beside `runners_dir`.
         least_free_mib: where less is free on the disk of `runners_dir`, nothing is started.
         warm_shims: how many shims to start ahead, each about 25 MiB, so that a runner's start need not wait for one.
@@ -62,6 +78,9 @@ class LocalEngine:
         runners_dir: Path,
         *,
         node: Node,
+        builder: Builder,
+        blobs: Blobs,
+        files: DeployedFiles,
         sink: LogSink,
         last_sequence: LastSequence,
         home: Path | None = None,
@@ -75,6 +94,7 @@ class LocalEngine:
         self._home = (home or self._runners_dir.with_name("home")).absolute()
         self._node = node
         self._least_free_mib = least_free_mib
+        self._preparer = Preparer(builder, blobs, files)
         self._sink = sink
         self._last_sequence = last_sequence
         self._groups = RunnerGroups.detect()
@@ -91,7 +111,7 @@ class LocalEngine:
         """This machine, and whether anything can be started on it now."""
         return (replace(self._node, trouble=trouble_with(self._runners_dir, self._least_free_mib)),)
 
-    async def start(self, launch: Launch) -> tuple[str, str]:
+    async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
         """Start a runner; asking again with the same attempt token gives the first one.
 
         LAUNCHED is also observed, before anything else of the runner.
@@ -99,22 +119,22 @@ class LocalEngine:
         Raises:
             Unavailable: it could not be started; nothing is left of it. NodeTrouble where the machine is to blame.
         """
-        link = self._links.get(launch.runner_id)
-        if link is not None and link.token == launch.attempt_token:
+        link = self._links.get(spec.runner_id)
+        if link is not None and link.token == spec.token:
             return self._node.name, link.process.handle
-        directory = self._directory(launch.runner_id)
+        directory = self._directory(spec.runner_id)
         try:
-            link = await self._begin(directory, launch)
+            link = await self._begin(directory, await self._preparer.prepare(spec, building))
         except BaseException as error:
-            await self._clean_up(directory, launch.attempt_token)
+            await self._clean_up(directory, spec.token)
             trouble = trouble_with(self._runners_dir, self._least_free_mib)
             if NodeTrouble.explains(error) or (trouble and isinstance(error, Exception)):
-                words = f"runner {launch.runner_id} could not be started: {trouble or error}"
+                words = f"runner {spec.runner_id} could not be started: {trouble or error}"
                 raise NodeTrouble(words) from error
             if isinstance(error, OSError | ValueError | Unavailable):
-                raise Unavailable(f"runner {launch.runner_id} could not be started: {error}") from error
+                raise Unavailable(f"runner {spec.runner_id} could not be started: {error}") from error
             raise
-        self._links[launch.runner_id] = link
+        self._links[spec.runner_id] = link
         link.follow()
         return self._node.name, link.process.handle
 
@@ -267,13 +287,14 @@ class LocalEngine:
         if seen.event is Event.GONE:
             self._warmths.pop(seen.runner_id, None)
 
-    async def _begin(self, directory: Path, launch: Launch) -> RunnerLink:
+    async def _begin(self, directory: Path, launch: PreparedLaunch) -> RunnerLink:
         """A shim that has taken the order; one that an earlier controller left half-way is used."""
-        identity = living_shim(directory, launch.attempt_token)
+        token = launch.spec.token
+        identity = living_shim(directory, token)
         warmth = warmth_of(launch, self._home, self._imports) if self._imports is not None else None
         spec = spec_of(directory, launch, self._home, warmth)
         if identity is None:
-            await self._clean_up(directory, launch.attempt_token)
+            await self._clean_up(directory, token)
             spare = self.spares.take(warmth)
             try:
                 await asyncio.to_thread(lay_out, directory, launch, self._home, spare)
@@ -282,15 +303,15 @@ class LocalEngine:
                     await asyncio.shield(spare.end())
                 raise
             identity = await spawn_shim(directory, spec, self._groups, spare)
-        names = (launch.runner_id, launch.app_name, launch.revision_id)
-        link = self._link(directory, identity, launch.attempt_token, names)
+        names = (launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
+        link = self._link(directory, identity, token, names)
         try:
             await link.client.start(spec)
         except BaseException:
             await link.close()
             raise
         if warmth is not None:
-            self._warmths[launch.runner_id] = warmth
+            self._warmths[launch.spec.runner_id] = warmth
         return link
 
     async def _clean_up(self, directory: Path, token: str) -> None:

@@ -25,8 +25,8 @@ from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
 from fal_server.engines.local.ownership import sweep
+from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.spares import APP_NAME, Spare, Warmth
-from fal_server.ports import Launch
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
@@ -43,7 +43,7 @@ def app_directory(directory: Path) -> Path:
     return directory / APP_NAME
 
 
-def lay_out(directory: Path, launch: Launch, home: Path, spare: Spare | None = None) -> None:
+def lay_out(directory: Path, launch: PreparedLaunch, home: Path, spare: Spare | None = None) -> None:
     """Make the runner's directory with the app's files in it; they are copied, since blobs are shared and apps write.
 
     Args:
@@ -60,14 +60,14 @@ def lay_out(directory: Path, launch: Launch, home: Path, spare: Spare | None = N
         (spare.place / APP_NAME).rename(work)
     else:
         work.mkdir(mode=0o700)
-    for file, blob in launch.files:
-        target = Path(os.path.normpath(work / file.relative_path))
+    for relative_path, content in launch.files:
+        target = Path(os.path.normpath(work / relative_path))
         if not target.is_relative_to(work) or target == work:
-            raise Unavailable(f"the app's file {file.relative_path!r} lies outside of the app's directory")
+            raise Unavailable(f"the app's file {relative_path!r} lies outside of the app's directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(blob, target)  # with the permissions: a script stays one that can be run
-    if launch.container is not None:
-        lay_out_container(directory, launch.container, launch, variables_of(launch, home))
+        shutil.copy(content, target)  # with the permissions: a script stays one that can be run
+    if launch.environment.container is not None:
+        lay_out_container(directory, launch.environment.container, launch.spec, variables_of(launch, home))
 
 
 async def spawn_shim(
@@ -139,55 +139,55 @@ def last_words(directory: Path) -> str:
     return f"the disk of {directory} is full" if full else "it said nothing"
 
 
-def spec_of(directory: Path, launch: Launch, home: Path, warmth: Warmth | None = None) -> shim_pb2.RunnerSpec:
+def spec_of(directory: Path, launch: PreparedLaunch, home: Path, warmth: Warmth | None = None) -> shim_pb2.RunnerSpec:
     """What the shim is told; the only place where it gets the variables from."""
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
-        runner_id=launch.runner_id,
-        token=launch.attempt_token,
-        app_name=launch.app_name,
-        environment_name=launch.environment,
-        revision_id=launch.revision_id,
-        python=str(launch.python if launch.container is None else interpreter(directory)),
+        runner_id=launch.spec.runner_id,
+        token=launch.spec.token,
+        app_name=launch.spec.app_name,
+        environment_name=launch.spec.environment,
+        revision_id=launch.spec.revision_id,
+        python=str(launch.environment.python if launch.environment.container is None else interpreter(directory)),
         working_dir=work,
         files_dir=work,
         env={
             **variables_of(launch, home),
-            **({APP_VARIABLE: work} if launch.container is None else container_variables(directory)),
+            **({APP_VARIABLE: work} if launch.environment.container is None else container_variables(directory)),
         },
-        serves_http=launch.serves_http,
-        serves_metrics=launch.serves_metrics,
+        serves_http=launch.spec.serves_http,
+        serves_metrics=launch.spec.serves_metrics,
         bind_host=BIND_HOST,
-        termination_grace_seconds=launch.termination_grace_seconds,
-        redact=launch.redact,
-        app_port=launch.app_port or 0,
-        app_metrics_port=launch.app_metrics_port or 0,
+        termination_grace_seconds=launch.spec.termination_grace_seconds,
+        redact=launch.spec.redact,
+        app_port=launch.spec.app_port or 0,
+        app_metrics_port=launch.spec.app_metrics_port or 0,
         imports_file=str(warmth.imports_file) if warmth is not None else "",
     )
-    if launch.function is not None:
-        spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function_path), method=launch.function.method))
-    elif launch.entrypoint is not None:
-        spec.entrypoint = launch.entrypoint
-    elif launch.container is not None:
+    if (function := launch.spec.function) is not None:
+        spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function), method=function.method))
+    elif launch.spec.entrypoint is not None:
+        spec.entrypoint = launch.spec.entrypoint
+    elif launch.environment.container is not None:
         spec.entrypoint = "image:cmd"  # not read: the image says what it runs
-    if launch.setup is not None:
-        spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup_path), method=launch.setup.method))
+    if (setup := launch.spec.setup) is not None:
+        spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup), method=setup.method))
     return spec
 
 
-def variables_of(launch: Launch, home: Path) -> dict[str, str]:
+def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:
     """All that a worker and what it starts have in their environment; nothing of the controller's own.
 
     HOME is one directory for all runners, so that what libraries keep below it (models, compiled kernels) is there for
     the next runner, while the files of the user who runs the controller are not.
     """
-    told = dict(launch.variables)
-    if launch.container is not None:
+    told = dict(launch.spec.variables)
+    if launch.environment.container is not None:
         told.pop(DATA_VARIABLE, None)  # it is mounted; and the engine must see the machine as it is
         common = {"PATH": _SYSTEM_PATH, **_ALWAYS}  # an image has its own
     else:
-        common = _common(launch.python, home)
-    return {**common, **told, **_OURS, "FAL_RUNNER_ID": launch.runner_id}
+        common = _common(launch.environment.python, home)
+    return {**common, **told, **_OURS, "FAL_RUNNER_ID": launch.spec.runner_id}
 
 
 def _common(python: Path, home: Path) -> dict[str, str]:
@@ -208,21 +208,20 @@ def keep_imports(imports: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def warmth_of(launch: Launch, home: Path, imports: Path) -> Warmth | None:
+def warmth_of(launch: PreparedLaunch, home: Path, imports: Path) -> Warmth | None:
     """What a worker for the next such runner is started ahead with; None where none can be.
 
     Args:
         imports: a directory for what environments import.
     """
-    if launch.container is not None:
+    if launch.environment.container is not None:
         return None
-    told = {
-        name: value for name in _TOLD_TO_ALL if (value := launch.variables.get(name)) and value not in launch.redact
-    }
+    spec = launch.spec
+    told = {name: value for name in _TOLD_TO_ALL if (value := spec.variables.get(name)) and value not in spec.redact}
     return Warmth(
-        python=launch.python,
-        env={**_common(launch.python, home), **_OURS, **told},
-        imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.python)).hexdigest()}.json",
+        python=launch.environment.python,
+        env={**_common(launch.environment.python, home), **_OURS, **told},
+        imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.environment.python)).hexdigest()}.json",
     )
 
 

@@ -1,0 +1,76 @@
+"""A launch with everything that it names on this machine: its environment built, its code and files found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fal_server.core.containers import CONTAINER
+from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.logs import LogEntry
+from fal_server.core.revisions import EnvironmentSpec, Payload
+from fal_server.ports import Blobs, Builder, Building, BuiltEnvironment, DeployedFiles, LaunchSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedLaunch:
+    """A launch, and where what it names lies on this machine.
+
+    Attributes:
+        environment: what its code runs in.
+        function, setup: the pickled callables.
+        files: for each file its path below the app's directory, and where its content is.
+    """
+
+    spec: LaunchSpec
+    environment: BuiltEnvironment
+    function: Path | None
+    setup: Path | None
+    files: tuple[tuple[str, Path], ...]
+
+
+class Preparer:
+    """Resolves what launches name.
+
+    Args:
+        builder: builds environments here, or finds them.
+        blobs: pickled code.
+        files: the uploaded files of apps.
+    """
+
+    def __init__(self, builder: Builder, blobs: Blobs, files: DeployedFiles) -> None:
+        self._builder = builder
+        self._blobs = blobs
+        self._files = files
+
+    async def prepare(self, spec: LaunchSpec, building: Building | None) -> PreparedLaunch:
+        """Find everything; build the environment if it is missing, though the deploy built it once.
+
+        Raises:
+            FailedPrecondition: a part of the code is missing, or the environment cannot be built.
+        """
+        environment = await self._environment(spec.packages, building)
+        try:
+            function, setup = self._code(spec.function), self._code(spec.setup)
+            files = tuple((file.relative_path, self._files.path(file.hash)) for file in spec.files)
+        except NotFound as fault:
+            raise FailedPrecondition(
+                f"a part of revision {spec.revision_id}'s code or files is missing from the state directory: "
+                "deploy the app again, or put a backup of the directory back"
+            ) from fault
+        return PreparedLaunch(spec=spec, environment=environment, function=function, setup=setup, files=files)
+
+    async def _environment(self, packages: EnvironmentSpec, building: Building | None) -> BuiltEnvironment:
+        found = await self._builder.present(packages)
+        if found is not None:
+            return found
+        if building is not None and packages.kind == CONTAINER:
+            await building()
+        return await self._builder.build(packages, force=False, log=_drop)
+
+    def _code(self, payload: Payload | None) -> Path | None:
+        return None if payload is None else self._blobs.path(payload.blob)
+
+
+async def _drop(entry: LogEntry) -> None:
+    """Nobody asked to see this build; if it fails, the fault says why."""
