@@ -73,48 +73,6 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 PRESET_OF_SCOPE: dict[KeyScope, str] = {KeyScope.ADMIN: "FULL", KeyScope.API: "API"}
 
-# What each call of the gRPC contract needs, by the method's name; a test holds that none is missing.
-METHOD_PERMISSIONS: dict[str, str] = {
-    "BuildEnvironment": "serverless:revisions:write",
-    "CloseExec": "serverless:runners:exec",
-    "CreateEnvironment": "serverless:environments:write",
-    "CreateUserKey": "keys:write",
-    "DeleteAlias": "serverless:apps:write",
-    "DeleteApplication": "serverless:revisions:write",
-    "DeleteEnvironment": "serverless:environments:write",
-    "ExplainApp": "serverless:apps:read",
-    "FollowLogs": "serverless:logs:read",
-    "GetExec": "serverless:runners:exec",
-    "GetRunner": "serverless:runners:read",
-    "InteractiveRun": "serverless:runs:write",
-    "KillRunner": "serverless:runners:write",
-    "ListAliasRunners": "serverless:runners:read",
-    "ListAliases": "serverless:apps:read",
-    "ListApplications": "serverless:revisions:read",
-    "ListExecs": "serverless:runners:exec",
-    "ListEnvironments": "serverless:environments:read",
-    "ListLogs": "serverless:logs:read",
-    "ListRunners": "serverless:runners:read",
-    "ListSecrets": "serverless:secrets:read",
-    "ListUserKeys": "keys:read",
-    "Map": "serverless:runs:write",
-    "ReadExec": "serverless:runners:exec",
-    "RegisterApplication": "serverless:revisions:write",
-    "ResizeExec": "serverless:runners:exec",
-    "RevokeUserKey": "keys:write",
-    "RolloutApplication": "serverless:apps:write",
-    "Run": "serverless:runs:write",
-    "SetAlias": "serverless:apps:write",
-    "SetSecret": "serverless:secrets:write",
-    "ShellRunner": "serverless:runners:exec",
-    "SignalExec": "serverless:runners:exec",
-    "StartExec": "serverless:runners:exec",
-    "SimulateApp": "serverless:apps:read",
-    "StopRunner": "serverless:runners:write",
-    "UpdateApplication": "serverless:apps:write",
-    "WriteExec": "serverless:runners:exec",
-}
-
 
 def covers(held: str, wanted: str) -> bool:
     """Whether the pattern `held` permits all that `wanted`, a permission or a pattern, does."""

@@ -1,16 +1,18 @@
-"""Who is calling: the key in a call's metadata, and what a handler learns of its caller."""
+"""The caller of a call: the key in its metadata, and what a handler knows of it."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fal_server.core.faults import Unauthenticated
-from fal_server.core.identity import Principal
+from fal_server.core.identity import Principal, Scope
 
 REQUEST_ID = "x-request-id"
+Metadata: TypeAlias = "Iterable[tuple[str, str | bytes]]"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -20,32 +22,42 @@ class Caller:
 
     Attributes:
         request_id: names the call in the logs and in the answer's metadata.
-        accept: tells the caller that the stream is open, ahead of its first message. From then on published clients
-            do not retry, so it is for after all that may be refused.
+        accept: tells the caller that the stream is open, before its first message. Published clients do not retry
+            after that, so call it when nothing can be refused any more.
     """
 
     principal: Principal
     request_id: str
     accept: Callable[[], Awaitable[None]]
 
+    @property
+    def scope(self) -> Scope:
+        """What the caller may reach."""
+        return self.principal.scope
 
-def request_id(metadata: Mapping[str, str]) -> str:
-    """The id that the caller gave to the call, or a new one where it gave none that is fit for a log."""
-    given = metadata.get(REQUEST_ID, "")
+
+def request_id(metadata: Metadata) -> str:
+    """Return the id that the caller gave to the call, or a new one if that is not fit for a log."""
+    given = _texts(metadata).get(REQUEST_ID, "")
     return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def credentials(metadata: Mapping[str, str]) -> tuple[str, str]:
-    """The key of a call: (id, secret), from `auth-key-id` and `auth-key`, or from `authorization`.
+def credentials(metadata: Metadata) -> tuple[str, str]:
+    """Return the key of a call, (id, secret), from `auth-key-id` and `auth-key`, or from `authorization`.
 
     Raises:
-        Unauthenticated: there is none, or half of one.
+        Unauthenticated: there is no key, or half of one.
     """
-    key_id, secret = metadata.get("auth-key-id", ""), metadata.get("auth-key", "")
+    texts = _texts(metadata)
+    key_id, secret = texts.get("auth-key-id", ""), texts.get("auth-key", "")
     if not key_id and not secret:
-        scheme, _, value = metadata.get("authorization", "").partition(" ")
+        scheme, _, value = texts.get("authorization", "").partition(" ")
         if scheme.lower() in ("key", "bearer"):
             key_id, _, secret = value.strip().partition(":")
     if not key_id or not secret:
         raise Unauthenticated("the call has no key: send the metadata auth-key-id and auth-key (set FAL_KEY=id:secret)")
     return key_id, secret
+
+
+def _texts(metadata: Metadata) -> dict[str, str]:
+    return {name.lower(): value for name, value in metadata if isinstance(value, str)}

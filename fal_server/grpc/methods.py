@@ -1,4 +1,4 @@
-"""Which handler serves which method, read off the contract's descriptors; one without a handler stops the start."""
+"""Maps each method of the contract to its handler, by the contract's descriptors."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from fal_grpc.v1 import (
     secret_pb2,
 )
 from fal_server.access.authentication import Authenticator
-from fal_server.grpc import compat
+from fal_server.grpc import calls, compat
 from fal_server.grpc.apps import AppHandlers
 from fal_server.grpc.environments import EnvironmentHandlers
 from fal_server.grpc.execs import ExecHandlers
-from fal_server.grpc.guard import Guard
 from fal_server.grpc.keys import KeyHandlers
 from fal_server.grpc.logs import LogHandlers
 from fal_server.grpc.revisions import RevisionHandlers
@@ -50,6 +49,13 @@ _FILES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, ru
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
+# Every method by the paths of both its names.
+METHODS: dict[str, MethodDescriptor] = {
+    f"/{name}/{method.name}": method
+    for service in SERVICES
+    for method in service.methods
+    for name in (service.full_name, compat.FULL_NAME)
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,7 @@ class Services:
 
 
 def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
-    """The handlers of every service, each method under both its names.
+    """Return the handlers of every service, each method under both its names.
 
     Raises:
         AttributeError: a method has no handler.
@@ -87,27 +93,26 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Runs": RunHandlers(services.runs),
         "Secrets": SecretHandlers(services.secrets),
     }
-    guard = Guard(services.authenticator)
     everything: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     generic: list[grpc.GenericRpcHandler] = []
     for service in SERVICES:
-        methods = {method.name: _guarded(guard, method, nouns[service.name]) for method in service.methods}
+        methods = {method.name: _method(method, nouns[service.name]) for method in service.methods}
         everything |= methods
         generic.append(grpc.method_handlers_generic_handler(service.full_name, methods))
     generic.append(grpc.method_handlers_generic_handler(compat.FULL_NAME, everything))
     return generic
 
 
-def _guarded(guard: Guard, method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any, Any]:
+def _method(method: MethodDescriptor, noun: object) -> grpc.RpcMethodHandler[Any, Any]:
     handler = getattr(noun, _python_name(method.name))
     request_type = GetMessageClass(method.input_type)
     if method.client_streaming and not method.server_streaming:
-        return guard.collecting(method.name, request_type, handler)
+        return calls.client_streaming(method.name, request_type, handler)
     if method.client_streaming:
-        return guard.duplex(method.name, request_type, handler)
+        return calls.bidirectional(method.name, request_type, handler)
     if method.server_streaming:
-        return guard.streaming(method.name, request_type, handler)
-    return guard.unary(method.name, request_type, handler)
+        return calls.server_streaming(method.name, request_type, handler)
+    return calls.unary(method.name, request_type, handler)
 
 
 def _python_name(name: str) -> str:

@@ -14,12 +14,18 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 
 from fal_server.core.faults import Unavailable
 from fal_server.grpc import compat
+from fal_server.grpc.interceptor import AccessInterceptor
 from fal_server.grpc.methods import SERVICES, Services, generic_handlers
 
 _MEBIBYTE = 1024 * 1024
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 256 * _MEBIBYTE),  # pickled apps
     ("grpc.max_send_message_length", 256 * _MEBIBYTE),
+    # No compression: gRPC inflates a message whole before anything can judge it, and 60 kB of zeros become 60 MB.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
+    # Bytes of a call's metadata: beyond the first number calls are refused at random, beyond the second always.
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
     ("grpc.max_concurrent_streams", 1000),
     # Clients ping each 30 seconds, also between calls; a server that did not expect it would hang up on them.
     ("grpc.keepalive_permit_without_calls", 1),
@@ -40,7 +46,7 @@ class GrpcServer:
     """
 
     def __init__(self, services: Services) -> None:
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator)])
         self._server.add_generic_rpc_handlers(generic_handlers(services))
         self._names = (*(service.full_name for service in SERVICES), compat.FULL_NAME)
         self._health = health.HealthServicer()

@@ -7,8 +7,9 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from fal_server.access.permissions import METHOD_PERMISSIONS, PERMISSIONS
+from fal_server.access.permissions import PERMISSIONS
 from fal_server.grpc.methods import SERVICES
+from fal_server.grpc.permissions import METHOD_PERMISSIONS
 from tests.grpc.calls import answers
 
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -27,7 +28,7 @@ async def call(
 
 
 def test_every_method_needs_a_known_permission() -> None:
-    assert {method.name for method in METHODS} == set(METHOD_PERMISSIONS)
+    assert {method.full_name for method in METHODS} == set(METHOD_PERMISSIONS)
     assert set(METHOD_PERMISSIONS.values()) <= PERMISSIONS
 
 
@@ -67,7 +68,7 @@ async def test_who_may_call(plane, second) -> None:
 
 async def test_one_permission_is_enough_and_needed(plane) -> None:
     for method in METHODS:
-        needed = METHOD_PERMISSIONS[method.name]
+        needed = METHOD_PERMISSIONS[method.full_name]
         mine = await plane.keys.create(None, permissions=[needed])
         others = await plane.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
         allowed, _, _ = await call(plane.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))

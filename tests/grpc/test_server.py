@@ -90,7 +90,7 @@ async def test_a_call_keeps_the_id_that_it_came_with(plane, caplog) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ListEnvironments(LIST, metadata=(("x-request-id", "my-call.2"),))
         assert dict(caught.value.trailing_metadata())["x-request-id"] == "my-call.2"
-    first, second = (record for record in caplog.records if record.name == "fal_server.grpc.guard")
+    first, second = (record for record in caplog.records if record.name == "fal_server.grpc.calls")
     assert (first.request_id, first.method, first.code, first.key_id) == (
         "my-call.1",
         "ListEnvironments",

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fal_server.access.authentication import Authenticator, hash_secret
 from fal_server.access.permissions import (
     CALL_APPS,
-    METHOD_PERMISSIONS,
     PERMISSIONS,
     PRESETS,
     allows,
@@ -100,11 +99,6 @@ def test_presets_are_made_of_known_permissions() -> None:
     for preset in ("DEPLOY", "AGENT", "SERVERLESS", "COMPUTE", "BILLING"):
         assert not allows(holder(*PRESETS[preset]), "keys:write")
     assert not allows(holder(*PRESETS["AGENT"]), "serverless:secrets:read")
-
-
-@pytest.mark.parametrize("method", ["BuildEnvironment", "ListAliases", "RegisterApplication", "Run"])
-def test_the_deploy_preset_can_deploy(method: str) -> None:
-    require(holder(*PRESETS["DEPLOY"]), METHOD_PERMISSIONS[method])
 
 
 def test_what_is_lacking_is_named() -> None:

@@ -1,0 +1,187 @@
+"""Turns a handler into a gRPC method: messages in and out, faults to statuses, one log line a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from fal_server.core.faults import Fault, InvalidArgument
+from fal_server.core.identity import Principal
+from fal_server.grpc.caller import REQUEST_ID, Caller, request_id
+from fal_server.grpc.status import code_of, shortened, trailers
+
+logger = logging.getLogger(__name__)
+
+ADMITTED: ContextVar[Principal] = ContextVar("admitted")
+"""The caller of the call under way; set by the interceptor, which runs in the task of the call."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+M = TypeVar("M", bound=Message)
+# Bytes are a message that is serialised already, which a handler passes on unread.
+Response: TypeAlias = Message | bytes
+Unary: TypeAlias = Callable[[M, Caller], Awaitable[Response]]
+ServerStreaming: TypeAlias = Callable[[M, Caller], AsyncGenerator[Response]]
+ClientStreaming: TypeAlias = Callable[[AsyncIterator[M], Caller], Awaitable[Response]]
+Bidirectional: TypeAlias = Callable[[AsyncIterator[M], Caller], AsyncGenerator[Response]]
+Method: TypeAlias = "grpc.RpcMethodHandler[bytes, Response]"
+
+
+def unary(name: str, request_type: type[M], handler: Unary[M]) -> Method:
+    """Return the method for one request and one response."""
+
+    async def serve(data: bytes, context: Context) -> Response:
+        async with _call(name, context) as caller:
+            response = await handler(_parsed(request_type, data), caller)
+            await caller.accept()
+            return response
+
+    return grpc.unary_unary_rpc_method_handler(serve, None, _serialised)
+
+
+def server_streaming(name: str, request_type: type[M], handler: ServerStreaming[M]) -> Method:
+    """Return the method for one request and many responses."""
+
+    async def serve(data: bytes, context: Context) -> None:
+        async with _call(name, context) as caller:
+            await _send_all(handler(_parsed(request_type, data), caller), caller, context)
+
+    return grpc.unary_stream_rpc_method_handler(serve, None, _serialised)
+
+
+def client_streaming(name: str, request_type: type[M], handler: ClientStreaming[M]) -> Method:
+    """Return the method for many requests and one response."""
+
+    async def serve(requests: AsyncIterator[bytes], context: Context) -> Response:
+        async with _call(name, context) as caller:
+            response = await handler(_each(request_type, requests), caller)
+            await caller.accept()
+            return response
+
+    return grpc.stream_unary_rpc_method_handler(serve, None, _serialised)
+
+
+def bidirectional(name: str, request_type: type[M], handler: Bidirectional[M]) -> Method:
+    """Return the method for many requests and many responses."""
+
+    async def serve(_: object, context: Context) -> None:
+        async with _call(name, context) as caller, aclosing(_received(request_type, context)) as requests:
+            await _send_all(handler(requests, caller), caller, context)
+
+    return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
+
+
+def refusal(name: str, reason: Exception, key_id: str) -> Method:
+    """Return the method that answers every call with an error and reads no message.
+
+    It is a stream's: gRPC reads and inflates the request of a unary method before it calls the handler.
+
+    Args:
+        key_id: of the caller, for the log; empty if unknown.
+    """
+
+    async def serve(_: object, context: Context) -> None:
+        async with _outcome(name, context, key_id):
+            raise reason
+
+    return grpc.stream_stream_rpc_method_handler(serve, None, _serialised)
+
+
+@asynccontextmanager
+async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
+    principal = ADMITTED.get()
+    async with _outcome(name, context, principal.key_id) as call_id:
+        yield Caller(principal=principal, request_id=call_id, accept=_once(context, call_id))
+
+
+@asynccontextmanager
+async def _outcome(name: str, context: Context, key_id: str) -> AsyncGenerator[str]:
+    """Give the call's id, answer a failure with its status, and log how the call ended."""
+    call_id = request_id(context.invocation_metadata() or ())
+    code = grpc.StatusCode.OK
+    started = time.monotonic()
+    try:
+        yield call_id
+    except Fault as fault:
+        code = code_of(fault)
+        await context.abort(code, shortened(fault.message), trailers(fault, call_id))
+    except asyncio.CancelledError:
+        code = grpc.StatusCode.CANCELLED
+        raise
+    except Exception:
+        code = grpc.StatusCode.INTERNAL
+        logger.exception(
+            "%s failed unexpectedly [request %s]", name, call_id, extra={"request_id": call_id, "method": name}
+        )
+        unexpected = Fault(f"the controller failed unexpectedly: its log says more about request {call_id}")
+        await context.abort(code, unexpected.message, trailers(unexpected, call_id))
+    finally:
+        seconds = time.monotonic() - started
+        logger.info(
+            "%s %s in %.1f ms [request %s]",
+            name,
+            code.name,
+            seconds * 1000,
+            call_id,
+            extra={
+                "request_id": call_id,
+                "method": name,
+                "code": code.name,
+                "key_id": key_id,
+                "duration_seconds": seconds,
+            },
+        )
+
+
+async def _received(request_type: type[M], context: Context) -> AsyncGenerator[M]:
+    """Read the requests up to where the caller half-closes the stream."""
+    while (data := await context.read()) is not grpc.aio.EOF:
+        yield _parsed(request_type, data)
+
+
+async def _each(request_type: type[M], requests: AsyncIterator[bytes]) -> AsyncGenerator[M]:
+    async for data in requests:
+        yield _parsed(request_type, data)
+
+
+async def _send_all(responses: AsyncGenerator[Response], caller: Caller, context: Context) -> None:
+    """Write the responses; whatever ends the stream, their source is closed before the call is over."""
+    async with aclosing(responses) as messages:
+        async for message in messages:
+            await caller.accept()
+            await context.write(message)
+
+
+def _once(context: Context, call_id: str) -> Callable[[], Awaitable[None]]:
+    """Return a function whose first call sends the initial metadata.
+
+    Until then a refusal has no headers of its own, and clients retry only such refusals.
+    """
+    sent = False
+
+    async def accept() -> None:
+        nonlocal sent
+        if not sent:
+            sent = True
+            await context.send_initial_metadata(((REQUEST_ID, call_id),))
+
+    return accept
+
+
+def _parsed(request_type: type[M], data: bytes) -> M:
+    try:
+        return request_type.FromString(data)
+    except DecodeError:
+        name = request_type.DESCRIPTOR.full_name
+        raise InvalidArgument("request", f"the request's bytes are no {name}: compare the .proto files") from None
+
+
+def _serialised(message: Response) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
