@@ -12,7 +12,7 @@ from typing import Self
 from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, scaling, secret
 from fal_grpc.aio_calls import AsyncCalls
 from fal_grpc.aio_exec_session import AsyncExecSession, start
-from fal_grpc.aio_session import AsyncShellSession
+from fal_grpc.aio_shell_session import AsyncShellSession
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target

@@ -1,4 +1,6 @@
-"""A command in a runner that survives the link, for asyncio."""
+"""A command in a runner that outlives its link, for asyncio."""
+
+# The source of fal_grpc/exec_session.py: run `make gen` after a change.
 
 from __future__ import annotations
 
@@ -10,21 +12,27 @@ from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import execs, shell
 from fal_grpc.aio_calls import AsyncCalls
-from fal_grpc.aio_session import AsyncShellSession
-from fal_grpc.documented import documented_by
+from fal_grpc.aio_exec_input import AsyncExecInput
+from fal_grpc.aio_shell_session import AsyncShellSession
 from fal_grpc.errors import (
     ArgumentError,
     CallError,
     ClientClosedError,
-    ExecLinkError,
     FalError,
     NotFoundError,
     RpcFailure,
+    UnavailableError,
     UnimplementedError,
 )
-from fal_grpc.exec_session import PROMPT_SECONDS, UNTOLD, ExecSession, timed_out
-from fal_grpc.reconnects import Reconnects
-from fal_grpc.session import input_failed, session_closed
+from fal_grpc.exec_link import (
+    PROMPT_SECONDS,
+    UNREPORTED,
+    ExecReconnectPolicy,
+    input_failed,
+    no_exit_code,
+    session_closed,
+    timed_out,
+)
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import exec_pb2
@@ -38,7 +46,7 @@ async def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> AsyncExecSession | AsyncShellSession:
-    """As `exec_session.start`."""
+    """Start a command; if the controller lacks execs, one that ends with its link."""
     try:
         response = await calls.unary(calls.execs.StartExec, execs.start_request(spec, execs.new_id()))
     except UnimplementedError:
@@ -69,9 +77,17 @@ async def start(
     return session
 
 
-@documented_by(ExecSession)
 class AsyncExecSession:
-    """`ExecSession` for asyncio: `async for` over it for its output, `async with` it."""
+    """A command that runs in a runner. Iterate with `async for` for its output; then `exit_code` is known.
+
+    If the link breaks, it reconnects, and iterating resumes with the next byte. Input can go in from one task while
+    another one reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
+
+    Attributes:
+        info: the command as it was when the session began.
+        notice: a message of the controller for the person at the terminal; may be empty.
+        dropped_bytes: how much output was lost, because nobody read it in time.
+    """
 
     def __init__(
         self,
@@ -98,46 +114,47 @@ class AsyncExecSession:
         self._exit_code: int | None = None
         self._attached = attached
         self._closed = False
-        self._input_error: BaseException | None = None
         self._size: tuple[int, int] | None = None
-        self._output_offset: int | None = None if attached else 0
-        self._told = 0
-        self._book = execs.InputBook()
-        self._changed = asyncio.Event()
-        self._cancel: Callable[[], object] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        # Started at once, so that input goes though nobody reads yet.
-        self._feeding = None if interactive or attached else asyncio.get_running_loop().create_task(self._feed(stdin))
+        self._offset: int | None = None if attached else 0
+        self._acknowledged = 0
+        self._cancel_reading: Callable[[], object] | None = None
+        self._input = AsyncExecInput(calls, info, on_failure=self._stop_reading)
+        if not interactive and not attached:
+            self._input.feed(stdin)
 
     @property
     def exit_code(self) -> int | None:
+        """The command's exit code; None as long as it is not known."""
         return self._exit_code
 
     async def send(self, data: bytes) -> None:
-        for begin in range(0, len(data), execs.CHUNK_BYTES):
-            while self._book.full and not self._closed:
-                await self._changed.wait()
-            if self._closed:
-                return
-            self._book.add(data[begin : begin + execs.CHUNK_BYTES])
-            self._notify()
+        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        await self._input.send(data)
 
     async def resize(self, height: int, width: int) -> None:
+        """Set the size of the command's terminal, in characters."""
         self._size = (height, width)
-        with suppress(*UNTOLD):  # told again when the link is back; nothing has no size
-            await self._tell_size()
+        with suppress(*UNREPORTED):
+            await self._report_size()
 
     async def close_input(self) -> None:
-        self._book.ended = True
-        self._notify()
+        """End the input: the command reads end-of-file."""
+        self._input.end()
 
     async def signal(self, number: int) -> None:
+        """Send a signal to the foreground job of the terminal, or without one to all processes of the command.
+
+        Raises:
+            UnavailableError: the link is broken now.
+            DeadlineExceededError: the controller did not answer within 5 seconds.
+        """
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.SignalExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, signal=number)
         await self._calls.unary(self._calls.execs.SignalExec, request, deadline_seconds=PROMPT_SECONDS)
 
     async def hang_up(self) -> None:
+        """End the command: SIGHUP to all of its processes, SIGKILL after 2 seconds."""
         from fal_grpc.v1 import exec_pb2
 
         request = exec_pb2.CloseExecRequest(runner_id=self.runner_id, exec_id=self.exec_id)
@@ -145,21 +162,17 @@ class AsyncExecSession:
             await self._calls.unary(self._calls.execs.CloseExec, request, deadline_seconds=PROMPT_SECONDS)
 
     async def detach(self) -> None:
+        """End the session but not the command. One that is not kept gets SIGHUP after a while."""
         self._closed = True
-        self._notify()
-        if self._cancel is not None:
-            self._cancel()
-        tasks = [task for task in (self._writing, self._feeding) if task is not None]
-        for task in tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
-                await asyncio.wait([task])
+        self._stop_reading()
+        await self._input.stop()
 
     async def close(self) -> None:
+        """End the session, and the command unless it has exited or is kept. A second close does nothing."""
         was_closed = self._closed
         await self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:
-            with suppress(CallError, ClientClosedError):  # then it is hung up when nobody has come back for a while
+            with suppress(CallError, ClientClosedError):  # the runner ends it when nobody reads it for a while
                 await self.hang_up()
 
     async def __aenter__(self) -> Self:
@@ -171,109 +184,94 @@ class AsyncExecSession:
         await self.close()
 
     async def __aiter__(self) -> AsyncIterator[shell.ShellOutput]:
+        """Yield the command's output until it has exited.
+
+        Raises:
+            ExecLinkError: the link broke for good, so the exit code is not known.
+            CallError: the controller refused: no permission, or somebody else reads the command now.
+            DeadlineExceededError: the command was ended at its timeout.
+        """
         import grpc
 
         if self._exit_code is not None:
             return
-        reconnects = Reconnects(self.info, self._on_notice)
+        policy = ExecReconnectPolicy(self.info, self._on_notice)
         while True:
             try:
                 async for message in self._read():
-                    reconnects.succeeded()
+                    policy.succeeded()
                     if message.data:
                         yield shell.ShellOutput(data=message.data, stream=message.stream)
                     elif message.HasField("outcome"):
                         await self._end(message.outcome)
                         return
-                error: FalError = reconnects.ended_early()
+                error: FalError = UnavailableError("the stream ended early")
             except grpc.RpcError as failure:
                 error = self._calls.error(cast("RpcFailure", failure), self._calls.execs.ReadExec)
             except ClientClosedError as closed:
                 error = closed
             except asyncio.CancelledError:
-                # gRPC reports a call that was cancelled here as a cancellation of the reader, which it is not.
+                # gRPC also raises this when the call itself was cancelled, by `detach` or by failed input.
                 task = asyncio.current_task()
-                if task is None or task.cancelling() or not (self._closed or self._input_error):
+                if task is None or task.cancelling() or not (self._closed or self._input.error):
                     raise
                 error = session_closed(self.runner_id)
-            if self._input_error is not None:
-                raise input_failed(self.runner_id, self._input_error) from self._input_error
+            if self._input.error is not None:
+                raise input_failed(self.runner_id, self._input.error) from self._input.error
             if self._closed and not isinstance(error, ClientClosedError):
                 raise session_closed(self.runner_id)
-            await asyncio.sleep(reconnects.pause(error))
+            await asyncio.sleep(policy.pause(error))
 
     async def wait(self) -> int:
+        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
         async for _ in self:
             pass
         if self._exit_code is None:
-            raise ExecLinkError(f"The session in runner {self.runner_id} ended without an exit code.")
+            raise no_exit_code(self.runner_id)
         return self._exit_code
 
     async def _read(self) -> AsyncIterator[exec_pb2.ReadExecResponse]:
-        """One connection's worth of output. The first message opens the way for input."""
+        """Read over one connection. After its first message, input is sent."""
         from fal_grpc.v1 import exec_pb2
 
-        request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._output_offset)
+        request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._offset)
         call = self._calls.open(self._calls.execs.ReadExec, request)
-        self._cancel = call.cancel
-        if self._closed or self._input_error is not None:
+        self._cancel_reading = call.cancel
+        if self._closed or self._input.error is not None:
             call.cancel()
         first = True
         try:
             async for message in call:
-                offset = message.offset
-                if self._output_offset is not None and offset > self._output_offset:
-                    self._lost(offset - self._output_offset)
-                if first and self._attached and self._output_offset is None:
-                    self._book.begin_at(message.input_offset)
-                    if offset:
-                        self._lost(offset)
-                if self._book.taken(message.input_offset):
-                    self._notify()
-                self._output_offset = offset + len(message.data)
+                if self._offset is not None and message.offset > self._offset:
+                    self._drop(message.offset - self._offset)
+                if first and self._attached and self._offset is None:
+                    self._input.resume_at(message.input_offset)
+                    if message.offset:
+                        self._drop(message.offset)
+                self._input.taken(message.input_offset)
+                self._offset = message.offset + len(message.data)
                 if first:
                     first = False
-                    await self._write()
+                    if self._size is not None:
+                        with suppress(CallError):
+                            await self._report_size()
+                    self._input.restart()
                 yield message
-                if self._output_offset - self._told >= execs.ACK_BYTES:
-                    self._told = self._book.received = self._output_offset
-                    self._notify()
+                if self._offset - self._acknowledged >= execs.ACK_BYTES:
+                    self._acknowledged = self._offset
+                    self._input.acknowledge(self._offset)
         finally:
             call.cancel()
 
-    def _lost(self, count: int) -> None:
+    def _stop_reading(self) -> None:
+        if self._cancel_reading is not None:
+            self._cancel_reading()
+
+    def _drop(self, count: int) -> None:
         self.dropped_bytes += count
-        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them before the bound was met")
+        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them before the bound was reached")
 
-    async def _write(self) -> None:
-        """Send input on a new stream: first all that was not taken from the one before."""
-        if self._writing is not None:
-            self._writing.cancel()
-        if self._size is not None:
-            with suppress(CallError):
-                await self._tell_size()
-        self._writing = asyncio.get_running_loop().create_task(self._send_all(self._book.sending()))
-
-    async def _send_all(self, sending: execs.Sending) -> None:
-        import grpc
-
-        call = self._calls.upload(self._calls.execs.WriteExec)
-        first = True
-        try:
-            while not self._closed:
-                message = sending.next()
-                if message is None:
-                    await self._changed.wait()
-                    continue
-                if first:
-                    message.runner_id, message.exec_id, first = self.runner_id, self.exec_id, False
-                await call.write(message)
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the link is broken; who reads learns of it too, and begins anew
-        finally:
-            call.cancel()
-
-    async def _tell_size(self) -> None:
+    async def _report_size(self) -> None:
         from fal_grpc.v1 import exec_pb2, runner_pb2
 
         if self._size is not None:
@@ -281,28 +279,8 @@ class AsyncExecSession:
             request = exec_pb2.ResizeExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, tty_size=size)
             await self._calls.unary(self._calls.execs.ResizeExec, request, deadline_seconds=PROMPT_SECONDS)
 
-    async def _feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
-        """Give the caller's input. What his own iterable raises is raised again by reading."""
-        try:
-            if isinstance(stdin, AsyncIterable):
-                async for data in stdin:
-                    await self.send(data)
-            else:
-                for item in shell.inputs(stdin):
-                    if isinstance(item, bytes):
-                        await self.send(item)
-            await self.close_input()
-        except Exception as error:  # noqa: BLE001  # whatever it is
-            self._input_error = error
-            if self._cancel is not None:
-                self._cancel()
-
     async def _end(self, outcome: exec_pb2.ExecOutcome) -> None:
         self._exit_code = outcome.exit_code
         await self.detach()
         if outcome.timed_out:
             raise timed_out(self.runner_id, self._timeout_seconds)
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

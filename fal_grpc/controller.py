@@ -14,7 +14,7 @@ from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
 from fal_grpc.exec_session import ExecSession, start
-from fal_grpc.session import ShellSession
+from fal_grpc.shell_session import ShellSession
 from fal_grpc.target import Target
 
 

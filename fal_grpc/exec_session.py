@@ -1,8 +1,9 @@
-"""A command in a runner that survives the link, blocking: it is read on where the connection broke."""
+"""A command in a runner that outlives its link."""
+
+# Generated from fal_grpc/aio_exec_session.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -10,31 +11,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import execs, shell
-from fal_grpc.calls import Answers, Calls
+from fal_grpc.calls import Calls
 from fal_grpc.errors import (
     ArgumentError,
     CallError,
     ClientClosedError,
-    DeadlineExceededError,
-    ExecLinkError,
     FalError,
     NotFoundError,
     RpcFailure,
     UnavailableError,
     UnimplementedError,
 )
-from fal_grpc.reconnects import Reconnects
-from fal_grpc.session import ShellSession, input_failed, session_closed
+from fal_grpc.exec_input import ExecInput
+from fal_grpc.exec_link import (
+    PROMPT_SECONDS,
+    UNREPORTED,
+    ExecReconnectPolicy,
+    input_failed,
+    no_exit_code,
+    session_closed,
+    timed_out,
+)
+from fal_grpc.shell_session import ShellSession
 
 if TYPE_CHECKING:
-    import grpc
-
     from fal_grpc.v1 import exec_pb2
-
-PROMPT_SECONDS = 5.0
-"""The deadline of what somebody at a terminal waits for: Ctrl-C, another size, the end. A controller that does not
-answer must not hold the terminal; a command that could not be hung up is when nobody has come back for it."""
-UNTOLD = (UnavailableError, DeadlineExceededError, NotFoundError)
 
 
 def start(
@@ -45,7 +46,7 @@ def start(
     interactive: bool,
     on_notice: Callable[[str], None],
 ) -> ExecSession | ShellSession:
-    """Start a command; with a controller that does not know such commands, one that ends with its link."""
+    """Start a command; if the controller lacks execs, one that ends with its link."""
     try:
         response = calls.unary(calls.execs.StartExec, execs.start_request(spec, execs.new_id()))
     except UnimplementedError:
@@ -77,11 +78,15 @@ def start(
 
 
 class ExecSession:
-    """A command that runs in a runner. Iterate over it for its output; after that, `exit_code` is known.
+    """A command that runs in a runner. Iterate over it for its output; then `exit_code` is known.
 
-    When the link breaks, it is tried again, and iterating goes on with the next byte. `send`, `resize`, `signal` and
-    `close_input` may be called from other threads than the one that reads. A command that is not kept is hung up when
-    the session is closed before it has exited.
+    If the link breaks, it reconnects, and iterating resumes with the next byte. Input can go in from one task while
+    another one reads. A command that is not kept gets SIGHUP if the session is closed before it has exited.
+
+    Attributes:
+        info: the command as it was when the session began.
+        notice: a message of the controller for the person at the terminal; may be empty.
+        dropped_bytes: how much output was lost, because nobody read it in time.
     """
 
     def __init__(
@@ -109,17 +114,13 @@ class ExecSession:
         self._exit_code: int | None = None
         self._attached = attached
         self._closed = False
-        self._input_error: BaseException | None = None
         self._size: tuple[int, int] | None = None
-        self._output_offset: int | None = None if attached else 0
-        self._told = 0
-        self._book = execs.InputBook()
-        self._changed = threading.Condition()
-        self._generation = 0
-        self._reading: Answers[exec_pb2.ReadExecResponse] | None = None
-        self._writing: grpc.Future | None = None  # type: ignore[type-arg]
+        self._offset: int | None = None if attached else 0
+        self._acknowledged = 0
+        self._cancel_reading: Callable[[], object] | None = None
+        self._input = ExecInput(calls, info, on_failure=self._stop_reading)
         if not interactive and not attached:
-            threading.Thread(target=self._feed, args=(stdin,), name="fal-exec-input", daemon=True).start()
+            self._input.feed(stdin)
 
     @property
     def exit_code(self) -> int | None:
@@ -127,29 +128,21 @@ class ExecSession:
         return self._exit_code
 
     def send(self, data: bytes) -> None:
-        """Give the command input. Waits while the runner does not read; after the command's end it does nothing."""
-        for start in range(0, len(data), execs.CHUNK_BYTES):
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or not self._book.full)
-                if self._closed:
-                    return
-                self._book.add(data[start : start + execs.CHUNK_BYTES])
-                self._changed.notify_all()
+        """Send the command input. Waits while the runner does not read; after the command's end it does nothing."""
+        self._input.send(data)
 
     def resize(self, height: int, width: int) -> None:
-        """Tell the command's terminal its new size, in characters."""
+        """Set the size of the command's terminal, in characters."""
         self._size = (height, width)
-        with suppress(*UNTOLD):  # told again when the link is back; nothing has no size
-            self._tell_size()
+        with suppress(*UNREPORTED):
+            self._report_size()
 
     def close_input(self) -> None:
-        """Say that no more input comes: the command reads end-of-file."""
-        with self._changed:
-            self._book.ended = True
-            self._changed.notify_all()
+        """End the input: the command reads end-of-file."""
+        self._input.end()
 
     def signal(self, number: int) -> None:
-        """Send the command a signal: to the foreground job of a terminal, else to all of its processes.
+        """Send a signal to the foreground job of the terminal, or without one to all processes of the command.
 
         Raises:
             UnavailableError: the link is broken now.
@@ -169,21 +162,17 @@ class ExecSession:
             self._calls.unary(self._calls.execs.CloseExec, request, deadline_seconds=PROMPT_SECONDS)
 
     def detach(self) -> None:
-        """End the session, and leave the command as it is: one that is not kept is hung up after a while."""
-        with self._changed:
-            self._closed = True
-            self._generation += 1
-            self._changed.notify_all()
-        for call in (self._reading, self._writing):
-            if call is not None:
-                call.cancel()
+        """End the session but not the command. One that is not kept gets SIGHUP after a while."""
+        self._closed = True
+        self._stop_reading()
+        self._input.stop()
 
     def close(self) -> None:
-        """End the session, and hang the command up unless it has exited or is kept. A second close does nothing."""
+        """End the session, and the command unless it has exited or is kept. A second close does nothing."""
         was_closed = self._closed
         self.detach()
         if not was_closed and self._exit_code is None and not self.info.keep:
-            with suppress(CallError, ClientClosedError):  # then it is hung up when nobody has come back for a while
+            with suppress(CallError, ClientClosedError):  # the runner ends it when nobody reads it for a while
                 self.hang_up()
 
     def __enter__(self) -> Self:
@@ -195,112 +184,88 @@ class ExecSession:
         self.close()
 
     def __iter__(self) -> Iterator[shell.ShellOutput]:
-        """The command's output, as it comes, until it has exited.
+        """Yield the command's output until it has exited.
 
         Raises:
             ExecLinkError: the link broke for good, so the exit code is not known.
-            CallError: the controller refused: not allowed, or somebody else reads the command now.
-            DeadlineExceededError: the command outlasted its time and was ended.
+            CallError: the controller refused: no permission, or somebody else reads the command now.
+            DeadlineExceededError: the command was ended at its timeout.
         """
         import grpc
 
         if self._exit_code is not None:
             return
-        reconnects = Reconnects(self.info, self._on_notice)
+        policy = ExecReconnectPolicy(self.info, self._on_notice)
         while True:
             try:
                 for message in self._read():
-                    reconnects.succeeded()
+                    policy.succeeded()
                     if message.data:
                         yield shell.ShellOutput(data=message.data, stream=message.stream)
                     elif message.HasField("outcome"):
                         self._end(message.outcome)
                         return
-                error: FalError = reconnects.ended_early()
+                error: FalError = UnavailableError("the stream ended early")
             except grpc.RpcError as failure:
                 error = self._calls.error(cast("RpcFailure", failure), self._calls.execs.ReadExec)
             except ClientClosedError as closed:
                 error = closed
-            if self._input_error is not None:
-                raise input_failed(self.runner_id, self._input_error) from self._input_error
+            if self._input.error is not None:
+                raise input_failed(self.runner_id, self._input.error) from self._input.error
             if self._closed and not isinstance(error, ClientClosedError):
                 raise session_closed(self.runner_id)
-            time.sleep(reconnects.pause(error))
+            time.sleep(policy.pause(error))
 
     def wait(self) -> int:
-        """Read on to the end without looking at the output, and return the exit code; raises as iterating does."""
+        """Read to the end, drop the output, and return the exit code. Raises as iterating does."""
         for _ in self:
             pass
         if self._exit_code is None:
-            raise ExecLinkError(f"The session in runner {self.runner_id} ended without an exit code.")
+            raise no_exit_code(self.runner_id)
         return self._exit_code
 
     def _read(self) -> Iterator[exec_pb2.ReadExecResponse]:
-        """One connection's worth of output. The first message opens the way for input."""
+        """Read over one connection. After its first message, input is sent."""
         from fal_grpc.v1 import exec_pb2
 
-        request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._output_offset)
-        method = self._calls.execs.ReadExec
-        call = self._reading = self._calls.open(method, request)
-        if self._closed:
+        request = exec_pb2.ReadExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, offset=self._offset)
+        call = self._calls.open(self._calls.execs.ReadExec, request)
+        self._cancel_reading = call.cancel
+        if self._closed or self._input.error is not None:
             call.cancel()
         first = True
-        for message in call:
-            offset = message.offset
-            if self._output_offset is not None and offset > self._output_offset:
-                self._lost(offset - self._output_offset)
-            with self._changed:
-                if first and self._attached and self._output_offset is None:
-                    self._book.begin_at(message.input_offset)
-                    if offset:
-                        self._lost(offset)
-                if self._book.taken(message.input_offset):  # a thread that is woken for nothing costs much
-                    self._changed.notify_all()
-            self._output_offset = offset + len(message.data)
-            if first:
-                first = False
-                self._write()
-            yield message
-            if self._output_offset - self._told >= execs.ACK_BYTES:
-                self._told = self._output_offset
-                with self._changed:
-                    self._book.received = self._output_offset
-                    self._changed.notify_all()
+        try:
+            for message in call:
+                if self._offset is not None and message.offset > self._offset:
+                    self._drop(message.offset - self._offset)
+                if first and self._attached and self._offset is None:
+                    self._input.resume_at(message.input_offset)
+                    if message.offset:
+                        self._drop(message.offset)
+                self._input.taken(message.input_offset)
+                self._offset = message.offset + len(message.data)
+                if first:
+                    first = False
+                    if self._size is not None:
+                        with suppress(CallError):
+                            self._report_size()
+                    self._input.restart()
+                yield message
+                if self._offset - self._acknowledged >= execs.ACK_BYTES:
+                    self._acknowledged = self._offset
+                    self._input.acknowledge(self._offset)
+        finally:
+            call.cancel()
 
-    def _lost(self, count: int) -> None:
+    def _stop_reading(self) -> None:
+        if self._cancel_reading is not None:
+            self._cancel_reading()
+
+    def _drop(self, count: int) -> None:
         self.dropped_bytes += count
-        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them before the bound was met")
+        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them before the bound was reached")
 
-    def _write(self) -> None:
-        """Send input on a new stream: first all that was not taken from the one before."""
-        if self._writing is not None:
-            self._writing.cancel()
-        if self._size is not None:
-            with suppress(CallError):
-                self._tell_size()
-        with self._changed:
-            self._generation += 1
-            generation, sending = self._generation, self._book.sending()
-            self._changed.notify_all()
-        self._writing = self._calls.upload(self._calls.execs.WriteExec, self._messages(generation, sending))
-
-    def _messages(self, generation: int, sending: execs.Sending) -> Iterator[exec_pb2.WriteExecRequest]:
-        first = True
-        while True:
-            with self._changed:
-                message = sending.next()
-                while message is None:
-                    if self._generation != generation:
-                        return
-                    self._changed.wait()
-                    message = sending.next()
-                if self._generation != generation:
-                    return
-            if first:
-                message.runner_id, message.exec_id, first = self.runner_id, self.exec_id, False
-            yield message
-
-    def _tell_size(self) -> None:
+    def _report_size(self) -> None:
         from fal_grpc.v1 import exec_pb2, runner_pb2
 
         if self._size is not None:
@@ -308,26 +273,8 @@ class ExecSession:
             request = exec_pb2.ResizeExecRequest(runner_id=self.runner_id, exec_id=self.exec_id, tty_size=size)
             self._calls.unary(self._calls.execs.ResizeExec, request, deadline_seconds=PROMPT_SECONDS)
 
-    def _feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
-        """Give the caller's input. What his own iterable raises is raised again by reading."""
-        try:
-            for item in shell.inputs(stdin):
-                if isinstance(item, bytes):
-                    self.send(item)
-            self.close_input()
-        except Exception as error:  # noqa: BLE001  # whatever it is
-            self._input_error = error
-            if self._reading is not None:
-                self._reading.cancel()
-
     def _end(self, outcome: exec_pb2.ExecOutcome) -> None:
         self._exit_code = outcome.exit_code
         self.detach()
         if outcome.timed_out:
             raise timed_out(self.runner_id, self._timeout_seconds)
-
-
-def timed_out(runner_id: str, seconds: float | None) -> DeadlineExceededError:
-    """What to raise where a command was ended because its time was over."""
-    words = "in its time" if seconds is None else f"after {seconds:g} seconds"
-    return DeadlineExceededError(f"The command in runner {runner_id} had not exited {words} and was ended.")

@@ -32,6 +32,8 @@ SOURCES = {
     "fal/api/aio/secrets.py": "fal/api/secrets.py",
     "fal/rest_aio.py": "fal/rest.py",
     "fal_grpc/aio.py": "fal_grpc/controller.py",
+    "fal_grpc/aio_exec_session.py": "fal_grpc/exec_session.py",
+    "fal_grpc/aio_shell_session.py": "fal_grpc/shell_session.py",
 }
 """Each asyncio source, and the blocking module that is generated from it."""
 
@@ -40,11 +42,9 @@ MODULES = {
     "fal.deploy.aio": "fal.deploy",
     "fal.rest_aio": "fal.rest",
     "fal_grpc.aio": "fal_grpc.controller",
-    "fal_grpc.aio_calls": "fal_grpc.calls",
-    "fal_grpc.aio_exec_session": "fal_grpc.exec_session",
-    "fal_grpc.aio_session": "fal_grpc.session",
+    "fal_grpc.aio_": "fal_grpc.",
 }
-"""Modules to import instead; those below them change alike."""
+"""Modules to import instead; those below them, or whose names begin like a row that ends in "_", change alike."""
 
 NAMES = {
     "AsyncServerlessClient": "SyncServerlessClient",
@@ -60,12 +60,16 @@ NAMES = {
 """Names that change otherwise than by losing `Async`."""
 
 ATTRIBUTES = {
+    "grpc.aio.StreamStreamMultiCallable": "grpc.StreamStreamMultiCallable",
     "asyncio.Lock": "threading.Lock",
     "asyncio.sleep": "time.sleep",
 }
-"""What asyncio offers, and its blocking counterpart."""
+"""Attributes of asyncio and grpc.aio, and their blocking counterparts."""
 
 PHRASES = {
+    "from one task while another one reads": "from other threads than the one that reads",
+    "Iterate with `async for` for its output": "Iterate over it for its output",
+    ", for asyncio": "",
     " for asyncio": "",
     " of the asyncio client": " of the client",
     "It belongs to the event loop of its first call.": "It can be used from several threads.",
@@ -145,6 +149,8 @@ def _token_edits(source: _Source) -> Iterator[_Edit]:
 def _tree_edits(source: _Source) -> Iterator[_Edit]:
     for node in ast.walk(source.tree):
         match node:
+            case ast.Import(names=[ast.alias(name="grpc.aio")]):
+                yield _Edit(*source.span(node), "import grpc")
             case ast.Import(names=[ast.alias(name="asyncio")]):
                 yield _Edit(*source.span(node), f"import threading\n{' ' * node.col_offset}import time")
             case ast.ImportFrom(module=str(module)):
@@ -210,7 +216,7 @@ def _name(name: str) -> str:
 
 def _module(name: str) -> str:
     for old, new in MODULES.items():
-        if name == old or name.startswith(f"{old}."):
+        if name == old or name.startswith(old if old.endswith("_") else f"{old}."):
             return new + name.removeprefix(old)
     return name
 

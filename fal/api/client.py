@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SyncServerlessClient:
-    """Manages apps, runners, keys, secrets and environments, and deploys,.
+    """Manages apps, runners, keys, secrets and environments, and deploys.
 
     The methods have the names of the commands. One client keeps one connection, which opens at the first call. Use it
     from several threads, and close it, or use `with`. Every call can raise

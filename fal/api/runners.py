@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fal.api.opener import Opener
     from fal.gpus import GpuUsage
     from fal_grpc.exec_session import ExecSession
-    from fal_grpc.session import ShellSession
+    from fal_grpc.shell_session import ShellSession
 
 LOOK_BACK = timedelta(days=1)
 """How long ago a runner may have ended for `get` to find it, if the controller can only list runners."""

@@ -17,11 +17,26 @@ from fal.api.aio import keys as aio_keys
 from fal.api.aio import queue as aio_queue
 from fal.api.aio import runners as aio_runners
 from fal.api.aio import secrets as aio_secrets
-from fal_grpc import aio, aio_calls, aio_exec_session, aio_session, calls, controller, exec_session, session
+from fal_grpc import (
+    aio,
+    aio_calls,
+    aio_exec_input,
+    aio_exec_session,
+    aio_shell_input,
+    aio_shell_session,
+    calls,
+    controller,
+    exec_input,
+    exec_session,
+    shell_input,
+    shell_session,
+)
 
 PAIRS = [
     (controller.Controller, aio.AsyncController),
-    (session.ShellSession, aio_session.AsyncShellSession),
+    (shell_session.ShellSession, aio_shell_session.AsyncShellSession),
+    (shell_input.ShellInput, aio_shell_input.AsyncShellInput),
+    (exec_input.ExecInput, aio_exec_input.AsyncExecInput),
     (exec_session.ExecSession, aio_exec_session.AsyncExecSession),
     (calls.Calls, aio_calls.AsyncCalls),
     (rest.Rest, rest_aio.AsyncRest),

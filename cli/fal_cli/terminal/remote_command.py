@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
     from fal_grpc.adapter.shell import ShellOutput
     from fal_grpc.exec_session import ExecSession
-    from fal_grpc.session import ShellSession
+    from fal_grpc.shell_session import ShellSession
 
 _STDERR = 2
 _MOST_INTERRUPTS = 3

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
     from fal.gpus import GpuUsage
     from fal_grpc.aio_exec_session import AsyncExecSession
-    from fal_grpc.aio_session import AsyncShellSession
+    from fal_grpc.aio_shell_session import AsyncShellSession
 
 LOOK_BACK = timedelta(days=1)
 """How long ago a runner may have ended for `get` to find it, if the controller can only list runners."""

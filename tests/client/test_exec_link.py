@@ -1,4 +1,4 @@
-"""When a broken link to a command is tried again: soon, not all at one moment, and not for ever."""
+"""A broken link to a command reconnects soon, not in lockstep, and not forever."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_grpc.adapter.execs import ExecInfo, ExecSpec
 from fal_grpc.aio import AsyncController
 from fal_grpc.controller import Controller
 from fal_grpc.errors import ExecLinkError, NotFoundError, PermissionDeniedError, UnavailableError
-from fal_grpc.reconnects import Reconnects
+from fal_grpc.exec_link import ExecReconnectPolicy
 from fal_grpc.target import parse_target
 from fal_grpc.v1 import exec_pb2
 from tests.client.support import KEY
@@ -31,29 +31,29 @@ INFO = ExecInfo(
 
 
 def test_pauses_grow_to_a_second_and_differ():
-    told: list[str] = []
-    reconnects = Reconnects(INFO, told.append)
-    pauses = [reconnects.pause(UnavailableError("gone")) for _ in range(50)]
+    notices: list[str] = []
+    policy = ExecReconnectPolicy(INFO, notices.append)
+    pauses = [policy.pause(UnavailableError("gone")) for _ in range(50)]
     assert 0.05 <= pauses[0] <= 0.1
     assert all(0.5 <= pause <= 1 for pause in pauses[-20:])
     assert len(set(pauses[-20:])) > 1
-    reconnects.succeeded()
-    assert 0.05 <= reconnects.pause(UnavailableError("gone")) <= 0.1
-    assert [words.split()[0] for words in told] == ["the", "reconnected", "the"]
+    policy.succeeded()
+    assert 0.05 <= policy.pause(UnavailableError("gone")) <= 0.1
+    assert [message.split()[0] for message in notices] == ["the", "reconnected", "the"]
 
 
-def test_what_another_try_cannot_mend_is_raised():
+def test_what_another_attempt_cannot_help_is_raised():
     with pytest.raises(PermissionDeniedError):
-        Reconnects(INFO, print).pause(PermissionDeniedError("no"))
+        ExecReconnectPolicy(INFO, print).pause(PermissionDeniedError("no"))
     with pytest.raises(NotFoundError):
-        Reconnects(INFO, print).pause(NotFoundError("no such command"))
-    begun = Reconnects(INFO, print)
-    begun.succeeded()
+        ExecReconnectPolicy(INFO, print).pause(NotFoundError("no such command"))
+    started = ExecReconnectPolicy(INFO, print)
+    started.succeeded()
     with pytest.raises(ExecLinkError, match="not known"):
-        begun.pause(NotFoundError("the runner has ended"))
+        started.pause(NotFoundError("the runner has ended"))
 
 
-async def test_what_a_terminal_waits_for_has_a_short_deadline(fake):
+async def test_calls_that_a_terminal_waits_for_have_a_short_deadline(fake):
     fake.answers = {"StartExec": exec_pb2.StartExecResponse(exec=exec_pb2.ExecInfo(exec_id="e", runner_id="r"))}
     fake.answers |= {name: getattr(exec_pb2, f"{name}Response")() for name in ("CloseExec", "SignalExec", "ResizeExec")}
     spec = ExecSpec(runner_id="r", command=["true"])

@@ -1,0 +1,115 @@
+"""Writes the input of a command, over links that break, from tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
+
+from fal_grpc.adapter import execs, shell
+from fal_grpc.aio_calls import AsyncCalls
+
+
+class AsyncExecInput:
+    """The input of a command: taken from the caller, and sent on one stream after another.
+
+    Attributes:
+        error: what the caller's own input raised; the session raises it when it is read.
+    """
+
+    def __init__(self, calls: AsyncCalls, info: execs.ExecInfo, *, on_failure: Callable[[], None]) -> None:
+        self.error: BaseException | None = None
+        self._calls = calls
+        self._info = info
+        self._on_failure = on_failure
+        self._book = execs.InputBook()
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._writing: asyncio.Task[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
+
+    def feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
+        """Start to take the whole input from the caller, even if nobody reads the output yet."""
+        self._feeding = asyncio.get_running_loop().create_task(self._feed(stdin))
+
+    async def send(self, data: bytes) -> None:
+        """Take input. Waits while the runner does not read; after `stop` it does nothing."""
+        for start in range(0, len(data), execs.CHUNK_BYTES):
+            while self._book.full and not self._stopped:
+                await self._changed.wait()
+            if self._stopped:
+                return
+            self._book.add(data[start : start + execs.CHUNK_BYTES])
+            self._notify()
+
+    def end(self) -> None:
+        """Note that no more input comes."""
+        self._book.ended = True
+        self._notify()
+
+    def resume_at(self, offset: int) -> None:
+        """Note how much input an earlier session sent."""
+        self._book.begin_at(offset)
+
+    def taken(self, offset: int) -> None:
+        """Note up to where the runner has taken the input."""
+        if self._book.taken(offset):
+            self._notify()
+
+    def acknowledge(self, offset: int) -> None:
+        """Report to the runner up to where the output was received."""
+        self._book.received = offset
+        self._notify()
+
+    def restart(self) -> None:
+        """Send on a new stream, from what the runner has not taken."""
+        if self._stopped:
+            return
+        if self._writing is not None:
+            self._writing.cancel()
+        self._writing = asyncio.get_running_loop().create_task(self._send_all(self._book.sending()))
+
+    async def stop(self) -> None:
+        """Send no more."""
+        self._stopped = True
+        self._notify()
+        for task in (self._writing, self._feeding):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _send_all(self, sending: execs.Sending) -> None:
+        import grpc
+
+        call = self._calls.upload(self._calls.execs.WriteExec)
+        first = True
+        try:
+            while not self._stopped:
+                message = sending.next()
+                if message is None:
+                    await self._changed.wait()
+                    continue
+                if first:
+                    message.runner_id, message.exec_id, first = self._info.runner_id, self._info.exec_id, False
+                await call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # the link is broken: the reader notices too, and restarts this
+        finally:
+            call.cancel()
+
+    async def _feed(self, stdin: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | None) -> None:
+        try:
+            if isinstance(stdin, AsyncIterable):
+                async for data in stdin:
+                    await self.send(data)
+            else:
+                for item in shell.inputs(stdin):
+                    if isinstance(item, bytes):
+                        await self.send(item)
+            self.end()
+        except Exception as error:  # noqa: BLE001  # whatever the caller's own iterable raises
+            self.error = error
+            self._on_failure()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,118 @@
+"""Writes the input of a command, over links that break, from threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from fal_grpc.adapter import execs, shell
+from fal_grpc.calls import Calls
+
+if TYPE_CHECKING:
+    import grpc
+
+    from fal_grpc.v1 import exec_pb2
+
+
+class ExecInput:
+    """The input of a command: taken from the caller, and sent on one stream after another.
+
+    Attributes:
+        error: what the caller's own input raised; the session raises it when it is read.
+    """
+
+    def __init__(self, calls: Calls, info: execs.ExecInfo, *, on_failure: Callable[[], None]) -> None:
+        self.error: BaseException | None = None
+        self._calls = calls
+        self._info = info
+        self._on_failure = on_failure
+        self._book = execs.InputBook()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._stream = 0
+        self._writing: grpc.Future | None = None  # type: ignore[type-arg]
+
+    def feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
+        """Start to take the whole input from the caller, even if nobody reads the output yet."""
+        threading.Thread(target=self._feed, args=(stdin,), name="fal-exec-input", daemon=True).start()
+
+    def send(self, data: bytes) -> None:
+        """Take input. Waits while the runner does not read; after `stop` it does nothing."""
+        for start in range(0, len(data), execs.CHUNK_BYTES):
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or not self._book.full)
+                if self._stopped:
+                    return
+                self._book.add(data[start : start + execs.CHUNK_BYTES])
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """Note that no more input comes."""
+        with self._changed:
+            self._book.ended = True
+            self._changed.notify_all()
+
+    def resume_at(self, offset: int) -> None:
+        """Note how much input an earlier session sent."""
+        with self._changed:
+            self._book.begin_at(offset)
+
+    def taken(self, offset: int) -> None:
+        """Note up to where the runner has taken the input."""
+        with self._changed:
+            if self._book.taken(offset):  # to wake a thread for nothing costs much
+                self._changed.notify_all()
+
+    def acknowledge(self, offset: int) -> None:
+        """Report to the runner up to where the output was received."""
+        with self._changed:
+            self._book.received = offset
+            self._changed.notify_all()
+
+    def restart(self) -> None:
+        """Send on a new stream, from what the runner has not taken."""
+        if self._stopped:
+            return
+        if self._writing is not None:
+            self._writing.cancel()
+        with self._changed:
+            self._stream += 1
+            stream, sending = self._stream, self._book.sending()
+            self._changed.notify_all()
+        self._writing = self._calls.upload(self._calls.execs.WriteExec, self._messages(stream, sending))
+
+    def stop(self) -> None:
+        """Send no more."""
+        with self._changed:
+            self._stopped = True
+            self._stream += 1
+            self._changed.notify_all()
+        if self._writing is not None:
+            self._writing.cancel()
+
+    def _messages(self, stream: int, sending: execs.Sending) -> Iterator[exec_pb2.WriteExecRequest]:
+        first = True
+        while True:
+            with self._changed:
+                message = sending.next()
+                while message is None:
+                    if self._stream != stream:
+                        return
+                    self._changed.wait()
+                    message = sending.next()
+                if self._stream != stream:
+                    return
+            if first:
+                message.runner_id, message.exec_id, first = self._info.runner_id, self._info.exec_id, False
+            yield message
+
+    def _feed(self, stdin: bytes | str | Iterable[bytes] | None) -> None:
+        try:
+            for item in shell.inputs(stdin):
+                if isinstance(item, bytes):
+                    self.send(item)
+            self.end()
+        except Exception as error:  # noqa: BLE001  # whatever the caller's own iterable raises
+            self.error = error
+            self._on_failure()
