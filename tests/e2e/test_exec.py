@@ -219,7 +219,7 @@ def test_what_was_dropped_is_told(place: Place) -> None:
         assert kept + session.dropped_bytes == 100_000_000
         assert 50_000_000 < kept <= 64 * 2**20
         assert told == [
-            f"{session.dropped_bytes:,} bytes of output were dropped here: nobody read them before the bound was met"
+            f"{session.dropped_bytes:,} bytes of output were dropped here: nobody read them before the bound was reached"
         ]
 
 
