@@ -263,7 +263,7 @@ class ExecSession:
 
     def _drop(self, count: int) -> None:
         self.dropped_bytes += count
-        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them before the bound was reached")
+        self._on_notice(f"{count:,} bytes of output were dropped here: nobody read them in time")
 
     def _report_size(self) -> None:
         from fal_grpc.v1 import exec_pb2, runner_pb2
