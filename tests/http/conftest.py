@@ -1,4 +1,4 @@
-"""Every test here runs on both event loops: the standard one, and uvloop, which the controller uses."""
+"""Run every test here on both event loops: asyncio's, and uvloop, which the controller uses."""
 
 from __future__ import annotations
 

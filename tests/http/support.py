@@ -1,4 +1,4 @@
-"""What the HTTP tests stand on: a dispatcher and keys in memory, runners that are real servers, and a door."""
+"""A listener with gateway, dispatcher and keys in memory, in front of runners that are real servers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Place:
 
 
 class Ledger:
-    """A dispatcher with one runner an app; keeps what was acquired and released."""
+    """A dispatcher with one runner per app; records what was acquired and released."""
 
     def __init__(self) -> None:
         self.apps: dict[str, App] = {}
@@ -132,7 +132,7 @@ def principal_of(key_id: str) -> Principal:
 
 
 class Keys:
-    """Access to one key of each kind; `warm` are those that are cached."""
+    """Authenticates one key of each kind; `warm` are those that are cached."""
 
     def __init__(self) -> None:
         self.warm: set[str] = set()
@@ -150,7 +150,7 @@ class Keys:
 
 
 async def _plain(scope, receive, send) -> None:
-    """The smallest ASGI application: tells what it was asked for."""
+    """The smallest ASGI application: answers with the path and the body of the request."""
     body = b""
     while True:
         message = await receive()
@@ -162,11 +162,11 @@ async def _plain(scope, receive, send) -> None:
 
 
 @dataclass
-class House:
-    """A front door with everything behind it."""
+class Server:
+    """A listener with everything behind it."""
 
     port: int
-    door: Listener
+    listener: Listener
     gateway: Gateway
     ledger: Ledger
     keys: Keys
@@ -179,7 +179,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(
+async def running_server(
     *,
     rest=_plain,
     host: str = "127.0.0.1",
@@ -189,32 +189,33 @@ async def house(
     tls=None,
     connect_seconds: float = 5,
     body_seconds: float = 60,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Server]:
     ledger, keys = Ledger(), Keys()
     gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
-    bridge = AsgiAdapter(rest, body_seconds=body_seconds)
-    site = Router(gateway, bridge)
-    door = Listener(site, grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls)
+    adapter = AsgiAdapter(rest, body_seconds=body_seconds)
+    listener = Listener(
+        Router(gateway, adapter), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls
+    )
     sockets = await bind(host, 0)
-    await door.start(sockets)
+    await listener.start(sockets)
     port = sockets[0].getsockname()[1]
-    built = House(port, door, gateway, ledger, keys)
+    built = Server(port, listener, gateway, ledger, keys)
     try:
         async with asyncio.timeout(50):
             yield built
     finally:
         for writer in built.writers:
             writer.close()
-        await door.close(0)
+        await listener.close(0)
         await gateway.close()
-        await bridge.close()
+        await adapter.close()
         for writer in built.writers:
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 @asynccontextmanager
 async def runner(script: Script) -> AsyncIterator[int]:
-    """A server that does to each connection what the script says; gives its port."""
+    """Run a server that plays the script on each connection; yield its port."""
     tasks: set[asyncio.Task[None]] = set()
     failures: list[Exception] = []
 
@@ -226,7 +227,7 @@ async def runner(script: Script) -> AsyncIterator[int]:
             await script(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
-        except Exception as error:  # noqa: BLE001 - told when the test ends
+        except Exception as error:  # noqa: BLE001 - raised when the test ends
             failures.append(error)
         finally:
             writer.close()
@@ -245,14 +246,14 @@ async def runner(script: Script) -> AsyncIterator[int]:
 
 
 async def read_head(reader: Reader) -> tuple[bytes, dict[bytes, bytes]]:
-    """A message's first line and its fields; of a field that is there twice, the last."""
+    """Read a message's first line and its fields; of a repeated field, the last."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head[:-4].split(b"\r\n")
     return first, {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
 
 
 async def read_chunks(reader: Reader) -> AsyncIterator[bytes]:
-    """The parts of a chunked body."""
+    """Read the parts of a chunked body."""
     while size := int(await reader.readline(), 16):
         yield await reader.readexactly(size)
         assert await reader.readexactly(2) == b"\r\n"
@@ -260,7 +261,7 @@ async def read_chunks(reader: Reader) -> AsyncIterator[bytes]:
 
 
 async def read_message(reader: Reader, *, head_only: bool = False) -> tuple[bytes, dict[bytes, bytes], bytes]:
-    """A whole message: first line, fields, body."""
+    """Read a whole message: first line, fields, body."""
     first, fields = await read_head(reader)
     if head_only:
         return first, fields, b""
@@ -274,7 +275,7 @@ async def read_message(reader: Reader, *, head_only: bool = False) -> tuple[byte
 
 
 async def echo(reader: Reader, writer: Writer) -> None:
-    """A runner that answers each request with its own head and body."""
+    """Answer each request with its own head and body."""
     while True:
         first, fields, body = await read_message(reader)
         head = first + b"\n" + b"".join(b"%b: %b\n" % pair for pair in fields.items())
@@ -284,7 +285,7 @@ async def echo(reader: Reader, writer: Writer) -> None:
 
 
 def answering(raw: bytes, *, close: bool = False) -> Script:
-    """A runner that answers each request with these bytes."""
+    """Return a script that answers each request with these bytes."""
 
     async def script(reader: Reader, writer: Writer) -> None:
         while True:
@@ -297,16 +298,16 @@ def answering(raw: bytes, *, close: bool = False) -> Script:
     return script
 
 
-async def ask(house: House, request: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-    """One request on a connection of its own."""
-    reader, writer = await house.connect()
+async def ask(server: Server, request: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send a request on a new connection; return status, fields and body."""
+    reader, writer = await server.connect()
     writer.write(request)
     first, fields, body = await read_message(reader, head_only=request.startswith(b"HEAD"))
     return int(first.split()[1]), fields, body
 
 
 def error_of(fields: dict[bytes, bytes], body: bytes) -> str:
-    """The error's word, which is in the body and in a field."""
+    """Return the error type, which has to be the same in body and header."""
     content = json.loads(body)
     assert content["error_type"].encode() == fields[b"x-fal-error-type"]
     assert content["detail"]

@@ -1,4 +1,4 @@
-"""The controller's own ASGI application behind the door: failures, clients that leave, bodies and answers at a pace."""
+"""The controller's own ASGI application: failures, clients that leave, and backpressure."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.http.support import error_of, house, read_head, read_message
+from tests.http.support import error_of, read_head, read_message, running_server
 
 
-async def test_a_mistake_of_ours_is_a_500_without_its_words(caplog) -> None:
+async def test_an_unexpected_error_is_a_500_without_its_message(caplog) -> None:
     async def broken(scope, receive, send) -> None:
         if scope["path"] == "/late":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
             await send({"type": "http.response.body", "body": b"ab", "more_body": True})
-        raise RuntimeError("private words")
+        raise RuntimeError("private message")
 
     async with (
-        house(rest=broken) as h,
+        running_server(rest=broken) as h,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", trust_env=False) as client,
     ):
         answer = await client.get("/x")
         assert (answer.status_code, answer.json()["error_type"]) == (500, "internal_error")
         assert "private" not in answer.text
-        assert "private words" in caplog.text
+        assert "private message" in caplog.text
         with pytest.raises(httpx.HTTPError):
             await client.get("/late")
 
 
-async def test_the_application_learns_that_the_client_has_left() -> None:
+async def test_the_application_is_told_that_the_client_has_left() -> None:
     asked, learned = asyncio.Event(), asyncio.Event()
 
     async def waiting(scope, receive, send) -> None:
@@ -41,7 +41,7 @@ async def test_the_application_learns_that_the_client_has_left() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         learned.set()
 
-    async with house(rest=waiting) as h:
+    async with running_server(rest=waiting) as h:
         _, writer = await h.connect()
         writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab")
         await asked.wait()
@@ -50,7 +50,7 @@ async def test_the_application_learns_that_the_client_has_left() -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-async def test_a_body_that_stops_coming_is_not_waited_for_for_ever(started: bool, caplog) -> None:
+async def test_a_body_that_stops_arriving_times_out(started: bool, caplog) -> None:
     learned = asyncio.Event()
 
     async def reading(scope, receive, send) -> None:
@@ -61,7 +61,7 @@ async def test_a_body_that_stops_coming_is_not_waited_for_for_ever(started: bool
         learned.set()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async with house(rest=reading, body_seconds=0.05) as h:
+    async with running_server(rest=reading, body_seconds=0.05) as h:
         reader, writer = await h.connect()
         writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
         if started:
@@ -76,7 +76,7 @@ async def test_a_body_that_stops_coming_is_not_waited_for_for_ever(started: bool
     assert not caplog.records
 
 
-async def test_the_application_is_held_back_by_a_slow_client() -> None:
+async def test_a_slow_client_pauses_the_application() -> None:
     held = asyncio.Event()
 
     async def eager(scope, receive, send) -> None:
@@ -91,7 +91,7 @@ async def test_the_application_is_held_back_by_a_slow_client() -> None:
             await sending
         await send({"type": "http.response.body", "body": b""})
 
-    async with house(rest=eager) as h:
+    async with running_server(rest=eager) as h:
         reader, writer = await h.connect()
         writer.write(b"GET /x HTTP/1.0\r\n\r\n")
         await held.wait()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.http.gateway.app_request import without_token
-from tests.http.support import App, ask, house, read_head, runner
+from tests.http.support import App, ask, read_head, runner, running_server
 
 UPGRADE = (
     b"Host: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n"
@@ -28,7 +28,7 @@ async def test_a_token_opens_a_websocket_and_is_not_passed_on() -> None:
         await writer.drain()
         await reader.read()
 
-    async with house() as h, runner(script) as port:
+    async with running_server() as h, runner(script) as port:
         h.gateway._tokens = Tokens()
         h.ledger.add(App("private", public=False), port)
         reader, writer = await h.connect()
@@ -41,7 +41,7 @@ async def test_a_token_opens_a_websocket_and_is_not_passed_on() -> None:
 
 
 async def test_a_token_that_is_not_good_or_not_for_this_opens_nothing() -> None:
-    async with house() as h:
+    async with running_server() as h:
         h.gateway._tokens = Tokens()
         h.ledger.add(App("private", public=False), 1)
         h.ledger.add(App("second", public=False), 1)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the server speaks it: framing, order, limits, and what it refuses."""
+"""HTTP/1.1 of the server: framing, order, limits, and what it rejects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.registry import Registry
 from fal_server.http.server.rules import Limits
-from tests.http.support import App, echo, house, read_head, read_message, runner
+from tests.http.support import App, echo, read_head, read_message, runner, running_server
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: here\r\n"
 QUICK = Limits(head_seconds=0.1, idle_seconds=0.1, linger_seconds=0.1)
 
 
 async def test_keep_alive() -> None:
-    async with house() as h:
+    async with running_server() as h:
         reader, writer = await h.connect()
         for body in (b"one", b"two"):
             writer.write(HEAD + b"Content-Length: 3\r\n\r\n" + body)
@@ -33,7 +33,7 @@ async def test_keep_alive() -> None:
 
 @pytest.mark.parametrize("close", [b"Connection: close\r\n", b"connection: Keep-Alive, Close\r\n"])
 async def test_connection_close(close: bytes) -> None:
-    async with house() as h:
+    async with running_server() as h:
         reader, writer = await h.connect()
         writer.write(HEAD + close + b"Content-Length: 1\r\n\r\naGET /ignored HTTP/1.1\r\nHost: x\r\n\r\n")
         _, fields, body = await read_message(reader)
@@ -44,7 +44,7 @@ async def test_connection_close(close: bytes) -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_http_1_0(keep: bool) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         for target in (b"/x", b"/me/hello"):
             reader, writer = await h.connect()
@@ -68,7 +68,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
         await echo(reader, writer)
 
     others = asyncio.Event()
-    async with house() as h, runner(slow_first) as port:
+    async with running_server() as h, runner(slow_first) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         others.set()
@@ -88,7 +88,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
 
 
 async def test_thousands_of_pipelined_requests() -> None:
-    async with house() as h:
+    async with running_server() as h:
         reader, writer = await h.connect()
         writer.write(b"GET /me/none HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
         for _ in range(5000):
@@ -97,7 +97,7 @@ async def test_thousands_of_pipelined_requests() -> None:
 
 @pytest.mark.parametrize("target", [b"/x", b"/me/hello"])
 async def test_expect_continue(target: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         for _ in range(2):
@@ -110,8 +110,8 @@ async def test_expect_continue(target: bytes) -> None:
             assert b"expect" not in body
 
 
-async def test_a_body_that_is_not_wanted_is_not_asked_for() -> None:
-    async with house() as h:
+async def test_a_body_that_is_not_needed_is_not_asked_for() -> None:
+    async with running_server() as h:
         reader, writer = await h.connect()
         writer.write(b"POST /me/none HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         first, fields, _ = await read_message(reader)
@@ -121,7 +121,7 @@ async def test_a_body_that_is_not_wanted_is_not_asked_for() -> None:
 
 
 async def test_head() -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         for target in (b"/me/hello", b"/x", b"/me/none", b"/me/hello"):
@@ -170,8 +170,8 @@ async def test_head() -> None:
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 400_000, 431),
     ],
 )
-async def test_what_is_refused(request_bytes: bytes, status: int) -> None:
-    async with house(limits=Limits(linger_seconds=0.2)) as h:
+async def test_what_is_rejected(request_bytes: bytes, status: int) -> None:
+    async with running_server(limits=Limits(linger_seconds=0.2)) as h:
         reader, writer = await h.connect()
         # A good one before it is still answered.
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" + request_bytes)
@@ -185,7 +185,7 @@ async def test_what_is_refused(request_bytes: bytes, status: int) -> None:
 
 
 async def test_a_head_of_just_the_allowed_size() -> None:
-    async with house() as h:
+    async with running_server() as h:
         reader, writer = await h.connect()
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 65_000 + b"\r\n\r\n")
         assert (await read_message(reader))[2] == b"/x|"
@@ -202,7 +202,7 @@ async def test_a_body_broken_while_it_is_relayed() -> None:
         gone.set()
 
     got = asyncio.Event()
-    async with house() as h, runner(waiting) as port:
+    async with running_server() as h, runner(waiting) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -213,8 +213,8 @@ async def test_a_body_broken_while_it_is_relayed() -> None:
         await h.ledger.ended()
 
 
-async def test_an_upgrade_that_is_not_done_here_is_a_plain_request() -> None:
-    async with house() as h:
+async def test_an_upgrade_that_is_not_offered_is_a_plain_request() -> None:
+    async with running_server() as h:
         reader, writer = await h.connect()
         upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n" + upgrade + b"GET /y HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -222,21 +222,21 @@ async def test_an_upgrade_that_is_not_done_here_is_a_plain_request() -> None:
         assert (await read_message(reader))[2] == b"/y|"
 
 
-# Patience.
+# Timeouts.
 
 
-@pytest.mark.parametrize("begun", [b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: x\r\nX: y"])
-async def test_a_head_that_does_not_end(begun: bytes) -> None:
-    async with house(limits=QUICK) as h:
+@pytest.mark.parametrize("started", [b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: x\r\nX: y"])
+async def test_a_head_that_does_not_end(started: bytes) -> None:
+    async with running_server(limits=QUICK) as h:
         reader, writer = await h.connect()
-        writer.write(begun)
+        writer.write(started)
         assert (await read_message(reader))[0] == b"HTTP/1.1 408 Request Timeout"
         assert await reader.read() == b""
 
 
 @pytest.mark.parametrize("after", [b"", b"\r\n", b"GET /x HT"])
 async def test_an_idle_connection_is_closed(after: bytes) -> None:
-    async with house(limits=QUICK) as h:
+    async with running_server(limits=QUICK) as h:
         reader, writer = await h.connect()
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" + after)
         assert (await read_message(reader))[2] == b"/x|"
@@ -244,8 +244,8 @@ async def test_an_idle_connection_is_closed(after: bytes) -> None:
         assert rest.startswith(b"HTTP/1.1 408 ") if after.startswith(b"G") else rest == b""
 
 
-async def test_a_head_that_begins_while_another_request_is_answered_and_does_not_end() -> None:
-    async with house(limits=QUICK) as h, runner(echo) as port:
+async def test_a_head_that_starts_during_another_response_and_does_not_end() -> None:
+    async with running_server(limits=QUICK) as h, runner(echo) as port:
         h.ledger.add(App("hello"), None)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\nGET /x HT")
@@ -260,35 +260,35 @@ async def test_a_head_that_begins_while_another_request_is_answered_and_does_not
 
 
 async def test_a_slow_request_is_not_cut_off_by_the_limits() -> None:
-    async with house(limits=QUICK) as h, runner(echo) as port:
+    async with running_server(limits=QUICK) as h, runner(echo) as port:
         h.ledger.add(App("hello"), None)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
         await h.ledger.until(lambda: h.ledger.waiting)
         other, other_writer = await h.connect()
         other_writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
-        await other.read()  # until its idle time, which is longer than the time for a head, is over
+        await other.read()  # until its idle time is over, which is longer than the time for a head
         h.ledger.place("hello", port)
         writer.write(b"b")
         assert (await read_message(reader))[2].endswith(b"\n\nab")
 
 
-async def test_an_answer_before_the_body_came() -> None:
-    async with house(limits=Limits(linger_seconds=0.2)) as h:
+async def test_a_response_before_the_body_has_arrived() -> None:
+    async with running_server(limits=Limits(linger_seconds=0.2)) as h:
         reader, writer = await h.connect()
         writer.write(b"POST /me/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
         first, fields, _ = await read_message(reader)
         assert first == b"HTTP/1.1 404 Not Found"
         assert fields[b"connection"] == b"close"
         assert await reader.read() == b""
-        writer.write(b"x" * 1000)  # thrown away, and no reset that would have eaten the answer
+        writer.write(b"x" * 1000)  # dropped, without a reset that would have lost the response
 
 
 # Any split, and any bytes.
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written."""
+    """Records what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +315,7 @@ class Transport(asyncio.Transport):
 
 
 class Recorder:
-    """A site that answers each request with what it read, once the body is complete."""
+    """Answers each request with its body, once that is complete."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]] = []
@@ -323,8 +323,8 @@ class Recorder:
     def drain(self) -> None: ...
 
     def handle(self, exchange: Exchange) -> None:
-        exchange.sink = _Collect(self, exchange)
-        exchange.sink.on_body()
+        exchange.driver = _Collect(self, exchange)
+        exchange.driver.on_body()
 
 
 class _Collect:
@@ -333,7 +333,7 @@ class _Collect:
 
     def on_body(self) -> None:
         exchange = self.exchange
-        self.body += exchange.take()
+        self.body += exchange.take_body()
         if exchange.complete:
             self.recorder.seen.append((exchange.method, exchange.target, exchange.headers, self.body))
             exchange.respond(200, b"", self.body)
@@ -344,7 +344,7 @@ class _Collect:
 
 
 def speak(parts: list[bytes]) -> tuple[list[object], bytes]:
-    """Feed a connection these parts."""
+    """Feed these parts to a connection."""
 
     async def run() -> tuple[list[object], bytes]:
         recorder, transport = Recorder(), Transport()

@@ -33,7 +33,7 @@ from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
 from tests.fakes.platform import Platform, opened
-from tests.http.support import House, house
+from tests.http.support import Server, running_server
 from tests.http.test_rest import Logs, Runners
 
 
@@ -63,7 +63,7 @@ class Desk:
             *AccountRoutes(Gpus(), Account(), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
-        self.house: House
+        self.house: Server
         self.client: httpx.AsyncClient
 
     @property
@@ -92,7 +92,7 @@ async def desk_at(root: Path) -> AsyncIterator[Desk]:
             version="1",
             more=desk.routes,
         )
-        async with house(rest=rest.app) as desk.house:
+        async with running_server(rest=rest.app) as desk.house:
             base = f"http://127.0.0.1:{desk.house.port}"
             headers = await desk.key()
             async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20, trust_env=False) as desk.client:

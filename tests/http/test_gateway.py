@@ -1,4 +1,4 @@
-"""The gateway: which runner gets a request, what of it is passed on, and what comes back."""
+"""The gateway: which runner gets a request, what is passed on, and what comes back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from fal_server.core.faults import NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome
-from tests.http.support import KEY, App, answering, ask, echo, error_of, house, read_message, runner
+from tests.http.support import KEY, App, answering, ask, echo, error_of, read_message, runner, running_server
 
 HOST = b"Host: here\r\n"
 
 
 async def test_a_request_reaches_the_app_without_its_prefix_and_comes_back() -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(
             h,
@@ -44,15 +44,15 @@ async def test_a_request_reaches_the_app_without_its_prefix_and_comes_back() -> 
     ],
 )
 async def test_targets(target: bytes, seen: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         _, _, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: here\r\n\r\n")
         assert body.split(b"\n")[0] == b"GET " + seen + b" HTTP/1.1"
 
 
 @pytest.mark.parametrize("host", [b"queue.fal.run", b"Queue.localhost:7400", b"queue.10.0.0.1:80"])
-async def test_a_queue_host_means_the_queue(host: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+async def test_a_queue_host_is_for_the_queue(host: bytes) -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         for target, seen in (
             (b"/me/hello/x?y=1", b"/queue/me/hello/x|"),
@@ -64,15 +64,15 @@ async def test_a_queue_host_means_the_queue(host: bytes) -> None:
 
 
 @pytest.mark.parametrize("host", [b"fal.run", b"queue", b"queue:80", b"xqueue.fal.run", b"q.x"])
-async def test_other_hosts_mean_the_app(host: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+async def test_other_hosts_are_for_the_app(host: bytes) -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         _, _, body = await ask(h, b"GET /me/hello/x HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
         assert body.startswith(b"GET /x HTTP/1.1")
 
 
 async def test_an_old_client_without_a_host() -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         _, _, body = await ask(h, b"GET /me/hello HTTP/1.0\r\n\r\n")
         assert b"host: localhost\n" in body
@@ -80,14 +80,14 @@ async def test_an_old_client_without_a_host() -> None:
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
 async def test_any_method(method: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         _, _, body = await ask(h, method + b" /me/hello/x HTTP/1.1\r\nHost: here\r\n\r\n")
         assert body.startswith(method + b" /x HTTP/1.1\n")
 
 
-async def test_what_ends_at_this_hop_is_not_passed_on() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_hop_by_hop_fields_are_not_passed_on() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         fields = (
             b"Connection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
@@ -103,13 +103,13 @@ async def test_what_ends_at_this_hop_is_not_passed_on() -> None:
         assert b"mine" not in head
 
 
-async def test_the_answer_loses_what_is_not_for_the_client() -> None:
+async def test_the_response_loses_fields_that_are_not_for_the_client() -> None:
     raw = (
         b"HTTP/1.1 203 Quite Fine\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nX-Fal-Stop-Runner: 0\r\n"
         b"Set-Cookie: a\r\nSet-Cookie: b\r\nX-Fal-Request-Id: theirs\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n"
     )
-    async with house() as h, runner(answering(raw)) as port:
+    async with running_server() as h, runner(answering(raw)) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: here\r\n\r\n")
@@ -122,10 +122,10 @@ async def test_the_answer_loses_what_is_not_for_the_client() -> None:
 
 
 async def test_every_answer_has_an_id_of_its_own_and_the_app_sees_it() -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         ids = set()
-        for _ in range(600):  # more than are made at once
+        for _ in range(600):  # more than one batch
             _, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
             assert b"x-fal-request-id: " + fields[b"x-fal-request-id"] in body
             ids.add(uuid.UUID(fields[b"x-fal-request-id"].decode()))
@@ -143,7 +143,7 @@ async def test_connections_to_the_runner_are_kept() -> None:
         opened += 1
         await echo(reader, writer)
 
-    async with house() as h, runner(counting) as port:
+    async with running_server() as h, runner(counting) as port:
         h.ledger.add(App("hello"), port)
         for _ in range(5):
             assert (await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: here\r\n\r\n"))[0] == 200
@@ -153,8 +153,8 @@ async def test_connections_to_the_runner_are_kept() -> None:
 # Keys.
 
 
-async def test_a_private_app_wants_a_good_key() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_a_private_app_needs_a_valid_key() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello", public=False), port)
         for field in (
             b"",
@@ -173,12 +173,12 @@ async def test_a_private_app_wants_a_good_key() -> None:
             assert status == 200
             assert b"authorization" not in body
         assert [asked["caller"] for asked in h.ledger.asked] == ["good"] * 3
-        assert h.keys.asked.count("good") == 2  # the wrong secret, and the first time
+        assert h.keys.asked.count("good") == 2  # for the wrong secret, and for the first call
 
 
 @pytest.mark.parametrize("warm", [False, True])
 async def test_a_key_that_may_not_call_apps(warm: bool) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello", public=False), port)
         if warm:
             h.keys.warm.add("small")
@@ -189,8 +189,8 @@ async def test_a_key_that_may_not_call_apps(warm: bool) -> None:
         assert error_of(fields, body) == "bad_request"
 
 
-async def test_a_public_app_wants_none_and_never_sees_the_platforms() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_a_public_app_needs_no_key_and_never_sees_one() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         for field, seen in (
             (b"Authorization: Key a:b\r\n", False),
@@ -203,19 +203,19 @@ async def test_a_public_app_wants_none_and_never_sees_the_platforms() -> None:
             assert (b"authorization" in body) is seen
 
 
-# What the platform's own headers ask for.
+# The platform's own headers.
 
 
-async def test_the_hint_is_handed_on() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_the_hint_is_passed_on() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\nX-Fal-Runner-Hint: lora-7\r\n\r\n")
         assert h.ledger.asked[0]["hint"] == "lora-7"
 
 
 @pytest.mark.parametrize("value", [b"0", b"-1", b"nan", b"inf", b"soon", b""])
-async def test_a_start_timeout_that_is_none(value: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+async def test_an_invalid_start_timeout(value: bytes) -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(
             h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\nX-Fal-Request-Timeout: " + value + b"\r\n\r\n"
@@ -225,7 +225,7 @@ async def test_a_start_timeout_that_is_none(value: bytes) -> None:
 
 @pytest.mark.parametrize("asked", [b"X-Fal-Request-Timeout: 0.05\r\n", b""])
 async def test_no_runner_in_the_start_timeout(asked: bytes) -> None:
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello", request_start_timeout=0 if not asked else 60), None)
         status, fields, body = await ask(
             h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + asked + b"Content-Length: 2\r\n\r\nhi"
@@ -236,7 +236,7 @@ async def test_no_runner_in_the_start_timeout(asked: bytes) -> None:
 
 
 async def test_a_request_waits_for_a_runner() -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello", public=False), None)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + KEY + b"Content-Length: 4\r\n\r\nbo")
@@ -250,7 +250,7 @@ async def test_a_request_waits_for_a_runner() -> None:
 
 
 async def test_a_client_that_leaves_gives_up_its_place() -> None:
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello"), None)
         _, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -270,7 +270,7 @@ async def test_a_client_that_leaves_gives_up_its_place() -> None:
     ],
 )
 async def test_faults_of_the_dispatcher(fault: Exception, status: int, word: str, caplog) -> None:
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello"), None)
         h.ledger.fault = fault
         got, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -280,7 +280,7 @@ async def test_faults_of_the_dispatcher(fault: Exception, status: int, word: str
 
 @pytest.mark.parametrize("target", [b"/me/other", b"/you/hello", b"/me/%ff", b"/me//hello", b"/me/"])
 async def test_what_is_not_there(target: bytes) -> None:
-    async with house() as h, runner(echo) as port:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (404, "bad_request")
@@ -293,7 +293,7 @@ PREFLIGHT = (
 
 
 async def test_a_browser_may_ask_for_a_private_app_without_waking_it() -> None:
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello", public=False), None)
         status, fields, body = await ask(h, PREFLIGHT)
         assert status == 204

@@ -1,4 +1,4 @@
-"""The front door: gRPC and HTTP/1.1 on one port, with and without TLS, and how it closes."""
+"""The listener: gRPC and HTTP/1.1 on one port, with and without TLS, and how it closes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fal_server.http.server.listener import bind
-from tests.http.support import App, Reader, Writer, echo, house, read_chunks, read_head, read_message, runner
+from tests.http.support import App, Reader, Writer, echo, read_chunks, read_head, read_message, runner, running_server
 
 
 async def _unary(request: bytes, context: object) -> bytes:
@@ -33,7 +33,7 @@ async def _bidi(requests: AsyncIterator[bytes], context: object) -> AsyncIterato
 
 @asynccontextmanager
 async def grpc_server(address: str) -> AsyncIterator[str]:
-    """A gRPC server with one unary and one streaming method, of bytes; gives the address to reach it at."""
+    """Run a gRPC server with one unary and one streaming method of bytes; yield its address."""
     server = grpc.aio.server()
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(_unary),
@@ -50,14 +50,14 @@ async def grpc_server(address: str) -> AsyncIterator[str]:
 
 @pytest.fixture(params=["unix", "tcp"])
 def internal(request, tmp_path: Path) -> str:
-    """Where the gRPC server listens."""
+    """The address of the gRPC server: TCP or a unix socket."""
     return f"unix:{tmp_path}/grpc.sock" if request.param == "unix" else "127.0.0.1:0"
 
 
-async def test_grpc_passes_and_http_is_answered_beside_it(internal: str) -> None:
+async def test_grpc_and_http_on_one_port(internal: str) -> None:
     async with (
         grpc_server(internal) as address,
-        house(grpc_address=address) as h,
+        running_server(grpc_address=address) as h,
         grpc.aio.insecure_channel(f"127.0.0.1:{h.port}") as channel,
     ):
         unary = channel.unary_unary("/test.Echo/Unary")
@@ -72,7 +72,7 @@ async def test_grpc_passes_and_http_is_answered_beside_it(internal: str) -> None
 async def test_a_long_stream_in_both_directions(internal: str) -> None:
     async with (
         grpc_server(internal) as address,
-        house(grpc_address=address) as h,
+        running_server(grpc_address=address) as h,
         grpc.aio.insecure_channel(f"127.0.0.1:{h.port}") as channel,
     ):
         call = channel.stream_stream("/test.Echo/Bidi")()
@@ -93,7 +93,7 @@ async def test_a_long_stream_in_both_directions(internal: str) -> None:
 
 
 async def test_the_preface_in_pieces(internal: str) -> None:
-    async with grpc_server(internal) as address, house(grpc_address=address) as h:
+    async with grpc_server(internal) as address, running_server(grpc_address=address) as h:
         reader, writer = await h.connect()
         for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":
             writer.write(bytes([byte]))
@@ -103,8 +103,8 @@ async def test_the_preface_in_pieces(internal: str) -> None:
         assert frame[3] == 4  # SETTINGS
 
 
-async def test_methods_that_begin_like_the_preface() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_methods_that_start_like_the_preface() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"P")
@@ -115,7 +115,7 @@ async def test_methods_that_begin_like_the_preface() -> None:
 async def test_a_grpc_server_that_is_not_there(caplog) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-    async with house(grpc_address=address) as h:
+    async with running_server(grpc_address=address) as h:
         reader, writer = await h.connect()
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         with suppress(ConnectionError):
@@ -125,26 +125,26 @@ async def test_a_grpc_server_that_is_not_there(caplog) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"PRI * H"])
 async def test_a_silent_connection_is_closed(sent: bytes) -> None:
-    async with house(first_byte_seconds=0.05) as h:
+    async with running_server(first_byte_seconds=0.05) as h:
         reader, writer = await h.connect()
         writer.write(sent)
         with suppress(ConnectionError):
             assert await reader.read() == b""
 
 
-async def test_a_peer_that_is_dead_is_noticed() -> None:
-    async with house() as h:
+async def test_a_dead_client_is_detected() -> None:
+    async with running_server() as h:
         reader, writer = await h.connect()
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         await read_message(reader)
-        (connection,) = h.door.registry
+        (connection,) = h.listener.registry
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 async def test_a_port_that_is_taken() -> None:
-    async with house() as h:
+    async with running_server() as h:
         with pytest.raises(OSError, match="in use"):
             await bind("127.0.0.1", h.port)
 
@@ -162,7 +162,7 @@ async def test_open_requests_are_finished_and_new_connections_refused() -> None:
         await finish.wait()
         writer.write(b"1\r\nb\r\n0\r\n\r\n")
 
-    async with house() as h, runner(slow) as port:
+    async with running_server() as h, runner(slow) as port:
         h.ledger.add(App("hello"), port)
         idle, idle_writer = await h.connect()
         idle_writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -171,7 +171,7 @@ async def test_open_requests_are_finished_and_new_connections_refused() -> None:
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         await asked.wait()
-        closing = asyncio.create_task(h.door.close(30))
+        closing = asyncio.create_task(h.listener.close(30))
         assert await idle.read() == b""
         assert await silent.read() == b""
         with pytest.raises(OSError, match=r"refused|Connect call failed"):
@@ -183,20 +183,20 @@ async def test_open_requests_are_finished_and_new_connections_refused() -> None:
         await closing
 
 
-async def test_a_request_that_waits_is_told_that_the_connection_closes() -> None:
-    async with house() as h, runner(echo) as port:
+async def test_a_waiting_request_learns_that_the_connection_closes() -> None:
+    async with running_server() as h, runner(echo) as port:
         h.ledger.add(App("hello"), None)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         await h.ledger.until(lambda: h.ledger.waiting)
-        closing = asyncio.create_task(h.door.close(30))
+        closing = asyncio.create_task(h.listener.close(30))
         h.ledger.place("hello", port)
         first, fields, _ = await read_message(reader)
         assert (first, fields[b"connection"]) == (b"HTTP/1.1 200 OK", b"close")
         await closing
 
 
-async def test_after_the_grace_all_are_cut_off(internal: str) -> None:
+async def test_connections_are_aborted_after_the_grace(internal: str) -> None:
     asked = asyncio.Event()
 
     async def endless(reader: Reader, writer: Writer) -> None:
@@ -204,7 +204,7 @@ async def test_after_the_grace_all_are_cut_off(internal: str) -> None:
         asked.set()
         assert await reader.read() == b""
 
-    async with grpc_server(internal) as address, house(grpc_address=address) as h, runner(endless) as port:
+    async with grpc_server(internal) as address, running_server(grpc_address=address) as h, runner(endless) as port:
         h.ledger.add(App("hello"), port)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{h.port}") as channel:
             call = channel.stream_stream("/test.Echo/Bidi")()
@@ -213,8 +213,8 @@ async def test_after_the_grace_all_are_cut_off(internal: str) -> None:
             reader, writer = await h.connect()
             writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
             await asked.wait()
-            await h.door.close(0.05)
-            assert len(h.door.registry) == 0
+            await h.listener.close(0.05)
+            assert len(h.listener.registry) == 0
             with suppress(ConnectionError):
                 assert await reader.read() == b""
             with pytest.raises(grpc.aio.AioRpcError):
@@ -264,7 +264,7 @@ async def test_tls_tells_them_apart_by_alpn(certificate: tuple[Path, Path]) -> N
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
         writer.write(b"1\r\nb\r\n0\r\n\r\n")
 
-    async with grpc_server("127.0.0.1:0") as address, house(grpc_address=address, tls=context) as h:
+    async with grpc_server("127.0.0.1:0") as address, running_server(grpc_address=address, tls=context) as h:
         credentials = grpc.ssl_channel_credentials(cert.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{h.port}", credentials) as channel:
             assert await channel.unary_unary("/test.Echo/Unary")(b"abc") == b"cba"

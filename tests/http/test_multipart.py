@@ -1,4 +1,4 @@
-"""Forms: the file comes out as it went in, however it is cut; what is none is refused."""
+"""Forms: the file arrives unchanged however it is split, and anything else is rejected."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def field(content_type: str, body: bytes, cuts: Sequence[int] = ()) -> byt
     content=st.one_of(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n", b"--", b"XX", b"-"])).map(b"".join)),
     cuts=st.lists(st.integers(0, 1000), max_size=20),
 )
-def test_a_file_comes_out_as_it_went_in(content: bytes, cuts: list[int]) -> None:
+def test_a_file_arrives_unchanged(content: bytes, cuts: list[int]) -> None:
     body, content_type = file_form(content, 'na"me\r\n.txt')
     assert asyncio.run(field(content_type, body, cuts)) == content
 
 
-async def test_other_fields_and_what_stands_before_are_passed_over() -> None:
+async def test_other_fields_and_a_preamble_are_skipped() -> None:
     body = (
         b'ignore this\r\n--XX\r\nContent-Disposition: form-data; name="other"\r\n\r\nno\r\n'
         b'--XX\r\ncontent-disposition: form-data; name="file_upload"; filename="f"\r\n\r\nyes\r\n--XX--\r\nrest'
@@ -45,7 +45,7 @@ async def test_other_fields_and_what_stands_before_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content_type", "body", "words"),
+    ("content_type", "body", "message"),
     [
         ("application/json", b"{}", "multipart/form-data"),
         ("multipart/form-data", b"", "multipart/form-data"),
@@ -55,6 +55,6 @@ async def test_other_fields_and_what_stands_before_are_passed_over() -> None:
         (TYPE, b"--XX\r\n" + b"h" * 20_000, "head of more than"),
     ],
 )
-async def test_what_is_no_form_with_a_file_is_refused(content_type: str, body: bytes, words: str) -> None:
-    with pytest.raises(InvalidArgument, match=words):
+async def test_a_body_without_a_file_is_rejected(content_type: str, body: bytes, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
         await field(content_type, body)

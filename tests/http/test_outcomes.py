@@ -1,4 +1,4 @@
-"""How requests to apps end, and what becomes of the runner."""
+"""How requests to apps end, and what happens to the runner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.upstream import Pool, Upstream
-from tests.http.support import App, answering, ask, error_of, house, read_head, read_message, runner
+from tests.http.support import App, answering, ask, error_of, read_head, read_message, runner, running_server
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from tests.http.support import App, answering, ask, error_of, house, read_head, 
     ],
 )
 async def test_outcomes(head: bytes, outcome: Outcome) -> None:
-    async with house() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
+    async with running_server() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, body) == (int(head[:3]), b"ok")
@@ -43,8 +43,8 @@ async def test_outcomes(head: bytes, outcome: Outcome) -> None:
         (b"500 No\r\nX-Fal-Error-Type: bad_request\r\n", b"bad_request"),
     ],
 )
-async def test_an_apps_failure_has_a_word(head: bytes, word: bytes | None) -> None:
-    async with house() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
+async def test_an_apps_failure_has_an_error_type(head: bytes, word: bytes | None) -> None:
+    async with running_server() as h, runner(answering(b"HTTP/1.1 " + head + b"Content-Length: 2\r\n\r\nok")) as port:
         h.ledger.add(App("hello"), port)
         _, fields, _ = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert fields.get(b"x-fal-error-type") == word
@@ -54,7 +54,7 @@ async def test_a_504_of_a_runner_that_is_gone() -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     loop = asyncio.get_running_loop()
     listening.setblocking(False)
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello"), listening.getsockname()[1])
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -70,7 +70,7 @@ async def test_a_504_of_a_runner_that_is_gone() -> None:
 async def test_a_runner_that_refuses_connections() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    async with house() as h:
+    async with running_server() as h:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (503, "runner_connection_refused")
@@ -90,7 +90,7 @@ async def test_a_runner_that_refuses_connections() -> None:
     ],
 )
 async def test_a_runner_that_breaks_off_before_the_body(raw: bytes, word: str) -> None:
-    async with house() as h, runner(answering(raw, close=True)) as port:
+    async with running_server() as h, runner(answering(raw, close=True)) as port:
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (503, word)
@@ -98,7 +98,7 @@ async def test_a_runner_that_breaks_off_before_the_body(raw: bytes, word: str) -
 
 
 class _Late(Pool):
-    """Hands out a new connection only when the loop has been told that the runner closed it."""
+    """Returns a new connection only once the event loop knows that the runner closed it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ async def test_a_runner_that_closes_before_it_is_asked() -> None:
     async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
 
-    async with house() as h, runner(close) as port:
+    async with running_server() as h, runner(close) as port:
         h.gateway.pool = _Late()
         h.ledger.add(App("hello"), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -132,7 +132,7 @@ async def test_a_request_that_takes_too_long() -> None:
         left.set()
 
     left = asyncio.Event()
-    async with house() as h, runner(silent) as port:
+    async with running_server() as h, runner(silent) as port:
         h.ledger.add(App("hello", request_timeout=0.1), port)
         status, fields, body = await ask(h, b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, error_of(fields, body)) == (504, "request_timeout")
@@ -147,7 +147,7 @@ async def test_a_caller_who_does_not_send_its_body_costs_no_runner(framing: byte
         await read_head(reader)
         await reader.read()
 
-    async with house() as h, runner(reads) as port:
+    async with running_server() as h, runner(reads) as port:
         h.ledger.add(App("hello", request_timeout=0.1), port)
         status, fields, body = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n")
         assert (status, error_of(fields, body)) == (408, "request_timeout")
@@ -162,31 +162,31 @@ async def test_a_caller_who_does_not_read_costs_no_runner() -> None:
             writer.write(bytes(100_000))
             await writer.drain()
 
-    async with house() as h, runner(gives) as port:
+    async with running_server() as h, runner(gives) as port:
         h.ledger.add(App("hello", request_timeout=0.5), port)
         _, writer = await h.connect(limit=1000)
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
 
 
-async def test_a_runner_that_does_not_read_is_to_blame_for_itself() -> None:
+async def test_a_runner_that_does_not_read_is_ended() -> None:
     async def sits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()
         await asyncio.Event().wait()
 
-    async with house() as h, runner(sits) as port:
+    async with running_server() as h, runner(sits) as port:
         h.ledger.add(App("hello", request_timeout=0.5), port)
         _, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + bytes(30_000_000))
         assert await h.ledger.ended() == [Outcome.TIMED_OUT]
 
 
-async def test_two_requests_in_line_that_take_too_long() -> None:
+async def test_two_pipelined_requests_that_take_too_long() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_message(reader)
         assert await reader.read() == b""
 
-    async with house() as h, runner(silent) as port:
+    async with running_server() as h, runner(silent) as port:
         h.ledger.add(App("hello", request_timeout=0.1), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
@@ -202,7 +202,7 @@ async def test_deadlines_are_kept_while_other_requests_go_on() -> None:
             if b"/slow" not in first:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with house() as h, runner(some) as port:
+    async with running_server() as h, runner(some) as port:
         h.ledger.add(App("hello", request_timeout=0.5), port)
         slow = asyncio.create_task(ask(h, b"GET /me/hello/slow HTTP/1.1\r\nHost: x\r\n\r\n"))
         answered = 0
@@ -224,7 +224,7 @@ async def test_a_kept_connection_that_was_closed_is_not_used() -> None:
         served += 1
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    async with house() as h, runner(once) as port:
+    async with running_server() as h, runner(once) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         for count in range(1, 21):
@@ -243,13 +243,13 @@ async def test_only_what_may_be_repeated_is_sent_again(method: bytes, status: in
         first, _, _ = await read_message(reader)
         seen.append(first)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        if len(seen) == 1:  # takes the second request, and leaves without a word
+        if len(seen) == 1:  # reads the second request, and closes without a response
             first, _, _ = await read_message(reader)
             seen.append(first)
         else:
             await reader.read()
 
-    async with house() as h, runner(fickle) as port:
+    async with running_server() as h, runner(fickle) as port:
         h.ledger.add(App("hello"), port)
         assert (await ask(h, method + b" /me/hello HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
         got, _, _ = await ask(h, method + b" /me/hello/2 HTTP/1.1\r\nHost: x\r\n\r\n")

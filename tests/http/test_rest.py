@@ -25,7 +25,7 @@ from fal_server.http.routes.rest import Rest
 from fal_server.http.routes.router import RESERVED_OWNERS
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import LogBatch
-from tests.http.support import App, House, Keys, echo, house, runner
+from tests.http.support import App, Keys, Server, echo, runner, running_server
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ADMIN = {"authorization": "Key admin:secret"}
@@ -95,7 +95,7 @@ class Logs:
 class Controller:
     """A house with the real REST application, and a client for it."""
 
-    def __init__(self, h: House, client: httpx.AsyncClient, logs: Logs, runners: Runners) -> None:
+    def __init__(self, h: Server, client: httpx.AsyncClient, logs: Logs, runners: Runners) -> None:
         self.house, self.client, self.logs, self.runners = h, client, logs, runners
 
 
@@ -104,7 +104,7 @@ async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller
     logs, runners = Logs(lines), Runners()
     rest = Rest(access=Keys(), account=Account(), runners=runners, logs=logs, version="1.2.3")
     async with (
-        house(rest=rest.app) as h,
+        running_server(rest=rest.app) as h,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
     ):
         yield Controller(h, client, logs, runners)
@@ -115,7 +115,7 @@ async def test_a_caller_over_ipv6_is_known_by_address_and_port() -> None:
         return PlainTextResponse(f"{request.client} {request.url.hostname}")
 
     async with (
-        house(rest=Starlette(routes=[Route("/health", who)]), host="::1") as h,
+        running_server(rest=Starlette(routes=[Route("/health", who)]), host="::1") as h,
         httpx.AsyncClient(base_url=f"http://[::1]:{h.port}", timeout=20, trust_env=False) as client,
     ):
         assert (await client.get("/health")).text.startswith("Address(host='::1', port=")
@@ -290,7 +290,7 @@ async def test_followers_do_not_hold_up_the_end() -> None:
             await c.logs.live.put([line(1, START)])
             got = events(answer)
             await anext(got)
-            await c.house.door.close(30)
+            await c.house.listener.close(30)
             assert [event async for event in got] == []
         await c.logs.closed.wait()
 

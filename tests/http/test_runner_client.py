@@ -1,4 +1,4 @@
-"""Queued requests to real runners: the bytes that go out, the answers that come in, and every way to break off."""
+"""Queued requests to real runners: the bytes sent, the answers received, and every way to break off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT = Content(headers=(("host", "here"), ("x-mine", "caf\xe9")), body=b'{"a"
 
 @asynccontextmanager
 async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
-    """A server that reads one request, answers these bytes and closes; its port and what it was asked.
+    """Run a server that reads one request, answers with these bytes and closes; yield its port and the requests.
 
     Args:
         hold: set when the request has come; then nothing is answered before the client is gone.
@@ -27,7 +27,7 @@ async def runner(answer: bytes | None, *, hold: asyncio.Event | None = None):
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionResetError):  # one that only knocked
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionResetError):  # a probe that sends nothing
             head = await reader.readuntil(b"\r\n\r\n")
             length = next((int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.startswith(b"content-length")), 0)
             asked.append(head + await reader.readexactly(length))
@@ -50,7 +50,7 @@ async def send(port: int, client: HttpRunnerClient | None = None, seconds: float
     return await client.send("127.0.0.1", port, replace(REQUEST, **changes), CONTENT, seconds)
 
 
-async def test_what_goes_out_and_what_comes_in():
+async def test_a_request_and_its_answer():
     reply = (
         b"HTTP/1.1 201 Created\r\nContent-Type: a/b\r\ncontent-length: 2\r\nconnection: close, x-hop\r\n"
         b"x-hop: 1\r\nset-cookie: a\r\nset-cookie: b\r\nx-fal-needs-retry: 1\r\n\r\nhi"
@@ -136,7 +136,7 @@ async def test_the_app_sees_a_cancelled_request_go():
     assert task.cancelled()
 
 
-async def test_too_much_is_not_kept():
+async def test_an_answer_that_is_too_large():
     async with runner(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b"x" * 11) as (port, _, _):
         with pytest.raises(AnswerTooLarge, match="10 bytes"):
             await send(port, HttpRunnerClient(most_bytes=10))

@@ -1,4 +1,4 @@
-"""Bodies of any size in both directions, at the pace of the slower side, and what happens when a side leaves."""
+"""Bodies of any size in both directions, at the pace of the slower side, and sides that leave."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import struct
 import pytest
 
 from fal_server.core.routing import Outcome
-from tests.http.support import App, Reader, Writer, house, read_chunks, read_head, read_message, runner
+from tests.http.support import App, Reader, Writer, read_chunks, read_head, read_message, runner, running_server
 
 MEGABYTE = bytes(range(256)) * 4096
 TOTAL = 50
-# What the kernel's socket buffers of three connections and ours may hold together; far from the whole.
+# At most what our buffers and the kernel's for three connections hold; far less than the whole body.
 IN_BETWEEN = 24 * len(MEGABYTE)
 
 
 async def write_until_blocked(writer: Writer, parts: int, *, chunked: bool) -> int:
-    """Write until the other side takes no more for a while; the bytes written by then."""
+    """Write until the other side accepts no more for a while; return how many bytes were written."""
     written = 0
     for _ in range(parts):
         writer.write(b"%x\r\n%b\r\n" % (len(MEGABYTE), MEGABYTE) if chunked else MEGABYTE)
@@ -33,7 +33,7 @@ async def write_until_blocked(writer: Writer, parts: int, *, chunked: bool) -> i
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_upload_is_taken_at_the_apps_pace(chunked: bool) -> None:
+async def test_an_upload_goes_at_the_apps_pace(chunked: bool) -> None:
     go_on = asyncio.Event()
 
     async def lazy(reader: Reader, writer: Writer) -> None:
@@ -53,7 +53,7 @@ async def test_an_upload_is_taken_at_the_apps_pace(chunked: bool) -> None:
         answer = f"{size} {digest.hexdigest()}".encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
 
-    async with house() as h, runner(lazy) as port:
+    async with running_server() as h, runner(lazy) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % (TOTAL * len(MEGABYTE))
@@ -78,7 +78,7 @@ async def test_an_upload_waits_for_a_runner_without_being_kept_in_memory() -> No
             await reader.readexactly(len(MEGABYTE))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with house() as h, runner(taking) as port:
+    async with running_server() as h, runner(taking) as port:
         h.ledger.add(App("hello"), None)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TOTAL * len(MEGABYTE)))
@@ -113,7 +113,7 @@ async def test_a_download_goes_at_the_clients_pace(framing: str) -> None:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
 
-    async with house() as h, runner(eager) as port:
+    async with running_server() as h, runner(eager) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -131,7 +131,7 @@ async def test_a_download_goes_at_the_clients_pace(framing: str) -> None:
                 size += len(part)
         assert (size, digest.digest()) == (TOTAL * len(MEGABYTE), hashlib.sha256(MEGABYTE * TOTAL).digest())
         assert await h.ledger.ended() == [Outcome.DONE]
-        # The connection is as good as before.
+        # The connection can be used again.
         writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await read_message(reader))[2] == b"/x|"
 
@@ -147,10 +147,10 @@ async def test_events_arrive_as_they_are_sent() -> None:
             seen.clear()
             event = b"data: %d\n\n" % number
             writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-            await seen.wait()  # the next one only after this one has arrived
+            await seen.wait()  # the next only after this one has arrived
         writer.write(b"0\r\n\r\n")
 
-    async with house() as h, runner(events) as port:
+    async with running_server() as h, runner(events) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -172,7 +172,7 @@ async def test_both_directions_at_once() -> None:
             writer.write(b"%x\r\n%b\r\n" % (len(part), part))
         writer.write(b"0\r\n\r\n")
 
-    async with house() as h, runner(mirror) as port:
+    async with running_server() as h, runner(mirror) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -194,7 +194,7 @@ async def test_an_app_that_answers_before_it_has_read_all() -> None:
         await writer.drain()
         await reader.read()
 
-    async with house() as h, runner(rejecting) as port:
+    async with running_server() as h, runner(rejecting) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nxx")
@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_is_seen_by_the_app(after_head: bool) -> None
         assert await reader.read() == b""
         left.set()
 
-    async with house() as h, runner(waiting) as port:
+    async with running_server() as h, runner(waiting) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
         assert await reader.read() == b""
         left.set()
 
-    async with house() as h, runner(waiting) as port:
+    async with running_server() as h, runner(waiting) as port:
         h.ledger.add(App("hello"), port)
         _, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
@@ -251,24 +251,24 @@ async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
 
 
 @pytest.mark.parametrize(
-    ("begun", "then"),
+    ("started", "then"),
     [
         (b"Content-Length: 10\r\n\r\nabc", b""),
         (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b""),
         (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"nonsense\r\n"),
     ],
 )
-async def test_a_runner_that_breaks_off_in_the_body_leaves_no_whole_looking_answer(begun: bytes, then: bytes) -> None:
+async def test_a_runner_that_breaks_off_in_the_body_leaves_no_whole_looking_answer(started: bytes, then: bytes) -> None:
     more = asyncio.Event()
 
     async def breaking(reader: Reader, writer: Writer) -> None:
         await read_head(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\n" + begun)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + started)
         await writer.drain()
         await more.wait()
         writer.write(then)
 
-    async with house() as h, runner(breaking) as port:
+    async with running_server() as h, runner(breaking) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -288,7 +288,7 @@ async def test_a_request_that_takes_too_long_in_the_body() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         assert await reader.read() == b""
 
-    async with house() as h, runner(endless) as port:
+    async with running_server() as h, runner(endless) as port:
         h.ledger.add(App("hello", request_timeout=0.1), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -301,15 +301,15 @@ async def test_a_request_that_takes_too_long_in_the_body() -> None:
         assert await h.ledger.ended() == [Outcome.TIMED_OUT]
 
 
-async def test_a_client_that_is_reset_while_its_upload_is_held_back() -> None:
-    """Nothing of it is read at that moment: neither by the app, nor by the gateway."""
+async def test_a_client_that_is_reset_while_its_upload_is_paused() -> None:
+    """At that time neither the app nor the gateway reads any of it."""
     left = asyncio.Event()
 
     async def lazy(reader: Reader, writer: Writer) -> None:
         await read_head(reader)
         await left.wait()
 
-    async with house() as h, runner(lazy) as port:
+    async with running_server() as h, runner(lazy) as port:
         h.ledger.add(App("hello"), port)
         _, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TOTAL * len(MEGABYTE)))
@@ -321,7 +321,7 @@ async def test_a_client_that_is_reset_while_its_upload_is_held_back() -> None:
         left.set()
 
 
-async def test_held_back_and_let_go_again_and_again() -> None:
+async def test_pausing_and_resuming_many_times() -> None:
     async def slow(reader: Reader, writer: Writer) -> None:
         await read_head(reader)
         for _ in range(TOTAL):
@@ -329,7 +329,7 @@ async def test_held_back_and_let_go_again_and_again() -> None:
             await asyncio.to_thread(hashlib.sha256, MEGABYTE)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with house() as h, runner(slow) as port:
+    async with running_server() as h, runner(slow) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (TOTAL * len(MEGABYTE)))

@@ -1,4 +1,4 @@
-"""Calls to the receivers of webhooks: what goes out, and what is not followed."""
+"""Calls to the receivers of webhooks: what is sent, and that redirects are not followed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_server.http.outbound.webhook_client import HttpWebhookClient
 
 @asynccontextmanager
 async def receiver(answer: bytes):
-    """A server that reads a request and answers these bytes; its port and what came."""
+    """Run a server that reads a request and answers with these bytes; yield its port and the request."""
     came: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +54,7 @@ async def test_a_redirect_is_an_answer():
     assert len(came) == 1
 
 
-async def test_who_does_not_answer():
+async def test_a_receiver_that_does_not_answer():
     async with receiver(b"") as (port, _):
         with pytest.raises(OSError, match="ReadTimeout"):
             await post(port, timeout_seconds=0.05)

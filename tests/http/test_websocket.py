@@ -1,4 +1,4 @@
-"""WebSockets pass through: the client and the app speak with one another, and the place is held meanwhile."""
+"""WebSockets pass through between client and app, and hold the runner's slot meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from fal_server.core.routing import Outcome
-from tests.http.support import KEY, App, Reader, Writer, answering, house, read_head, read_message, runner
+from tests.http.support import KEY, App, Reader, Writer, answering, read_head, read_message, runner, running_server
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n"
 
@@ -21,7 +21,7 @@ async def test_messages_go_both_ways() -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with house() as h, serve(mirror, "127.0.0.1", 0, max_size=2**25) as server:
+    async with running_server() as h, serve(mirror, "127.0.0.1", 0, max_size=2**25) as server:
         h.ledger.add(App("hello", public=False), server.sockets[0].getsockname()[1])
         url = f"ws://127.0.0.1:{h.port}/me/hello/realtime?x=1"
         with pytest.raises(websockets.InvalidStatus, match="401"):
@@ -37,7 +37,7 @@ async def test_messages_go_both_ways() -> None:
         assert await h.ledger.ended() == [Outcome.DONE]
 
 
-async def test_what_comes_with_the_heads_is_not_lost() -> None:
+async def test_bytes_after_the_heads_are_not_lost() -> None:
     async def greeting(reader: Reader, writer: Writer) -> None:
         first, fields = await read_head(reader)
         assert first == b"GET /x HTTP/1.1"
@@ -47,7 +47,7 @@ async def test_what_comes_with_the_heads_is_not_lost() -> None:
         assert await reader.readexactly(5) == b"early"
         writer.write(b"bye")
 
-    async with house() as h, runner(greeting) as port:
+    async with running_server() as h, runner(greeting) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello/x HTTP/1.1\r\nHost: x\r\n" + KEY + UPGRADE + b"early")
@@ -70,7 +70,7 @@ async def test_a_client_that_leaves() -> None:
         if b"upgrade" in fields:
             left.set()
 
-    async with house() as h, runner(waiting) as port:
+    async with running_server() as h, runner(waiting) as port:
         h.ledger.add(App("hello", request_timeout=0.05), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n" + UPGRADE)
@@ -86,7 +86,7 @@ async def test_a_client_that_leaves() -> None:
 
 async def test_an_app_that_does_not_upgrade() -> None:
     refusing = answering(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
-    async with house() as h, runner(refusing) as port:
+    async with running_server() as h, runner(refusing) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n" + UPGRADE)
@@ -99,7 +99,7 @@ async def test_an_app_that_does_not_upgrade() -> None:
 
 async def test_an_app_that_switches_unasked() -> None:
     raw = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbytes"
-    async with house() as h, runner(answering(raw)) as port:
+    async with running_server() as h, runner(answering(raw)) as port:
         h.ledger.add(App("hello"), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/hello HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -1,1 +1,1 @@
-"""Calls to apps: from a request to a runner and back."""
+"""Calls to apps: relays a request to a runner and the response back."""

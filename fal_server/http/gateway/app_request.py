@@ -1,4 +1,4 @@
-"""A request to an app, read from an exchange: which app, by whose key, and what is passed on to the runner."""
+"""Reads a request to an app: which app, by whose key, and what the runner gets."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class AppRequest:
     """What a request to an app says.
 
     Attributes:
-        path: what the runner is asked for, with the query.
-        fields: header lines for the runner, without framing, connection and key.
-        key: (id, secret), where it has one of the platform's.
-        length: of the body, in bytes; None where it is chunked or there is none.
-        hint: runners that are warm for this word are preferred.
-        start_timeout: seconds that it may wait for a runner; None leaves that to the app.
-        token: of the query's `fal_jwt_token`, which is not passed on; None where there is none.
+        path: the path for the runner, with the query.
+        fields: header lines for the runner, without those about framing, connection and key.
+        key: (id, secret) of a platform key; None if there is none.
+        length: of the body in bytes; None if it is chunked or there is none.
+        hint: prefer runners that are warm for this word.
+        start_timeout: seconds that the request may wait for a runner; None leaves that to the app.
+        token: the query's `fal_jwt_token`, which is not passed on; None if there is none.
     """
 
     __slots__ = ("app", "fields", "hint", "key", "length", "owner", "path", "start_timeout", "token")
 
     def __init__(self, exchange: Exchange) -> None:
-        """Read.
+        """Read the head of an exchange.
 
         Raises:
-            Refusal: it cannot be a request to an app, or a header of the platform's is wrong.
+            HttpError: it is no request to an app, or one of the platform's headers is wrong.
         """
         target = exchange.target
-        # The same few paths are called again and again; long ones are not kept, so that the cache stays small.
-        split = _split_again if len(target) <= _CACHED_TARGET_BYTES else split_target
+        # Most calls are to a few short paths; long ones are not cached, so that the cache stays small.
+        split = _split_cached if len(target) <= _CACHED_TARGET_BYTES else split_target
         self.owner, self.app, self.path = split(target)
         self.path, self.token = without_token(self.path)
         self.key: tuple[str, str] | None = None
@@ -78,19 +78,19 @@ class AppRequest:
                     self.hint = value.decode("latin-1") or None
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
-            fields.append(b"host: localhost\r\n")  # the runner is asked in HTTP/1.1, which demands one
+            fields.append(b"host: localhost\r\n")  # the request to the runner is in HTTP/1.1, which requires one
         for token in nominated:
-            # RFC 9110, 7.6.1: a field that Connection names ends here too; but the host must go on.
+            # RFC 9110, 7.6.1: a field that Connection names ends here too, except for the host.
             if token not in (b"close", b"keep-alive", b"upgrade", b"host"):
                 fields = [line for line in fields if not line.startswith(token + b":")]
         self.fields = b"".join(fields)
 
 
 def split_target(target: bytes) -> tuple[str, str, bytes]:
-    """A request's target -> (owner, app, what the app is asked for).
+    """Split a request's target into owner, app, and the path for the app.
 
     Raises:
-        Refusal: it does not name an owner and an app.
+        HttpError: it does not name an owner and an app.
     """
     if not target.startswith(b"/"):
         target = origin_form(target)
@@ -102,11 +102,11 @@ def split_target(target: bytes) -> tuple[str, str, bytes]:
     return segment(parts[1]), segment(parts[2]), rest + mark + query
 
 
-_split_again = lru_cache(maxsize=1024)(split_target)
+_split_cached = lru_cache(maxsize=1024)(split_target)
 
 
 def without_token(path: bytes) -> tuple[bytes, str | None]:
-    """A path with a query -> the same without its `fal_jwt_token`, and that token."""
+    """Split `fal_jwt_token` off a path with a query; return the rest and the token."""
     if _TOKEN not in path:
         return path, None
     before, _, query = path.partition(b"?")
@@ -118,15 +118,14 @@ def without_token(path: bytes) -> tuple[bytes, str | None]:
 
 
 def segment(raw: bytes) -> str:
-    """One segment of a path, with its escapes resolved; what is not UTF-8 matches no name."""
+    """Return a path segment with its escapes resolved; bytes that are not UTF-8 match no name."""
     return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
 
 def platform_key(value: bytes) -> tuple[str, str] | None:
-    """The key in an Authorization field: `Key id:secret`, or `Bearer id:secret`.
+    """Return id and secret of an Authorization field: `Key id:secret` or `Bearer id:secret`.
 
-    Basic with the id as user name is not a platform key: an app may use it for itself. Nor is a Bearer token without
-    a colon.
+    Basic credentials and Bearer tokens without a colon are no platform keys, because apps may use them themselves.
     """
     scheme, _, credentials = value.partition(b" ")
     if scheme != b"Key":
@@ -140,7 +139,7 @@ def platform_key(value: bytes) -> tuple[str, str] | None:
 
 
 def _nominated(value: bytes) -> list[bytes]:
-    """The fields that a Connection field names, and the words that it always may hold."""
+    """Return the tokens of a Connection field that are not only about keeping the connection."""
     return [] if value in _NOMINATES_NONE else tokens(value)
 
 

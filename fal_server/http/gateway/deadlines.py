@@ -1,4 +1,4 @@
-"""Many deadlines for few timers: requests that may take equally long are due in the order of their start."""
+"""Many deadlines with few timers: requests with equal timeouts are due in the order of their start."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Timed(Protocol):
-    """What has a deadline."""
+    """Something with a deadline."""
 
     def time_out(self) -> None:
-        """The time is over; the deadline is forgotten."""
+        """Handle that the time is over; the deadline is removed by then."""
         ...
 
 
 class Deadlines:
-    """One queue and one timer for each length of time."""
+    """One queue and one timer for each timeout."""
 
     __slots__ = ("_loop", "_queues", "_timers")
 
@@ -25,7 +25,7 @@ class Deadlines:
         self._timers: dict[float, asyncio.TimerHandle] = {}
 
     def add(self, member: Timed, seconds: float) -> None:
-        """Call `member.time_out` after so many seconds."""
+        """Call `member.time_out` after this many seconds."""
         queue = self._queues.get(seconds)
         if queue is None:
             queue = self._queues[seconds] = {}
@@ -34,13 +34,13 @@ class Deadlines:
             self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
 
     def discard(self, member: Timed, seconds: float) -> None:
-        """Forget it; the timer is left alone, and looks what is due when it fires."""
+        """Remove a deadline; the timer keeps running and finds out what is due when it fires."""
         queue = self._queues.get(seconds)
         if queue is not None:
             queue.pop(member, None)
 
     def close(self) -> None:
-        """Forget all."""
+        """Remove all deadlines."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -53,7 +53,9 @@ class Deadlines:
         while queue:
             member, due = next(iter(queue.items()))
             if due > now:
-                if seconds not in self._timers:  # a member that ended may have made room for the next, and so an `add`
+                if (
+                    seconds not in self._timers
+                ):  # time_out may have freed a runner for the next request, which called `add`
                     self._timers[seconds] = self._loop.call_at(due, self._sweep, seconds)
                 return
             del queue[member]

@@ -1,4 +1,4 @@
-"""Requests to apps: finds the app, checks the key, gets a place on a runner, and has the request relayed."""
+"""Answers requests to apps: finds the app, checks the key, gets a runner, and relays the request."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import CALL_APPS, allows
 from fal_server.access.tokens import Tokens
+from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import (
     DeadlineExceeded,
     Fault,
@@ -24,7 +25,7 @@ from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
-from fal_server.http.server.errors import FAILED, HttpError, answers_preflight, refuse
+from fal_server.http.server.errors import FAILED, HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
@@ -33,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers exchanges whose path names an app.
+    """Answer exchanges whose path names an app.
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
-        tokens: that open WebSockets to private apps instead of a key; None takes none.
+        tokens: open WebSockets to private apps without a key; None accepts no tokens.
     """
 
     def __init__(
@@ -55,63 +56,65 @@ class Gateway:
         self.pool = Pool()
         self.deadlines = Deadlines()
         self._ids = RequestIds()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(_log)
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer, now or later. On the usual way nothing waits, and so no task is made."""
+        """Answer now or later; a task is made only if the request has to wait."""
         request_id = self._ids.next()
         try:
-            call = AppRequest(exchange)
-            app = self.dispatcher.find(call.owner, call.app)
+            request = AppRequest(exchange)
+            app = self.dispatcher.find(request.owner, request.app)
             if app is None:
-                raise HttpError(404, "bad_request", f"there is no app {call.owner}/{call.app}: see `fal apps list`")
+                raise HttpError(
+                    404, "bad_request", f"there is no app {request.owner}/{request.app}: see `fal apps list`"
+                )
             caller: str | None = None
-            if call.key is not None:
-                principal = self.access.cached(*call.key)
+            if request.key is not None:
+                principal = self.access.cached(*request.key)
                 if principal is not None:
                     caller = principal.key_id
                     if not app.public:
                         self._check(principal)
             if caller is None and not app.public:
-                if call.key is None and not (call.token and exchange.upgrade and self._tokens):
-                    if answers_preflight(exchange, request_id):
+                if request.key is None and not (request.token and exchange.upgrade and self._tokens):
+                    if answer_preflight(exchange, request_id):
                         return
                     raise _unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
-                self._wait(exchange, call, app, request_id, authenticated=False, caller=None)
+                self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
-            lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=call.hint)
-        except HttpError as refusal:
-            refuse(exchange, request_id, refusal)
+            lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=request.hint)
+        except HttpError as error:
+            send_error(exchange, request_id, error)
             return
         if lease is None:
-            self._wait(exchange, call, app, request_id, authenticated=True, caller=caller)
+            self._wait(exchange, request, app, request_id, authenticated=True, caller=caller)
             return
-        self._relay(exchange, call, app, request_id, lease)
+        self._relay(exchange, request, app, request_id, lease)
 
-    def _relay(self, exchange: Exchange, call: AppRequest, app: RoutedApp, request_id: str, lease: Lease) -> None:
-        Relay(self, exchange, call, lease, request_id, app.request_timeout).begin()
+    def _relay(self, exchange: Exchange, request: AppRequest, app: RoutedApp, request_id: str, lease: Lease) -> None:
+        Relay(self, exchange, request, lease, request_id, app.request_timeout).start()
 
     def _wait(
         self,
         exchange: Exchange,
-        call: AppRequest,
+        request: AppRequest,
         app: RoutedApp,
         request_id: str,
         *,
         authenticated: bool,
         caller: str | None,
     ) -> None:
-        """Go on in a task, because a key must be looked up or a runner waited for."""
-        waiter = _Waiter()
-        exchange.sink = waiter
-        waiter.task = self.spawn(
-            self._admit(exchange, call, app, request_id, authenticated=authenticated, caller=caller)
+        """Go on in a task, because the key has to be looked up or no runner is free."""
+        admission = _Admission()
+        exchange.driver = admission
+        admission.task = self.spawn(
+            self._admit(exchange, request, app, request_id, authenticated=authenticated, caller=caller)
         )
 
     async def _admit(
         self,
         exchange: Exchange,
-        call: AppRequest,
+        request: AppRequest,
         app: RoutedApp,
         request_id: str,
         *,
@@ -119,33 +122,33 @@ class Gateway:
         caller: str | None,
     ) -> None:
         try:
-            if not authenticated and call.key is not None:
-                principal = await self._authenticate(*call.key)
+            if not authenticated and request.key is not None:
+                principal = await self._authenticate(*request.key)
                 caller = principal.key_id
             elif not authenticated:
-                caller = await self._by_token(call)
-            lease = await self._acquire(app, request_id, caller, call)
-        except HttpError as refusal:
-            exchange.sink = None
-            refuse(exchange, request_id, refusal)
+                caller = await self._by_token(request)
+            lease = await self._acquire(app, request_id, caller, request)
+        except HttpError as error:
+            exchange.driver = None
+            send_error(exchange, request_id, error)
             return
-        except Exception:  # noqa: BLE001 - whatever a service raises, the caller gets an answer
-            _log.exception("no runner could be got for a request to %s", app.name)
-            exchange.sink = None
-            refuse(exchange, request_id, HttpError(500, "internal_error", FAILED))
+        except Exception:  # noqa: BLE001 - whatever a service raises, the client gets a response
+            _log.exception("no runner was found for a request to %s", app.name)
+            exchange.driver = None
+            send_error(exchange, request_id, HttpError(500, "internal_error", FAILED))
             return
-        # Nothing is awaited from here on: the lease cannot be lost to a cancellation.
+        # No await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:
             self.dispatcher.release(lease, Outcome.CLIENT_GONE)
             return
-        self._relay(exchange, call, app, request_id, lease)
+        self._relay(exchange, request, app, request_id, lease)
 
-    async def _by_token(self, call: AppRequest) -> str:
+    async def _by_token(self, request: AppRequest) -> str:
         assert self._tokens is not None
-        caller = await self._tokens.caller(call.token or "", call.owner, call.app)
+        caller = await self._tokens.caller(request.token or "", request.owner, request.app)
         if caller is None:
             raise _unauthenticated(
-                "fal_jwt_token is not good for this app, or not any more: ask for another one with POST /tokens/"
+                "fal_jwt_token is not valid for this app, or has expired: get another one with POST /tokens/"
             )
         return caller
 
@@ -165,11 +168,11 @@ class Gateway:
         if not allows(principal, CALL_APPS):
             raise HttpError(403, "bad_request", f"the key {principal.key_id} may not call apps: use one that may")
 
-    async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, call: AppRequest) -> Lease:
-        timeout = app.request_start_timeout if call.start_timeout is None else call.start_timeout
+    async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, request: AppRequest) -> Lease:
+        timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
         try:
             return await self.dispatcher.acquire(
-                app.name, request_id=request_id, caller=caller, hint=call.hint, start_timeout=timeout
+                app.name, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
             )
         except DeadlineExceeded as fault:
             raise HttpError(504, "request_timeout", fault.message, b"x-fal-request-timeout-type: user\r\n") from fault
@@ -177,40 +180,34 @@ class Gateway:
             raise _of_fault(fault) from fault
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run beside; held until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """Run in the background."""
+        return self._tasks.spawn(work)
 
     async def close(self) -> None:
-        """Let go of the runners. The front door is closed before, so no request is under way."""
+        """Close the connections to runners; the listener has to be closed before."""
         self.pool.close()
         self.deadlines.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
 
-class _Waiter:
-    """Stands for a request that has no runner yet; its body waits in the exchange."""
+class _Admission:
+    """Drives an exchange that has no runner yet; the body waits in the exchange."""
 
     __slots__ = ("task",)
 
     task: asyncio.Task[None]
 
     def on_body(self) -> None:
-        """It is kept for the runner."""
+        """Keep the body for the runner."""
 
     def on_client_gone(self) -> None:
-        """Give up the place."""
         self.task.cancel()
 
     def on_client_slow(self) -> None:
-        """Nothing is sent yet."""
+        """Do nothing, because nothing is sent yet."""
 
     def on_client_ready(self) -> None:
-        """Nothing is sent yet."""
+        """Do nothing, because nothing is sent yet."""
 
 
 def _unauthenticated(detail: str) -> HttpError:

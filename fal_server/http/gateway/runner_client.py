@@ -1,4 +1,4 @@
-"""Sends queued requests to runners and takes the whole answer in; each on a connection of its own."""
+"""Sends queued requests to runners, each on a connection of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HttpRunnerClient:
 
     Args:
         connect_seconds: how long a runner may take to accept a connection.
-        most_bytes: how large an answer's body may be.
+        most_bytes: how large the body of an answer may be.
     """
 
     def __init__(self, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES) -> None:
@@ -29,11 +29,6 @@ class HttpRunnerClient:
     async def send(
         self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
     ) -> Answer | Failure:
-        """Send, and wait for the whole answer. Cancelling breaks the connection, so that the app sees it.
-
-        Raises:
-            AnswerTooLarge: the answer is larger than what is kept.
-        """
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._send(host, port, request, content)
@@ -42,7 +37,6 @@ class HttpRunnerClient:
             return Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail=detail)
 
     async def accepts(self, host: str, port: int) -> bool:
-        """Whether a runner still accepts connections."""
         try:
             async with asyncio.timeout(self._connect_seconds):
                 upstream = await self._pool.connect("probe", host, port)
@@ -61,57 +55,55 @@ class HttpRunnerClient:
             return _failure("runner_connection_refused", "the runner refuses connections: its app stopped listening")
         except OSError as error:
             return _failure("runner_connection_error", f"the runner cannot be reached: {error}")
-        conversation = _Conversation(upstream, self._most_bytes)
+        answer = _WholeAnswer(upstream, self._most_bytes)
         try:
-            upstream.ask(conversation, bodyless=request.method == "HEAD")
+            upstream.start_request(answer, bodyless=request.method == "HEAD")
             if upstream.lost:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
             upstream.transport.write(_head(request, content))
             upstream.transport.write(content.body)
-            await conversation.over.wait()
+            await answer.ended.wait()
         finally:
-            upstream.done(reusable=False)
-        return conversation.result()
+            upstream.end_request(reusable=False)
+        return answer.result()
 
 
-class _Conversation:
-    """One request on its connection."""
+class _WholeAnswer:
+    """Collects the answer to one request."""
 
     def __init__(self, upstream: Upstream, most_bytes: int) -> None:
-        self.over = asyncio.Event()
+        self.ended = asyncio.Event()
         self._upstream = upstream
         self._most_bytes = most_bytes
         self._parts: list[bytes] = []
         self._size = 0
         self._broken: Failure | None = None
 
-    def on_answer(self) -> None:
-        """Keep what came."""
-        part = self._upstream.take()
+    def on_response(self) -> None:
+        part = self._upstream.take_body()
         self._size += len(part)
         self._parts.append(part)
         if self._upstream.switched:
             self._broken = _failure("runner_connection_error", "the runner answered 101 to a request without Upgrade")
         if self._upstream.complete or self._broken or self._size > self._most_bytes:
-            self.over.set()
+            self.ended.set()
 
     def on_broken(self, detail: str) -> None:
-        """There will be no whole answer."""
         kind = "runner_incomplete_response" if self._upstream.answered else "runner_disconnected"
         self._broken = _failure(kind, detail)
-        self.over.set()
+        self.ended.set()
 
     def on_runner_slow(self) -> None:
-        """The whole request is with the transport already."""
+        """Do nothing, because the whole request is written already."""
 
     def on_runner_ready(self) -> None:
-        """It is on its way."""
+        """Do nothing, as above."""
 
     def result(self) -> Answer | Failure:
-        """What came of it.
+        """Return the answer, or why there is none.
 
         Raises:
-            AnswerTooLarge: more came than is kept.
+            AnswerTooLarge: the answer is larger than what is kept.
         """
         if self._broken is not None:
             return self._broken
@@ -134,7 +126,7 @@ def _head(request: QueuedRequest, content: Content) -> bytes:
 
 
 def _kept(upstream: Upstream) -> tuple[tuple[str, str], ...]:
-    """The answer's header fields without those of the connection."""
+    """Return the answer's header fields without those about the connection."""
     nominated = {token for name, value in upstream.headers if name == b"connection" for token in tokens(value)}
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))

@@ -1,4 +1,4 @@
-"""The gateway's side of a connection to a runner, and the connections that are kept for the next request."""
+"""Connections to runners, and the pool of those that are kept for the next request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import httptools
 
 from fal_server.http.server.messages import Headers
 
-# uvicorn, what most apps run on, closes after 5 idle seconds: keep a connection for less, so that it is not closed
-# at the very moment of its next request.
+# uvicorn, which most apps use, closes after 5 idle seconds: keep a connection for less, so that it is not closed
+# just as its next request is sent.
 _IDLE_SECONDS = 4.0
 _ESTABLISHED = 1  # TCP_ESTABLISHED in the kernel's tcp_states.h
 _MAX_HEAD_BYTES = 256 * 1024
@@ -19,35 +19,35 @@ _NO_BODY_END = (b"content-length", b"transfer-encoding")
 
 
 class ResponseListener(Protocol):
-    """Who sent the request that a connection is answering."""
+    """Sent a request, and gets what the runner answers."""
 
-    def on_answer(self) -> None:
-        """A head, a part of the body or the end of the answer has come."""
+    def on_response(self) -> None:
+        """Handle a head, a part of the body, or the end of the response."""
         ...
 
     def on_broken(self, detail: str) -> None:
-        """The connection ended before the answer did."""
+        """Handle that the connection ended before the response did."""
         ...
 
     def on_runner_slow(self) -> None:
-        """The runner reads slower than it is sent to: hold back."""
+        """Stop sending, because the runner reads more slowly."""
         ...
 
     def on_runner_ready(self) -> None:
-        """The runner has caught up."""
+        """Send again, because the runner has caught up."""
         ...
 
 
 class Upstream(asyncio.Protocol):
-    """A connection to a runner; serves one request at a time.
+    """A connection to a runner, for one request at a time.
 
     Attributes:
-        asker: whose request is under way; None while the connection is idle.
-        status, phrase, headers: the answer's head, once `head` is set.
-        complete: whether the whole answer is here.
-        switched: whether the runner answered 101; what came after its head is in the body, raw.
-        reused: whether it served a request before.
-        answered: whether any byte of the present answer has come.
+        listener: gets the response; None while the connection is idle.
+        status, phrase, headers: the response's head, once `head` is set.
+        complete: whether the whole response has arrived.
+        switched: whether the runner answered 101; the body then holds the raw bytes after the head.
+        reused: whether the connection served another request before.
+        answered: whether any byte of the current response has arrived.
     """
 
     __slots__ = (
@@ -60,12 +60,12 @@ class Upstream(asyncio.Protocol):
         "_reusable",
         "_socket",
         "answered",
-        "asker",
         "complete",
         "head",
         "headers",
         "idle_since",
         "key",
+        "listener",
         "lost",
         "phrase",
         "reused",
@@ -79,7 +79,7 @@ class Upstream(asyncio.Protocol):
         self._socket = sock
         self.key = key
         self._parser = httptools.HttpResponseParser(self)
-        self.asker: ResponseListener | None = None
+        self.listener: ResponseListener | None = None
         self.reused = False
         self.lost = False
         self.idle_since = 0.0
@@ -95,50 +95,48 @@ class Upstream(asyncio.Protocol):
         self._reusable = True
         self._head_bytes = 0
 
-    def ask(self, asker: ResponseListener, *, bodyless: bool) -> None:
-        """Take the connection for a request, which is then written to `transport`.
+    def start_request(self, listener: ResponseListener, *, bodyless: bool) -> None:
+        """Take the connection for a request, which the caller then writes to `transport`.
 
         Args:
-            bodyless: the answer has no body whatever its head says (HEAD).
+            bodyless: the response has no body, whatever its head says (HEAD).
         """
         self._reset()
-        self.asker = asker
+        self.listener = listener
         self._bodyless = bodyless
 
     def alive(self) -> bool:
-        """Whether the runner has not closed it, also where the event loop has not been told yet."""
+        """Return whether it is open; asks the kernel, because the event loop may not know of a close yet."""
         if self.lost or self.transport.is_closing():
             return False
         return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
 
-    def take(self) -> bytes:
-        """The part of the body that is here."""
+    def take_body(self) -> bytes:
+        """Return the part of the body that has arrived."""
         body = self._body
         if not body:
             return b""
         self._body = []
         return body[0] if len(body) == 1 else b"".join(body)
 
-    def done(self, *, reusable: bool) -> None:
-        """The request is over: keep the connection, or close it."""
-        self.asker = None
+    def end_request(self, *, reusable: bool) -> None:
+        """Keep the connection for the next request if possible, else close it."""
+        self.listener = None
         if reusable and self.complete and self._reusable and not self.lost and not self.transport.is_closing():
             self.reused = True
             self._pool.put(self)
         else:
             self.transport.abort()
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, then tell the asker once."""
-        asker = self.asker
-        if asker is None:
-            self.transport.abort()  # an answer to nothing
+        listener = self.listener
+        if listener is None:
+            self.transport.abort()  # a response without a request
             return
         self.answered = True
         if self.switched:
@@ -151,46 +149,45 @@ class Upstream(asyncio.Protocol):
                 self._body.append(rest)
         except httptools.HttpParserError as error:
             if not self.complete:
-                asker.on_broken(f"the runner's answer is not HTTP/1.1: {error}")
+                listener.on_broken(f"the runner's answer is not HTTP/1.1: {error}")
                 return
             self._reusable = False
         if not self.head:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
-                asker.on_broken(f"the head of the runner's answer is larger than {_MAX_HEAD_BYTES} bytes")
+                listener.on_broken(f"the head of the runner's answer is larger than {_MAX_HEAD_BYTES} bytes")
             return
-        asker.on_answer()
+        listener.on_response()
 
     def eof_received(self) -> bool | None:
-        """The end of an answer without a length is the connection's."""
+        """End a response without a length."""
         if self._eof_ends and self.head and not self.complete:
             self.complete = True
             self._reusable = False
-            if self.asker is not None:
-                self.asker.on_answer()
+            if self.listener is not None:
+                self.listener.on_response()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the asker, or the pool."""
         self.lost = True
-        asker = self.asker
-        if asker is not None:
+        listener = self.listener
+        if listener is not None:
             if not self.complete:
-                asker.on_broken("the runner closed the connection" if exc is None else f"the connection broke: {exc}")
+                listener.on_broken(
+                    "the runner closed the connection" if exc is None else f"the connection broke: {exc}"
+                )
         else:
             self._pool.forget(self)
 
     def pause_writing(self) -> None:
-        """The runner reads slowly."""
-        if self.asker is not None:
-            self.asker.on_runner_slow()
+        if self.listener is not None:
+            self.listener.on_runner_slow()
 
     def resume_writing(self) -> None:
-        """The runner has caught up."""
-        if self.asker is not None:
-            self.asker.on_runner_ready()
+        if self.listener is not None:
+            self.listener.on_runner_ready()
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -218,7 +215,7 @@ class Upstream(asyncio.Protocol):
         self._reusable = self._parser.should_keep_alive()
         if self._bodyless:
             self.complete = True
-            self._reusable = False  # the parser waits for a body that will not come
+            self._reusable = False  # the parser expects a body that will not come
         elif not self._reusable and status not in (204, 304):
             self._eof_ends = not any(name in _NO_BODY_END for name, _ in self.headers)
 
@@ -229,13 +226,13 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self.head:
             self.complete = True
-        else:  # 100 Continue and the like: the answer is yet to come
+        else:  # 100 Continue and the like: the response follows
             self.headers = []
             self.phrase = b""
 
 
 class Pool:
-    """Idle connections by runner; the one that was used last goes first."""
+    """Idle connections by runner; the one that was used last is taken first."""
 
     __slots__ = ("_idle", "_loop", "_timer")
 
@@ -245,7 +242,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     def get(self, key: str) -> Upstream | None:
-        """An idle connection that is still open, or None."""
+        """Return an idle connection that is still open, or None."""
         idle = self._idle.get(key)
         while idle:
             upstream = idle.pop()
@@ -255,26 +252,26 @@ class Pool:
         return None
 
     def put(self, upstream: Upstream) -> None:
-        """Keep for the next request."""
+        """Keep a connection for the next request."""
         upstream.idle_since = self._loop.time()
         self._idle.setdefault(upstream.key, []).append(upstream)
         if self._timer is None:
             self._timer = self._loop.call_later(_IDLE_SECONDS / 2, self._sweep)
 
     def forget(self, upstream: Upstream) -> None:
-        """An idle connection was closed."""
+        """Remove an idle connection that was closed."""
         idle = self._idle.get(upstream.key)
         if idle is not None and upstream in idle:
             idle.remove(upstream)
 
     async def connect(self, key: str, host: str, port: int) -> Upstream:
-        """A new connection.
+        """Open a connection.
 
         Raises:
             OSError: it is refused, or the address cannot be reached.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Made here, because `Upstream.alive` asks the kernel about it, and uvloop hides its own.
+        # Made here, because `Upstream.alive` needs the socket and uvloop hides its own.
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -297,7 +294,7 @@ class Pool:
                 upstream.transport.abort()
 
     def _sweep(self) -> None:
-        """Close what is idle for too long, the oldest of which stand first."""
+        """Close connections that were idle for too long; the oldest come first."""
         self._timer = None
         oldest = self._loop.time() - _IDLE_SECONDS
         for key, idle in tuple(self._idle.items()):

@@ -1,1 +1,1 @@
-"""HTTP calls that the controller makes to elsewhere: webhooks and uploads by URL."""
+"""HTTP calls of the controller to other hosts: webhooks and uploads by URL."""

@@ -1,4 +1,4 @@
-"""Reads what is at an address that a caller gave, but not from this machine or the network's own services."""
+"""Fetches a URL that a caller gave, but not from this machine or from services of its network."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from typing import TypeAlias
 from fal_server.core.faults import InvalidArgument, Unavailable
 
 Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
-_PIECE_BYTES = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _SECONDS = 60.0
 
 
 def is_elsewhere(address: Address) -> bool:
-    """Whether an address is another machine's: not loopback, nor link-local, where clouds answer with credentials."""
+    """Return whether an address is neither loopback nor link-local, where clouds serve credentials."""
     plain = getattr(address, "ipv4_mapped", None) or address
     return not (plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_multicast)
 
 
 class UrlFetcher:
-    """The Fetcher of the files service, with the standard library in threads. Redirects are followed, proxies not used.
+    """The Fetcher port with the standard library in threads: follows redirects, uses no proxies.
 
     Args:
-        allowed: which addresses may be connected to; what was checked is what is connected to, so that no name can
-            mean one address when it is checked and another when it is used.
+        allowed: which addresses may be connected to. The checked address itself is connected to, because a name could
+            resolve to another one the second time.
     """
 
     def __init__(self, allowed: Callable[[Address], bool] = is_elsewhere) -> None:
@@ -48,10 +48,10 @@ class UrlFetcher:
 
     @asynccontextmanager
     async def fetch(self, url: str) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """The content in pieces.
+        """Open a URL and yield its content in chunks.
 
         Raises:
-            Invalid: the address is none for HTTP, is refused, or answers with an error.
+            InvalidArgument: the URL is not for HTTP, is forbidden, or answers with an error.
             Unavailable: it cannot be reached, or the content was cut off.
         """
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
@@ -59,7 +59,7 @@ class UrlFetcher:
         shown = url.partition("?")[0][:200]
         answer = await asyncio.to_thread(self._open, url, shown)
         try:
-            yield _pieces(answer, shown)
+            yield _chunks(answer, shown)
         finally:
             answer.close()
 
@@ -71,7 +71,7 @@ class UrlFetcher:
             raise InvalidArgument("url", f"{shown} answered {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
-            if isinstance(reason, _Refused):
+            if isinstance(reason, _Forbidden):
                 raise InvalidArgument("url", f"{shown} {reason}") from None
             raise Unavailable(f"{shown} cannot be reached: {reason}") from None
         if answer is None:
@@ -79,12 +79,12 @@ class UrlFetcher:
         return answer
 
 
-class _Refused(OSError):
-    """The connection leads to where none may."""
+class _Forbidden(OSError):
+    """The URL leads to an address that may not be connected to."""
 
 
 class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens addresses over connections that know who they are connected to before they send anything."""
+    """Opens URLs over connections whose address is checked before anything is sent."""
 
     def __init__(self, allowed: Callable[[Address], bool]) -> None:
         super().__init__()
@@ -92,11 +92,9 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._allowed = allowed
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        """Open http://."""
         return self.do_open(self._plain, req)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        """Open https://."""
         return self.do_open(self._secure, req)
 
     def _plain(
@@ -110,7 +108,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         blocksize: int = 8192,
     ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(host, port, timeout, source_address, blocksize)
-        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the way in
+        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the only hook
         return connection
 
     def _secure(
@@ -126,37 +124,39 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         connection = http.client.HTTPSConnection(
             host, port, timeout=timeout, source_address=source_address, blocksize=blocksize, context=self._trusted
         )
-        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the way in
+        connection._create_connection = self._connect  # type: ignore[attr-defined]  # noqa: SLF001 - the only hook
         return connection
 
     def _connect(
         self, address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None
     ) -> socket.socket:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-        for *_, place in found:
-            peer = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        for *_, sockaddr in found:
+            peer = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
             if not self._allowed(peer):
-                raise _Refused(f"leads to {peer}, which is this machine or the network's own: upload the file instead")
+                raise _Forbidden(
+                    f"leads to {peer}, which is this machine or the network's own: upload the file instead"
+                )
         failed: OSError = OSError(f"{address[0]} has no address")
-        for *_, place in found:
-            try:  # a number by now: nothing is looked up again
-                return socket.create_connection((str(place[0]), address[1]), timeout, source_address)
+        for *_, sockaddr in found:
+            try:  # this is a number: nothing is resolved again
+                return socket.create_connection((str(sockaddr[0]), address[1]), timeout, source_address)
             except OSError as error:
                 failed = error
         raise failed
 
 
-async def _pieces(answer: http.client.HTTPResponse, shown: str) -> AsyncIterator[bytes]:
+async def _chunks(answer: http.client.HTTPResponse, shown: str) -> AsyncIterator[bytes]:
     while True:
         try:
-            piece = await asyncio.to_thread(answer.read, _PIECE_BYTES)
+            chunk = await asyncio.to_thread(answer.read, _CHUNK_BYTES)
         except (OSError, http.client.HTTPException) as error:
             with contextlib.suppress(OSError):
                 answer.close()
             raise Unavailable(f"{shown} was cut off: {error}") from None
-        if not piece:
-            left = answer.length  # what was promised and did not come
+        if not chunk:
+            left = answer.length  # announced, but not received
             if left:
                 raise Unavailable(f"{shown} was cut off: {left} bytes are missing")
             return
-        yield piece
+        yield chunk

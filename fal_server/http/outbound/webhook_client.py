@@ -1,4 +1,4 @@
-"""Calls the receivers of webhooks over HTTP."""
+"""Sends webhooks over HTTP."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class HttpWebhookClient:
-    """The WebhookClient port.
+    """The WebhookClient port with httpx.
 
-    Redirects are not followed, proxies of the environment are not used, and the body of an answer is not read: a
-    receiver can make this controller call the address that the caller gave, and nothing else.
+    It follows no redirects, uses no proxies and reads no response bodies, so that a receiver can make this controller
+    call only the URL that the caller gave.
 
     Args:
         timeout_seconds: for the whole call.
@@ -27,14 +27,9 @@ class HttpWebhookClient:
         self._making = asyncio.Lock()
 
     async def post(self, call: SignedCall) -> int:
-        """POST; the status that was answered.
-
-        Raises:
-            OSError: the receiver cannot be reached, or did not answer in time.
-        """
         async with self._making:
             if self._client is None:
-                # The library and its certificates take a tenth of a second and more: off the loop, and only if needed.
+                # Loading the library and its certificates takes 0.1 s or more: in a thread, and only if needed.
                 self._client = await asyncio.to_thread(_make_client, self._timeout_seconds)
         import httpx
 

@@ -6,7 +6,7 @@ from fal_server.http.gateway.app_request import segment
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.hosts import QUEUE_PREFIX, is_queue_host
 from fal_server.http.server.asgi import AsgiAdapter
-from fal_server.http.server.errors import HttpError, refuse
+from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds, origin_form
 
@@ -45,7 +45,7 @@ class Router:
     def handle(self, exchange: Exchange) -> None:
         """Answer, now or later."""
         if self._suspended:
-            refuse(exchange, self._ids.next(), HttpError(503, "runner_scheduling_failure", self._suspended))
+            send_error(exchange, self._ids.next(), HttpError(503, "runner_scheduling_failure", self._suspended))
             return
         target = exchange.target
         if not target.startswith(b"/"):

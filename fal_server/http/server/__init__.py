@@ -1,1 +1,1 @@
-"""HTTP/1.1 on a socket: the listener, connections, messages and the ASGI adapter."""
+"""HTTP/1.1 on sockets: the listener, connections, messages and the ASGI adapter."""

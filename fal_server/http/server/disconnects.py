@@ -1,4 +1,4 @@
-"""Notices that a client is gone whose connection is not being read, because its upload is held back."""
+"""Detects client disconnects while reading is paused for backpressure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 
 class DisconnectWatcher:
-    """Watches sockets for nothing but their end; the event loop's own transports see that only while they read.
+    """Watch sockets for their end, which the event loop's transports see only while they read.
 
-    What is noticed: a reset, a host that answers no more, and a closed side, once it has come. A client that dies with
-    much still to send is noticed when the app has taken what is before the end: the end stands behind it in line.
+    A reset, a host that stopped answering and a closed side are detected. The close of a client that died in the
+    middle of a large upload is detected only when the app has taken the bytes before it.
     """
 
     def __init__(self) -> None:
@@ -20,28 +20,24 @@ class DisconnectWatcher:
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, transport: asyncio.Transport, gone: Callable[[], None]) -> int:
-        """Call `gone`, once, when the other side ends the connection.
-
-        Returns:
-            What `forget` wants.
-        """
+        """Call `gone` once when the other side ends the connection; return the handle for `forget`."""
         if self._epoll is None:
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)
-        # A descriptor of our own: the transport's may be closed, and its number be another's, before it is forgotten.
+        # A duplicate, because the transport may close its descriptor and the number be reused before `forget`.
         watched = os.dup(transport.get_extra_info("socket").fileno())
         self._watched[watched] = gone
         self._epoll.register(watched, select.EPOLLRDHUP)
         return watched
 
     def forget(self, watched: int) -> None:
-        """Watch no longer; nothing where it has told its end."""
+        """Stop watching; nothing happens if `gone` was called."""
         if self._watched.pop(watched, None) is not None and self._epoll is not None:
             self._epoll.unregister(watched)
             os.close(watched)
 
     def close(self) -> None:
-        """Forget all."""
+        """Stop watching everything."""
         for watched in tuple(self._watched):
             self.forget(watched)
         if self._epoll is not None:

@@ -1,4 +1,4 @@
-"""What the gateway answers of its own accord, in the form that the published clients read."""
+"""Responses of the gateway itself, in the form that the published clients read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FAILED = "the controller failed; its log says why"
 
 
 class HttpError(Exception):
-    """The gateway answers this itself.
+    """An error that the gateway answers itself.
 
     Args:
-        status: of the answer.
-        error_type: one of the published words.
-        detail: for people: what is wrong, and what to do.
-        fields: further header lines, each ended by CRLF.
+        status: the status code.
+        error_type: one of the published words for x-fal-error-type.
+        detail: for people: what is wrong, then what to do.
+        fields: more header lines, each ended by CRLF.
     """
 
     def __init__(self, status: int, error_type: str, detail: str, fields: bytes = b"") -> None:
@@ -28,21 +28,21 @@ class HttpError(Exception):
         self.fields = fields
 
 
-def refuse(exchange: Exchange, request_id: str, refusal: HttpError) -> None:
-    """Answer with an error of the gateway's own."""
-    # A page of another origin may read why: nothing in it is anybody's secret.
+def send_error(exchange: Exchange, request_id: str, error: HttpError) -> None:
+    """Answer with an error of the gateway itself."""
+    # A page of another origin may read why: there is no secret in it.
     fields = (
         b"date: %b\r\ncontent-type: application/json\r\naccess-control-allow-origin: *\r\n"
         b"x-fal-request-id: %b\r\nx-fal-error-type: %b\r\n%b"
-    ) % (_date(), request_id.encode(), refusal.error_type.encode(), refusal.fields)
-    exchange.respond(refusal.status, fields, error_body(refusal.detail, refusal.error_type))
+    ) % (_date(), request_id.encode(), error.error_type.encode(), error.fields)
+    exchange.respond(error.status, fields, error_body(error.detail, error.error_type))
 
 
-def answers_preflight(exchange: Exchange, request_id: str) -> bool:
-    """Answer where a browser asks whether a page may call; False where it asks no such thing.
+def answer_preflight(exchange: Exchange, request_id: str) -> bool:
+    """Answer a CORS preflight to a private app; return False if the request is none.
 
-    For private apps alone: the question carries no key, so the app itself could never be asked. Whoever has a key may
-    call from any page; whether the page may read the answer, the app's own answer says. A public app is asked itself.
+    A preflight carries no key, so it can never reach a private app; a public app answers it itself. Whoever has a key
+    may call from any page, and the app's response says whether the page may read it.
     """
     if exchange.method != b"OPTIONS":
         return False
@@ -61,5 +61,5 @@ def answers_preflight(exchange: Exchange, request_id: str) -> bool:
 
 
 def _date() -> bytes:
-    """The time, as a server that has a clock says it (RFC 9110, 6.6.1); an app's server says it itself."""
+    """Return the time for a Date field (RFC 9110, 6.6.1); in responses of apps their own server sends it."""
     return formatdate(usegmt=True).encode()

@@ -1,4 +1,4 @@
-"""One HTTP request as the server received it, and the way to answer it."""
+"""One HTTP request and its response."""
 
 from __future__ import annotations
 
@@ -8,75 +8,75 @@ from typing import Protocol
 from fal_server.http.server.messages import Headers, reason
 from fal_server.http.server.registry import Registry
 
-# Larger parts of a body are handed to the transport as they are: copying them into one buffer would cost more.
+# Larger parts of a body are written as they are, because copying them into one buffer costs more.
 _JOIN_LIMIT = 16 * 1024
 
 
 class ResponseDriver(Protocol):
-    """Who answers an exchange; told what happens on the client's side."""
+    """Produces the response of an exchange; the connection reports here what the client does."""
 
     def on_body(self) -> None:
-        """More of the request's body can be taken, or it is complete."""
+        """Handle that more of the request's body can be taken, or that it is complete."""
         ...
 
     def on_client_gone(self) -> None:
-        """The client closed the connection; nothing more can be answered."""
+        """Handle that the client closed the connection, so that nothing more can be sent."""
         ...
 
     def on_client_slow(self) -> None:
-        """The client reads slower than it is answered: hold back."""
+        """Stop sending, because the client reads more slowly."""
         ...
 
     def on_client_ready(self) -> None:
-        """The client has caught up."""
+        """Send again, because the client has caught up."""
         ...
 
 
 class ConnectionHandle(Protocol):
-    """The connection that an exchange came on."""
+    """What an exchange needs of its connection."""
 
     transport: asyncio.Transport
 
     @property
     def registry(self) -> Registry:
-        """The open connections, of which this is one."""
+        """Return the open connections, of which this is one."""
         ...
 
     @property
     def forwarded(self) -> bytes:
-        """Header lines for a runner, that say where the client is and what it speaks."""
+        """Return the x-forwarded lines for the runner: the client's address and scheme."""
         ...
 
     @property
     def last(self) -> bool:
-        """Whether the connection closes after the answer under way."""
+        """Return whether the connection closes after the response under way."""
         ...
 
     def body_taken(self) -> None:
-        """The buffered body was taken: read on."""
+        """Continue reading, because the buffered body was taken."""
         ...
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """The answer is written."""
+        """Go on to the next request, because the response is written."""
         ...
 
     def release_transport(self, protocol: asyncio.Protocol) -> None:
-        """Another protocol speaks on this connection from now on."""
+        """Hand the transport to another protocol for good."""
         ...
 
 
 class Exchange:
-    """A request, its body as it comes in, and its answer.
+    """A request, its body as it arrives, and its response.
 
     Attributes:
-        headers: names in lower case, in the order in which they came.
-        host: which host was asked for, with its port; empty where an old client does not say.
-        upgrade: whether the client asks for a WebSocket; what it sent after the head is then in `chunks`, raw.
-        complete: whether the whole body was received.
+        headers: names in lower case, in their order.
+        host: the Host field, with its port; empty if an HTTP/1.0 client sent none.
+        upgrade: whether the client asks for a WebSocket; `chunks` then holds the raw bytes after the head.
+        complete: whether the whole body has arrived.
         buffered: bytes in `chunks`.
-        sink: who answers; set by the handler before it returns, unless it has answered by then.
-        started, finished: how far the answer is.
-        gone: whether the client left; answering does nothing then.
+        driver: produces the response; the handler sets it, unless it answers before it returns.
+        started, finished: how far the response is.
+        gone: whether the client has left, after which sending does nothing.
     """
 
     __slots__ = (
@@ -84,9 +84,10 @@ class Exchange:
         "_chunked",
         "_head",
         "buffered",
-        "carrier",
         "chunks",
         "complete",
+        "connection",
+        "driver",
         "expects_continue",
         "finished",
         "gone",
@@ -95,7 +96,6 @@ class Exchange:
         "http11",
         "keep_alive",
         "method",
-        "sink",
         "started",
         "target",
         "upgrade",
@@ -103,7 +103,7 @@ class Exchange:
 
     def __init__(
         self,
-        carrier: ConnectionHandle,
+        connection: ConnectionHandle,
         method: bytes,
         target: bytes,
         headers: Headers,
@@ -111,7 +111,7 @@ class Exchange:
         http11: bool,
         keep_alive: bool,
     ) -> None:
-        self.carrier = carrier
+        self.connection = connection
         self.method = method
         self.target = target
         self.headers = headers
@@ -123,7 +123,7 @@ class Exchange:
         self.chunks: list[bytes] = []
         self.buffered = 0
         self.complete = False
-        self.sink: ResponseDriver | None = None
+        self.driver: ResponseDriver | None = None
         self.started = False
         self.finished = False
         self.gone = False
@@ -131,29 +131,29 @@ class Exchange:
         self._chunked = False
         self._bodyless = False
 
-    def take(self) -> bytes:
-        """The part of the body that is here; reading goes on."""
+    def take_body(self) -> bytes:
+        """Return the part of the body that has arrived, so that more of it is read."""
         chunks = self.chunks
         if not chunks:
             return b""
         self.chunks = []
         self.buffered = 0
-        self.carrier.body_taken()
+        self.connection.body_taken()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def accept_body(self) -> None:
-        """Ask for the body of a client that waits for `100 Continue` before it sends one."""
+        """Send `100 Continue` to a client that waits for it before it sends the body."""
         if self.expects_continue:
             self.expects_continue = False
             if not self.gone and not self.complete and not self.started:
-                self.carrier.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, fields: bytes, length: int | None, *, phrase: bytes | None = None) -> None:
-        """Begin the answer; its head goes out with the first part of the body.
+        """Start the response; its head is sent with the first part of the body.
 
         Args:
-            fields: the header lines, each ended by CRLF, without those of framing and connection.
-            length: the body's length in bytes; None where it is not known.
+            fields: header lines, each ended by CRLF, without those about framing and connection.
+            length: the body's length in bytes; None if it is not known.
             phrase: the reason in the status line; None takes the usual one.
         """
         self.started = True
@@ -171,7 +171,7 @@ class Exchange:
                 framing = b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False
-        if self.upgrade or self.carrier.last or (self.expects_continue and not self.complete):
+        if self.upgrade or self.connection.last or (self.expects_continue and not self.complete):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
@@ -184,8 +184,8 @@ class Exchange:
             framing,
         )
 
-    def reattach(self) -> bool:
-        """Undo `start` where nothing of the answer is out yet; False where it is too late for that."""
+    def undo_start(self) -> bool:
+        """Undo `start` if nothing was sent yet; return False if it is too late."""
         if not self._head:
             return not self.started
         self._head = b""
@@ -193,7 +193,7 @@ class Exchange:
         return True
 
     def send(self, body: bytes, *, end: bool) -> None:
-        """Write a part of the body, with the head where that is not out yet; `end` completes the answer."""
+        """Write a part of the body, after the head if that was not sent yet; `end` completes the response."""
         if self.gone or self.finished:
             return
         out = self._head
@@ -206,17 +206,17 @@ class Exchange:
         if end and self._chunked:
             out += b"0\r\n\r\n"
         if out:
-            self.carrier.transport.write(out)
+            self.connection.transport.write(out)
         if end:
             self.finished = True
-            self.carrier.exchange_done(self)
+            self.connection.exchange_done(self)
 
     def _send_large(self, head: bytes, body: bytes, *, end: bool) -> None:
-        """`send` without copying the body.
+        """Write a large part of the body without copying it.
 
-        Not by writelines: up to Python 3.13 asyncio's own does not tell a protocol that its buffer is full.
+        Not by writelines, because until Python 3.13 asyncio's does not call pause_writing when its buffer is full.
         """
-        write = self.carrier.transport.write
+        write = self.connection.transport.write
         if self._chunked:
             write(head + b"%x\r\n" % len(body))
             write(body)
@@ -226,10 +226,10 @@ class Exchange:
             write(body)
         if end:
             self.finished = True
-            self.carrier.exchange_done(self)
+            self.connection.exchange_done(self)
 
     def respond(self, status: int, fields: bytes, body: bytes) -> None:
-        """Answer whole and at once; a body that is still coming in is not waited for."""
+        """Send a whole response at once, without waiting for the rest of the request's body."""
         if self.started:
             self.abort()
             return
@@ -239,26 +239,26 @@ class Exchange:
         self.send(body, end=True)
 
     def switch(self, fields: bytes, protocol: asyncio.Protocol) -> None:
-        """Answer 101 with these header lines, and let another protocol speak from here on."""
+        """Answer 101 with these header lines and hand the connection to another protocol."""
         self.started = self.finished = True
-        self.carrier.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
-        self.carrier.release_transport(protocol)
+        self.connection.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n")
+        self.connection.release_transport(protocol)
 
     def abort(self) -> None:
-        """Break the connection: the client must not take what it has for the whole answer."""
-        self.sink = None
+        """Break the connection, so that the client does not take a part for the whole response."""
+        self.driver = None
         if not self.gone:
             self.gone = True
-            self.carrier.transport.abort()
+            self.connection.transport.abort()
 
 
-class Site(Protocol):
-    """What stands behind the connections."""
+class RequestHandler(Protocol):
+    """Answers the requests of all connections."""
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer, or set `exchange.sink` and answer later."""
+        """Answer now, or set `exchange.driver` to answer later."""
         ...
 
     def drain(self) -> None:
-        """The front door is closing: answers that have no end of their own are to end now."""
+        """End responses that would never end, because the listener is closing."""
         ...

@@ -1,4 +1,4 @@
-"""The front door: one port for gRPC and for HTTP/1.1, told apart by the first bytes of a connection or by ALPN."""
+"""One port for gRPC and HTTP/1.1, told apart by a connection's first bytes or by ALPN."""
 
 from __future__ import annotations
 
@@ -9,44 +9,45 @@ import ssl
 from collections.abc import Sequence
 from typing import cast
 
+from fal_server.aio.tasks import TaskSet
 from fal_server.http.server.connection import HttpConnection
-from fal_server.http.server.exchange import Site
+from fal_server.http.server.exchange import RequestHandler
 from fal_server.http.server.registry import Registry
 from fal_server.http.server.rules import Limits
 from fal_server.http.server.splice import Splice
 
 _log = logging.getLogger(__name__)
-# RFC 9113, 3.4: how every HTTP/2 connection of a client begins. No HTTP/1.1 request begins so.
+# RFC 9113, 3.4: every client of HTTP/2 starts with this, and no HTTP/1.1 request does.
 _PREFACE = b"PRI * HTTP/2.0\r\n"
-# Asked after a minute of silence, every 15 s, four times.
+# Probe after a minute of silence, then every 15 s, four times.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
 class Listener:
-    """Listens on one port, and hands connections to the gRPC server or to the site.
+    """Accept connections on one port and hand each to the gRPC server or to HTTP/1.1.
 
     Args:
-        site: answers HTTP/1.1.
+        handler: answers requests in HTTP/1.1.
         grpc_address: where the gRPC server listens: `unix:/path` or `host:port`.
-        tls: with a context, only TLS is spoken, and ALPN decides: a client that offers `h2` alone is gRPC, all others
-            speak HTTP/1.1.
-        limits: what a client may take.
-        first_byte_seconds: how long a connection may be silent, or in its TLS handshake.
+        tls: with a context, every connection has to use TLS, and ALPN decides: a client that offers only `h2` gets
+            gRPC, any other HTTP/1.1.
+        limits: what a client may use.
+        first_byte_seconds: how long a connection may be silent or in its TLS handshake.
 
     Attributes:
-        registry: the open connections that speak HTTP, or nothing yet.
+        registry: the open connections that use HTTP or are not identified yet.
     """
 
     def __init__(
         self,
-        site: Site,
+        handler: RequestHandler,
         grpc_address: str,
         *,
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
         first_byte_seconds: float = 10,
     ) -> None:
-        self.site = site
+        self.handler = handler
         self.grpc_address = grpc_address
         self.limits = limits or Limits()
         self.first_byte_seconds = first_byte_seconds
@@ -54,13 +55,13 @@ class Listener:
         self._grpc_links = Registry()
         self._tls = tls
         self._servers: list[asyncio.Server] = []
-        self._links: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(_log)
         if tls is not None:
-            # In the server's order: browsers and curl offer both, and mean HTTP; gRPC clients offer h2 alone.
+            # The server's order decides: browsers and curl offer both and mean HTTP; gRPC clients offer only h2.
             tls.set_alpn_protocols(["http/1.1", "h2"])
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on sockets that are bound.
+        """Listen on bound sockets.
 
         Raises:
             OSError: a socket cannot be listened on.
@@ -68,7 +69,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         timeout = None if self._tls is None else self.first_byte_seconds
         for bound in sockets:
-            _notice_the_dead(bound)
+            _enable_keepalive(bound)
             server = await loop.create_server(
                 lambda: _ProtocolSniffer(self),
                 sock=bound,
@@ -79,20 +80,18 @@ class Listener:
             self._servers.append(server)
 
     def drain(self) -> None:
-        """Stop listening; open requests finish, and connections close after them. gRPC goes on over those it has."""
+        """Stop listening, and close each HTTP connection after its request; gRPC keeps its connections."""
         for server in self._servers:
             server.close()
-        self.site.drain()
+        self.handler.drain()
         self.registry.drain()
         self._grpc_links.drain()
 
     async def close(self, grace_seconds: float) -> None:
-        """Stop listening, let open requests finish, and abort those that are open after the grace."""
+        """Drain, and abort the connections that are still open after the grace."""
         self.drain()
         await asyncio.gather(self.registry.close(grace_seconds), self._grpc_links.close(grace_seconds))
-        for task in tuple(self._links):
-            task.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await self._tasks.close()
 
     def link_grpc(self, transport: asyncio.Transport, data: bytes) -> None:
         """Join a client's connection to the gRPC server."""
@@ -101,9 +100,7 @@ class Listener:
         outer.connection_made(transport)
         if data:
             outer.data_received(data)
-        task = asyncio.get_running_loop().create_task(self._link(outer))
-        self._links.add(task)
-        task.add_done_callback(self._links.discard)
+        self._tasks.spawn(self._link(outer))
 
     async def _link(self, outer: Splice) -> None:
         loop = asyncio.get_running_loop()
@@ -148,10 +145,10 @@ async def bind(host: str, port: int) -> tuple[socket.socket, ...]:
     return tuple(bound)
 
 
-def _notice_the_dead(listening: socket.socket) -> None:
-    """Have the kernel ask peers that are silent whether they still live: one that lost its power says no good-bye.
+def _enable_keepalive(listening: socket.socket) -> None:
+    """Have the kernel probe silent clients, because one that lost its power never closes and keeps its runner.
 
-    Connections have it from the socket that they were accepted on (tcp(7)). A caller that is gone gives up its runner.
+    Connections inherit this from the socket that they were accepted on (tcp(7)).
     """
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
@@ -159,36 +156,36 @@ def _notice_the_dead(listening: socket.socket) -> None:
 
 
 class _ProtocolSniffer(asyncio.Protocol):
-    """A connection of which it is not known yet what it speaks."""
+    """A connection whose protocol is not known yet."""
 
-    __slots__ = ("_data", "_door", "_timer", "_transport")
+    __slots__ = ("_data", "_listener", "_timer", "_transport")
 
-    def __init__(self, door: Listener) -> None:
-        self._door = door
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        door = self._door
+        listener = self._listener
         tls = transport.get_extra_info("ssl_object")
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(door.first_byte_seconds, self.abort)
-        door.registry.add(self)
+        self._timer = loop.call_later(listener.first_byte_seconds, self.abort)
+        listener.registry.add(self)
         if tls is not None and tls.selected_alpn_protocol() == "h2":
-            door.link_grpc(self._transport, b"")
+            listener.link_grpc(self._transport, b"")
             self._leave()
 
     def data_received(self, data: bytes) -> None:
         data = self._data = self._data + data if self._data else data
-        door = self._door
+        listener = self._listener
         if self._transport.get_extra_info("ssl_object") is None:
             if data.startswith(_PREFACE):
-                door.link_grpc(self._transport, data)
+                listener.link_grpc(self._transport, data)
                 self._leave()
                 return
             if _PREFACE.startswith(data):
                 return
-        http = HttpConnection(door.site, door.registry, door.limits)
+        http = HttpConnection(listener.handler, listener.registry, listener.limits)
         self._transport.set_protocol(http)
         http.connection_made(self._transport)
         self._leave()
@@ -198,13 +195,11 @@ class _ProtocolSniffer(asyncio.Protocol):
         self._leave()
 
     def drain(self) -> None:
-        """It has asked for nothing yet."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Close now."""
         self._transport.abort()
 
     def _leave(self) -> None:
         self._timer.cancel()
-        self._door.registry.discard(self)
+        self._listener.registry.discard(self)

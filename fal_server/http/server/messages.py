@@ -1,4 +1,4 @@
-"""HTTP/1.1 in bytes: the header fields that end at a hop, status lines, and whole answers in JSON."""
+"""HTTP/1.1 in bytes: hop-by-hop fields, status phrases, error bodies, and ids of requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 Headers: TypeAlias = "list[tuple[bytes, bytes]]"
 
-# RFC 9110, 7.6.1: these speak of one connection and are never passed on.
+# RFC 9110, 7.6.1: these are about one connection and are never passed on.
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -22,24 +22,24 @@ _BATCH: Final = 256
 
 
 def reason(status: int) -> bytes:
-    """The phrase of a status line; empty for a number without one."""
+    """Return the phrase of a status line; empty for a number without one."""
     return REASONS.get(status, b"")
 
 
 def tokens(value: bytes) -> list[bytes]:
-    """A comma-separated field in lower case: `Keep-Alive, Upgrade` -> [keep-alive, upgrade]."""
+    """Split a comma-separated field, in lower case: `Keep-Alive, Upgrade` -> [keep-alive, upgrade]."""
     return [token for part in value.lower().split(b",") if (token := part.strip())]
 
 
 def error_body(detail: str, error_type: str) -> bytes:
-    """The body of every error that the gateway answers."""
+    """Return the body of an error of the gateway."""
     return json.dumps({"detail": detail, "error_type": error_type}).encode()
 
 
 class RequestIds:
-    """Random ids in the form of a version 4 UUID. Each begins with 48 bits of its own; those of a batch end alike.
+    """Make ids in the form of a version 4 UUID, cheaply: 48 random bits each, and the same end for a whole batch.
 
-    They name requests and open nothing. Asking the kernel for each, or making all of each anew, costs more.
+    They name requests and protect nothing, so they need not be unguessable.
     """
 
     __slots__ = ("_at", "_ending", "_hex")
@@ -49,7 +49,7 @@ class RequestIds:
         self._at = 0
 
     def next(self) -> str:
-        """A new id."""
+        """Return a new id."""
         at = self._at
         if at >= len(self._hex):
             self._ending = str(uuid.UUID(bytes=os.urandom(16), version=4))[13:]
@@ -60,7 +60,7 @@ class RequestIds:
 
 
 def origin_form(target: bytes) -> bytes:
-    """`http://host/path` -> `/path`; a server must take both (RFC 9112, 3.2.2)."""
+    """Return the path of an absolute target: `http://host/path` -> `/path` (RFC 9112, 3.2.2)."""
     _, _, rest = target.partition(b"://")
     _, slash, path = rest.partition(b"/")
     return slash + path or b"/"

@@ -1,4 +1,4 @@
-"""Sends a file that is already open: with ranges, HEAD and conditions, and closed whatever happens."""
+"""Sends a file that is already open, with ranges, HEAD and conditions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class OpenFileResponse(FileResponse):
-    """An answer from a descriptor, which it closes.
+    """A response from an open descriptor, which it closes whatever happens.
 
     Args:
-        content_type: None goes by the file's name.
+        content_type: None guesses it from the file's name.
     """
 
     chunk_size = _CHUNK_BYTES
@@ -31,12 +31,11 @@ class OpenFileResponse(FileResponse):
         super().__init__(
             f"/proc/self/fd/{opened.descriptor}",
             stat_result=os.fstat(opened.descriptor),
-            # As a header, since a charset, which nobody knows, would be added to a `media_type`.
+            # As a header, because Starlette adds a charset, which nobody knows, to a `media_type`.
             headers={**(headers or {}), "content-type": kind},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
         try:
             await super().__call__(scope, receive, send)
         finally:

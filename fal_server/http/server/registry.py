@@ -1,4 +1,4 @@
-"""The open connections of a front door, so that it can end them in order."""
+"""The open connections of a listener, so that it can end them in order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fal_server.http.server.disconnects import DisconnectWatcher
 
 
 class Member(Protocol):
-    """A connection."""
+    """A connection that can be ended."""
 
     def drain(self) -> None:
-        """Finish what is under way, take nothing new, close."""
+        """Finish what is under way, accept nothing new, then close."""
         ...
 
     def abort(self) -> None:
@@ -22,21 +22,21 @@ class Member(Protocol):
 
 
 class Registry:
-    """Knows every open connection.
+    """Hold every open connection.
 
     Attributes:
-        hangups: notices clients that leave while they are not read from.
-        draining: whether the door is closing, so that no answer may promise a next request.
+        disconnects: detects clients that leave while reading from them is paused.
+        draining: whether the listener is closing, so that no response may offer to take another request.
     """
 
-    __slots__ = ("_empty", "_members", "draining", "hangups")
+    __slots__ = ("_empty", "_members", "disconnects", "draining")
 
     def __init__(self) -> None:
         self._members: set[Member] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
-        self.hangups = DisconnectWatcher()
+        self.disconnects = DisconnectWatcher()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -45,26 +45,26 @@ class Registry:
         return iter(tuple(self._members))
 
     def add(self, member: Member) -> None:
-        """A connection was opened."""
+        """Add a connection that was opened."""
         self._members.add(member)
         self._empty.clear()
         if self.draining:
             member.drain()
 
     def discard(self, member: Member) -> None:
-        """A connection was closed, or another member stands for it now."""
+        """Remove a connection that was closed, or whose place another member takes."""
         self._members.discard(member)
         if not self._members:
             self._empty.set()
 
     def drain(self) -> None:
-        """Let every connection finish what is under way, and close."""
+        """Let every connection finish what is under way, then close."""
         self.draining = True
         for member in tuple(self._members):
             member.drain()
 
     async def close(self, grace_seconds: float) -> None:
-        """Drain all connections, and abort those that are left after the grace."""
+        """Drain all connections, and abort those that are open after the grace."""
         self.drain()
         try:
             async with asyncio.timeout(grace_seconds):
@@ -73,4 +73,4 @@ class Registry:
             for member in tuple(self._members):
                 member.abort()
             await self._empty.wait()
-        self.hangups.close()
+        self.disconnects.close()

@@ -1,4 +1,4 @@
-"""Which requests the server takes: sizes, times, and the framing that cannot be understood in two ways."""
+"""Which requests the server accepts: limits, and framing that can be read in one way only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import TypeAlias
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import tokens
 
-Objection: TypeAlias = "tuple[int, str]"
+Rejection: TypeAlias = "tuple[int, str]"
 _WATCHED = frozenset({b"host", b"transfer-encoding", b"content-length", b"expect", b"upgrade"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may take.
+    """What one client may use.
 
     Attributes:
-        head_bytes: size of a request's line and header fields together, and of a body's trailers.
-        body_buffer_bytes: so much of a body is kept for a handler that lags before reading stops.
+        head_bytes: size of a request line with its header fields, and of a body's trailers.
+        body_buffer_bytes: how much of a body is kept for a slow handler before reading pauses.
         head_seconds: from a request's first byte to the end of its head.
-        idle_seconds: between two requests; also how long the last bytes of an answer may take to be read.
-        body_seconds: how long the controller's own pages wait for more of a body; apps have their request_timeout.
-        linger_seconds: how long the rest of a body is thrown away after its request was answered.
+        idle_seconds: between two requests; also for the client to read the last bytes of a response.
+        body_seconds: how long the controller's own routes wait for more of a body; apps have request_timeout.
+        linger_seconds: how long the rest of a body is read and dropped after its request was answered.
     """
 
     head_bytes: int = 64 * 1024
@@ -33,17 +33,17 @@ class Limits:
     linger_seconds: float = 2
 
 
-def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Objection | None:
-    """Why a request that can be parsed is not taken; notes on the exchange what it asks of the server.
+def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Rejection | None:
+    """Check a parsed request, and set on the exchange what it asks of the server.
 
-    That a message has both lengths, or two of one, the parser itself refuses.
+    The parser itself rejects a message with two lengths.
 
     Args:
-        version: of HTTP, as `1.1`.
-        upgrade: whether it asks for another protocol, or for a tunnel.
+        version: of HTTP, such as `1.1`.
+        upgrade: whether the request asks for another protocol or for a tunnel.
 
     Returns:
-        Status and reason, or None.
+        Status and reason if the request is rejected, else None.
     """
     if version != "1.1" and version != "1.0":
         return 505, f"HTTP/{version} is not spoken here: use HTTP/1.1"
@@ -58,9 +58,9 @@ def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Objection | 
         elif name == b"content-length":
             body = body or value.strip(b"0") != b""
         else:
-            found = _unusual(exchange, name, value)
-            if found is not None:
-                return found
+            rejection = _check_rare(exchange, name, value)
+            if rejection is not None:
+                return rejection
             body = body or name == b"transfer-encoding"
     if hosts > 1 or (hosts == 0 and exchange.http11):
         return 400, "a request in HTTP/1.1 has exactly one Host"
@@ -72,8 +72,8 @@ def validate(exchange: Exchange, version: str, *, upgrade: bool) -> Objection | 
     return (501, "a request that asks for an upgrade cannot have a body") if body else None
 
 
-def _unusual(exchange: Exchange, name: bytes, value: bytes) -> Objection | None:
-    """Judge one of the fields that few requests have."""
+def _check_rare(exchange: Exchange, name: bytes, value: bytes) -> Rejection | None:
+    """Check a field that few requests have."""
     if name == b"transfer-encoding":
         if not exchange.http11:
             return 400, "Transfer-Encoding needs HTTP/1.1"

@@ -1,4 +1,4 @@
-"""Two connections joined end to end: what comes in on one goes out on the other, at the pace of the slower."""
+"""Joins two connections: bytes from one go out on the other, at the pace of the slower."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fal_server.http.server.registry import Registry
 
 
 class Splice(asyncio.Protocol):
-    """One of the two ends. Bytes that come before the ends are joined are kept, and reading stops meanwhile.
+    """One of two joined connections; reading is paused until they are joined.
 
     Args:
-        registry: where this end is listed while it is open; None for the inner end.
+        registry: lists this end while it is open; None for the inner end.
         on_end: called once when this end is closed.
 
     Attributes:
-        early: what came before the ends were joined.
-        eof: whether this side has said that it sends no more.
-        slow: whether this side reads slower than it is sent to.
+        early: bytes that arrived before the join.
+        eof: whether this side will send no more.
+        slow: whether this side reads more slowly than it is sent to.
         lost: whether this end is closed.
     """
 
@@ -35,7 +35,7 @@ class Splice(asyncio.Protocol):
         self.slow = False
 
     def join(self, peer: Splice) -> None:
-        """Join this end and another, both of them connected."""
+        """Join this end with another; both have to be connected."""
         self._peer, peer._peer = peer, self
         for end in (self, peer):
             early, end.early = end.early, []
@@ -52,7 +52,6 @@ class Splice(asyncio.Protocol):
                 end.transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """This end is connected."""
         self.transport = cast("asyncio.Transport", transport)
         if self._peer is None:
             self.transport.pause_reading()
@@ -60,34 +59,31 @@ class Splice(asyncio.Protocol):
             self._registry.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on."""
         if self._peer is None:
             self.early.append(data)
         elif not self._peer.transport.is_closing():
             self._peer.transport.write(data)
 
     def eof_received(self) -> bool | None:
-        """The end of one direction is the end of both: neither HTTP/2 nor WebSocket goes on half closed."""
+        """End both directions, because neither HTTP/2 nor WebSocket works half closed."""
         self.eof = True
         if self._peer is None:
-            return True  # what came before the ends were joined is still to be passed on
+            return True  # the bytes that arrived before the join still have to be passed on
         self.hang_up()
         return None
 
     def pause_writing(self) -> None:
-        """This side reads slowly: so let the other side be read no faster."""
+        """Pause reading from the other side, because this one reads slowly."""
         self.slow = True
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """This side has caught up."""
         self.slow = False
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close the other end, once what it was given is sent."""
         self.lost = True
         if self._registry is not None:
             self._registry.discard(self)
@@ -97,15 +93,15 @@ class Splice(asyncio.Protocol):
             on_end()
 
     def drain(self) -> None:
-        """Who speaks inside ends it: the gRPC server, or the app."""
+        """Do nothing: the gRPC server or the app behind this connection ends it."""
 
     def abort(self) -> None:
-        """Close now, both ends."""
+        """Close both ends at once."""
         self.transport.abort()
         if self._peer is not None:
             self._peer.transport.abort()
 
     def hang_up(self) -> None:
-        """Close the other end, once what it was given is sent."""
+        """Close the other end when everything written to it is sent."""
         if self._peer is not None and not self._peer.lost:
             self._peer.transport.close()
