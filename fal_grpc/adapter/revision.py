@@ -139,18 +139,46 @@ class RegisterRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredRevision:
+    """Name a revision that is stored: its deploy goes on even if this client hangs up.
+
+    Attributes:
+        application_id: the revision.
+        app_name: the app, with its environment's suffix.
+        previous_id: the revision that the app was on before; None for a new app.
+    """
+
+    application_id: str
+    app_name: str
+    previous_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterResult:
-    """One message of a deploy: new log lines, and in the last one the revision and the app's addresses."""
+    """One message of a deploy: new log lines, and in the last one the revision and the app's addresses.
+
+    Attributes:
+        registered: in one message, once the revision is stored; None from controllers that do not say.
+    """
 
     logs: tuple[Log, ...]
     application_id: str | None
     service_urls: ServiceURLs | None
     env_id: str | None
+    registered: RegisteredRevision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationInfo:
-    """A revision. Times are in seconds; a published field that the controller left out is 0 or empty."""
+    """A revision. Times are in seconds; a published field that the controller left out is 0 or empty.
+
+    Attributes:
+        app_name: the app, with its environment's suffix. This and what follows is None or empty if the controller
+            does not say.
+        current: whether the app is on this revision now.
+        message: the note that it was deployed with.
+        annotations: the named notes that it was deployed with.
+    """
 
     application_id: str
     keep_alive: int
@@ -168,6 +196,10 @@ class ApplicationInfo:
     created_at: datetime
     environment_name: str | None
     request_start_timeout: int | None = None
+    app_name: str | None = None
+    current: bool | None = None
+    message: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest:
@@ -248,6 +280,15 @@ def register_result(message: revision_pb2.RegisterApplicationResult) -> Register
         application_id=message.result.application_id if message.HasField("result") else None,
         service_urls=service_urls(message.service_urls) if message.HasField("service_urls") else None,
         env_id=message.env_id if message.HasField("env_id") else None,
+        registered=_registered(message.registered) if message.HasField("registered") else None,
+    )
+
+
+def _registered(message: revision_pb2.RegisteredRevision) -> RegisteredRevision:
+    return RegisteredRevision(
+        application_id=message.application_id,
+        app_name=message.application_name,
+        previous_id=message.previous_id if message.HasField("previous_id") else None,
     )
 
 
@@ -287,6 +328,10 @@ def application_info(message: revision_pb2.ApplicationInfo) -> ApplicationInfo:
         created_at=moment(message.created_at),
         environment_name=message.environment_name if message.HasField("environment_name") else None,
         request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
+        app_name=message.application_name if message.HasField("application_name") else None,
+        current=message.current if message.HasField("current") else None,
+        message=message.message if message.HasField("message") else None,
+        annotations={annotation.name: annotation.value for annotation in message.annotations},
     )
 
 

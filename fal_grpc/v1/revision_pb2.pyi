@@ -424,6 +424,7 @@ class RegisterApplicationResult(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     SERVICE_URLS_FIELD_NUMBER: _builtins.int
     ENV_ID_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
     env_id: _builtins.str
     """The environment that it runs in, as BuildEnvironment names it."""
     @_builtins.property
@@ -438,6 +439,10 @@ class RegisterApplicationResult(_message.Message):
     def service_urls(self) -> _run_pb2.ServiceURLs:
         """Addresses of the app; in the last message."""
 
+    @_builtins.property
+    def registered(self) -> Global___RegisteredRevision:
+        """The revision, in one message as soon as it is stored: from then on the deploy goes on after a hang-up."""
+
     def __init__(
         self,
         *,
@@ -445,13 +450,16 @@ class RegisterApplicationResult(_message.Message):
         result: Global___RegisterApplicationResultType | None = ...,
         service_urls: _run_pb2.ServiceURLs | None = ...,
         env_id: _builtins.str | None = ...,
+        registered: Global___RegisteredRevision | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_id", b"_env_id", "_result", b"_result", "_service_urls", b"_service_urls", "env_id", b"env_id", "result", b"result", "service_urls", b"service_urls"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_env_id", b"_env_id", "_registered", b"_registered", "_result", b"_result", "_service_urls", b"_service_urls", "env_id", b"env_id", "registered", b"registered", "result", b"result", "service_urls", b"service_urls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_id", b"_env_id", "_result", b"_result", "_service_urls", b"_service_urls", "env_id", b"env_id", "logs", b"logs", "result", b"result", "service_urls", b"service_urls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_env_id", b"_env_id", "_registered", b"_registered", "_result", b"_result", "_service_urls", b"_service_urls", "env_id", b"env_id", "logs", b"logs", "registered", b"registered", "result", b"result", "service_urls", b"service_urls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__env_id: _TypeAlias = _typing.Literal["env_id"]  # noqa: Y015
     _WhichOneofArgType__env_id: _TypeAlias = _typing.Literal["_env_id", b"_env_id"]  # noqa: Y015
+    _WhichOneofReturnType__registered: _TypeAlias = _typing.Literal["registered"]  # noqa: Y015
+    _WhichOneofArgType__registered: _TypeAlias = _typing.Literal["_registered", b"_registered"]  # noqa: Y015
     _WhichOneofReturnType__result: _TypeAlias = _typing.Literal["result"]  # noqa: Y015
     _WhichOneofArgType__result: _TypeAlias = _typing.Literal["_result", b"_result"]  # noqa: Y015
     _WhichOneofReturnType__service_urls: _TypeAlias = _typing.Literal["service_urls"]  # noqa: Y015
@@ -459,11 +467,45 @@ class RegisterApplicationResult(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__env_id) -> _WhichOneofReturnType__env_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__registered) -> _WhichOneofReturnType__registered | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__result) -> _WhichOneofReturnType__result | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__service_urls) -> _WhichOneofReturnType__service_urls | None: ...
 
 Global___RegisterApplicationResult: _TypeAlias = RegisterApplicationResult  # noqa: Y015
+
+@_typing.final
+class RegisteredRevision(_message.Message):
+    """RegisteredRevision names a revision that was stored and that its app moves to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_ID_FIELD_NUMBER: _builtins.int
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ID_FIELD_NUMBER: _builtins.int
+    application_id: _builtins.str
+    """The revision."""
+    application_name: _builtins.str
+    """The app."""
+    previous_id: _builtins.str
+    """The revision that the app was on before; unset for a new app."""
+    def __init__(
+        self,
+        *,
+        application_id: _builtins.str = ...,
+        application_name: _builtins.str = ...,
+        previous_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous_id", b"_previous_id", "previous_id", b"previous_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous_id", b"_previous_id", "application_id", b"application_id", "application_name", b"application_name", "previous_id", b"previous_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__previous_id: _TypeAlias = _typing.Literal["previous_id"]  # noqa: Y015
+    _WhichOneofArgType__previous_id: _TypeAlias = _typing.Literal["_previous_id", b"_previous_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_id) -> _WhichOneofReturnType__previous_id | None: ...
+
+Global___RegisteredRevision: _TypeAlias = RegisteredRevision  # noqa: Y015
 
 @_typing.final
 class ListApplicationsRequest(_message.Message):
@@ -520,6 +562,10 @@ class ApplicationInfo(_message.Message):
     SCALING_DELAY_SECONDS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
     REQUEST_START_TIMEOUT_FIELD_NUMBER: _builtins.int
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
     application_id: _builtins.str
     """The revision."""
     max_concurrency: _builtins.int
@@ -546,6 +592,12 @@ class ApplicationInfo(_message.Message):
     """Environment that it was registered in."""
     request_start_timeout: _builtins.int
     """Seconds that a request of the app's owner may wait to be started; unset means no limit of the app's own."""
+    application_name: _builtins.str
+    """The app that it belongs to."""
+    current: _builtins.bool
+    """Whether the app is on it now."""
+    message: _builtins.str
+    """The note that it was deployed with."""
     @_builtins.property
     def machine_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Machine types that its runners may have, the preferred one first."""
@@ -557,6 +609,10 @@ class ApplicationInfo(_message.Message):
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
+
+    @_builtins.property
+    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Annotation]:
+        """The named notes that it was deployed with."""
 
     def __init__(
         self,
@@ -577,17 +633,27 @@ class ApplicationInfo(_message.Message):
         scaling_delay_seconds: _builtins.int | None = ...,
         environment_name: _builtins.str | None = ...,
         request_start_timeout: _builtins.int | None = ...,
+        application_name: _builtins.str | None = ...,
+        current: _builtins.bool | None = ...,
+        message: _builtins.str | None = ...,
+        annotations: _abc.Iterable[Global___Annotation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "created_at", b"created_at", "environment_name", b"environment_name", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_application_name", b"_application_name", "_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_current", b"_current", "_environment_name", b"_environment_name", "_message", b"_message", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "application_name", b"application_name", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "created_at", b"created_at", "current", b"current", "environment_name", b"environment_name", "message", b"message", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "application_id", b"application_id", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "created_at", b"created_at", "environment_name", b"environment_name", "keep_alive", b"keep_alive", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_application_name", b"_application_name", "_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_current", b"_current", "_environment_name", b"_environment_name", "_message", b"_message", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "annotations", b"annotations", "application_id", b"application_id", "application_name", b"application_name", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "created_at", b"created_at", "current", b"current", "environment_name", b"environment_name", "keep_alive", b"keep_alive", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "message", b"message", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__application_name: _TypeAlias = _typing.Literal["application_name"]  # noqa: Y015
+    _WhichOneofArgType__application_name: _TypeAlias = _typing.Literal["_application_name", b"_application_name"]  # noqa: Y015
     _WhichOneofReturnType__concurrency_buffer: _TypeAlias = _typing.Literal["concurrency_buffer"]  # noqa: Y015
     _WhichOneofArgType__concurrency_buffer: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer"]  # noqa: Y015
     _WhichOneofReturnType__concurrency_buffer_perc: _TypeAlias = _typing.Literal["concurrency_buffer_perc"]  # noqa: Y015
     _WhichOneofArgType__concurrency_buffer_perc: _TypeAlias = _typing.Literal["_concurrency_buffer_perc", b"_concurrency_buffer_perc"]  # noqa: Y015
+    _WhichOneofReturnType__current: _TypeAlias = _typing.Literal["current"]  # noqa: Y015
+    _WhichOneofArgType__current: _TypeAlias = _typing.Literal["_current", b"_current"]  # noqa: Y015
     _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
     _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
     _WhichOneofReturnType__request_start_timeout: _TypeAlias = _typing.Literal["request_start_timeout"]  # noqa: Y015
     _WhichOneofArgType__request_start_timeout: _TypeAlias = _typing.Literal["_request_start_timeout", b"_request_start_timeout"]  # noqa: Y015
     _WhichOneofReturnType__request_timeout: _TypeAlias = _typing.Literal["request_timeout"]  # noqa: Y015
@@ -597,11 +663,17 @@ class ApplicationInfo(_message.Message):
     _WhichOneofReturnType__startup_timeout: _TypeAlias = _typing.Literal["startup_timeout"]  # noqa: Y015
     _WhichOneofArgType__startup_timeout: _TypeAlias = _typing.Literal["_startup_timeout", b"_startup_timeout"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__application_name) -> _WhichOneofReturnType__application_name | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_buffer) -> _WhichOneofReturnType__concurrency_buffer | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_buffer_perc) -> _WhichOneofReturnType__concurrency_buffer_perc | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current) -> _WhichOneofReturnType__current | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_start_timeout) -> _WhichOneofReturnType__request_start_timeout | None: ...
     @_typing.overload
@@ -612,6 +684,32 @@ class ApplicationInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__startup_timeout) -> _WhichOneofReturnType__startup_timeout | None: ...
 
 Global___ApplicationInfo: _TypeAlias = ApplicationInfo  # noqa: Y015
+
+@_typing.final
+class Annotation(_message.Message):
+    """Annotation is a named note."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    value: _builtins.str
+    """The note."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
 
 @_typing.final
 class ListApplicationsResult(_message.Message):

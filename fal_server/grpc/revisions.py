@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from fal_grpc.v1 import revision_pb2 as pb
 from fal_grpc.v1 import run_pb2
 from fal_server.core.names import MAIN
+from fal_server.core.revisions import Json
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
@@ -14,7 +15,7 @@ from fal_server.grpc.lines import short_line
 from fal_server.grpc.streams import closing
 from fal_server.services.deploys import Deploys
 from fal_server.services.revisions import Revisions
-from fal_server.services.views import Built, Deployed, RevisionView, Urls
+from fal_server.services.views import Built, Deployed, Registered, RevisionView, Urls
 
 
 class RevisionHandlers:
@@ -52,7 +53,16 @@ class RevisionHandlers:
                         env_id=step.env_id,
                     )
                     return
-                yield pb.RegisterApplicationResult(logs=[short_line(step)])
+                if isinstance(step, Registered):
+                    yield pb.RegisterApplicationResult(
+                        registered=pb.RegisteredRevision(
+                            application_id=step.revision_id,
+                            application_name=step.app_name,
+                            previous_id=step.previous_id,
+                        )
+                    )
+                else:
+                    yield pb.RegisterApplicationResult(logs=[short_line(step)])
 
     async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
         """Revisions, newest first."""
@@ -87,7 +97,20 @@ def application_info(view: RevisionView) -> pb.ApplicationInfo:
         scaling_delay_seconds=scaling.scaling_delay,
         environment_name=revision.environment,
         request_start_timeout=scaling.request_start_timeout,
+        application_name=revision.app_name,
+        current=view.current,
+        message=_text(revision.metadata.get("message")),
+        annotations=_annotations(revision.metadata.get("annotations")),
     )
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _annotations(value: Json) -> list[pb.Annotation]:
+    items = value.items() if isinstance(value, Mapping) else ()
+    return [pb.Annotation(name=name, value=text) for name, text in items if isinstance(text, str)]
 
 
 def service_urls(urls: Urls) -> run_pb2.ServiceURLs:

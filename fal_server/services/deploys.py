@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -23,8 +24,9 @@ from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, 
 from fal_server.services.apps import Apps
 from fal_server.services.build_lines import BuildLines
 from fal_server.services.logs import Logs
-from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Urls
+from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Registered, Urls
 
+E = TypeVar("E")
 T = TypeVar("T")
 MAX_FUNCTION_BYTES = 64 * 1024 * 1024
 MOST_GPUS = 64
@@ -72,11 +74,11 @@ class Deploys:
             NotFound: there is no such environment; nothing was built for what could not be deployed.
         """
         await existing_environment(self._store, code.environment_name)
-        async with aclosing(streamed(lambda log: self.built(code, log))) as events:
+        async with aclosing(streamed(partial(self.built, code))) as events:
             async for event in events:
                 yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
 
-    async def deploy(self, request: DeployRequest) -> AsyncGenerator[LogEntry | Deployed, None]:
+    async def deploy(self, request: DeployRequest) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
         """Deploy: check everything, build, store the revision, move the app. Deploys of one app wait for each other.
 
         A rolling deploy of an app that is there stays until the app has moved, unless the request says to detach;
@@ -89,7 +91,7 @@ class Deploys:
                 Or the new revision did not become ready: the app stays where it was.
             Aborted: a newer deploy took this one's place.
         """
-        async with aclosing(streamed(lambda log: self._deploy(request, log))) as events:
+        async with aclosing(streamed(partial(self._deploy, request))) as events:
             async for event in events:
                 yield event
 
@@ -165,7 +167,9 @@ class Deploys:
             private_logs=code.private_logs,
         )
 
-    async def _deploy(self, request: DeployRequest, log: BuildLog) -> Deployed:
+    async def _deploy(
+        self, request: DeployRequest, log: Callable[[LogEntry | Registered], Awaitable[None]]
+    ) -> Deployed:
         code = request.code
         environment = names.environment_name(code.environment_name)
         if not code.application_name:
@@ -182,7 +186,15 @@ class Deploys:
                 retry_config=request.retry_config,
                 skip_retry_conditions=request.skip_retry_conditions,
             )
+            before = self._catalog.get(name)
             app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
+            await log(
+                Registered(
+                    app_name=app.name,
+                    revision_id=revision.revision_id,
+                    previous_id=None if before is None else before.revision_id,
+                )
+            )
             await self._build_lines.store(built.env_id, name, revision.revision_id)
         # Not under the lock: a later deploy must be able to take this one's place.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
@@ -255,9 +267,9 @@ def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
     return scaling
 
 
-async def streamed(work: Callable[[BuildLog], Awaitable[T]]) -> AsyncGenerator[LogEntry | T, None]:
+async def streamed(work: Callable[[Callable[[E], Awaitable[None]]], Awaitable[T]]) -> AsyncGenerator[E | T, None]:
     """Run `work`, yield what it logs as it comes and its result last; closing the iterator cancels it."""
-    lines: asyncio.Queue[LogEntry | None] = asyncio.Queue(maxsize=1000)
+    lines: asyncio.Queue[E | None] = asyncio.Queue(maxsize=1000)
 
     async def working() -> T:
         try:

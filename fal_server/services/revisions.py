@@ -36,8 +36,14 @@ class Revisions:
         elif environment:
             await self._catalog.existing_environment(environment)
         revisions = await self._store.list_revisions(full, None if full else environment or None)
+        current = {app.revision_id for app in self._catalog.apps}
         return [
-            RevisionView(revision=r, active_runners=self._fleet.active(r.app_name, r.revision_id)) for r in revisions
+            RevisionView(
+                revision=revision,
+                active_runners=self._fleet.active(revision.app_name, revision.revision_id),
+                current=revision.revision_id in current,
+            )
+            for revision in revisions
         ]
 
     async def delete(self, revision_id: str) -> None:

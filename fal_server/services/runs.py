@@ -7,6 +7,7 @@ import secrets
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
@@ -67,7 +68,7 @@ class Runs:
         label = re.sub(r"[^A-Za-z0-9_]+", "-", code.application_name)[:60].strip("-_") or "run"
         name = names.app_name(f"{label}-{run_id[:8]}", environment)
         env_id = ""
-        async with aclosing(streamed(lambda log: self._deploys.built(code, log))) as events:
+        async with aclosing(streamed(partial(self._deploys.built, code))) as events:
             async for event in events:
                 if isinstance(event, LogEntry):
                     yield event

@@ -21,10 +21,11 @@ class AppView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionView:
-    """A revision, the settings in force for it, and how many runners run it."""
+    """A revision, how many runners run it, and whether its app is on it now."""
 
     revision: Revision
     active_runners: int
+    current: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,19 @@ class Built:
     """The end of a build."""
 
     env_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """Say that a revision is stored and that its app moves to it, whether or not the caller waits.
+
+    Attributes:
+        previous_id: the revision that the app was on before; None for a new app.
+    """
+
+    app_name: str
+    revision_id: str
+    previous_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,12 @@ from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, log_pb2, revision_pb2
 # message, what reads it, {its field: the object's field} where the names differ, and what is left out on purpose.
 CONVERTERS = [
     (app_pb2.AliasInfo, app.alias_info, {"scaling_delay_seconds": "scaling_delay"}, set()),
-    (revision_pb2.ApplicationInfo, revision.application_info, {"scaling_delay_seconds": "scaling_delay"}, set()),
+    (
+        revision_pb2.ApplicationInfo,
+        revision.application_info,
+        {"scaling_delay_seconds": "scaling_delay", "application_name": "app_name"},
+        set(),
+    ),
     (runner_pb2.RunnerInfo, runner.runner_info, {}, set()),
     (environment_pb2.EnvironmentInfo, environment.environment_info, {}, set()),
     (run_pb2.ServiceURLs, run.service_urls, {}, set()),

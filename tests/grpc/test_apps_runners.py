@@ -89,12 +89,15 @@ async def test_a_revision_shows_all_its_settings(plane) -> None:
         function=None,
         entrypoint="a:b",
         scaling=SCALING,
+        metadata={"openapi": {}, "message": "a note", "annotations": {"GIT": "abc"}},
     )
-    plane.revisions.views = [RevisionView(revision=revision, active_runners=1)]
+    plane.revisions.views = [RevisionView(revision=revision, active_runners=1, current=True)]
     request = revision_pb2.ListApplicationsRequest(application_name="hello")
     listed = await RevisionsStub(plane.channel).ListApplications(request, metadata=plane.metadata)
     assert [plain(each) for each in listed.applications] == [
-        SHOWN | {"application_id": "rev-1", "created_at": "2026-03-01T12:00:00Z"}
+        SHOWN
+        | {"application_id": "rev-1", "created_at": "2026-03-01T12:00:00Z", "application_name": "hello"}
+        | {"current": True, "message": "a note", "annotations": [{"name": "GIT", "value": "abc"}]}
     ]
 
 

@@ -13,7 +13,7 @@ from fal_server.core.faults import Aborted, FailedPrecondition, Fault, InvalidAr
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import RunnerState
-from fal_server.services.views import Built
+from fal_server.services.views import Built, Registered
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
 
@@ -30,6 +30,17 @@ async def test_the_first_deploy_makes_the_app_and_streams_the_build(platform: Pl
     stored = await platform.store.get_revision(last.revision_id)
     assert stored is not None
     assert stored.metadata == {"openapi": {}}
+
+
+async def test_a_deploy_says_which_revision_is_stored_and_which_one_it_replaces(platform: Platform) -> None:
+    first = [event async for event in platform.deploys.deploy(deploy_request())]
+    second = [event async for event in platform.deploys.deploy(deploy_request(strategy=Strategy.RECREATE))]
+    (new,) = [event for event in first if isinstance(event, Registered)]
+    (next_one,) = [event for event in second if isinstance(event, Registered)]
+    assert (new.app_name, new.previous_id) == ("a", None)
+    assert next_one.previous_id == new.revision_id
+    listed = {view.revision.revision_id: view.current for view in await platform.revisions.list("a", None)}
+    assert listed == {new.revision_id: False, next_one.revision_id: True}
 
 
 async def test_a_further_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
@@ -213,7 +224,8 @@ async def test_an_attached_deploy_shows_what_its_runner_says_to_the_last_line(pl
 
     async def listen() -> None:
         async for event in platform.deploys.deploy(deploy_request()):
-            await heard.put(event)
+            if isinstance(event, LogEntry):
+                await heard.put(event)
 
     listening = asyncio.create_task(listen())
     await platform.until(lambda: platform.engine.alive)
