@@ -67,7 +67,7 @@ class Lines:
 
 
 class Built:
-    """The Builder port: environments that are there already, by their specification."""
+    """The Builder port: environments that are there already, and this Python for all others."""
 
     def __init__(self) -> None:
         self._built: dict[str, BuiltEnvironment] = {}
@@ -79,7 +79,8 @@ class Built:
         return spec
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
-        return self._built[spec.env_id]
+        here = BuiltEnvironment(env_id=spec.env_id, python=Path(sys.executable))
+        return self._built.setdefault(spec.env_id, here)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
         return self._built.get(spec.env_id)

@@ -61,6 +61,8 @@ class FakeEngine:
         self.results: dict[str, RunResult] = {}
         self.most_alive = 0
         self._port = 2000
+        self._followed: set[str] = set()
+        self._history: dict[str, list[Observation]] = {}
         self._told: asyncio.Queue[Observation | None] = asyncio.Queue()
 
     def ready(self, runner_id: str) -> None:
@@ -72,12 +74,29 @@ class FakeEngine:
             self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code)
 
     def tell(self, event: Event, runner_id: str, **fields: object) -> None:
-        self._told.put_nowait(Observation(runner_id=runner_id, event=event, **fields))
+        seen = Observation(runner_id=runner_id, event=event, **fields)
+        self._history.setdefault(runner_id, []).append(seen)
+        self._told.put_nowait(seen)
+
+    def restarted(self) -> FakeEngine:
+        """The engine of the next controller: the same runners live, and none is followed."""
+        after = FakeEngine()
+        after.builder, after.machines, after.alive, after._history = (
+            self.builder,
+            self.machines,
+            self.alive,
+            self._history,
+        )
+        return after
 
     def nodes(self) -> Sequence[Node]:
         return self.machines
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
+        started = self.machines[0].name, _handle(spec.runner_id)
+        known = self.alive.get(spec.runner_id)
+        if known is not None and known.token == spec.token:
+            return started
         if self.builder is not None and await self.builder.present(spec.packages) is None:
             if building is not None and spec.packages.kind == CONTAINER:
                 await building()
@@ -89,19 +108,21 @@ class FakeEngine:
         self.launched.append(spec)
         self.changed.notify()
         self.alive[spec.runner_id] = spec
+        self._followed.add(spec.runner_id)
         self.most_alive = max(self.most_alive, len(self.alive))
+        self.tell(Event.LAUNCHED, spec.runner_id, node=started[0], handle=started[1])
         if self.start_as is Start.READY:
             self.ready(spec.runner_id)
         elif self.start_as is Start.ENDS:
             self.gone(spec.runner_id, self.why, 1)
         await self.hold_start.wait()
-        return self.machines[0].name, _handle(spec.runner_id)
+        return started
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
         self.stopped.append((runner.runner_id, grace_seconds))
         self.changed.notify()
         if self.obeys_stop:
-            self.gone(runner.runner_id, exit_code=143)
+            self._end(runner.runner_id, 143)
 
     async def kill(self, runner: Runner) -> None:
         if runner.runner_id in self.poisoned:
@@ -109,17 +130,28 @@ class FakeEngine:
             raise RuntimeError("poison")
         self.killed.append(runner.runner_id)
         self.changed.notify()
-        self.gone(runner.runner_id, exit_code=137)
+        self._end(runner.runner_id, 137)
+
+    def _end(self, runner_id: str, exit_code: int) -> None:
+        if runner_id in self.alive:
+            self.tell(Event.STOPPING, runner_id)
+            self.gone(runner_id, exit_code=exit_code)
+        else:
+            self.tell(Event.GONE, runner_id)
 
     async def adopt(self, runner: Runner) -> Adopted | None:
         if runner.runner_id not in self.alive:
             return None
+        if runner.runner_id not in self._followed:
+            self._followed.add(runner.runner_id)
+            for seen in self._history.get(runner.runner_id, []):  # a test may have put it there
+                self._told.put_nowait(seen)
         return Adopted(
             node=self.machines[0].name, handle=_handle(runner.runner_id), exited=runner.runner_id in self.exited
         )
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
-        return [runner_id for runner_id in self.alive if runner_id not in known]
+        return [name for name in self.alive if name not in known and name not in self._followed]
 
     async def release_strangers(self, known: Sequence[str]) -> None:
         for runner_id in await self.left_behind(known):

@@ -1,0 +1,188 @@
+"""The engines that the conformance suite runs against. A further engine is one more class, named in the fixture."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cloudpickle
+import pytest
+
+from fal_server.core.containers import CONTAINER
+from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.revisions import EnvironmentSpec, Payload
+from fal_server.core.runners import Runner
+from fal_server.engines.local import LocalEngine
+from fal_server.ports import Engine, LaunchSpec
+from tests.engines.conftest import NODE, Built, Content, Lines
+from tests.fakes.engine import FakeEngine, Start
+from tests.fakes.platform import FakeBuilder
+
+
+def serve(exposed_port: int) -> None:
+    import http.server
+
+    http.server.HTTPServer(("127.0.0.1", exposed_port), http.server.BaseHTTPRequestHandler).serve_forever()
+
+
+def end() -> None:
+    raise SystemExit(3)
+
+
+class EngineUnderTest(ABC):
+    """An engine, what it reports, and how its runners are described."""
+
+    def __init__(self) -> None:
+        self.started: list[Runner] = []
+        self.reports: dict[str, list[Observation]] = {}
+        self._changed = asyncio.Condition()
+        self.engine = self.open()
+        self._watch = asyncio.create_task(self._observe(self.engine))
+
+    @abstractmethod
+    def open(self) -> Engine:
+        """The engine of a new controller on the same machine."""
+
+    @abstractmethod
+    def code(self, *, ends: bool) -> Payload:
+        """A function that serves HTTP, or that ends at once with exit code 3."""
+
+    @abstractmethod
+    def packages(self) -> EnvironmentSpec:
+        """The environment of an app."""
+
+    def spec(self, *, ends: bool = False, packages: EnvironmentSpec | None = None) -> LaunchSpec:
+        return LaunchSpec(
+            runner_id=secrets.token_hex(16),
+            app_name="shop",
+            environment="main",
+            revision_id="revision-1",
+            machine_type="XS",
+            packages=packages or self.packages(),
+            function=self.code(ends=ends),
+            serves_http=not ends,
+            serves_metrics=False,
+            variables={},
+            termination_grace_seconds=5,
+            token=secrets.token_urlsafe(24),
+        )
+
+    def runner(self, spec: LaunchSpec, node: str = "", handle: str = "") -> Runner:
+        return Runner(
+            runner_id=spec.runner_id,
+            app_name=spec.app_name,
+            environment=spec.environment,
+            revision_id=spec.revision_id,
+            machine_type=spec.machine_type,
+            token=spec.token,
+            created_at=datetime.now(UTC),
+            node=node,
+            handle=handle,
+        )
+
+    async def start(self, spec: LaunchSpec | None = None) -> Runner:
+        spec = spec or self.spec()
+        runner = self.runner(spec, *(await self.engine.start(spec)))
+        self.started.append(runner)
+        return runner
+
+    async def until(self, runner: Runner, event: Event) -> Observation:
+        async with asyncio.timeout(30), self._changed:
+            while True:
+                for report in self.reports.get(runner.runner_id, []):
+                    if report.event is event:
+                        return report
+                await self._changed.wait()
+
+    async def restart(self) -> None:
+        """End the controller, not its runners, and start the next one."""
+        await self._shut()
+        self.reports.clear()
+        self.engine = self.open()
+        self._watch = asyncio.create_task(self._observe(self.engine))
+
+    async def close(self) -> None:
+        await self.engine.release_strangers([])
+        for runner in self.started:
+            await self.engine.release(runner.runner_id)
+        await self._shut()
+
+    async def _shut(self) -> None:
+        await self.engine.close()
+        await self._watch
+
+    async def _observe(self, engine: Engine) -> None:
+        async for report in engine.observations():
+            async with self._changed:
+                self.reports.setdefault(report.runner_id, []).append(report)
+                self._changed.notify_all()
+
+
+class Local(EngineUnderTest):
+    """LocalEngine: real shims and workers."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._built = Built()
+        self._content = Content(root / "blobs")
+        self._lines = Lines()
+        super().__init__()
+
+    def open(self) -> Engine:
+        return LocalEngine(
+            self._root / "runners",
+            node=NODE,
+            builder=self._built,
+            blobs=self._content,
+            files=self._content,
+            sink=self._lines.append,
+            last_sequence=self._lines.last_sequence,
+        )
+
+    def code(self, *, ends: bool) -> Payload:
+        module = sys.modules[__name__]
+        cloudpickle.register_pickle_by_value(module)  # the worker cannot import it
+        try:
+            content = cloudpickle.dumps(end if ends else serve)
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+        return Payload(method="cloudpickle", blob=self._content.add(content))
+
+    def packages(self) -> EnvironmentSpec:
+        return self._built.add(Path(sys.executable))
+
+
+class Fake(EngineUnderTest):
+    """The engine in memory that other tests use: what it does, a real engine must do too."""
+
+    def __init__(self) -> None:
+        self._fake = FakeEngine()
+        self._fake.builder = FakeBuilder()
+        super().__init__()
+
+    def open(self) -> Engine:
+        self._fake = self._fake.restarted()
+        return self._fake
+
+    def code(self, *, ends: bool) -> Payload:
+        self._fake.start_as = Start.ENDS if ends else Start.READY
+        return Payload(method="cloudpickle", blob=hashlib.sha256(b"").hexdigest())
+
+    def packages(self) -> EnvironmentSpec:
+        return EnvironmentSpec(kind="virtualenv", configuration={})
+
+
+IMAGE = EnvironmentSpec(kind=CONTAINER, configuration={"image": {"dockerfile_str": "FROM x"}})
+
+
+@pytest.fixture(params=["fake", "local"])
+async def under(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EngineUnderTest]:
+    engine = Fake() if request.param == "fake" else Local(tmp_path)
+    yield engine
+    await engine.close()
