@@ -7,8 +7,9 @@ import math
 import os
 import sys
 import traceback
+import typing
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import ClassVar, Protocol
 
 from fastapi import FastAPI, Request, WebSocket
@@ -60,6 +61,7 @@ def build_api(served: Served) -> FastAPI:
     )
     sockets: list[tuple[Route, Callable[..., object]]] = []
     for route, method in routes.items():
+        resolve_annotations(method)
         if route.is_websocket:
             api.add_api_websocket_route(route.path, _socket_endpoint(route, method), name=method.__name__)
             sockets.append((route, method))
@@ -92,6 +94,34 @@ def _socket_endpoint(route: Route, method: Callable[..., object]) -> Callable[..
             f"async def {method.__name__}(self, websocket: WebSocket) -> None"
         )
     return method
+
+
+def resolve_annotations(function: Callable[..., object]) -> None:
+    """Replace a function's textual annotations by what they mean, each by itself.
+
+    One that cannot be resolved is dropped from the result, which then is not checked. FastAPI would take a parameter
+    with such an annotation for one of the query.
+
+    Raises:
+        ValueError: the annotation of a parameter cannot be resolved.
+    """
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    given: dict[str, object] = getattr(plain, "__annotations__", {})
+    if not any(isinstance(annotation, str) for annotation in given.values()):
+        return
+    names = getattr(plain, "__globals__", {})
+    resolved: dict[str, object] = {}
+    for name, annotation in given.items():
+        holder = SimpleNamespace(__annotations__={name: annotation})
+        try:
+            resolved |= typing.get_type_hints(holder, globalns=names, include_extras=True)
+        except NameError as error:
+            if name != "return":
+                raise ValueError(
+                    f"{plain.__qualname__}: the annotation {annotation!r} of {name} cannot be resolved: {error}. "
+                    "Import it outside of `if TYPE_CHECKING:`, which is never run"
+                ) from error
+    plain.__annotations__ = resolved
 
 
 def _add_answers(api: FastAPI) -> None:

@@ -266,6 +266,14 @@ class App:
 def _routes_of(cls: type[App]) -> list[tuple[Route, str]]:
     members = inspect.getmembers(cls, inspect.isfunction)
     found = [(route, name) for name, method in members if (route := route_of(method)) is not None]
+    by_path: dict[str, str] = {}
+    for route, name in found:
+        if route.path in by_path:
+            raise ValueError(
+                f"class {cls.__name__}: {route.path} is served by both {by_path[route.path]} and {name}: "
+                "give each endpoint a path of its own"
+            )
+        by_path[route.path] = name
     return sorted(found, key=lambda item: item[0].path)
 
 

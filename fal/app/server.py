@@ -117,11 +117,18 @@ class _Server(uvicorn.Server):
             yield
             return
         earlier = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def restore() -> None:
+            for number, handler in earlier.items():
+                if signal.getsignal(number) == self.handle_exit:
+                    signal.signal(number, handler)
+
+        # A process that the app forks is no server: SIGTERM must end it.
+        os.register_at_fork(after_in_child=restore)
         try:
             yield
         finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
+            restore()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

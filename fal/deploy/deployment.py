@@ -60,7 +60,9 @@ class DeploymentResult:
         app_name: the app's name, without an environment's suffix.
         urls: for each of "playground", "sync" and "async", the address of each path.
         log_url: where its logs are shown.
-        auth_mode: who may call it; "private" where the deploy did not say.
+        auth_mode: who may call it; "private" if the deploy did not say.
+        code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
+        sources: the sources that went as modules, by their paths below the directory that they are imported from.
     """
 
     revision: str
@@ -68,6 +70,8 @@ class DeploymentResult:
     urls: dict[str, dict[str, str]]
     log_url: str
     auth_mode: str
+    code: str = ""
+    sources: tuple[str, ...] = ()
 
 
 def deploy(
@@ -119,7 +123,7 @@ def deploy(
         raise DeployError(
             "attaching and detaching are for rolling deploys: leave it out, or use the strategy 'rolling'"
         )
-    build(
+    app = build(
         client,
         app,
         environment_name=environment_name,
@@ -146,7 +150,7 @@ def build(
     environment_name: str | None,
     no_cache: bool = False,
     handler: Callable[[BuildResult], object] | None = None,
-) -> None:
+) -> PreparedApp:
     """Send an app's files and build its environment, or find that it is built.
 
     Args:
@@ -155,6 +159,9 @@ def build(
         environment_name: the environment that it is for; None means "main".
         no_cache: build it anew.
         handler: gets each message of the build, with its log lines.
+
+    Returns:
+        The app, with the ways in which the controller's runners load code.
 
     Raises:
         UploadError: a file could not be sent.
@@ -171,7 +178,7 @@ def build(
             if handler is not None:
                 handler(result)
             if result.state is RunState.SUCCESS:
-                return
+                return replace(app, methods=result.callable_methods)
             if result.state is RunState.INTERNAL_FAILURE:
                 said = (
                     "see its log above this" if handler else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
@@ -253,7 +260,7 @@ def run(
     )
     if forward_compat:
         app = asking_scheduler(app, forward_compat=True)
-    build(
+    app = build(
         client,
         app,
         environment_name=environment_name,
@@ -261,7 +268,7 @@ def run(
         handler=build_result_handler,
     )
     request = run_request(app, environment_name=environment_name, build_environment=False)
-    serves = app.exposed_port is not None or app.definition is None
+    serves = app.exposed_port is not None or app.function is None
     with closing(client.controller().run(request)) as stream:
         # Addresses come with every run; at those of a function that serves nothing, nothing answers.
         shown = stream if serves else (replace(result, service_urls=None) for result in stream)
@@ -287,6 +294,8 @@ def _registered(
             urls=_urls(result.service_urls, endpoints),
             log_url=result.service_urls.log,
             auth_mode=app.auth or "private",
+            code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",
+            sources=app.function.files if app.function is not None and app.travels_as_modules else (),
         )
     raise DeployError(
         f"the controller did not confirm the deploy of {app.app_name}: look at `fal apps list`, then try again"

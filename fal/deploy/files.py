@@ -48,6 +48,11 @@ def app_dir_in(app_path: Path | None, context: Path) -> str:
     return Path(os.path.relpath(base, context)).as_posix()
 
 
+def relative_to(path: Path, directory: Path) -> str | None:
+    """Return the path below the directory; None if it is not inside of it."""
+    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else None
+
+
 def collect_files(
     names: Sequence[str], context: Path, *, ignore: Sequence[str] = (), leave_out: Path | None = None
 ) -> list[AppFile]:

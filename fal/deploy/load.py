@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import keyword
 import os
+import re
 import sys
 import threading
 import traceback
@@ -19,6 +21,7 @@ from fal.app.app import App
 from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError
 
+NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
 
 
@@ -30,6 +33,7 @@ class LoadedApp:
         symbol: its name in the file.
         root: the directory that its code is imported from.
         packages: top-level names of the local code that it is part of, which travels along.
+        imported: names of the modules that were imported when the file was run.
     """
 
     target: type[App] | Function[..., object]
@@ -38,6 +42,7 @@ class LoadedApp:
     module: ModuleType
     root: Path
     packages: tuple[str, ...]
+    imported: tuple[str, ...] = ()
     source_code: str = field(repr=False)
 
 
@@ -65,8 +70,9 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
 
 def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     root, name = _import_name(path)
-    earlier_path = list(sys.path)
+    earlier_path, earlier_module = list(sys.path), sys.modules.get(name)
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
+    earlier_names = set(sys.modules)
     try:
         module = _run(path, name)
         target, found = _find(vars(module), path, symbol)
@@ -78,22 +84,56 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
             module=module,
             root=root.resolve(),
             packages=(package,) if package else (),
+            imported=tuple(sorted(set(sys.modules) - earlier_names - {name})),
             source_code=path.read_text(),
         )
     finally:
         sys.path[:] = earlier_path
         sys.modules.pop(name, None)
+        _forget(set(sys.modules) - earlier_names, (root.resolve(), Path.cwd().resolve()))
+        if earlier_module is not None:
+            sys.modules[name] = earlier_module
+
+
+def _forget(names: set[str], places: tuple[Path, ...]) -> None:
+    """Have the app's neighbours run again at the next deploy of this process, as its file is."""
+    for name in names:
+        file = getattr(sys.modules[name], "__file__", None)
+        if isinstance(file, str) and is_beside(Path(file), places):
+            del sys.modules[name]
+
+
+def is_beside(path: Path, places: tuple[Path, ...]) -> bool:
+    """Whether a module's file is the deployer's own: in one of these directories, and not installed there."""
+    resolved = path.resolve()
+    if not NOT_SOURCES.isdisjoint(resolved.parts) or resolved.is_relative_to(sys.prefix):
+        return False
+    return any(resolved.is_relative_to(place) for place in places)
 
 
 def _import_name(path: Path) -> tuple[Path, str]:
-    """The directory to import from, and the module's name: with its packages, or one that hides no other module."""
+    """Return the directory to import from, and the module's name: with its packages, or one that hides no other."""
     directory, parts = path.parent, [path.stem]
     while (directory / "__init__.py").is_file():
         parts.insert(0, directory.name)
         directory = directory.parent
-    if len(parts) > 1:
+    if len(parts) > 1 and all(part.isidentifier() for part in parts):
         return directory, ".".join(parts)
-    return directory, f"fal_app_{path.stem}".replace("-", "_")
+    stem = path.stem
+    if stem.isidentifier() and not keyword.iskeyword(stem) and not _is_taken(stem, path):
+        return path.parent, stem
+    return path.parent, "fal_app_" + re.sub(r"\W", "_", stem)
+
+
+def _is_taken(name: str, path: Path) -> bool:
+    """Whether another module than the file has the name, here or in every runner."""
+    if name in sys.stdlib_module_names or name in ("fal", "fal_grpc", "fal_server", "fal_runner", "fal_cli"):
+        return True
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return True
+    return spec is not None and (spec.origin is None or Path(spec.origin).resolve() != path.resolve())
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):

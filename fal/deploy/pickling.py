@@ -9,16 +9,15 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import inspect
 import io
 import marshal
 import os
 import sys
 import threading
-import typing
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -76,52 +75,59 @@ class _Bundle:
         return _bootstrap().restore, self._arguments
 
 
-def dumps(
-    target: object,
-    modules: Iterable[str | ModuleType],
-    app_dir: str | None = None,
-    *,
-    refuse_modules_in: Path | None = None,
-) -> bytes:
-    """Pickle what a runner is to call.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pickled:
+    """A callable by value.
+
+    Attributes:
+        payload: a pickle that `bootstrap.load_payload` reads, where this project can be imported.
+        missing: modules that it refers to, whose code is in the deployer's directory and does not travel.
+    """
+
+    payload: bytes
+    missing: tuple[str, ...]
+
+    def definition(self, app_dir: str | None) -> bytes:
+        """Return a pickle that any runner reads: this project's modules go along.
+
+        Args:
+            app_dir: directory of the app's file relative to the app's files; None if none are sent.
+
+        Raises:
+            SerializationError: a module that it refers to would be missing there.
+        """
+        if self.missing:
+            raise SerializationError(
+                f"the app uses {', '.join(self.missing)}, which a runner does not have: add them to the app's "
+                "local_python_modules, or send their files by app_files"
+            )
+        return bytes(cloudpickle.dumps(_Bundle(self.payload, app_dir)))
+
+
+def pickled(target: object, modules: Iterable[str | ModuleType], *, refuse_modules_in: Path | None = None) -> Pickled:
+    """Pickle a callable by value.
 
     Args:
         target: the callable; see `fal.app.targets`.
-        modules: local modules, or names of them, that are to travel by value; with a package, all of it does.
-        app_dir: directory of the app's file relative to the app's files; None if none are sent.
+        modules: local modules, or names of them, that travel by value; with a package, all of it does.
         refuse_modules_in: a directory of code that the runner does not have, unless it travels by value.
 
     Raises:
-        SerializationError: something in it cannot be pickled, a module cannot be imported here, or one that the app
-            uses would be missing there.
+        SerializationError: something in it cannot be pickled, or a module cannot be imported here.
     """
-    found = [_imported(module) for module in modules]
-    with _by_value(found):
-        payload = _dump(target, refuse_modules_in)
-        try:
-            return bytes(cloudpickle.dumps(_Bundle(payload, app_dir)))
-        except Exception as error:
-            raise SerializationError(f"the app could not be packed: {error}") from error
-
-
-def _dump(target: object, refuse_modules_in: Path | None) -> bytes:
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
-    try:
-        pickler.dump((target, pickler.models))
-    except RecursionError as error:
-        raise SerializationError(
-            "the app is nested too deeply to be pickled: look for a very long chain of objects"
-        ) from error
-    except Exception as error:
-        raise SerializationError(_explained(error)) from error
-    missing = _only_here(pickler.referenced, refuse_modules_in)
-    if missing:
-        raise SerializationError(
-            f"the app uses {', '.join(missing)}, which a runner does not have: add them to the app's "
-            "local_python_modules, or send their files by app_files"
-        )
-    return buffer.getvalue()
+    with _by_value([imported(module) for module in modules]):
+        try:
+            pickler.dump((target, pickler.models))
+        except RecursionError as error:
+            raise SerializationError(
+                "the app is nested too deeply to be pickled: look for a very long chain of objects"
+            ) from error
+        except Exception as error:
+            raise SerializationError(_explained(error)) from error
+        missing = _only_here(pickler.referenced, refuse_modules_in)
+    return Pickled(payload=buffer.getvalue(), missing=tuple(missing))
 
 
 def _explained(error: Exception) -> str:
@@ -222,7 +228,24 @@ def _distributed() -> frozenset[str]:
     return frozenset(packages_distributions())
 
 
-def _imported(module: str | ModuleType) -> ModuleType:
+def dumped(value: object, what: str) -> bytes:
+    """Pickle a value whose classes the runner can import.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    try:
+        return bytes(cloudpickle.dumps(value))
+    except Exception as error:
+        raise SerializationError(f"{what} cannot be pickled: {error}") from error
+
+
+def imported(module: str | ModuleType) -> ModuleType:
+    """Return a module of local_python_modules.
+
+    Raises:
+        SerializationError: it cannot be imported here.
+    """
     if isinstance(module, ModuleType):
         return module
     try:
@@ -253,7 +276,7 @@ def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
 def _bootstrap() -> ModuleType:
     """The functions of `fal.deploy.bootstrap`, in a module that cannot be imported: so they are pickled by value."""
     module = ModuleType("fal_bootstrap")
-    exec(marshal.loads(_compiled("fal_bootstrap", _source("fal.deploy.bootstrap"))), module.__dict__)  # noqa: S102, S302 - our own code
+    exec(marshal.loads(compiled("fal_bootstrap", source_of("fal.deploy.bootstrap"))), module.__dict__)  # noqa: S102, S302 - our own code
     return module
 
 
@@ -263,32 +286,20 @@ def pack_modules() -> bytes:
     packed: dict[str, tuple[bool, bytes]] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")
-        packed[name] = (is_package, _compiled(name, _source(name)))
+        packed[name] = (is_package, compiled(name, source_of(name)))
     return zlib.compress(marshal.dumps(packed), 9)
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """Return the source of a module of this project."""
     path = importlib.import_module(name).__file__
     assert path is not None
     return Path(path).read_text()
 
 
-def _compiled(name: str, source: str) -> bytes:
+def compiled(name: str, source: str) -> bytes:
+    """Return marshalled code without this machine's paths."""
     return marshal.dumps(compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=2))
-
-
-def resolve_annotations(function: Callable[..., object]) -> None:
-    """Replace a function's textual annotations by what they mean, since names that only they use do not travel.
-
-    Annotations that cannot be resolved are left as they are: FastAPI then says which name is missing.
-    """
-    plain = inspect.unwrap(getattr(function, "__func__", function))
-    if not any(isinstance(annotation, str) for annotation in getattr(plain, "__annotations__", {}).values()):
-        return
-    try:
-        plain.__annotations__ = typing.get_type_hints(plain, include_extras=True)
-    except NameError:
-        return
 
 
 class HeldSecretError(Exception):

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from fal.app.app import App
-from fal.app.functions import Function
 from fal.app.options import FUNCTION_DEFAULTS, Options, check_kind
 from fal.container import ContainerImage
-from fal.deploy.errors import AppFileError, DeployError
-from fal.deploy.files import AppFile, app_dir_in, collect_files, context_dir
+from fal.deploy.errors import AppFileError, DeployError, SerializationError
+from fal.deploy.files import AppFile, app_dir_in, collect_files, context_dir, relative_to
 from fal.deploy.load import LoadedApp, load_app
+from fal.deploy.pickling import dumped, imported, pickled
 from fal.deploy.project import AppReference, resolve_reference
 from fal.deploy.requirements import python_version, refuse_local_requirements, serving_requirements, with_requirements
+from fal.deploy.sources import METHOD, collect, pack
 
 DEFAULT_PORT = 8080
 DEFAULT_METRICS_PORT = 9090
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A callable in the two ways in which it can travel.
+
+    Attributes:
+        bundle: as modules, see `fal.deploy.sources`.
+        definition: by value, as a pickle; or the reason why there is none.
+        files: the sources in the bundle, by their paths below the directory to import from.
+    """
+
+    bundle: bytes
+    definition: bytes | SerializationError
+    files: tuple[str, ...]
+
+    def pickle(self) -> bytes:
+        """Return the pickle.
+
+        Raises:
+            SerializationError: it cannot be pickled; the message names what and where.
+        """
+        if isinstance(self.definition, SerializationError):
+            raise self.definition
+        return self.definition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +57,13 @@ class PreparedApp:
         auth: who may call it, if that is decided.
         strategy, reset_scale: what pyproject.toml says about the deploy.
         options: its options, by name, with requirements and Python version complete.
-        definition: the pickled callable; None for an import path or an image alone.
-        setup_definition: a pickled function that is called first.
+        function: the callable; None for an import path or an image alone.
+        setup: a function that is called first.
         entrypoint: an import path of the form "module:attribute", instead of a definition.
         metadata: its OpenAPI description and more.
         files: the files that go with it.
         exposed_port, metrics_port: where it listens; None for what serves nothing.
+        methods: how the controller's runners load code, beside pickles; the build says it.
     """
 
     app_name: str
@@ -46,14 +73,20 @@ class PreparedApp:
     reset_scale: bool = False
     options: Mapping[str, object] = field(repr=False)
     kind: str
-    definition: bytes | None = field(default=None, repr=False)
-    setup_definition: bytes | None = field(default=None, repr=False)
+    function: Code | None = field(default=None, repr=False)
+    setup: Code | None = field(default=None, repr=False)
     entrypoint: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, repr=False)
     source_code: str | None = field(default=None, repr=False)
     files: tuple[AppFile, ...] = ()
     exposed_port: int | None = None
     metrics_port: int | None = None
+    methods: tuple[str, ...] = ()
+
+    @property
+    def travels_as_modules(self) -> bool:
+        """Whether the controller takes the app's code as modules, rather than as a pickle."""
+        return METHOD in self.methods
 
     @property
     def endpoints(self) -> list[str]:
@@ -135,18 +168,9 @@ def _with_code(
     call: tuple[tuple[object, ...], Mapping[str, object]],
     limit_max_requests: int | None,
 ) -> PreparedApp:
-    from fal.deploy.pickling import dumps, resolve_annotations
-
-    for method in _methods(loaded.target):
-        resolve_annotations(method)
     metadata = _metadata(loaded)
-    target = _target(loaded.target, call, limit_max_requests)
-    modules: list[str | ModuleType] = [loaded.module, *loaded.packages, *_names(options.get("local_python_modules"))]
-    app_dir = None
-    if options.get("app_files"):
-        app_dir = app_dir_in(loaded.path, context_dir(loaded.path, _text(options.get("app_files_context_dir"))))
+    packer = _Packer(loaded, options, kind, limit_max_requests)
     setup = options.get("setup_function")
-    alone = None if app_dir is not None or kind == "container" else loaded.root
     serves = isinstance(loaded.target, type) or loaded.target.serves
     port = _int(options.get("exposed_port"))
     if port is None and serves:
@@ -160,8 +184,8 @@ def _with_code(
         reset_scale=reference.reset_scale,
         options=options,
         kind=kind,
-        definition=dumps(target, modules, app_dir, refuse_modules_in=alone),
-        setup_definition=None if setup is None else dumps(setup, modules, app_dir, refuse_modules_in=alone),
+        function=packer.function(*call),
+        setup=None if setup is None else packer.setup(setup),
         metadata=metadata,
         source_code=loaded.source_code,
         files=_files(options, kind, loaded.path, loaded.path),
@@ -203,12 +227,6 @@ def _kind(options: Mapping[str, object], owner: str) -> str:
         raise DeployError(str(error)) from error
 
 
-def _methods(target: type[App] | Function[..., object]) -> list[Callable[..., object]]:
-    if isinstance(target, Function):
-        return [target.raw_func]
-    return list(target(_allow_init=True).collect_routes().values())
-
-
 def _metadata(loaded: LoadedApp) -> dict[str, object]:
     try:
         return loaded.target.build_metadata()
@@ -216,18 +234,63 @@ def _metadata(loaded: LoadedApp) -> dict[str, object]:
         raise AppFileError(f"{loaded.symbol} in {loaded.path} cannot be described: {error}") from error
 
 
-def _target(
-    target: type[App] | Function[..., object],
-    call: tuple[tuple[object, ...], Mapping[str, object]],
-    limit_max_requests: int | None,
-) -> object:
-    from fal.app.targets import AppTarget, FunctionTarget, ServedFunction
+class _Packer:
+    """Packs what an app consists of, once for its callable and once for a setup function."""
 
-    if isinstance(target, type):
-        return AppTarget(target, limit_max_requests)
-    if target.serves:
-        return ServedFunction(target.raw_func)
-    return FunctionTarget(target.raw_func, *call)
+    def __init__(
+        self, loaded: LoadedApp, options: Mapping[str, object], kind: str, limit_max_requests: int | None
+    ) -> None:
+        named = _names(options.get("local_python_modules"))
+        self._loaded = loaded
+        self._limit_max_requests = limit_max_requests
+        self._modules: list[str | ModuleType] = [loaded.module, *loaded.packages, *named]
+        self._app_dir: str | None = None
+        context = loaded.path.resolve().parent
+        if options.get("app_files"):
+            context = context_dir(loaded.path, _text(options.get("app_files_context_dir")))
+            self._app_dir = app_dir_in(loaded.path, context)
+        self._root, self._context = relative_to(loaded.root, context), relative_to(context, loaded.root)
+        sends_all = self._app_dir is not None or kind == "container"
+        self._alone = None if sends_all else loaded.root
+        for module in named:
+            imported(module)
+        self._sources = collect(loaded, named)
+
+    def function(self, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Code:
+        from fal.app.targets import AppTarget, FunctionTarget, ServedFunction
+
+        target = self._loaded.target
+        if isinstance(target, type):
+            return self._code(AppTarget(target, self._limit_max_requests), "app")
+        if target.serves:
+            return self._code(ServedFunction(target.raw_func), "served")
+        call = dumped((arguments, dict(keywords)), "the arguments")
+        return self._code(FunctionTarget(target.raw_func, arguments, keywords), "function", call)
+
+    def setup(self, function: object) -> Code:
+        return self._code(function, "setup")
+
+    def _code(self, target: object, kind: str, call: bytes | None = None) -> Code:
+        payload: bytes | None = None
+        try:
+            found = pickled(target, self._modules, refuse_modules_in=self._alone)
+            payload = found.payload
+            definition: bytes | SerializationError = found.definition(self._app_dir)
+        except SerializationError as error:
+            definition = error
+        bundle = pack(
+            self._sources,
+            symbol=self._loaded.symbol,
+            kind=kind,
+            file=self._loaded.path.name,
+            root=self._root,
+            context=self._context,
+            app_dir=self._app_dir,
+            limit_max_requests=self._limit_max_requests,
+            call=call,
+            payload=payload,
+        )
+        return Code(bundle=bundle, definition=definition, files=tuple(self._sources.files))
 
 
 def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:

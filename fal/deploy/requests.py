@@ -11,7 +11,8 @@ from fal.app.options import ENVIRONMENT_KEYS
 from fal.app.retries import RetryConfig, retry_config_json
 from fal.container import ContainerImage
 from fal.deploy.errors import DeployError
-from fal.deploy.preparation import PreparedApp
+from fal.deploy.preparation import Code, PreparedApp
+from fal.deploy.sources import METHOD
 from fal_grpc.adapter.app import AuthMode, DeploymentStrategy, app_name
 from fal_grpc.adapter.revision import BuildRequest, RegisterRequest, RetryCondition
 from fal_grpc.adapter.run import (
@@ -113,7 +114,7 @@ def register_request(
     return RegisterRequest(
         environments=(environment_spec(app),),
         machine=machine_requirements(app),
-        function=_callable(app.definition),
+        function=_callable(app.function, app),
         entrypoint=None if app.entrypoint is None else f"{app.entrypoint}.run_local",
         application_name=app_name(app.app_name, environment_name),
         auth_mode=_auth_mode(app.auth),
@@ -151,9 +152,9 @@ def run_request(
     return RunRequest(
         environments=(environment_spec(app),),
         machine=machine_requirements(app),
-        function=_callable(app.definition),
+        function=_callable(app.function, app),
         entrypoint=None if app.entrypoint is None else f"{app.entrypoint}.{attribute}",
-        setup_func=_callable(app.setup_definition),
+        setup_func=_callable(app.setup, app),
         files=_files(app),
         environment_name=environment_name,
         application_name=app_name(app.app_name, environment_name),
@@ -202,8 +203,12 @@ def machine_requirements(app: PreparedApp) -> MachineRequirements:
     )
 
 
-def _callable(definition: bytes | None) -> SerializedCallable | None:
-    return None if definition is None else SerializedCallable(definition=definition)
+def _callable(code: Code | None, app: PreparedApp) -> SerializedCallable | None:
+    if code is None:
+        return None
+    if app.travels_as_modules:
+        return SerializedCallable(definition=code.bundle, method=METHOD)
+    return SerializedCallable(definition=code.pickle())
 
 
 def _files(app: PreparedApp) -> tuple[FileRef, ...]:

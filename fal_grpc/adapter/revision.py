@@ -86,11 +86,16 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """One message of a build: new log lines, and in the last one how it ended (`state` is None before)."""
+    """One message of a build: new log lines, and in the last one how it ended (`state` is None before).
+
+    Attributes:
+        callable_methods: how the controller's runners load callables, beside pickles; only in the last message.
+    """
 
     env_id: str
     state: RunState | None
     logs: tuple[Log, ...]
+    callable_methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +234,7 @@ def build_result(message: revision_pb2.BuildEnvironmentResult) -> BuildResult:
         env_id=message.env_id,
         state=run_state(message.status) if message.HasField("status") else None,
         logs=logs(message.logs),
+        callable_methods=tuple(message.callable_methods),
     )
 
 

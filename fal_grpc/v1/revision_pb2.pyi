@@ -126,6 +126,7 @@ class BuildEnvironmentResult(_message.Message):
     ENV_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
+    CALLABLE_METHODS_FIELD_NUMBER: _builtins.int
     env_id: _builtins.str
     """Name of the environment: the same definition always has the same. In every message."""
     @_builtins.property
@@ -136,16 +137,23 @@ class BuildEnvironmentResult(_message.Message):
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.Log]:
         """Lines written since the message before."""
 
+    @_builtins.property
+    def callable_methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Methods of serialised callables that runners load beside those of pickles: "fal_source" is an app as modules, a ZIP
+        archive of sources with a bootstrap. In the last message.
+        """
+
     def __init__(
         self,
         *,
         env_id: _builtins.str = ...,
         status: _run_pb2.HostedRunStatus | None = ...,
         logs: _abc.Iterable[_log_pb2.Log] | None = ...,
+        callable_methods: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_status", b"_status", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_status", b"_status", "env_id", b"env_id", "logs", b"logs", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_status", b"_status", "callable_methods", b"callable_methods", "env_id", b"env_id", "logs", b"logs", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015

@@ -157,7 +157,7 @@ class Ahead:
         for name in {*environ, *self._before}:
             if _UNSEEN.fullmatch(name) and environ.get(name) != self._before.get(name):
                 return f"{name} is the app's own"
-        clash = {_top(entry) for path in job["paths"] for entry in os.listdir(path)} & _tops()
+        clash = {_top(entry) for entry in _entries_of(job)} & _tops()
         if clash:
             return f"the app has a {min(clash)} of its own"
         if any(_stamp(path) != stamp for path, stamp in self._stamps.items()):
@@ -195,6 +195,20 @@ class Ahead:
         environ: Dict[str, str] = dict(job["environ"])
         environ.update({name: place for name, place in _VIEW.items() if self._before.get(name) == place})
         return environ
+
+
+def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the job's own files that imports would find."""
+    for path in job["paths"]:
+        yield from os.listdir(path)
+    source = job.get("function", {})
+    if source.get("method") == "fal_source":
+        import zipfile  # seldom needed, and slow to import
+
+        with zipfile.ZipFile(source["path"]) as bundle:
+            for name in bundle.namelist():
+                if name.startswith("source/"):
+                    yield name.split("/")[1]
 
 
 def _top(entry: str) -> str:

@@ -26,8 +26,10 @@ import os
 import socket
 import threading
 import traceback
+import types
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
+SOURCE_METHOD = "fal_source"
 _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
@@ -145,7 +147,15 @@ def neighbour(name: str) -> Any:
 
 
 def load(source: Dict[str, str]) -> Any:
-    """Load a pickled object with the module that wrote it."""
+    """Load an object with the module that wrote it; a bundle of sources brings its own loader."""
+    if source["method"] == SOURCE_METHOD:
+        import zipfile  # only then: every start would wait for it
+
+        with zipfile.ZipFile(source["path"]) as bundle:
+            code = compile(bundle.read("bootstrap.py"), "<fal_bootstrap>", "exec")
+        bootstrap = types.ModuleType("fal_bootstrap")
+        exec(code, bootstrap.__dict__)  # noqa: S102
+        return bootstrap.open_bundle(source["path"])
     method = importlib.import_module(source["method"])
     with open(source["path"], "rb") as file:
         return method.loads(file.read())
@@ -257,6 +267,8 @@ class Teller:
 def run(job: Dict[str, Any], teller: Teller) -> int:
     """Do the job; returns the exit code."""
     method = job["method"]
+    if method == SOURCE_METHOD:  # which is no way of writing results
+        method = "cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle"
     try:
         value = call(job)
         # What serves returns nothing when it stops; but who asks a class for its description gives the port as well.

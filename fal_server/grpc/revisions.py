@@ -17,6 +17,9 @@ from fal_server.services.deploys import Deploys
 from fal_server.services.revisions import Revisions
 from fal_server.services.views import Built, Deployed, Registered, RevisionView, Urls
 
+SOURCE_METHOD = "fal_source"
+"""An app as modules, which `fal_runner/worker` loads."""
+
 
 class RevisionHandlers:
     """fal.v1.Revisions."""
@@ -35,7 +38,9 @@ class RevisionHandlers:
             async for step in steps:
                 if isinstance(step, Built):
                     yield pb.BuildEnvironmentResult(
-                        env_id=step.env_id, status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS)
+                        env_id=step.env_id,
+                        status=run_pb2.HostedRunStatus(state=run_pb2.HostedRunStatus.SUCCESS),
+                        callable_methods=[SOURCE_METHOD],
                     )
                     return
                 yield pb.BuildEnvironmentResult(env_id=env_id, logs=[short_line(step)])

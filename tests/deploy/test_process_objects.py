@@ -83,7 +83,7 @@ HOLDERS = {
 @pytest.mark.parametrize(("top", "use"), HOLDERS.values(), ids=HOLDERS)
 def test_the_environment_is_the_runners(place, top, use):
     source = f"import fal\n{top}\n\n@fal.function()\ndef run():\n    return dict({use})\n"
-    definition = prepare(written(place, source)).definition
+    definition = prepare(written(place, source)).function.pickle()
     assert PRIVATE.encode() not in definition
     found = answer(place, definition)
     assert found["RUNNER_ONLY"] == "of the runner"
@@ -104,7 +104,7 @@ def run():
     same = [argv is sys.argv, path is sys.path, stdin is sys.stdin, stdout is sys.stdout, stderr is sys.stderr]
     return [*same, modules is sys.modules, orig_argv is sys.orig_argv, handler.stream is sys.stderr]
 """
-    assert answer(place, prepare(written(place, source)).definition) == [True] * 8
+    assert answer(place, prepare(written(place, source)).function.pickle()) == [True] * 8
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_a_copied_secret_is_refused_by_name(place, top, words):
     name = "KEY" if "KEY =" in top else "KEPT"
     source = f"import fal\n{top}\n\n@fal.function()\ndef run():\n    return str({name})\n"
     with pytest.raises(SerializationError, match=words):
-        prepare(written(place, source))
+        prepare(written(place, source)).function.pickle()

@@ -74,7 +74,7 @@ def test_code_goes_before_the_entry_and_the_entry_before_defaults(project):
 def test_an_import_path(project):
     project('[tool.fal.apps.ep]\npython_entry_point = "mod:Sym"\nrequirements = ["fal-grpc[app]"]\n')
     app = prepare("ep")
-    assert (app.entrypoint, app.definition, app.source_code) == ("mod:Sym", None, None)
+    assert (app.entrypoint, app.function, app.source_code) == ("mod:Sym", None, None)
     assert (app.exposed_port, app.metrics_port) == (8080, 9090)
     assert app.options["requirements"] == ["fal-grpc[app]"]
 
@@ -87,7 +87,7 @@ def test_an_image_alone(project):
     app = prepare("img")
     assert app.kind == "container"
     assert app.options["image"] == {"image": "nginx:1", "cmd": ["a"], "use_isolate": False}
-    assert (app.exposed_port, app.metrics_port, app.definition, app.entrypoint) == (80, None, None, None)
+    assert (app.exposed_port, app.metrics_port, app.function, app.entrypoint) == (80, None, None, None)
     assert app.options["health_check_config"] == HealthCheckConfig(path="/", method="GET")
 
 

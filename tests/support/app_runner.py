@@ -13,20 +13,25 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
 
 from fal.deploy.preparation import prepare
 from fal.deploy.requirements import serving_requirements
+from fal.deploy.sources import METHOD
+from fal_runner.worker import worker
 
 LAUNCHER = """
-import asyncio, inspect, pickle, sys
+import asyncio, importlib.util, inspect, sys
 
-with open(sys.argv[1], "rb") as file:
-    function = pickle.load(file)
+spec = importlib.util.spec_from_file_location("_fal_worker", sys.argv[3])
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+function = worker.load({"path": sys.argv[1], "method": sys.argv[4]})
 ports = {"exposed_port": 0, "exposed_metrics_port": int(sys.argv[2])}
 parameters = inspect.signature(function).parameters
 result = function(**{name: port for name, port in ports.items() if name in parameters})
@@ -53,14 +58,18 @@ def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Runner:
     """A process that serves a definition, as the platform's worker would."""
 
-    def __init__(self, python: Path, definition: Path, directory: Path, **environment: str) -> None:
+    def __init__(
+        self, python: Path, definition: Path, method: str, directory: Path, environment: Mapping[str, str]
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.metrics_port: int = free.getsockname()[1]
+        app_files = directory / "app"
+        app_files.mkdir()
         launcher = directory / "launcher.py"
         launcher.write_text(LAUNCHER)
         self.process = subprocess.Popen(
-            [python, "-P", launcher, definition, str(self.metrics_port)],
+            [python, "-P", launcher, definition, str(self.metrics_port), worker.__file__, method],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,6 +79,7 @@ class Runner:
                 "IS_ISOLATE_AGENT": "1",
                 "FAL_RUNNER_HOST": "127.0.0.1",
                 "PYTHONUNBUFFERED": "1",
+                "FAL_APP_DIR": str(app_files),
                 **environment,
             },
         )
@@ -143,18 +153,24 @@ class Starter:
         self._started: list[Runner] = []
 
     def __call__(
-        self, source: str | Path, symbol: str | None = None, *, environment: dict[str, str] | None = None
+        self,
+        source: str | Path,
+        symbol: str | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        way: Literal["value", "source"] = "source",
     ) -> Runner:
-        """A runner of an app, from the source of its file or from the file itself."""
+        """A runner of an app, from the source of its file or from the file itself; `way` is how the app travels."""
         if isinstance(source, str):
             (self._place / "sample.py").write_text(source)
             source = self._place / "sample.py"
-        definition = prepare((str(source), symbol)).definition
-        assert definition is not None
+        code = prepare((str(source), symbol)).function
+        assert code is not None
+        definition, method = (code.bundle, METHOD) if way == "source" else (code.pickle(), "cloudpickle")
         directory = self._place / f"run{len(self._started)}"
         directory.mkdir()
         (directory / "definition").write_bytes(definition)
-        runner = Runner(self._python, directory / "definition", directory, **(environment or {}))
+        runner = Runner(self._python, directory / "definition", method, directory, environment or {})
         self._started.append(runner)
         return runner
 

@@ -133,6 +133,14 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
         raise CommandError("nothing was deployed")
 
 
+def _sent(result: DeploymentResult) -> str:
+    """Say how the code went: what it means in a runner depends on it."""
+    if result.code != "modules":
+        return "Its code was sent as a pickle: this controller takes no modules"
+    shown = ", ".join(result.sources[:5])
+    return f"Its code was sent as modules: {shown}{', ...' if len(result.sources) > 5 else ''}"
+
+
 def _show(form: str, result: DeploymentResult, status: str) -> None:
     if form != "pretty":
         write_document(form, {"revision": result.revision, "app_name": result.app_name, "status": status})
@@ -140,6 +148,8 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     print_line(
         f"{'Rolling out' if status == 'rolling_out' else 'Deployed'} {result.app_name}, revision {result.revision}"
     )
+    if result.code:
+        print_note(_sent(result))
     wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
     kinds = {"none": (), "playground": ("playground",)}.get(wanted, tuple(result.urls))
     for kind in kinds:

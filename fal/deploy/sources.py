@@ -1,0 +1,227 @@
+"""Packs an app as modules: its sources and what it imports from beside it, for a runner to import under their names."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import json
+import marshal
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import SOURCE_SUFFIXES
+from pathlib import Path
+
+from fal.deploy.bootstrap import RUNTIME_DIR, SOURCE_DIR
+from fal.deploy.errors import SerializationError
+from fal.deploy.load import NOT_SOURCES, LoadedApp, is_beside
+from fal.deploy.pickling import RUNTIME_MODULES, compiled, source_of
+
+METHOD = "fal_source"
+"""What a controller calls this way, among the ways in which its runners load code."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_OURS = frozenset({"fal", "fal_grpc", "fal_server", "fal_runner", "fal_cli"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The modules that an app consists of.
+
+    Attributes:
+        module: the name of the module that the app is taken from.
+        files: the modules' sources, by their path below the directory to import from.
+    """
+
+    module: str
+    files: dict[str, bytes]
+
+    @property
+    def names(self) -> list[str]:
+        """The top-level names that the files are imported by."""
+        return sorted({path.partition("/")[0].removesuffix(".py") for path in self.files})
+
+
+def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
+    """Find the modules of an app: its file, the named ones, and what these import from beside them, also later on.
+
+    Args:
+        loaded: the app; its neighbours must still be importable.
+        named: `local_python_modules` of the app; with a package, all of it is sent.
+
+    Raises:
+        SerializationError: a named module has no source here.
+    """
+    found = _Collector(loaded)
+    found.add_app()
+    for name in [*named, *loaded.packages]:
+        if not found.add(name, anywhere=True):
+            raise SerializationError(
+                f"local_python_modules has {name!r}, which has no Python source here: give names as in an import, and "
+                "deploy from the directory that they are in"
+            )
+    for name in loaded.imported:
+        found.add(name)
+    return Sources(module=loaded.module.__name__, files=found.files)
+
+
+class _Collector:
+    def __init__(self, loaded: LoadedApp) -> None:
+        self.files: dict[str, bytes] = {}
+        self._loaded = loaded
+        self._places = tuple(dict.fromkeys((loaded.root, Path.cwd().resolve())))
+        self._seen: set[str] = set()
+
+    def add_app(self) -> None:
+        name = self._loaded.module.__name__
+        self._seen.add(name)
+        self._keep(f"{name.replace('.', '/')}.py", self._loaded.source_code.encode(), name)
+
+    def add(self, name: str, *, anywhere: bool = False) -> bool:
+        """Add a module with the packages around it; False if it does not lie beside the app (or not in Python)."""
+        if name in self._seen:
+            return True
+        top = name.partition(".")[0]
+        if top in _OURS or (not anywhere and top in sys.stdlib_module_names):
+            return False
+        path = _file_of(name) or self._beside(name)
+        if path is None or path.suffix not in SOURCE_SUFFIXES or not (anywhere or is_beside(path, self._places)):
+            return False
+        self._seen.add(name)
+        if path.name == "__init__.py":
+            self._add_package(path.parent, name)
+        else:
+            self._keep(f"{name.replace('.', '/')}.py", path.read_bytes(), name)
+        if "." in name:
+            self.add(name.rpartition(".")[0], anywhere=anywhere)
+        return True
+
+    def _add_package(self, directory: Path, name: str) -> None:
+        for path in _sources_in(directory):
+            relative = path.relative_to(directory).as_posix()
+            inner = ".".join([name, *Path(relative).with_suffix("").parts]).removesuffix(".__init__")
+            self._seen.add(inner)
+            self._keep(f"{name.replace('.', '/')}/{relative}", path.read_bytes(), inner)
+
+    def _keep(self, relative: str, source: bytes, name: str) -> None:
+        if relative in self.files:
+            return
+        self.files[relative] = source
+        is_package = relative.endswith("/__init__.py")
+        for imported in _imports(source, name if is_package else name.rpartition(".")[0]):
+            if not self.add(imported):
+                self.add(imported.rpartition(".")[0])
+
+    def _beside(self, name: str) -> Path | None:
+        for place in self._places:
+            base = place.joinpath(*name.split("."))
+            for path in (base / "__init__.py", base.with_suffix(".py")):
+                if name and path.is_file():
+                    return path
+        return None
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module that is loaded, or that the import system finds."""
+    if not name:
+        return None
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return Path(file) if isinstance(file, str) else None
+    if "." in name and name.rpartition(".")[0] not in sys.modules:
+        return None  # to look for it would import its package
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def _sources_in(directory: Path) -> Iterator[Path]:
+    for parent, directories, files in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name not in NOT_SOURCES and not name.startswith("."))
+        yield from (Path(parent, file) for file in sorted(files) if file.endswith(".py"))
+
+
+def _imports(source: bytes, package: str) -> Iterator[str]:
+    """Yield the names of the modules that a source may import, anywhere in it; also names that may be no modules."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return  # a file of a package that is never imported need not be Python of this version
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".") if package else []
+                kept = parts[: len(parts) - node.level + 1]
+                base = ".".join([*kept, *([node.module] if node.module else [])])
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def pack(
+    sources: Sources,
+    *,
+    symbol: str,
+    kind: str,
+    file: str,
+    root: str | None,
+    context: str | None,
+    app_dir: str | None,
+    limit_max_requests: int | None = None,
+    call: bytes | None = None,
+    payload: bytes | None = None,
+) -> bytes:
+    """Return the bundle that `bootstrap.open_bundle` reads. The same app always gives the same bytes.
+
+    Args:
+        sources: the modules.
+        symbol: the app or function in its module.
+        kind: "app", "served", "function" or "setup" (a function's setup function).
+        file: the name of the app's file, for messages.
+        root, context: see `bootstrap._source_root`.
+        app_dir: directory of the app's file relative to the app's files; None if none are sent.
+        limit_max_requests: end an app after this many requests.
+        call: a pickle of a function's arguments.
+        payload: a pickle of the callable by value, in case that the sources cannot be imported there.
+    """
+    manifest = {
+        "module": sources.module,
+        "symbol": symbol,
+        "kind": kind,
+        "file": file,
+        "names": sources.names,
+        "root": root,
+        "context": context,
+        "app_dir": app_dir,
+        "limit_max_requests": limit_max_requests,
+    }
+    entries: dict[str, bytes] = {
+        "manifest.json": json.dumps(manifest, sort_keys=True).encode(),
+        "bootstrap.py": source_of("fal.deploy.bootstrap").encode(),
+    }
+    entries |= {f"{SOURCE_DIR}{path}": content for path, content in sources.files.items()}
+    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime()}
+    entries |= {name: content for name, content in (("call", call), ("payload", payload)) if content is not None}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(entries):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), entries[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _runtime() -> Iterator[tuple[str, bytes]]:
+    """Yield this project's modules as compiled files that are imported without a source beside them."""
+    for name in RUNTIME_MODULES:
+        is_package = hasattr(importlib.import_module(name), "__path__")
+        path = name.replace(".", "/") + ("/__init__.pyc" if is_package else ".pyc")
+        code = marshal.loads(compiled(name, source_of(name)))  # noqa: S302 - our own code
+        yield path, importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)

@@ -1,0 +1,10 @@
+"""Two endpoints at one path are accepted; one is silently unreachable."""
+
+import fal
+class Dup(fal.App, name="dup"):
+    machine_type = "XS"
+    app_auth = "public"
+    @fal.endpoint("/a")
+    def one(self) -> int: return 1
+    @fal.endpoint("/a")
+    def two(self) -> int: return 2

@@ -1,0 +1,16 @@
+"""Logging.basicConfig / setLevel at the top of the file has no effect in a runner."""
+
+import logging
+import fal
+logging.basicConfig(level=logging.INFO, format="MYFMT %(message)s")
+log = logging.getLogger("shop")
+log.setLevel(logging.DEBUG)
+class U04(fal.App, name="u04"):
+    machine_type = "XS"
+    app_auth = "public"
+    def setup(self):
+        log.info("line one from setup")
+    @fal.endpoint("/")
+    def look(self) -> dict[str, object]:
+        log.info("line two from endpoint"); log.debug("line three"); log.warning("line four")
+        return {"level": log.level, "root": logging.getLogger().level}

@@ -1,0 +1,11 @@
+"""Httpx.Client() at the top: the refusal names something that is not in the file."""
+
+import fal, httpx
+client = httpx.Client(timeout=5)
+class Hx(fal.App, name="hx"):
+    machine_type = "XS"
+    app_auth = "public"
+    requirements = ["httpx"]
+    @fal.endpoint("/")
+    def look(self) -> dict[str, object]:
+        return {"t": type(client).__name__}
