@@ -13,6 +13,7 @@ LOG_NAME = "shim.log"
 TOKEN_METADATA = "shim-token"  # noqa: S105
 _IDENTITY_NAME = "shim.json"
 _MAX_PATH_BYTES = 100  # the kernel takes 107
+_SPECIAL = frozenset("?#%")  # gRPC reads a path as part of a URI
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,15 @@ class ShimIdentity:
 
 
 class SocketPath:
-    """A path to a unix socket that fits into the 107 bytes that the kernel takes, for as long as this is open.
+    """A path to a unix socket that the kernel and gRPC take, for as long as this is open.
 
-    A path that is too long is reached through the open directory: /proc/self/fd/N/NAME.
+    A path that is too long, or has a character that is special in a URI, is reached through the open directory:
+    /proc/self/fd/N/NAME.
     """
 
     def __init__(self, path: Path) -> None:
         self._directory: int | None = None
-        if len(os.fsencode(path)) <= _MAX_PATH_BYTES:
+        if len(os.fsencode(path)) <= _MAX_PATH_BYTES and not _SPECIAL & set(str(path)):
             self.path = str(path)
         else:
             self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from starlette.routing import BaseRoute
 
+from fal_runner.shim.address import SocketPath
 from fal_server.composition.addresses import Addresses, cannot_listen
 from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
@@ -63,7 +65,9 @@ async def open_faces(
         Unavailable: a port or a socket cannot be listened on.
     """
     grpc = GrpcServer(_grpc_services(use_cases))
-    grpc_port = await grpc.start(unix_socket=state.grpc_socket, host=LOOPBACK, port=settings.grpc_port)
+    grpc_socket = SocketPath(state.grpc_socket)
+    stack.callback(grpc_socket.close)
+    grpc_port = await grpc.start(unix_socket=Path(grpc_socket.path), host=LOOPBACK, port=settings.grpc_port)
     stack.push_async_callback(grpc.stop, 0)
     rest = Rest(
         access=use_cases.access,
@@ -78,7 +82,7 @@ async def open_faces(
     router = Router(gateway, adapter)
     listener = Listener(
         router,
-        f"unix:{state.grpc_socket}",
+        grpc_socket.target,
         tls=certificates.context if certificates else None,
     )
     try:

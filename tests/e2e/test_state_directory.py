@@ -77,3 +77,17 @@ def test_nothing_is_accepted_while_the_directory_is_away(original: Controller, t
     away.rename(original.state_dir)
     until(lambda: original.call("/local/kept/", {}).status == 200, "the gate follows the directory")
     assert original.call("/queue/local/kept/", {}, key=original.key).status == 200
+
+
+@pytest.mark.parametrize("name", ["what?#%20 é", "deep/" * 30 + "state"], ids=["characters", "length"])
+def test_any_path_will_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    controller = start(tmp_path / name)
+    try:
+        controller.fal("deploy", str(tmp_path / "app.py"), "--auth", "public")
+        assert controller.call("/local/kept/", {}).status == 200
+        (runner,) = runner_of(controller)
+        assert controller.fal("runners", "exec", runner, "--", "echo", "hello").stdout == "hello\n"
+        assert "ready" in controller.fal("runners", "logs", runner).stdout
+    finally:
+        assert controller.stop() == 0
