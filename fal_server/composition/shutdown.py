@@ -120,7 +120,9 @@ class Shutdown:
             await self._end_one(runner_id, kill=True)
         until = loop.time() + _KILL_SECONDS
         if not await self._wait_for(lambda: _some(left(), "runner", "to be killed"), until, patient=True):
-            log.error("%s", _some(left(), "runner", "did not end"))
+            log.error(
+                "%s: the next start looks what became of them", _some(left(), "runner", "whose end is not stored")
+            )
 
     async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:
         """End a runner, with its grace or at once, even if that cannot be stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.controller import ROOT, Controller, start
+from tests.support.left_behind import groups
 from tests.support.postgresql import Postgresql, postgresql
+from tests.support.waiting import until
 
 PASSWORD = "hunter2-database"
 
@@ -67,3 +70,16 @@ def test_a_controller_on_postgresql(server: Postgresql, variables: dict[str, str
     assert runner_id.encode() in held
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"hunter2" not in held + written + second.stderr.encode()
+
+
+def test_a_stop_without_its_database_ends_the_runners(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="pg") as directory:
+        with postgresql(Path(directory)) as server:
+            controller = start(tmp_path / "state", environment={"FAL_DATABASE_URL": server.make("fal")})
+            controller.fal("deploy", str(ROOT / "examples" / "hello.py"), "--app-name", "kept", "--auth", "public")
+            assert controller.call("/local/kept", {"name": "a"}).status == 200
+        controller.process.send_signal(signal.SIGTERM)
+        log = tmp_path / "state" / "controller.log"
+        until(lambda: "cannot be stored yet" in log.read_text(), "the stop notices that its database is gone")
+        assert controller.stop() == 0, "the second signal ends at once"
+    assert groups(tmp_path / "state") == {}

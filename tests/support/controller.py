@@ -110,10 +110,10 @@ class Controller:
             with error:
                 return Answer(status=error.code, body=error.read(), headers=dict(error.headers))
 
-    def stop(self) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """Stop in order; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(timeout)
 
 
 def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Controller:

@@ -126,7 +126,10 @@ class RunnerLink:
             await self._sink(self._lines(entries))
 
     async def close(self) -> None:
-        """Stop watching; the runner goes on."""
+        """Stop watching; a living runner goes on. The shim of an ended one ends, and its lines stay on disk."""
+        if self._exited is not None and not self.process.died.is_set():
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
+                await self.client.shut_down()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
