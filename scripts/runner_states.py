@@ -15,19 +15,19 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "runner-s
 S = RunnerState
 
 MEANINGS: dict[RunnerState, str] = {
-    S.FAILURE_DELAY: "An earlier start of the same revision failed, and this one waits: "
+    S.FAILURE_DELAY: "An earlier start of the same revision failed, so this one waits: "
     f"{FAILURE_DELAY_SECONDS} s after the first failure, {2 * FAILURE_DELAY_SECONDS} s after the second, and so on up "
-    f"to {FAILURE_DELAY_MOST_SECONDS} s. A start that succeeds (that passes its health check, where there is one) ends "
-    "the wait of all. The waits go on where they were when the controller is started anew. The newer official client "
-    "shows it as `crash_backoff`; both words are accepted.",
-    S.PENDING: "It is wanted and has no process yet: its environment is looked up or built, or no node has room "
-    f"(looked at again every {UNSCHEDULABLE_DELAY_SECONDS} s).",
-    S.DOCKER_PULL: "An app of kind `container` whose image the engine does not have (any more): it is fetched and "
-    "built. Deploys do that before there is a runner, so that this state is seen where an image was removed since.",
-    S.SETUP: "Its process runs, and setup() with it. It ends when the app's port answers, or with `startup_timeout`.",
-    S.IDLE: "It is ready and has no request. While it has some it is shown as RUNNING, which is never stored.",
-    S.DRAINING: "It gets no more requests and finishes those that it has. Without any, this state is passed over.",
-    S.TERMINATING: "SIGTERM was sent; handle_exit() and teardown() run. When the grace is over "
+    f"to {FAILURE_DELAY_MOST_SECONDS} s. A successful start (one that passes its health check, if it has one) ends all "
+    "waits. Waits survive a restart of the controller. The newer official client shows `crash_backoff`; both words are "
+    "accepted.",
+    S.PENDING: "It has no process yet: its environment is looked up or built, or no node has room "
+    f"(tried again every {UNSCHEDULABLE_DELAY_SECONDS} s).",
+    S.DOCKER_PULL: "The engine lacks the image of an app of kind `container` and builds it. A deploy builds the image "
+    "before there is a runner, so this state appears only if the image was removed since.",
+    S.SETUP: "Its process runs setup(). This ends when the app's port answers, or at `startup_timeout`.",
+    S.IDLE: "It is ready and has no request. With requests it is shown as RUNNING, which is never stored.",
+    S.DRAINING: "It gets no more requests and finishes those that it has. Without any, this state is skipped.",
+    S.TERMINATING: "SIGTERM was sent; handle_exit() and teardown() run. After the grace "
     f"(at most {MAX_GRACE_SECONDS} s) its whole process group gets SIGKILL.",
     S.TERMINATED: "Nothing of its process group is alive. It is never started again, only replaced.",
 }
@@ -38,50 +38,53 @@ REASONS: list[tuple[str, str]] = [
     ("there is no node", "PENDING: the engine knows no machine."),
     (
         "nothing can be started on node N: ...",
-        "PENDING: the machine is in trouble, as with a full disk; no failed start of the app.",
+        "PENDING: the machine is in trouble, such as a full disk. This is no failed start of the app.",
     ),
     (
         "waits after N failed start(s) in a row; the last one: ...",
-        "FAILURE_DELAY: how often, and why the last one did.",
+        "FAILURE_DELAY: how many failed, and why the last one did.",
     ),
     ("rolling deploy", "PENDING: the first runner of a revision that an app is moving to."),
-    ("replaces ID", "PENDING: started so that ID may stop (`stop --replace`, `apps rollout`)."),
+    ("replaces ID", "PENDING: it starts so that ID can stop (`stop --replace`, `apps rollout`)."),
     ("idle for keep_alive N s", "It had no request for so long, and the app keeps enough others."),
     (f"never used in {NEVER_USED_SECONDS} s", "No request ever reached it, and the app has no floor."),
-    ("no longer needed", "What it was wanted for has gone before it started."),
+    ("no longer needed", "The need for it ended before it started."),
     ("revision ... does not serve APP any more", "The app has moved, or a deploy was given up."),
-    ("revision ... is on its way", "A replacement that makes way for a rolling deploy."),
-    ("unhealthy: ...", "It failed its health check so often in a row; what was wrong with the last one."),
-    ("it never passed its health check: ...", "Killed, and counted as a failed start."),
-    ("ordered on NODE as TYPE", "In `fal runners get`: the order to start it was given."),
+    ("revision ... is on its way", "A replacement that gives way to a rolling deploy."),
+    (
+        "unhealthy: ...",
+        "It failed `failure_threshold` health checks in a row; the text says how it failed the last one.",
+    ),
+    ("it never passed its health check: ...", "It was killed, and counts as a failed start."),
+    ("ordered on NODE as TYPE", "In `fal runners get`: the engine was asked to start it."),
     ("its app was deleted", "`fal apps delete`."),
     ("stopped by request / killed by request", "`fal runners stop` and `fal runners kill`."),
     ("rolled out", "`fal apps rollout`."),
-    ("not ready within startup_timeout N s", "Setup took too long: killed, and counted as a failed start."),
-    ("it broke a connection or answered 503", "The gateway had it killed."),
-    ("a request outlived request_timeout", "The gateway had it killed."),
+    ("not ready within startup_timeout N s", "Setup took too long: it was killed, and counts as a failed start."),
+    ("it broke a connection or answered 503", "It was killed; see what becomes of an answer."),
+    ("a request outlived request_timeout", "It was killed, because nothing else ends the request."),
     ("the app asked for it (x-fal-stop-runner)", "A response said so."),
-    ("the call that started it has ended", "`fal run` was left or is done."),
+    ("the call that started it has ended", "`fal run` is done, or its caller left."),
 ]
 
-# The straight way through a life; every other move is listed below it.
+# The order of a whole life.
 SPINE = [S.FAILURE_DELAY, S.PENDING, S.DOCKER_PULL, S.SETUP, S.IDLE, S.DRAINING, S.TERMINATING, S.TERMINATED]
 
 
 def moves() -> list[tuple[RunnerState, RunnerState]]:
-    """Every allowed move, from the beginning of a life to its end."""
+    """Return every allowed move, from the start of a life to its end."""
     return [(state, target) for state in SPINE for target in sorted(MOVES[state], key=RANK.__getitem__)]
 
 
 def mermaid() -> str:
-    """The table as a mermaid state diagram."""
+    """Return the table as a mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {S.PENDING.name}", f"    [*] --> {S.FAILURE_DELAY.name}"]
     lines += [f"    {state.name} --> {target.name}" for state, target in moves()]
     return "\n".join([*lines, f"    {S.TERMINATED.name} --> [*]"])
 
 
 def ascii_diagram() -> str:
-    """The table in plain text: a state, and an arrow to each state that may follow."""
+    """Return the table in plain text: a state, and an arrow to each state that may follow."""
     width = max(len(state.name) for state in SPINE)
     return "\n".join(
         f"{state.name:<{width}}  --> {', '.join(t.name for s, t in moves() if s is state) or '(the end)'}"
@@ -90,19 +93,19 @@ def ascii_diagram() -> str:
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     states = "\n".join(f"| {state.name} | {MEANINGS[state]} |" for state in SPINE)
     reasons = "\n".join(f"| {reason} | {meaning} |" for reason, meaning in REASONS)
     return f"""# The states of a runner
 
 <!-- Written by scripts/runner_states.py from fal_server/core/lifecycle.py: change it there, then run the script. -->
 
-A runner is one-shot: it is never restarted, only replaced. Two things are kept of it, each with one writer: what it is
-**observed** to be (its state; `lifecycle.step` alone moves it, by the table below, and only forward), and what it is
-**meant** to do (`serve`, `drain`, `gone`; services and the reconciler write it). A report that comes late or twice
-changes nothing. Every change is stored with its time and reason, in the same transaction as the runner, and
-`fal runners get` shows them. A runner that is to stop is told so only after the router has acknowledged that it
-sends it nothing more.
+A runner is never restarted, only replaced. Two things are stored about it, each with one writer. Its **observed**
+state is what it does; only `lifecycle.step` moves it, by the table below and only forward. Its **desired** state is
+what it should do (`serve`, `drain`, `gone`); services and the reconciler write it. A report that comes late or
+twice changes nothing. Every change is stored with its time and reason, in the transaction that stores the runner;
+`fal runners get` shows them. A runner is told to stop only after the router has confirmed that it sends no more
+requests to it.
 
 ```mermaid
 {mermaid()}
@@ -114,17 +117,17 @@ The same in plain text:
 {ascii_diagram()}
 ```
 
-| State | What it means |
+| state | meaning |
 |---|---|
 {states}
 | {S.RUNNING.name} | {S.IDLE.name} with requests in flight; shown, never stored. |
 
 ## Why it is in that state
 
-Each runner carries a reason in words. A reason to wait ends with the waiting; the reason for which a runner was told to
-stop stays to its end. Where it ended by itself, the reason is what its process said last.
+Each runner has a reason in words. A reason to wait ends with the wait. A reason to stop stays to the end. If the
+runner ended by itself, the reason is what its process said last.
 
-| Reason | When |
+| reason | when |
 |---|---|
 {reasons}
 """
