@@ -232,3 +232,15 @@ def test_pages_that_the_code_names_exist() -> None:
         f"{name_of(p)}: {page}" for p in files for page in named.findall(p.read_text()) if not (ROOT / page).exists()
     }
     assert not absent - {"tests/app/test_container.py: docs/a.md"}
+
+
+def test_every_record_of_live_says_who_owns_it() -> None:
+    """Several controllers have to divide what live/ holds, so each class there says which kind it is."""
+    kinds = re.compile(r"^(Cache|Owned|Counted|Value|Stateless): ", re.MULTILINE)
+    unsaid = [
+        f"{path.name}: {node.name}"
+        for path in sorted((ROOT / "fal_server" / "live").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not kinds.search(ast.get_docstring(node) or "")
+    ]
+    assert not unsaid

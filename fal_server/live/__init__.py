@@ -1,1 +1,1 @@
-"""What only the running process knows: caches, owned rows and counts, apart from the use cases."""
+"""State that only the running process has: caches, owned rows and counts."""

@@ -1,4 +1,4 @@
-"""The queue's live requests in memory: the lines of the apps, and what is under way. The store has them first."""
+"""Queued requests in memory: the apps' lines, and the attempts under way."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from fal_server.ports import Clock
 class LiveRequest:
     """A request that is not completed.
 
+    Owned: the one controller that works on the request has it; its row is written first.
+
     Attributes:
-        number: counts the requests as they came, so that they are served in that order.
-        attempt: the work on it that may be cancelled; None while it waits in line.
-        cancelled: set once its caller asked for its end.
-        over: set once its end is stored.
-        ending: whether its end is being written, so that nothing can cancel it any more.
+        number: counts the requests in the order of their arrival, in which they are served.
+        attempt: the work on it, which may be cancelled; None while it waits in line.
+        cancelled: set when its caller asked to cancel it.
+        finishing: whether its end is being written, so that it can no longer be cancelled.
+        finished: set when its end is stored.
     """
 
     request: QueuedRequest
@@ -35,7 +37,10 @@ class LiveRequest:
 
 
 class Backlog:
-    """Every live request, and whose turn it is."""
+    """Hold every live request and the order in which they are served.
+
+    Owned: each line has one owner, because two would start the same request twice. The store has the rows first.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -45,7 +50,7 @@ class Backlog:
         self._number = 0
 
     def add(self, request: QueuedRequest) -> LiveRequest:
-        """A request that waits: a new one, or one whose attempt is to be repeated."""
+        """Put a request in line: a new one, or one whose attempt is repeated."""
         live = self._live.get(request.request_id)
         if live is None:
             self._number += 1
@@ -64,11 +69,11 @@ class Backlog:
         return live
 
     def get(self, request_id: str) -> LiveRequest | None:
-        """A live request, or None."""
+        """Return a live request, or None."""
         return self._live.get(request_id)
 
     def of_app(self, app_name: str, state: State | None = None) -> Iterable[LiveRequest]:
-        """The live requests of an app."""
+        """Return the live requests of an app, all or those in one state."""
         return [
             live
             for live in self._live.values()
@@ -76,7 +81,7 @@ class Backlog:
         ]
 
     def take(self, app_name: str) -> LiveRequest | None:
-        """Take the request out of line whose turn it is, to be carried."""
+        """Take the next request of an app out of line; None if there is none now."""
         line = self._lines.get(app_name)
         now = self._clock.now()
         if line is None or self._paused.get(app_name, now) > now:
@@ -87,24 +92,24 @@ class Backlog:
         return None if entry is None else self._live[entry.request_id]
 
     def pause(self, app_name: str, until: datetime) -> None:
-        """Nothing of an app is taken before this: it has no runners, and none can start."""
+        """Take no request of an app before this time, because no runner of it can start."""
         self._paused[app_name] = until
 
     def withdraw(self, live: LiveRequest) -> bool:
-        """Take a request out of line; False where it is not in it."""
+        """Take a request out of line; return whether it was in line."""
         line = self._lines.get(live.request.app_name)
         taken = line is not None and line.remove(live.request.request_id) is not None
         self._tidy(live.request.app_name)
         return taken
 
     def forget(self, live: LiveRequest) -> None:
-        """A request is completed."""
+        """Drop a completed request."""
         self.withdraw(live)
         self._live.pop(live.request.request_id, None)
         live.finished.set()
 
     def overdue(self) -> list[LiveRequest]:
-        """Take the requests out of line whose start deadline has passed."""
+        """Take out of line the requests whose start deadline has passed."""
         now = self._clock.now()
         found = [entry for line in self._lines.values() for entry in line.overdue(now)]
         for app_name in list(self._lines):
@@ -113,33 +118,31 @@ class Backlog:
 
     @property
     def apps(self) -> list[str]:
-        """The apps that have requests in line."""
+        """Return the apps that have requests in line."""
         return list(self._lines)
 
     def position(self, live: LiveRequest) -> int:
-        """How many requests are ahead of one; 0 for one that is being carried."""
+        """Return how many requests are ahead of one; 0 if it is under way."""
         line = self._lines.get(live.request.app_name)
         return 0 if line is None else line.position(live.request.request_id)
 
     def next_change_at(self) -> datetime | None:
-        """When time alone changes something in a line."""
-        moments = [moment for line in self._lines.values() if (moment := line.next_moment()) is not None]
-        return min([*moments, *self._paused.values()], default=None)
-
-    # What the dispatcher adds to the requests that wait with it.
+        """Return when the passing of time next changes a line."""
+        times = [at for line in self._lines.values() if (at := line.next_moment()) is not None]
+        return min([*times, *self._paused.values()], default=None)
 
     @property
     def busy(self) -> bool:
-        """Whether any request is in line."""
+        """Return whether any request is in line."""
         return bool(self._lines)
 
     def load(self, app: App) -> Load:
-        """The requests in an app's line; those that are carried are counted where they are."""
+        """Return the load of an app's line; requests under way are counted by the dispatcher."""
         line = self._lines.get(app.name)
         if line is None:
             return Load()
         delay = app.scaling.scaling_delay
-        if not delay:  # the usual case, asked at every change: without looking at each request
+        if not delay:  # the usual case, asked at every change: do not look at each request
             return Load(queued=len(line), eligible=len(line))
         return Load(queued=len(line), eligible=line.eligible(self._clock.now() - timedelta(seconds=delay)))
 

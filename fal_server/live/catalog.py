@@ -1,4 +1,4 @@
-"""The apps and revisions in memory, for the router and the loops; the store has them first."""
+"""Apps and revisions in memory, for the router and the loops."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_ABANDONED = 1000
 
 
 async def existing_environment(store: Store, name: str | None, field: str = "environment_name") -> str:
-    """The checked name of an environment that is there; None and empty mean `main`.
+    """Return the name of an environment that exists; None and "" mean `main`.
 
     Raises:
-        Invalid: that cannot be an environment's name.
+        InvalidArgument: that cannot be an environment's name.
         NotFound: there is no such environment.
     """
     checked = names.environment_name(name or names.MAIN, field)
@@ -31,9 +31,9 @@ async def existing_environment(store: Store, name: str | None, field: str = "env
 
 
 class Catalog:
-    """Every app by its full name, and the revisions that are in use.
+    """Hold every app by its full name, and the revisions in use; change apps in the store first, then here.
 
-    Ephemeral apps (of `fal run`) live here only: they end with the call that made them.
+    Cache: `load` rebuilds it from the store. The ephemeral apps of `fal run` are here alone, and end with their call.
 
     Attributes:
         changed: notified at every change.
@@ -42,7 +42,7 @@ class Catalog:
     def __init__(self, store: Store, changed: ChangeNotifier) -> None:
         self._store = store
         self.changed = changed
-        # Held from the reading of an app to the end of its writing, so that no change undoes another.
+        # Held from reading an app until it is written, so that no change undoes another.
         self._lock = asyncio.Lock()
         self._abandoned: dict[str, str] = {}
         self._apps: dict[str, App] = {}
@@ -50,7 +50,7 @@ class Catalog:
         self._revisions: dict[str, Revision] = {}
 
     async def load(self) -> None:
-        """Read everything from the store, at the start."""
+        """Read everything from the store, once at the start."""
         self._apps = {app.name: app for app in await self._store.list_apps(None)}
         for app in self._apps.values():
             for revision_id in filter(None, (app.revision_id, app.next_revision_id)):
@@ -58,15 +58,15 @@ class Catalog:
 
     @property
     def apps(self) -> Iterable[App]:
-        """The deployed apps."""
+        """Return the deployed apps."""
         return self._apps.values()
 
     def get(self, name: str) -> App | None:
-        """An app, deployed or ephemeral, by its full name."""
+        """Return an app, deployed or ephemeral, by its full name; None if there is none."""
         return self._apps.get(name) or self._ephemeral.get(name)
 
     def require(self, name: str) -> App:
-        """A deployed app.
+        """Return a deployed app.
 
         Raises:
             NotFound: there is none of that name.
@@ -75,14 +75,17 @@ class Catalog:
         if app is None:
             environment = names.split_app_name(name)[1]
             where = "" if environment == names.MAIN else f" --env {environment}"
-            raise NotFound(f"there is no app {name!r}: `fal apps list{where}` shows those that there are")
+            raise NotFound(f"there is no app {name!r}: `fal apps list{where}` shows which exist")
         return app
 
     async def require_in(self, name: str, environment: str, field: str = "application_name") -> App:
-        """A deployed app by the name and the environment that a caller gave; `field` is where the name stood.
+        """Return a deployed app by the name and the environment that a caller gave.
+
+        Args:
+            field: the request's field with the name, for the error.
 
         Raises:
-            Invalid: one of them is no name.
+            InvalidArgument: one of them is no valid name.
             NotFound: there is no such environment, or no such app in it.
         """
         full = names.app_name(name, names.environment_name(environment), field)
@@ -91,21 +94,21 @@ class Catalog:
         return self.require(full)
 
     async def existing_environment(self, name: str) -> str:
-        """An environment that is there, by its name.
+        """Return the checked name of an environment that exists.
 
         Raises:
-            Invalid: that is no name.
+            InvalidArgument: that is no valid name.
             NotFound: there is none of that name.
         """
         return await existing_environment(self._store, name)
 
     @property
     def ephemeral_apps(self) -> Iterable[App]:
-        """The apps of `fal run`."""
+        """Return the apps of `fal run`."""
         return self._ephemeral.values()
 
     async def change(self, name: str, change: Callable[[App], App]) -> App:
-        """Change an app, in the store, then here; what `change` raises changes nothing.
+        """Change an app in the store, then here; if `change` raises, nothing changes.
 
         Raises:
             NotFound: there is none of that name.
@@ -118,7 +121,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def put(self, name: str, make: Callable[[App | None], App]) -> App:
-        """Write an app, made from the one of that name or from None, to the store, then here."""
+        """Write the app that `make` returns, given the app of that name or None."""
 
         async def work() -> App:
             async with self._lock:
@@ -127,7 +130,7 @@ class Catalog:
         return await run_to_completion(work())
 
     async def register(self, revision: Revision, make: Callable[[App | None], App]) -> App:
-        """Write a new revision and its app, made from the one that there is or None, to the store, then here."""
+        """Write a new revision together with its app, which `make` returns, given the app so far or None."""
 
         async def work() -> App:
             async with self._lock:
@@ -158,51 +161,51 @@ class Catalog:
         return await run_to_completion(work())
 
     def add_ephemeral(self, app: App, revision: Revision) -> None:
-        """Make an app of `fal run` known to the router."""
+        """Add an app of `fal run`, so that the router knows it."""
         self._ephemeral[app.name] = app
         self._revisions[revision.revision_id] = revision
 
     def drop_ephemeral(self, app: App) -> None:
-        """Forget an app of `fal run`."""
+        """Drop an app of `fal run`."""
         self._ephemeral.pop(app.name, None)
         self._revisions.pop(app.revision_id, None)
         self.changed.notify()
 
     def known_revision(self, revision_id: str) -> Revision | None:
-        """A revision, without asking the store."""
+        """Return a revision that is in memory, or None."""
         return self._revisions.get(revision_id)
 
     async def find_revision(self, revision_id: str) -> Revision | None:
-        """A revision, or None."""
+        """Return a revision, from memory or the store, or None."""
         known = self._revisions.get(revision_id) or await self._store.get_revision(revision_id)
         if known is not None:
             self._revisions[revision_id] = known
         return known
 
     def forget_revision(self, revision_id: str) -> None:
-        """A revision was deleted from the store."""
+        """Drop a revision that was deleted from the store."""
         self._revisions.pop(revision_id, None)
 
     def prune(self, in_use: Container[str]) -> None:
-        """Let go of the revisions that neither an app nor anything in `in_use` names; the store still has them."""
+        """Drop the revisions that neither an app nor `in_use` names; the store keeps them."""
         named = {app.revision_id for app in (*self._apps.values(), *self._ephemeral.values())}
         named |= {app.next_revision_id for app in self._apps.values() if app.next_revision_id}
         if len(self._revisions) > len(named):
             self._revisions = {i: r for i, r in self._revisions.items() if i in named or i in in_use}
 
     def on_revision(self, app: App, revision_id: str) -> App:
-        """The app, moved to a revision (which is known here) with what comes with it."""
+        """Return the app moved to a revision, which has to be in memory, with its settings."""
         revision = self._revisions.get(revision_id)
         scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
         return settled(app, revision_id=revision_id, scaling=app.next_scaling or scaling, auth_mode=app.next_auth_mode)
 
     async def promote(self, name: str, revision_id: str) -> None:
-        """Move an app to the revision that a rolling deploy prepared, unless a newer deploy came between."""
+        """Move an app to the next revision of a rolling deploy, unless a newer deploy replaced it."""
         await self.find_revision(revision_id)
         await self._settle(name, revision_id, lambda app: self.on_revision(app, revision_id))
 
     async def abandon(self, name: str, revision_id: str, reason: str = "") -> None:
-        """Give a rolling deploy up: the app stays where it is."""
+        """Give up a rolling deploy, so that the app stays on its revision."""
 
         def stay(app: App) -> App:
             while len(self._abandoned) >= _MOST_ABANDONED:
@@ -213,11 +216,11 @@ class Catalog:
         await self._settle(name, revision_id, stay)
 
     def why_abandoned(self, revision_id: str) -> str | None:
-        """Why a rolling deploy to this revision was given up; None where it was not."""
+        """Return why a rolling deploy to this revision was given up, or None."""
         return self._abandoned.get(revision_id)
 
     async def _settle(self, name: str, revision_id: str, change: Callable[[App], App]) -> None:
-        """End a rolling deploy to this revision, where it is under way still."""
+        """End a rolling deploy to this revision if it is still under way."""
 
         async def work() -> None:
             async with self._lock:

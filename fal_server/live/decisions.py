@@ -1,4 +1,4 @@
-"""What was decided about each app of late: a ring in memory, for `fal apps explain`; it begins with the controller."""
+"""The latest decisions about each app, for `fal apps explain`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ MOST_DECISIONS = 50
 class Decided:
     """One decision.
 
+    Value: it never changes.
+
     Attributes:
         action: start, hold, drain, drop, kill, move or abandon.
         subject: the runner; for start, move and abandon the revision.
-        reason: in words for people.
+        reason: for people.
         load: what the app had to do then.
     """
 
@@ -32,10 +34,12 @@ class Decided:
 
 
 class Decisions:
-    """The last decisions of each app.
+    """Keep the latest decisions about each app.
+
+    Owned: by the controller that decides; a restart loses them, which harms nobody.
 
     Attributes:
-        since: from when on they are known.
+        since: when the first of them may have been made.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -44,7 +48,7 @@ class Decisions:
         self._rings: dict[str, deque[Decided]] = {}
 
     def keep(self, app_name: str, action: str, subject: str, reason: str, load: Load) -> None:
-        """Keep one; the oldest of too many is forgotten."""
+        """Keep a decision, and drop the oldest if there are too many."""
         ring = self._rings.get(app_name)
         if ring is None:
             ring = self._rings[app_name] = deque(maxlen=MOST_DECISIONS)
@@ -52,10 +56,10 @@ class Decisions:
         ring.append(decided)
 
     def of(self, app_name: str) -> Sequence[Decided]:
-        """Those of an app, oldest first."""
+        """Return the decisions about an app, oldest first."""
         return tuple(self._rings.get(app_name, ()))
 
     def prune(self, apps: Container[str]) -> None:
-        """Forget those of all other apps."""
+        """Drop the decisions about all other apps."""
         for name in [name for name in self._rings if name not in apps]:
             del self._rings[name]

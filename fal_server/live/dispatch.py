@@ -1,4 +1,4 @@
-"""Requests to runners: who gets which at once, and who waits in which order."""
+"""Assigns requests to runner slots; the rest wait in order of arrival."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 
 log = logging.getLogger(__name__)
-_CONDEMNED: dict[Outcome, str] = {
+_KILLED: dict[Outcome, str] = {
     Outcome.RUNNER_FAILED: "it broke a connection or answered 503",
     Outcome.TIMED_OUT: "a request outlived request_timeout",
 }
@@ -32,7 +32,10 @@ _CONDEMNED: dict[Outcome, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedApp:
-    """What the gateway must know of an app; times in seconds."""
+    """What the gateway needs to know about an app; times in seconds.
+
+    Cache: made from the catalog.
+    """
 
     name: str
     public: bool
@@ -42,11 +45,13 @@ class RoutedApp:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """A request's right to one place on one runner, until it is released.
+    """A request's right to one slot of a runner, until it is released.
+
+    Counted: the dispatcher gives each out and takes it back once.
 
     Attributes:
-        caller: the key that called; None for a public call.
-        sent_at: when the place was given.
+        caller: the id of the caller's key; None for a call without one.
+        sent_at: when the slot was given.
     """
 
     runner_id: str
@@ -59,7 +64,12 @@ class Lease:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Waiter:
+class _WaitingRequest:
+    """A request that waits for a slot.
+
+    Owned: by the process that holds its connection.
+    """
+
     request_id: str
     caller: str | None
     since: datetime
@@ -68,12 +78,15 @@ class _Waiter:
 
 
 class Dispatcher:
-    """Gives requests places on runners; the only one who does, so its counts are the truth.
+    """Give requests slots on runners; nobody else does, so its counts are right.
+
+    Counted: slots in use, by way of the fleet. Owned: the waiting requests, by the process that holds their
+    connections.
 
     Args:
         backlog: queued requests, which are part of what an app has to do.
         owner: the account's name, the first part of every app's path.
-        changed: notified where the number of runners may have to change.
+        changed: notified when the number of runners may have to change.
     """
 
     def __init__(
@@ -85,14 +98,14 @@ class Dispatcher:
         self._clock = clock
         self._changed = changed
         self._owner = owner
-        self._waiting: dict[str, deque[_Waiter]] = defaultdict(deque)
+        self._waiting: dict[str, deque[_WaitingRequest]] = defaultdict(deque)
         self._tasks = TaskSet(log)
         self._closing = asyncio.Event()
         self._routed: dict[str, tuple[App, RoutedApp]] = {}
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
-        """The app at /owner/app, or None."""
+        """Return the app at /owner/app, or None."""
         known = self._catalog.get(app) if owner == self._owner else None
         if known is None:
             self._routed.pop(app, None)
@@ -110,23 +123,23 @@ class Dispatcher:
         return routed
 
     def load(self, app: App) -> Load:
-        """What an app has to do now."""
+        """Return what an app has to do now."""
         waiting = self._waiting.get(app.name, ())
-        ripe_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
-        beyond = self._backlog.load(app)
+        eligible_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
+        queued = self._backlog.load(app)
         return Load(
             in_flight=self._fleet.in_flight(app.name, app.revision_id),
-            queued=len(waiting) + beyond.queued,
-            eligible=sum(w.since <= ripe_before for w in waiting) + beyond.eligible,
+            queued=len(waiting) + queued.queued,
+            eligible=sum(w.since <= eligible_before for w in waiting) + queued.eligible,
         )
 
     @property
     def busy(self) -> bool:
-        """Whether any request waits for a runner."""
+        """Return whether any request waits for a runner."""
         return self._backlog.busy or any(self._waiting.values())
 
     def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
-        """A place right now, without waiting; None where there is none or others wait already."""
+        """Return a lease at once; None if no slot is free or other requests wait already."""
         app = self._catalog.get(app_name)
         if app is None or self._waiting.get(app_name):
             return None
@@ -142,19 +155,19 @@ class Dispatcher:
         start_timeout: float | None,
         since: datetime | None = None,
     ) -> Lease:
-        """A place, as soon as there is one; first come, first served. Cancelling gives the place in the line up.
+        """Wait for a slot; first come, first served. Cancelling gives up the place in line.
 
         Args:
             app_name: the app's full name.
             request_id: shown beside the runner while the request runs.
-            caller: the key that called; None for a public call.
-            hint: runners that are warm for this word are preferred.
-            start_timeout: seconds to wait at the most; None waits as long as it takes.
-            since: when it began to wait, elsewhere; None is now.
+            caller: the id of the caller's key; None for a call without one.
+            hint: prefer runners that are warm for this word.
+            start_timeout: seconds to wait at most; None waits as long as it takes.
+            since: when the request started to wait elsewhere; None is now.
 
         Raises:
-            NotFound: the app is not there, or was deleted while the request waited.
-            DeadlinePassed: no runner had room in time.
+            NotFound: there is no such app, or it was deleted while the request waited.
+            DeadlineExceeded: no runner had a free slot in time.
             Unavailable: the app's runners fail to start; the message says why.
         """
         at_once = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
@@ -168,7 +181,7 @@ class Dispatcher:
             raise NotFound(f"app {app_name!r} is a function without a port: it cannot be called over HTTP")
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
             raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
-        waiter = _Waiter(
+        waiter = _WaitingRequest(
             request_id=request_id,
             caller=caller,
             since=since or self._clock.now(),
@@ -190,13 +203,13 @@ class Dispatcher:
                 self._withdraw(app_name, waiter)
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
-        """The request has left the runner; a second time changes nothing."""
+        """Take a slot back, because its request has left the runner; a second time changes nothing."""
         if not self._fleet.end(lease.slot, lease):
             return
         if outcome is Outcome.DONE:
             pass
-        elif outcome in _CONDEMNED:
-            self._spawn_end(lease.runner_id, _CONDEMNED[outcome], kill=True)
+        elif outcome in _KILLED:
+            self._spawn_end(lease.runner_id, _KILLED[outcome], kill=True)
         elif outcome is Outcome.STOP_RUNNER:
             self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
         runner = self._fleet.get(lease.runner_id)
@@ -204,10 +217,10 @@ class Dispatcher:
             self._serve_waiting(runner.app_name)
 
     def answered(self, lease: Lease, hints: str | None, *, health_check: bool = False) -> None:
-        """The head of an answer has come.
+        """Handle the head of a response; before `release`.
 
         Args:
-            hints: its X-Fal-Runner-Hints; None where it has none, which changes nothing.
+            hints: its X-Fal-Runner-Hints; None if it has none, which changes nothing.
             health_check: whether it asks for a health check of the runner (X-Fal-Runner-Health-Check).
         """
         slot = lease.slot
@@ -220,20 +233,20 @@ class Dispatcher:
             self._tasks.spawn(self._first_byte(lease, self._clock.now()), name=f"first byte of {lease.runner_id}")
 
     async def confirm_unrouted(self, runner_id: str) -> None:
-        """Confirm that a runner, which is not to serve any more, is sent no further request from now on."""
+        """Confirm that a runner which should no longer serve gets no further requests."""
         await self._fleet.confirm_unrouted(runner_id)
 
     def serve_waiting(self) -> None:
-        """Look at every line again: an app may have moved, been scaled, or be gone."""
+        """Serve every line again, because an app may have moved, been scaled or been deleted."""
         for app_name in list(self._waiting):
             self._serve_waiting(app_name)
 
     def drop_app(self, app_name: str) -> None:
-        """The app was deleted: whoever waits for it is told."""
+        """Fail the requests that wait for a deleted app."""
         self._fail(app_name, lambda: NotFound(f"app {app_name!r} was deleted"))
 
     def give_up(self, app_name: str, reason: str) -> None:
-        """No further runner of the app can come: whoever waits is told why, unless one that is there may serve it."""
+        """Fail the requests that wait for an app whose runners cannot start, unless one serves or starts."""
         if any(_serves(runner) for runner in self._fleet.of_app(app_name)):
             return
         self._fail(app_name, lambda: Unavailable(f"no runner of {app_name!r} can start here: {reason}"))
@@ -247,7 +260,7 @@ class Dispatcher:
         await self._tasks.wait()
 
     def _routes(self, app: App) -> Iterable[Slot]:
-        """The runners that may get an app's requests: those of the revision that it is on."""
+        """Return the slots of the revision that the app is on."""
         return (slot for slot in self._fleet.slots(app.name) if slot.revision_id == app.revision_id)
 
     def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
@@ -267,8 +280,8 @@ class Dispatcher:
         self._fleet.begin(slot, lease)
         return lease
 
-    def _withdraw(self, app_name: str, waiter: _Waiter) -> None:
-        """The caller has left the line, perhaps in the same moment in which its turn came: then the place goes on."""
+    def _withdraw(self, app_name: str, waiter: _WaitingRequest) -> None:
+        """Remove a request from its line; if it got a slot at the same time, pass that on."""
         line = self._waiting.get(app_name)
         if line is not None and waiter in line:
             line.remove(waiter)
@@ -304,17 +317,17 @@ class Dispatcher:
         self._forget_empty(app_name)
 
     def _fail_waiting_of(self, runner: Runner) -> None:
-        """A start failed: direct calls are told, unless another runner of the app is there or on its way."""
+        """Fail the waiting requests after a failed start, unless another runner serves or starts."""
         app = self._catalog.get(runner.app_name)
         if app is None or runner.revision_id != app.revision_id:
             return
-        if not any(_hopeful(other) for other in self._fleet.of_app(runner.app_name)):
-            words = (
+        if not any(_may_serve_soon(other) for other in self._fleet.of_app(runner.app_name)):
+            message = (
                 f"a runner of {runner.app_name!r} failed to start: {runner.reason or 'it gave no reason'}. "
-                f"`fal runners logs {runner.runner_id}` shows what it said"
+                f"`fal runners logs {runner.runner_id}` shows what it wrote"
             )
             kind = StartTimedOut if was_too_slow(runner) else Unavailable
-            self._fail(runner.app_name, lambda: kind(words))
+            self._fail(runner.app_name, lambda: kind(message))
 
     def _fail(self, app_name: str, fault: Callable[[], Exception]) -> None:
         for waiter in self._waiting.pop(app_name, ()):
@@ -336,12 +349,12 @@ class Dispatcher:
 
 
 def _serves(runner: Runner) -> bool:
-    """Whether a runner serves or starts."""
-    coming = (RunnerState.DOCKER_PULL, RunnerState.SETUP, RunnerState.IDLE)
-    return runner.desired is Desired.SERVE and runner.state in coming
+    """Return whether a runner serves or is starting."""
+    serving = (RunnerState.DOCKER_PULL, RunnerState.SETUP, RunnerState.IDLE)
+    return runner.desired is Desired.SERVE and runner.state in serving
 
 
-def _hopeful(runner: Runner) -> bool:
-    """Whether a runner serves, starts, or is to be started without waiting for anything."""
+def _may_serve_soon(runner: Runner) -> bool:
+    """Return whether a runner serves, is starting, or will be started without a delay."""
     waits = runner.state is RunnerState.PENDING and runner.not_before is None
     return _serves(runner) or (waits and runner.desired is Desired.SERVE)

@@ -8,7 +8,7 @@ import asyncio
 class ChangeNotifier:
     """Count changes: whoever has seen count N can wait until it is higher, so no change is missed.
 
-    Stateless: nothing in it outlives the process or has to.
+    Stateless: it only wakes waiters in this process.
     """
 
     def __init__(self) -> None:

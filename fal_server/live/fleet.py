@@ -1,4 +1,4 @@
-"""The runners that have not ended: their rows, what the router knows of them, and every change to either."""
+"""Runners that have not ended, with their routing state; the only writer of runner rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from fal_server.live.runner_view import Leased, RequestLease, RunnerView
 from fal_server.live.start_failures import StartFailures
 from fal_server.ports import Clock, Store
 
-# After a restart, starts that failed so long ago are looked at again; no delay lasts longer, and each knows its number.
+# How far back a restart looks for failed starts; no delay lasts longer, and each row has its count.
 FAILURES_WITHIN = timedelta(hours=1)
 
 
 def _ignore(runner: Runner) -> None:
-    """For whoever does not want to be told."""
+    """Ignore an event."""
 
 
 class Fleet:
-    """The one place through which runners change: the store first, then memory, then whoever listens.
+    """Hold the runners and change them: in the store first, then in memory, then for subscribers.
+
+    Owned: one owner changes a runner's row. Counted: the leases are the slots in use, and a lost count would send a
+    runner more requests than it takes. The rest is a cache that `load` rebuilds.
 
     Args:
         changed: notified at every change.
@@ -49,7 +52,7 @@ class Fleet:
         self._open: dict[str, dict[str, Slot]] = {}
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
-        self._closed: set[str] = set()
+        self._unrouted: set[str] = set()
         self._starts = StartFailures()
         self._on_ready: list[Callable[[Runner], None]] = []
         self._on_failed_start: list[Callable[[Runner], None]] = []
@@ -62,38 +65,38 @@ class Fleet:
         failed_start: Callable[[Runner], None] = _ignore,
         ended: Callable[[Runner], None] = _ignore,
     ) -> None:
-        """Be told when a runner may be routed to, when one that was to serve failed to start, and of every end."""
+        """Call back when a runner becomes routable, when a wanted one failed to start, and when one ended."""
         self._on_ready.append(ready)
         self._on_failed_start.append(failed_start)
         self._on_ended.append(ended)
 
     async def load(self) -> None:
-        """Read the runners that have not ended from the store, and the failures of late, at the start."""
+        """Read the living runners and the latest failed starts from the store, once at the start."""
         now = self._clock.now()
         known = await self._store.list_runners(now - FAILURES_WITHIN)
         for runner in known:
             if not runner.ended:
                 self._put(runner)
                 if runner.ready_at is not None:
-                    # What it did before is not known: no data is no decision, so it counts as used just now.
+                    # When it was last used is not known: count it as used now, so that it is not scaled down for that.
                     self._last_request_at[runner.runner_id] = now
         self._starts.load((runner for runner in known if not runner.ephemeral), self._health.must_prove)
 
     @property
     def runners(self) -> list[Runner]:
-        """All that have not ended, oldest first."""
+        """Return all runners that have not ended, oldest first."""
         return list(self._runners.values())
 
     def get(self, runner_id: str) -> Runner | None:
-        """A runner that has not ended, or None."""
+        """Return a runner that has not ended, or None."""
         return self._runners.get(runner_id)
 
     async def find(self, runner_id: str) -> Runner | None:
-        """A runner, also one that has ended, or None."""
+        """Return a runner, even an ended one, or None."""
         return self._runners.get(runner_id) or await self._store.get_runner(runner_id)
 
     def of_app(self, app_name: str) -> Collection[Runner]:
-        """The runners of an app that have not ended, oldest first."""
+        """Return the runners of an app that have not ended, oldest first."""
         return self._of_app.get(app_name, {}).values()
 
     async def add(self, runners: Sequence[Runner]) -> None:
@@ -110,7 +113,7 @@ class Fleet:
         await run_to_completion(work())
 
     async def observe(self, seen: Observation) -> Runner | None:
-        """Apply an observation; the runner after it, or None where it is not known (any more)."""
+        """Apply an observation; return the runner after it, or None if it is unknown or has ended."""
         return await run_to_completion(self._observe(seen))
 
     async def _observe(self, seen: Observation) -> Runner | None:
@@ -136,17 +139,17 @@ class Fleet:
                 self._starts.failed(moved, moved.ended_at or self._clock.now())
             self._starts.ended(moved.runner_id)
             if failed:
-                for told in self._on_failed_start:
-                    told(moved)
+                for failed_start in self._on_failed_start:
+                    failed_start(moved)
             for ended in self._on_ended:
                 ended(moved)
         self._changed.notify()
         return moved
 
     async def change(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Write what is wanted of a runner (never its observed state); None where it has ended.
+        """Change what is wanted of a runner, never its observed state; return None if it has ended.
 
-        A runner that is no longer to serve gets no further request once this is written.
+        A runner that should no longer serve gets no further requests once this is written.
         """
 
         async def work() -> Runner | None:
@@ -169,14 +172,14 @@ class Fleet:
         await self._store.save_runners([after], [] if change is None else [change])
 
     async def history(self, runner_id: str) -> list[StateChange]:
-        """What a runner went through, in order."""
+        """Return the changes of state of a runner, in order."""
         return await self._store.runner_history(runner_id)
 
     async def drain(self, runner_id: str, reason: str, grace_seconds: int | None = None) -> Runner | None:
-        """Let a runner finish what it has, then stop it. It gets no further request from this moment on.
+        """Send a runner no further requests, let it finish those it has, then stop it.
 
         Args:
-            grace_seconds: what it then has to end by itself; None leaves that as it is.
+            grace_seconds: how long it may then take to end by itself; None leaves that as it is.
         """
 
         def drained(runner: Runner) -> Runner:
@@ -188,24 +191,24 @@ class Fleet:
         return await self._take_out(runner_id, drained)
 
     async def stop(self, runner_id: str, reason: str) -> Runner | None:
-        """Stop a runner with its grace, without waiting for what it has."""
+        """Stop a runner with its grace, without waiting for its requests."""
         return await self._take_out(
             runner_id,
             lambda r: r if r.desired is Desired.GONE else replace(r, desired=Desired.GONE, reason=reason),
         )
 
     async def kill(self, runner_id: str, reason: str) -> Runner | None:
-        """End a runner at once."""
+        """Kill a runner."""
         return await self._take_out(
             runner_id, lambda r: r if r.kill else replace(r, desired=Desired.GONE, kill=True, reason=reason)
         )
 
     async def fail_start(self, runner_id: str, reason: str) -> None:
-        """End a ready runner at once that never became well: a failed start, and counted as that."""
+        """Kill a ready runner that never became healthy, and count a failed start."""
         runner = self._runners.get(runner_id)
         if runner is None or runner.desired is not Desired.SERVE:
             return
-        # Counted first: whoever plans once this is written must know already that it failed.
+        # Count it first: the next plan, made as soon as this is written, has to know of the failure.
         before = self.failures(runner.app_name, runner.revision_id)
         failed_starts = self._starts.with_one_more(runner)
         self._starts.failed(replace(runner, failed_starts=failed_starts, reason=reason), self._clock.now())
@@ -243,14 +246,14 @@ class Fleet:
         return frozenset(runner.runner_id for runner in self.of_app(app_name) if self._health.must_prove(runner))
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
-        """Close first, so that nothing can be sent to it while this is written; open again where that fails.
+        """Stop routing to a runner, then write the change; route again if the write fails.
 
-        What is written says that the router has acknowledged: a runner is told to stop only after that.
+        The row says that the router has confirmed, because a runner may be told to stop only after that.
         """
-        closed = self.stop_routing(runner_id)
+        stopped = self.stop_routing(runner_id)
         now = self._clock.now()
 
-        def acknowledged(runner: Runner) -> Runner:
+        def confirmed(runner: Runner) -> Runner:
             changed = change(runner)
             if changed.desired is Desired.SERVE or changed.unrouted_at is not None:
                 return changed
@@ -258,10 +261,10 @@ class Fleet:
 
         async def work() -> Runner | None:
             try:
-                return await self.change(runner_id, acknowledged)
+                return await self.change(runner_id, confirmed)
             except BaseException:
-                if closed:
-                    self._closed.discard(runner_id)
+                if stopped:
+                    self._unrouted.discard(runner_id)
                     if (runner := self._runners.get(runner_id)) is not None:
                         self._put(runner)
                 raise
@@ -269,34 +272,34 @@ class Fleet:
         return await run_to_completion(work())
 
     def stop_routing(self, runner_id: str) -> bool:
-        """Send a runner no further request, before anything is written; False where that was so already."""
+        """Send a runner no further requests, before anything is written; return False if that was so already."""
         runner = self._runners.get(runner_id)
-        if runner is None or runner_id in self._closed:
+        if runner is None or runner_id in self._unrouted:
             return False
-        self._closed.add(runner_id)
+        self._unrouted.add(runner_id)
         self._put(runner)
         return True
 
     async def confirm_unrouted(self, runner_id: str) -> Runner | None:
-        """Write that the router sends a runner, which is not to serve any more, no further request; closes it first."""
+        """Write that a runner which should no longer serve gets no further requests."""
         return await self._take_out(runner_id, lambda r: r)
 
     def slots(self, app_name: str) -> Iterable[Slot]:
-        """The runners of an app that may be routed to."""
+        """Return the slots of the runners of an app that may get requests."""
         return self._open.get(app_name, {}).values()
 
     def begin(self, slot: Slot, lease: Leased) -> None:
-        """A request goes to a runner.
+        """Count a request that is sent to a runner.
 
         Raises:
-            AssertionError: the runner is closed: it would be sent a request after that was acknowledged.
+            AssertionError: routing to the runner has stopped, which may be confirmed already.
         """
-        assert slot.open, f"runner {slot.runner_id} is closed"
+        assert slot.open, f"runner {slot.runner_id} gets no further requests"
         slot.in_flight += 1
         self._leases.setdefault(slot.runner_id, {})[lease] = None
 
     def end(self, slot: Slot, lease: Leased) -> bool:
-        """A request has left a runner; a second time changes nothing and is False."""
+        """Count a request that has left a runner; return False if it had left before."""
         leases = self._leases.get(slot.runner_id)
         if leases is None or lease not in leases:
             return False
@@ -308,44 +311,44 @@ class Fleet:
         return True
 
     async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
-        """Keep when a runner's first request was sent to it, and when the first byte of an answer came; once."""
+        """Write when a runner got its first request and sent the first byte of a response, once."""
         await self.change(
             runner_id,
             lambda r: r if r.first_byte_at else replace(r, first_request_at=request_at, first_byte_at=answer_at),
         )
 
     def usage(self, runner_id: str) -> Usage:
-        """What the router knows of a runner."""
+        """Return how a runner is used."""
         leases = self._leases.get(runner_id)
         return Usage(in_flight=len(leases) if leases else 0, last_request_at=self._last_request_at.get(runner_id))
 
     def in_flight(self, app_name: str, revision_id: str) -> int:
-        """Requests that the serving runners of an app's revision are working on."""
+        """Return how many requests the serving runners of a revision are working on."""
         return sum(slot.in_flight for slot in self.slots(app_name) if slot.revision_id == revision_id)
 
     def failures(self, app_name: str, revision_id: str | None) -> Failures:
-        """Starts of a revision that failed in a row."""
+        """Return the starts of a revision that failed in a row."""
         return self._starts.of(app_name, revision_id)
 
     def forgive(self, app_name: str, revision_id: str | None = None) -> None:
-        """Forget the failed starts of an app (of one revision): somebody wants it tried anew."""
+        """Reset the failed starts of an app, or of one revision, because somebody wants another try."""
         self._starts.forgive(app_name, revision_id)
         self._changed.notify()
 
     def active(self, app_name: str, revision_id: str | None = None) -> int:
-        """How many runners of an app (of one revision) have a process that is not ending."""
+        """Return how many runners of an app, or of one revision, have a process that is not ending."""
         living = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
         return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_name))
 
-    async def ended_since(self, moment: datetime) -> list[Runner]:
-        """Runners that ended at or after a moment, oldest first."""
-        return [r for r in await self._store.list_runners(moment) if r.ended]
+    async def ended_since(self, since: datetime) -> list[Runner]:
+        """Return the runners that ended at or after a time, oldest first."""
+        return [r for r in await self._store.list_runners(since) if r.ended]
 
     def view(self, runner: Runner, keep_alive_seconds: int | None) -> RunnerView:
-        """A runner with what is true of it now.
+        """Return a runner with its current state.
 
         Args:
-            keep_alive_seconds: its app's keep_alive; None where a floor holds it or its app is gone.
+            keep_alive_seconds: its app's keep_alive; None if min_concurrency keeps it or its app is gone.
         """
         now = self._clock.now()
         leases = tuple(map(RequestLease.of, self._leases.get(runner.runner_id, {})))
@@ -355,8 +358,8 @@ class Fleet:
         if state is RunnerState.IDLE and keep_alive_seconds is not None and runner.ready_at is not None:
             since = self._last_request_at.get(runner.runner_id, runner.ready_at)
             expires = max(0, round(keep_alive_seconds - (now - since).total_seconds()))
-        begun = runner.started_at
-        uptime = ((runner.ended_at or now) - begun).total_seconds() if begun else 0.0
+        started = runner.started_at
+        uptime = ((runner.ended_at or now) - started).total_seconds() if started else 0.0
         return RunnerView(
             runner=runner,
             state=state,
@@ -372,7 +375,7 @@ class Fleet:
             self._runners.pop(runner_id, None)
             self._leases.pop(runner_id, None)
             self._last_request_at.pop(runner_id, None)
-            self._closed.discard(runner_id)
+            self._unrouted.discard(runner_id)
             self._health.forget(runner_id)
             if (mine := self._of_app.get(runner.app_name)) is not None:
                 mine.pop(runner_id, None)
@@ -382,7 +385,7 @@ class Fleet:
             self._runners[runner_id] = runner
             self._of_app.setdefault(runner.app_name, {})[runner_id] = runner
         slot = self._slots.get(runner_id)
-        if runner.routable and runner.port is not None and runner_id not in self._closed:
+        if runner.routable and runner.port is not None and runner_id not in self._unrouted:
             if slot is None:
                 slot = Slot(
                     runner_id=runner_id,

@@ -1,4 +1,4 @@
-"""A runner as it is shown: its row, its requests and its history."""
+"""A runner as people see it: its row, its requests and its history."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from fal_server.core.runners import Runner, RunnerState
 
 
 class Leased(Protocol):
-    """A request on a runner; by its identity it is known again."""
+    """A request on a runner, compared by identity.
+
+    Counted: each one takes one of the runner's slots.
+    """
 
     @property
     def request_id(self) -> str:
-        """Shown beside the runner."""
+        """Return the request's id."""
         ...
 
     @property
     def caller(self) -> str | None:
-        """The key that called; None for a public call."""
+        """Return the id of the caller's key; None for a call without one."""
         ...
 
     @property
     def sent_at(self) -> datetime:
-        """When the place was given."""
+        """Return when the slot was given."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLease:
-    """A request that a runner is working on."""
+    """A request that a runner is working on.
+
+    Value: a copy for showing.
+    """
 
     request_id: str
     caller: str | None
@@ -39,19 +45,21 @@ class RequestLease:
 
     @classmethod
     def of(cls, leased: Leased) -> RequestLease:
-        """What is shown of a request on a runner."""
+        """Return the part of a request that is shown."""
         return cls(request_id=leased.request_id, caller=leased.caller, started_at=leased.sent_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerView:
-    """A runner with what is true of it now.
+    """A runner with its current state.
+
+    Value: a copy for showing.
 
     Attributes:
         state: as shown: IDLE with requests in flight is RUNNING.
-        expires_in_seconds: until its keep_alive is over; None while it works or is held by a floor.
-        uptime_seconds: since its start, up to its end.
-        history: what it went through, in order; empty in lists.
+        expires_in_seconds: until its keep_alive is over; None while it works, or if min_concurrency keeps it.
+        uptime_seconds: from its start to now or to its end.
+        history: its changes of state, in order; empty in lists.
         phases: how long each part of its start took; None in lists.
     """
 

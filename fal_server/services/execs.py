@@ -95,5 +95,5 @@ class Execs:
     async def _require(self, runner_id: str) -> Runner:
         runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
         if runner is None:
-            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows those that there are")
+            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows which exist")
         return runner

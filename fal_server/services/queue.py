@@ -99,7 +99,7 @@ class Queue:
         """
         app = self._catalog.get(submission.app_name)
         if app is None:
-            raise NotFound(f"there is no app {submission.app_name!r}: `fal apps list` shows those that there are")
+            raise NotFound(f"there is no app {submission.app_name!r}: `fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
             raise NotFound(f"app {app.name!r} is a function without a port: it cannot be called over HTTP")

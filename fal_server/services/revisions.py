@@ -61,5 +61,5 @@ class Revisions:
                     f"or delete the app with `fal apps delete {app.name}`"
                 )
         if not await self._store.delete_revision(revision_id):
-            raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows those that there are")
+            raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows which exist")
         self._catalog.forget_revision(revision_id)

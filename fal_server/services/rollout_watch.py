@@ -71,7 +71,7 @@ class RolloutWatcher:
             # A failed runner's stream ends by itself, after its last line.
             await asyncio.wait(self._tails.values(), timeout=_LAST_LINES_SECONDS)
         failed = self._fleet.failures(app_name, revision_id).runner_id
-        hint = f". `fal runners logs {failed}` shows what it said" if failed else ""
+        hint = f". `fal runners logs {failed}` shows what it wrote" if failed else ""
         raise FailedPrecondition(
             f"revision {revision_id} did not become ready, so app {app_name!r} stays on revision {app.revision_id}: "
             f"{why}{hint}"
