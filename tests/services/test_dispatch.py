@@ -134,7 +134,8 @@ async def test_waiting_calls_are_told_when_the_start_fails_and_nothing_else_come
         await platform.get()
     runner_id = platform.engine.launched[0].runner_id
     assert raised.value.message == (
-        f"a runner of 'a' failed to start: setup() raised ValueError. `fal runners logs {runner_id}` shows what it wrote"
+        "a runner of 'a' failed to start: setup() raised ValueError. "
+        f"`fal runners logs {runner_id}` shows what it wrote"
     )
 
 

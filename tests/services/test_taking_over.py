@@ -55,7 +55,7 @@ async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgemen
         runner = platform.fleet.get(lease.runner_id)
         assert runner is not None
         assert (runner.desired, runner.unrouted_at) == (Desired.DRAIN, platform.clock.now())
-        with pytest.raises(AssertionError, match="is closed"):
+        with pytest.raises(AssertionError, match="no further requests"):
             platform.fleet.begin(lease.slot, lease)
         assert platform.engine.stopped == []
         platform.dispatcher.release(lease, Outcome.DONE)
