@@ -21,8 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from fal_runner.process.proc import carries
-from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.process.proc import has_variable
+from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 _ROUNDS = 9
 _RAW = """
@@ -102,7 +102,7 @@ class _Controller:
 
     def _waiting_workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
-        shims = [shim for shim in children if carries(shim.pid, MARK_VARIABLE, NO_MARK)]
+        shims = [shim for shim in children if has_variable(shim.pid, TAG_VARIABLE, NO_TAG)]
         return [worker for shim in shims for worker in shim.children()]
 
     def _until_idle(self, processes: list[psutil.Process]) -> None:

@@ -18,8 +18,8 @@ from typing import TypeAlias
 
 from fal_runner.isolation.container import NOTE_VARIABLE, engine_environment, exec_command, read_note
 from fal_runner.process.descriptors import write_all
-from fal_runner.process.proc import Seen, carries, send_signal
-from fal_runner.process.reaper import Child, Reaper
+from fal_runner.process.proc import ProcessInfo, has_variable, send_signal
+from fal_runner.process.subreaper import Child, Subreaper
 
 SESSION_VARIABLE = "FAL_RUNNER_SESSION"
 STDOUT = 1
@@ -30,7 +30,7 @@ _END_OF_FILE = b"\x04"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class What:
+class CommandSpec:
     """What to run.
 
     Attributes:
@@ -61,7 +61,7 @@ class Command:
         ValueError: the command or an environment variable is none.
     """
 
-    def __init__(self, reaper: Reaper, what: What) -> None:
+    def __init__(self, reaper: Subreaper, what: CommandSpec) -> None:
         self._reaper = reaper
         self._name = what.name
         self.tty = what.tty
@@ -153,12 +153,12 @@ class Command:
             os.close(fd)
         self.outputs, self.stdin = [], None
 
-    def _members(self) -> list[Seen]:
+    def _members(self) -> list[ProcessInfo]:
         """What lives of the command: by its session's number, and by the word in the environment of what left it."""
         return [
             seen
-            for seen in self._reaper.belongings()
-            if seen.session == self.child.pid or carries(seen.pid, SESSION_VARIABLE, self._name)
+            for seen in self._reaper.living_descendants()
+            if seen.session == self.child.pid or has_variable(seen.pid, SESSION_VARIABLE, self._name)
         ]
 
 

@@ -14,7 +14,7 @@ MOST_WAITING_BYTES = 2 * 1024 * 1024
 not read: were the input not taken in, that word would never be heard. Clients send at most 1 MiB that was not taken."""
 
 
-class _Piece(NamedTuple):
+class _Input(NamedTuple):
     offset: int
     data: bytes
     eof: bool
@@ -29,7 +29,7 @@ class InputFeed:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
-        self._pieces: deque[_Piece] = deque()
+        self._pieces: deque[_Input] = deque()
         self._waiting = 0
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -55,7 +55,7 @@ class InputFeed:
         end = max(end, self._execution.input_offset)
         if offset > end:
             raise Gap(offset, end)
-        self._pieces.append(_Piece(offset, data, eof))
+        self._pieces.append(_Input(offset, data, eof))
         self._waiting += len(data)
         self._changed.set()
         while self._waiting > MOST_WAITING_BYTES:

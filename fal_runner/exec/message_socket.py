@@ -32,7 +32,7 @@ class Status(NamedTuple):
     words: str = ""
 
 
-class LinkBroken(OSError):
+class ConnectionBroken(OSError):
     """The other side is gone, or what it sends makes no sense."""
 
 
@@ -54,7 +54,7 @@ class MessageSocket:
         """Send one message, which is these parts together.
 
         Raises:
-            LinkBroken: the other side reads no more.
+            ConnectionBroken: the other side reads no more.
         """
         await self._send(_MESSAGE, parts)
 
@@ -67,20 +67,20 @@ class MessageSocket:
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise LinkBroken(error.errno, os.strerror(error.errno or 0)) from error
+            raise ConnectionBroken(error.errno, os.strerror(error.errno or 0)) from error
 
     async def receive(self) -> bytes | Status | None:
         """The next message, or the status; None where the other side has ended without one.
 
         Raises:
-            LinkBroken: it broke, within a message too.
+            ConnectionBroken: it broke, within a message too.
         """
         head = await self._exactly(_HEAD.size, may_end=True)
         if not head:
             return None
         kind, length = _HEAD.unpack(head)
         if kind not in {_MESSAGE, _STATUS} or length > MOST_BYTES:
-            raise LinkBroken(0, f"a message of kind {kind} and {length} bytes: the other side speaks something else")
+            raise ConnectionBroken(0, f"a message of kind {kind} and {length} bytes: not our protocol")
         body = await self._exactly(length) if length else b""
         return body if kind == _MESSAGE else Status(*json.loads(body))
 
@@ -102,7 +102,7 @@ class MessageSocket:
                 await self._until_ready(loop.add_writer, loop.remove_writer)
                 continue
             except OSError as error:
-                raise LinkBroken(error.errno, os.strerror(error.errno or 0)) from error
+                raise ConnectionBroken(error.errno, os.strerror(error.errno or 0)) from error
             while views and sent >= len(views[0]):
                 sent -= len(views.pop(0))
             if sent:
@@ -119,11 +119,11 @@ class MessageSocket:
                 await self._until_ready(loop.add_reader, loop.remove_reader)
                 continue
             except OSError as error:
-                raise LinkBroken(error.errno, os.strerror(error.errno or 0)) from error
+                raise ConnectionBroken(error.errno, os.strerror(error.errno or 0)) from error
             if not piece:
                 if may_end and not pieces and not self._closed:
                     return b""
-                raise LinkBroken(0, "it ended within a message")
+                raise ConnectionBroken(0, "it ended within a message")
             pieces.append(piece)
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

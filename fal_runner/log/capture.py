@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from fal_runner.log.frames import FrameReader, Piece
-from fal_runner.log.journal import Journal, Printed, Source
-from fal_runner.log.lines import Line, LineSplitter, level_of
+from fal_runner.log.frames import Chunk, FrameReader
+from fal_runner.log.journal import Journal, OutputLines, Source
+from fal_runner.log.lines import LineSplitter, OutputLine, level_of
 from fal_runner.log.redaction import Redactor
 from fal_runner.process.descriptors import read_some
 
@@ -30,7 +30,7 @@ async def capture(
     """
     os.set_blocking(fd, False)
     frames = FrameReader(mark)
-    scribe = Scribe(source, redactor, max_line_bytes)
+    scribe = OutputRecorder(source, redactor, max_line_bytes)
     try:
         while data := await read_some(fd, _READ_BYTES):
             journal.take(scribe.take(frames.feed(data)))
@@ -39,7 +39,7 @@ async def capture(
         journal.take(scribe.take(frames.flush()) + scribe.finish())
 
 
-class Scribe:
+class OutputRecorder:
     """Makes lines of output: the lines of each request apart, so that those who print at once do not mix theirs.
 
     Args:
@@ -55,10 +55,10 @@ class Scribe:
         self._common = LineSplitter(max_line_bytes)
         self._open: dict[str, LineSplitter] = {}  # of requests that are in the middle of a line, the oldest first
 
-    def take(self, pieces: list[Piece]) -> list[Printed]:
+    def take(self, pieces: list[Chunk]) -> list[OutputLines]:
         """The lines that these pieces complete."""
         now = time.monotonic()
-        found: list[Printed] = []
+        found: list[OutputLines] = []
         for request_id, data, ends in pieces:
             if not request_id:
                 found += self._fed(self._common, data, now, "")
@@ -74,7 +74,7 @@ class Scribe:
                 found += self._printed(self._open.pop(oldest).flush(), oldest)
         return found
 
-    def finish(self) -> list[Printed]:
+    def finish(self) -> list[OutputLines]:
         """What was begun and has no newline, when the output has ended."""
         found = self._printed(self._common.flush(), "")
         for request_id, splitter in self._open.items():
@@ -82,7 +82,7 @@ class Scribe:
         self._open.clear()
         return found
 
-    def _fed(self, splitter: LineSplitter, data: bytes, now: float, request_id: str) -> list[Printed]:
+    def _fed(self, splitter: LineSplitter, data: bytes, now: float, request_id: str) -> list[OutputLines]:
         whole = splitter.feed_plain(data)
         if whole is None:
             return self._printed(splitter.feed(data, now), request_id)
@@ -91,13 +91,13 @@ class Scribe:
             return self._of_texts([self._redactor.redact(line) for line in text.split("\n")], request_id)
         return self._of_texts(text.split("\n"), request_id)
 
-    def _printed(self, lines: list[Line], request_id: str) -> list[Printed]:
+    def _printed(self, lines: list[OutputLine], request_id: str) -> list[OutputLines]:
         return self._of_texts([self._text(line) for line in lines], request_id) if lines else []
 
-    def _of_texts(self, texts: list[str], request_id: str) -> list[Printed]:
-        return [Printed(self._source, request_id, texts, [level_of(text) for text in texts])]
+    def _of_texts(self, texts: list[str], request_id: str) -> list[OutputLines]:
+        return [OutputLines(self._source, request_id, texts, [level_of(text) for text in texts])]
 
-    def _text(self, line: Line) -> str:
+    def _text(self, line: OutputLine) -> str:
         """A line as text, without secrets, and with what is missing of it said."""
         text = line.data.decode("utf-8", "replace")
         if line.cut_bytes:

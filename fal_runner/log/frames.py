@@ -15,7 +15,7 @@ _DIGITS = 4
 _END = b"\x1f"
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Some output. `request_id` is empty where it is not known; `ends` says that the request prints no more."""
 
     request_id: str
@@ -40,10 +40,10 @@ class FrameReader:
         self._longest_head = len(self._mark) + _DIGITS + LONGEST_ID + len(_END)
         self._held = b""
 
-    def feed(self, data: bytes) -> list[Piece]:
+    def feed(self, data: bytes) -> list[Chunk]:
         """What is certain after this piece of the stream."""
         data = self._held + data if self._held else data
-        pieces: list[Piece] = []
+        pieces: list[Chunk] = []
         done = start = 0  # up to `done` all is told; from `start` on the next frame is looked for
         while (at := data.find(self._mark, start)) >= 0:
             head = data.find(_END, at, at + self._longest_head)
@@ -57,21 +57,21 @@ class FrameReader:
             if len(data) < body + length:
                 return self._hold(pieces, data, done, at)
             if at > done:
-                pieces.append(Piece("", data[done:at]))
+                pieces.append(Chunk("", data[done:at]))
             request_id = data[at + len(self._mark) + _DIGITS : head].decode("ascii", "replace")
-            pieces.append(Piece(request_id, data[body : body + length], ends=not length))
+            pieces.append(Chunk(request_id, data[body : body + length], ends=not length))
             done = start = body + length
         return self._hold(pieces, data, done, len(data) - self._begun(data, start))
 
-    def flush(self) -> list[Piece]:
+    def flush(self) -> list[Chunk]:
         """What is left when the stream has ended."""
         held, self._held = self._held, b""
-        return [Piece("", held)] if held else []
+        return [Chunk("", held)] if held else []
 
-    def _hold(self, pieces: list[Piece], data: bytes, done: int, at: int) -> list[Piece]:
+    def _hold(self, pieces: list[Chunk], data: bytes, done: int, at: int) -> list[Chunk]:
         """Wait with what begins at this place for more."""
         if at > done:
-            pieces.append(Piece("", data if done == 0 and at == len(data) else data[done:at]))
+            pieces.append(Chunk("", data if done == 0 and at == len(data) else data[done:at]))
         self._held = data[at:]
         return pieces
 

@@ -24,7 +24,7 @@ _SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _REMEMBERED_BYTES = 1024 * 1024
 
 
-class Printed(NamedTuple):
+class OutputLines(NamedTuple):
     """Lines of one stream and request that were read together, with a level for each."""
 
     source: Source
@@ -83,7 +83,7 @@ class Journal:
             self._in_order(entry.timestamp)
         self._keep([entry.SerializeToString() for _, entry in numbered])
 
-    def take(self, printed: Iterable[Printed]) -> None:
+    def take(self, printed: Iterable[OutputLines]) -> None:
         """Keep these lines, of now; they get the next numbers."""
         payloads: list[bytes] = []
         number = self._spool.last

@@ -46,7 +46,7 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
     return _LEVELS[found[1]] if found else log_pb2.INFO
 
 
-class Line(NamedTuple):
+class OutputLine(NamedTuple):
     """A line without its newline.
 
     `cut_bytes` of its end were thrown away because it was too long, and `left_out` of its states because it was drawn
@@ -95,24 +95,24 @@ class LineSplitter:
         self._partial[:] = data[at + 1 :]
         return whole
 
-    def feed(self, data: bytes, now_seconds: float = 0.0) -> list[Line]:
+    def feed(self, data: bytes, now_seconds: float = 0.0) -> list[OutputLine]:
         """The lines that end in this piece, which came at this moment of any steady clock."""
         *ended, rest = data.split(b"\n")
-        lines: list[Line] = []
+        lines: list[OutputLine] = []
         for piece in ended:
             if self.holds or self._returned or self._left_out or len(piece) > self._max_bytes or b"\r" in piece:
                 self._extend(piece, lines, now_seconds)
                 lines.append(self._take(ends=True))
             else:
-                lines.append(Line(piece))
+                lines.append(OutputLine(piece))
         self._extend(rest, lines, now_seconds)
         return lines
 
-    def flush(self) -> list[Line]:
+    def flush(self) -> list[OutputLine]:
         """The last line, where the stream ended without a newline."""
         return [self._take(ends=True)] if self.holds or self._left_out else []
 
-    def _extend(self, piece: bytes, lines: list[Line], now_seconds: float) -> None:
+    def _extend(self, piece: bytes, lines: list[OutputLine], now_seconds: float) -> None:
         for number, part in enumerate(piece.split(b"\r")):
             self._returned = self._returned or number > 0
             if not part:
@@ -123,7 +123,7 @@ class LineSplitter:
             self._partial += part[:room]
             self._cut += max(0, len(part) - room)
 
-    def _redraw(self, lines: list[Line], now_seconds: float) -> None:
+    def _redraw(self, lines: list[OutputLine], now_seconds: float) -> None:
         had = self.holds
         line = self._take()
         self._redraws = min(_REDRAWS, self._redraws + max(0.0, now_seconds - self._redrawn_at))
@@ -136,9 +136,9 @@ class LineSplitter:
         else:
             self._left_out += 1
 
-    def _take(self, *, ends: bool = False) -> Line:
+    def _take(self, *, ends: bool = False) -> OutputLine:
         """What there is of the line; where the line ends, with what is missing of it."""
-        line = Line(bytes(self._partial), self._cut, self._left_out if ends else 0)
+        line = OutputLine(bytes(self._partial), self._cut, self._left_out if ends else 0)
         self._left_out = 0 if ends else self._left_out
         self._partial.clear()
         self._cut = 0

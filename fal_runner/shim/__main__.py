@@ -21,14 +21,14 @@ from typing import TypedDict
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2_grpc
-from fal_runner.exec.door import ExecDoor
-from fal_runner.exec.execs import Execs
-from fal_runner.process.proc import boot_id, look, mark_of
-from fal_runner.process.reaper import Reaper
+from fal_runner.exec.listener import ExecListener
+from fal_runner.exec.service import ExecService
+from fal_runner.process.proc import boot_id, process_info, tag_of
+from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.address import EXEC_SOCKET_NAME, LOG_NAME, SOCKET_NAME, ShimIdentity, SocketPath
-from fal_runner.shim.servicer import ShimServicer, StartRefused, TokenGate
-from fal_runner.shim.waiting import MOST_ORDER_BYTES, READY, Order, WaitingWorker, wait_for_order
-from fal_runner.worker.mark import take_mark
+from fal_runner.shim.prewarm import MOST_ORDER_BYTES, READY, PrewarmedWorker, ShimOrder, wait_for_order
+from fal_runner.shim.servicer import ShimServicer, StartRefused, TokenInterceptor
+from fal_runner.worker.process_tag import take_tag
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
@@ -37,7 +37,7 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-class Waits(TypedDict):
+class Timeouts(TypedDict):
     """How long a shim waits for what; see Shim."""
 
     start_seconds: float
@@ -56,9 +56,9 @@ class Shim:
     def __init__(self, *, start_seconds: float, keep_seconds: float) -> None:
         self._start_seconds = start_seconds
         self._keep_seconds = keep_seconds
-        self._reaper = Reaper()
+        self._reaper = Subreaper()
         self._reaper.install()
-        self._gate = TokenGate("")
+        self._gate = TokenInterceptor("")
         self._server = grpc.aio.server(interceptors=[self._gate], options=_OPTIONS)
 
     async def wait(self, connection: socket.socket) -> None:
@@ -76,7 +76,7 @@ class Shim:
         take_order(order)
         await self.serve(order, listens, worker)
 
-    async def serve(self, order: Order, listens: Callable[[], None], worker: WaitingWorker | None = None) -> None:
+    async def serve(self, order: ShimOrder, listens: Callable[[], None], worker: PrewarmedWorker | None = None) -> None:
         """Listen until Shutdown, until nobody has asked for a worker in time, or until nobody wants to know its end.
 
         Args:
@@ -86,7 +86,7 @@ class Shim:
         """
         directory, reaper = order.directory, self._reaper
         self._gate.token = order.token
-        execs = Execs(directory, reaper)
+        execs = ExecService(directory, reaper)
         servicer = ShimServicer(directory, reaper, self._gate, execs, worker)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
         if order.spec is not None:
@@ -96,14 +96,14 @@ class Shim:
         listening = SocketPath(directory / SOCKET_NAME)
         self._server.add_insecure_port(listening.target)
         await self._server.start()
-        door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), self._gate, execs)
+        door = ExecListener(SocketPath(directory / EXEC_SOCKET_NAME), self._gate, execs)
         door.open()
-        own = look(os.getpid())
+        own = process_info(os.getpid())
         ShimIdentity(
             pid=os.getpid(),
             started_ticks=own.started_ticks if own else 0,
             boot_id=boot_id(),
-            mark=mark_of(order.token),
+            mark=tag_of(order.token),
             address=str(directory / SOCKET_NAME),
         ).write(directory)
         listens()
@@ -126,7 +126,7 @@ def take_standard_input() -> int:
     return fd
 
 
-def take_order(order: Order) -> None:
+def take_order(order: ShimOrder) -> None:
     """Become the shim of this runner.
 
     Raises:
@@ -138,15 +138,15 @@ def take_order(order: Order) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    take_mark(mark_of(order.token))
+    take_tag(tag_of(order.token))
 
 
-async def wait(fd: int, waits: Waits) -> None:
+async def wait(fd: int, waits: Timeouts) -> None:
     """Look after a runner that is told of by a socket, if there is ever one."""
     await Shim(**waits).wait(socket.socket(fileno=fd))
 
 
-async def serve(fd: int, directory: Path, token: str, waits: Waits) -> None:
+async def serve(fd: int, directory: Path, token: str, waits: Timeouts) -> None:
     """Look after a runner that is known, and say so where somebody listens."""
 
     def listens() -> None:
@@ -154,7 +154,7 @@ async def serve(fd: int, directory: Path, token: str, waits: Waits) -> None:
             os.write(fd, READY)
         os.close(fd)
 
-    await Shim(**waits).serve(Order(directory=directory, token=token), listens)
+    await Shim(**waits).serve(ShimOrder(directory=directory, token=token), listens)
 
 
 def main() -> int:
@@ -175,7 +175,7 @@ def main() -> int:
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # what happens at a terminal is nothing to a runner
-    waits: Waits = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
+    waits: Timeouts = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
     fd = take_standard_input()
     if arguments.wait:
         asyncio.run(wait(fd, waits))

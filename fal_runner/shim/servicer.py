@@ -18,13 +18,13 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
-from fal_runner.exec.execs import Execs
+from fal_runner.exec.service import ExecService
 from fal_runner.process.ports import PortUnavailable
-from fal_runner.process.proc import boot_id, look
-from fal_runner.process.reaper import Reaper
+from fal_runner.process.proc import boot_id, process_info
+from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.address import TOKEN_METADATA
+from fal_runner.shim.prewarm import PrewarmedWorker
 from fal_runner.shim.supervisor import State, Supervisor
-from fal_runner.shim.waiting import WaitingWorker
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _BATCH_BYTES = 256 * 1024
@@ -39,7 +39,7 @@ class StartRefused(Exception):
         self.code = code
 
 
-class TokenGate(grpc.aio.ServerInterceptor):
+class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Refuses every call that does not carry the token.
 
     Args:
@@ -87,10 +87,10 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     def __init__(
         self,
         directory: Path,
-        reaper: Reaper,
-        gate: TokenGate,
-        execs: Execs,
-        waiting: WaitingWorker | None = None,
+        reaper: Subreaper,
+        gate: TokenInterceptor,
+        execs: ExecService,
+        waiting: PrewarmedWorker | None = None,
     ) -> None:
         self._directory = directory
         self._reaper = reaper
@@ -136,7 +136,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
 
     async def GetStatus(self, request: shim_pb2.GetStatusRequest, context: Context) -> shim_pb2.GetStatusResponse:
         """All that is known."""
-        own = look(os.getpid())
+        own = process_info(os.getpid())
         status = shim_pb2.ShimStatus(
             shim=shim_pb2.ProcessIdentity(
                 pid=os.getpid(), start_ticks=own.started_ticks if own else 0, boot_id=boot_id()

@@ -20,10 +20,10 @@ from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
 from fal_runner.process.ports import Reservation, holds, owners_inode, reserve
-from fal_runner.process.proc import boot_id, look, mark_of
-from fal_runner.process.reaper import Child, Reaper
-from fal_runner.shim.worker_process import MAX_RESULT_BYTES, Told, WorkerProcess
-from fal_runner.worker.mark import MARK_VARIABLE
+from fal_runner.process.proc import boot_id, process_info, tag_of
+from fal_runner.process.subreaper import Child, Subreaper
+from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess
+from fal_runner.worker.process_tag import TAG_VARIABLE
 
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
@@ -40,7 +40,7 @@ class Supervisor:
         spec: what the worker is.
     """
 
-    def __init__(self, reaper: Reaper, directory: Path, spec: shim_pb2.RunnerSpec) -> None:
+    def __init__(self, reaper: Subreaper, directory: Path, spec: shim_pb2.RunnerSpec) -> None:
         self.spec = spec
         self.state: State.State.ValueType = State.STATE_WAITING
         self.events: list[shim_pb2.ShimEvent] = []
@@ -67,7 +67,7 @@ class Supervisor:
     @property
     def env(self) -> dict[str, str]:
         """The environment of everything that runs in this runner."""
-        return {**self.spec.env, MARK_VARIABLE: mark_of(self.spec.token)}
+        return {**self.spec.env, TAG_VARIABLE: tag_of(self.spec.token)}
 
     @property
     def command_env(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Supervisor:
         self._tasks.append(self._spawn(process.ask(self._job(waited=waiting is not None), last=True)))
         self._result = self._spawn(self._listen(process))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
-        seen = look(self._worker.pid)
+        seen = process_info(self._worker.pid)
         self.identity.CopyFrom(
             shim_pb2.ProcessIdentity(
                 pid=self._worker.pid, start_ticks=seen.started_ticks if seen else 0, boot_id=boot_id()
@@ -215,7 +215,7 @@ class Supervisor:
         finally:
             process.hang_up()
 
-    def _take_result(self, told: Told) -> None:
+    def _take_result(self, told: WorkerMessage) -> None:
         head = told.head
         if not told.whole:
             limit = MAX_RESULT_BYTES // 2**20
@@ -270,7 +270,7 @@ class Supervisor:
         inode = owners_inode(port)
         if inode is None or holds(self.identity.pid, inode):
             return True
-        return any(holds(seen.pid, inode) for seen in self._reaper.belongings())
+        return any(holds(seen.pid, inode) for seen in self._reaper.living_descendants())
 
     async def _watch_end(self, worker: Child) -> None:
         """When the worker ends, so does all else of the runner; then, and only then, it is reported as exited."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fal_runner.process.descriptors import read_some, write_all
-from fal_runner.process.reaper import Child, Reaper
+from fal_runner.process.subreaper import Child, Subreaper
 
 MAX_RESULT_BYTES = 512 * 1024 * 1024
 _WORKER = str(Path(__file__).parent.with_name("worker") / "worker.py")
@@ -18,7 +18,7 @@ _READ_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class WorkerMessage:
     """Something that a worker told.
 
     Attributes:
@@ -54,7 +54,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, reaper: Reaper, python: str, env: Mapping[str, str], directory: str, imports_file: str | None = None
+        self, reaper: Subreaper, python: str, env: Mapping[str, str], directory: str, imports_file: str | None = None
     ) -> None:
         job_read, self._job = os.pipe()
         self._told, told_write = os.pipe()
@@ -93,7 +93,7 @@ class WorkerProcess:
             if last:
                 os.close(self._job)
 
-    async def listen(self) -> Told | None:
+    async def listen(self) -> WorkerMessage | None:
         """What it tells next; None at the end. An end within a line is one."""
         while (end := self._received.find(b"\n")) < 0:
             if not await self._read():
@@ -105,7 +105,7 @@ class WorkerProcess:
             pass
         body = bytes(self._received[end + 1 : end + 1 + length])
         del self._received[: end + 1 + length]
-        return Told(head=head, body=body)
+        return WorkerMessage(head=head, body=body)
 
     def hang_up(self) -> None:
         """It will be listened to no more."""

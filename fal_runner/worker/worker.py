@@ -136,7 +136,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         return spec
 
 
-def neighbour(name: str) -> Any:
+def sibling(name: str) -> Any:
     """A file beside this one, as a module that the app's imports do not meet."""
     spec = importlib.util.spec_from_file_location("_fal_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
     assert spec is not None
@@ -238,7 +238,7 @@ def own_part(error: BaseException) -> Any:
     return step
 
 
-class Teller:
+class ResultChannel:
     """The way back to the shim: lines of JSON; the bytes of a result follow theirs.
 
     Args:
@@ -264,7 +264,7 @@ class Teller:
             self.tell({"listening": port})
 
 
-def run(job: Dict[str, Any], teller: Teller) -> int:
+def run(job: Dict[str, Any], teller: ResultChannel) -> int:
     """Do the job; returns the exit code."""
     method = job["method"]
     if method == SOURCE_METHOD:  # which is no way of writing results
@@ -288,10 +288,10 @@ def run(job: Dict[str, Any], teller: Teller) -> int:
     return 0
 
 
-def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> Dict[str, Any]:
+def wait_for_job(pipe: BinaryIO, teller: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
     """Import ahead until there is a job, and be its process from then on."""
-    ahead = neighbour("ahead").Ahead(imports)
-    take_mark = neighbour("mark").take_mark
+    ahead = sibling("ahead").PrewarmedProcess(imports)
+    take_tag = sibling("mark").take_tag
     streams.install()  # what is imported may keep them
     inspect.getsourcelines(load)  # compiles what reads source, as FastAPI does at the first request of an endpoint
     message: Dict[str, Any] = {"again": 0}
@@ -304,13 +304,13 @@ def wait_for_job(pipe: BinaryIO, teller: Teller, imports: str, streams: Any) -> 
             sys.exit(0)  # there never was a runner for it
         message = json.loads(text)
     try:
-        take_mark(message["environ"]["FAL_RUNNER_MARK"])  # fails where an import took it out of the environment
-        why = ahead.misfit(message)
+        take_tag(message["environ"]["FAL_RUNNER_MARK"])  # fails where an import took it out of the environment
+        why = ahead.incompatibility(message)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
     teller.tell({"took": not why, "why": why})
     if why:
-        ahead.begin_anew(message, teller.fd)
+        ahead.restart_cold(message, teller.fd)
     ahead.take(message)
     if not message.get("port"):
         streams.uninstall()
@@ -321,8 +321,8 @@ def main() -> None:
     """Read the job, then do it."""
     job_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(result_fd, False)
-    teller = Teller(result_fd)
-    streams = neighbour("request_output").RequestStreams()
+    teller = ResultChannel(result_fd)
+    streams = sibling("request_output").RequestStreams()
     with open(job_fd, "rb") as pipe:
         os.set_inheritable(job_fd, False)
         if len(sys.argv) > 3:
@@ -340,7 +340,7 @@ def main() -> None:
 
     def remember() -> None:
         if job.get("imports"):
-            neighbour("ahead").remember(job["imports"], places)
+            sibling("ahead").remember(job["imports"], places)
 
     def listening(port: int) -> None:
         if port == job["port"]:

@@ -9,7 +9,7 @@ from fal_grpc.v1 import exec_pb2 as pb
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.streams import closing
-from fal_server.ports.execs import ExecLine
+from fal_server.ports.execs import ExecChannel
 from fal_server.services.execs import Execs
 
 _Named: TypeAlias = "pb.SignalExecRequest | pb.ResizeExecRequest | pb.CloseExecRequest"
@@ -88,7 +88,7 @@ class ExecHandlers:
         line = await self._line(request.runner_id, request.exec_id)
         return await line.call(method, request.SerializeToString())
 
-    async def _line(self, runner_id: str, exec_id: str) -> ExecLine:
+    async def _line(self, runner_id: str, exec_id: str) -> ExecChannel:
         _require_id(exec_id)
         return await self._execs.line(runner_id)
 

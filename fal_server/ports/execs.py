@@ -8,7 +8,7 @@ from typing import Protocol
 from fal_server.core.runners import Runner
 
 
-class ExecLine(Protocol):
+class ExecChannel(Protocol):
     """The line to the commands of one runner.
 
     Requests and answers are messages of fal.v1.Execs, serialised: whoever looks after the runner serves that service
@@ -36,7 +36,7 @@ class ExecLine(Protocol):
 class ExecEngine(Protocol):
     """What commands run with."""
 
-    def execs(self, runner: Runner) -> ExecLine:
+    def execs(self, runner: Runner) -> ExecChannel:
         """The line to a runner's commands.
 
         Raises:

@@ -10,7 +10,7 @@ from fal_server.core import names
 from fal_server.core.faults import FailedPrecondition, NotFound, Unavailable
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.live.fleet import Fleet
-from fal_server.ports.execs import ExecEngine, ExecLine
+from fal_server.ports.execs import ExecChannel, ExecEngine
 
 T = TypeVar("T")
 WITHOUT_PROCESS = (RunnerState.PENDING, RunnerState.FAILURE_DELAY, RunnerState.DOCKER_PULL)
@@ -54,7 +54,7 @@ class Execs:
         self._fleet = fleet
         self._engine = engine
 
-    async def enter(self, runner_id: str) -> tuple[ExecLine, str]:
+    async def enter(self, runner_id: str) -> tuple[ExecChannel, str]:
         """The line to a runner in which a command shall be started, and what a person should know of it.
 
         Raises:
@@ -66,7 +66,7 @@ class Execs:
         require_enterable(runner)
         return self._engine.execs(runner), _NOTICES.get(runner.state, "").format(runner_id)
 
-    async def line(self, runner_id: str) -> ExecLine:
+    async def line(self, runner_id: str) -> ExecChannel:
         """The line to a runner's commands, whatever becomes of it.
 
         Raises:
@@ -80,13 +80,13 @@ class Execs:
             require_enterable(runner)
         return self._engine.execs(runner)
 
-    async def everywhere(self, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> Sequence[T]:
+    async def everywhere(self, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
         """Ask every runner; one that cannot be reached, or refuses, has no answer."""
         runners = [runner for runner in self._fleet.runners if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]
 
-    async def _asked(self, runner: Runner, ask: Callable[[ExecLine], Coroutine[object, object, T]]) -> T | None:
+    async def _asked(self, runner: Runner, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> T | None:
         try:
             return await ask(self._engine.execs(runner))
         except (NotFound, FailedPrecondition, Unavailable):

@@ -19,7 +19,7 @@ import pytest
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState
-from fal_runner.process.proc import Seen, look, look_at_all
+from fal_runner.process.proc import ProcessInfo, all_processes, process_info
 from tests.support.controller import BIN, Controller, start
 from tests.support.left_behind import (
     groups,
@@ -222,7 +222,7 @@ def test_what_a_power_cut_leaves_is_cleared_away(site: Site) -> None:
     site.die()
     root = site.state_dir
     foreign = subprocess.Popen(["sleep", "1000"])
-    seen = look(foreign.pid)
+    seen = process_info(foreign.pid)
     assert seen is not None
     told = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "host": "127.0.0.1", "port": 1, "grpc_port": 2}
     (root / "controller.json").write_text(json.dumps({**told, "started_ticks": 1, "version": "0"}))
@@ -258,7 +258,7 @@ def test_a_living_process_that_is_not_ours_is_never_hit(site: Site, agree: str) 
         os.kill(seen.pid, signal.SIGKILL)
     until(lambda: not groups(site.state_dir), "the machine has lost its runner")
     foreign = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    seen = look(foreign.pid)
+    seen = process_info(foreign.pid)
     assert seen is not None
     forged = identity(site.state_dir, runner_id)
     forged["pid"] = foreign.pid
@@ -344,12 +344,12 @@ def test_a_dead_worker_takes_daemons_without_a_name_along(site: Site) -> None:
     os.kill(worker_of(site.state_dir, runner_id), signal.SIGKILL)
     query = "select 1 from runners where runner_id = ? and state = 'terminated'"
     until(lambda: rows(site.state_dir, query, runner_id), "the end is stored")
-    found = look(daemon.pid)
+    found = process_info(daemon.pid)
     assert found is None or found.started_ticks != daemon.started_ticks or not found.alive
 
 
-def _sleepers() -> list[Seen]:
-    return [seen for seen in look_at_all() if _command(seen.pid) == b"sleep\x001000\x00"]
+def _sleepers() -> list[ProcessInfo]:
+    return [seen for seen in all_processes() if _command(seen.pid) == b"sleep\x001000\x00"]
 
 
 def _command(pid: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from fal.api import SyncServerlessClient
 from fal_grpc.adapter.runner import RunnerState
-from fal_runner.process.proc import Seen, look
+from fal_runner.process.proc import ProcessInfo, process_info
 from tests.support.controller import ROOT, Controller
 from tests.support.left_behind import groups, identity
 from tests.support.waiting import until
@@ -29,7 +29,7 @@ def runners(controller: Controller, app: str) -> list[dict[str, object]]:
     return [runner for runner in listed if runner["alias"] == app]
 
 
-def processes_of(controller: Controller, runner_id: str) -> list[Seen]:
+def processes_of(controller: Controller, runner_id: str) -> list[ProcessInfo]:
     """The living processes of a runner's app. Its shim is none of them: it stays until the last lines are stored."""
     shim = identity(controller.state_dir, runner_id)["pid"]
     found = [process for process in groups(controller.state_dir)[runner_id] if process.pid != shim]
@@ -37,9 +37,9 @@ def processes_of(controller: Controller, runner_id: str) -> list[Seen]:
     return found
 
 
-def alive(processes: list[Seen]) -> list[Seen]:
+def alive(processes: list[ProcessInfo]) -> list[ProcessInfo]:
     """Those that have not ended."""
-    now = [look(process.pid) for process in processes]
+    now = [process_info(process.pid) for process in processes]
     return [
         process
         for process, found in zip(processes, now, strict=True)

@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from fal_runner.process.proc import belongings, mark_of
+from fal_runner.process.proc import processes_of, tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.containers import Container
 from fal_server.core.faults import NotFound
@@ -257,7 +257,7 @@ class Rig:
     def alive(self, runner: Runner) -> list[int]:
         """The living processes of a runner, without its shim."""
         shim = self.shim(runner).pid
-        return [seen.pid for seen in belongings(mark_of(runner.token)) if seen.pid != shim]
+        return [seen.pid for seen in processes_of(tag_of(runner.token)) if seen.pid != shim]
 
     async def run(self, runner: Runner, *command: str, stdin: bytes | None = None, **options: Any) -> Ran:
         """Run a command to its end."""
@@ -342,11 +342,11 @@ class Warm:
         """The worker that waits, as soon as there is one that is none of these."""
         async with asyncio.timeout(60):
             while True:
-                self.rig.engine.spares.warmed.clear()
-                for pid in self.rig.engine.spares.workers:
+                self.rig.engine.warm_pool.warmed.clear()
+                for pid in self.rig.engine.warm_pool.workers:
                     if pid not in others:
                         return pid
-                await self.rig.engine.spares.warmed.wait()
+                await self.rig.engine.warm_pool.warmed.wait()
 
     def said(self, runner_id: str) -> list[str]:
         return [entry.message for entry in self.rig.lines.of(runner_id) if entry.source is LogSource.SYSTEM]

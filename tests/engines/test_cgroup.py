@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from fal_runner.process.proc import look, mark_of
+from fal_runner.process.proc import process_info, tag_of
 from fal_server.core.lifecycle import Event
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 
-MARK = mark_of("a token of these tests")
+MARK = tag_of("a token of these tests")
 
 
 def fake(tmp_path: Path) -> tuple[Path, Path, Path]:
@@ -109,11 +109,11 @@ async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
     environment: dict[str, str] | None = {"PATH": os.environ["PATH"]} if hides else None
     runner = await rig.start(app)
     line = await rig.lines.until(runner.runner_id, "daemon")
-    daemon = look(int(line.message.rpartition(" ")[2]))
+    daemon = process_info(int(line.message.rpartition(" ")[2]))
     assert daemon is not None
     os.kill(rig.shim(runner).pid, signal.SIGKILL)
     await rig.until(runner, Event.GONE)
-    seen = look(daemon.pid)
+    seen = process_info(daemon.pid)
     assert seen is None or seen.started_ticks != daemon.started_ticks or not seen.alive
     assert rig.alive(runner) == []
 

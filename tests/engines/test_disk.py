@@ -10,7 +10,7 @@ import pytest
 from fal_server.builders.process import failure
 from fal_server.core.faults import FailedPrecondition, NodeTrouble, Unavailable
 from fal_server.engines.local import LocalEngine
-from fal_server.engines.local.disk import trouble_with
+from fal_server.engines.local.disk import disk_trouble
 from tests.engines.conftest import NODE
 
 EVERYTHING_MIB = 1 << 40
@@ -43,7 +43,7 @@ async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
 
 
 def test_a_directory_that_is_gone_is_trouble(rig: Any) -> None:
-    assert "cannot be used: No such file" in trouble_with(rig.root / "nowhere")
+    assert "cannot be used: No such file" in disk_trouble(rig.root / "nowhere")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])

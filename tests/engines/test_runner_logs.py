@@ -143,19 +143,19 @@ def serve_two_ways(exposed_port: int) -> None:
 
     logging.basicConfig(level="INFO", format="%(levelname)s: %(message)s")
     api = FastAPI()
-    together = threading.Barrier(3)
+    batched = threading.Barrier(3)
 
     @api.post("/thread")
     def thread() -> None:
         print("thread a", end=" ")
-        together.wait()
+        batched.wait()
         logging.getLogger("own").warning("logged")
         print("b\nc", flush=True)
 
     @api.post("/task")
     async def task() -> None:
         sys.stdout.write("task a")
-        await asyncio.to_thread(together.wait)
+        await asyncio.to_thread(batched.wait)
         print(" b")
         child = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", "print('of a child')"], check=True)
         os.write(1, b"raw %d\n" % child.returncode)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fal_runner.process.proc import look
+from fal_runner.process.proc import process_info
 from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogLevel
@@ -69,7 +69,7 @@ async def test_an_app_starts_answers_and_stops(rig: Any) -> None:
     ]
     await rig.engine.release(runner.runner_id)
     assert not (rig.root / "runners" / runner.runner_id).exists()
-    assert look(rig.shim(runner).pid) is None
+    assert process_info(rig.shim(runner).pid) is None
 
 
 async def test_an_app_listens_on_loopback_alone(rig: Any) -> None:
@@ -265,7 +265,7 @@ async def test_kill_leaves_nothing_alive(rig: Any) -> None:
     await rig.engine.kill(runner)
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code == 128 + signal.SIGKILL
-    assert [pid for pid in before if (seen := look(pid)) is not None and seen.alive] == []
+    assert [pid for pid in before if (seen := process_info(pid)) is not None and seen.alive] == []
 
 
 async def test_sigkill_of_the_worker_takes_its_children_along(rig: Any) -> None:
@@ -277,7 +277,7 @@ async def test_sigkill_of_the_worker_takes_its_children_along(rig: Any) -> None:
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code == 128 + signal.SIGKILL
     assert "not sent by the platform" in gone.reason
-    assert [pid for pid in before if (seen := look(pid)) is not None and seen.alive] == []
+    assert [pid for pid in before if (seen := process_info(pid)) is not None and seen.alive] == []
 
 
 async def test_sigkill_of_the_shim_takes_everything_along(rig: Any) -> None:
@@ -288,7 +288,7 @@ async def test_sigkill_of_the_shim_takes_everything_along(rig: Any) -> None:
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code is None
     assert "shim" in gone.reason
-    marked = [pid for pid in before if (seen := look(pid)) is not None and seen.alive]
+    marked = [pid for pid in before if (seen := process_info(pid)) is not None and seen.alive]
     assert marked == []
 
 
@@ -347,7 +347,7 @@ async def test_a_runner_that_has_ended_is_released_with_the_engine(rig: Any) -> 
     await rig.until(runner, Event.GONE)
     await rig.restart()
     assert list((rig.root / "runners").iterdir()) == []
-    assert look(rig.shim(runner).pid) is None
+    assert process_info(rig.shim(runner).pid) is None
 
 
 async def test_strangers_are_ended_at_the_controllers_start(rig: Any) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from fal_runner.process.proc import carries, look, mark_of
-from fal_runner.worker.mark import MARK_VARIABLE
+from fal_runner.process.proc import has_variable, process_info, tag_of
+from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.lifecycle import Event
-from fal_server.engines.local.spares import Spare, Spares
-from fal_server.engines.local.spawn import start_process, warmth_of
+from fal_server.engines.local.spawn import start_process, warm_key_of
+from fal_server.engines.local.warm_pool import WarmPool, WarmShim
 
 SECRET = "correct-horse-battery"
 OWN = ("FAL_RUNNER_ID", "FAL_RUNNER_MARK", "SHLVL", "_")  # what every runner has of its own
@@ -135,7 +135,7 @@ async def test_nothing_secret_is_seen_from_outside_or_written(warm: Any) -> None
     runner = await warm.rig.start_launch(launch)
     await warm.rig.until(runner, Event.READY)
     await warm.rig.lines.until(runner.runner_id, "the passphrase is ******")
-    assert carries(waiting, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
+    assert has_variable(waiting, TAG_VARIABLE, tag_of(runner.token)), "whoever looks from outside sees whose it is"
     for place in ("environ", "cmdline"):
         assert SECRET.encode() not in of_process(waiting, place)
     files = [path for path in warm.rig.root.rglob("*") if path.is_file()]
@@ -159,7 +159,7 @@ def of_process(pid: int, what: str) -> bytes:
 async def test_one_that_died_is_no_obstacle(warm: Any, who: str) -> None:
     await warm.run(import_these())
     waiting = await warm.worker()
-    shim = look(waiting).parent
+    shim = process_info(waiting).parent
     handle = os.pidfd_open(waiting)
     os.kill(waiting if who == "worker" else shim, signal.SIGKILL)
     await ended(handle)
@@ -182,17 +182,17 @@ async def test_a_waiting_worker_ends_with_its_controller(rig: Any, tmp_path: Pat
     ours, theirs = socket.socketpair()
     warmed = asyncio.Event()
     with theirs:
-        spare = Spare(start_process(theirs), ours, warmed=warmed.set)
+        warm_shim = WarmShim(start_process(theirs), ours, warmed=warmed.set)
     recipe = {"python": sys.executable, "directory": str(tmp_path), "env": {}, "imports_file": str(tmp_path / "none")}
-    spare.tell(recipe)
+    warm_shim.tell(recipe)
     async with asyncio.timeout(30):
         await warmed.wait()
-    assert spare.worker is not None
-    handles = [os.pidfd_open(spare.worker), os.pidfd_open(spare.pid)]
-    spare.let_go()  # as the kernel does where the controller is killed
+    assert warm_shim.worker is not None
+    handles = [os.pidfd_open(warm_shim.worker), os.pidfd_open(warm_shim.pid)]
+    warm_shim.let_go()  # as the kernel does where the controller is killed
     for handle in handles:
         await ended(handle)
-    await asyncio.to_thread(os.waitpid, spare.pid, 0)
+    await asyncio.to_thread(os.waitpid, warm_shim.pid, 0)
 
 
 async def test_those_used_last_have_a_worker_and_others_none(warm: Any) -> None:
@@ -203,7 +203,7 @@ async def test_those_used_last_have_a_worker_and_others_none(warm: Any) -> None:
     await warm.run(import_these(), environment=other)
     second = await warm.worker(first)
     await ended(handle)
-    assert warm.rig.engine.spares.workers == [second]
+    assert warm.rig.engine.warm_pool.workers == [second]
     assert of_process(second, "cmdline").startswith(os.fsencode(other.python))
     places = warm.rig.root / "warm"
     assert len(list(places.glob("*"))) == 1
@@ -227,25 +227,25 @@ async def test_an_environment_that_was_built_again_has_workers_of_its_own(warm: 
 
 
 async def test_one_whose_environment_nobody_uses_ends(rig: Any, warm: Any, tmp_path: Path) -> None:
-    warmth = warmth_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
-    spares = Spares(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
-    assert spares.take(warmth) is None
+    warm_key = warm_key_of(await warm.rig.prepared(warm.launch(describe)), tmp_path / "home", tmp_path / "imports")
+    warm_pool = WarmPool(0, 1, start_process, tmp_path / "places", rest_seconds=0.0, idle_seconds=0.5)
+    assert warm_pool.take(warm_key) is None
     places = tmp_path / "places"
     async with asyncio.timeout(60):
         while not places.exists():  # noqa: ASYNC110 - a directory tells nobody
             await asyncio.sleep(0)
         while list(places.iterdir()):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
-    await spares.close()
+    await warm_pool.close()
 
 
 async def test_no_secret_is_in_what_a_worker_is_started_ahead_with(warm: Any, tmp_path: Path) -> None:
     secrets = {"SSL_CERT_FILE": SECRET, "PASSPHRASE": SECRET}
     launch = warm.launch(describe, variables=secrets, redact=(SECRET,))
-    warmth = warmth_of(await warm.rig.prepared(launch), tmp_path / "home", tmp_path / "imports")
-    assert warmth is not None
-    assert SECRET not in warmth.env.values()
-    public = warmth_of(await warm.rig.prepared(replace(launch, redact=())), tmp_path / "home", tmp_path / "imports")
+    warm_key = warm_key_of(await warm.rig.prepared(launch), tmp_path / "home", tmp_path / "imports")
+    assert warm_key is not None
+    assert SECRET not in warm_key.env.values()
+    public = warm_key_of(await warm.rig.prepared(replace(launch, redact=())), tmp_path / "home", tmp_path / "imports")
     assert public is not None
     assert public.env["SSL_CERT_FILE"] == SECRET
     assert "PASSPHRASE" not in public.env

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.log.capture import Scribe
-from fal_runner.log.frames import FrameReader, Piece, new_mark
+from fal_runner.log.capture import OutputRecorder
+from fal_runner.log.frames import Chunk, FrameReader, new_mark
 from fal_runner.log.redaction import Redactor
 from fal_runner.worker.request_output import CURRENT, RequestWriter
 
@@ -27,7 +27,7 @@ def framed(request_id: str, data: bytes) -> bytes:
     return b"%s%04x%s\x1f%s" % (MARK.encode(), len(data), request_id.encode(), data)
 
 
-def together(pieces: Sequence[Piece]) -> list[tuple[str, bytes]]:
+def together(pieces: Sequence[Chunk]) -> list[tuple[str, bytes]]:
     """Neighbours of one request joined, since the cuts within them mean nothing."""
     found: list[tuple[str, bytes]] = []
     for piece in pieces:
@@ -44,11 +44,11 @@ def test_any_output_cut_anywhere(writes: list[tuple[str, bytes]], data: st.DataO
     stream = b"".join(text if not owner else framed(owner, text[:0x7FFF]) for owner, text in writes)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     reader = FrameReader(MARK)
-    pieces: list[Piece] = []
+    pieces: list[Chunk] = []
     for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         pieces += reader.feed(stream[start:stop])
     pieces += reader.flush()
-    assert together(pieces) == together([Piece(owner, text) for owner, text in writes])
+    assert together(pieces) == together([Chunk(owner, text) for owner, text in writes])
 
 
 @settings(deadline=None)
@@ -62,12 +62,12 @@ def test_no_bytes_can_hurt_and_none_are_lost(before: bytes, after: bytes) -> Non
 
 def test_plain_output_is_passed_on_at_once() -> None:
     reader = FrameReader(new_mark())
-    assert reader.feed(b"no newline") == [Piece("", b"no newline")]
+    assert reader.feed(b"no newline") == [Chunk("", b"no newline")]
 
 
 def lines_of(stream: bytes, mark: str) -> list[tuple[str, str]]:
     reader = FrameReader(mark)
-    scribe = Scribe(log_pb2.LogEntry.SOURCE_STDOUT, Redactor([]), 1_000_000)
+    scribe = OutputRecorder(log_pb2.LogEntry.SOURCE_STDOUT, Redactor([]), 1_000_000)
     printed = scribe.take(reader.feed(stream)) + scribe.take(reader.flush()) + scribe.finish()
     return [(lines.request_id, text) for lines in printed for text in lines.texts]
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.log.journal import Journal, Printed, entry_of, read_leftover
+from fal_runner.log.journal import Journal, OutputLines, entry_of, read_leftover
 
 
 async def test_lost_lines_are_said(tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_nothing_left_is_nothing(tmp_path: Path) -> None:
 
 async def test_what_a_full_disk_did_not_take_is_read_all_the_same_or_told(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.take([Printed(log_pb2.LogEntry.SOURCE_STDOUT, "", ["first"], [log_pb2.INFO])])
+    journal.take([OutputLines(log_pb2.LogEntry.SOURCE_STDOUT, "", ["first"], [log_pb2.INFO])])
     reader = journal.reader(0)
     assert [entry.message for entry in reader.read(1 << 20)] == ["first"]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as a full disk
     try:
-        journal.take([Printed(log_pb2.LogEntry.SOURCE_STDOUT, "", ["second", "third"], [log_pb2.INFO] * 2)])
+        journal.take([OutputLines(log_pb2.LogEntry.SOURCE_STDOUT, "", ["second", "third"], [log_pb2.INFO] * 2)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [(entry.sequence, entry.message) for entry in reader.read(1 << 20)] == [(2, "second"), (3, "third")]
@@ -90,7 +90,7 @@ async def test_a_later_line_never_has_an_earlier_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     stdout, later = log_pb2.LogEntry.SOURCE_STDOUT, time.time_ns() + 3600 * 10**9
     journal.write([entry_of("before the clock was set back", stdout, log_pb2.INFO, later)])
-    journal.take([Printed(stdout, "request", ["after", "é\ud800"], [log_pb2.INFO, log_pb2.ERROR])])
+    journal.take([OutputLines(stdout, "request", ["after", "é\ud800"], [log_pb2.INFO, log_pb2.ERROR])])
     first, *rest = journal.reader(0).read(1 << 20)
     assert [(entry.timestamp, entry.message, entry.request_id) for entry in rest] == [
         (first.timestamp, "after", "request"),

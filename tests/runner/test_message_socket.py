@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.message_socket import OK, ConnectionBroken, MessageSocket, Status
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_an_end_is_none_and_a_break_within_a_message_an_error(ends: tuple[
     raw.sendall(b"\0\5\0\0\0abc")
     raw.close()
     broken = MessageSocket(reading)
-    with pytest.raises(LinkBroken, match="within a message"):
+    with pytest.raises(ConnectionBroken, match="within a message"):
         await broken.receive()
     broken.close()
 
@@ -74,9 +74,9 @@ async def test_what_is_no_message_is_refused() -> None:
     raw, reading = socket.socketpair()
     raw.sendall(b"PRI * HTTP/2.0\r\n")
     stranger = MessageSocket(reading)
-    with pytest.raises(LinkBroken, match="speaks something else"):
+    with pytest.raises(ConnectionBroken, match="not our protocol"):
         await stranger.receive()
     raw.close()
-    with pytest.raises(LinkBroken):
+    with pytest.raises(ConnectionBroken):
         await stranger.send(b"x")
     stranger.close()

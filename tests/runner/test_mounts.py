@@ -26,7 +26,7 @@ sys.stdin.read()
 """
 
 
-def look(data: Path | None, app: Path | None, *needed: str, join: int | None = None) -> subprocess.Popen[str]:
+def process_info(data: Path | None, app: Path | None, *needed: str, join: int | None = None) -> subprocess.Popen[str]:
     variables = {"FAL_DATA_DIR": data, "FAL_APP_DIR": app, "FAL_JOIN_PROCESS": join}
     return subprocess.Popen(
         [sys.executable, "-c", LOOK, str(ROOT), *needed],
@@ -59,7 +59,7 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> None:
     before = {name: Path(name).exists() for name in ("/data", "/app")}
-    process = look(*places)
+    process = process_info(*places)
     why, seen, data, app, _, proc, python = told(process)
     if why:
         assert (data, app) == tuple(map(str, places))  # not allowed here: the variables say where they are
@@ -68,7 +68,7 @@ def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> Non
         assert (data, app) == ("/data", "/app")
     assert proc
     assert python
-    command = look(*places, join=process.pid)
+    command = process_info(*places, join=process.pid)
     why_not, also_seen, *_, left, _, _ = told(command)
     assert (why_not, also_seen, left) == ("", seen, False)
     end(command)
@@ -77,7 +77,7 @@ def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> Non
 
 
 def test_what_is_needed_is_never_hidden(places: tuple[Path, Path]) -> None:
-    process = look(*places, "/data/python/bin/python")
+    process = process_info(*places, "/data/python/bin/python")
     why, _, data, *_ = told(process)
     assert "/data/python/bin/python is needed" in why
     assert data == str(places[0])
@@ -85,7 +85,7 @@ def test_what_is_needed_is_never_hidden(places: tuple[Path, Path]) -> None:
 
 
 def test_nothing_is_done_unless_asked_for(tmp_path: Path) -> None:
-    process = look(None, None)
+    process = process_info(None, None)
     assert told(process)[0] == ""
     assert Path(f"/proc/{process.pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
     end(process)
@@ -94,6 +94,6 @@ def test_nothing_is_done_unless_asked_for(tmp_path: Path) -> None:
 def test_a_process_that_is_gone_is_not_joined(places: tuple[Path, Path]) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    process = look(*places, join=gone.pid)
+    process = process_info(*places, join=gone.pid)
     assert told(process)[0] == ""
     end(process)

@@ -10,26 +10,26 @@ from pathlib import Path
 
 import psutil
 
-from fal_runner.process.proc import Seen, carried, look_at_all, send_signal, working_directory
-from fal_runner.worker.mark import MARK_VARIABLE
+from fal_runner.process.proc import ProcessInfo, all_processes, send_signal, variable_of, working_directory
+from fal_runner.worker.process_tag import TAG_VARIABLE
 
 
-def groups(state_dir: Path) -> dict[str, list[Seen]]:
+def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
     """The living processes of every runner of a state directory, by the runner's id (or mark, where it has none yet).
 
     Found by where they work or by what they carry, whatever is written on disk.
     """
     runners = state_dir / "runners"
-    found: dict[str, list[Seen]] = {}
+    found: dict[str, list[ProcessInfo]] = {}
     marks: dict[str, str] = {}
-    everything = [seen for seen in look_at_all() if seen.alive]
+    everything = [seen for seen in all_processes() if seen.alive]
     for seen in everything:
         place = working_directory(seen.pid)
-        mark = carried(seen.pid, MARK_VARIABLE)
+        mark = variable_of(seen.pid, TAG_VARIABLE)
         if mark and place is not None and place != runners and place.is_relative_to(runners):
             marks.setdefault(mark, place.relative_to(runners).parts[0])
     for seen in everything:
-        mark = carried(seen.pid, MARK_VARIABLE)
+        mark = variable_of(seen.pid, TAG_VARIABLE)
         if mark in marks:
             found.setdefault(marks[mark], []).append(seen)
     return found

@@ -10,7 +10,7 @@ LEAST_FREE_MIB = 8
 _MIB = 1024 * 1024
 
 
-def trouble_with(directory: Path, least_free_mib: int = LEAST_FREE_MIB) -> str:
+def disk_trouble(directory: Path, least_free_mib: int = LEAST_FREE_MIB) -> str:
     """What is wrong with the disk of a directory, in words; empty where it can be written."""
     try:
         disk = os.statvfs(directory)

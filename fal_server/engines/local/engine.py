@@ -11,19 +11,18 @@ from pathlib import Path
 
 import grpc.aio
 
-from fal_runner.process.proc import mark_of
+from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
-from fal_server.engines.local.contained import remove_container
-from fal_server.engines.local.disk import LEAST_FREE_MIB, trouble_with
-from fal_server.engines.local.ownership import living_shim, marks_at, reap, sweep
+from fal_server.engines.local.container import remove_container
+from fal_server.engines.local.disk import LEAST_FREE_MIB, disk_trouble
+from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
-from fal_server.engines.local.spares import REST_SECONDS, Spares, Warmth
 from fal_server.engines.local.spawn import (
     BIND_HOST,
     keep_imports,
@@ -31,10 +30,11 @@ from fal_server.engines.local.spawn import (
     spawn_shim,
     spec_of,
     start_process,
-    warmth_of,
+    warm_key_of,
 )
+from fal_server.engines.local.warm_pool import REST_SECONDS, WarmKey, WarmPool
 from fal_server.engines.shim.client import ShimClient
-from fal_server.engines.shim.exec_line import ShimExecLine
+from fal_server.engines.shim.exec_channel import ShimExecChannel
 from fal_server.engines.shim.exec_session import ShimExecSession
 from fal_server.engines.shim.link import RunnerLink
 from fal_server.ports import (
@@ -102,14 +102,14 @@ class LocalEngine:
         if self._imports is not None:
             keep_imports(self._imports)
         places = self._runners_dir.with_name("warm")
-        self.spares = Spares(warm_shims, warm_workers, start_process, places, rest_seconds)
-        self._warmths: dict[str, Warmth] = {}
+        self.warm_pool = WarmPool(warm_shims, warm_workers, start_process, places, rest_seconds)
+        self._warm_keys: dict[str, WarmKey] = {}
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
     def nodes(self) -> Sequence[Node]:
         """This machine, and whether anything can be started on it now."""
-        return (replace(self._node, trouble=trouble_with(self._runners_dir, self._least_free_mib)),)
+        return (replace(self._node, trouble=disk_trouble(self._runners_dir, self._least_free_mib)),)
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
         """Start a runner; asking again with the same attempt token gives the first one.
@@ -127,7 +127,7 @@ class LocalEngine:
             link = await self._begin(directory, await self._preparer.prepare(spec, building))
         except BaseException as error:
             await self._clean_up(directory, spec.token)
-            trouble = trouble_with(self._runners_dir, self._least_free_mib)
+            trouble = disk_trouble(self._runners_dir, self._least_free_mib)
             if NodeTrouble.explains(error) or (trouble and isinstance(error, Exception)):
                 words = f"runner {spec.runner_id} could not be started: {trouble or error}"
                 raise NodeTrouble(words) from error
@@ -163,7 +163,7 @@ class LocalEngine:
         if link is not None:
             return Adopted(node=self._node.name, handle=link.process.handle)
         directory = self._directory(runner.runner_id)
-        identity = living_shim(directory, runner.token)
+        identity = find_shim(directory, runner.token)
         if identity is not None and runner.handle and runner.handle != handle_of(identity):
             identity = None
         names = (runner.runner_id, runner.app_name, runner.revision_id)
@@ -179,7 +179,7 @@ class LocalEngine:
                     link.follow()
                     return Adopted(node=self._node.name, handle=link.process.handle, exited=status.HasField("exited"))
             await link.close()
-        await sweep(mark_of(runner.token), directory)
+        await sweep(tag_of(runner.token), directory)
         await self._store_leftover(directory, runner)
         await asyncio.to_thread(_delete, directory)
         return None
@@ -197,7 +197,7 @@ class LocalEngine:
         await session.begin(request)
         return session
 
-    def execs(self, runner: Runner) -> ShimExecLine:
+    def execs(self, runner: Runner) -> ShimExecChannel:
         """The line to the runner's commands.
 
         Raises:
@@ -228,7 +228,7 @@ class LocalEngine:
         link = self._links.get(runner_id)
         if link is not None:
             await link.release()
-            await end_group(directory, mark_of(link.token))
+            await end_group(directory, tag_of(link.token))
         await asyncio.to_thread(_delete, directory)
         self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
 
@@ -241,13 +241,13 @@ class LocalEngine:
         """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
         for name in await self.left_behind(known):
             directory = self._runners_dir / name
-            for mark in await asyncio.to_thread(marks_at, directory):
+            for mark in await asyncio.to_thread(tags_in, directory):
                 await sweep(mark, directory)
             await asyncio.to_thread(_delete, directory)
 
     async def close(self) -> None:
         """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
-        await self.spares.close()
+        await self.warm_pool.close()
         ended = [runner_id for runner_id, link in self._links.items() if link.over]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links = list(self._links.values()), {}
@@ -281,28 +281,28 @@ class LocalEngine:
 
     def _observe(self, seen: Observation) -> None:
         self._observations.put_nowait(seen)
-        warmth = self._warmths.get(seen.runner_id)
-        if warmth is not None and seen.event in {Event.READY, Event.GONE}:
-            self.spares.learn(warmth)  # now, and at the end, its worker has noted what it has imported
+        warm_key = self._warm_keys.get(seen.runner_id)
+        if warm_key is not None and seen.event in {Event.READY, Event.GONE}:
+            self.warm_pool.learn(warm_key)  # now, and at the end, its worker has noted what it has imported
         if seen.event is Event.GONE:
-            self._warmths.pop(seen.runner_id, None)
+            self._warm_keys.pop(seen.runner_id, None)
 
     async def _begin(self, directory: Path, launch: PreparedLaunch) -> RunnerLink:
         """A shim that has taken the order; one that an earlier controller left half-way is used."""
         token = launch.spec.token
-        identity = living_shim(directory, token)
-        warmth = warmth_of(launch, self._home, self._imports) if self._imports is not None else None
-        spec = spec_of(directory, launch, self._home, warmth)
+        identity = find_shim(directory, token)
+        warm_key = warm_key_of(launch, self._home, self._imports) if self._imports is not None else None
+        spec = spec_of(directory, launch, self._home, warm_key)
         if identity is None:
             await self._clean_up(directory, token)
-            spare = self.spares.take(warmth)
+            warm_shim = self.warm_pool.take(warm_key)
             try:
-                await asyncio.to_thread(lay_out, directory, launch, self._home, spare)
+                await asyncio.to_thread(lay_out, directory, launch, self._home, warm_shim)
             except BaseException:
-                if spare is not None:
-                    await asyncio.shield(spare.end())
+                if warm_shim is not None:
+                    await asyncio.shield(warm_shim.end())
                 raise
-            identity = await spawn_shim(directory, spec, self._groups, spare)
+            identity = await spawn_shim(directory, spec, self._groups, warm_shim)
         names = (launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
         link = self._link(directory, identity, token, names)
         try:
@@ -310,14 +310,14 @@ class LocalEngine:
         except BaseException:
             await link.close()
             raise
-        if warmth is not None:
-            self._warmths[launch.spec.runner_id] = warmth
+        if warm_key is not None:
+            self._warm_keys[launch.spec.runner_id] = warm_key
         return link
 
     async def _clean_up(self, directory: Path, token: str) -> None:
         if await asyncio.to_thread(directory.exists):
             identity = ShimIdentity.read(directory)
-            for mark in {mark_of(token)} | ({identity.mark} if identity is not None else set()):
+            for mark in {tag_of(token)} | ({identity.mark} if identity is not None else set()):
                 await sweep(mark, directory)
             if identity is not None:
                 await reap(identity)
@@ -325,7 +325,7 @@ class LocalEngine:
 
     async def _end_stranger(self, runner: Runner) -> None:
         """A runner that is not followed: whatever is left of it ends, and that is its end."""
-        await sweep(mark_of(runner.token), self._directory(runner.runner_id))
+        await sweep(tag_of(runner.token), self._directory(runner.runner_id))
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=self._node.name))
 
     async def _store_leftover(self, directory: Path, runner: Runner) -> None:

@@ -17,16 +17,16 @@ from pathlib import Path
 import fal_runner
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.mounts import APP_VARIABLE, DATA_VARIABLE
-from fal_runner.process.proc import mark_of
+from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import LOG_NAME, ShimIdentity
-from fal_runner.shim.waiting import MOST_ORDER_BYTES
-from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.shim.prewarm import MOST_ORDER_BYTES
+from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
-from fal_server.engines.local.contained import container_variables, interpreter, lay_out_container
+from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
-from fal_server.engines.local.spares import APP_NAME, Spare, Warmth
+from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
 
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
@@ -43,7 +43,7 @@ def app_directory(directory: Path) -> Path:
     return directory / APP_NAME
 
 
-def lay_out(directory: Path, launch: PreparedLaunch, home: Path, spare: Spare | None = None) -> None:
+def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: WarmShim | None = None) -> None:
     """Make the runner's directory with the app's files in it; they are copied, since blobs are shared and apps write.
 
     Args:
@@ -56,8 +56,8 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, spare: Spare | 
     work = app_directory(directory)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, parents=True)
-    if spare is not None and spare.place is not None:
-        (spare.place / APP_NAME).rename(work)
+    if warm_shim is not None and warm_shim.place is not None:
+        (warm_shim.place / APP_NAME).rename(work)
     else:
         work.mkdir(mode=0o700)
     for relative_path, content in launch.files:
@@ -71,7 +71,7 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, spare: Spare | 
 
 
 async def spawn_shim(
-    directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None = None, spare: Spare | None = None
+    directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None = None, warm_shim: WarmShim | None = None
 ) -> ShimIdentity:
     """Start a shim, in a session and, where there are groups, in a control group of its own; wait until it listens.
 
@@ -84,42 +84,42 @@ async def spawn_shim(
     Raises:
         Unavailable: it ended, or did not answer in time; the message has its last words.
     """
-    if spare is not None:
-        if (found := await _assign(spare, directory, spec, groups)) is not None:
+    if warm_shim is not None:
+        if (found := await _assign(warm_shim, directory, spec, groups)) is not None:
             return found
-        await sweep(mark_of(spec.token), directory)
+        await sweep(tag_of(spec.token), directory)
     ours, theirs = socket.socketpair()
     with theirs:
-        spare = Spare(start_process(theirs), ours)
-    identity = await _assign(spare, directory, spec, groups)
+        warm_shim = WarmShim(start_process(theirs), ours)
+    identity = await _assign(warm_shim, directory, spec, groups)
     if identity is None:
         raise Unavailable(f"the shim did not start: {last_words(directory)}")
     return identity
 
 
 async def _assign(
-    spare: Spare, directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None
+    warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None
 ) -> ShimIdentity | None:
     """Tell a shim whose it is, and wait until it listens; None where it does not, and then it is gone."""
-    pids = [spare.pid] if spare.worker is None else [spare.pid, spare.worker]
-    if groups is not None and not groups.admit(pids, mark_of(spec.token), directory):
+    pids = [warm_shim.pid] if warm_shim.worker is None else [warm_shim.pid, warm_shim.worker]
+    if groups is not None and not groups.admit(pids, tag_of(spec.token), directory):
         log.warning("the runner in %s has no control group of its own: its processes are told by their mark", directory)
     order = {"token": spec.token, "directory": str(directory)}
     told = base64.b64encode(spec.SerializeToString()).decode()
-    spare.tell({**order, "spec": told} if len(told) < MOST_ORDER_BYTES // 2 else order)
+    warm_shim.tell({**order, "spec": told} if len(told) < MOST_ORDER_BYTES // 2 else order)
     try:
         async with asyncio.timeout(_LISTEN_SECONDS):
-            listens = await spare.listens()
+            listens = await warm_shim.listens()
     except TimeoutError:
         listens = False
     except BaseException:
-        await asyncio.shield(spare.end())
+        await asyncio.shield(warm_shim.end())
         raise
     identity = ShimIdentity.read(directory)
-    if not listens or identity is None or identity.pid != spare.pid:
-        await spare.end()
+    if not listens or identity is None or identity.pid != warm_shim.pid:
+        await warm_shim.end()
         return None
-    spare.let_go()
+    warm_shim.let_go()
     return identity
 
 
@@ -139,7 +139,9 @@ def last_words(directory: Path) -> str:
     return f"the disk of {directory} is full" if full else "it said nothing"
 
 
-def spec_of(directory: Path, launch: PreparedLaunch, home: Path, warmth: Warmth | None = None) -> shim_pb2.RunnerSpec:
+def spec_of(
+    directory: Path, launch: PreparedLaunch, home: Path, warm_key: WarmKey | None = None
+) -> shim_pb2.RunnerSpec:
     """What the shim is told; the only place where it gets the variables from."""
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
@@ -162,7 +164,7 @@ def spec_of(directory: Path, launch: PreparedLaunch, home: Path, warmth: Warmth 
         redact=launch.spec.redact,
         app_port=launch.spec.app_port or 0,
         app_metrics_port=launch.spec.app_metrics_port or 0,
-        imports_file=str(warmth.imports_file) if warmth is not None else "",
+        imports_file=str(warm_key.imports_file) if warm_key is not None else "",
     )
     if (function := launch.spec.function) is not None:
         spec.function.CopyFrom(shim_pb2.SerializedFile(path=str(launch.function), method=function.method))
@@ -208,7 +210,7 @@ def keep_imports(imports: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def warmth_of(launch: PreparedLaunch, home: Path, imports: Path) -> Warmth | None:
+def warm_key_of(launch: PreparedLaunch, home: Path, imports: Path) -> WarmKey | None:
     """What a worker for the next such runner is started ahead with; None where none can be.
 
     Args:
@@ -218,7 +220,7 @@ def warmth_of(launch: PreparedLaunch, home: Path, imports: Path) -> Warmth | Non
         return None
     spec = launch.spec
     told = {name: value for name in _TOLD_TO_ALL if (value := spec.variables.get(name)) and value not in spec.redact}
-    return Warmth(
+    return WarmKey(
         python=launch.environment.python,
         env={**_common(launch.environment.python, home), **_OURS, **told},
         imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.environment.python)).hexdigest()}.json",
@@ -232,7 +234,7 @@ def start_process(handshake: socket.socket) -> int:
         "PATH": _SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(package_root),
-        MARK_VARIABLE: NO_MARK,
+        TAG_VARIABLE: NO_TAG,
     }
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "fal_runner.shim", "--wait"],

@@ -11,7 +11,7 @@ from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.message_socket import MessageSocket
 from fal_runner.shim.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
 from fal_server.core.faults import Unavailable
-from fal_server.engines.shim.exec_line import ShimExecLine
+from fal_server.engines.shim.exec_channel import ShimExecChannel
 
 _CALL_SECONDS = 10.0
 _START_SECONDS = 30.0
@@ -96,9 +96,9 @@ class ShimClient:
         """End the shim."""
         await self._stub.Shutdown(shim_pb2.ShutdownRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
 
-    def execs(self, runner_id: str) -> ShimExecLine:
+    def execs(self, runner_id: str) -> ShimExecChannel:
         """The line to the commands beside the worker."""
-        return ShimExecLine(self._execs, self._token, runner_id, self._links)
+        return ShimExecChannel(self._execs, self._token, runner_id, self._links)
 
     async def close(self) -> None:
         """Let go of the channel, and of the calls under way."""

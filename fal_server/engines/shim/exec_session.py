@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, suppress
 from google.protobuf.message import Message
 
 from fal_grpc.v1 import exec_pb2, runner_pb2
-from fal_runner.exec.message_socket import LinkBroken, MessageSocket
+from fal_runner.exec.message_socket import ConnectionBroken, MessageSocket
 from fal_server.core.faults import Fault, Unavailable
-from fal_server.engines.shim.exec_line import ShimExecLine
+from fal_server.engines.shim.exec_channel import ShimExecChannel
 from fal_server.ports import ExecOutput, ExecRequest
 
 _CHUNK_BYTES = 128 * 1024
@@ -27,7 +27,7 @@ class ShimExecSession:
         runner_id: the runner.
     """
 
-    def __init__(self, line: ShimExecLine, runner_id: str) -> None:
+    def __init__(self, line: ShimExecChannel, runner_id: str) -> None:
         self._line = line
         self._runner_id = runner_id
         self._exec_id = secrets.token_hex(8)
@@ -130,7 +130,7 @@ class ShimExecSession:
             raise Unavailable(f"the command in runner {self._runner_id} was not begun")
         try:
             received = await self._output.receive()
-        except LinkBroken as error:
+        except ConnectionBroken as error:
             words = "was closed" if self._over else f"broke: {error.strerror}"
             raise Unavailable(f"the link to runner {self._runner_id} {words}") from error
         if not isinstance(received, bytes):
@@ -145,5 +145,5 @@ class ShimExecSession:
 
     async def _send(self, link: MessageSocket | None, message: exec_pb2.WriteExecRequest) -> None:
         if link is not None:
-            with suppress(LinkBroken):  # the same
+            with suppress(ConnectionBroken):  # the same
                 await link.send(message.SerializeToString())

@@ -16,7 +16,7 @@ from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.engines.shim.client import ShimClient
-from fal_server.engines.shim.logs import Acks, entries_from_wire, together
+from fal_server.engines.shim.logs import LogAcknowledger, batched, entries_from_wire
 from fal_server.engines.shim.process import ShimProcess
 from fal_server.ports import LastSequence, LogSink, RunResult
 
@@ -208,13 +208,13 @@ class RunnerLink:
 
     async def _pump_logs(self) -> None:
         """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
-        acks = Acks(self.client.ack_logs)
+        acks = LogAcknowledger(self.client.ack_logs)
         try:
             await self._carry_logs(acks)
         finally:
             acks.close()
 
-    async def _carry_logs(self, acks: Acks) -> None:
+    async def _carry_logs(self, acks: LogAcknowledger) -> None:
         after: int | None = None
         complete = told = False
         while not complete:
@@ -222,7 +222,7 @@ class RunnerLink:
                 if after is None:
                     after = await self._last_sequence(self._runner_id)
                 if self.process.alive():
-                    async with aclosing(together(self.client.logs(after), self._lines)) as batches:
+                    async with aclosing(batched(self.client.logs(after), self._lines)) as batches:
                         async for lines in batches:
                             await self._sink(lines)
                             after = lines[-1].sequence

@@ -66,7 +66,7 @@ def entries_from_wire(
     return found
 
 
-class Acks:
+class LogAcknowledger:
     """Tells a shim now and then how far its lines are stored, beside their storing, so that its spool may forget them.
 
     What is not told does no harm: the spool keeps it longer.
@@ -124,7 +124,7 @@ class Acks:
         return True
 
 
-async def together(
+async def batched(
     batches: AsyncIterable[shim_pb2.StreamLogsResponse],
     convert: Callable[[Iterable[log_pb2.LogEntry]], list[LogEntry]],
 ) -> AsyncGenerator[list[LogEntry]]:

@@ -8,18 +8,18 @@ import signal
 
 import psutil
 
-from fal_runner.process.proc import carries, mark_of
-from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.process.proc import has_variable, tag_of
+from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.lifecycle import Event
 
 
 def waiting() -> list[int]:
     """The shims of this process that have no runner yet."""
     children = psutil.Process().children()
-    return [child.pid for child in children if carries(child.pid, MARK_VARIABLE, NO_MARK)]
+    return [child.pid for child in children if has_variable(child.pid, TAG_VARIABLE, NO_TAG)]
 
 
-async def spares() -> list[int]:
+async def warm_pool() -> list[int]:
     """The shims that wait, as soon as there are any: one is started in the background."""
     async with asyncio.timeout(60):
         while not (found := waiting()):  # noqa: ASYNC110 - another process tells nobody
@@ -35,10 +35,10 @@ def wait_for_the_end() -> None:
 
 async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = await spares()
+    (warm_shim,) = await warm_pool()
     runner = await rig.start(wait_for_the_end)
-    assert rig.shim(runner).pid == spare
-    assert carries(spare, MARK_VARIABLE, mark_of(runner.token)), "whoever looks from outside sees whose it is"
+    assert rig.shim(runner).pid == warm_shim
+    assert has_variable(warm_shim, TAG_VARIABLE, tag_of(runner.token)), "whoever looks from outside sees whose it is"
     assert await rig.restart(adopt=runner), "a later controller finds it"
     await rig.engine.kill(runner)
     await rig.until(runner, Event.GONE)
@@ -47,21 +47,21 @@ async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
 
 async def test_the_next_one_is_started_when_the_engine_is_left_alone(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = await spares()
+    (warm_shim,) = await warm_pool()
     runner = await rig.start(wait_for_the_end)
     async with asyncio.timeout(30):
         while not (left := waiting()):
             await rig.run(runner, "true")
-    assert left != [spare]
+    assert left != [warm_shim]
 
 
 async def test_one_that_died_is_no_obstacle(rig):
     await rig.restart(warm_shims=1)
-    (spare,) = await spares()
-    os.kill(spare, signal.SIGKILL)
+    (warm_shim,) = await warm_pool()
+    os.kill(warm_shim, signal.SIGKILL)
     runner = await rig.start(wait_for_the_end)
-    assert rig.shim(runner).pid != spare
-    assert not psutil.pid_exists(spare)
+    assert rig.shim(runner).pid != warm_shim
+    assert not psutil.pid_exists(warm_shim)
 
 
 async def test_those_that_wait_end_with_the_engine(rig):

@@ -36,7 +36,7 @@ _READY = "ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warmth:
+class WarmKey:
     """What a worker is started ahead with; nothing of it is secret.
 
     Attributes:
@@ -55,7 +55,7 @@ class Warmth:
         return (str(self.python), *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
-class Spare:
+class WarmShim:
     """A shim's process, still our child, and the socket on which it is told what to be; it ends with that.
 
     Args:
@@ -141,7 +141,7 @@ class Spare:
                 self._listens.set_result(False)
 
 
-class Spares:
+class WarmPool:
     """Keeps some ready. To be made and used in one event loop.
 
     Args:
@@ -172,9 +172,9 @@ class Spares:
         self._rest_seconds = rest_seconds
         self._idle_seconds = idle_seconds
         self.warmed = asyncio.Event()
-        self._plain: deque[Spare] = deque()
-        self._warm: dict[Key, Spare] = {}
-        self._used: dict[Key, tuple[Warmth, float]] = {}  # the one used last is the last
+        self._plain: deque[WarmShim] = deque()
+        self._warm: dict[Key, WarmShim] = {}
+        self._used: dict[Key, tuple[WarmKey, float]] = {}  # the one used last is the last
         self._learnt: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
@@ -182,23 +182,23 @@ class Spares:
         shutil.rmtree(places, ignore_errors=True)
         self._fill()
 
-    def take(self, warmth: Warmth | None) -> Spare | None:
+    def take(self, warm_key: WarmKey | None) -> WarmShim | None:
         """One that waits, with a worker where there is one for this; None without any. It may have died meanwhile."""
-        self._use(warmth)
-        warm = None if warmth is None else self._warm.get(warmth.key)
-        if warmth is not None and warm is not None and warm.worker is not None and warm.alive:
-            return self._warm.pop(warmth.key)
+        self._use(warm_key)
+        warm = None if warm_key is None else self._warm.get(warm_key.key)
+        if warm_key is not None and warm is not None and warm.worker is not None and warm.alive:
+            return self._warm.pop(warm_key.key)
         return self._plain.popleft() if self._plain else None
 
-    def learn(self, warmth: Warmth) -> None:
+    def learn(self, warm_key: WarmKey) -> None:
         """A runner has come to a point where its environment's imports are known better."""
-        self._learnt.add(warmth.key)
-        self._use(warmth)
+        self._learnt.add(warm_key.key)
+        self._use(warm_key)
 
     @property
     def workers(self) -> list[int]:
         """The pids of the workers that have imported all that is known to be imported."""
-        known = [spare.worker for key, spare in self._warm.items() if key not in self._learnt]
+        known = [warm_shim.worker for key, warm_shim in self._warm.items() if key not in self._learnt]
         return [pid for pid in known if pid is not None]
 
     async def close(self) -> None:
@@ -206,17 +206,17 @@ class Spares:
         self._shims = self._workers = 0
         if self._timer is not None:
             self._timer.cancel()
-        for spare in (*self._plain, *self._warm.values()):
-            self._end(spare)
+        for warm_shim in (*self._plain, *self._warm.values()):
+            self._end(warm_shim)
         self._plain.clear()
         self._warm.clear()
         await asyncio.gather(*self._endings)
 
-    def _use(self, warmth: Warmth | None) -> None:
+    def _use(self, warm_key: WarmKey | None) -> None:
         loop = asyncio.get_running_loop()
-        if warmth is not None and self._workers:
-            self._used.pop(warmth.key, None)
-            self._used[warmth.key] = (warmth, loop.time())
+        if warm_key is not None and self._workers:
+            self._used.pop(warm_key.key, None)
+            self._used[warm_key.key] = (warm_key, loop.time())
         if self._shims or self._workers:
             self._due = min(self._due, loop.time() + _MOST_RESTS * self._rest_seconds)
             self._look_again_at(min(self._due, loop.time() + self._rest_seconds))
@@ -232,14 +232,14 @@ class Spares:
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
         self._used = {key: self._used[key] for key in used[-self._workers :]} if self._workers else {}
-        for key in [key for key, spare in self._warm.items() if key not in self._used or not spare.alive]:
+        for key in [key for key, warm_shim in self._warm.items() if key not in self._used or not warm_shim.alive]:
             self._end(self._warm.pop(key))
         try:
             while len(self._plain) < self._shims:
                 self._plain.append(self._start_one())
-            for key, (warmth, _) in self._used.items():
+            for key, (warm_key, _) in self._used.items():
                 if key not in self._warm:
-                    self._warm[key] = self._start_warm(warmth)
+                    self._warm[key] = self._start_warm(warm_key)
                 elif key in self._learnt:
                     self._warm[key].look_again()
         except OSError as error:  # no room for a process or a directory: the next runner is started without
@@ -248,26 +248,26 @@ class Spares:
         if self._used:
             self._look_again_at(min(at for _, at in self._used.values()) + self._idle_seconds)
 
-    def _start_one(self, place: Path | None = None) -> Spare:
+    def _start_one(self, place: Path | None = None) -> WarmShim:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                return Spare(self._start(theirs), ours, place, self.warmed.set)
+                return WarmShim(self._start(theirs), ours, place, self.warmed.set)
             except OSError:
                 ours.close()
                 raise
 
-    def _start_warm(self, warmth: Warmth) -> Spare:
+    def _start_warm(self, warm_key: WarmKey) -> WarmShim:
         place = self._places / secrets.token_hex(8)
         directory = place / APP_NAME
         directory.mkdir(mode=0o700, parents=True)
-        spare = self._start_one(place)
-        env = {**warmth.env, APP_VARIABLE: str(directory)}
-        recipe = {"python": str(warmth.python), "directory": str(directory), "env": env}
-        spare.tell({**recipe, "imports_file": str(warmth.imports_file)})
-        return spare
+        warm_shim = self._start_one(place)
+        env = {**warm_key.env, APP_VARIABLE: str(directory)}
+        recipe = {"python": str(warm_key.python), "directory": str(directory), "env": env}
+        warm_shim.tell({**recipe, "imports_file": str(warm_key.imports_file)})
+        return warm_shim
 
-    def _end(self, spare: Spare) -> None:
-        task = asyncio.get_running_loop().create_task(spare.end())
+    def _end(self, warm_shim: WarmShim) -> None:
+        task = asyncio.get_running_loop().create_task(warm_shim.end())
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)

@@ -116,7 +116,7 @@ class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscri
         return super().__iter__()
 
 
-class Ahead:
+class PrewarmedProcess:
     """A process without a job.
 
     Args:
@@ -147,7 +147,7 @@ class Ahead:
             os.environ.__class__ = kind
         return True
 
-    def misfit(self, job: Dict[str, Any]) -> str:
+    def incompatibility(self, job: Dict[str, Any]) -> str:
         """Why this job must have a process that has imported nothing; "" where it need not."""
         environ = self._environ(job)
         for name, (module, value) in _Environ.reads.items():
@@ -174,7 +174,7 @@ class Ahead:
         for name in gone:
             os.environ.pop(name, None)
 
-    def begin_anew(self, job: Dict[str, Any], results: int) -> None:
+    def restart_cold(self, job: Dict[str, Any], results: int) -> None:
         """Become a plain start of the job; the process stays the same."""
         environ = self._environ(job)
         given = os.memfd_create("job", 0)  # type: ignore[attr-defined, unused-ignore]  # not for another program to open

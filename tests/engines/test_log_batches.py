@@ -10,7 +10,7 @@ import pytest
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_server.core.logs import LogEntry
-from fal_server.engines.shim.logs import entries_from_wire, together
+from fal_server.engines.shim.logs import batched, entries_from_wire
 
 
 def batch(*numbers: int) -> shim_pb2.StreamLogsResponse:
@@ -32,7 +32,7 @@ async def many(count: int, error: Exception | None = None) -> AsyncIterator[shim
 
 async def test_what_comes_meanwhile_is_one_piece() -> None:
     pieces: list[list[int]] = []
-    async for entries in together(many(50), entries_of):
+    async for entries in batched(many(50), entries_of):
         pieces.append([entry.sequence for entry in entries])
         for _ in range(100):  # storing them takes a while
             await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_an_error_comes_after_the_lines_before_it() -> None:
     numbers: list[int] = []
 
     async def read() -> None:
-        async for entries in together(many(3, ConnectionError("the link broke")), entries_of):
+        async for entries in batched(many(3, ConnectionError("the link broke")), entries_of):
             numbers.extend(entry.sequence for entry in entries)
 
     with pytest.raises(ConnectionError):
@@ -53,7 +53,7 @@ async def test_an_error_comes_after_the_lines_before_it() -> None:
 
 
 async def test_who_stops_reading_ends_it() -> None:
-    async with aclosing(together(many(1000), entries_of)) as pieces:
+    async with aclosing(batched(many(1000), entries_of)) as pieces:
         async for entries in pieces:
             assert entries
             break

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fal_runner.process.proc import Seen, descendants, look_at_all, send_signal
+from fal_runner.process.proc import ProcessInfo, all_processes, descendants, send_signal
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WALL = 0x40000000  # waitpid also for children whose end sends another signal than SIGCHLD
@@ -46,7 +46,7 @@ class Child:
             os.kill(self.pid, number)
 
 
-class Reaper:
+class Subreaper:
     """Starts processes and reaps every descendant; there is one in a shim, and all of it runs in its event loop."""
 
     def __init__(self) -> None:
@@ -97,9 +97,9 @@ class Reaper:
         self._children[process.pid] = child  # in the same step of the loop: SIGCHLD cannot come between
         return child
 
-    def belongings(self) -> list[Seen]:
+    def living_descendants(self) -> list[ProcessInfo]:
         """All living descendants of the shim: all that the runner has."""
-        return [seen for seen in descendants([os.getpid()], look_at_all()) if seen.alive]
+        return [seen for seen in descendants([os.getpid()], all_processes()) if seen.alive]
 
     async def sweep(self) -> None:
         """Kill every descendant; returns when the kernel says that there are none, not even zombies."""
@@ -107,7 +107,7 @@ class Reaper:
             self._something_ended.clear()
             if not self._reap():
                 return
-            for seen in self.belongings():
+            for seen in self.living_descendants():
                 send_signal(seen)
             try:
                 await asyncio.wait_for(self._something_ended.wait(), 0.05)

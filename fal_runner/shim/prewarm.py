@@ -13,9 +13,9 @@ from pathlib import Path
 
 from fal_grpc.v1 import shim_pb2
 from fal_runner.isolation.mounts import DATA_VARIABLE
-from fal_runner.process.reaper import Reaper
+from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.worker_process import WorkerProcess
-from fal_runner.worker.mark import MARK_VARIABLE, NO_MARK
+from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 READY = b"ready\n"
 """The shim listens."""
@@ -25,7 +25,7 @@ _MOST_FALSE_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ShimOrder:
     """Whose shim it is to be.
 
     Attributes:
@@ -38,7 +38,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class WarmRecipe:
     """What a worker that has no job yet is started with; nothing secret.
 
     Attributes:
@@ -59,7 +59,7 @@ class Recipe:
         return same and self.env.get(DATA_VARIABLE) == spec.env.get(DATA_VARIABLE)
 
 
-class WaitingWorker:
+class PrewarmedWorker:
     """Keeps a worker that has no job yet; one that has found that it is fit for none is replaced.
 
     Args:
@@ -71,7 +71,7 @@ class WaitingWorker:
         OSError: there is no room for one more process.
     """
 
-    def __init__(self, reaper: Reaper, recipe: Recipe, answers: asyncio.StreamWriter) -> None:
+    def __init__(self, reaper: Subreaper, recipe: WarmRecipe, answers: asyncio.StreamWriter) -> None:
         self._reaper = reaper
         self.recipe = recipe
         self._answers = answers
@@ -100,7 +100,7 @@ class WaitingWorker:
         return None
 
     def _start(self) -> WorkerProcess:
-        env = {**self.recipe.env, MARK_VARIABLE: NO_MARK}
+        env = {**self.recipe.env, TAG_VARIABLE: NO_TAG}
         return WorkerProcess(self._reaper, self.recipe.python, env, self.recipe.directory, self.recipe.imports_file)
 
     async def _listen(self) -> None:
@@ -123,27 +123,27 @@ class WaitingWorker:
 
 
 async def wait_for_order(
-    lines: asyncio.StreamReader, answers: asyncio.StreamWriter, reaper: Reaper
-) -> tuple[Order | None, WaitingWorker | None]:
+    lines: asyncio.StreamReader, answers: asyncio.StreamWriter, reaper: Subreaper
+) -> tuple[ShimOrder | None, PrewarmedWorker | None]:
     """Whose shim this is to be, and the worker that waited with it, if any; no order where there never is a runner.
 
     Args:
         lines: each a JSON object: with `token` the order; with `again`, a number, that the worker that waits is to
             look again what to import; else its recipe.
-        answers: see WaitingWorker.
+        answers: see PrewarmedWorker.
     """
-    worker: WaitingWorker | None = None
+    worker: PrewarmedWorker | None = None
     while line := await lines.readline():
         message = json.loads(line)
         if "token" in message:
             spec = shim_pb2.RunnerSpec.FromString(base64.b64decode(message["spec"])) if "spec" in message else None
-            return Order(directory=Path(message["directory"]), token=str(message["token"]), spec=spec), worker
+            return ShimOrder(directory=Path(message["directory"]), token=str(message["token"]), spec=spec), worker
         if "again" in message:
             if worker is not None:
                 await worker.look_again(int(message["again"]))
             continue
-        recipe = Recipe(**message)
+        recipe = WarmRecipe(**message)
         if os.access(recipe.python, os.X_OK):
             with contextlib.suppress(OSError):  # as above
-                worker = WaitingWorker(reaper, recipe, answers)
+                worker = PrewarmedWorker(reaper, recipe, answers)
     return None, worker

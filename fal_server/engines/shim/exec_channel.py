@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.message_socket import OK, ConnectionBroken, MessageSocket, Status
 from fal_runner.shim.address import SocketPath
 from fal_server.core.faults import (
     Aborted,
@@ -28,8 +28,8 @@ _KINDS: dict[str, type[Fault]] = {
 }
 
 
-class ShimExecLine:
-    """Implements ExecLine. Each call has a connection of its own, and ends with it.
+class ShimExecChannel:
+    """Implements ExecChannel. Each call has a connection of its own, and ends with it.
 
     Args:
         address: the path of the socket.
@@ -64,7 +64,7 @@ class ShimExecLine:
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
         """WriteExec."""
         async with self.open("WriteExec") as link:
-            with suppress(LinkBroken):  # it was ended from the other side; how is learnt below
+            with suppress(ConnectionBroken):  # it was ended from the other side; how is learnt below
                 async for request in requests:
                     await link.send(request)
                 link.end_sending()
@@ -101,7 +101,7 @@ class ShimExecLine:
         try:
             await link.send(json.dumps({"method": method, "token": self._token}).encode())
             yield link
-        except LinkBroken as error:
+        except ConnectionBroken as error:
             raise Unavailable(f"the link to runner {self._runner_id} broke: {error.strerror}") from error
         finally:
             self._links.discard(link)

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from fal_grpc.v1 import exec_pb2 as pb
-from fal_runner.exec.command import Command, What
+from fal_runner.exec.command import Command, CommandSpec
 from fal_runner.exec.execution import Execution, Gap
 from fal_runner.exec.input import InputFeed
-from fal_runner.process.reaper import Reaper
+from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.supervisor import State, Supervisor
 
 _M = TypeVar("_M", bound=Message)
@@ -36,7 +36,7 @@ _DATA_TAG = pb.ReadExecResponse.DATA_FIELD_NUMBER << 3 | 2  # of a field with a 
 _STREAMS = {1: pb.EXEC_STREAM_STDOUT, 2: pb.EXEC_STREAM_STDERR}
 
 
-class Refusal(Exception):
+class ExecError(Exception):
     """A call that is refused.
 
     Args:
@@ -50,7 +50,7 @@ class Refusal(Exception):
         self.words = words
 
 
-class _Kept:
+class _Record:
     """A command, and the request that started it."""
 
     def __init__(self, request: pb.StartExecRequest, execution: Execution) -> None:
@@ -58,7 +58,7 @@ class _Kept:
         self.execution = execution
 
 
-class Execs:
+class ExecService:
     """The commands of one shim. Requests and answers are messages of fal.v1.Execs, serialised.
 
     Args:
@@ -66,10 +66,10 @@ class Execs:
         reaper: who starts processes here.
     """
 
-    def __init__(self, directory: Path, reaper: Reaper) -> None:
+    def __init__(self, directory: Path, reaper: Subreaper) -> None:
         self._directory = directory
         self._reaper = reaper
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _Record] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._methods: dict[str, tuple[type[Message], _Answering]] = {
             "StartExec": (pb.StartExecRequest, self._start),
@@ -90,10 +90,10 @@ class Execs:
         """Answer a method that has one answer.
 
         Raises:
-            Refusal: it is refused, or there is no such method.
+            ExecError: it is refused, or there is no such method.
         """
         if method not in self._methods:
-            raise Refusal("UNIMPLEMENTED", f"this shim knows no {method}: it was started by another version")
+            raise ExecError("UNIMPLEMENTED", f"this shim knows no {method}: it was started by another version")
         request_type, answer = self._methods[method]
         return answer(_parsed(request_type, data)).SerializeToString()
 
@@ -101,7 +101,7 @@ class Execs:
         """ReadExec: what a command writes, from an offset on. Each message comes in parts, its bytes as they are.
 
         Raises:
-            Refusal: it is refused, or somebody else has begun to read.
+            ExecError: it is refused, or somebody else has begun to read.
         """
         request = _parsed(pb.ReadExecRequest, data)
         execution = self._find(request.runner_id, request.exec_id).execution
@@ -132,7 +132,7 @@ class Execs:
                     yield (pb.ReadExecResponse(offset=offset, input_offset=taken).SerializeToString(),)
                 else:
                     await execution.changed()
-            raise Refusal("ABORTED", f"somebody else reads {request.exec_id} now")
+            raise ExecError("ABORTED", f"somebody else reads {request.exec_id} now")
         finally:
             execution.detach(reader)
 
@@ -140,7 +140,7 @@ class Execs:
         """WriteExec: input, and what of the output was received.
 
         Raises:
-            Refusal: it is refused, or somebody else reads the command by now.
+            ExecError: it is refused, or somebody else reads the command by now.
         """
         data = await anext(messages, None)
         if data is None:
@@ -153,7 +153,7 @@ class Execs:
                 await _take(execution, feed, first)
                 async for data in messages:
                     if execution.reader is not reader and execution.reader is not None:
-                        raise Refusal("ABORTED", f"somebody else reads {first.exec_id} now")
+                        raise ExecError("ABORTED", f"somebody else reads {first.exec_id} now")
                     await _take(execution, feed, _parsed(pb.WriteExecRequest, data))
                 await feed.drain()
         except Gap as gap:
@@ -167,14 +167,16 @@ class Execs:
         known = self._kept.get(request.exec_id)
         if known is not None:
             if known.request != request:
-                raise Refusal("ALREADY_EXISTS", f"another command has the id {request.exec_id}: choose another id")
+                raise ExecError("ALREADY_EXISTS", f"another command has the id {request.exec_id}: choose another id")
             return pb.StartExecResponse(exec=_info(known))
         if runner.state == State.STATE_EXITED:
-            raise Refusal("FAILED_PRECONDITION", f"runner {request.runner_id} has ended")
+            raise ExecError("FAILED_PRECONDITION", f"runner {request.runner_id} has ended")
         self._tidy()
         if self.open_count >= MOST_COMMANDS:
-            raise Refusal("RESOURCE_EXHAUSTED", f"{MOST_COMMANDS} commands run in runner {request.runner_id}: end one")
-        what = What(
+            raise ExecError(
+                "RESOURCE_EXHAUSTED", f"{MOST_COMMANDS} commands run in runner {request.runner_id}: end one"
+            )
+        what = CommandSpec(
             command=request.command,
             tty=request.tty,
             size=(request.tty_size.height, request.tty_size.width),
@@ -185,7 +187,7 @@ class Execs:
         try:
             command = Command(self._reaper, what)
         except OSError as error:
-            raise Refusal("RESOURCE_EXHAUSTED", f"the command could not be started: {error}") from error
+            raise ExecError("RESOURCE_EXHAUSTED", f"the command could not be started: {error}") from error
         except ValueError as error:
             raise _invalid("env", f"the command could not be started: {error}") from error
         execution = Execution(
@@ -195,7 +197,7 @@ class Execs:
             timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
             linger_seconds=request.linger_seconds if request.HasField("linger_seconds") else _LINGER_SECONDS,
         )
-        kept = self._kept[request.exec_id] = _Kept(request, execution)
+        kept = self._kept[request.exec_id] = _Record(request, execution)
         return pb.StartExecResponse(exec=_info(kept))
 
     def _signal(self, request: pb.SignalExecRequest) -> pb.SignalExecResponse:
@@ -223,17 +225,17 @@ class Execs:
 
     def _mine(self, runner_id: str) -> Supervisor:
         if self.runner is None:
-            raise Refusal("FAILED_PRECONDITION", "there is no worker yet: Start comes first")
+            raise ExecError("FAILED_PRECONDITION", "there is no worker yet: Start comes first")
         if runner_id and runner_id != self.runner.spec.runner_id:
-            raise Refusal("NOT_FOUND", f"runner {runner_id} is not here")
+            raise ExecError("NOT_FOUND", f"runner {runner_id} is not here")
         return self.runner
 
-    def _find(self, runner_id: str, exec_id: str) -> _Kept:
+    def _find(self, runner_id: str, exec_id: str) -> _Record:
         self._mine(runner_id)
         self._tidy()
         kept = self._kept.get(exec_id)
         if kept is None:
-            raise Refusal(
+            raise ExecError(
                 "NOT_FOUND",
                 f"there is no command {exec_id!r} in runner {runner_id}, or it ended too long ago: "
                 "`fal runners execs` lists those that there are",
@@ -277,8 +279,8 @@ def _check_size(height: int, width: int) -> None:
         raise _invalid("tty_size", f"tty_size is {height} x {width}: both must lie between 1 and {_MOST_CELLS}")
 
 
-def _invalid(field: str, words: str) -> Refusal:
-    return Refusal("INVALID_ARGUMENT", f"{field}: {words}")
+def _invalid(field: str, words: str) -> ExecError:
+    return ExecError("INVALID_ARGUMENT", f"{field}: {words}")
 
 
 def _parsed(request_type: type[_M], data: bytes) -> _M:
@@ -312,7 +314,7 @@ def _outcome(execution: Execution) -> pb.ExecOutcome:
     return pb.ExecOutcome(exit_code=execution.exit_code or 0, signal=execution.signal, timed_out=execution.timed_out)
 
 
-def _info(kept: _Kept) -> pb.ExecInfo:
+def _info(kept: _Record) -> pb.ExecInfo:
     request, execution = kept.request, kept.execution
     info = pb.ExecInfo(
         exec_id=request.exec_id,

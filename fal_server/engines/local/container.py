@@ -15,7 +15,7 @@ from pathlib import Path
 import fal_runner
 from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remove
 from fal_runner.isolation.mounts import DATA_VARIABLE
-from fal_runner.worker.mark import MARK_VARIABLE
+from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.containers import Container
 from fal_server.ports import LaunchSpec
 
@@ -59,7 +59,7 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
         "cmd": None if container.cmd is None else list(container.cmd),
         "itself": launch.function is None and launch.entrypoint is None,
         "volumes": _volumes(launch),
-        "names": sorted({MARK_VARIABLE, *(name for name in variables if not _ENGINES_OWN.fullmatch(name))}),
+        "names": sorted({TAG_VARIABLE, *(name for name in variables if not _ENGINES_OWN.fullmatch(name))}),
     }
     (directory / _NOTE).write_text(json.dumps(note))
     root = Path(fal_runner.__file__).parent.parent

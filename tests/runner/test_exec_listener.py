@@ -13,19 +13,21 @@ from pathlib import Path
 import pytest
 
 from fal_grpc.v1 import exec_pb2
-from fal_runner.exec.door import ExecDoor
-from fal_runner.exec.execs import Execs
+from fal_runner.exec.listener import ExecListener
 from fal_runner.exec.message_socket import MessageSocket, Status
-from fal_runner.process.reaper import Reaper
+from fal_runner.exec.service import ExecService
+from fal_runner.process.subreaper import Subreaper
 from fal_runner.shim.address import EXEC_SOCKET_NAME, SocketPath
-from fal_runner.shim.servicer import TokenGate
+from fal_runner.shim.servicer import TokenInterceptor
 
 TOKEN = "the-token-of-this-runner"
 
 
 @asynccontextmanager
 async def open_door(directory: Path) -> AsyncGenerator[Path]:
-    door = ExecDoor(SocketPath(directory / EXEC_SOCKET_NAME), TokenGate(TOKEN), Execs(directory, Reaper()))
+    door = ExecListener(
+        SocketPath(directory / EXEC_SOCKET_NAME), TokenInterceptor(TOKEN), ExecService(directory, Subreaper())
+    )
     door.open()
     yield directory / EXEC_SOCKET_NAME
     await door.close()

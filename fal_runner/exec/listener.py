@@ -15,8 +15,8 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
-from fal_runner.exec.execs import Execs, Refusal
-from fal_runner.exec.message_socket import OK, LinkBroken, MessageSocket, Status
+from fal_runner.exec.message_socket import OK, ConnectionBroken, MessageSocket, Status
+from fal_runner.exec.service import ExecError, ExecService
 from fal_runner.shim.address import SocketPath
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Gate(Protocol):
         ...
 
 
-class ExecDoor:
+class ExecListener:
     """Listens for calls.
 
     Args:
@@ -41,7 +41,7 @@ class ExecDoor:
         execs: who answers.
     """
 
-    def __init__(self, path: SocketPath, gate: Gate, execs: Execs) -> None:
+    def __init__(self, path: SocketPath, gate: Gate, execs: ExecService) -> None:
         self._path = path
         self._gate = gate
         self._execs = execs
@@ -77,14 +77,14 @@ class ExecDoor:
             try:
                 await self._answer(link)
                 status = Status(OK)
-            except Refusal as refusal:
+            except ExecError as refusal:
                 status = Status(refusal.code, refusal.words)
-            except (LinkBroken, TimeoutError):
+            except (ConnectionBroken, TimeoutError):
                 return
             except Exception as error:
                 log.exception("a call about a command failed")
                 status = Status("INTERNAL", f"the shim failed: {error!r}")
-            with suppress(LinkBroken):
+            with suppress(ConnectionBroken):
                 await link.end(status)
         finally:
             link.close()
@@ -94,7 +94,7 @@ class ExecDoor:
             greeting = await link.receive()
         method, token = _greeting(greeting)
         if not self._gate.passes(token):
-            raise Refusal("UNAUTHENTICATED", "the token is not this runner's")
+            raise ExecError("UNAUTHENTICATED", "the token is not this runner's")
         match method:
             case "ReadExec":
                 await self._read(link)
@@ -118,7 +118,7 @@ class ExecDoor:
         if not gone.cancelled():
             gone.exception()  # looked at: that he is gone is all there is to know
         if sending.cancelled():
-            raise LinkBroken(0, "the caller is gone")
+            raise ConnectionBroken(0, "the caller is gone")
         sending.result()
 
     async def _send_all(self, link: MessageSocket, request: bytes) -> None:
@@ -132,13 +132,13 @@ def _greeting(data: bytes | Status | None) -> tuple[str, str]:
         greeting = json.loads(data) if isinstance(data, bytes) else {}
         return str(greeting["method"]), str(greeting["token"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Refusal("INVALID_ARGUMENT", "greeting: it must be JSON with method and token") from error
+        raise ExecError("INVALID_ARGUMENT", "greeting: it must be JSON with method and token") from error
 
 
 async def _request(link: MessageSocket) -> bytes:
     data = await link.receive()
     if not isinstance(data, bytes):
-        raise LinkBroken(0, "the caller ended before the request")
+        raise ConnectionBroken(0, "the caller ended before the request")
     return data
 
 
