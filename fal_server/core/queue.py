@@ -12,8 +12,6 @@ from fal_server.core.routing import Outcome, error_type_of
 
 # "10 attempts in total, always": no header and no app can raise it.
 MOST_ATTEMPTS = 10
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 60.0
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
 
@@ -159,7 +157,6 @@ class RetryDecision:
 
     Attributes:
         retry: the condition under which it is repeated; None where it is over.
-        pause_seconds: how long it rests before that.
         dead: over, though a repetition was called for.
         outcome: what becomes of the runner.
         probe: whether the runner must first show that it still accepts connections (502 and 504).
@@ -167,7 +164,6 @@ class RetryDecision:
     """
 
     retry: Condition | None = None
-    pause_seconds: float = 0.0
     dead: bool = False
     outcome: Outcome = Outcome.DONE
     probe: bool = False
@@ -207,19 +203,12 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
     spent = used >= policy.budget(condition, no_retry=request.no_retry) or request.attempt >= MOST_ATTEMPTS
     return RetryDecision(
         retry=None if spent else condition,
-        pause_seconds=0.0 if spent else pause_seconds(request.attempt),
         dead=spent,
         outcome=outcome,
         probe=probe,
         error=error,
         error_type=error_type,
     )
-
-
-def pause_seconds(attempt: int) -> float:
-    """The rest after the attempt of this number: half a second, doubled each time, a minute at most."""
-    doublings = min(max(attempt, 1) - 1, 20)
-    return min(_FIRST_PAUSE_SECONDS * float(1 << doublings), _LONGEST_PAUSE_SECONDS)
 
 
 def switch(value: str | None) -> bool | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Answer, QueuedRequest
 
 MOST_TRIES = 10
-# 14 s, doubled each time: ten tries within two hours.
-_FIRST_PAUSE_SECONDS = 14
 _LONGEST_URL = 4096
 
 
@@ -58,13 +56,6 @@ def checked_url(url: str) -> str:
             "fal_webhook", "fal_webhook is not an address that can be called: give an http or https URL"
         )
     return url
-
-
-def next_try(number: int, now: datetime) -> datetime | None:
-    """When to try again after the failed try of this number, counted from 1; None: no more."""
-    if number >= MOST_TRIES:
-        return None
-    return now + timedelta(seconds=_FIRST_PAUSE_SECONDS << (number - 1))
 
 
 def payload(request: QueuedRequest, answer: Answer) -> bytes:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
+from fal_grpc.backoff import Backoff
 from fal_server.core.queue import QueuedRequest, WebhookState
-from fal_server.core.webhooks import Delivery, SignedCall, message, next_try, payload, signature_headers
+from fal_server.core.webhooks import MOST_TRIES, Delivery, SignedCall, message, payload, signature_headers
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore, WebhookClient, WebhookSigner
+
+# Ten tries within two hours; docs/reference/queue.md promises these numbers, so there is no jitter.
+RETRIES = Backoff(first_seconds=14.0, longest_seconds=7200.0, jitter=0)
 
 
 class Webhooks:
@@ -45,7 +50,8 @@ class Webhooks:
         number = request.webhook_attempts + 1
         status, error = await self._call(request)
         now = self._clock.now()
-        again = None if error is None else next_try(number, now)
+        final = error is None or number >= MOST_TRIES
+        again = None if final else now + timedelta(seconds=RETRIES.pause(number))
         state = WebhookState.DELIVERED if error is None else WebhookState.PENDING if again else WebhookState.FAILED
         delivery = Delivery(request_id=request.request_id, number=number, at=now, status=status, error=error)
         await self._store.delivered(

@@ -14,7 +14,6 @@ from fal_server.core.queue import (
     Policy,
     QueuedRequest,
     decide_retry,
-    pause_seconds,
     policy_of,
     switch,
 )
@@ -102,8 +101,6 @@ def test_never_more_than_ten_attempts(attempt, used, budgets, condition):
     if attempt >= MOST_ATTEMPTS or used.get(condition.value, 0) >= MOST_ATTEMPTS - 1:
         assert verdict.retry is None
     assert (verdict.retry is None) == verdict.dead
-    if verdict.retry is not None:
-        assert 0 < verdict.pause_seconds <= 60
 
 
 def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
@@ -116,10 +113,6 @@ def test_an_app_of_ten_failures_is_given_up_after_the_tenth():
             break
         made = request(attempt=seen, retries={"connection_error": seen})
     assert seen == MOST_ATTEMPTS
-
-
-def test_pauses_double_up_to_a_minute():
-    assert [pause_seconds(n) for n in (1, 2, 3, 7, 8, 100)] == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.queue import Answer, QueuedRequest
-from fal_server.core.webhooks import MOST_TRIES, checked_url, message, next_try, payload
+from fal_server.core.webhooks import checked_url, message, payload
 from tests.fakes.domain import START
 
 REQUEST = QueuedRequest(request_id="q", app_name="a", path="/", created_at=START, error="it broke")
@@ -28,15 +28,6 @@ def test_good_addresses(url):
 def test_bad_addresses(url):
     with pytest.raises(InvalidArgument, match="http or https"):
         checked_url(url)
-
-
-def test_ten_tries_within_two_hours():
-    moment, tries = START, 1
-    while (again := next_try(tries, moment)) is not None:
-        assert again > moment
-        moment, tries = again, tries + 1
-    assert tries == MOST_TRIES
-    assert 1.9 * 3600 < (moment - START).total_seconds() <= 2 * 3600
 
 
 def test_payloads():

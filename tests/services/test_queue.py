@@ -12,6 +12,7 @@ from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Pri
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.ports.queue import AnswerTooLarge, RequestFilter
+from fal_server.services.attempts import RETRIES
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import BROKEN, Queueing, queueing
@@ -135,6 +136,10 @@ async def test_requests_of_an_app_that_is_not_there(q):
     assert await q.queue.find(RequestFilter(app_name="a", dead=True)) == []
     await q.platform.apps.delete("a", "")
     assert [one.request_id for one in await q.queue.find(RequestFilter(app_name="a"))] == [done.request_id]
+
+
+def test_pauses_between_attempts_double_up_to_a_minute():
+    assert [RETRIES.pause(n) for n in (1, 2, 3, 7, 8, 100)] == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
 
 
 async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(q):

@@ -12,6 +12,7 @@ import pytest
 
 from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.webhooks import MOST_TRIES
+from fal_server.services.webhooks import RETRIES
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import Queueing, queueing
 
@@ -83,6 +84,10 @@ async def test_a_cancelled_request_tells_so(q):
     await tried(q, request_id, 1)
     told = json.loads(q.receivers.calls[0].body)
     assert (told["status"], told["error"]) == ("ERROR", "the request was cancelled")
+
+
+def test_ten_tries_take_two_hours():
+    assert 1.9 * 3600 < sum(RETRIES.pause(number) for number in range(1, MOST_TRIES)) <= 2 * 3600
 
 
 async def test_a_webhook_is_tried_again_and_given_up(q):
