@@ -290,8 +290,8 @@ def run(job: Dict[str, Any], teller: ResultChannel) -> int:
 
 def wait_for_job(pipe: BinaryIO, teller: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
     """Import ahead until there is a job, and be its process from then on."""
-    ahead = sibling("ahead").PrewarmedProcess(imports)
-    take_tag = sibling("mark").take_tag
+    ahead = sibling("prewarm").PrewarmedProcess(imports)
+    take_tag = sibling("process_tag").take_tag
     streams.install()  # what is imported may keep them
     inspect.getsourcelines(load)  # compiles what reads source, as FastAPI does at the first request of an endpoint
     message: Dict[str, Any] = {"again": 0}
@@ -340,7 +340,7 @@ def main() -> None:
 
     def remember() -> None:
         if job.get("imports"):
-            sibling("ahead").remember(job["imports"], places)
+            sibling("prewarm").remember(job["imports"], places)
 
     def listening(port: int) -> None:
         if port == job["port"]:
