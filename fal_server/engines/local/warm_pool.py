@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fal_runner.isolation.mounts import APP_VARIABLE
+from fal_server.aio.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]
@@ -178,7 +179,7 @@ class WarmPool:
         self._learnt: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
-        self._endings: set[asyncio.Task[None]] = set()
+        self._endings = TaskSet(log)
         shutil.rmtree(places, ignore_errors=True)
         self._fill()
 
@@ -210,7 +211,7 @@ class WarmPool:
             self._end(warm_shim)
         self._plain.clear()
         self._warm.clear()
-        await asyncio.gather(*self._endings)
+        await self._endings.wait()
 
     def _use(self, warm_key: WarmKey | None) -> None:
         loop = asyncio.get_running_loop()
@@ -268,6 +269,4 @@ class WarmPool:
         return warm_shim
 
     def _end(self, warm_shim: WarmShim) -> None:
-        task = asyncio.get_running_loop().create_task(warm_shim.end())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._endings.spawn(warm_shim.end())

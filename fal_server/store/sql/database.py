@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, Unavailable
 from fal_server.store.sql import dialect
 from fal_server.store.sql.bulk import BulkWriter, Row
@@ -36,7 +37,7 @@ class Database:
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
         self._claim = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._under_way = TaskSet(None)
         self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
         self._file = dialect.sqlite_file(engine)
@@ -80,7 +81,7 @@ class Database:
     async def close(self) -> None:
         """Let what is under way finish, then let go of the database. A second call does nothing."""
         self._closed = True
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._under_way.wait()
         if self._claim is not None:
             with suppress(*dialect.connection_errors()):  # the server is gone, and the lock with it
                 await self._claim.release()
@@ -93,10 +94,7 @@ class Database:
         if self._closed:
             transaction.close()
             raise Unavailable("the store is closed: the controller is stopping")
-        task = asyncio.create_task(transaction)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._under_way.spawn(transaction))
 
     async def _read(self, work: Work[T]) -> T:
         async with self._read_turn or nullcontext(), _faults(), self._engine.connect() as connection:
