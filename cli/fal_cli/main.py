@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
+    import argparse
+
     from fal_cli.parser import FalParser
 
 _DESCRIPTION = """\
@@ -16,6 +18,10 @@ fal deploys Python apps to a controller, on this machine or elsewhere, and calls
 _EPILOG = """\
 `fal help COMMAND` shows the arguments of a command, `fal up -d` starts a controller.
 Documentation: https://github.com/fal-grpc/fal-grpc/tree/main/docs"""
+
+
+# Files of this machine may have any name.
+_LOCAL_PATHS = frozenset({"app_ref", "func_ref"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +113,12 @@ def _run(arguments: list[str]) -> int:
         parsed = parser.parse_args(arguments)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
+    if (message := _malformed_text(parsed)) is not None:
+        from fal_cli.exit_codes import ExitCode
+        from fal_cli.presentation.output import print_error
+
+        print_error(message)
+        return ExitCode.USAGE
     try:
         code = parsed.handler(parsed)
         return code if isinstance(code, int) else 0
@@ -120,6 +132,27 @@ def _run(arguments: list[str]) -> int:
         from fal_cli.error_reporting import report
 
         return report(error, debug=getattr(parsed, "debug", False))
+
+
+def _malformed_text(parsed: argparse.Namespace) -> str | None:
+    """Return what is wrong with an argument that no controller can take, since it is not UTF-8."""
+    for name, value in vars(parsed).items():
+        if name in _LOCAL_PATHS:
+            continue
+        for text in _texts(value):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return f"argument {name.replace('_', '-')}: '{ascii(text)[1:-1]}' is not valid UTF-8"
+    return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _drop_output() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Clocks differ a little, and typing takes time: `--since 24h` must not fail for that.
 _LEEWAY_SECONDS = 60
+MAX_INT32 = 2**31 - 1
+_MAX_DIGITS = 20
 LOG_SOURCES = ("build", "system", "stdout", "stderr")
 
 
@@ -103,11 +105,12 @@ def add_log_options(parser: FalParser, *, since: str, until: str, lines: str) ->
     )
 
 
-def time_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime]:
+def time_type(*, at_most: timedelta | None = None, past: bool = False) -> Callable[[str], datetime]:
     """Return an argparse type that reads a time.
 
     Args:
         at_most: how far back the time may be; None sets no limit.
+        past: whether to refuse a time in the future.
     """
 
     def read_time(text: str) -> datetime:
@@ -122,9 +125,22 @@ def time_type(*, at_most: timedelta | None = None) -> Callable[[str], datetime]:
         if at_most is not None and datetime.now(UTC) - parsed > at_most + timedelta(seconds=_LEEWAY_SECONDS):
             hours = at_most.total_seconds() / 3600
             raise argparse.ArgumentTypeError(f"'{text}' is older than the limit of {hours:g} hours")
+        if past and parsed - datetime.now(UTC) > timedelta(seconds=_LEEWAY_SECONDS):
+            raise argparse.ArgumentTypeError(f"'{text}' is in the future")
         return parsed
 
     return read_time
+
+
+def int_type(text: str) -> int:
+    """Read a whole number that the wire can carry, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text[:_MAX_DIGITS]}' is not a whole number") from None
+    if abs(number) > MAX_INT32:
+        raise argparse.ArgumentTypeError(f"'{text[:_MAX_DIGITS]}' is too big: at most {MAX_INT32}")
+    return number
 
 
 def seconds_type(text: str) -> float:
@@ -141,7 +157,7 @@ def seconds_type(text: str) -> float:
 def _line_count(text: str) -> tuple[int, bool]:
     """Return how many lines are wanted, and whether the oldest are."""
     count = text.removeprefix("+")
-    if not (count.isascii() and count.isdigit() and int(count) > 0):
+    if not (count.isascii() and count.isdigit() and 0 < int(count[:_MAX_DIGITS]) <= MAX_INT32):
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a number of lines; use N for the newest N, +N for the oldest N"
         )

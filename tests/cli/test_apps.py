@@ -92,18 +92,30 @@ def test_set_rev(controller, capsys):
 
 
 def test_list_rev(controller, capsys):
-    revision = revision_pb2.ApplicationInfo(application_id="rev-1", machine_types=["S"])
+    revision = revision_pb2.ApplicationInfo(
+        application_id="rev-1",
+        machine_types=["S"],
+        application_name="hello",
+        current=True,
+        message="a note",
+        annotations=[revision_pb2.Annotation(name="GIT", value="abc")],
+    )
     revision.created_at.FromDatetime(datetime(2026, 1, 31, 9, tzinfo=UTC))
-    controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision])
+    old = revision_pb2.ApplicationInfo(application_id="rev-0")
+    controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision, old])
     assert main(["apps", "list-rev", "hello"]) == 0
     assert controller.request("ListApplications").application_name == "hello"
-    head, row = capsys.readouterr().out.splitlines()
+    head, row, _ = capsys.readouterr().out.splitlines()
     assert head.startswith("Revision  Env   Min Concurrency")
     assert row.startswith("rev-1     main  0")
-    assert row.endswith("2026-01-31 09:00:00+00:00")
+    assert row.split()[-7:] == ["2026-01-31", "09:00:00+00:00", "hello", "*", "a", "note", "GIT=abc"]
     controller.asked.clear()
-    assert main(["apps", "list-rev"]) == 0
+    assert main(["apps", "list-rev", "--json"]) == 0
     assert not controller.request("ListApplications").HasField("application_name")
+    new, old = json.loads(capsys.readouterr().out)["revisions"]
+    assert (new["app_name"], new["current"], new["message"]) == ("hello", True, "a note")
+    assert new["annotations"] == {"GIT": "abc"}
+    assert (old["current"], old["message"], old["annotations"]) == (None, None, {})
 
 
 def test_rollout(controller, capsys):
@@ -114,13 +126,16 @@ def test_rollout(controller, capsys):
     assert capsys.readouterr().out == "Rolled out application hello\n"
 
 
-def test_delete_of_an_app_that_is_not_there_is_no_failure(controller, capsys):
+def test_delete(controller, capsys):
     controller.answers["DeleteAlias"] = app_pb2.DeleteAliasResult(revision="rev-1")
     assert main(["apps", "delete", "hello"]) == 0
     assert capsys.readouterr().out == "Application 'hello' deleted (rev-1)\n"
+
+
+def test_deleting_an_app_that_is_not_there_is_an_error(controller, capsys):
     controller.answers["DeleteAlias"] = (grpc.StatusCode.NOT_FOUND, "no")
-    assert main(["apps", "delete", "hello"]) == 0
-    assert "Application 'hello' not found." in capsys.readouterr().err
+    assert main(["apps", "delete", "hello"]) == 1
+    assert "Application 'hello' not found" in capsys.readouterr().err
 
 
 def test_delete_rev(controller):

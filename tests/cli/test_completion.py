@@ -80,9 +80,9 @@ def test_no_controller_and_no_key_offer_nothing(line, monkeypatch):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{bound.getsockname()[1]}")
-        assert offered(line) <= {"-h", "--help", "--debug", "--team", "--host", "--env", "-r", "--replace", "--grace"}
+        assert [word for word in offered(line) if not word.startswith("-")] == []
         monkeypatch.setenv("FAL_KEY", "id:secret")
-        assert offered(line) <= {"-h", "--help", "--debug", "--team", "--host", "--env", "-r", "--replace", "--grace"}
+        assert [word for word in offered(line) if not word.startswith("-")] == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -82,6 +83,42 @@ def test_a_detached_deploy_of_a_known_app_is_rolling_out(deployed, app_file, cap
     deployed.answers["ListAliases"] = app_pb2.ListAliasesResult(aliases=[app_pb2.AliasInfo(alias="hello")])
     assert main(["deploy", app_file, "--detach", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "rolling_out"
+
+
+@pytest.mark.parametrize(
+    ("registered", "message"),
+    [
+        (None, "Interrupted: nothing was deployed."),
+        (
+            revision_pb2.RegisteredRevision(application_id="rev-1", application_name="hello"),
+            "the deploy of hello to revision rev-1 goes on.\n`fal apps delete hello` removes the application.",
+        ),
+        (
+            revision_pb2.RegisteredRevision(application_id="rev-1", application_name="hello", previous_id="rev-0"),
+            "the deploy of hello to revision rev-1 goes on.\n`fal apps set-rev hello rev-0` goes back.",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_becomes_of_the_deploy(deployed, app_file, registered, message):
+    def register(_request, _context):
+        if registered is not None:
+            yield revision_pb2.RegisterApplicationResult(registered=registered)
+        yield revision_pb2.RegisterApplicationResult(
+            logs=[log_pb2.Log(message="waiting", source=log_pb2.USER, level=log_pb2.INFO)]
+        )
+        deployed.gone.wait(60)
+
+    deployed.answers["RegisterApplication"] = register
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fal_cli", "deploy", app_file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    seen = list(iter(process.stderr.readline, "waiting\n"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert message in err, (seen, err)
+    assert "Traceback" not in err
 
 
 def test_check_without_a_terminal_wants_yes(deployed, app_file, capsys):

@@ -13,6 +13,7 @@ import yaml
 
 from fal_cli.main import main
 from fal_grpc.v1.runner_pb2 import (
+    GetRunnerResponse,
     KillRunnerResponse,
     ListAliasRunnersResponse,
     ListRunnersResponse,
@@ -153,19 +154,51 @@ def test_foreign_text_is_not_markup_and_moves_no_cursor(controller, capsys):
     assert json.loads(shown)["runners"][0]["alias"] == "\x1b[2Jevil\u202e"
 
 
-def test_stop_and_kill_name_the_runner_and_say_nothing(controller, capsys):
+def test_stop_and_kill_say_on_stderr_what_goes_on(controller, capsys):
     controller.answers["StopRunner"] = StopRunnerResponse()
     controller.answers["KillRunner"] = KillRunnerResponse()
+    controller.answers["GetRunner"] = GetRunnerResponse(runner=runner("r-1", RunnerInfo.DRAINING, in_flight_requests=2))
     assert main(["runners", "stop", "r-1"]) == 0
     assert main(["runners", "kill", "r-2"]) == 0
     assert controller.request("StopRunner").runner_id == "r-1"
     assert not controller.request("StopRunner").replace_first
     assert controller.request("KillRunner").runner_id == "r-2"
     captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-    controller.asked.clear()
+    assert captured.out == ""
+    assert captured.err == "Runner r-1 is stopping; it finishes 2 requests first.\nRunner r-2 is killed.\n"
+
+
+def test_stop_with_a_replacement(controller):
+    controller.answers["StopRunner"] = StopRunnerResponse()
     assert main(["runners", "stop", "-r", "r-1"]) == 0
     assert controller.request("StopRunner").replace_first
+
+
+def test_stop_works_with_a_controller_that_shows_no_single_runner(controller, capsys):
+    controller.answers["StopRunner"] = StopRunnerResponse()
+    assert main(["runners", "stop", "r-1"]) == 0
+    assert capsys.readouterr().err == "Runner r-1 is stopping.\n"
+
+
+def test_stop_waits_for_the_end(controller, capsys):
+    states = iter([RunnerInfo.DRAINING, RunnerInfo.DRAINING, RunnerInfo.TERMINATED])
+    controller.answers["StopRunner"] = StopRunnerResponse()
+    controller.answers["GetRunner"] = lambda _request, _context: GetRunnerResponse(
+        runner=runner("r-1", next(states), exit_code=0)
+    )
+    assert main(["runners", "stop", "r-1", "--wait"]) == 0
+    assert capsys.readouterr().err == "Runner r-1 is stopping.\nRunner r-1 has ended with exit code 0.\n"
+    assert next(states, None) is None
+
+
+def test_ended_runners_are_those_of_the_last_day(controller, capsys):
+    controller.answers["ListRunners"] = ListRunnersResponse(runners=[runner("r-old", RunnerInfo.TERMINATED)])
+    assert main(["runners", "list", "--state", "TERMINATED"]) == 0
+    sent = controller.request("ListRunners").start_time.ToDatetime(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - timedelta(hours=24) - sent) < timedelta(minutes=1)
+    captured = capsys.readouterr()
+    assert "ended within the last 24 hours" in captured.err
+    assert captured.out.startswith("Runners: 0\nRunners Pending: 0\nRunners Setting Up: 0\nRunners Ended: 1\n")
 
 
 def test_a_refusal_is_reported_on_stderr_with_code_1(controller, capsys):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
@@ -13,10 +14,12 @@ from fal_cli.options import add_client_options, add_env_option, add_output_optio
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note, write_document
 from fal_cli.presentation.printable import visible
+from fal_cli.prompts import ask, at_terminal
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
     from fal.deploy import DeploymentResult
+    from fal_grpc.adapter.revision import RegisteredRevision, RegisterResult
 
 _EPILOG = """\
 Examples:
@@ -85,22 +88,49 @@ def _deploy(args: argparse.Namespace) -> None:
             _check(client, args)
         # A first deployment has no old revision to roll from, so it is done without waiting.
         known = {app.alias for app in client.apps.list(environment_name=args.env)} if args.attach is False else set()
-        result = client.deploy(
-            args.app_ref,
-            app_name=args.app_name,
-            auth=args.auth,
-            strategy=args.strategy,
-            reset_scale=args.reset_scale,
-            attach_to_deployment=args.attach,
-            force_env_build=args.no_cache,
-            environment_name=args.env,
-            message=args.message,
-            annotations=annotations or None,
-            result_handler=lambda found: write_deploy_logs(found.logs),
-            build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
-        )
+        registered: list[RegisteredRevision] = []
+
+        def show(found: RegisterResult) -> None:
+            registered.extend([found.registered] if found.registered else [])
+            write_deploy_logs(found.logs)
+
+        with _interruptible(registered):
+            result = client.deploy(
+                args.app_ref,
+                app_name=args.app_name,
+                auth=args.auth,
+                strategy=args.strategy,
+                reset_scale=args.reset_scale,
+                attach_to_deployment=args.attach,
+                force_env_build=args.no_cache,
+                environment_name=args.env,
+                message=args.message,
+                annotations=annotations or None,
+                result_handler=show,
+                build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
+            )
     rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
+
+
+@contextmanager
+def _interruptible(registered: list[RegisteredRevision]) -> Generator[None]:
+    """Say at Ctrl-C what becomes of the deploy, which from some time on does not depend on this command."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_note(_describe_interrupt(registered[0] if registered else None))
+        raise
+
+
+def _describe_interrupt(revision: RegisteredRevision | None) -> str:
+    if revision is None:
+        return "\nInterrupted: nothing was deployed."
+    app = revision.app_name
+    going_on = f"\nNot waiting any longer: the deploy of {app} to revision {revision.application_id} goes on."
+    if revision.previous_id is None:
+        return f"{going_on}\n`fal apps delete {app}` removes the application."
+    return f"{going_on}\n`fal apps set-rev {app} {revision.previous_id}` goes back."
 
 
 def _annotations(pairs: list[str]) -> Mapping[str, str]:
@@ -125,11 +155,9 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
     print_note("About to deploy:\n" + "\n".join(f"  {name:<12} {value}" for name, value in summary.items()))
     if args.yes:
         return
-    if not sys.stdin.isatty():
+    if not at_terminal():
         raise CommandError("--check asks before it deploys, and there is no terminal: add --yes", ExitCode.USAGE)
-    sys.stderr.write("Deploy? (y/N): ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    if not ask("Deploy?"):
         raise CommandError("nothing was deployed")
 
 

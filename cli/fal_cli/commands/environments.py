@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
@@ -13,7 +12,7 @@ from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
 from fal_cli.presentation.output import print_line, shown_time
-from fal_cli.presentation.printable import visible
+from fal_cli.prompts import add_yes_option, at_terminal, confirm
 
 if TYPE_CHECKING:
     from fal.api import EnvironmentInfo
@@ -54,7 +53,7 @@ def add_arguments(parser: FalParser) -> None:
     delete = add_command(commands, "delete", "Delete an environment.", _delete)
     add_client_options(delete)
     complete_ids(delete.add_argument("name", help="Environment name."), ENVIRONMENT_NAMES)
-    delete.add_argument("--yes", action="store_true", help="Do not ask.")
+    add_yes_option(delete)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -70,14 +69,12 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _delete(args: argparse.Namespace) -> None:
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise CommandError(f"deleting environment '{args.name}' needs a confirmation: add --yes", ExitCode.USAGE)
-        sys.stderr.write(visible(f"This deletes environment '{args.name}' and its secrets. Type its name: "))
-        sys.stderr.flush()
-        if sys.stdin.readline().strip() != args.name:
-            print_line("Deletion cancelled")
-            return
+    if not args.yes and not at_terminal():
+        # As the published client, which asks here without a terminal, too.
+        raise CommandError(f"deleting environment '{args.name}' needs a confirmation: add --yes", ExitCode.USAGE)
     with open_client(args) as client:
+        if not args.yes and args.name not in {environment.name for environment in client.environments.list()}:
+            raise CommandError(f"there is no environment '{args.name}': `fal environments list` shows which exist")
+        confirm(args, f"Delete environment '{args.name}' and its secrets?")
         client.environments.delete(args.name)
     print_line(f"Deleted environment '{args.name}'")

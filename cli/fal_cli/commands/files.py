@@ -13,8 +13,10 @@ from fal_cli.exit_codes import CommandError
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, sort_items, write_items
+from fal_cli.presentation.output import print_note
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint, wants_colour
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.files import Files, RemoteFile
@@ -73,6 +75,7 @@ def add_arguments(parser: FalParser) -> None:
     move.add_argument("destination", help="Remote destination path")
     remove = add_command(commands, "rm", "Recursively remove a remote file or directory.", _remove, epilog=_EPILOG)
     add_client_options(remove)
+    add_yes_option(remove)
     remove.add_argument("path", help="Remote path")
 
 
@@ -100,26 +103,32 @@ def _list(args: argparse.Namespace) -> None:
 def _download(args: argparse.Namespace) -> None:
     with _files(args) as files, _local_errors():
         files.download(args.remote_path, args.local_path)
+    print_note(f"Downloaded {args.remote_path} to {args.local_path}.")
 
 
 def _upload(args: argparse.Namespace) -> None:
     with _files(args) as files, _local_errors():
         files.upload(args.local_path, args.remote_path)
+    print_note(f"Uploaded {args.local_path} to {args.remote_path}.")
 
 
 def _upload_url(args: argparse.Namespace) -> None:
     with _files(args) as files:
         files.upload_url(args.url, args.remote_path)
+    print_note(f"Uploaded {args.url} to {args.remote_path}.")
 
 
 def _move(args: argparse.Namespace) -> None:
     with _files(args) as files:
         files.move(args.source, args.destination)
+    print_note(f"Moved {args.source} to {args.destination}.")
 
 
 def _remove(args: argparse.Namespace) -> None:
+    confirm(args, f"Remove {args.path} and everything in it?")
     with _files(args) as files:
         files.remove(args.path)
+    print_note(f"Removed {args.path}.")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
 from fal_cli.presentation.output import print_note, shown_time, write_document
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.api import UserKeyInfo
@@ -75,6 +76,7 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(list_parser, KEYS)
     revoke = add_command(commands, "revoke", "Revoke a key.", _revoke)
     add_client_options(revoke)
+    add_yes_option(revoke)
     complete_ids(revoke.add_argument("key_id", help="Key ID."), KEY_IDS)
 
 
@@ -126,4 +128,10 @@ def _list(args: argparse.Namespace) -> None:
 
 def _revoke(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.keys.revoke(resolve(client, KEY_IDS, args.key_id, args))
+        key_id = resolve(client, KEY_IDS, args.key_id, args)
+        own = key_id == getattr(client.settings.credentials, "key_id", None)
+        confirm(args, f"Revoke key {key_id}?{' It is the key that you use now.' if own else ''}")
+        client.keys.revoke(key_id)
+    print_note(
+        f"Revoked key {key_id}." + (" It was the key in use: `fal profile key` sets another one." if own else "")
+    )

@@ -12,7 +12,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
 from fal_cli.presentation.output import print_line, print_note
-from fal_cli.presentation.printable import visible
+from fal_cli.prompts import add_yes_option, ask, at_terminal, confirm
 
 
 class _Profile(NamedTuple):
@@ -50,6 +50,7 @@ def add_arguments(parser: FalParser) -> None:
     create = add_command(commands, "create", "Create a profile, and make it the current one.", _create)
     create.add_argument("profile", metavar="PROFILE", help="Profile name.")
     delete = add_command(commands, "delete", "Delete a profile.", _delete)
+    add_yes_option(delete)
     complete_words(delete.add_argument("profile", metavar="PROFILE", help="Profile name."), profile_names)
 
 
@@ -75,11 +76,9 @@ def _set(args: argparse.Namespace) -> None:
 
 
 def _confirm_creation(name: str) -> None:
-    if not sys.stdin.isatty():
+    if not at_terminal():
         raise CommandError(f"there is no profile '{name}'; `fal profile create {name}` makes one")
-    sys.stderr.write(visible(f"There is no profile '{name}'. Create it? (y/N): "))
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    if not ask(f"There is no profile '{name}'. Create it?"):
         raise CommandError("no profile was created")
 
 
@@ -132,6 +131,7 @@ def _create(args: argparse.Namespace) -> None:
 def _delete(args: argparse.Namespace) -> None:
     from fal.config import edit
 
+    confirm(args, f"Delete profile '{args.profile}' and its key?")
     with edit() as config:
         config.delete_profile(args.profile)
     print_line(f"Profile '{args.profile}' deleted.")

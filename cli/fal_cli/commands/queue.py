@@ -14,8 +14,9 @@ from fal_cli.ids import REQUESTS as REQUEST_IDS
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
-from fal_cli.presentation.output import print_line, shown_time, write_document, write_table
+from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
+from fal_cli.prompts import add_yes_option, at_terminal, confirm
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,6 +39,7 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(size)
     flush = add_command(commands, "flush", "Cancel all requests that wait for an application.", _flush)
     _add_app(flush)
+    add_yes_option(flush)
     flush.add_argument("--caller-user-id", help="Cancel only the requests of this user, as --by-user names it.")
     list_parser = add_command(commands, "list", "List an application's requests, newest first.", _list)
     _add_app(list_parser)
@@ -88,8 +90,11 @@ def _size(args: argparse.Namespace) -> None:
 
 def _flush(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.queue.flush(args.app_name, caller_user_id=args.caller_user_id)
+        if at_terminal() and not args.yes:
+            confirm(args, f"Cancel the {client.queue.size(args.app_name)} requests that wait for '{args.app_name}'?")
+        count = client.queue.flush(args.app_name, caller_user_id=args.caller_user_id)
     print_line("Queue flushed successfully.")
+    print_note(f"Cancelled {count} request{'' if count == 1 else 's'}; those in progress go on.")
 
 
 def _list(args: argparse.Namespace) -> None:

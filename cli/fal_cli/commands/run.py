@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_client_options, add_env_option, open_client
+from fal_cli.options import add_client_options, add_env_option, int_type, open_client
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note
 
@@ -39,17 +41,17 @@ def add_arguments(parser: FalParser) -> None:
     add_env_option(parser)
     parser.add_argument("--local", action="store_true", help="Run here, in this Python, without a controller.")
     parser.add_argument(
-        "--exposed-port", type=int, metavar="PORT", help="The port of an app with --local (defaults to 8080)."
+        "--exposed-port", type=int_type, metavar="PORT", help="The port of an app with --local (defaults to 8080)."
     )
     parser.add_argument(
         "--exposed-metrics-port",
-        type=int,
+        type=int_type,
         metavar="PORT",
         help="The port of its metrics with --local (defaults to 9090).",
     )
     parser.add_argument("--machine-type", help="Machine type to run on.")
     parser.add_argument("--forward-compat", action="store_true", help="Ask for a machine with newer GPU drivers.")
-    parser.add_argument("--limit-max-requests", type=int, metavar="N", help="Stop an app after N requests.")
+    parser.add_argument("--limit-max-requests", type=int_type, metavar="N", help="Stop an app after N requests.")
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -72,7 +74,7 @@ def _run_on_controller(args: argparse.Namespace) -> object:
             shown.add(found.service_urls.run)
             print_note(f"Serving at {found.service_urls.run}")
 
-    with open_client(args) as client:
+    with open_client(args) as client, _interruptible():
         return run(
             client,
             args.func_ref,
@@ -86,6 +88,15 @@ def _run_on_controller(args: argparse.Namespace) -> object:
             result_handler=show,
             build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
         )
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_note("\nInterrupted: the controller ends the run.")
+        raise
 
 
 def _run_here(args: argparse.Namespace) -> object:

@@ -12,7 +12,8 @@ from fal_cli.ids import SECRETS as SECRET_NAMES
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
-from fal_cli.presentation.output import shown_time
+from fal_cli.presentation.output import print_note, shown_time
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.api import ServerlessSecret
@@ -71,6 +72,7 @@ def add_arguments(parser: FalParser) -> None:
     add_list_options(list_parser, SECRETS)
     unset = add_command(commands, "unset", "Unset a secret.", _unset)
     add_client_options(unset)
+    add_yes_option(unset)
     complete_ids(unset.add_argument("name", metavar="NAME", help="Secret's name."), SECRET_NAMES)
     add_env_option(unset)
 
@@ -86,6 +88,8 @@ def _set(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         for name, value in values:
             client.secrets.set(name, value, environment_name=args.env, default_exposed=not args.not_exposed_by_default)
+            print_note(f"Set secret {name}.")
+    print_note("Runners that start from now on get it; `fal apps rollout APP` replaces the running ones of an app.")
 
 
 def _read(name: str) -> str:
@@ -108,5 +112,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _unset(args: argparse.Namespace) -> None:
+    confirm(args, f"Unset secret '{args.name}'?")
     with open_client(args) as client:
         client.secrets.unset(args.name, environment_name=args.env)
+    print_note(f"Unset secret {args.name}. Runners that have it keep it until they end.")

@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 def write_apps(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> None:
     """Write apps to standard output, and which of them are being rolled out to standard error."""
     write_items(args, APPS, apps)
-    if args.output == "pretty":
+    if args.output in {"pretty", "wide"}:
         for app in apps:
             if app.is_rolling:
                 print_note(f"{app.alias} is being rolled out: new runners take over from the old ones.")
@@ -60,6 +60,19 @@ def _number(title: str, value: Callable[[Item], int | None], *, wide: bool = Tru
         return "-" if number is None else str(number)
 
     return Field(title=title, text=text, sort_key=value, folds=True, wide=wide)
+
+
+def _annotations(revision: ApplicationInfo) -> str:
+    return " ".join(f"{name}={value}" for name, value in revision.annotations.items())
+
+
+def _revision_document(revision: ApplicationInfo) -> Mapping[str, object]:
+    names = (name for name in revision.__dataclass_fields__ if name not in {"created_at", "annotations"})
+    return {
+        **{name: getattr(revision, name) for name in names},
+        "created_at": revision.created_at.isoformat(),
+        "annotations": dict(revision.annotations),
+    }
 
 
 def _app_document(app: AliasInfo) -> Mapping[str, object]:
@@ -94,7 +107,7 @@ REVISIONS: Listing[ApplicationInfo] = Listing(
     noun="revisions",
     fields=(
         Field(title="Revision", text=lambda revision: revision.application_id),
-        Field(title="Env", text=lambda revision: revision.environment_name or "main", folds=True),
+        Field(title="Env", text=lambda revision: revision.environment_name or "main", folds=True, wide=True),
         _number("Min Concurrency", lambda revision: revision.min_concurrency),
         _number("Max Concurrency", lambda revision: revision.max_concurrency),
         _number("Max Multiplexing", lambda revision: revision.max_multiplexing),
@@ -111,10 +124,11 @@ REVISIONS: Listing[ApplicationInfo] = Listing(
             sort_key=lambda revision: revision.created_at.timestamp(),
             folds=True,
         ),
+        Field(title="App", text=lambda revision: revision.app_name or ""),
+        Field(title="Current", text=lambda revision: "*" if revision.current else ""),
+        Field(title="Message", text=lambda revision: revision.message or "", folds=True),
+        Field(title="Annotations", text=_annotations, folds=True),
     ),
-    document=lambda revision: {
-        **{name: getattr(revision, name) for name in revision.__dataclass_fields__},
-        "created_at": revision.created_at.isoformat(),
-    },
+    document=_revision_document,
     item_name=lambda revision: revision.application_id,
 )

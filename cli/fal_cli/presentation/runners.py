@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # For these states the reason is shown beside the table.
 _EXPLAINED = frozenset({"PENDING", "CRASH_BACKOFF", "DOCKER_PULL", "TERMINATED", "DEAD"})
-_ENDED = ("TERMINATED", "DEAD")
+ENDED_STATES = ("TERMINATED", "DEAD")
 _PHASES = ("waiting", "environment", "setup", "first_byte")
 _REQUEST_COLUMNS = (
     Column(title="Runner ID"),
@@ -95,6 +95,14 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         )
 
 
+def describe_end(runner: RunnerInfo) -> str:
+    """Return a sentence on how a runner ended."""
+    text = f"Runner {runner.runner_id} has ended"
+    if runner.exit_code is not None:
+        text += f" with exit code {runner.exit_code}"
+    return f"{text}: {runner.state_reason}" if runner.state_reason else f"{text}."
+
+
 def write_gpus(form: str, used: GpuUsage) -> None:
     """Write how many GPUs are in use, by model."""
     if form != "pretty":
@@ -107,7 +115,7 @@ def write_gpus(form: str, used: GpuUsage) -> None:
 
 def _write_counts(states: Counter[str]) -> None:
     """Write how many runners there are. A pipe gets the published lines; a terminal those that are not 0."""
-    ended = sum(states[state] for state in _ENDED)
+    ended = sum(states[state] for state in ENDED_STATES)
     counts = {
         "Runners": states.total() - states["PENDING"] - states["SETUP"] - ended,
         "Runners Pending": states["PENDING"],

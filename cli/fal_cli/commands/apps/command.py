@@ -6,17 +6,19 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.apps import logs, scaling
-from fal_cli.commands.runners.filters import add_runner_filters, of_states
+from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
 from fal_cli.completion import complete_ids
+from fal_cli.exit_codes import CommandError
 from fal_cli.ids import APPS as APP_NAMES
 from fal_cli.ids import REVISIONS as REVISION_IDS
 from fal_cli.ids import resolve
-from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
 from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
 from fal_cli.presentation.listing import add_list_options, write_items
 from fal_cli.presentation.output import print_line, print_note
 from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runners
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.api import AliasInfo
@@ -68,9 +70,11 @@ def add_arguments(parser: FalParser) -> None:
     add_runner_filters(runners)
     add_list_options(runners, RUNNERS)
     delete = _add(commands, "delete", "Delete application.", _delete)
+    add_yes_option(delete)
     complete_ids(delete.add_argument("app_name", help="Application name."), APP_NAMES)
     delete_rev = add_command(commands, "delete-rev", "Delete application revision.", _delete_rev)
     add_client_options(delete_rev)
+    add_yes_option(delete_rev)
     complete_ids(delete_rev.add_argument("app_rev", help="Application revision."), REVISION_IDS)
 
 
@@ -95,7 +99,7 @@ def _add_scale(commands: Commands) -> None:
     parser = _add(commands, "scale", "Scale application. What is not given stays as it is.", _scale)
     complete_ids(parser.add_argument("app_name", help="Application name."), APP_NAMES)
     for name, text in _SCALE_NUMBERS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int_type, metavar="N", help=text)
     parser.add_argument("--machine-types", nargs="+", metavar="TYPE", help="Machine types it may run on.")
     parser.add_argument("--regions", nargs="+", metavar="REGION", help="Regions it may run in.")
 
@@ -145,27 +149,32 @@ def _rollout(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         client.apps.rollout(args.app_name, force=args.force, environment_name=args.env)
     print_line(f"Rolled out application {args.app_name}")
+    going_on = "The old ones end at once" if args.force else "The old ones end when they have finished their requests"
+    print_note(f"New runners start when requests need them. {going_on}.")
 
 
 def _runners(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        runners = client.apps.runners(args.app_name, since=args.since, environment_name=args.env)
+        runners = client.apps.runners(args.app_name, since=since_for(args), environment_name=args.env)
     write_runners(args, of_states(runners, args.state), alias=False)
 
 
 def _delete(args: argparse.Namespace) -> None:
     with open_client(args) as client:
+        confirm(args, f"Delete application '{args.app_name}'? Its runners end.")
         revision = client.apps.delete(args.app_name, environment_name=args.env)
     if revision is None:
-        # As the published client does: what is to be gone is gone, so a script that cleans up goes on.
-        print_note(f"Application '{args.app_name}' not found.")
-    else:
-        print_line(f"Application '{args.app_name}' deleted ({revision})")
+        raise CommandError(f"Application '{args.app_name}' not found: `fal apps list` shows which exist")
+    print_line(f"Application '{args.app_name}' deleted ({revision})")
+    print_note("Its runners end when they have finished their requests.")
 
 
 def _delete_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.apps.delete_rev(resolve(client, REVISION_IDS, args.app_rev, args))
+        revision = resolve(client, REVISION_IDS, args.app_rev, args)
+        confirm(args, f"Delete revision {revision}?")
+        client.apps.delete_rev(revision)
+    print_note(f"Deleted revision {revision}.")
 
 
 def _gpus(args: argparse.Namespace) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from fal_cli.commands.runners import logs, sessions
-from fal_cli.commands.runners.filters import add_runner_filters, of_states
+from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS as RUNNER_IDS
 from fal_cli.ids import resolve
-from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.options import add_client_options, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
 from fal_cli.presentation.listing import add_list_options
-from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runner, write_runners
+from fal_cli.presentation.output import print_note
+from fal_cli.presentation.runners import ENDED_STATES, RUNNERS, describe_end, write_gpus, write_runner, write_runners
+
+if TYPE_CHECKING:
+    from fal.api import RunnerInfo, SyncServerlessClient
+
+_POLL_SECONDS = 0.5
 
 
 def add_arguments(parser: FalParser) -> None:
     """Declare `fal runners` and its sub-commands."""
     commands = add_commands(parser)
     stop = _add_ending(commands, "stop", "Stop a runner gracefully.")
+    stop.beyond(stop.add_argument("--wait", action="store_true", help="Return when the runner has ended."))
     stop.beyond(
         stop.add_argument(
             "-r", "--replace", action="store_true", help="Wait for another runner to take its place first."
@@ -26,7 +34,7 @@ def add_arguments(parser: FalParser) -> None:
     )
     stop.beyond(
         stop.add_argument(
-            "--grace", type=int, metavar="SECONDS", help="Time for its process to end by itself, 0 to 30."
+            "--grace", type=int_type, metavar="SECONDS", help="Time for its process to end by itself, 0 to 30."
         )
     )
     _add_ending(commands, "kill", "Kill a runner.")
@@ -54,7 +62,7 @@ def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa:
 
 def _list(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        runners = of_states(client.runners.list(since=args.since), args.state)
+        runners = of_states(client.runners.list(since=since_for(args)), args.state)
     write_runners(args, runners)
 
 
@@ -66,12 +74,41 @@ def _get(args: argparse.Namespace) -> None:
 
 def _stop(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.runners.stop(resolve(client, RUNNER_IDS, args.id, args), replace_first=args.replace, grace=args.grace)
+        runner_id = resolve(client, RUNNER_IDS, args.id, args)
+        client.runners.stop(runner_id, replace_first=args.replace, grace=args.grace)
+        print_note(_progress(client, runner_id))
+        if args.wait:
+            print_note(describe_end(_wait_for_end(client, runner_id)))
+
+
+def _progress(client: SyncServerlessClient, runner_id: str) -> str:
+    """Return what a stop is doing, as far as the controller says."""
+    from fal_grpc.errors import FalError
+
+    try:
+        runner = client.runners.get(runner_id)
+    except FalError:
+        return f"Runner {runner_id} is stopping."
+    if runner.state.value in ENDED_STATES:
+        return describe_end(runner)
+    count = runner.in_flight_requests
+    requests = f"; it finishes {count} request{'' if count == 1 else 's'} first" if count else ""
+    return f"Runner {runner_id} is stopping{requests}."
+
+
+def _wait_for_end(client: SyncServerlessClient, runner_id: str) -> RunnerInfo:
+    import time
+
+    while (runner := client.runners.get(runner_id)).state.value not in ENDED_STATES:
+        time.sleep(_POLL_SECONDS)
+    return runner
 
 
 def _kill(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        client.runners.kill(resolve(client, RUNNER_IDS, args.id, args))
+        runner_id = resolve(client, RUNNER_IDS, args.id, args)
+        client.runners.kill(runner_id)
+    print_note(f"Runner {runner_id} is killed.")
 
 
 def _gpus(args: argparse.Namespace) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
 
 from fal_cli.options import time_type
 from fal_cli.parser import FalParser
+from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
     from fal.api import RunnerInfo
@@ -18,17 +20,21 @@ _STATES = (*_SHOWN, "crash_backoff", "docker_pull", "draining", "terminating")
 _SAME = {"failure_delay": "crash_backoff", "dead": "terminated"}
 
 
+HISTORY = timedelta(hours=24)
+
+
 def add_runner_filters(parser: FalParser) -> None:
     """Add --since and --state. The help names the published states; docs/reference/cli.md has all."""
     parser.add_argument(
         "--since",
-        type=time_type(at_most=timedelta(hours=24)),
+        type=time_type(at_most=HISTORY, past=True),
         help="Show terminated runners since the given time. Accepts 'now', relative like '30m', '1h', '1d', or an "
         "ISO timestamp. Max 24 hours.",
     )
     parser.add_argument(
         "--state",
         nargs="+",
+        type=str.lower,
         choices=_STATES,
         metavar="{" + ",".join(_SHOWN) + "}",
         help="Filter by runner state(s). Choose one or more, or 'all' (default).",
@@ -46,3 +52,11 @@ def of_states(runners: Sequence[RunnerInfo], states: Sequence[str] | None) -> li
         return _SAME.get(state, state)
 
     return [runner for runner in runners if name(runner) in wanted]
+
+
+def since_for(args: argparse.Namespace) -> datetime | None:
+    """Return --since; for ended runners without it, as long ago as the controller allows, since there are none else."""
+    if args.since is None and args.state and not {"terminated", "dead"}.isdisjoint(args.state):
+        print_note("Runners that ended within the last 24 hours are listed; --since says otherwise.")
+        return datetime.now(UTC) - HISTORY
+    return cast("datetime | None", args.since)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS, resolve
@@ -11,9 +10,7 @@ from fal_cli.options import add_log_options, open_client
 from fal_cli.parser import Commands, add_command
 from fal_cli.presentation.logs import check_times, write_entries, write_followed
 from fal_cli.presentation.output import print_note
-
-if TYPE_CHECKING:
-    from fal.api import RunnerInfo
+from fal_cli.presentation.runners import describe_end
 
 
 def add_command_to(commands: Commands) -> None:
@@ -47,7 +44,7 @@ def _logs(args: argparse.Namespace) -> None:
                 request_id=args.request_id,
             )
             write_followed(args.output, entries)
-            print_note(_ending(client.runners.get(args.id)))
+            print_note(describe_end(client.runners.get(args.id)))
             return
         lines, oldest = args.lines or (None, False)
         found = client.runners.logs(
@@ -61,10 +58,3 @@ def _logs(args: argparse.Namespace) -> None:
             request_id=args.request_id,
         )
         write_entries(args.output, found)
-
-
-def _ending(runner: RunnerInfo) -> str:
-    text = f"Runner {runner.runner_id} has ended"
-    if runner.exit_code is not None:
-        text += f" with exit code {runner.exit_code}"
-    return f"{text}: {runner.state_reason}" if runner.state_reason else f"{text}."

@@ -1,0 +1,37 @@
+"""Asks a person at the terminal before something is destroyed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from fal_cli.exit_codes import CommandError
+from fal_cli.parser import FalParser
+from fal_cli.presentation.printable import visible
+
+
+def add_yes_option(parser: FalParser) -> None:
+    """Add --yes."""
+    parser.beyond(parser.add_argument("--yes", "-y", action="store_true", help="Do not ask."))
+
+
+def at_terminal() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(args: argparse.Namespace, question: str) -> None:
+    """Ask at a terminal, unless --yes is given; a script is not asked.
+
+    Raises:
+        CommandError: the answer is not yes.
+    """
+    if not args.yes and at_terminal() and not ask(question):
+        raise CommandError("not confirmed: nothing was changed")
+
+
+def ask(question: str) -> bool:
+    """Ask a question on standard error, and return whether the answer is yes."""
+    sys.stderr.write(visible(f"{question} (y/N): "))
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
