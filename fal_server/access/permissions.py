@@ -11,7 +11,7 @@ from fal_server.core.identity import Principal
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
-READ_LOGS = "serverless:logs:read"
+WRITE_FILES = "serverless:files:write"
 
 # Every permission there is. A key holds these words, or patterns over them: `*` stands for one part, at the end for
 # all that follow, so `serverless:*:read` reads and `serverless:*` does all of it.
@@ -105,12 +105,13 @@ def require(principal: Principal, permission: str) -> None:
     """Refuse a caller who lacks a permission.
 
     Raises:
-        Denied: naming what is missing.
+        PermissionDenied: naming the permission.
     """
     if not allows(principal, permission):
+        # The published client looks for the first two words.
         raise PermissionDenied(
-            f"key {principal.key_id} lacks the permission {permission!r}: use a key that has it, "
-            "or have one made by who holds an ADMIN key"
+            f"Insufficient permissions: key {principal.key_id} lacks {permission!r}. Use a key that has it, "
+            "or ask the holder of an ADMIN key for one"
         )
 
 

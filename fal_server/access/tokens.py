@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fal_server.access.permissions import WRITE_FILES
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import Principal
+from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
@@ -78,14 +79,15 @@ class Tokens:
             return None
         return await self._holder(claims)
 
-    async def uploader(self, token: str) -> str | None:
-        """Who may upload with this token or runner's key: the id of a key or runner; None where it is not good."""
+    async def uploader(self, token: str) -> Principal | None:
+        """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""
         if token.startswith(_RUNNER):
             runner_id, _, _ = token.removeprefix(_RUNNER).partition(":")
             good = hmac.compare_digest(self.runner_key(runner_id).encode(), token.encode(errors="surrogatepass"))
-            return runner_id if good and self._lives(runner_id) else None
+            return _uploader(runner_id) if good and self._lives(runner_id) else None
         claims = self._claims(token, UPLOADS)
-        return None if claims is None else await self._holder(claims)
+        holder = None if claims is None else await self._holder(claims)
+        return None if holder is None else _uploader(holder)
 
     def runner_key(self, runner_id: str) -> str:
         """What a runner shows to store files, in the form of a key: `id:secret`. It is worth nothing else."""
@@ -120,6 +122,10 @@ class Tokens:
         expires = claims.get("exp")
         good = isinstance(expires, int | float) and expires > self._clock.now().timestamp()
         return claims if good else None
+
+
+def _uploader(key_id: str) -> Principal:
+    return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({WRITE_FILES})))
 
 
 def _encoded(value: dict[str, object]) -> str:

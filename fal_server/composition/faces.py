@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from fal_runner.shim.address import SocketPath
 from fal_server.composition.addresses import Addresses, cannot_listen
@@ -21,13 +21,14 @@ from fal_server.composition.use_cases import UseCases
 from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
 from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.metrics import AccountRoutes
 from fal_server.http.routes.queue import QueueRoutes
 from fal_server.http.routes.queue_admin import QueueAdminRoutes
-from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.rest import rest_app
 from fal_server.http.routes.router import Router
+from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.server.asgi import AsgiAdapter
@@ -69,16 +70,17 @@ async def open_faces(
     stack.callback(grpc_socket.close)
     grpc_port = await grpc.start(unix_socket=Path(grpc_socket.path), host=LOOPBACK, port=settings.grpc_port)
     stack.push_async_callback(grpc.stop, 0)
-    rest = Rest(
-        access=use_cases.access,
-        account=settings.account,
-        runners=use_cases.runners,
-        logs=use_cases.logs,
+    guard = Guard(use_cases.access, files.tokens)
+    rest = rest_app(
+        guard=guard,
+        owner=settings.account.nickname,
         version=version("fal-grpc"),
-        more=_routes(settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases),
+        routes=_routes(
+            guard=guard, settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases
+        ),
     )
     gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens)
-    adapter = AsgiAdapter(rest.app)
+    adapter = AsgiAdapter(rest)
     router = Router(gateway, adapter)
     listener = Listener(
         router,
@@ -96,15 +98,20 @@ async def open_faces(
 
 
 def _routes(
-    *, settings: Settings, addresses: Addresses, live: LiveState, files: FileServices, use_cases: UseCases
-) -> list[BaseRoute]:
-    access = use_cases.access
-    guard = Guard(access, files.tokens)
+    *,
+    guard: Guard,
+    settings: Settings,
+    addresses: Addresses,
+    live: LiveState,
+    files: FileServices,
+    use_cases: UseCases,
+) -> list[Route]:
     return [
-        *QueueRoutes(use_cases.queue, live.dispatcher, access).routes,
-        *QueueAdminRoutes(use_cases.queue, access, settings.account, use_cases.webhooks.key_set).routes,
+        *QueueRoutes(use_cases.queue, live.dispatcher, guard).routes,
+        *QueueAdminRoutes(use_cases.queue, settings.account, use_cases.webhooks.key_set, guard).routes,
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
+        *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
         *AccountRoutes(use_cases.gpus, settings.account, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,

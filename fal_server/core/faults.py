@@ -44,6 +44,13 @@ class InvalidArgument(Fault):
         self.field = field
 
 
+class UnusableIdempotencyKey(InvalidArgument):
+    """The Idempotency-Key is malformed, or belongs to another request."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("Idempotency-Key", message)
+
+
 class NotFound(Fault):
     """The named thing does not exist."""
 
@@ -78,6 +85,10 @@ class ResourceExhausted(Fault):
     """A limit is met, and waiting does not help."""
 
     reason = "RESOURCE_EXHAUSTED"
+
+
+class TooLarge(ResourceExhausted):
+    """What was sent is larger than what is accepted."""
 
 
 class Unimplemented(Fault):

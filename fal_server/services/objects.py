@@ -84,7 +84,7 @@ class Objects:
         """Receive a file whole.
 
         Raises:
-            Exhausted: it is too large.
+            TooLarge: it is too large.
             Unavailable: the disk does not take it.
         """
         draft = await received(self._drafts, chunks, most_bytes=MOST_BYTES)

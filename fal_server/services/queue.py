@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import run_to_completion
-from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.faults import FailedPrecondition, NotFound, UnusableIdempotencyKey
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
@@ -347,9 +347,7 @@ class Queue:
         accepted = await self._store.add(request, content)
         if accepted.request_id != request.request_id:
             if accepted.fingerprint != request.fingerprint:
-                raise InvalidArgument(
-                    "Idempotency-Key", "this Idempotency-Key was used for another request: choose a new one"
-                )
+                raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
             return await self.status(accepted.app_name, accepted.request_id)
         live = self._backlog.add(accepted)
         self._notify()

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from fal_server.core.faults import InvalidArgument
+from fal_server.core.faults import UnusableIdempotencyKey
 from fal_server.core.queue import Answer, Priority
 
 _LONGEST_KEY = 255
@@ -54,13 +54,13 @@ def idempotency(submission: Submission) -> str | None:
     """What a repeated submission is known by: a hash of caller, app and Idempotency-Key; None without a key.
 
     Raises:
-        Invalid: the key is empty or too long.
+        UnusableIdempotencyKey: the key is empty or too long.
     """
     key = submission.idempotency_key
     if key is None:
         return None
     if not key or len(key) > _LONGEST_KEY:
-        raise InvalidArgument("Idempotency-Key", f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
+        raise UnusableIdempotencyKey(f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
     return _hash(submission.caller or "", submission.app_name, key)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted, TooLarge
 from fal_server.ports import Clock
 from fal_server.ports.files import Draft, Drafts
 
@@ -36,14 +36,14 @@ async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: 
         most_bytes: what is larger is refused.
 
     Raises:
-        Exhausted: it is larger.
+        TooLarge: it is larger.
         Unavailable: the disk does not take it.
     """
     draft = drafts.open()
     try:
         async for chunk in chunks:
             if most_bytes is not None and draft.size + len(chunk) > most_bytes:
-                raise ResourceExhausted(f"the file is larger than {most_bytes} bytes: send a smaller one")
+                raise TooLarge(f"the file is larger than {most_bytes} bytes: send a smaller one")
             await draft.write(chunk)
         await draft.finish()
     except BaseException:

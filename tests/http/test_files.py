@@ -17,10 +17,10 @@ from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
+from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.metrics import AccountRoutes
-from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.rest import rest_app
 from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.uploader import UnixListener, Uploader
@@ -34,7 +34,6 @@ from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
-from tests.http.test_rest import Logs, Runners
 
 
 class Gpus:
@@ -84,15 +83,8 @@ class Desk:
 async def desk_at(root: Path) -> AsyncIterator[Desk]:
     async with opened(root) as platform:
         desk = Desk(root, platform)
-        rest = Rest(
-            access=desk.access,
-            account=Account(),
-            runners=Runners(),
-            logs=Logs(),
-            version="1",
-            more=desk.routes,
-        )
-        async with running_server(rest=rest.app) as desk.house:
+        rest = rest_app(guard=desk.guard, owner="me", version="1", routes=desk.routes)
+        async with running_server(rest=rest) as desk.house:
             base = f"http://127.0.0.1:{desk.house.port}"
             headers = await desk.key()
             async with httpx.AsyncClient(base_url=base, headers=headers, timeout=20, trust_env=False) as desk.client:

@@ -21,8 +21,11 @@ from starlette.routing import Route
 from fal_server.core.faults import NotFound
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
-from fal_server.http.routes.rest import Rest
+from fal_server.http.routes.account import AccountRoutes
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.rest import rest_app
 from fal_server.http.routes.router import RESERVED_OWNERS
+from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.logs import LogBatch
 from tests.http.support import App, Keys, Server, echo, runner, running_server
@@ -35,6 +38,16 @@ class Account:
     nickname = "me"
     user_id = "local|1"
     full_name = "Me Myself"
+
+
+class NoTokens:
+    async def uploader(self, token: str) -> None:
+        return None
+
+
+class NoGpus:
+    def gpus_by_app(self) -> dict[str, dict[str, int]]:
+        return {}
 
 
 class Runners:
@@ -102,9 +115,11 @@ class Controller:
 @asynccontextmanager
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller]:
     logs, runners = Logs(lines), Runners()
-    rest = Rest(access=Keys(), account=Account(), runners=runners, logs=logs, version="1.2.3")
+    guard = Guard(Keys(), NoTokens())
+    routes = [*RunnerRoutes(runners, logs, guard).routes, *AccountRoutes(NoGpus(), Account(), guard).routes]
+    rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
     async with (
-        running_server(rest=rest.app) as h,
+        running_server(rest=rest) as h,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{h.port}", timeout=20, trust_env=False) as client,
     ):
         yield Controller(h, client, logs, runners)

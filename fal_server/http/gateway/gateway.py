@@ -7,19 +7,17 @@ import logging
 from collections.abc import Coroutine
 
 from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import CALL_APPS, allows
+from fal_server.access.permissions import CALL_APPS, require
 from fal_server.access.tokens import Tokens
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import (
     DeadlineExceeded,
     Fault,
     NotFound,
-    PermissionDenied,
     StartTimedOut,
     Unauthenticated,
     Unavailable,
 )
-from fal_server.core.identity import Principal
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
@@ -27,6 +25,7 @@ from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
 from fal_server.http.server.errors import FAILED, HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 
@@ -65,26 +64,24 @@ class Gateway:
             request = AppRequest(exchange)
             app = self.dispatcher.find(request.owner, request.app)
             if app is None:
-                raise HttpError(
-                    404, "bad_request", f"there is no app {request.owner}/{request.app}: see `fal apps list`"
-                )
+                raise NotFound(f"there is no app {request.owner}/{request.app}: see `fal apps list`")
             caller: str | None = None
             if request.key is not None:
                 principal = self.access.cached(*request.key)
                 if principal is not None:
                     caller = principal.key_id
                     if not app.public:
-                        self._check(principal)
+                        require(principal, CALL_APPS)
             if caller is None and not app.public:
                 if request.key is None and not (request.token and exchange.upgrade and self._tokens):
                     if answer_preflight(exchange, request_id):
                         return
-                    raise _unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
+                    raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
                 self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
             lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=request.hint)
-        except HttpError as error:
-            send_error(exchange, request_id, error)
+        except (Fault, HttpError) as error:
+            send_error(exchange, request_id, _http_error(error))
             return
         if lease is None:
             self._wait(exchange, request, app, request_id, authenticated=True, caller=caller)
@@ -123,14 +120,15 @@ class Gateway:
     ) -> None:
         try:
             if not authenticated and request.key is not None:
-                principal = await self._authenticate(*request.key)
+                principal = await self.access.authenticate(*request.key)
+                require(principal, CALL_APPS)
                 caller = principal.key_id
             elif not authenticated:
                 caller = await self._by_token(request)
             lease = await self._acquire(app, request_id, caller, request)
-        except HttpError as error:
+        except (Fault, HttpError) as error:
             exchange.driver = None
-            send_error(exchange, request_id, error)
+            send_error(exchange, request_id, _http_error(error))
             return
         except Exception:  # noqa: BLE001 - whatever a service raises, the client gets a response
             _log.exception("no runner was found for a request to %s", app.name)
@@ -147,37 +145,16 @@ class Gateway:
         assert self._tokens is not None
         caller = await self._tokens.caller(request.token or "", request.owner, request.app)
         if caller is None:
-            raise _unauthenticated(
+            raise Unauthenticated(
                 "fal_jwt_token is not valid for this app, or has expired: get another one with POST /tokens/"
             )
         return caller
 
-    async def _authenticate(self, key_id: str, secret: str) -> Principal:
-        try:
-            principal = await self.access.authenticate(key_id, secret)
-        except Unauthenticated as fault:
-            raise _unauthenticated(fault.message) from fault
-        except PermissionDenied as fault:
-            raise HttpError(403, "bad_request", fault.message) from fault
-        except Fault as fault:
-            raise _of_fault(fault) from fault
-        self._check(principal)
-        return principal
-
-    def _check(self, principal: Principal) -> None:
-        if not allows(principal, CALL_APPS):
-            raise HttpError(403, "bad_request", f"the key {principal.key_id} may not call apps: use one that may")
-
     async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, request: AppRequest) -> Lease:
         timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
-        try:
-            return await self.dispatcher.acquire(
-                app.name, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
-            )
-        except DeadlineExceeded as fault:
-            raise HttpError(504, "request_timeout", fault.message, b"x-fal-request-timeout-type: user\r\n") from fault
-        except Fault as fault:
-            raise _of_fault(fault) from fault
+        return await self.dispatcher.acquire(
+            app.name, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
+        )
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background."""
@@ -210,15 +187,13 @@ class _Admission:
         """Do nothing, because nothing is sent yet."""
 
 
-def _unauthenticated(detail: str) -> HttpError:
-    return HttpError(401, "bad_request", detail, b"www-authenticate: Key\r\n")
-
-
-def _of_fault(fault: Fault) -> HttpError:
-    if isinstance(fault, NotFound):
-        return HttpError(404, "bad_request", fault.message)
-    if isinstance(fault, StartTimedOut):
-        return HttpError(504, "startup_timeout", fault.message)
-    if isinstance(fault, Unavailable):
-        return HttpError(503, "runner_scheduling_failure", fault.message)
-    return HttpError(500, "internal_error", fault.message)
+def _http_error(error: Fault | HttpError) -> HttpError:
+    """Return the error to answer with; two faults have words of their own when they end a call."""
+    if isinstance(error, HttpError):
+        return error
+    answer = http_error(error)
+    if isinstance(error, DeadlineExceeded):
+        answer.fields += b"x-fal-request-timeout-type: user\r\n"
+    elif isinstance(error, Unavailable) and not isinstance(error, StartTimedOut):
+        answer.error_type = "runner_scheduling_failure"
+    return answer

@@ -1,4 +1,4 @@
-"""Lets callers of REST in by what their keys allow."""
+"""Admits callers of the controller's own routes by what their keys permit, before a body is read."""
 
 from __future__ import annotations
 
@@ -7,54 +7,100 @@ from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import allows, require
+from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal
 from fal_server.http.gateway.app_request import platform_key
+from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
 
-Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+Endpoint: TypeAlias = "Callable[[Request, Principal], Awaitable[Response]]"
+_OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP)
 
 
 class Guard:
-    """Wraps endpoints so that they are reached only by who may use them."""
+    """Makes routes that only admit whom the table of permissions admits."""
 
-    def __init__(self, access: Authenticator, tokens: Tokens) -> None:
-        self._access = access
+    def __init__(self, authenticator: Authenticator, tokens: Tokens) -> None:
+        self._authenticator = authenticator
         self._tokens = tokens
 
-    async def principal(self, request: Request) -> Principal:
-        """Whose key the request carries.
+    def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
+        """Return a route whose endpoint is given the caller.
 
         Raises:
-            Unauthenticated: it carries none that is good.
+            KeyError: the table has no row for it.
         """
-        key = platform_key(request.headers.get("authorization", "").encode("latin-1"))
+        needed = ROUTE_PERMISSIONS[method, path]
+        assert needed not in _OPEN, f"{method} {path} is open"
+
+        async def admitted(request: Request) -> Response:
+            return await endpoint(request, await self._admit(request, needed))
+
+        return Route(path, admitted, methods=[method])
+
+    def open_route(self, method: str, path: str, endpoint: OpenEndpoint) -> Route:
+        """Return a route that needs no permission, or whose endpoint checks the caller itself.
+
+        Raises:
+            KeyError: the table has no row for it.
+        """
+        admission = ROUTE_PERMISSIONS[method, path]
+        assert admission in _OPEN, f"{method} {path} is not open"
+        return Route(path, endpoint, methods=[method])
+
+    async def caller_of_app(self, request: Request, *, public: bool) -> Principal | None:
+        """Return who calls an app; None is a caller without a valid key, whom only public apps admit.
+
+        Raises:
+            Unauthenticated: the app is private, and the key is missing or wrong.
+            PermissionDenied: the app is private, and the key may not call apps.
+        """
+        key = _key_of(request)
+        if key is None:
+            if public:
+                return None
+            raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
+        try:
+            caller = await self._authenticated(*key)
+        except Unauthenticated:
+            if public:
+                return None
+            raise
+        if not public:
+            require(caller, CALL_APPS)
+        return caller
+
+    async def _principal(self, request: Request) -> Principal:
+        key = _key_of(request)
         if key is None:
             raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
-        return self._access.cached(*key) or await self._access.authenticate(*key)
+        return await self._authenticated(*key)
 
-    def needs(self, permission: str, endpoint: Endpoint) -> Endpoint:
-        """The endpoint, for keys that have this permission."""
+    async def _admit(self, request: Request, needed: str | Admission) -> Principal:
+        if needed is Admission.UPLOADERS:
+            holder = await self._holder_of_token(request)
+            if holder is not None:
+                return holder
+        caller = await self._principal(request)
+        if isinstance(needed, str):
+            require(caller, needed)
+        elif not allows(caller, WRITE_FILES):
+            require(caller, CALL_APPS)
+        return caller
 
-        async def guarded(request: Request) -> Response:
-            require(await self.principal(request), permission)
-            return await endpoint(request)
+    async def _holder_of_token(self, request: Request) -> Principal | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return await self._tokens.uploader(token.strip()) if scheme.lower() in ("bearer", "key") else None
 
-        return guarded
+    async def _authenticated(self, key_id: str, secret: str) -> Principal:
+        return self._authenticator.cached(key_id, secret) or await self._authenticator.authenticate(key_id, secret)
 
-    def uploads(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint, for whoever may call apps or write files, and for the upload tokens of such and of runners."""
 
-        async def guarded(request: Request) -> Response:
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() in ("bearer", "key") and await self._tokens.uploader(token.strip()) is not None:
-                return await endpoint(request)
-            principal = await self.principal(request)
-            if not allows(principal, "serverless:files:write"):
-                require(principal, "serverless:apps:run")
-            return await endpoint(request)
-
-        return guarded
+def _key_of(request: Request) -> tuple[str, str] | None:
+    value = request.headers.get("authorization")
+    return None if value is None else platform_key(value.encode("latin-1"))

@@ -9,95 +9,62 @@ from collections.abc import AsyncGenerator
 from urllib.parse import quote, unquote
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
 
-from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import CALL_APPS, allows
-from fal_server.core.faults import (
-    FailedPrecondition,
-    Fault,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
+from fal_server.core.faults import FailedPrecondition, Fault, NotFound
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.http.gateway.app_request import segment
+from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
+from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import queue_base
-from fal_server.http.routes.logs import log_item
-from fal_server.http.routes.submitting import key_of, submission_of
-from fal_server.http.server.errors import FAILED, HttpError
-from fal_server.http.server.messages import error_body
+from fal_server.http.routes.parameters import switch
+from fal_server.http.routes.runners import log_item
+from fal_server.http.routes.submission import submission_of
+from fal_server.http.server.errors import HttpError
 from fal_server.live.dispatch import Dispatcher, RoutedApp
 from fal_server.services.queue import Queue, QueueStatus
 
-_OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<what>/status/stream|/status|/cancel)?/?")
-_COMMENT_SECONDS = 15.0
+_OF_ONE = re.compile(r"(?:/.+?)?/requests/(?P<id>[^/]+)(?P<action>/status/stream|/status|/cancel)?/?")
 _LOOK_SECONDS = 1.0
-_STATUSES: tuple[tuple[type[Fault], int, str], ...] = (
-    (InvalidArgument, 400, "bad_request"),
-    (FailedPrecondition, 400, "bad_request"),
-    (Unauthenticated, 401, "bad_request"),
-    (PermissionDenied, 403, "bad_request"),
-    (NotFound, 404, "bad_request"),
-    (Unavailable, 503, "internal_error"),
-)
 
 
 class QueueRoutes:
-    """Everything below /queue/{owner}/{app}. Who may call the app may queue for it, and ask by a request's id.
+    """Everything below /queue/{owner}/{app}. Whoever may call the app may queue requests and ask for them by id.
 
-    A queue host is asked for /{owner}/{app}, and told addresses of that form.
-
-    Args:
-        dispatcher: knows the apps that can be queued for.
+    On a queue host the paths, and the addresses in answers, are /{owner}/{app}.
     """
 
-    def __init__(self, queue: Queue, dispatcher: Dispatcher, access: Authenticator) -> None:
+    def __init__(self, queue: Queue, dispatcher: Dispatcher, guard: Guard) -> None:
         self._queue = queue
         self._dispatcher = dispatcher
-        self._access = access
-        self.routes = [Route("/queue/{rest:path}", self._answer, methods=["GET", "POST", "PUT"])]
+        self._guard = guard
+        methods = ("GET", "POST", "PUT")
+        self.routes = [guard.open_route(method, "/queue/{rest:path}", self._answer) for method in methods]
 
     async def _answer(self, request: Request) -> Response:
-        try:
-            return await self._routed(request)
-        except HttpError as refusal:
-            return _refused(refusal.status, refusal.error_type, refusal.detail)
-        except Fault as fault:
-            found = ((status, kind) for fault_type, status, kind in _STATUSES if isinstance(fault, fault_type))
-            status, kind = next(found, (500, "internal_error"))
-            if isinstance(fault, InvalidArgument) and fault.field == "Idempotency-Key":
-                status = 422
-            return _refused(status, kind, fault.message if status != 500 else FAILED)
-
-    async def _routed(self, request: Request) -> Response:
         raw: bytes = request.scope["raw_path"]
         parts = raw.split(b"/", 4)  # "", "queue", owner, app, the rest
         if len(parts) < 4 or not parts[2] or not parts[3]:
-            raise HttpError(
-                404, "bad_request", "there is nothing at this path: queue a request at /queue/{owner}/{app}"
-            )
+            raise NotFound("there is nothing at this path: queue a request at /queue/{owner}/{app}")
         owner, name = segment(parts[2]), segment(parts[3])
         rest = "/" + parts[4].decode("latin-1") if len(parts) == 5 else "/"
         app = self._dispatcher.find(owner, name)
         if app is None:
-            raise HttpError(404, "bad_request", f"there is no app {owner}/{name}: see `fal apps list`")
-        caller = await self._caller(request, app)
+            raise NotFound(f"there is no app {owner}/{name}: see `fal apps list`")
+        caller = await self._guard.caller_of_app(request, public=app.public)
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
-            status = await self._queue.submit(await submission_of(request, app.name, rest, caller))
+            key_id = None if caller is None else caller.key_id
+            status = await self._queue.submit(await submission_of(request, app.name, rest, key_id))
             return JSONResponse(
                 document(status, base) | {"queue_position": status.position},
                 headers={"x-fal-request-id": status.request.request_id},
             )
         one = _OF_ONE.fullmatch(rest)
-        if one is None or (one["what"] == "/cancel") != (request.method == "PUT"):
+        if one is None or (one["action"] == "/cancel") != (request.method == "PUT"):
             raise HttpError(405, "bad_request", f"{request.method} is not possible here: POST queues a request")
         request_id = unquote(one["id"])
-        match one["what"]:
+        match one["action"]:
             case "/cancel":
                 return await self._cancel(app, request_id)
             case "/status":
@@ -107,31 +74,9 @@ class QueueRoutes:
             case _:
                 return await self._result(app, request_id)
 
-    async def _caller(self, request: Request, app: RoutedApp) -> str | None:
-        """The id of the caller's key; None for a public call.
-
-        Raises:
-            Unauthenticated: the app is private, and there is no key or a wrong one.
-            Denied: the key may not call apps.
-        """
-        key = key_of(request)
-        if key is None:
-            if app.public:
-                return None
-            raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
-        try:
-            principal = self._access.cached(*key) or await self._access.authenticate(*key)
-        except Unauthenticated:
-            if app.public:
-                return None  # a public app needs no key, so a wrong one does not matter
-            raise
-        if not app.public and not allows(principal, CALL_APPS):
-            raise PermissionDenied(f"the key {principal.key_id} may not call apps: use one that may")
-        return principal.key_id
-
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
         status = await self._queue.status(app.name, request_id)
-        content = await self._described(status, base, logs=_wants_logs(request))
+        content = await self._described(status, base, logs=switch(request, "logs"))
         done = status.request.state is State.COMPLETED
         return JSONResponse(
             content, status_code=200 if done else 202, headers={"x-fal-request-id": status.request.request_id}
@@ -154,6 +99,7 @@ class QueueRoutes:
         return response
 
     async def _cancel(self, app: RoutedApp, request_id: str) -> Response:
+        """Cancel; the statuses and words are those that the published clients read."""
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
             await self._queue.cancel(app.name, request_id)
@@ -165,35 +111,34 @@ class QueueRoutes:
         return JSONResponse(content, status_code=status, headers={"x-fal-request-id": request_id})
 
     async def _stream(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        await self._queue.status(app.name, request_id)  # an unknown one is told as such, before the stream begins
-        logs = _wants_logs(request)
-        draining: asyncio.Event | None = request.scope.get("state", {}).get("draining")
+        await self._queue.status(app.name, request_id)  # so that an unknown request is a 404 and not an event
+        logs = switch(request, "logs")
+        draining: asyncio.Event = request.scope["state"]["draining"]
 
-        async def events() -> AsyncGenerator[str]:
-            last, silent = "", 0.0
+        async def events() -> AsyncGenerator[bytes]:
+            last, silent_seconds = "", 0.0
             while True:
                 seen = self._queue.news.count
                 try:
                     status = await self._queue.status(app.name, request_id)
                     content = await self._described(status, base, logs=logs)
                 except Fault as fault:
-                    yield f"event: error\ndata: {json.dumps({'detail': fault.message})}\n\n"
+                    yield event(json.dumps({"detail": fault.message}), "error")
                     return
                 text = json.dumps(content)
                 if text != last:
-                    yield f"data: {text}\n\n"
-                    last, silent = text, 0.0
-                if status.request.state is State.COMPLETED or (draining is not None and draining.is_set()):
+                    yield event(text)
+                    last, silent_seconds = text, 0.0
+                if status.request.state is State.COMPLETED or draining.is_set():
                     return
-                # Lines of the log come without news, and so does the end of the door.
+                # Log lines do not notify, and neither does draining.
                 if await self._queue.news.wait(seen, _LOOK_SECONDS) == seen:
-                    silent += _LOOK_SECONDS
-                if silent >= _COMMENT_SECONDS:
-                    yield ": waiting\n\n"
-                    silent = 0.0
+                    silent_seconds += _LOOK_SECONDS
+                if silent_seconds >= COMMENT_SECONDS:
+                    yield COMMENT
+                    silent_seconds = 0.0
 
-        headers = {"cache-control": "no-cache", "x-fal-request-id": request_id}
-        return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+        return event_stream(events(), {"x-fal-request-id": request_id})
 
     async def _described(self, status: QueueStatus, base: str, *, logs: bool) -> dict[str, object]:
         content = document(status, base)
@@ -203,7 +148,7 @@ class QueueRoutes:
 
 
 def document(status: QueueStatus, base: str) -> dict[str, object]:
-    """A request as JSON, in the published words; `logs` is always there, null where they were not asked for."""
+    """Return a request in the published form. `logs` is always there: the published clients need the key."""
     request = status.request
     url = f"{base}/requests/{request.request_id}"
     content: dict[str, object] = {
@@ -230,15 +175,6 @@ def _metrics(request: QueuedRequest) -> dict[str, float]:
 
 
 def _scheme(request: Request) -> str:
-    """Of the addresses that are told: a proxy that ends TLS says so, and who lies about it misleads itself alone."""
-    told = request.headers.get("x-forwarded-proto", "")
-    return told if told in ("http", "https") else request.url.scheme
-
-
-def _wants_logs(request: Request) -> bool:
-    return request.query_params.get("logs", "").lower() in ("1", "true", "yes")
-
-
-def _refused(status: int, error_type: str, detail: str) -> Response:
-    headers = {"x-fal-error-type": error_type} | ({"www-authenticate": "Key"} if status == 401 else {})
-    return Response(error_body(detail, error_type), status, headers, "application/json")
+    """Return the scheme for addresses in answers; a proxy that ends TLS names it, and a liar only misleads itself."""
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return forwarded if forwarded in ("http", "https") else request.url.scheme

@@ -1,131 +1,95 @@
-"""The queue for those who run apps: its size, its requests, flushing, and putting in line again what was given up."""
+"""The queue for those who run apps: its size, its requests, flushing, cancelling and redriving."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import allows
 from fal_server.core.accounts import Account
-from fal_server.core.faults import (
-    AlreadyExists,
-    FailedPrecondition,
-    Fault,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    Unauthenticated,
-)
-from fal_server.core.faults import Unavailable as NotNow
+from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
-from fal_server.http.routes.submitting import key_of
-from fal_server.http.server.errors import FAILED
+from fal_server.http.routes.guard import Endpoint, Guard
+from fal_server.http.routes.parameters import number, switch
 from fal_server.ports.queue import RequestFilter
 from fal_server.services.queue import Queue
 
-Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 KeySet: TypeAlias = "Callable[[], Mapping[str, object]]"
-_READ, _WRITE = "serverless:queue:read", "serverless:queue:write"
 _MOST_LISTED = 1000
-_STATUSES: tuple[tuple[type[Fault], int], ...] = (
-    (InvalidArgument, 400),
-    (Unauthenticated, 401),
-    (PermissionDenied, 403),
-    (NotFound, 404),
-    (AlreadyExists, 409),
-    (FailedPrecondition, 400),
-    (NotNow, 503),
-)
 
 
 class QueueAdminRoutes:
-    """What the published `fal queue` calls, and what ours adds, below /applications/{nickname}/{app}/queue.
+    """The routes of the published `fal queue` and of ours, below /applications/{nickname}/{app}/queue.
 
     Args:
-        key_set: the public keys that webhooks are signed with, shown at /.well-known/jwks.json.
+        key_set: returns the public keys that check the signatures of webhooks.
     """
 
-    def __init__(self, queue: Queue, access: Authenticator, account: Account, key_set: KeySet) -> None:
+    def __init__(self, queue: Queue, account: Account, key_set: KeySet, guard: Guard) -> None:
         self._queue = queue
-        self._access = access
         self._account = account
         self._key_set = key_set
         base = "/applications/{nickname}/{app}/queue"
+        one = base + "/requests/{request_id}"
         self.routes = [
-            Route(base, self._guarded(_READ, self._size), methods=["GET"]),
-            Route(base, self._guarded(_WRITE, self._flush), methods=["DELETE"]),
-            Route(base + "/requests", self._guarded(_READ, self._list), methods=["GET"]),
-            Route(base + "/requests/{request_id}", self._guarded(_READ, self._get), methods=["GET"]),
-            Route(base + "/requests/{request_id}/cancel", self._guarded(_WRITE, self._cancel), methods=["POST"]),
-            Route(base + "/requests/{request_id}/redrive", self._guarded(_WRITE, self._redrive), methods=["POST"]),
-            Route("/.well-known/jwks.json", self._keys, methods=["GET"]),
+            guard.route("GET", base, self._of_account(self._size)),
+            guard.route("DELETE", base, self._of_account(self._flush)),
+            guard.route("GET", base + "/requests", self._of_account(self._list)),
+            guard.route("GET", one, self._of_account(self._get)),
+            guard.route("POST", one + "/cancel", self._of_account(self._cancel)),
+            guard.route("POST", one + "/redrive", self._of_account(self._redrive)),
+            guard.open_route("GET", "/.well-known/jwks.json", self._keys),
         ]
 
-    def _guarded(self, permission: str, endpoint: Endpoint) -> Endpoint:
-        """Let only keys in that have a permission, for apps of this account; faults become answers."""
+    def _of_account(self, endpoint: Endpoint) -> Endpoint:
+        """Return the endpoint for apps of this account."""
 
-        async def guarded(request: Request) -> Response:
-            try:
-                _require(await self._principal(request), permission)
-                nickname = request.path_params["nickname"]
-                if nickname != self._account.nickname:
-                    raise NotFound(f"this controller serves {self._account.nickname}, not {nickname[:80]!r}")
-                return await endpoint(request)
-            except Fault as fault:
-                status = next((number for kind, number in _STATUSES if isinstance(fault, kind)), 500)
-                headers = {"www-authenticate": "Key"} if status == 401 else None
-                detail = fault.message if status != 500 else FAILED
-                return JSONResponse({"detail": detail}, status_code=status, headers=headers)
+        async def answer(request: Request, caller: Principal) -> Response:
+            nickname = request.path_params["nickname"]
+            if nickname != self._account.nickname:
+                raise NotFound(f"this controller serves {self._account.nickname}, not {nickname[:80]!r}")
+            return await endpoint(request, caller)
 
-        return guarded
+        return answer
 
-    async def _principal(self, request: Request) -> Principal:
-        key = key_of(request)
-        if key is None:
-            raise Unauthenticated("send a key as `Authorization: Key ID:SECRET`; `fal keys create` makes one")
-        return self._access.cached(*key) or await self._access.authenticate(*key)
-
-    async def _size(self, request: Request) -> Response:
+    async def _size(self, request: Request, caller: Principal) -> Response:
         counts = self._queue.size(request.path_params["app"])
         content: dict[str, object] = {"size": sum(counts.values())}
-        if request.query_params.get("by_user", "").lower() in ("1", "true"):
+        if switch(request, "by_user"):
             content["by_user"] = dict(counts)
         return JSONResponse(content)
 
-    async def _flush(self, request: Request) -> Response:
-        caller = request.query_params.get("caller_user_id") or None
-        return JSONResponse({"flushed": await self._queue.flush(request.path_params["app"], caller)})
+    async def _flush(self, request: Request, caller: Principal) -> Response:
+        whose = request.query_params.get("caller_user_id") or None
+        return JSONResponse({"flushed": await self._queue.flush(request.path_params["app"], whose)})
 
-    async def _list(self, request: Request) -> Response:
+    async def _list(self, request: Request, caller: Principal) -> Response:
         query = RequestFilter(
             app_name=request.path_params["app"],
             state=_state(request.query_params.get("state")),
-            dead=True if request.query_params.get("dead", "").lower() in ("1", "true") else None,
-            limit=_limit(request.query_params.get("limit", "100")),
+            dead=True if switch(request, "dead") else None,
+            limit=number(request, "limit", usual=100, most=_MOST_LISTED),
         )
         return JSONResponse({"requests": [_item(found) for found in await self._queue.find(query)]})
 
-    async def _get(self, request: Request) -> Response:
+    async def _get(self, request: Request, caller: Principal) -> Response:
         status = await self._queue.status(request.path_params["app"], request.path_params["request_id"])
         item = _item(status.request)
         if status.request.state is State.IN_QUEUE:
             item["queue_position"] = status.position
-        tries = await self._queue.deliveries(status.request.request_id)
-        return JSONResponse({**item, "deliveries": [_delivery(one) for one in tries]})
+        deliveries = await self._queue.deliveries(status.request.request_id)
+        return JSONResponse({**item, "deliveries": [_delivery(delivery) for delivery in deliveries]})
 
-    async def _cancel(self, request: Request) -> Response:
-        ended = await self._queue.cancel(request.path_params["app"], request.path_params["request_id"])
-        return JSONResponse(_item(ended))
+    async def _cancel(self, request: Request, caller: Principal) -> Response:
+        cancelled = await self._queue.cancel(request.path_params["app"], request.path_params["request_id"])
+        return JSONResponse(_item(cancelled))
 
-    async def _redrive(self, request: Request) -> Response:
+    async def _redrive(self, request: Request, caller: Principal) -> Response:
         again = await self._queue.redrive(request.path_params["app"], request.path_params["request_id"])
         return JSONResponse(_item(again))
 
@@ -133,15 +97,8 @@ class QueueAdminRoutes:
         return JSONResponse(self._key_set(), headers={"cache-control": "public, max-age=3600"})
 
 
-def _require(principal: Principal, permission: str) -> None:
-    if not allows(principal, permission):
-        raise PermissionDenied(
-            f"Insufficient permissions: the key {principal.key_id} lacks {permission!r}; use one that has it"
-        )
-
-
 def _item(request: QueuedRequest) -> dict[str, object]:
-    """A request as JSON: what is known of it, but nothing of what it carries. The path without its query."""
+    """Return a request without what it carries: no body, no headers, no query."""
     return {
         "request_id": request.request_id,
         "app": request.app_name,
@@ -175,21 +132,15 @@ def _delivery(delivery: Delivery) -> dict[str, object]:
     }
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
 
 
-def _state(word: str | None) -> State | None:
-    if not word:
+def _state(text: str | None) -> State | None:
+    if not text:
         return None
-    if word.upper() not in tuple(State):
+    if text.upper() not in tuple(State):
         raise InvalidArgument(
-            "state", f"state is {word[:80]!r}: use one of {', '.join(state.value for state in State)}"
+            "state", f"state is {text[:80]!r}: use one of {', '.join(state.value for state in State)}"
         )
-    return State(word.upper())
-
-
-def _limit(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and 1 <= int(word[:9]) <= _MOST_LISTED):
-        raise InvalidArgument("limit", f"limit is {word[:80]!r}: give a number from 1 to {_MOST_LISTED}")
-    return int(word)
+    return State(text.upper())

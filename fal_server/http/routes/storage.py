@@ -1,4 +1,4 @@
-"""Files that are fetched by their address: /storage and /files/upload, as the published clients use them."""
+"""Files with an address of their own: /storage and /files/upload, as the published clients use them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.identity import Principal
 from fal_server.http.routes.files import check_parts
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import is_cloud_host
@@ -26,51 +26,45 @@ _LONGEST_CACHE = 86400
 
 
 class StorageRoutes:
-    """The endpoints. An upload's id, like a file's, cannot be guessed: who has it needs no key.
+    """The routes. The ids of uploads and files cannot be guessed, so whoever has one needs no key.
 
     Args:
-        base_url: where the controller answers, for an uploader that calls it by a name of the cloud.
+        base_url: the address of the controller, for uploaders that know it only by a name of the cloud.
     """
 
     def __init__(self, objects: Objects, tokens: Tokens, guard: Guard, base_url: str) -> None:
         self._base_url = base_url
         self._objects = objects
         self._tokens = tokens
-        self._guard = guard
         upload = "/storage/upload/{upload_id}"
         file = "/storage/f/{object_id}/{name}"
         self.routes = [
-            Route("/storage/auth/token", self._token, methods=["POST"]),
-            Route("/storage/upload/initiate", guard.uploads(self._begin), methods=["POST"]),
-            Route("/storage/upload/initiate-multipart", guard.uploads(self._begin), methods=["POST"]),
-            Route(upload, self._put_whole, methods=["PUT"]),
-            Route(f"{upload}/complete", self._complete, methods=["POST"]),
-            Route(f"{upload}/{{number}}", self._put_part, methods=["PUT"]),
-            Route(f"{upload}/{{number}}", self._place_of_part, methods=["POST"]),
-            Route("/files/upload", guard.uploads(self._upload), methods=["POST"]),
-            Route("/files/upload/multipart", guard.uploads(self._begin_multipart), methods=["POST"]),
-            Route(f"{file}/multipart/{{upload_id}}/complete", self._complete, methods=["POST"]),
-            Route(f"{file}/multipart/{{upload_id}}/{{number}}", self._put_part, methods=["PUT"]),
-            Route(file, self._get, methods=["GET"]),
+            guard.route("POST", "/storage/auth/token", self._token),
+            guard.route("POST", "/storage/upload/initiate", self._begin),
+            guard.route("POST", "/storage/upload/initiate-multipart", self._begin),
+            guard.open_route("PUT", upload, self._put_whole),
+            guard.open_route("POST", f"{upload}/complete", self._complete),
+            guard.open_route("PUT", f"{upload}/{{number}}", self._put_part),
+            guard.open_route("POST", f"{upload}/{{number}}", self._address_of_part),
+            guard.route("POST", "/files/upload", self._upload),
+            guard.route("POST", "/files/upload/multipart", self._begin_multipart),
+            guard.open_route("POST", f"{file}/multipart/{{upload_id}}/complete", self._complete),
+            guard.open_route("PUT", f"{file}/multipart/{{upload_id}}/{{number}}", self._put_part),
+            guard.open_route("GET", file, self._get),
         ]
 
-    async def _token(self, request: Request) -> Response:
-        """A token for uploads; keys that may upload get one."""
+    async def _token(self, request: Request, caller: Principal) -> Response:
+        token = self._tokens.for_uploads(caller)
+        return JSONResponse(
+            {
+                "token": token.text,
+                "token_type": "Bearer",
+                "base_url": base_of(request),
+                "expires_at": token.expires_at.isoformat(),
+            }
+        )
 
-        async def issue(request: Request) -> Response:
-            token = self._tokens.for_uploads(await self._guard.principal(request))
-            return JSONResponse(
-                {
-                    "token": token.text,
-                    "token_type": "Bearer",
-                    "base_url": base_of(request),
-                    "expires_at": token.expires_at.isoformat(),
-                }
-            )
-
-        return await self._guard.uploads(issue)(request)
-
-    async def _begin(self, request: Request) -> Response:
+    async def _begin(self, request: Request, caller: Principal) -> Response:
         about = await json_object(request)
         name, kind = about.get("file_name"), about.get("content_type")
         reserved = self._objects.reserve(
@@ -95,7 +89,7 @@ class StorageRoutes:
         kept, etag = await self._objects.parts.part(request.path_params["upload_id"], number, request.stream())
         return JSONResponse({"partNumber": kept, "part_number": kept, "etag": etag}, headers={"etag": f'"{etag}"'})
 
-    async def _place_of_part(self, request: Request) -> Response:
+    async def _address_of_part(self, request: Request) -> Response:
         self._objects.parts.about(request.path_params["upload_id"])
         return JSONResponse({"upload_url": base_of(request) + request.url.path})
 
@@ -104,18 +98,18 @@ class StorageRoutes:
         stored = await self._objects.complete(request.path_params["upload_id"])
         return JSONResponse({"etag": stored.etag, "size": stored.size})
 
-    async def _upload(self, request: Request) -> Response:
+    async def _upload(self, request: Request, caller: Principal) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         await self._objects.put(reserved, request.stream())
         return JSONResponse({"access_url": self._address(request, reserved)})
 
-    async def _begin_multipart(self, request: Request) -> Response:
+    async def _begin_multipart(self, request: Request, caller: Principal) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         upload_id = self._objects.parts.begin(reserved)
         return JSONResponse({"access_url": self._address(request, reserved), "uploadId": upload_id})
 
     def _address(self, request: Request, reserved: Reserved) -> str:
-        """Where a file can be fetched: also by runners, who are behind no proxy."""
+        """Return the address of a file, which runners must reach too, and they are behind no proxy."""
         base = self._base_url if is_cloud_host(request.headers.get("host", "")) else base_of(request)
         return base + reserved.path
 
@@ -128,26 +122,26 @@ class StorageRoutes:
 
 
 def lifecycle_of(request: Request) -> str | None:
-    """What a request says about how long its file is kept."""
+    """Return the header that says how long the file is kept."""
     headers = request.headers
     return headers.get("x-fal-object-lifecycle") or headers.get("x-fal-object-lifecycle-preference")
 
 
 def reserved_by_headers(objects: Objects, request: Request) -> Reserved:
-    """An address for a body whose name and type are in the headers."""
+    """Reserve an address for a body whose name and type are in the headers."""
     headers = request.headers
     return objects.reserve(headers.get("x-fal-file-name"), headers.get("content-type"), lifecycle_of(request))
 
 
 def base_of(request: Request) -> str:
-    """How the caller reached this controller: scheme, host and port.
+    """Return the scheme, host and port by which the caller reached this controller.
 
     Raises:
-        Invalid: the Host is no host.
+        InvalidArgument: the Host header is not a host.
     """
     host = request.headers.get("host", "")
     if not re.fullmatch(r"[0-9A-Za-z._:\[\]-]{1,255}", host):
-        raise InvalidArgument("host", "the Host header is no host")
+        raise InvalidArgument("host", "the Host header is not a host")
     return f"{request.url.scheme}://{host}"
 
 
@@ -159,7 +153,7 @@ def _opened(path: Path, stored: StoredObject) -> OpenFile:
 
 
 def _headers(stored: StoredObject) -> dict[str, str]:
-    """What goes with a file; one that a browser would run as a page gets no rights on this origin."""
+    """Return the headers of a file; one that a browser would run as a page gets no rights on this origin."""
     age = _LONGEST_CACHE
     if stored.expires_at is not None:
         age = max(0, min(age, int((stored.expires_at - stored.created_at).total_seconds())))

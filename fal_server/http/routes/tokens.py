@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from fal_server.access.permissions import CALL_APPS, require
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
 from fal_server.http.server.json_body import json_object
 
@@ -16,21 +15,18 @@ _SECONDS = 120.0
 
 
 class TokenRoutes:
-    """The endpoint. The answer is the token alone, as a JSON text."""
+    """The route, with and without the slash. The answer is the token itself, as a JSON string."""
 
     def __init__(self, tokens: Tokens, guard: Guard) -> None:
         self._tokens = tokens
-        self._guard = guard
-        self.routes = [Route(path, self._make, methods=["POST"]) for path in ("/tokens/", "/tokens")]
+        self.routes = [guard.route("POST", path, self._create) for path in ("/tokens/", "/tokens")]
 
-    async def _make(self, request: Request) -> Response:
-        principal = await self._guard.principal(request)
-        require(principal, CALL_APPS)
+    async def _create(self, request: Request, caller: Principal) -> Response:
         body = await json_object(request)
         apps, seconds = body.get("allowed_apps"), body.get("token_expiration", _SECONDS)
         if not isinstance(apps, list) or not all(isinstance(app, str) for app in apps):
-            raise InvalidArgument("allowed_apps", "allowed_apps is missing from the body, or is no list of names")
+            raise InvalidArgument("allowed_apps", "allowed_apps is missing from the body, or is not a list of names")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise InvalidArgument("token_expiration", "token_expiration is no number of seconds")
-        token = self._tokens.for_calls(principal, [str(app) for app in apps], seconds)
+            raise InvalidArgument("token_expiration", "token_expiration is not a number of seconds")
+        token = self._tokens.for_calls(caller, [str(app) for app in apps], seconds)
         return JSONResponse(token.text, status_code=201)

@@ -1,4 +1,4 @@
-"""What runners reach over a unix socket: files that apps make, stored without leaving the machine."""
+"""Uploads by runners over a unix socket: files that apps make never leave the machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from fal_server.core.faults import Fault, InvalidArgument, NotFound
+from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.identity import Principal
+from fal_server.http.routes.errors import EXCEPTION_HANDLERS
 from fal_server.http.routes.guard import Guard
-from fal_server.http.routes.rest import answer_fault, answer_http_exception
 from fal_server.http.routes.storage import reserved_by_headers
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.connection import HttpConnection
@@ -25,7 +24,7 @@ from fal_server.services.objects import Objects
 
 
 class Uploader:
-    """The ASGI application. A file is complete when it is accepted, so that there is nothing to wait for.
+    """The ASGI application. A file is complete when it is accepted, so its state is always `completed`.
 
     Args:
         base_url: where files are fetched.
@@ -37,17 +36,17 @@ class Uploader:
         session = "/v1/upload-sessions/{upload_id}"
         self.app = Starlette(
             routes=[
-                Route("/v1/uploads", guard.uploads(self._upload), methods=["POST"]),
-                Route("/v1/uploads/{object_id}", self._status, methods=["GET"]),
-                Route("/v1/upload-sessions", guard.uploads(self._begin), methods=["POST"]),
-                Route(f"{session}/body", self._body, methods=["PUT"]),
-                Route(f"{session}/finish", self._finish, methods=["POST"]),
-                Route(session, self._abort, methods=["DELETE"]),
+                guard.route("POST", "/v1/uploads", self._upload),
+                guard.open_route("GET", "/v1/uploads/{object_id}", self._status),
+                guard.route("POST", "/v1/upload-sessions", self._begin),
+                guard.open_route("PUT", f"{session}/body", self._body),
+                guard.open_route("POST", f"{session}/finish", self._finish),
+                guard.open_route("DELETE", session, self._abort),
             ],
-            exception_handlers={Fault: answer_fault, HTTPException: answer_http_exception},
+            exception_handlers=EXCEPTION_HANDLERS,
         )
 
-    async def _upload(self, request: Request) -> Response:
+    async def _upload(self, request: Request, caller: Principal) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         await self._objects.put(reserved, request.stream())
         return self._accepted(reserved.object_id, reserved.path)
@@ -56,7 +55,7 @@ class Uploader:
         await self._objects.get(request.path_params["object_id"])
         return JSONResponse({"state": "completed"})
 
-    async def _begin(self, request: Request) -> Response:
+    async def _begin(self, request: Request, caller: Principal) -> Response:
         reserved = reserved_by_headers(self._objects, request)
         upload_id = self._objects.parts.begin(reserved)
         url = self._base_url + reserved.path
@@ -69,7 +68,7 @@ class Uploader:
     async def _finish(self, request: Request) -> Response:
         size = (await json_object(request)).get("size_bytes")
         if isinstance(size, bool) or not isinstance(size, int):
-            raise InvalidArgument("size_bytes", "size_bytes is missing from the body, or is no number")
+            raise InvalidArgument("size_bytes", "size_bytes is missing from the body, or is not a number")
         upload_id = request.path_params["upload_id"]
         reserved = self._objects.parts.about(upload_id)
         await self._objects.complete(upload_id, size)
@@ -90,7 +89,7 @@ class Uploader:
 
 
 class UnixListener:
-    """Listens on a unix socket, and answers HTTP/1.1 there with an ASGI application."""
+    """Serves an ASGI application over HTTP/1.1 on a unix socket."""
 
     def __init__(self, bridge: AsgiAdapter) -> None:
         self._bridge = bridge
@@ -98,7 +97,7 @@ class UnixListener:
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, path: Path) -> None:
-        """Listen; a socket that an earlier controller left is replaced.
+        """Listen, in place of a socket that an earlier controller left.
 
         Raises:
             OSError: the path cannot be listened on.
@@ -110,15 +109,13 @@ class UnixListener:
         await asyncio.to_thread(path.chmod, 0o600)
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer."""
         self._bridge.handle(exchange)
 
     def drain(self) -> None:
-        """The door is closing."""
         self._bridge.drain()
 
     async def close(self, grace_seconds: float) -> None:
-        """Stop listening; open requests have the grace."""
+        """Stop listening, and give open requests the grace to finish."""
         if self._server is not None:
             self._server.close()
         self._bridge.drain()

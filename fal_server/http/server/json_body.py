@@ -6,7 +6,7 @@ import json
 
 from starlette.requests import Request
 
-from fal_server.core.faults import InvalidArgument, ResourceExhausted
+from fal_server.core.faults import InvalidArgument, TooLarge
 
 _MOST_BYTES = 16 * 1024 * 1024
 
@@ -16,13 +16,13 @@ async def json_object(request: Request) -> dict[str, object]:
 
     Raises:
         Invalid: it is something else.
-        Exhausted: it is larger than 16 MiB.
+        TooLarge: it is larger than 16 MiB.
     """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BYTES:
-            raise ResourceExhausted(f"the body is larger than {_MOST_BYTES} bytes")
+            raise TooLarge(f"the body is larger than {_MOST_BYTES} bytes")
     try:
         parsed: object = json.loads(bytes(body).strip() or b"{}")
     except ValueError as error:

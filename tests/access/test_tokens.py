@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.access.authentication import Authenticator, principal_of
+from fal_server.access.permissions import WRITE_FILES
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL, Principal, Scope
@@ -49,7 +50,9 @@ async def test_a_token_opens_its_apps_until_it_ends(desk: Desk) -> None:
 
 async def test_a_token_ends_with_its_key(desk: Desk) -> None:
     token = desk.tokens.for_uploads(desk.principal)
-    assert await desk.tokens.uploader(token.text) == desk.principal.key_id
+    holder = await desk.tokens.uploader(token.text)
+    assert holder is not None
+    assert (holder.key_id, holder.scope.permissions) == (desk.principal.key_id, {WRITE_FILES})
     assert token.expires_at == desk.platform.clock.now() + UPLOAD_LIFE
     assert await desk.tokens.caller(token.text, "me", "hello") is None
     await desk.platform.store.revoke_key(desk.principal.key_id, desk.platform.clock.now())
@@ -58,7 +61,9 @@ async def test_a_token_ends_with_its_key(desk: Desk) -> None:
 
 async def test_a_runners_key_is_good_while_it_lives(desk: Desk) -> None:
     key = desk.tokens.runner_key("r1")
-    assert await desk.tokens.uploader(key) == "r1"
+    holder = await desk.tokens.uploader(key)
+    assert holder is not None
+    assert (holder.key_id, holder.scope.permissions) == ("r1", {WRITE_FILES})
     assert await desk.tokens.uploader(key.replace("r1", "r2")) is None
     assert await desk.tokens.uploader(desk.tokens.runner_key("r2")) is None
     desk.living.clear()

@@ -1,4 +1,4 @@
-"""A request to the queue -> what the service takes: headers read, those for the app kept, the body taken in whole."""
+"""Reads a request to the queue: its options, the headers for the app, and the whole body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
 
-from fal_server.core.faults import InvalidArgument
+from fal_server.core.faults import InvalidArgument, TooLarge
 from fal_server.core.queue import Priority, switch
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.server.errors import HttpError
@@ -15,30 +15,25 @@ from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
-# What the queue reads itself, what a second hop must not see, and `Accept-Encoding`: who fetches the result may be
-# another client, which takes another encoding.
+# Headers that the queue reads itself or that end at a hop, and `Accept-Encoding`: the client that fetches the result
+# may be another one.
 _NOT_PASSED = HOP_BY_HOP | {
     b"accept-encoding", b"content-length", b"expect", b"idempotency-key", b"x-fal-caller-user-id", b"x-fal-endpoint",
     b"x-fal-no-retry", b"x-fal-queue-priority", b"x-fal-request-id", b"x-forwarded-for", b"x-forwarded-proto",
 }  # fmt: skip
 
 
-def key_of(request: Request) -> tuple[str, str] | None:
-    """The platform's key in a request: (id, secret), or None."""
-    value = request.headers.get("authorization")
-    return None if value is None else platform_key(value.encode("latin-1"))
-
-
 async def submission_of(request: Request, app_name: str, path: str, caller: str | None) -> Submission:
-    """Read a request whole.
+    """Read a request with its whole body.
 
     Args:
-        path: what the app is asked for, without the query.
-        caller: the id of the caller's key.
+        path: for the app, without the query.
+        caller: the id of the caller's key; None for a public call.
 
     Raises:
-        Refusal: the body is too large, or the client left before its end.
-        Invalid: a header of the platform's is wrong.
+        TooLarge: the body is larger than the queue keeps.
+        HttpError: the client left before the end of the body.
+        InvalidArgument: a header of the platform is malformed.
     """
     query, webhook_url = _split_query(request.scope["query_string"].decode("latin-1"))
     headers = request.headers
@@ -58,7 +53,7 @@ async def submission_of(request: Request, app_name: str, path: str, caller: str 
 
 
 def _split_query(query: str) -> tuple[str, str | None]:
-    """The query for the app as it was written, and the webhook's address, which is not for the app."""
+    """Return the query for the app as it was written, and the webhook's address."""
     webhook_url: str | None = None
     kept: list[str] = []
     for part in query.split("&"):
@@ -93,7 +88,7 @@ async def _body(request: Request) -> bytes:
             size += len(part)
             if size > MOST_BODY_BYTES:
                 detail = f"the body is larger than the {MOST_BODY_BYTES} bytes that the queue keeps: send an address"
-                raise HttpError(413, "bad_request", detail)
+                raise TooLarge(detail)
             parts.append(part)
     except ClientDisconnect:
         raise HttpError(499, "client_disconnected", "the client left before the end of its body") from None

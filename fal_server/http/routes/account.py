@@ -1,0 +1,64 @@
+"""The account over REST: who it is, its teams, and the GPUs that its runners hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fal_server.core.accounts import Account
+from fal_server.core.identity import Principal
+from fal_server.http.routes.guard import Guard
+from fal_server.services.gpus import Gpus
+
+
+class AccountRoutes:
+    """The routes of the one account that a controller serves."""
+
+    def __init__(self, gpus: Gpus, account: Account, guard: Guard) -> None:
+        self._gpus = gpus
+        self._account = account
+        self.routes = [
+            guard.route("GET", "/users/current", self._current_user),
+            guard.route("GET", "/users/teams", self._teams),
+            guard.route("GET", "/applications/metrics", self._metrics),
+        ]
+
+    async def _current_user(self, request: Request, caller: Principal) -> Response:
+        return JSONResponse({**self._names(), "is_paying": True, "members": []})
+
+    async def _teams(self, request: Request, caller: Principal) -> Response:
+        """Answer with the account as a team of one, since clients look their own user up here."""
+        return JSONResponse([{**self._names(), "is_org": False}])
+
+    async def _metrics(self, request: Request, caller: Principal) -> Response:
+        apps = self._gpus.gpus_by_app()
+        return JSONResponse(
+            {
+                "summary": {"total_gpu_by_type": _sum(apps.values())},
+                "apps": {
+                    f"{self._account.nickname}/{app}": {"gpu_count_by_type": dict(counts)}
+                    for app, counts in sorted(apps.items())
+                },
+            }
+        )
+
+    def _names(self) -> dict[str, object]:
+        account = self._account
+        return {
+            "full_name": account.full_name,
+            "nickname": account.nickname,
+            "user_id": account.user_id,
+            "is_personal": True,
+            "is_locked": False,
+            "lock_reason": None,
+        }
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return total

@@ -1,0 +1,79 @@
+"""The permission that each route needs."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Admission(Enum):
+    """Who is admitted to a route that no single permission opens."""
+
+    ANYONE = "needs no key: the answer is public, or the path holds an id that cannot be guessed"
+    UPLOADING_KEYS = "a key that may write files or call apps"
+    UPLOADERS = "such a key, an upload token, or a runner's key"
+    CALLERS_OF_THE_APP = "anyone if the app is public, otherwise a key that may call apps"
+
+
+# By method and path. A route without a row stops the start.
+ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
+    ("GET", "/"): Admission.ANYONE,
+    ("GET", "/.well-known/jwks.json"): Admission.ANYONE,
+    ("GET", "/health"): Admission.ANYONE,
+    # The account, runners and their logs.
+    ("GET", "/applications/metrics"): "serverless:metrics:read",
+    ("GET", "/runners/{runner_id}"): "serverless:runners:read",
+    ("GET", "/users/current"): "account:read",
+    ("GET", "/users/teams"): "account:read",
+    ("POST", "/logs/history"): "serverless:logs:read",
+    ("POST", "/logs/stream"): "serverless:logs:read",
+    ("POST", "/tokens"): "serverless:apps:run",
+    ("POST", "/tokens/"): "serverless:apps:run",
+    # The queue.
+    ("GET", "/queue/{rest:path}"): Admission.CALLERS_OF_THE_APP,
+    ("POST", "/queue/{rest:path}"): Admission.CALLERS_OF_THE_APP,
+    ("PUT", "/queue/{rest:path}"): Admission.CALLERS_OF_THE_APP,
+    ("GET", "/applications/{nickname}/{app}/queue"): "serverless:queue:read",
+    ("DELETE", "/applications/{nickname}/{app}/queue"): "serverless:queue:write",
+    ("GET", "/applications/{nickname}/{app}/queue/requests"): "serverless:queue:read",
+    ("GET", "/applications/{nickname}/{app}/queue/requests/{request_id}"): "serverless:queue:read",
+    ("POST", "/applications/{nickname}/{app}/queue/requests/{request_id}/cancel"): "serverless:queue:write",
+    ("POST", "/applications/{nickname}/{app}/queue/requests/{request_id}/redrive"): "serverless:queue:write",
+    # /data.
+    ("GET", "/files/list/{path:path}"): "serverless:files:read",
+    ("GET", "/files/file/{path:path}"): "serverless:files:read",
+    ("POST", "/files/dir/check_hash/{path:path}"): "serverless:files:read",
+    ("POST", "/files/file/local/{path:path}"): "serverless:files:write",
+    ("POST", "/files/file/url/{path:path}"): "serverless:files:write",
+    ("DELETE", "/files/file/{path:path}"): "serverless:files:write",
+    ("POST", "/files/rename/{path:path}"): "serverless:files:write",
+    ("POST", "/files/file/multipart/{path:path}/initiate"): "serverless:files:write",
+    ("PUT", "/files/file/multipart/{path:path}/{upload_id:str}/{number:str}"): "serverless:files:write",
+    ("POST", "/files/file/multipart/{path:path}/{upload_id:str}/complete"): "serverless:files:write",
+    ("POST", "/files/file/multipart/{path:path}/{upload_id:str}/cancel"): "serverless:files:write",
+    # The files of apps, sent before a deploy.
+    ("POST", "/files/missing_hashes"): "serverless:revisions:write",
+    ("POST", "/files/app/multipart/{hash}/initiate"): "serverless:revisions:write",
+    ("PUT", "/files/app/multipart/{hash}/{upload_id}/{number}"): "serverless:revisions:write",
+    ("POST", "/files/app/multipart/{hash}/{upload_id}/complete"): "serverless:revisions:write",
+    ("POST", "/files/app/multipart/{hash}/{upload_id}/cancel"): "serverless:revisions:write",
+    # Files with an address of their own.
+    ("POST", "/storage/auth/token"): Admission.UPLOADING_KEYS,
+    ("POST", "/storage/upload/initiate"): Admission.UPLOADERS,
+    ("POST", "/storage/upload/initiate-multipart"): Admission.UPLOADERS,
+    ("POST", "/files/upload"): Admission.UPLOADERS,
+    ("POST", "/files/upload/multipart"): Admission.UPLOADERS,
+    ("PUT", "/storage/upload/{upload_id}"): Admission.ANYONE,
+    ("POST", "/storage/upload/{upload_id}/complete"): Admission.ANYONE,
+    ("PUT", "/storage/upload/{upload_id}/{number}"): Admission.ANYONE,
+    ("POST", "/storage/upload/{upload_id}/{number}"): Admission.ANYONE,
+    ("POST", "/storage/f/{object_id}/{name}/multipart/{upload_id}/complete"): Admission.ANYONE,
+    ("PUT", "/storage/f/{object_id}/{name}/multipart/{upload_id}/{number}"): Admission.ANYONE,
+    ("GET", "/storage/f/{object_id}/{name}"): Admission.ANYONE,
+    # The same for runners, on their unix socket.
+    ("POST", "/v1/uploads"): Admission.UPLOADERS,
+    ("GET", "/v1/uploads/{object_id}"): Admission.ANYONE,
+    ("POST", "/v1/upload-sessions"): Admission.UPLOADERS,
+    ("PUT", "/v1/upload-sessions/{upload_id}/body"): Admission.ANYONE,
+    ("POST", "/v1/upload-sessions/{upload_id}/finish"): Admission.ANYONE,
+    ("DELETE", "/v1/upload-sessions/{upload_id}"): Admission.ANYONE,
+}

@@ -1,0 +1,175 @@
+"""A runner and its log over REST, as the published client reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fal_server.core.faults import Fault, InvalidArgument
+from fal_server.core.identity import Principal
+from fal_server.core.logs import LogEntry, LogPage, LogQuery
+from fal_server.core.runners import Runner
+from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.parameters import number
+from fal_server.services.logs import LogBatch, Logs
+from fal_server.services.runners import Runners
+
+_MAX_PAGE = 10_000
+_TICK = timedelta(microseconds=1)
+
+
+class RunnerRoutes:
+    """The routes of runners.
+
+    Args:
+        comment_seconds: a stream without lines sends a comment this often, because proxies close silent connections.
+    """
+
+    def __init__(self, runners: Runners, logs: Logs, guard: Guard, *, comment_seconds: float = COMMENT_SECONDS) -> None:
+        self._runners = runners
+        self._logs = logs
+        self._comment_seconds = comment_seconds
+        self.routes = [
+            guard.route("GET", "/runners/{runner_id}", self._get),
+            guard.route("POST", "/logs/history", self._history),
+            guard.route("POST", "/logs/stream", self._stream),
+        ]
+
+    async def _get(self, request: Request, caller: Principal) -> Response:
+        view = await self._runners.get(request.path_params["runner_id"])
+        return JSONResponse(_runner_item(view.runner))
+
+    async def _history(self, request: Request, caller: Principal) -> Response:
+        """Answer with a page, newest first; `next_until` is the `until` of the next page, or null."""
+        query = LogQuery(
+            runner_id=_job_id(request),
+            since=_time(request, "since"),
+            until=_time(request, "until"),
+            search=request.query_params.get("search") or None,
+            newest_first=True,
+            limit=number(request, "page_size", usual=1000, most=_MAX_PAGE),
+        )
+        entries, next_until = await self._page_of_whole_times(query)
+        return JSONResponse(
+            {
+                "items": [log_item(entry) for entry in entries],
+                "next_until": None if next_until is None else next_until.isoformat(),
+            }
+        )
+
+    async def _page_of_whole_times(self, query: LogQuery) -> tuple[Sequence[LogEntry], datetime | None]:
+        """Return a page that does not end between two lines of one time, since the next page starts at a time.
+
+        If not all lines of the last time are here, they are left to the next page; a time that fills the page alone is
+        read to its end.
+        """
+        page: LogPage = await self._logs.page(query)
+        entries = page.entries
+        if not page.more or not entries:
+            return entries, None
+        last = entries[-1].timestamp
+        if entries[0].timestamp != last:
+            return [entry for entry in entries if entry.timestamp != last], last + _TICK
+        found = list(entries)
+        more = True
+        while more:
+            page = await self._logs.page(replace(query, after=page.cursor, limit=_MAX_PAGE))
+            same = [entry for entry in page.entries if entry.timestamp == last]
+            found += same
+            if len(same) < len(page.entries):
+                return found, last
+            more = page.more
+        return found, None
+
+    async def _stream(self, request: Request, caller: Principal) -> Response:
+        """Answer with lines as server-sent events, until the runner has ended or the controller drains."""
+        draining: asyncio.Event = request.scope["state"]["draining"]
+        return event_stream(self._events(_job_id(request), _time(request, "since"), draining))
+
+    async def _events(self, runner_id: str, since: datetime | None, draining: asyncio.Event) -> AsyncGenerator[bytes]:
+        batches = self._logs.follow(LogQuery(runner_id=runner_id, since=since))
+        pending: asyncio.Task[LogBatch | None] | None = None
+        end = asyncio.create_task(draining.wait())
+        try:
+            while not end.done():
+                pending = pending or asyncio.create_task(_next(batches))
+                first = asyncio.FIRST_COMPLETED
+                done, _ = await asyncio.wait((pending, end), timeout=self._comment_seconds, return_when=first)
+                if not done:
+                    yield COMMENT
+                if pending not in done:
+                    continue
+                batch, pending = pending.result(), None
+                if batch is None:
+                    return
+                yield b"".join(event(json.dumps(log_item(entry))) for entry in batch.entries)
+        except Fault as fault:
+            # An event, since the status is sent already.
+            yield event(fault.message, "error")
+        finally:
+            end.cancel()
+            if pending is not None:
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
+            await batches.aclose()
+
+
+def log_item(entry: LogEntry) -> dict[str, str | int | None]:
+    """Return a line as JSON values."""
+    return {
+        "timestamp": entry.timestamp.isoformat(),
+        "level": entry.level.value,
+        "message": entry.message,
+        "source": entry.source.value,
+        "sequence": entry.sequence,
+        "runner_id": entry.runner_id,
+        "app": entry.app_name,
+        "revision": entry.revision_id,
+        "request_id": entry.request_id,
+    }
+
+
+def _runner_item(runner: Runner) -> dict[str, str | None]:
+    return {
+        "id": runner.runner_id,
+        "app": runner.app_name,
+        "environment": runner.environment,
+        "revision": runner.revision_id,
+        "machine_type": runner.machine_type,
+        "state": runner.state.value,
+        "created_at": runner.created_at.isoformat(),
+        # The client reads the lines from started_at on and before ended_at. A waiting runner has lines too, and the
+        # last line of an ended one may have the very time of its end.
+        "started_at": (runner.started_at or runner.created_at).isoformat(),
+        "ended_at": None if runner.ended_at is None else (runner.ended_at + _TICK).isoformat(),
+    }
+
+
+async def _next(batches: AsyncIterator[LogBatch]) -> LogBatch | None:
+    return await anext(batches, None)
+
+
+def _job_id(request: Request) -> str:
+    value = request.query_params.get("job_id", "")
+    if not value:
+        raise InvalidArgument("job_id", "job_id is missing: give a runner's id, as `fal runners list` shows it")
+    return value
+
+
+def _time(request: Request, field: str) -> datetime | None:
+    value = request.query_params.get(field)
+    if not value:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        message = f"{field} is {value[:80]!r}: give a time in ISO 8601, such as 2026-01-31T12:00:00+00:00"
+        raise InvalidArgument(field, message) from error
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time

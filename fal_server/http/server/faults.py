@@ -1,0 +1,56 @@
+"""The HTTP status of every fault: the one table, for the gateway and all routes."""
+
+from __future__ import annotations
+
+from fal_server.core.faults import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    StartTimedOut,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    UnusableIdempotencyKey,
+)
+from fal_server.http.server.errors import FAILED, HttpError
+
+# A fault without a row has that of its base. `BY_HTTP_STATUS` of fal_grpc.errors is the way back.
+STATUSES: dict[type[Fault], int] = {
+    Fault: 500,
+    InvalidArgument: 400,
+    UnusableIdempotencyKey: 422,
+    Unauthenticated: 401,
+    PermissionDenied: 403,
+    NotFound: 404,
+    AlreadyExists: 409,
+    Aborted: 409,
+    FailedPrecondition: 412,
+    ResourceExhausted: 429,
+    TooLarge: 413,
+    Unimplemented: 501,
+    Unavailable: 503,
+    StartTimedOut: 504,
+    DeadlineExceeded: 504,
+}
+# The published words of x-fal-error-type; the others are `bad_request` below 500 and `internal_error` from there on.
+_ERROR_TYPES: dict[type[Fault], str] = {StartTimedOut: "startup_timeout", DeadlineExceeded: "request_timeout"}
+
+
+def status_of(kind: type[Fault]) -> int:
+    """Return the HTTP status of a kind of fault."""
+    return next(STATUSES[base] for base in kind.__mro__ if base in STATUSES)
+
+
+def http_error(fault: Fault) -> HttpError:
+    """Return the error to answer with; the message of an internal fault stays in the log."""
+    status = status_of(type(fault))
+    error_type = _ERROR_TYPES.get(type(fault), "bad_request" if status < 500 else "internal_error")
+    fields = b"www-authenticate: Key\r\n" if status == 401 else b""
+    return HttpError(status, error_type, FAILED if status == 500 else fault.message, fields)

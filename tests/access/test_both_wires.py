@@ -1,0 +1,180 @@
+"""Every route and method names its permission, enforces it, and agrees with the other wire about the same thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from fal_grpc.errors import BY_HTTP_STATUS
+from fal_server.access.permissions import PERMISSIONS, PRESETS
+from fal_server.access.tokens import Tokens
+from fal_server.core import faults
+from fal_server.core.accounts import Account
+from fal_server.grpc.methods import METHODS
+from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from fal_server.http.routes.account import AccountRoutes
+from fal_server.http.routes.files import AppFileRoutes, FileRoutes
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from fal_server.http.routes.queue import QueueRoutes
+from fal_server.http.routes.queue_admin import QueueAdminRoutes
+from fal_server.http.routes.rest import rest_app
+from fal_server.http.routes.runners import RunnerRoutes
+from fal_server.http.routes.storage import StorageRoutes
+from fal_server.http.routes.tokens import TokenRoutes
+from fal_server.http.routes.uploader import Uploader
+from fal_server.http.server.faults import STATUSES, status_of
+from tests.grpc.calls import answers
+
+# What can be done on both wires.
+SAME = {
+    ("GET", "/runners/{runner_id}"): "fal.v1.Runners.GetRunner",
+    ("POST", "/logs/history"): "fal.v1.Logs.ListLogs",
+    ("POST", "/logs/stream"): "fal.v1.Logs.FollowLogs",
+    ("POST", "/files/missing_hashes"): "fal.v1.Revisions.RegisterApplication",
+}
+HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sorted(PERMISSIONS))]
+
+
+def everything(plane) -> tuple[Starlette, Uploader]:
+    """Both applications with every route. There are no services: a call that is admitted fails."""
+    nothing: Any = object()
+    guard = Guard(plane.access, Tokens(bytes(32), plane.store, plane.clock, lambda _: True))
+    routes = [
+        *QueueRoutes(nothing, nothing, guard).routes,
+        *QueueAdminRoutes(nothing, Account(), nothing, guard).routes,
+        *StorageRoutes(nothing, nothing, guard, "http://here").routes,
+        *TokenRoutes(nothing, guard).routes,
+        *RunnerRoutes(nothing, nothing, guard).routes,
+        *AccountRoutes(nothing, Account(), guard).routes,
+        *AppFileRoutes(nothing, guard).routes,
+        *FileRoutes(nothing, guard).routes,
+    ]
+    return rest_app(guard=guard, owner="me", version="1", routes=routes), Uploader(nothing, guard, "http://here")
+
+
+def client_of(app: Starlette) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://here")
+
+
+async def header_of(plane, permissions: Sequence[str]) -> dict[str, str]:
+    key_id, secret = await plane.keys.create(None, permissions=permissions)
+    return {"authorization": f"Key {key_id}:{secret}"}
+
+
+def filled(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "x", path)
+
+
+def test_the_table_has_every_route_and_no_other(plane) -> None:
+    rest, uploader = everything(plane)
+    found = {
+        (method, route.path)
+        for app in (rest, uploader.app)
+        for route in app.routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert found == set(ROUTE_PERMISSIONS)
+    assert {needed for needed in ROUTE_PERMISSIONS.values() if isinstance(needed, str)} <= PERMISSIONS
+
+
+def test_a_route_without_a_row_stops_the_start(plane) -> None:
+    guard = Guard(plane.access, Tokens(bytes(32), plane.store, plane.clock, lambda _: True))
+    for make in (guard.route, guard.open_route):
+        with pytest.raises(KeyError):
+            make("GET", "/new", None)
+    with pytest.raises(AssertionError):
+        guard.open_route("GET", "/users/current", None)
+
+
+async def test_every_route_needs_its_permission_and_no_other(plane) -> None:
+    rest, uploader = everything(plane)
+    async with client_of(rest) as rest_client, client_of(uploader.app) as uploader_client:
+        for (method, path), needed in ROUTE_PERMISSIONS.items():
+            client = uploader_client if path.startswith("/v1/") else rest_client
+            if needed is Admission.CALLERS_OF_THE_APP:
+                continue  # the gateway's rule, which depends on the app
+            enough: Sequence[str] = [needed] if isinstance(needed, str) else ["serverless:files:write"]
+            keys = {
+                "no key": {},
+                "a wrong key": {"authorization": "Key nobody:secret"},
+                "the permission": await header_of(plane, enough),
+                "all others": await header_of(plane, sorted(PERMISSIONS - {*enough, "serverless:apps:run"})),
+            }
+            open_to_all = needed is Admission.ANYONE
+            wanted = {"no key": 401, "a wrong key": 401, "all others": 403}
+            for name, headers in keys.items():
+                answer = await client.request(method, filled(path), headers=headers)
+                if open_to_all or name == "the permission":
+                    assert answer.status_code not in (401, 403), (method, path, name)
+                else:
+                    assert answer.status_code == wanted[name], (method, path, name)
+
+
+async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(plane) -> None:
+    rest, uploader = everything(plane)
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError("the body was read")
+
+    for (method, path), needed in ROUTE_PERMISSIONS.items():
+        if needed in (Admission.ANYONE, Admission.CALLERS_OF_THE_APP):
+            continue
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any], sent: list[dict[str, Any]] = sent) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "http_version": "1.1", "method": method, "path": filled(path),
+            "raw_path": filled(path).encode(), "query_string": b"", "headers": [(b"content-length", b"1000000")],
+            "scheme": "http", "root_path": "", "client": None, "server": ("here", 80), "state": {},
+        }  # fmt: skip
+        app = uploader.app if path.startswith("/v1/") else rest
+        await app(scope, receive, send)
+        assert sent[0]["status"] == 401, (method, path)
+
+
+def test_the_same_thing_needs_the_same_permission_on_both_wires() -> None:
+    assert {ROUTE_PERMISSIONS[route] for route in SAME} == {METHOD_PERMISSIONS[method] for method in SAME.values()}
+    for route, method in SAME.items():
+        assert ROUTE_PERMISSIONS[route] == METHOD_PERMISSIONS[method]
+
+
+@pytest.mark.parametrize(("name", "permissions"), HOLDERS, ids=[name for name, _ in HOLDERS])
+async def test_both_wires_admit_the_same_keys(plane, name, permissions) -> None:
+    key_id, secret = await plane.keys.create(None, permissions=permissions)
+    metadata = (("auth-key-id", key_id), ("auth-key", secret))
+    rest, _ = everything(plane)
+    async with client_of(rest) as client:
+        for (method, path), rpc in SAME.items():
+            answer = await client.request(method, filled(path), headers={"authorization": f"Key {key_id}:{secret}"})
+            denied = False
+            descriptor = next(found for found in METHODS.values() if found.full_name == rpc)
+            try:
+                await answers(plane.channel, descriptor, b"", metadata)
+            except grpc.aio.AioRpcError as error:
+                denied = error.code() is grpc.StatusCode.PERMISSION_DENIED
+                words = error.details()
+            assert (answer.status_code == 403) == denied, (path, rpc)
+            if denied:
+                assert answer.json()["detail"] == words
+
+
+def kinds(root: type[faults.Fault]) -> list[type[faults.Fault]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in kinds(child))]
+
+
+@pytest.mark.parametrize("kind", kinds(faults.Fault), ids=lambda kind: kind.__name__)
+def test_the_client_knows_the_status_of_every_fault(kind) -> None:
+    assert status_of(kind) in set(STATUSES.values()) <= set(BY_HTTP_STATUS)
+    # HTTP has one word for both.
+    expected = {faults.Aborted: "ALREADY_EXISTS", faults.StartTimedOut: "DEADLINE_EXCEEDED"}.get(kind, kind.reason)
+    assert BY_HTTP_STATUS[status_of(kind)].code == expected
