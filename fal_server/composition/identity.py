@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fal_server.composition.state import StateDir, boot_id, write_private
@@ -71,7 +71,7 @@ def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
     # The copied directories name the sockets of the original's runners.
     shutil.rmtree(state.runners, ignore_errors=True)
     state.runners.mkdir(mode=0o700)
-    _write(state, DirectoryIdentity(**{**asdict(current), "directory_id": str(uuid.uuid4())}))
+    _write(state, replace(current, directory_id=str(uuid.uuid4())))
     log.warning("the state directory was a copy of %s: the runners of the original are left alone", known.path)
     return True
 
