@@ -14,6 +14,8 @@ _NODES_OWN = frozenset(
         errno.ENOMEM,
         errno.EAGAIN,  # no further process
         errno.EMFILE,
+        errno.ENOBUFS,
+        errno.EADDRNOTAVAIL,  # no local port is free
         errno.ENFILE,
     }
 )

@@ -8,7 +8,7 @@ from datetime import datetime
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.tasks import TaskSet
 from fal_server.core import health
-from fal_server.core.faults import Fault
+from fal_server.core.faults import Fault, NodeTrouble
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
@@ -90,6 +90,8 @@ class HealthLoop:
                 self._fleet.record_health(runner_id, health.passed(self._health.vitals(runner_id)))
             else:
                 await self._failed(runner, check, problem)
+        except NodeTrouble as fault:
+            log.warning("the health of runner %s is unknown: %s", runner_id, fault.message)
         except Fault as fault:
             log.warning("runner %s is unhealthy, which cannot be stored yet: %s", runner_id, fault.message)
         finally:

@@ -325,10 +325,14 @@ class Reconciler:
         except Fault as fault:
             log.warning("runner %s of %s could not be started: %s", runner_id, runner.app_name, fault.message)
             seen = Observation(runner_id=runner_id, event=Event.GONE, reason=fault.message)
-        except Exception:
-            log.exception("starting runner %s failed", runner_id)
-            reason = "the controller failed to start it; its log says why"
-            seen = Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
+        except Exception as error:
+            if NodeTrouble.explains(error):
+                log.warning("runner %s of %s waits: %s", runner_id, runner.app_name, error)
+                seen = await self._postponed(runner_id, f"the machine cannot start it now: {error}")
+            else:
+                log.exception("starting runner %s failed", runner_id)
+                reason = "the controller failed to start it; its log says why"
+                seen = Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
         if seen is not None:
             await self._record(seen)
         while early := self._early.pop(runner_id, None):

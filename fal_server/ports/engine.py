@@ -135,7 +135,11 @@ class HealthProber(Protocol):
     """Asks runners whether they are well."""
 
     async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
-        """Make one check; None where it was answered with 2xx in time, else what is wrong, in words."""
+        """Make one check; None where it was answered with 2xx in time, else what is wrong, in words.
+
+        Raises:
+            NodeTrouble: this machine cannot ask now, which says nothing of the runner.
+        """
         ...
 
 

@@ -104,6 +104,7 @@ class RunnerClient(Protocol):
 
         Raises:
             AnswerTooLarge: the answer is larger than what is kept.
+            NodeTrouble: this machine cannot connect now; the runner got nothing.
         """
         ...
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from fal_grpc.backoff import Backoff
 from fal_server.core.apps import App
-from fal_server.core.faults import DeadlineExceeded, Fault, NotFound
+from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble, NotFound
 from fal_server.core.queue import (
     Answer,
     Condition,
@@ -176,6 +176,10 @@ class AttemptRunner:
             return _gone("the request was changed by somebody else"), Outcome.DONE
         try:
             seen = await self._client.send(lease.host, lease.port, begun, content, float(app.scaling.request_timeout))
+        except NodeTrouble as fault:
+            log.warning("request %s waits: %s", waiting.request_id, fault.message)
+            later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
+            return Retry(request=replace(waiting, not_before=later)), Outcome.DONE  # no attempt is used up
         except AnswerTooLarge as error:
             answer = refusal(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE

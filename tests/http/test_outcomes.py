@@ -107,8 +107,8 @@ class _Late(Pool):
     def forget(self, upstream: Upstream) -> None:
         self._told.set()
 
-    async def connect(self, key: str, host: str, port: int) -> Upstream:
-        upstream = await super().connect(key, host, port)
+    async def connect(self, key: str, host: str, port: int, *, seconds: float) -> Upstream:
+        upstream = await super().connect(key, host, port, seconds=seconds)
         await self._told.wait()
         return upstream
 

@@ -16,9 +16,10 @@ class HttpHealthProber:
 
     async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
         endpoint = f"{check.method.value} {check.path}"
+        until = asyncio.get_running_loop().time() + check.timeout_seconds
         try:
-            async with asyncio.timeout(check.timeout_seconds):
-                upstream = await self._pool.connect("health", host, port)
+            upstream = await self._pool.connect("health", host, port, seconds=check.timeout_seconds)
+            async with asyncio.timeout_at(until):
                 return await self._ask(upstream, check, endpoint)
         except TimeoutError:
             return f"{endpoint} was not answered within {check.timeout_seconds} s"

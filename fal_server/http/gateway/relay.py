@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
+from fal_server.core.faults import NodeTrouble
 from fal_server.core.routing import Outcome, error_type_of
 from fal_server.http.gateway.app_request import AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
@@ -93,8 +94,11 @@ class Relay:
     async def _connect(self) -> None:
         lease = self._lease
         try:
-            async with asyncio.timeout(self._context.connect_seconds):
-                upstream = await self._context.pool.connect(lease.runner_id, lease.host, lease.port)
+            upstream = await self._context.pool.connect(
+                lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
+            )
+        except NodeTrouble as fault:
+            self._send_failure(Outcome.DONE, HttpError(503, "runner_scheduling_failure", fault.message))
         except TimeoutError:
             self._fail("runner_connection_timeout", "the runner does not accept connections")
         except ConnectionRefusedError:
@@ -335,11 +339,14 @@ class Relay:
         """After a 502 or 504, end the runner if it no longer accepts connections."""
         outcome = Outcome.RUNNER_FAILED
         try:
-            async with asyncio.timeout(self._context.connect_seconds):
-                upstream = await self._context.pool.connect(self._lease.runner_id, self._lease.host, self._lease.port)
+            upstream = await self._context.pool.connect(
+                self._lease.runner_id, self._lease.host, self._lease.port, seconds=self._context.connect_seconds
+            )
             upstream.transport.abort()
             outcome = Outcome.DONE
-        except OSError:
-            pass
+        except NodeTrouble:
+            outcome = Outcome.DONE  # nothing was learned of the runner
+        except OSError as error:
+            _log.info("runner %s accepts no connections: %s", self._lease.runner_id, error)
         finally:
             self._context.dispatcher.release(self._lease, outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fal_server.core.faults import NodeTrouble
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
@@ -38,8 +39,9 @@ class HttpRunnerClient:
 
     async def accepts(self, host: str, port: int) -> bool:
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                upstream = await self._pool.connect("probe", host, port)
+            upstream = await self._pool.connect("probe", host, port, seconds=self._connect_seconds)
+        except NodeTrouble:
+            return True  # nothing was learned of the runner
         except OSError:
             return False
         upstream.transport.abort()
@@ -47,8 +49,7 @@ class HttpRunnerClient:
 
     async def _send(self, host: str, port: int, request: QueuedRequest, content: Content) -> Answer | Failure:
         try:
-            async with asyncio.timeout(self._connect_seconds):
-                upstream = await self._pool.connect(request.request_id, host, port)
+            upstream = await self._pool.connect(request.request_id, host, port, seconds=self._connect_seconds)
         except TimeoutError:
             return _failure("runner_connection_timeout", "the runner does not accept connections")
         except ConnectionRefusedError:

@@ -8,11 +8,13 @@ from typing import Protocol, cast
 
 import httptools
 
+from fal_server.core.faults import NodeTrouble
 from fal_server.http.server.messages import Headers
 
 # uvicorn, which most apps use, closes after 5 idle seconds: keep a connection for less, so that it is not closed
 # just as its next request is sent.
 _IDLE_SECONDS = 4.0
+_SHORTAGE_SECONDS = 0.05
 _ESTABLISHED = 1  # TCP_ESTABLISHED in the kernel's tcp_states.h
 _MAX_HEAD_BYTES = 256 * 1024
 _NO_BODY_END = (b"content-length", b"transfer-encoding")
@@ -264,12 +266,36 @@ class Pool:
         if idle is not None and upstream in idle:
             idle.remove(upstream)
 
-    async def connect(self, key: str, host: str, port: int) -> Upstream:
-        """Open a connection.
+    async def connect(self, key: str, host: str, port: int, *, seconds: float) -> Upstream:
+        """Open a connection, and wait while this machine lacks what that takes.
+
+        Args:
+            seconds: how long to try.
 
         Raises:
-            OSError: it is refused, or the address cannot be reached.
+            TimeoutError: the runner did not accept in time.
+            OSError: it refuses, or the address cannot be reached.
+            NodeTrouble: this machine lacked descriptors, ports or memory; that says nothing of the runner.
         """
+        shortage: OSError | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return await self._open(key, host, port)
+                    except OSError as error:
+                        if not NodeTrouble.explains(error):
+                            raise
+                        shortage = error
+                    await asyncio.sleep(_SHORTAGE_SECONDS)
+        except TimeoutError:
+            if shortage is None:
+                raise
+            raise NodeTrouble(
+                f"the controller's machine cannot open a connection to a runner ({shortage.strerror}): try again later"
+            ) from shortage
+
+    async def _open(self, key: str, host: str, port: int) -> Upstream:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Made here, because `Upstream.alive` needs the socket and uvloop hides its own.
         sock = socket.socket(family, socket.SOCK_STREAM)
