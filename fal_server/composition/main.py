@@ -23,6 +23,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
+from fal_server.engines.local.descriptors import raise_descriptor_limit
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     set_up_logging(options.log_file, debug=options.debug)
     try:
+        raise_descriptor_limit()
         state = StateDir(options.state_dir)
         with state.held():
             copied = claim_directory(state, adopt_copy=options.adopt_copy)

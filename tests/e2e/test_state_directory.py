@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -91,3 +92,20 @@ def test_any_path_will_do(tmp_path: Path, name: str) -> None:
         assert "ready" in controller.fal("runners", "logs", runner).stdout
     finally:
         assert controller.stop() == 0
+
+
+def test_the_controller_raises_its_limit_of_files_and_runners_keep_theirs(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    controller = start(tmp_path / "state", ulimit="-Sn 700")
+    try:
+        own = Path(f"/proc/{controller.process.pid}/limits").read_text()
+        assert f"Max open files {hard}" in " ".join(own.split())
+        controller.fal("deploy", str(tmp_path / "app.py"), "--auth", "public")
+        assert controller.call("/local/kept/", {}).status == 200
+        (runner,) = runner_of(controller)
+        assert controller.fal("runners", "exec", runner, "--", "sh", "-c", "ulimit -Sn").stdout == "700\n"
+    finally:
+        assert controller.stop() == 0
+    with pytest.raises(AssertionError, match=r"may open 30 files.*ulimit -n"):
+        start(tmp_path / "other", ulimit="-n 30")

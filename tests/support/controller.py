@@ -116,7 +116,9 @@ class Controller:
         return self.process.wait(timeout)
 
 
-def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Controller:
+def start(
+    state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None, ulimit: str = ""
+) -> Controller:
     """Start a controller on a state directory, with these variables on top, and wait until it answers.
 
     One that is not stopped stops, with its runners, when the tests have ended.
@@ -129,6 +131,7 @@ def start(state_dir: Path, *arguments: str, environment: Mapping[str, str] | Non
         process = subprocess.Popen(
             [
                 *ends_with_us(signal.SIGTERM),
+                *(["/bin/sh", "-c", f'ulimit {ulimit}; exec "$@"', "sh"] if ulimit else []),
                 *(sys.executable, "-m", "fal_server", "--state-dir", str(state_dir)),
                 *("--ready-fd", str(writing), "--drain-seconds", "10", *arguments),
             ],

@@ -24,6 +24,7 @@ from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
+from fal_server.engines.local.descriptors import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
@@ -245,5 +246,6 @@ def start_process(handshake: socket.socket) -> int:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    restore_descriptor_limit(process.pid)
     process.returncode = 0  # it outlives this object on purpose; who watches it reaps it by its pid
     return process.pid
