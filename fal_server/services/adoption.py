@@ -1,4 +1,4 @@
-"""At the controller's start: the runners of an earlier one are taken back, and the books of those that ended closed."""
+"""Reattaches the runners of an earlier controller when this one starts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _CALLER_GONE = "the controller was restarted, and with it the call that started 
 
 
 async def reattach(fleet: Fleet, engine: Engine) -> None:
-    """Adopt every runner that lives, and see to it that nothing else of an earlier controller does.
+    """Adopt every living runner, and end everything else that an earlier controller left.
 
-    To be called before anything is planned or routed.
+    It has to be called before anything is planned or routed.
 
     Raises:
-        Unavailable: what was found cannot be stored; runners that were adopted go on.
+        Unavailable: the result cannot be stored; adopted runners go on.
     """
     await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in fleet.runners))
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(runner_id)
-        # Its end was stored, its last lines perhaps not; where its shim is there, GONE comes and releases it.
+        # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
         if ended is not None and await engine.adopt(ended) is not None:
             await engine.kill(ended)
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
@@ -47,18 +47,18 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:
     adopted = await engine.adopt(runner)
     if adopted is None:
         if runner.state in NO_PROCESS and not runner.ephemeral:
-            return  # it had not begun, or was cut off half way: it is started as if for the first time
+            return  # it never started, or its start was interrupted: it is started from scratch
         if runner.state is not RunnerState.TERMINATING:
-            # Unwanted first, so that its end is not taken for a failed start: a machine that went down is none. One
-            # that was being killed, as for its startup_timeout, stays what it was.
+            # Mark it unwanted first; otherwise its end would count as a failed start, which a machine that went down
+            # is not. A runner that was being killed, for example by startup_timeout, keeps its reason.
             await fleet.drain(runner_id, _GONE)
         await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE))
         return
-    # Stored here, though the engine tells it too: no plan may be made of a runner that only seems to have no process.
+    # Store this here, although the engine reports it too: no plan may treat the runner as one without a process.
     await fleet.observe(
         Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, handle=adopted.handle)
     )
     if adopted.exited:
-        fleet.stop_routing(runner_id)  # GONE is on its way; until then nothing is sent to it
+        fleet.stop_routing(runner_id)  # GONE follows; until then it gets no requests
     if runner.ephemeral:
         await fleet.kill(runner_id, _CALLER_GONE)

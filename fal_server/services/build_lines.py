@@ -1,4 +1,4 @@
-"""What an environment's build said, kept until an app is deployed on it, and then stored among the app's lines."""
+"""Keeps what an environment's build wrote until an app is deployed on it, then stores it with the app's lines."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fal_server.ports import BuildLog
 from fal_server.services.logs import Logs
 
 _MOST_ENVIRONMENTS = 32
-_MOST_LINES = 5000  # of one build, the last ones
+_MOST_LINES = 5000  # the last ones of one build
 _AT_ONCE = 1000
 
 
 class BuildLines:
-    """The lines of the latest builds. A build does not know for which app it is, and is often asked for before it.
+    """Hold the lines of the latest builds, because a build often ends before its app is known.
 
     Args:
-        logs: where an app's lines are stored; None stores none.
+        logs: stores an app's lines; None stores none.
     """
 
     def __init__(self, logs: Logs | None) -> None:
@@ -26,7 +26,7 @@ class BuildLines:
         self._kept: OrderedDict[str, deque[LogEntry]] = OrderedDict()
 
     def keeping(self, env_id: str, log: BuildLog) -> BuildLog:
-        """A log that keeps what a new build of this environment says, and passes it on."""
+        """Return a build log that keeps the lines of a new build and passes them on."""
         lines: deque[LogEntry] = deque(maxlen=_MOST_LINES)
 
         async def keep(entry: LogEntry) -> None:
@@ -41,9 +41,9 @@ class BuildLines:
         return keep
 
     async def store(self, env_id: str, app_name: str, revision_id: str) -> None:
-        """The environment's lines are those of this app and revision; a build's lines are stored once.
+        """Store the lines of an environment's build, once, as those of an app and revision.
 
-        A runner's id is needed to number lines by: a build has one of its own, that no runner can have.
+        Lines are numbered by runner, so each build has an id that no runner can have.
         """
         lines = self._kept.pop(env_id, None)
         if self._logs is None or not lines:

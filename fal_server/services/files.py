@@ -1,4 +1,4 @@
-"""The use cases of /data, which all runners of the account share, and of the files that are deployed with apps."""
+"""/data, which all runners of the account share, and the files that are deployed with apps."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from fal_server.services.uploads import PartUploads, received
 MAX_APP_FILE_BYTES = 1024**3
 _MOST_HASHES = 100_000
 _HASH = re.compile(r"[0-9a-f]{64}")
-# Where the published client keeps a directory's hash, in the directory itself.
+# The published client keeps a directory's hash in this file of the directory.
 _HASH_FILE = ".fal_hash"
 _HASH_BYTES = 1024
 
 
 class Fetcher(Protocol):
-    """Reads what is at an address."""
+    """Reads URLs."""
 
     def fetch(self, url: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The content in pieces.
+        """Open a URL and yield its content in chunks.
 
         Raises:
-            Invalid: the address is not one to read from, or answers with an error.
-            Unavailable: it cannot be reached.
+            InvalidArgument: the URL is not for HTTP, is forbidden, or answers with an error.
+            Unavailable: it cannot be reached, or the content was cut off.
         """
         ...
 
 
 class Files:
-    """What callers do with /data.
+    """The use cases of /data.
 
     Args:
-        fetcher: for files that the controller is to fetch itself.
+        fetcher: fetches files that callers give by their URL.
     """
 
     def __init__(self, store: DataStore, fetcher: Fetcher, clock: Clock) -> None:
@@ -49,24 +49,24 @@ class Files:
         self.parts = PartUploads[tuple[str, ...]](store.drafts, clock)
 
     async def list(self, path: str) -> list[DataEntry]:
-        """What is in a directory.
+        """List a directory.
 
         Raises:
-            Invalid: the path is not below /data, or no directory.
-            NotFound: there is none.
+            InvalidArgument: the path is not below /data, or is no directory.
+            NotFound: it does not exist.
         """
         return await asyncio.to_thread(self._store.entries, data_parts(path))
 
     async def open(self, path: str) -> OpenFile:
-        """A file, open; the caller closes it. Raises as `list`."""
+        """Open a file, which the caller closes; raises like `list`."""
         return await asyncio.to_thread(self._store.open, data_parts(path))
 
     async def put(self, path: str, chunks: AsyncIterable[bytes], *, unzip: bool = False) -> None:
-        """Write a file, whole or not at all, or the content of a zip archive into a directory.
+        """Write a file, whole or not at all, or extract a zip archive into a directory.
 
         Raises:
-            Invalid: the path is not below /data, or cannot be a file's; the archive is none.
-            Unavailable: the disk does not take it.
+            InvalidArgument: the path is not below /data or cannot be a file, or the archive is no zip file.
+            Unavailable: the disk cannot store it.
         """
         parts = data_parts(path)
         draft = await received(self._store.drafts, chunks)
@@ -77,7 +77,7 @@ class Files:
             draft.discard()
 
     async def put_url(self, path: str, url: str) -> None:
-        """Write a file with what is at an address. Raises as `put` and `Fetcher.fetch`."""
+        """Write a file with the content of a URL; raises like `put` and `Fetcher.fetch`."""
         data_parts(path)
         async with self._fetcher.fetch(url) as chunks:
             await self.put(path, chunks)
@@ -87,16 +87,16 @@ class Files:
 
         Raises:
             NotFound: there is nothing at the path.
-            AlreadyExists: a directory with something in it is at the destination.
+            AlreadyExists: the destination is a directory that is not empty.
         """
         await asyncio.to_thread(self._store.rename, data_parts(path), data_parts(destination))
 
     async def delete(self, path: str) -> None:
-        """Delete a file, or a directory with all that is in it. Raises as `list`."""
+        """Delete a file, or a directory with its content; raises like `list`."""
         await asyncio.to_thread(self._store.delete, data_parts(path))
 
     async def has_hash(self, path: str, wanted: str) -> bool:
-        """Whether a directory was synchronised with this hash, which the client left in its `.fal_hash`."""
+        """Return whether the client left this hash in the directory's `.fal_hash` when it synchronised it."""
         data_parts(path)
         try:
             opened = await self.open(f"{path}/{_HASH_FILE}")
@@ -106,10 +106,10 @@ class Files:
             return file.read(_HASH_BYTES).decode(errors="replace").strip() == wanted
 
     def begin(self, path: str) -> str:
-        """Start an upload in parts; its id.
+        """Start an upload in parts; return its id.
 
         Raises:
-            Invalid: the path is not below /data.
+            InvalidArgument: the path is not below /data.
         """
         parts = data_parts(path)
         if not parts:
@@ -117,7 +117,7 @@ class Files:
         return self.parts.begin(parts)
 
     async def complete(self, upload_id: str) -> str:
-        """Put the parts together under the name; MD5 of the whole, hexadecimal. Raises as `PartUploads.assembled`."""
+        """Assemble the parts into the file; return its MD5 in hex. Raises like `PartUploads.assembled`."""
         draft = await self.parts.assembled(upload_id)
         try:
             await asyncio.to_thread(self._store.place, draft.path, self.parts.about(upload_id))
@@ -129,14 +129,14 @@ class Files:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFileAbout:
-    """What a client says of an app's file: its hash, and the mode that is a part of it."""
+    """What a client says about a file of an app: its hash, and the mode that is part of the hash."""
 
     hash: str
     mode: int
 
 
 class AppFiles:
-    """What callers do with the files of apps before they deploy.
+    """The use cases of files that are uploaded before an app is deployed.
 
     Args:
         drafts: on the same file system as the store.
@@ -147,37 +147,39 @@ class AppFiles:
         self.parts = PartUploads[AppFileAbout](drafts, clock, most_bytes=MAX_APP_FILE_BYTES)
 
     async def missing(self, hashes: Sequence[str]) -> list[str]:
-        """Those of the hashes whose files were not uploaded yet.
+        """Return the hashes whose files were not uploaded yet.
 
         Raises:
-            Invalid: there are too many.
+            InvalidArgument: there are too many.
         """
         if len(hashes) > _MOST_HASHES:
             raise InvalidArgument("hashes", f"{len(hashes)} hashes are too many: at most {_MOST_HASHES}")
         return await asyncio.to_thread(lambda: [name for name in dict.fromkeys(hashes) if not self._store.has(name)])
 
     def begin(self, file_hash: str, mode: str) -> str:
-        """Start an upload; its id.
+        """Start an upload; return its id.
 
         Args:
-            file_hash: SHA-256 of the content with the decimal mode after it.
-            mode: as stat says, in decimal digits.
+            file_hash: SHA-256 of the content followed by the decimal mode.
+            mode: st_mode in decimal digits.
 
         Raises:
-            Invalid: that is no hash, or no mode.
+            InvalidArgument: that is no hash, or no mode.
         """
         if _HASH.fullmatch(file_hash) is None:
             raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
         if not (mode.isascii() and mode.isdigit() and len(mode) <= 6):
-            raise InvalidArgument("mode", f"mode {mode[:20]!r} is none: give st_mode in decimal digits, such as 33188")
+            raise InvalidArgument(
+                "mode", f"mode {mode[:20]!r} is invalid: give st_mode in decimal digits, such as 33188"
+            )
         return self.parts.begin(AppFileAbout(hash=file_hash, mode=int(mode)))
 
     async def complete(self, file_hash: str, upload_id: str) -> None:
-        """Put the parts together, and keep the file if it is what its hash says.
+        """Assemble the parts and store the file, if it has the hash.
 
         Raises:
-            NotFound: there is no such upload of this hash.
-            Invalid: the content is another; send it again.
+            NotFound: there is no such upload for this hash.
+            InvalidArgument: the content has another hash.
         """
         about = self.of(file_hash, upload_id)
         draft = await self.parts.assembled(upload_id)
@@ -194,12 +196,12 @@ class AppFiles:
         self.parts.end(upload_id)
 
     def of(self, file_hash: str, upload_id: str) -> AppFileAbout:
-        """What is known of an upload, which must be one of this hash.
+        """Return what the client said about an upload for this hash.
 
         Raises:
-            NotFound: it is not.
+            NotFound: there is no such upload for this hash.
         """
         about = self.parts.about(upload_id)
         if about.hash != file_hash:
-            raise NotFound("there is no such upload of this file: begin again")
+            raise NotFound("there is no such upload of this file: start again")
         return about

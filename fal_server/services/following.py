@@ -1,4 +1,4 @@
-"""What following logs remembers: the place that a stream has reached, as its cursor tells it, and what waits for it."""
+"""State of followed logs: how far a stream is, and the lines that wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 
-# Of so many runners, those that wrote last, a cursor names the last line. Of all others it has only a time.
+# A cursor has the last line of this many runners, those that wrote last; for all others it has one time.
 _MOST_RUNNERS = 256
 _MOST_WAITING = 50_000
 _MOST_CHARACTERS = 32 * 1024 * 1024
@@ -23,22 +23,22 @@ _MOST_MICROSECONDS = 2**53
 
 
 class Position:
-    """How far a stream is: of each runner the highest sequence that was sent, or passed over as not asked for.
+    """How far a stream is: the highest sequence of each runner that was sent or skipped.
 
-    A runner's lines are sent in order, so this is exact. Beyond 256 runners the one that has been silent for longest is
-    forgotten, and of runners that are not named only lines that are later than its last are new.
+    A runner's lines are sent in order, so this is exact. Beyond 256 runners the most silent one is dropped; of runners
+    without an entry only lines after that runner's last one count as new.
 
     Attributes:
-        since: lines before this are not wanted; None where all are.
+        since: skip lines before this; None skips none.
     """
 
     def __init__(self, since: datetime | None) -> None:
         self.since = since
         self.floor = since
-        self._sent: dict[str, tuple[int, datetime]] = {}  # what was written to last is at the end
+        self._sent: dict[str, tuple[int, datetime]] = {}  # the runner that wrote last is at the end
 
     def advance(self, entries: Iterable[LogEntry]) -> None:
-        """These lines were sent; a runner's are in order."""
+        """Record that these lines were sent, each runner's in order."""
         for entry in {entry.runner_id: entry for entry in entries}.values():
             sequence, at = self._sent.pop(entry.runner_id, (0, entry.timestamp))
             self._sent[entry.runner_id] = (max(sequence, entry.sequence), max(at, entry.timestamp))
@@ -48,54 +48,55 @@ class Position:
             self.floor = after if self.floor is None else max(self.floor, after)
 
     def lacks(self, entry: LogEntry) -> bool:
-        """Whether this line of the store was not sent yet."""
+        """Return whether a line of the store was not sent yet."""
         sent = self._sent.get(entry.runner_id)
         if sent is None:
             return self.floor is None or entry.timestamp >= self.floor
         return entry.sequence > sent[0]
 
     def sent(self) -> dict[str, int]:
-        """The highest sequence that was sent, of each runner that is named."""
+        """Return the highest sequence that was sent, by runner."""
         return {runner: sequence for runner, (sequence, _) in self._sent.items()}
 
     def cursor(self) -> str:
-        """The text that `read` makes this place from again."""
-        place = [
+        """Return this position as text for `read`."""
+        position = [
             None if self.since is None else _microseconds(self.since),
             None if self.floor is None else _microseconds(self.floor),
             {runner: [sequence, _microseconds(at)] for runner, (sequence, at) in self._sent.items()},
         ]
-        text = json.dumps(place, separators=(",", ":"))
+        text = json.dumps(position, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, cursor: str) -> Position:
-        """The place that a cursor names.
+        """Return the position of a cursor.
 
         Raises:
-            Invalid: it is not a cursor.
+            InvalidArgument: it is not a cursor.
         """
         try:
             padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
             since, floor, sent = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            position = cls(None if since is None else _moment(since))
-            position.floor = None if floor is None else _moment(floor)
-            position._sent = {str(runner): (int(number), _moment(at)) for runner, (number, at) in sent.items()}
+            position = cls(None if since is None else _time(since))
+            position.floor = None if floor is None else _time(floor)
+            position._sent = {str(runner): (int(number), _time(at)) for runner, (number, at) in sent.items()}
         except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise InvalidArgument(
-                "cursor", "the cursor was not given out by this controller: begin again without one"
+                "cursor", "this controller did not make that cursor: start again without one"
             ) from None
         return position
 
 
 class Follower:
-    """One open stream: the lines that wait for it in memory, and what wakes it.
+    """The lines that wait in memory for one open stream.
 
-    A stream reads the store up to where it began to wait for lines here, and then has what comes from here. Lines are
-    announced before they are stored, so that a read of the store that finds them leaves them to this side.
+    A stream reads the store up to the point where lines started to wait here, and then takes them from here. Lines are
+    announced before they are stored, so that the stream knows which of them it must not take from the store.
 
     Attributes:
-        look: it should see whether its runner has ended.
+        wake: set when there is something to do.
+        look: whether the stream should check that its runner has ended.
     """
 
     def __init__(self, query: LogQuery) -> None:
@@ -110,20 +111,20 @@ class Follower:
         self._characters = 0
 
     def is_behind(self) -> bool:
-        """Whether lines must be read from the store: it is new, or more came than may wait here."""
+        """Return whether the store has to be read: the stream is new, or too many lines waited."""
         return self._behind
 
     def begin(self) -> None:
-        """From now on lines wait here; those that were stored earlier are read. Not while lines are being stored."""
+        """Let lines wait here from now on; must not be called while lines are being stored."""
         self._behind = False
         self._announced.clear()
 
     def announce(self, runner_id: str, sequence: int) -> None:
-        """This runner's lines from this one on are stored from now on."""
+        """Record that a runner's lines from this one on are about to be stored."""
         self._announced.setdefault(runner_id, sequence)
 
     def release(self, entries: Sequence[LogEntry]) -> None:
-        """These new lines, which were announced, are stored."""
+        """Add announced lines that are stored now."""
         if not self._behind:
             self._waiting.append(entries)
             self._count += len(entries)
@@ -133,22 +134,19 @@ class Follower:
         self.wake.set()
 
     def fall_behind(self) -> None:
-        """Lines must be read from the store."""
+        """Drop the lines that wait, so that the stream reads the store."""
         self._behind = True
         self._waiting.clear()
         self._count = self._characters = 0
         self.wake.set()
 
     def earlier(self, entry: LogEntry) -> bool:
-        """Whether a line in the store was there when lines began to wait here."""
+        """Return whether a line was stored before lines started to wait here."""
         first = self._announced.get(entry.runner_id)
         return first is None or entry.sequence < first
 
     def take(self, most: int) -> list[LogEntry]:
-        """The next lines that wait, in the order in which they were stored, at least about so many if there are.
-
-        What is not asked for is among them: `wants` tells.
-        """
+        """Take about this many waiting lines, in the order of their storing; `wants` filters them."""
         found: list[LogEntry] = []
         while self._waiting and len(found) < most:
             found += self._waiting.popleft()
@@ -157,12 +155,12 @@ class Follower:
         return found
 
     def wants(self, entries: list[LogEntry]) -> list[LogEntry]:
-        """Those of the lines that are asked for."""
+        """Return the lines that the query asks for."""
         return [entry for entry in entries if _matches(entry, self._query)] if self._filters else entries
 
 
 def _matches(entry: LogEntry, query: LogQuery) -> bool:
-    """Whether the store would give this line as an answer to the query, whose subject it is known to have."""
+    """Return whether the store would find this line, which is of the query's runner or app, too."""
     return (
         (query.since is None or entry.timestamp >= query.since)
         and (not query.sources or entry.source in query.sources)
@@ -171,11 +169,11 @@ def _matches(entry: LogEntry, query: LogQuery) -> bool:
     )
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
 
 
-def _moment(microseconds: object) -> datetime:
+def _time(microseconds: object) -> datetime:
     if not isinstance(microseconds, int) or abs(microseconds) > _MOST_MICROSECONDS:
         raise ValueError(microseconds)
     return _EPOCH + microseconds * _MICROSECOND

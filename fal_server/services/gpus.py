@@ -18,10 +18,9 @@ class Gpus:
         self._catalog = catalog
 
     def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
-        """For each app, the GPUs by machine type of its runners that were started and have not ended.
+        """Return for each app how many GPUs its living runners hold, by GPU.
 
-        An app without such runners has none of anything. CPU machine types have none, and are counted by runners,
-        which published clients leave out of their sums.
+        A CPU machine type counts its runners instead, which published clients leave out of their sums.
         """
         found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps}
         for runner in self._fleet.runners:

@@ -1,4 +1,4 @@
-"""Lines on their way into the store: those of all runners that come within moments, in one transaction."""
+"""Stores the log lines of all runners that arrive within milliseconds in one transaction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from fal_server.core.faults import Fault
 from fal_server.core.logs import LogEntry
 
-# A transaction costs about the same for one line and for some hundred, a sync of the disk and a turn of the writers'
-# line. So small ones come at most so often; what comes after a silence, and a lot, is stored at once.
+# A transaction costs the same for one line as for a few hundred: a sync of the disk and a turn of the writers. So
+# there is a pause between small ones; lines after a silence, and many lines, are stored at once.
 _PAUSE_SECONDS = 0.005
 _ENOUGH_LINES = 500
-_MOST_LINES = 5_000  # so that others who write get their turn
+_MOST_LINES = 5_000  # so that other writers get their turn
 
 
 class _Batch(NamedTuple):
@@ -22,11 +22,11 @@ class _Batch(NamedTuple):
 
 
 class Intake:
-    """Stores batches in the order in which they come.
+    """Store batches of lines in the order of their arrival.
 
     Args:
-        store: keeps lines, all or none; called by one at a time.
-        pause_seconds: how long small transactions lie apart.
+        store: stores lines, all or none; never called concurrently.
+        pause_seconds: between small transactions.
     """
 
     def __init__(
@@ -40,12 +40,13 @@ class Intake:
         self._work: asyncio.Task[None] | None = None
 
     async def put(self, entries: Sequence[LogEntry]) -> None:
-        """Store these lines; they are when it returns. Where this is cancelled they may be.
+        """Store lines, which are stored when this returns; if it is cancelled, they may be.
 
-        Where a batch cannot be stored, none that waits is: of a runner's lines none is kept whose predecessors are not.
+        If a batch cannot be stored, the waiting ones fail too, because no line may be stored without the lines of its
+        runner before it.
 
         Raises:
-            Fault: they could not be stored.
+            Fault: the lines could not be stored.
         """
         batch = _Batch(entries, asyncio.get_running_loop().create_future())
         self._waiting.append(batch)
@@ -55,15 +56,15 @@ class Intake:
         await batch.stored
 
     async def _store_all(self) -> None:
-        """Store what waits, until nothing does and the pause after it is over."""
+        """Store waiting batches until none is left and the pause after the last one is over."""
         while self._waiting:
             batches = self._next()
             try:
                 await self._store([entry for batch in batches for entry in batch.entries])
             except Fault as fault:
                 self._fail(batches, fault)
-            except Exception as error:  # noqa: BLE001 - told to those who wait
-                # One of them may be what the store chokes on: the others must not suffer by it again and again.
+            except Exception as error:  # noqa: BLE001 - raised to the waiting callers
+                # One batch may be what breaks the store: do not fail the others with it.
                 await self._store_each(batches, error)
             else:
                 for batch in batches:
@@ -89,7 +90,7 @@ class Intake:
             except Fault as fault:
                 self._fail(batches[number:], fault)
                 return
-            except Exception as own:  # noqa: BLE001 - told to those who wait
+            except Exception as own:  # noqa: BLE001 - raised to the waiting callers
                 failed |= runners
                 self._fail([batch], own)
             else:
@@ -104,7 +105,7 @@ class Intake:
                 batch.stored.set_exception(error)
 
     def _next(self) -> list[_Batch]:
-        """As many of the batches that wait as fit into a transaction; one at least."""
+        """Take as many waiting batches as fit into a transaction, at least one."""
         lines, count = 0, 0
         for batch in self._waiting:
             lines += len(batch.entries)

@@ -1,4 +1,4 @@
-"""Deletes the code, files and environments that nothing needs any more."""
+"""Deletes code, files and environments that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, ContentStore, EnvironmentStore, Store
 
-# So many revisions are read at a time: requests go on between.
+# Read this many revisions at a time, so that requests go on in between.
 _PAGE = 50
 
 
@@ -27,13 +27,13 @@ class Deleted:
 
 
 class Retention:
-    """The use case of clearing up.
+    """Delete stored content that no revision and no runner needs.
 
     Args:
         blobs: pickled code.
         files: the files of apps.
-        environments: what builders have built.
-        retention: how long what nobody needs is kept after it was last used; None keeps it.
+        environments: the environments of each builder.
+        retention: how long unneeded content is kept after its last use; None keeps it forever.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Retention:
         self._retention = retention
 
     async def sweep(self) -> Deleted:
-        """Delete what may go.
+        """Delete unneeded content once.
 
         Raises:
             Unavailable: the database or the disk cannot be read.
@@ -65,7 +65,7 @@ class Retention:
         if self._retention is None:
             return Deleted()
         before = self._clock.now() - max(self._retention, LEAST_AGE)
-        # Looked at before the revisions are read: what comes to be needed meanwhile is newer than `before`.
+        # List environments before reading revisions: any that is needed by then is newer than `before`.
         found = [await asyncio.to_thread(environment.generations) for environment in self._environments]
         needed = await self._needed()
         revisions = self._of_runners()
@@ -91,7 +91,7 @@ class Retention:
         return needed
 
     def _of_runners(self) -> list[Revision] | None:
-        """The revisions of living runners and of `fal run`, which may not be stored; None where one is not known."""
+        """Return the revisions of living runners and of `fal run`, which may not be stored; None if one is unknown."""
         ids = {runner.revision_id for runner in self._fleet.runners}
         ids |= {app.revision_id for app in self._catalog.ephemeral_apps}
         known = [self._catalog.known_revision(revision_id) for revision_id in ids]

@@ -1,4 +1,4 @@
-"""Uploads in parts, whatever they are for: begun, sent in any order, then put together or given up."""
+"""Uploads in parts: started, sent in any order, then assembled or given up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 
 @dataclass(slots=True, kw_only=True)
 class _Upload(Generic[T]):
-    """One upload: what it is for, its parts by their numbers, and when it was last heard of."""
+    """One upload: what it is for, its parts by number, and when it was last used."""
 
     about: T
     touched_at: datetime
@@ -30,14 +30,14 @@ class _Upload(Generic[T]):
 
 
 async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: int | None = None) -> Draft:
-    """Write what comes in to a draft, which is whole and on disk when it is returned.
+    """Write chunks to a draft, and return it when it is whole and on disk.
 
     Args:
-        most_bytes: what is larger is refused.
+        most_bytes: the largest size allowed; None allows any.
 
     Raises:
-        TooLarge: it is larger.
-        Unavailable: the disk does not take it.
+        TooLarge: the content is larger.
+        Unavailable: the disk cannot store it.
     """
     draft = drafts.open()
     try:
@@ -53,11 +53,11 @@ async def received(drafts: Drafts, chunks: AsyncIterable[bytes], *, most_bytes: 
 
 
 class PartUploads(Generic[T]):
-    """Uploads that are under way. They end with the controller: a client then gets NotFound and begins again.
+    """Uploads under way. They are lost when the controller ends; a client then gets NotFound and starts again.
 
     Args:
         drafts: where the parts are kept.
-        most_bytes: of a whole upload; None does not limit it.
+        most_bytes: the largest size of a whole upload; None allows any.
     """
 
     def __init__(self, drafts: Drafts, clock: Clock, *, most_bytes: int | None = None) -> None:
@@ -67,12 +67,12 @@ class PartUploads(Generic[T]):
         self._open: dict[str, _Upload[T]] = {}
 
     def begin(self, about: T) -> str:
-        """Start an upload; its id, which cannot be guessed.
+        """Start an upload; return its id, which cannot be guessed.
 
         Raises:
-            Exhausted: too many are open.
+            ResourceExhausted: too many are open.
         """
-        self._forget_abandoned()
+        self._drop_abandoned()
         if len(self._open) >= _MOST_OPEN:
             raise ResourceExhausted(f"{_MOST_OPEN} uploads are open: complete or cancel some first")
         upload_id = secrets.token_hex(16)
@@ -80,25 +80,25 @@ class PartUploads(Generic[T]):
         return upload_id
 
     def about(self, upload_id: str) -> T:
-        """What the upload is for.
+        """Return what an upload is for.
 
         Raises:
-            NotFound: there is no such upload (any more).
+            NotFound: there is no such upload, or it has ended.
         """
         return self._find(upload_id).about
 
     async def part(self, upload_id: str, number: str, chunks: AsyncIterable[bytes]) -> tuple[int, str]:
-        """Keep a part, in the place of an earlier one of its number; the number and the part's MD5.
+        """Keep a part, replacing an earlier one of its number; return the number and the part's MD5.
 
         Raises:
             NotFound: there is no such upload.
-            Invalid: the number is none from 1 to 10,000.
-            Exhausted: the upload is larger than one may be.
+            InvalidArgument: the number is not between 1 and 10,000.
+            TooLarge: the upload would become too large.
         """
         upload = self._find(upload_id)
         wanted = int(number) if _NUMBER.fullmatch(number) else 0
         if not 0 < wanted <= MOST_PARTS:
-            raise InvalidArgument("part_number", f"part number {number[:20]!r} is none: count from 1 to {MOST_PARTS}")
+            raise InvalidArgument("part_number", f"part number {number[:20]!r} is invalid: use 1 to {MOST_PARTS}")
         others = sum(part.size for count, part in upload.parts.items() if count != wanted)
         left = None if self._most_bytes is None else max(0, self._most_bytes - others)
         draft = await received(self._drafts, chunks, most_bytes=left)
@@ -113,11 +113,11 @@ class PartUploads(Generic[T]):
         return wanted, draft.md5
 
     async def assembled(self, upload_id: str) -> Draft:
-        """All parts in the order of their numbers, as one draft; the upload stays, for a second try, until `end`.
+        """Return all parts in order as one draft; the upload stays until `end`, so that this can be repeated.
 
         Raises:
             NotFound: there is no such upload.
-            Invalid: a part is missing.
+            InvalidArgument: a part is missing.
         """
         upload = self._find(upload_id)
         numbers = sorted(upload.parts)
@@ -135,7 +135,7 @@ class PartUploads(Generic[T]):
         return draft
 
     def end(self, upload_id: str) -> None:
-        """The upload is complete or given up: its parts go. Nothing where there is none."""
+        """Delete an upload with its parts; nothing happens if there is none."""
         upload = self._open.pop(upload_id, None)
         for part in upload.parts.values() if upload else ():
             part.discard()
@@ -146,11 +146,11 @@ class PartUploads(Generic[T]):
             raise _gone()
         return upload
 
-    def _forget_abandoned(self) -> None:
+    def _drop_abandoned(self) -> None:
         before = self._clock.now() - _ABANDONED
         for upload_id in [key for key, upload in self._open.items() if upload.touched_at < before]:
             self.end(upload_id)
 
 
 def _gone() -> NotFound:
-    return NotFound("there is no such upload: it was completed, cancelled or abandoned; begin again")
+    return NotFound("there is no such upload: it was completed, cancelled or abandoned; start again")

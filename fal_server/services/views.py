@@ -1,4 +1,4 @@
-"""What services take and give: the values that the gRPC and HTTP faces convert to and from."""
+"""What services take and return: the values that the gRPC and HTTP faces convert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fal_server.ports import RunResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppView:
-    """An app with what is true of it now."""
+    """An app with its current state."""
 
     app: App
     active_runners: int
@@ -21,7 +21,7 @@ class AppView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionView:
-    """A revision, how many runners run it, and whether its app is on it now."""
+    """A revision, how many runners run it, and whether its app is on it."""
 
     revision: Revision
     active_runners: int
@@ -30,7 +30,7 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeRequest:
-    """What to run and what it needs: the part that a deploy, a build and an ephemeral run share.
+    """What to run and what it needs; a deploy, a build and an ephemeral run share this.
 
     Attributes:
         function: (method, pickled bytes); exactly one of `function` and `entrypoint` is set, or neither for a build.
@@ -75,7 +75,7 @@ class DeployRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Urls:
-    """Where an app answers; the caller appends a route's path to playground, run and queue."""
+    """The URLs of an app; the caller appends a route's path to playground, run and queue."""
 
     playground: str
     run: str
@@ -116,7 +116,7 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """An ephemeral app has its runner; it ends when the caller hangs up."""
+    """An ephemeral app has its runner; both end when the caller hangs up."""
 
     run_id: str
     urls: Urls
@@ -125,7 +125,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    """The end of an ephemeral run: its result, or None with the reason why there is none."""
+    """The end of an ephemeral run: its result, or None with the reason."""
 
     run_id: str
     result: RunResult | None

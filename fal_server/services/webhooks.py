@@ -1,4 +1,4 @@
-"""Webhooks: one signed call for each completed request that asked for it, repeated until it is taken or given up."""
+"""Webhooks: a signed call for each completed request that asked for one, repeated until it succeeds or is given up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RETRIES = Backoff(first_seconds=14.0, longest_seconds=7200.0, jitter=0)
 
 
 class Webhooks:
-    """Delivers webhooks.
+    """The use cases of webhooks.
 
     Args:
-        user_id: of the account, part of what is signed.
+        user_id: the account's id, which is part of the signed text.
     """
 
     def __init__(
@@ -33,20 +33,20 @@ class Webhooks:
         self._user_id = user_id
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """The public key, for receivers to check signatures with."""
+        """Return the public key with which receivers check signatures."""
         return self._signer.key_set()
 
     async def due(self, limit: int) -> list[QueuedRequest]:
-        """Requests whose webhook is due."""
+        """Return requests whose webhook is due."""
         return await self._store.due_webhooks(self._clock.now(), limit)
 
     async def seconds_to_next(self) -> float | None:
-        """Until the next webhook is due; None where none is waited for."""
+        """Return the seconds until the next webhook is due, or None."""
         at = await self._store.next_webhook_at()
         return None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
 
     async def deliver(self, request: QueuedRequest) -> Delivery:
-        """Try once, and store how it went."""
+        """Try to deliver once, and store the result."""
         number = request.webhook_attempts + 1
         status, error = await self._call(request)
         now = self._clock.now()
