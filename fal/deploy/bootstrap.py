@@ -12,15 +12,19 @@ import functools
 import importlib
 import io
 import json
+import linecache
+import logging
 import marshal
 import os
 import pickle
 import sys
 import tempfile
 import traceback
+import types
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -205,22 +209,183 @@ def restore(bundle: bytes, payload: bytes, app_dir: str | None) -> object:
 
 
 def load_payload(payload: bytes) -> object:
-    """Unpickle a callable, and rebuild its pydantic models."""
-    target, models = ProcessUnpickler(io.BytesIO(payload)).load()
+    """Unpickle a callable, with modules behind it as they were at the deploy."""
+    file = io.BytesIO(payload)
+    header = pickle.load(file)  # noqa: S301 - what this file's other half wrote
+    for name, about in header["modules"].items():
+        _make_module(name, about)
+    if header["more"]:
+        sys.meta_path.append(BundledModules(header["more"]))
+    feed = Chunk(file)
+    unpickler = AppUnpickler(feed)
+    first, *others, last = header["ends"]
+    start = file.tell()
+    feed.end = start + first
+    target = unpickler.load()
+    models: list[type] = []
+    for end in others:
+        feed.begin(start + end)
+        with contextlib.suppress(Exception):  # a name that nothing uses may need what only the deployer has
+            item = unpickler.load()
+            if isinstance(item, list):
+                models += item
+            else:
+                module, name, value = item
+                sys.modules[module].__dict__.setdefault(name, value)
     build_models(models)
+    feed.begin(start + last)
+    with contextlib.suppress(Exception):  # as above
+        _configure_logging(unpickler.load())
     return target
 
 
-class ProcessUnpickler(pickle.Unpickler):
-    """Reads a pickle that refers to objects of the process, such as os.environ, by name."""
+def _make_module(name: str, about: Mapping[str, object]) -> None:
+    """Put an empty module behind the app's objects: type hints, pickles and imports look names up in it."""
+    module = ModuleType(name)
+    package = about["package"]
+    module.__file__ = str(about["file"])
+    module.__package__ = name if package else name.rpartition(".")[0]
+    if package:
+        module.__path__ = []
+    sys.modules[name] = module
+    parent = sys.modules.get(name.rpartition(".")[0])
+    if parent is not None:
+        setattr(parent, name.rpartition(".")[2], module)
+    source = about["source"]
+    if isinstance(source, str):
+        # Without a time of modification, linecache never looks at the disk of whoever runs this.
+        linecache.cache[module.__file__] = (len(source), None, source.splitlines(keepends=True), module.__file__)
 
-    def persistent_load(self, name: str) -> object:
-        """Return this process's object that "module:attribute.attribute" names."""
-        module, _, path = name.partition(":")
-        value: object = importlib.import_module(module)
+
+def _configure_logging(loggers: Mapping[str, tuple[int, bool, list[logging.Handler]]]) -> None:
+    for name, (level, propagates, handlers) in loggers.items():
+        logger = logging.getLogger(name) if name else logging.getLogger()
+        logger.setLevel(level)
+        logger.propagate = propagates
+        for handler in handlers:
+            logger.addHandler(handler)
+
+
+class Chunk:
+    """A part of a file: what follows it is found also after an unpickler failed in its middle."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self._file = file
+        self.end = 0
+
+    def read(self, size: int = -1) -> bytes:
+        left = self.end - self._file.tell()
+        return self._file.read(left if size < 0 else min(size, left))
+
+    def readline(self) -> bytes:
+        return self._file.readline(self.end - self._file.tell())
+
+    def begin(self, end: int) -> None:
+        """Go on with the part that follows this one."""
+        self._file.seek(self.end)
+        self.end = end
+
+
+class AppUnpickler(pickle.Unpickler):
+    """Reads what `fal.deploy.pickler` writes."""
+
+    def persistent_load(self, pid: object) -> object:
+        """Return a module of the app or its namespace, or the object of this process that has the name."""
+        if isinstance(pid, tuple):
+            kind, name = pid
+            if kind == "restore":
+                return RESTORERS[name]
+            module = sys.modules[name]
+            return module.__dict__ if kind == "namespace" else module
+        module_name, _, path = str(pid).partition(":")
+        value: object = importlib.import_module(module_name)
         for part in path.split("."):
             value = getattr(value, part)
         return value
+
+
+def make_class(
+    maker: type,
+    metaclass: type,
+    name: str,
+    bases: tuple[object, ...],
+    attributes: dict[str, object],
+    tracker_id: str,
+) -> type:
+    """Make an empty class, whose attributes follow, without what a class statement does.
+
+    What `__init_subclass__` and the metaclass did at the deploy is in the attributes.
+    """
+    resolved = types.resolve_bases(bases)
+    namespace = dict(attributes)
+    if resolved is not bases:
+        namespace["__orig_bases__"] = bases
+    with _quiet_subclassing(resolved):
+        made: type = maker.__new__(metaclass, name, resolved, namespace)
+    return _tracked(tracker_id, made)
+
+
+def _tracked(tracker_id: str, made: type) -> type:
+    """Return the class that this process has already for a class of the deployer, else the new one."""
+    machinery = importlib.import_module("cloudpickle.cloudpickle")
+    found: type = machinery._lookup_class_or_track(tracker_id, made)  # noqa: SLF001 - pickles name its functions anyway
+    return found
+
+
+@contextlib.contextmanager
+def _quiet_subclassing(bases: tuple[type, ...]) -> Generator[None, None, None]:
+    def ignore(_cls: object, /, **_options: object) -> None:
+        """Do nothing."""
+
+    every = [cls for base in bases for cls in base.__mro__ if "__init_subclass__" in vars(cls)]
+    changed = {cls: vars(cls)["__init_subclass__"] for cls in every if cls.__flags__ & (1 << 9)}
+    for cls in changed:
+        type.__setattr__(cls, "__init_subclass__", classmethod(ignore))
+    try:
+        yield
+    finally:
+        for cls, method in changed.items():
+            type.__setattr__(cls, "__init_subclass__", method)
+
+
+def make_enum(metaclass: type, name: str, bases: tuple[type, ...], module: str, qualname: str, tracker_id: str) -> type:
+    """Make an empty enum; `fill_enum` follows."""
+    made: type = type.__new__(metaclass, name, bases, {"__module__": module, "__qualname__": qualname})
+    return _tracked(tracker_id, made)
+
+
+def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, object]]]) -> type:
+    """Give an enum its attributes, and its members what their `__new__` and `__init__` gave them."""
+    attributes, details = state
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, value)
+    for name, values in details.items():
+        vars(vars(cls)["_member_map_"][name]).update(values)
+    return cls
+
+
+def member_of(cls: type, name: str, base: type, arguments: tuple[object, ...]) -> object:
+    """Return a member of an enum; while the enum is being filled, make it."""
+    known = vars(cls).get("_member_map_")
+    if isinstance(known, dict) and name in known:
+        return known[name]
+    made = PENDING.get((cls, name))
+    if made is None:
+        made = PENDING[cls, name] = base.__new__(cls, *arguments)
+    return made
+
+
+def named_type(kind: Callable[..., object], arguments: tuple[object, ...], module: str) -> object:
+    """Make a NewType, ParamSpec or the like of the app's module."""
+    made = kind(*arguments)
+    with contextlib.suppress(AttributeError):
+        made.__module__ = module
+    return made
+
+
+def context_variable(name: str, *default: object) -> ContextVar[object]:
+    """Make a context variable; its value at the deploy stays there."""
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)
 
 
 def build_models(models: list[type]) -> None:
@@ -257,3 +422,18 @@ def enter_app_dir(app_dir: str) -> None:
 def cached_again(function: Callable[..., object], maxsize: int | None, typed: bool) -> object:
     """Return an empty `functools.lru_cache`: results stay in the process that computed them."""
     return functools.lru_cache(maxsize, typed)(function)
+
+
+PENDING: dict[tuple[type, str], object] = {}
+"""Members of enums that are being filled."""
+
+RESTORERS: dict[str, Callable[..., object]] = {
+    "cached_again": cached_again,
+    "context_variable": context_variable,
+    "fill_enum": fill_enum,
+    "make_class": make_class,
+    "make_enum": make_enum,
+    "member_of": member_of,
+    "named_type": named_type,
+}
+"""The functions that a payload calls, by the names that it has for them."""

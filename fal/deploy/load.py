@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import keyword
+import logging
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from fal.app.app import App
 from fal.app.functions import Function
@@ -23,6 +24,9 @@ from fal.deploy.errors import AppFileError, AppNotFoundError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
+
+
+LoggerState: TypeAlias = tuple[int, bool, list[logging.Handler]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class LoadedApp:
         root: the directory that its code is imported from.
         packages: top-level names of the local code that it is part of, which travels along.
         imported: names of the modules that were imported when the file was run.
+        loggers: what running it set of loggers: level, whether lines propagate, and the handlers that were added.
     """
 
     target: type[App] | Function[..., object]
@@ -43,6 +48,7 @@ class LoadedApp:
     root: Path
     packages: tuple[str, ...]
     imported: tuple[str, ...] = ()
+    loggers: Mapping[str, LoggerState] = field(default_factory=dict)
     source_code: str = field(repr=False)
 
 
@@ -72,7 +78,7 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     root, name = _import_name(path)
     earlier_path, earlier_module = list(sys.path), sys.modules.get(name)
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
-    earlier_names = set(sys.modules)
+    earlier_names, earlier_loggers = set(sys.modules), _loggers()
     try:
         module = _run(path, name)
         target, found = _find(vars(module), path, symbol)
@@ -85,14 +91,41 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
             root=root.resolve(),
             packages=(package,) if package else (),
             imported=tuple(sorted(set(sys.modules) - earlier_names - {name})),
+            loggers={name: state for name, state in _loggers().items() if _changed(state, earlier_loggers.get(name))},
             source_code=path.read_text(),
         )
     finally:
         sys.path[:] = earlier_path
         sys.modules.pop(name, None)
+        _reset(earlier_loggers)
         _forget(set(sys.modules) - earlier_names, (root.resolve(), Path.cwd().resolve()))
         if earlier_module is not None:
             sys.modules[name] = earlier_module
+
+
+def _loggers() -> dict[str, LoggerState]:
+    """Return the state of every logger by name; the root's name is ""."""
+    every = {"": logging.getLogger(), **logging.getLogger().manager.loggerDict}
+    return {
+        name: (logger.level, logger.propagate, list(logger.handlers))
+        for name, logger in every.items()
+        if isinstance(logger, logging.Logger)
+    }
+
+
+def _reset(earlier: Mapping[str, LoggerState]) -> None:
+    """Take back what the file set of loggers: they are this process's."""
+    for name, state in _loggers().items():
+        before = earlier.get(name) or (logging.NOTSET, True, [])
+        if _changed(state, before):
+            logger = logging.getLogger(name) if name else logging.getLogger()
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+            logger.handlers[:] = before[2]
+
+
+def _changed(state: LoggerState, earlier: LoggerState | None) -> bool:
+    return state != (earlier or (logging.NOTSET, True, []))
 
 
 def _forget(names: set[str], places: tuple[Path, ...]) -> None:

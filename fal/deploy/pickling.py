@@ -11,11 +11,11 @@ import functools
 import importlib
 import io
 import marshal
-import os
+import pickle
 import sys
 import threading
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
@@ -27,6 +27,7 @@ from cloudpickle import cloudpickle as machinery
 
 from fal.app.functions import Function
 from fal.deploy.errors import SerializationError
+from fal.deploy.pickler import AppPickler, HeldSecretError
 
 RUNTIME_MODULES = (
     "fal",
@@ -60,9 +61,6 @@ RUNTIME_MODULES = (
     "fal_grpc.errors",
 )
 _LOCK = threading.Lock()
-_LOCK_TYPE = type(threading.Lock())
-_RLOCK_TYPE = type(threading.RLock())
-_CACHE_TYPE = type(functools.lru_cache(lambda: None))
 
 
 class _Bundle:
@@ -104,35 +102,103 @@ class Pickled:
         return bytes(cloudpickle.dumps(_Bundle(self.payload, app_dir)))
 
 
-def pickled(target: object, modules: Iterable[str | ModuleType], *, refuse_modules_in: Path | None = None) -> Pickled:
+def pickled(
+    target: object,
+    modules: Iterable[str | ModuleType],
+    *,
+    refuse_modules_in: Path | None = None,
+    more: Mapping[str, tuple[bool, str, bytes]] | None = None,
+    loggers: Mapping[str, object] | None = None,
+) -> Pickled:
     """Pickle a callable by value.
 
     Args:
         target: the callable; see `fal.app.targets`.
         modules: local modules, or names of them, that travel by value; with a package, all of it does.
         refuse_modules_in: a directory of code that the runner does not have, unless it travels by value.
+        more: modules to import there if they are asked for: whether each is a package, its file and its source.
+        loggers: what the file set of loggers, as `bootstrap._configure_logging` takes it.
 
     Raises:
         SerializationError: something in it cannot be pickled, or a module cannot be imported here.
     """
-    buffer = io.BytesIO()
-    pickler = _Pickler(buffer)
     with _by_value([imported(module) for module in modules]):
+        behind = _behind()
+        buffer = io.BytesIO()
+        pickler = AppPickler(buffer, _bootstrap(), behind)
         try:
-            pickler.dump((target, pickler.models))
+            pickler.dump(target)
         except RecursionError as error:
             raise SerializationError(
                 "the app is nested too deeply to be pickled: look for a very long chain of objects"
             ) from error
         except Exception as error:
-            raise SerializationError(_explained(error)) from error
+            raise SerializationError(_explained(error, behind)) from error
         missing = _only_here(pickler.referenced, refuse_modules_in)
-    return Pickled(payload=buffer.getvalue(), missing=tuple(missing))
+        ends, known = [buffer.tell()], 0
+        for item in [None, *_other_names(behind)]:
+            if item is not None:
+                pickler.dump(item)
+                ends.append(buffer.tell())
+            if len(pickler.models) > known:
+                pickler.dump(pickler.models[known:])
+                ends.append(buffer.tell())
+                known = len(pickler.models)
+        pickler.dump(_first_that_pickles((loggers or {}, {}), behind))
+        header = {
+            "modules": {name: _described(module) for name, module in behind.items()},
+            "more": {
+                name: (is_package, marshal.dumps(compile(source, file, "exec", dont_inherit=True)))
+                for name, (is_package, file, source) in (more or {}).items()
+                if name not in behind
+            },
+            "ends": [*ends, buffer.tell()],
+        }
+    return Pickled(payload=pickle.dumps(header) + buffer.getvalue(), missing=tuple(missing))
 
 
-def _explained(error: Exception) -> str:
+def _behind() -> dict[str, ModuleType]:
+    """Return the modules that travel by value, packages before what is in them."""
+    return {name: sys.modules[name] for name in sorted(sys.modules) if _travels(name)}
+
+
+def _described(module: ModuleType) -> dict[str, object]:
+    file = getattr(module, "__file__", None)
+    try:
+        source = Path(file).read_text() if file else None
+    except (OSError, UnicodeDecodeError):
+        source = None
+    return {"package": hasattr(module, "__path__"), "file": file or f"<{module.__name__}>", "source": source}
+
+
+def _other_names(behind: Mapping[str, ModuleType]) -> list[tuple[str, str, object]]:
+    """Return what else is in the modules, for what looks up names in them; without what cannot be pickled."""
+    every = [
+        (module.__name__, name, value)
+        for module in behind.values()
+        for name, value in vars(module).items()
+        if not (name.startswith("__") and name != "__all__")
+    ]
+    if _pickles(every, behind):
+        return every
+    return [item for item in every if _pickles(item, behind)]
+
+
+def _pickles(value: object, behind: Mapping[str, ModuleType]) -> bool:
+    try:
+        AppPickler(io.BytesIO(), _bootstrap(), behind).dump(value)
+    except Exception:  # noqa: BLE001 - whatever it is, it stays here
+        return False
+    return True
+
+
+def _first_that_pickles(values: Iterable[object], behind: Mapping[str, ModuleType]) -> object:
+    return next((value for value in values if _pickles(value, behind)), None)
+
+
+def _explained(error: Exception, behind: Mapping[str, ModuleType]) -> str:
     """Say which name of which file cannot be pickled, and what to do instead."""
-    where = _blamed()
+    where = _blamed(behind)
     if isinstance(error, HeldSecretError):
         return f"{where or 'the app'} {error}"
     held = f"{where} cannot be pickled" if where else "the app cannot be pickled"
@@ -142,13 +208,11 @@ def _explained(error: Exception) -> str:
     )
 
 
-def _blamed() -> str:
+def _blamed(behind: Mapping[str, ModuleType]) -> str:
     """Return the first name of the modules that travel by value that cannot be pickled alone, with its line."""
-    for module in [sys.modules[name] for name in sorted(sys.modules) if _travels(name)]:
+    for module in behind.values():
         for name, value in _parts_of(module):
-            try:
-                _Pickler(io.BytesIO()).dump(value)
-            except Exception:  # noqa: BLE001 - whatever it is, it is the reason
+            if not _pickles(value, behind):
                 kind = "" if isinstance(value, type) else f", a {type(value).__module__}.{type(value).__qualname__}"
                 return f"{name} ({_place_of(module, name)}{kind})"
     return ""
@@ -300,118 +364,3 @@ def source_of(name: str) -> str:
 def compiled(name: str, source: str) -> bytes:
     """Return marshalled code without this machine's paths."""
     return marshal.dumps(compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=2))
-
-
-class HeldSecretError(Exception):
-    """The app holds something of the deployer's process that must stay here."""
-
-
-_KEY_VARIABLES = ("FAL_KEY", "FAL_KEY_SECRET")
-_PROCESS_OBJECTS = (
-    *("os:environ", "os:environ._data", "os:environb"),
-    *("sys:argv", "sys:orig_argv", "sys:path", "sys:warnoptions"),
-    *("sys:modules", "sys:meta_path", "sys:path_hooks", "sys:path_importer_cache"),
-    *("sys:stdin", "sys:stdout", "sys:stderr", "sys:__stdin__", "sys:__stdout__", "sys:__stderr__"),
-    *("sys:stdin.buffer", "sys:stdout.buffer", "sys:stderr.buffer"),
-)
-
-
-def process_objects() -> dict[int, str]:
-    """Return the objects that stand for this process, by identity: "module:attribute.attribute" names them."""
-    found: dict[int, str] = {}
-    for name in _PROCESS_OBJECTS:
-        module, _, path = name.partition(":")
-        value: object = sys.modules.get(module)
-        for part in path.split("."):
-            value = getattr(value, part, None)
-        if value is not None:
-            found.setdefault(id(value), name)
-    return found
-
-
-def _is_copy_of_environ(value: dict[object, object]) -> bool:
-    here = os.environ
-    if len(value) * 2 < len(here) or not here:
-        return False
-    same = sum(1 for name, text in here.items() if value.get(name) == text)
-    return same * 5 >= len(here) * 4
-
-
-def _is_credentials(value: object) -> bool:
-    module = sys.modules.get("fal_grpc.credentials")
-    return module is not None and type(value).__module__ == module.__name__ and not isinstance(value, type)
-
-
-class _Pickler(machinery.Pickler):  # type: ignore[misc]  # untyped
-    """cloudpickle, taught the objects that apps commonly hold at the top of their file.
-
-    Attributes:
-        models: pydantic models that travel by value. Their compiled validators do not travel; they are built anew
-            once everything is loaded, since models refer to each other.
-        referenced: names of the modules that the other side must be able to import.
-    """
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file)
-        self.models: list[type] = []
-        self.referenced: set[str] = set()
-        self._process = process_objects()
-        self._secrets = {value: name for name in _KEY_VARIABLES if (value := os.environ.get(name))}
-
-    def persistent_id(self, obj: object) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Refer to objects of the process by name: their content is the deployer's and never travels."""
-        name = self._process.get(id(obj))
-        if name is not None:
-            return name
-        if type(obj) is str:
-            if obj in self._secrets:
-                raise HeldSecretError(
-                    f"holds the value of {self._secrets[obj]} of this machine, which is not sent: read it in setup()"
-                )
-        elif type(obj) is dict and _is_copy_of_environ(obj):
-            raise HeldSecretError(
-                "holds a copy of this machine's environment, which is not sent: use os.environ itself, "
-                "which is the runner's there"
-            )
-        elif _is_credentials(obj):
-            raise HeldSecretError("holds credentials of this machine, which are not sent: make the client in setup()")
-        return None
-
-    def reducer_override(self, obj: object) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]  # inferred there
-        """How to pickle `obj`, or NotImplemented for the usual way."""
-        if isinstance(obj, _LOCK_TYPE):
-            return threading.Lock, ()
-        if isinstance(obj, _RLOCK_TYPE):
-            return threading.RLock, ()
-        if isinstance(obj, _CACHE_TYPE):
-            kept = obj.cache_parameters()
-            return _bootstrap().cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
-        reduced = super().reducer_override(obj)
-        if reduced is NotImplemented and isinstance(obj, type | FunctionType | ModuleType):
-            self.referenced.add(obj.__name__ if isinstance(obj, ModuleType) else obj.__module__)
-        if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(obj, type) and _is_model(obj):
-            self.models.append(obj)
-            # A model that refers to a later one is completed at its first use, by names that do not travel.
-            obj.model_rebuild(raise_errors=False)  # type: ignore[attr-defined]  # what _is_model says
-            return _without_compiled(super().reducer_override(obj))
-        return reduced
-
-
-def _is_model(cls: type) -> bool:
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
-
-
-_COMPILED = (
-    "__pydantic_core_schema__",
-    "__pydantic_validator__",
-    "__pydantic_serializer__",
-    "__pydantic_parent_namespace__",
-)
-
-
-def _without_compiled(reduced: tuple[object, ...]) -> tuple[object, ...]:
-    state = reduced[2]
-    assert isinstance(state, tuple)
-    attributes = {name: value for name, value in state[0].items() if name not in _COMPILED}
-    return (*reduced[:2], (attributes, *state[1:]), *reduced[3:])

@@ -242,6 +242,7 @@ class _Packer:
     ) -> None:
         named = _names(options.get("local_python_modules"))
         self._loaded = loaded
+        self._named = named
         self._limit_max_requests = limit_max_requests
         self._modules: list[str | ModuleType] = [loaded.module, *loaded.packages, *named]
         self._app_dir: str | None = None
@@ -273,7 +274,13 @@ class _Packer:
     def _code(self, target: object, kind: str, call: bytes | None = None) -> Code:
         payload: bytes | None = None
         try:
-            found = pickled(target, self._modules, refuse_modules_in=self._alone)
+            found = pickled(
+                target,
+                self._modules,
+                refuse_modules_in=self._alone,
+                more=self._sources.modules(self._named),
+                loggers=self._loaded.loggers,
+            )
             payload = found.payload
             definition: bytes | SerializationError = found.definition(self._app_dir)
         except SerializationError as error:

@@ -44,6 +44,19 @@ class Sources:
         """The top-level names that the files are imported by."""
         return sorted({path.partition("/")[0].removesuffix(".py") for path in self.files})
 
+    def modules(self, named: Iterable[str]) -> dict[str, tuple[bool, str, bytes]]:
+        """Return the modules in some packages: whether each is itself a package, its file and its source."""
+        tops = {name.partition(".")[0] for name in named}
+        return {
+            path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): (
+                path.endswith("/__init__.py"),
+                path,
+                source,
+            )
+            for path, source in self.files.items()
+            if path.partition("/")[0].removesuffix(".py") in tops
+        }
+
 
 def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
     """Find the modules of an app: its file, the named ones, and what these import from beside them, also later on.

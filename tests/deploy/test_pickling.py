@@ -43,7 +43,7 @@ def write(place, text, name="app.py"):
 def test_a_definition_is_small_and_has_no_path_of_this_project(place):
     write(place, "def help_out():\n    return 'helped'\n", "helpers.py")
     definition = prepare(write(place, APP)).function.pickle()
-    assert len(definition) < 100_000
+    assert len(definition) < 120_000
     assert str(Path(__file__).parents[2]).encode() not in definition
 
 
@@ -188,7 +188,7 @@ def test_pydantic_models_arrive_whole(place):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("import threading; HELD = threading.local()", "are best made in setup()"),
+        ("import socket; HELD = socket.socket(); HELD.close()", "are best made in setup()"),
         ("HELD = (item for item in ())", "are best made in setup()"),
     ],
 )
