@@ -1,4 +1,4 @@
-# Everything a contributor runs. `make help` lists the targets.
+# The targets of contributors. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -17,7 +17,7 @@ TESTS ?= tests
 COVERED_TESTS := $(addprefix tests/,client contract core deploy grpc http loops services store)
 OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/interop,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
-# Nothing is written outside the project: pip's and uv's caches live in it too.
+# Write nothing outside the project: pip's and uv's caches are in it too.
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_CACHE_DIR := $(CURDIR)/.cache/uv
@@ -29,7 +29,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv with everything in it
+setup: $(STAMP) ## make .venv with everything that development needs
 
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fal-grpc needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -41,7 +41,7 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## run the main job, from `fal up` to `fal down`, and clean up
+demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app, and clean up
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
@@ -62,7 +62,7 @@ cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fai
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(COVERED_TESTS)
 
 .PHONY: torture
-torture: $(STAMP) ## faults under load for 15 minutes, and what was promised is checked; SEED=N does one again
+torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run
 	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-interop
@@ -72,7 +72,7 @@ test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the pu
 	@$(BIN)/python -m tests.interop.report --check
 
 .PHONY: compatibility
-compatibility: ## make docs/reference/compatibility.md of what the last `make test-interop` saw
+compatibility: ## write docs/reference/compatibility.md from the last `make test-interop`
 	@$(BIN)/python -m tests.interop.report
 
 $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
@@ -81,7 +81,7 @@ $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
 	@touch $@
 
 .PHONY: ci
-ci: $(STAMP) ## everything that CI checks
+ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory type
 	@$(MAKE) --no-print-directory proto-check
@@ -98,7 +98,7 @@ fmt: $(STAMP) ## format the code and the .proto files
 	@$(BIN)/buf format -w protos
 
 .PHONY: lint
-lint: $(STAMP) ## formatting, lint, import rules, buf
+lint: $(STAMP) ## check formatting, lint, import rules and .proto files
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make fmt"; exit 1; }
 	@$(BIN)/ruff check $(SOURCES)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache
@@ -107,7 +107,7 @@ lint: $(STAMP) ## formatting, lint, import rules, buf
 	@$(BIN)/buf breaking protos --against $(PROTO_BASELINE)
 
 .PHONY: type
-type: $(STAMP) ## mypy strict and pyright strict
+type: $(STAMP) ## check types with mypy strict and pyright strict
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright --level error
 
@@ -116,7 +116,7 @@ proto: $(STAMP) $(PROTO_VENV)/.ready ## regenerate the stubs and docs/reference 
 	@$(PROTO_VENV)/bin/python scripts/gen_proto.py
 
 .PHONY: proto-check
-proto-check: $(STAMP) $(PROTO_VENV)/.ready ## fail where generated files are not what protos/ gives
+proto-check: $(STAMP) $(PROTO_VENV)/.ready ## fail if generated files differ from what protos/ gives
 	@$(PROTO_VENV)/bin/python scripts/gen_proto.py --check
 
 .PHONY: gen
@@ -128,7 +128,7 @@ gen-check: $(STAMP) ## fail if the blocking client is not what its asyncio sourc
 	@$(BIN)/python scripts/gen_blocking.py --check
 
 .PHONY: proto-baseline
-proto-baseline: $(STAMP) ## at a release: make protos/ the contract that later changes may not break
+proto-baseline: $(STAMP) ## at a release: make protos/ the contract that later changes must not break
 	@$(BIN)/buf build protos --exclude-source-info -o $(PROTO_BASELINE)
 
 $(PROTO_VENV)/.ready: requirements/proto.txt $(STAMP)
@@ -137,11 +137,11 @@ $(PROTO_VENV)/.ready: requirements/proto.txt $(STAMP)
 	@touch $@
 
 .PHONY: lock
-lock: $(STAMP) ## resolve the lock files anew
+lock: $(STAMP) ## resolve the lock files again
 	@$(BIN)/python scripts/lock.py
 
 .PHONY: lock-check
-lock-check: $(STAMP) ## fail where a lock file names a registry or lacks a requirement
+lock-check: $(STAMP) ## fail if a lock file names a registry or lacks a requirement
 	@$(BIN)/python scripts/lock.py --check
 
 .PHONY: bench

@@ -1,4 +1,4 @@
-"""Runs the benchmarks of this folder: every module with a `main()`, or those whose names hold one of the arguments."""
+"""Run the benchmarks of this folder: all modules with a `main()`, or those whose names contain an argument."""
 
 from __future__ import annotations
 
@@ -11,27 +11,21 @@ import benchmarks
 
 
 def names() -> list[str]:
-    """The benchmarks that there are; modules whose names begin with `_` are parts of others."""
+    """Return the names of all benchmarks; modules whose names begin with `_` are parts of others."""
     return sorted(
         module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_")
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what was asked for.
-
-    Returns:
-        0; 2 where no benchmark has such a name.
-    """
+    """Run the chosen benchmarks; return 0, or 2 if no benchmark has such a name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed, as ratios side by side.")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="a part of a benchmark's name; all where none is given"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a benchmark's name; all if none is given")
     parser.add_argument("--list", action="store_true", help="show the names and run nothing")
     wanted = parser.parse_args(arguments)
     chosen = [name for name in names() if not wanted.names or any(part in name for part in wanted.names)]
     if not chosen:
-        print(f"no benchmark is called {' or '.join(wanted.names)}: there are {', '.join(names())}", file=sys.stderr)
+        print(f"no benchmark is called {' or '.join(wanted.names)}. Choose from {', '.join(names())}", file=sys.stderr)
         return 2
     for name in chosen:
         print(name if wanted.list else f"== {name}", flush=True)

@@ -1,8 +1,7 @@
-"""The raw stream that exec is measured beside: a gRPC server in a process of its own that runs the same commands.
+"""Serve the raw stream that exec is compared with: a gRPC server in its own process that runs the same commands.
 
-It is what exec would be without a controller in between, and without what lets it survive one: a thread reads the
-command's pipe or terminal, and each piece becomes a message. Threads, and pieces of 128 KiB: the fastest of what was
-tried (asyncio; 256 and 512 KiB).
+It has no controller in between, and nothing survives a break: a thread reads the command's pipe or terminal, and each
+chunk becomes a message. Threads and chunks of 128 KiB were faster than asyncio and chunks of 256 or 512 KiB.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _FLOOD_SECONDS = 0.002
 
 
 class _Run:
-    """A command with a terminal or with pipes, as exec starts it.
+    """A command with a terminal or with pipes, started as exec does.
 
     Args:
-        order: the command and whether it has a terminal, as JSON.
+        order: the command, and whether it has a terminal, as JSON.
     """
 
     def __init__(self, order: bytes) -> None:
@@ -50,26 +49,26 @@ class _Run:
             os.close(fd)
 
     def read(self) -> Iterator[bytes]:
-        """What it writes to standard output or the terminal, in messages as exec has them."""
+        """Yield what it writes to standard output or the terminal, in exec's messages."""
         offset = 0
-        while data := self._piece():
+        while data := self._chunk():
             message = exec_pb2.ReadExecResponse(offset=offset, data=data, stream=exec_pb2.EXEC_STREAM_STDOUT)
             offset += len(data)
             yield message.SerializeToString()
 
     def kill(self) -> None:
-        """End it, and with it what is read."""
+        """End it; reading ends too."""
         self._process.kill()
 
     def close(self) -> None:
-        """Let go of it, when nobody reads any more."""
+        """Free its resources after the last read."""
         self.kill()
         self._process.wait()
         for fd in {self.stdin, *(fd for fd, _ in self._outputs)}:
             os.close(fd)
 
-    def _piece(self) -> bytes:
-        with suppress(OSError):  # how Linux tells that the other side of a terminal is closed
+    def _chunk(self) -> bytes:
+        with suppress(OSError):  # Linux raises it if the other side of a terminal is closed
             data = os.read(self._output, _CHUNK_BYTES)
             if not self._tty:
                 return data
@@ -81,7 +80,7 @@ class _Run:
 
 
 def _read(request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
-    """All that a command writes."""
+    """Yield everything that a command writes."""
     run = _Run(request)
     try:
         yield from run.read()
@@ -90,11 +89,11 @@ def _read(request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
 
 
 def _echo(requests: Iterator[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
-    """The first message names a command; what follows is its input, what it writes is the answer."""
+    """Run the command of the first message; later messages are its input, its output is the answer."""
     run = _Run(next(requests))
 
     def feed() -> None:
-        with suppress(grpc.RpcError):  # how a caller that is gone looks
+        with suppress(grpc.RpcError):  # the caller is gone
             for request in requests:
                 os.write(run.stdin, request)
         run.kill()

@@ -1,4 +1,4 @@
-"""A load generator for HTTP/1.1 in a process of its own: how many requests a second, and how long each takes."""
+"""Generate HTTP/1.1 load in a process of its own; print requests a second and the time of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uvloop
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks again as soon as it is answered."""
+    """One connection that sends the next request as soon as it has an answer."""
 
     def __init__(self, request: bytes, until: float, times: list[float], done: asyncio.Future[None]) -> None:
         self.request = request
@@ -50,17 +50,19 @@ class Client(asyncio.Protocol):
 
 
 async def load(port: int, request: bytes, connections: int, seconds: float) -> dict[str, float]:
-    """Ask on so many connections for so long."""
+    """Send requests on some connections for some seconds."""
     loop = asyncio.get_running_loop()
     times: list[float] = []
-    begun = time.perf_counter()
+    started = time.perf_counter()
     waits = [loop.create_future() for _ in range(connections)]
     clients = [
-        await loop.create_connection(lambda wait=wait: Client(request, begun + seconds, times, wait), "127.0.0.1", port)
+        await loop.create_connection(
+            lambda wait=wait: Client(request, started + seconds, times, wait), "127.0.0.1", port
+        )
         for wait in waits
     ]
     await asyncio.gather(*waits)
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - started
     for transport, _ in clients:
         transport.close()
     times.sort()

@@ -1,4 +1,4 @@
-"""nginx as a reverse proxy before one port: what the gateway is compared with, where it is installed."""
+"""Run nginx, if it is installed, as a reverse proxy before one port, to compare the gateway with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ http {{
 
 
 def is_installed() -> bool:
-    """Whether there is an nginx to compare with."""
+    """Whether nginx is installed."""
     return _program() is not None
 
 
@@ -49,7 +49,7 @@ def _program() -> str | None:
 
 
 class Nginx:
-    """A running nginx with one worker."""
+    """An nginx process with one worker."""
 
     def __init__(self, app_port: int) -> None:
         program = _program()
@@ -73,7 +73,7 @@ class Nginx:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def pids(self) -> list[int]:
-        """The master and its worker."""
+        """Return the master and its worker."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         return [self._process.pid, *map(int, children.split())]
 

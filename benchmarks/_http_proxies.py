@@ -1,6 +1,6 @@
-"""Bare reverse proxies before one port, in a process of its own: each HTTP server with each client to runners.
+"""Run a bare reverse proxy before one port, with one HTTP server and one client to apps.
 
-None of them knows keys, routes or counts: they show what server and client cost, and nothing else.
+It has no keys, routes or counts, so it shows the cost of server and client alone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class OwnClient:
 
 
 def session() -> aiohttp.ClientSession:
-    """aiohttp's client as a proxy would have it: connections are kept, nothing is interpreted."""
+    """Return aiohttp's client as a proxy uses it: it keeps connections and interprets nothing."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS, use_dns_cache=True)
     return aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
 
@@ -122,7 +122,7 @@ class AiohttpClient:
 
 
 async def serve_own(app: OwnClient | AiohttpClient) -> None:
-    """The controller's own server, with an ASGI application in the router's place."""
+    """Serve with the controller's own server, with an ASGI application in the router's place."""
     adapter = AsgiAdapter(app)
     listener = Listener(adapter, f"{_HOST}:1")
     print(await listener.start(_HOST, 0), flush=True)
@@ -133,7 +133,7 @@ async def serve_own(app: OwnClient | AiohttpClient) -> None:
 
 
 async def serve_uvicorn(app: OwnClient | AiohttpClient) -> None:
-    """uvicorn with httptools, as apps are served."""
+    """Serve with uvicorn on httptools, as for apps."""
     config = uvicorn.Config(app, host=_HOST, port=0, access_log=False, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -147,7 +147,7 @@ async def serve_uvicorn(app: OwnClient | AiohttpClient) -> None:
 
 
 async def serve_aiohttp(port: int) -> None:
-    """aiohttp on both sides, with its low-level server."""
+    """Serve with aiohttp's low-level server and its client."""
     client = session()
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -172,7 +172,7 @@ async def serve_aiohttp(port: int) -> None:
 
 
 async def end_of_input() -> None:
-    """Wait until who started this process closes its input."""
+    """Wait until the parent closes this process's input."""
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
 

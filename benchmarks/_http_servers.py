@@ -1,4 +1,4 @@
-"""The two servers of the HTTP hop, each in a process of its own: an app under uvicorn, and the controller before it."""
+"""Run the two servers of the HTTP hop, one a process: an app under uvicorn, and the gateway before it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fal_server.store import AesVault, open_store
 
 
 async def app(scope, receive, send) -> None:  # noqa: ANN001 - ASGI
-    """Answer 200 with a small JSON body, after reading the request's."""
+    """Read the request, then answer 200 with a small JSON body."""
     if scope["type"] != "http":
         return
     while (await receive()).get("more_body"):
@@ -51,7 +51,7 @@ class Clock:
     """The machine's clock."""
 
     def now(self) -> datetime:
-        """The moment."""
+        """Return the time."""
         return datetime.now(UTC)
 
 
@@ -69,9 +69,9 @@ async def serve_app() -> None:
 
 
 async def serve_gateway(port: int) -> None:
-    """As `serve_app`, the controller's way of a request before that port: all that one passes, on a database on disk.
+    """Like `serve_app`: the gateway with everything that a request passes, and a database on disk, before that port.
 
-    Prints the key of a caller, too. The one runner is that port; it is there already, so nothing is started.
+    Also prints a caller's key. The only runner is that port, which already listens, so nothing starts.
     """
     clock, changed = Clock(), ChangeNotifier()
     with TemporaryDirectory() as folder:

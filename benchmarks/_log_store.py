@@ -1,4 +1,4 @@
-"""The bounds that benchmarks/logs.py compares with: the store by itself, and many runners that print a little each."""
+"""Measure the bounds for benchmarks/logs.py: the store alone, and many runners that print a line at a time."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def _lines(runner: int, first: int, count: int, width: int) -> list[LogEntry]:
 
 
 def store_lines_per_second(count: int, batch: int, width: int) -> float:
-    """Have the store keep ready lines, durably, and nothing else."""
+    """Measure the store alone: ready lines, stored durably."""
 
     async def measure() -> float:
         with tempfile.TemporaryDirectory() as place:
             store = await open_store(Path(place) / "db", AesVault(bytes(32)))
             batches = [_lines(0, first, batch, width) for first in range(1, count + 1, batch)]
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for entries in batches:
                 await store.logs.append(entries)
-            rate = len(batches) * batch / (time.perf_counter() - begun)
+            rate = len(batches) * batch / (time.perf_counter() - started)
             await store.close()
             return rate
 
@@ -58,7 +58,7 @@ def store_lines_per_second(count: int, batch: int, width: int) -> float:
 
 
 def cost_of_little() -> tuple[float, float]:
-    """Microseconds of processor time for a line of many runners that print one at a time: ours, and each by itself."""
+    """Measure many runners that print a line at a time: CPU microseconds a line, batched and one by one."""
 
     async def measure() -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as place:
@@ -77,8 +77,8 @@ async def _cost(keep: Callable[[Sequence[LogEntry]], Awaitable[None]], first_run
         for sequence in itertools.islice(itertools.count(1), _LINES_EACH):
             await keep(_lines(number, sequence, 1, 100))
 
-    begun = time.process_time()
+    started = time.process_time()
     async with asyncio.TaskGroup() as group:
         for number in range(_RUNNERS):
             group.create_task(runner(first_runner + number))
-    return (time.process_time() - begun) / (_RUNNERS * _LINES_EACH) * 1e6
+    return (time.process_time() - started) / (_RUNNERS * _LINES_EACH) * 1e6

@@ -1,6 +1,6 @@
-"""The raw stream that benchmarks/logs.py compares with: a gRPC server of ready lines, and a program that prints them.
+"""Serve the raw stream that benchmarks/logs.py compares with: ready lines over gRPC, and a program that prints them.
 
-`serve` prints its port and ends when its input is closed; `print ADDRESS COUNT PAUSE` writes what it is streamed;
+`serve` prints its port and ends when its input closes. `print ADDRESS COUNT PAUSE` prints a stream.
 `lines COUNT WIDTH` prints as an app does.
 """
 
@@ -19,7 +19,7 @@ BATCH = 1000
 
 
 def entry(number: int, message: str) -> log_pb2.LogEntry:
-    """A line as the controller sends it."""
+    """Return a line as the controller sends it."""
     found = log_pb2.LogEntry(
         runner_id="3f0c1c52-7d8e-4d52-9f2e-000000000000",
         sequence=number,
@@ -34,13 +34,13 @@ def entry(number: int, message: str) -> log_pb2.LogEntry:
 
 
 class Lines:
-    """Answers FollowLogs. The search of the request says what: "batch COUNT", "single COUNT" or "tick COUNT PAUSE"."""
+    """Answers FollowLogs as the request's search says: "batch COUNT", "single COUNT" or "tick COUNT PAUSE"."""
 
     def __init__(self) -> None:
         self._ready: dict[tuple[int, int], list[bytes]] = {}
 
     def prepare(self, count: int, batch: int, width: int) -> list[bytes]:
-        """Serialised batches, made once, so that only the stream is measured."""
+        """Return serialised batches, made once so that only the stream is measured."""
         if (count, batch) not in self._ready:
             lines = [entry(number, f"{number:0{width}}") for number in range(count)]
             self._ready[count, batch] = [
@@ -50,7 +50,6 @@ class Lines:
         return self._ready[count, batch]
 
     def follow(self, request: log_pb2.FollowLogsRequest, _context: grpc.ServicerContext) -> Iterator[bytes]:
-        """The stream."""
         kind, count, *rest = request.selector.search.split()
         if kind == "tick":
             for number in range(int(count)):
@@ -63,7 +62,7 @@ class Lines:
 
 
 def serve() -> None:
-    """Serve until the input is closed."""
+    """Serve until the input closes."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     method = grpc.unary_stream_rpc_method_handler(Lines().follow, log_pb2.FollowLogsRequest.FromString, None)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fal.v1.Logs", {"FollowLogs": method}),))
@@ -75,18 +74,18 @@ def serve() -> None:
 
 
 def print_lines(count: str, width: str) -> None:
-    """Print as an app does in its worker, and say on standard error how many lines a second."""
+    """Print as an app does in its worker; write lines a second to standard error."""
     from fal_runner.worker.request_output import RequestStreams
 
     RequestStreams().install()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(int(count)):
         print(f"{number:0{width}}")
-    print(int(count) / (time.perf_counter() - begun), file=sys.__stderr__)
+    print(int(count) / (time.perf_counter() - started), file=sys.__stderr__)
 
 
 def print_ticks(address: str, count: str, pause: str) -> None:
-    """Write the messages of a stream as they come, by the stub alone."""
+    """Print a stream's messages as they come, with the plain stub."""
     from fal_grpc.v1 import log_pb2_grpc
 
     selector = log_pb2.LogSelector(runner_id="r", search=f"tick {count} {pause}")

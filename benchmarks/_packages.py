@@ -1,4 +1,4 @@
-"""Packages that are measured beside ours and are no dependency: installed below .cache when a benchmark asks."""
+"""Install packages that benchmarks compare with, below .cache, so that they are no dependency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command of `fal` costs as a whole process, beside an interpreter that does nothing and a raw stub."""
+"""Measure commands of `fal` as whole processes, beside an idle interpreter and a raw stub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _answer(count: int) -> bytes:
 
 @contextmanager
 def _serving(count: int) -> Generator[str]:
-    """A controller with so many runners, whose answer is made beforehand."""
+    """Serve a controller with so many runners, whose answer is ready."""
     answer = _answer(count)
 
     def answered(_request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -68,19 +68,19 @@ def _seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def _measure(commands: dict[str, list[str]], environment: dict[str, str]) -> dict[str, float]:
-    """Take turns, so that what else the machine does is shared fairly; the median of each."""
+    """Return each median; commands take turns, so that other work on the machine affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(_ROUNDS + 1):
         for name, command in commands.items():
             seconds = _seconds(command, environment)
-            if number:  # the first round only warms the file cache
+            if number:  # the first round fills the file cache
                 taken[name].append(seconds)
     return {name: statistics.median(all_seconds) for name, all_seconds in taken.items()}
 
 
 def main() -> None:
     """Measure and print a table."""
-    # Without compiled files every start would compile anew, which no user's does.
+    # Users' starts have compiled files, so let Python write them.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment = {**kept, "FAL_KEY": "bench:secret", "FAL_CONFIG_PATH": os.devnull}
     fal = str(_FAL)

@@ -1,4 +1,4 @@
-"""The same command line with argparse, click and typer as whole processes, beside `fal` and a bare interpreter.
+"""Measure the same command line with argparse, click and typer as whole processes, beside `fal`.
 
 Each has ten groups of six commands with four options, and parses one of them. `fal` imports the named command only.
 """

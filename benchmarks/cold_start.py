@@ -1,7 +1,7 @@
-"""How long the first caller of an app waits that has no runner: a whole controller, an app at zero, one request.
+"""Measure how long the first caller of an app without runners waits: a whole controller, one request.
 
-Beside it in the same run: the same app with no worker kept ready, and the floors: python to the first answer of a raw
-ASGI app, and of one with the libraries that the app imports.
+In the same run: the same app without warm workers, and the lower bounds: python to the first answer of a raw ASGI app,
+and of one with the app's libraries.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class _Controller:
             )
         os.close(writing)
         with os.fdopen(reading) as ready:
-            told = json.loads(ready.readline())
-        self.address = f"127.0.0.1:{told['port']}"
+            message = json.loads(ready.readline())
+        self.address = f"127.0.0.1:{message['port']}"
         self._environment |= {
             "FAL_GRPC_HOST": self.address,
             "FAL_KEY": (state / "admin.key").read_text().strip(),
@@ -67,40 +67,40 @@ class _Controller:
         }
 
     def fal(self, *arguments: str) -> str:
-        """Run a command."""
+        """Run a command; return its output."""
         command = [sys.executable, "-m", "fal_cli", *arguments]
         return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout
 
     def first_byte(self, app: str) -> float:
-        """Seconds from the request to the first byte of its answer."""
+        """Return the seconds from a request to the first byte of its answer."""
         request = urllib.request.Request(f"http://{self.address}/local/{app}", b'{"name": "Ada"}')
         request.add_header("Content-Type", "application/json")
-        begin = time.perf_counter()
+        start = time.perf_counter()
         with urllib.request.urlopen(request, timeout=120) as answer:
             answer.read(1)
-        return time.perf_counter() - begin
+        return time.perf_counter() - start
 
     def end_runner(self, *, workers: int) -> None:
-        """End what runs as at the end of keep_alive, and wait until it is gone and the controller is at rest.
+        """End the runners, as after keep_alive, and wait until the controller is idle.
 
         Args:
-            workers: how many are to wait for a job then.
+            workers: how many warm workers to wait for.
         """
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
             time.sleep(0.05)
         time.sleep(2.5)
-        while len(waiting := self._waiting_workers()) < workers:
+        while len(waiting := self._warm_workers()) < workers:
             time.sleep(0.1)
         self._until_idle(waiting)
 
     def memory_mib(self) -> float:
-        """What one waiting worker takes that it does not share, with its shim."""
-        waiting = [shared for worker in self._waiting_workers() for shared in (worker, worker.parent())]
+        """Return the unshared memory of a warm worker and its shim."""
+        waiting = [shared for worker in self._warm_workers() for shared in (worker, worker.parent())]
         return sum(process.memory_full_info().uss for process in waiting if process is not None) / 2**20
 
-    def _waiting_workers(self) -> list[psutil.Process]:
+    def _warm_workers(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()
         shims = [shim for shim in children if has_variable(shim.pid, TAG_VARIABLE, NO_TAG)]
         return [worker for shim in shims for worker in shim.children()]
@@ -118,14 +118,14 @@ class _Controller:
 
 
 def _process(code: str) -> float:
-    begin = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 @contextmanager
 def _deployed(*options: str) -> Iterator[_Controller]:
-    """A controller with the app, which has no runner."""
+    """Run a controller with the app, which has no runner."""
     hello = Path(__file__).parents[1] / "examples" / "hello.py"
     with tempfile.TemporaryDirectory() as folder:
         controller = _Controller(Path(folder), *options)
@@ -158,7 +158,7 @@ def main() -> None:
     print(f"{'median, least in ms':52}{'':8}to beat")
     print(f"{'first start after the build':46}{first * 1000:7.0f}{'':9}500")
     for name, took, target in (
-        ("later starts, a worker waits", warm, "60"),
+        ("later starts, with a warm worker", warm, "60"),
         ("later starts with --warm-workers 0", plain, ""),
         ("python to first answer, with FastAPI and cloudpickle", libraries, ""),
         ("python to first answer, raw ASGI under uvicorn", raw, ""),
@@ -170,8 +170,8 @@ def main() -> None:
         "raw": statistics.median(raw),
     }
     middle = statistics.median(warm)
-    print("a worker that waits, of", ", of ".join(f"{name} {middle / base:.2f}" for name, base in ratios.items()))
-    print(f"memory of a worker that waits and its shim, not shared: {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}")
+    print("a warm worker, of", ", of ".join(f"{name} {middle / base:.2f}" for name, base in ratios.items()))
+    print(f"unshared memory of a warm worker and its shim: {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bytes a second of exec by pipe and terminal, and the echo of a key, beside a raw gRPC stream in the same run."""
+"""Measure exec through a pipe and a terminal, and a key's echo, beside a raw gRPC stream in one run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = 300
 
 @contextmanager
 def raw_server() -> Generator[tuple[grpc.Channel, int]]:
-    """A channel to the raw server, which is a process of its own as a runner is, and its number."""
+    """Run the raw server in a process of its own, as a runner is; yield a channel to it and its pid."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks._exec_echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -47,12 +47,12 @@ def raw_server() -> Generator[tuple[grpc.Channel, int]]:
 
 
 def zeros(size: int) -> list[str]:
-    """The command that writes so many bytes."""
+    """Return a command that writes so many bytes."""
     return ["dd", "if=/dev/zero", "bs=1M", f"count={size // MIB}", "status=none"]
 
 
 def raw_bytes(channel: grpc.Channel, size: int, *, terminal: bool) -> Callable[[], int]:
-    """Reads the bytes of the same command from the raw stream, message by message as exec's client does."""
+    """Read the same command from the raw stream, message by message as exec's client does."""
 
     def read() -> int:
         call: grpc.UnaryStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.unary_stream(
@@ -64,12 +64,12 @@ def raw_bytes(channel: grpc.Channel, size: int, *, terminal: bool) -> Callable[[
 
 
 def raw_order(command: list[str], *, terminal: bool) -> bytes:
-    """What the raw server is asked to run."""
+    """Return the raw server's order."""
     return json.dumps({"command": command, "tty": terminal}).encode()
 
 
 def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, terminal: bool) -> Callable[[], int]:
-    """Reads the bytes of a command that writes zeros, from its start to its end."""
+    """Read a command that writes zeros, from start to end."""
 
     def read() -> int:
         with client.runners.exec_stream(place.runner_id, zeros(size), tty=terminal) as session:
@@ -79,7 +79,7 @@ def exec_bytes(client: SyncServerlessClient, place: Place, size: int, *, termina
 
 
 def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callable[[], int]:
-    """The same over ShellRunner, which ends with its link."""
+    """Read the same over ShellRunner, whose commands end with the connection."""
 
     def read() -> int:
         with client.controller().shell_runner(place.runner_id, zeros(size), tty=False) as session:
@@ -89,7 +89,7 @@ def shell_bytes(client: SyncServerlessClient, place: Place, size: int) -> Callab
 
 
 def local_terminal(size: int) -> Callable[[], int]:
-    """Reads the bytes of the same command from a terminal of this machine, without anything between."""
+    """Read the same command from a terminal of this machine, with nothing in between."""
 
     def read() -> int:
         ours, theirs = pty.openpty()
@@ -97,7 +97,7 @@ def local_terminal(size: int) -> Callable[[], int]:
         with subprocess.Popen(zeros(size), stdout=theirs):
             os.close(theirs)
             length = 0
-            with suppress(OSError):  # how Linux tells that the other side of the terminal is closed
+            with suppress(OSError):  # Linux raises it if the other side of the terminal is closed
                 while data := os.read(ours, CHUNK):
                     length += len(data)
         os.close(ours)
@@ -107,9 +107,9 @@ def local_terminal(size: int) -> Callable[[], int]:
 
 
 def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> dict[str, tuple[float, float]]:
-    """Each way's MB/s, and what its busiest process would carry if it had a core of its own, by its CPU time.
+    """Return each way's MB/s, and the MB/s that its busiest process would reach on a core of its own.
 
-    The ways take turns, so that other work on the machine meets all alike; the second number does not hang on it.
+    The ways take turns, so that other work on the machine affects all alike; the second number does not depend on it.
     """
     processes = [psutil.Process(pid) for pid in pids]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -128,14 +128,14 @@ def rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> di
 
 
 def echo_command(*, terminal: bool) -> list[str]:
-    """Says that it is ready, and then what it is told."""
+    """Return a command that prints "ready" and then echoes its input."""
     return ["sh", "-c", "stty raw -echo; printf ready; exec cat" if terminal else "printf ready; exec cat"]
 
 
 def raw_echo(channel: grpc.Channel, *, terminal: bool) -> Callable[[], Callable[[], None]]:
-    """One key to a command that echoes it, and back, on the raw stream."""
+    """Send a key to an echoing command on the raw stream, and wait for it."""
 
-    def begin() -> Callable[[], None]:
+    def prepare() -> Callable[[], None]:
         keys: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         keys.put(raw_order(echo_command(terminal=terminal), terminal=terminal))
         call: grpc.StreamStreamMultiCallable[bytes, exec_pb2.ReadExecResponse] = channel.stream_stream(
@@ -152,13 +152,13 @@ def raw_echo(channel: grpc.Channel, *, terminal: bool) -> Callable[[], Callable[
 
         return press
 
-    return begin
+    return prepare
 
 
 def exec_echo(client: SyncServerlessClient, place: Place, *, terminal: bool) -> Callable[[], Callable[[], None]]:
-    """One key to a command that echoes it, and back."""
+    """Send a key to an echoing command, and wait for it."""
 
-    def begin() -> Callable[[], None]:
+    def prepare() -> Callable[[], None]:
         session = client.runners.exec_stream(
             place.runner_id, echo_command(terminal=terminal), tty=terminal, interactive=True
         )
@@ -173,12 +173,12 @@ def exec_echo(client: SyncServerlessClient, place: Place, *, terminal: bool) -> 
 
         return press
 
-    return begin
+    return prepare
 
 
 def echoes(ways: dict[str, Callable[[], Callable[[], None]]]) -> dict[str, tuple[float, float]]:
-    """Milliseconds of each way: (p50, p99); they take turns."""
-    presses = {name: begin() for name, begin in ways.items()}
+    """Return (p50, p99) of each way in milliseconds; they take turns."""
+    presses = {name: prepare() for name, prepare in ways.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(KEYS):
         for name, press in presses.items():
@@ -189,7 +189,7 @@ def echoes(ways: dict[str, Callable[[], Callable[[], None]]]) -> dict[str, tuple
 
 
 def main() -> None:
-    """Print MB/s and milliseconds, and what they are of the raw stream's."""
+    """Print MB/s and milliseconds, and their ratio to the raw stream."""
     with (
         tempfile.TemporaryDirectory() as directory,
         entered(Path(directory) / "state") as place,
@@ -203,7 +203,7 @@ def main() -> None:
             {
                 "raw stream, pipe": (raw_bytes(channel, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "exec, pipe, gRPC port": (exec_bytes(direct, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
-                "exec, pipe, front door": (exec_bytes(front, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
+                "exec, pipe, shared port": (exec_bytes(front, place, PIPE_BYTES, terminal=False), PIPE_BYTES),
                 "ShellRunner, pipe": (shell_bytes(direct, place, PIPE_BYTES), PIPE_BYTES),
             },
             pids,
@@ -221,14 +221,14 @@ def main() -> None:
                 {
                     f"raw echo, {kind}": raw_echo(channel, terminal=terminal),
                     f"exec, {kind}, gRPC port": exec_echo(direct, place, terminal=terminal),
-                    f"exec, {kind}, front door": exec_echo(front, place, terminal=terminal),
+                    f"exec, {kind}, shared port": exec_echo(front, place, terminal=terminal),
                 }
             )
         print("load average: {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()))
 
 
 def show_rates(ways: dict[str, tuple[Callable[[], int], int]], pids: list[int]) -> None:
-    """Print each way's MB/s, and what that is of the first one's."""
+    """Print each way's MB/s, and its ratio to the first."""
     found = rates(ways, pids)
     raw = next(iter(found.values()))
     print(f"{'':28} {'MB/s':>7} {'of raw':>7}   {'MB/s a core':>11} {'of raw':>7}")

@@ -1,6 +1,6 @@
-"""Our HTTP server and our client to runners beside uvicorn and aiohttp, as bare proxies before one app, in one run.
+"""Measure our HTTP server and our client to runners beside uvicorn and aiohttp, as bare proxies, in one run.
 
-The gateway, with keys, routing, counting and its database, is measured in the same turns.
+The gateway takes part with everything on: keys, routing, counting and a database.
 """
 
 from __future__ import annotations

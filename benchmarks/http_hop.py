@@ -1,6 +1,6 @@
-"""What the gateway costs: an app under uvicorn asked directly, through the controller and through nginx, in turns.
+"""Measure the gateway: an app under uvicorn, called directly, through the gateway and through nginx, in turns.
 
-The controller's side is the real one, with everything on: keys, routing, counting and deadlines, on a database on disk.
+The gateway has everything on: keys, routing, counting, deadlines and a database on disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Run = dict[str, float]
 
 
 class Server:
-    """A process of `_http_servers`, ended by closing its input."""
+    """A process of `_http_servers`; closing its input ends it."""
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, str(_HERE / "_http_servers.py"), *arguments]
@@ -37,7 +37,7 @@ class Server:
         self.key = key[0] if key else ""
 
     def pids(self) -> list[int]:
-        """Its process."""
+        """Return its process."""
         return [self.process.pid]
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class Server:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """What processes have used of the processors until now (fields 14 and 15 of /proc/PID/stat)."""
+    """Return the CPU time of processes until now (fields 14 and 15 of /proc/PID/stat)."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -55,7 +55,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def load(port: int, path: bytes, key: str, connections: int, pids: Sequence[int]) -> Run:
-    """One run of the load generator; `cpu_us` is what the processes used for a request."""
+    """Run the load generator once; `cpu_us` is the processes' CPU time a request."""
     command = [sys.executable, str(_HERE / "_http_load.py"), str(port), str(connections), str(_SECONDS)]
     fields = (
         b"Host: 127.0.0.1\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
@@ -108,7 +108,7 @@ def _show(runs: dict[tuple[str, int], list[Run]]) -> None:
     ratios = of_direct("gateway")
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"requests/s at 32, of direct: {statistics.median(ratios):.2f} (to beat: {_RATE_TARGET}; rounds: {shown})")
-    least = min(run["cpu_us"] for run in runs["gateway", 32])  # what a machine with other work on it does not add to
+    least = min(run["cpu_us"] for run in runs["gateway", 32])  # least affected by other work on the machine
     cpu = median("gateway", 32, "cpu_us")
     print(f"gateway: {cpu:.1f} us CPU a request at 32, {least:.1f} in the best round (to beat: {_CPU_TARGET})")
     if not runs["nginx", 32]:

@@ -1,6 +1,6 @@
-"""Lines from an app's print to who follows it, through shim, controller and database, in one run with its bounds: the
-print by itself, the store by itself, and a raw gRPC stream of ready lines. Lines a second, the delay from print to
-screen, and the processor time of a line.
+"""Measure log lines from an app's print to a follower, through shim, controller and database.
+
+The same run measures what bounds them: printing alone, storing alone, and a raw gRPC stream of ready lines.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=1):
 
 
 class Raw:
-    """The raw stream's server."""
+    """A process that serves the raw stream."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "benchmarks._log_stream", "serve"]
@@ -87,13 +87,13 @@ class Raw:
         self.address = f"127.0.0.1:{int(self._process.stdout.readline())}"
 
     def lines_per_second(self, kind: str) -> float:
-        """Read ready lines with the same client, in batches or one a message."""
+        """Read ready lines with the same client, in batches or one a message; return the rate."""
         calls = Calls(parse_target(self.address), NoCredentials(), ChannelOptions())
-        begun, count = 0.0, 0
+        started, count = 0.0, 0
         for batch in calls.follow_logs(LogQuery(runner_id="r", search=f"{kind} {_LINES} {_WIDTH}")):
-            begun = begun or time.perf_counter()
+            started = started or time.perf_counter()
             count += len(batch.entries)
-        rate = count / (time.perf_counter() - begun)
+        rate = count / (time.perf_counter() - started)
         calls.close()
         return rate
 
@@ -103,7 +103,7 @@ class Raw:
 
 
 def prints_per_second() -> float:
-    """An app's way of printing, into a pipe whose reader throws away what it reads."""
+    """Measure printing as an app does, into a pipe whose reader discards everything."""
     command = [sys.executable, "-m", "benchmarks._log_stream", "lines", str(_LINES), str(_WIDTH)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -114,48 +114,48 @@ def prints_per_second() -> float:
 
 
 def follow(host: str, key: str, since: datetime) -> Iterator[str]:
-    """The messages of the app from a moment on."""
+    """Yield the app's messages from a time on."""
     with SyncServerlessClient(host, key) as client:
         for entry in client.apps.logs("bench", follow=True, since=since, sources=["stdout"]):
             yield entry.message
 
 
 def cpu_seconds(controller: Controller) -> float:
-    """What the controller, the shims and the apps have used of the processors until now."""
+    """Return the CPU time of controller, shims and apps until now."""
     own = psutil.Process(controller.process.pid)
     return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
 
 
 def lines_per_second(controller: Controller) -> tuple[float, float]:
-    """Have the app print, and read to the last line; and microseconds of processor time a line, the reader's not."""
+    """Let the app print, and read to the last line; return lines a second, and CPU microseconds a line."""
     messages = follow(f"127.0.0.1:{controller.grpc_port}", controller.key, datetime.now(UTC))
-    controller.call("/local/bench/tick", {"count": 1})  # so that the stream is open before it is measured
+    controller.call("/local/bench/tick", {"count": 1})  # opens the stream before the measurement
     while next(messages) != "end of ticks":
         continue
     used = cpu_seconds(controller)
     controller.call("/local/bench/burst", {"count": _LINES, "width": _WIDTH})
-    begun, count = 0.0, 0
+    started, count = 0.0, 0
     for message in messages:
-        begun = begun or time.perf_counter()
+        started = started or time.perf_counter()
         if message == "end of burst":
             break
         count += message.isdigit()
     assert count == _LINES, count
-    rate = count / (time.perf_counter() - begun)
+    rate = count / (time.perf_counter() - started)
     return rate, (cpu_seconds(controller) - used) / count * 1e6
 
 
-def delays(command: list[str], environment: dict[str, str] | None, begin: Controller | None) -> list[float]:
-    """Milliseconds from each print to its line in a pipe that a program writes to."""
+def delays(command: list[str], environment: dict[str, str] | None, app_of: Controller | None) -> list[float]:
+    """Return the milliseconds from each print to its line in a pipe, sorted."""
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         found: list[float] = []
         since = time.time_ns()
-        if begin is not None:
-            begin.call("/local/bench/tick", {"count": 1})
+        if app_of is not None:
+            app_of.call("/local/bench/tick", {"count": 1})
             while _printed_at(process.stdout.readline()) < since:
                 continue
-            begin.call("/local/bench/tick", {"count": _TICKS, "pause": _PAUSE_SECONDS})
+            app_of.call("/local/bench/tick", {"count": _TICKS, "pause": _PAUSE_SECONDS})
         while len(found) < _TICKS and (line := process.stdout.readline()):
             printed_at = _printed_at(line)
             if printed_at >= since:
@@ -165,13 +165,13 @@ def delays(command: list[str], environment: dict[str, str] | None, begin: Contro
 
 
 def _printed_at(line: bytes) -> int:
-    """Nanoseconds since the epoch, as the line says; 0 where it says none."""
+    """Return the nanoseconds since the epoch that a line names, or 0."""
     text = line.decode().rpartition("tick ")[2].strip()
     return int(text) if text.isdigit() else 0
 
 
 def at(share: float, values: list[float]) -> float:
-    """The value that a share of them lies below."""
+    """Return the quantile of sorted values."""
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
@@ -195,18 +195,16 @@ def main() -> None:
             runs["single"].append(raw.lines_per_second("single"))
         rates = {name: statistics.median(values) for name, values in runs.items()}
         print(f"lines of {_WIDTH} bytes a second, print to follower, stored: {rates['ours']:,.0f}")
-        print(f"processor time a line, in app, shim and controller: {statistics.median(used):.1f} us")
+        print(f"CPU a line, in app, shim and controller: {statistics.median(used):.1f} us")
         for name, kind in (
-            ("the print alone", "print"),
-            (f"the store alone, {BATCH} a transaction", "store"),
+            ("printing alone", "print"),
+            (f"storing alone, {BATCH} a transaction", "store"),
             (f"raw stream, {BATCH} a message", "batch"),
             ("raw stream, one line a message", "single"),
         ):
             print(f"{name}: {rates[kind]:,.0f} (ratio {rates['ours'] / rates[kind]:.2f})")
         together, alone = cost_of_little()
-        print(
-            f"many runners, one line at a time: {together:.0f} us of processor time a line; each alone {alone:.0f} us"
-        )
+        print(f"many runners, one line at a time: {together:.0f} us CPU a line; one by one {alone:.0f} us")
         fal = [str(BIN / "fal"), "apps", "logs", "bench", "--follow", "--source", "stdout"]
         ours = delays(fal, controller.environment, controller)
         stub = [sys.executable, "-m", "benchmarks._log_stream", "print", raw.address, str(_TICKS), str(_PAUSE_SECONDS)]

@@ -22,7 +22,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[str, Usage], list[Node]]:
-    """A platform in the middle of its work: most runners idle or busy, one in ten about to start."""
+    """Return a busy platform: most runners idle or busy, one in ten about to start."""
     each = runners // apps
     inputs = [
         AppInput(
@@ -64,17 +64,17 @@ def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[s
 
 
 def milliseconds(work: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """The median CPU time of one call."""
+    """Return the median CPU time of one call."""
     times: list[float] = []
     for _ in range(rounds):
-        begun = time.process_time()
+        started = time.process_time()
         work()
-        times.append((time.process_time() - begun) * 1000)
+        times.append((time.process_time() - started) * 1000)
     return statistics.median(times)
 
 
 def plan_milliseconds(apps: int = APPS, runners: int = RUNNERS, rounds: int = ROUNDS) -> float:
-    """The median CPU time of one plan."""
+    """Return the median CPU time of one plan."""
     inputs, there, usage, nodes = world(apps, runners)
     now = _START + timedelta(seconds=30)
     return milliseconds(lambda: plan(inputs, there, usage, nodes, now), rounds)

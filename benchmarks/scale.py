@@ -1,6 +1,6 @@
-"""One machine's worth: 500 apps and 2,000 runners, the engine simulated at its port and everything above it real.
+"""Measure a full machine: 500 apps and 2,000 runners, with a simulated engine and everything above it real.
 
-The store is a SQLite file, the clock is moved by hand. Measured are the CPU time of one round of the reconciler, and
+The store is a SQLite file, and the clock moves by hand. It prints the CPU time of one round of the reconciler, and
 the memory over an hour in which runners are stopped, scaled, used and replaced.
 """
 
@@ -31,15 +31,15 @@ APPS = 500
 RUNNERS = 2_000
 ROUNDS = 40
 MOST_MILLISECONDS = 50.0
-# An hour in steps of so many seconds; in each so many apps see some change.
+# An hour, in steps of some seconds; in each step some apps change.
 HOUR_SECONDS, STEP_SECONDS, CHANGES = 3600, 30, 16
 MOST_GROWTH = 1.10
-# Nothing has changed for so long: what was begun is done.
+# After this long without a change everything is done.
 QUIET_SECONDS = 0.03
 
 
 async def filled(platform: Platform, apps: int, runners: int) -> None:
-    """Deploy the apps; each has its runners, ready."""
+    """Deploy the apps with their ready runners."""
     each = runners // apps
 
     def made(number: int) -> App:
@@ -61,7 +61,7 @@ async def filled(platform: Platform, apps: int, runners: int) -> None:
         )
         for number in range(runners)
     ]
-    # Rows as an earlier controller has left them, in one transaction: 2,000 starts one by one would measure the disk.
+    # All rows in one transaction, as an earlier controller left them: 2,000 single starts would measure the disk.
     await platform.fleet.add(born)
     for runner in born:
         platform.engine.alive[runner.runner_id] = await platform.launch_specs.of(runner)
@@ -69,7 +69,7 @@ async def filled(platform: Platform, apps: int, runners: int) -> None:
 
 
 async def settled(platform: Platform) -> None:
-    """Plan, and let what was begun come to its end, until nothing changes any more."""
+    """Plan and wait until nothing changes any more."""
     while True:
         seen = platform.changed.count
         await platform.reconciler.tick()
@@ -82,17 +82,17 @@ async def settled(platform: Platform) -> None:
 
 
 async def ticks(platform: Platform, rounds: int) -> list[float]:
-    """The CPU time of each of some rounds, in milliseconds."""
+    """Return the CPU time of each round, in milliseconds."""
     found: list[float] = []
     for _ in range(rounds):
-        begun = time.process_time()
+        started = time.process_time()
         await platform.reconciler.tick()
-        found.append((time.process_time() - begun) * 1000)
+        found.append((time.process_time() - started) * 1000)
     return found
 
 
 async def churn(platform: Platform, chance: random.Random, reaper: Reaper) -> None:
-    """One step: requests come and go, runners are stopped, apps are scaled, time passes."""
+    """Take one step: requests come and go, runners stop, apps scale, time passes."""
     names = [app.name for app in platform.catalog.apps]
     for number in range(CHANGES):
         name = chance.choice(names)
@@ -112,11 +112,11 @@ async def churn(platform: Platform, chance: random.Random, reaper: Reaper) -> No
     await settled(platform)
     await reaper.sweep()
     for kept in (platform.engine.launched, platform.engine.stopped, platform.engine.released):
-        kept.clear()  # the simulated engine's own notes
+        kept.clear()  # the simulated engine's records
 
 
 async def measured(directory: Path) -> tuple[list[float], list[float], list[float], int]:
-    """Ticks of a fleet at rest and in churn in milliseconds, megabytes over the hour, and runners started in it."""
+    """Return ticks at rest and in churn in milliseconds, megabytes over the hour, and how many runners started."""
     store = await open_store(directory / "scale.db", AesVault(KEY))
     platform = Platform(store, directory)
     watch = asyncio.create_task(platform.reconciler.watch())
@@ -127,7 +127,7 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
     try:
         await filled(platform, APPS, RUNNERS)
         assert len(platform.fleet.runners) == RUNNERS, len(platform.fleet.runners)
-        freeze_startup_objects()  # as the controller does when it has loaded what there is
+        freeze_startup_objects()  # as the controller does after loading its state
         rest = await ticks(platform, ROUNDS)
         busy: list[float] = []
         megabytes: list[float] = []
@@ -149,12 +149,12 @@ async def measured(directory: Path) -> tuple[list[float], list[float], list[floa
 
 
 async def _silent(entry: object) -> None:
-    """Nobody reads what a simulated build says."""
+    """Discard the output of a simulated build."""
 
 
 def main() -> None:
     """Print the figures."""
-    memory = Path("/dev/shm")  # durable writes are not what is measured here
+    memory = Path("/dev/shm")  # leaves out the cost of durable writes
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
         rest, busy, megabytes, started = asyncio.run(measured(Path(directory)))
     for name, found in (("at rest", rest), ("in churn", busy)):
@@ -164,7 +164,7 @@ def main() -> None:
             f"reconciler tick {name:8}  {APPS} apps  {RUNNERS} runners  {median:.1f} ms CPU (most {most:.1f}; "
             f"goal < {MOST_MILLISECONDS:.0f})  {verdict}"
         )
-    # The first quarter of the hour fills caches and the allocator's arenas.
+    # Skip the first quarter of the hour, which fills caches and the allocator's arenas.
     early, late = statistics.median(megabytes[2:5]), statistics.median(megabytes[-3:])
     verdict = "flat" if late < early * MOST_GROWTH else "GROWS"
     print(

@@ -1,4 +1,4 @@
-"""`client.runners.list()` against the raw stub on a kept channel, at 10, 1,000 and 10,000 runners, in the same run."""
+"""Measure `client.runners.list()` beside the raw stub on one channel, at 10, 1,000 and 10,000 runners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fal_grpc.target import parse_target
 from fal_grpc.v1 import runner_pb2, runner_pb2_grpc
 
 SIZES = {10: 400, 1_000: 60, 10_000: 15}
-"""Runners, and how often each way of listing them is timed."""
+"""Numbers of runners, and how often each way of listing them is timed."""
 
 FIELDS = [field.name for field in dataclasses.fields(RunnerInfo)]
 TABLE = (
@@ -33,7 +33,7 @@ TABLE = (
 
 
 def answer(size: int) -> bytes:
-    """A serialised list of runners as a busy platform has them, each with one lease in its metadata."""
+    """Return a serialised list of runners of a busy platform, each with one lease in its metadata."""
     response = runner_pb2.ListRunnersResponse()
     for number in range(size):
         runner = response.runners.add(
@@ -53,7 +53,7 @@ def answer(size: int) -> bytes:
 
 
 def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]:
-    """A controller that answers every list of runners with the same bytes, so that none of its own work is measured."""
+    """Serve every list of runners with the same bytes, so that the server's work is not measured."""
 
     def listed(request: bytes, context: grpc.ServicerContext) -> bytes:
         return answers[size[0]]
@@ -68,7 +68,7 @@ def serve(answers: dict[int, bytes], size: list[int]) -> tuple[grpc.Server, int]
 
 
 def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median seconds of each way; they take turns, so that other work on the machine meets all alike."""
+    """Return the median seconds of each way; they take turns, so that other work affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for name in ways:
         ways[name]()
@@ -81,7 +81,7 @@ def interleaved(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str
 
 
 def main() -> None:
-    """Print milliseconds and ratios to the raw stub."""
+    """Print milliseconds, and ratios to the raw stub."""
     size = [0]
     server, port = serve({count: answer(count) for count in SIZES}, size)
     host = f"127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""The main job, for real and from nothing: an app deployed, called, listed, entered and stopped; all cleaned up."""
+"""Run the main job from nothing: deploy, call, list, enter and stop an app; then clean up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATES = ("running", "idle")
 
 
 class Demo:
-    """One run: commands are shown before they run, and every one must succeed."""
+    """One run. It shows each command before running it, and each must succeed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Demo:
         }
 
     def fal(self, *arguments: str, show: bool = True) -> str:
-        """Run `fal`, show the command and what it printed; what it printed on stdout."""
+        """Run `fal`, show the command and its output; return the output."""
         if show:
             print(f"\n$ fal {shlex.join(arguments)}", flush=True)
         done = subprocess.run([FAL, *arguments], env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
@@ -44,7 +44,7 @@ class Demo:
         return done.stdout
 
     def call(self, url: str, body: dict[str, object]) -> str:
-        """POST JSON to an app, as curl would."""
+        """POST JSON to an app, like curl; return the answer."""
         text = json.dumps(body)
         print(f"\n$ curl -s {url} -H 'Content-Type: application/json' -d '{text}'", flush=True)
         request = urllib.request.Request(url, text.encode(), {"Content-Type": "application/json"})
@@ -54,12 +54,12 @@ class Demo:
         return answer
 
     def serving(self, app: str) -> list[dict[str, object]]:
-        """The runners of an app that can take requests."""
+        """Return the runners of an app that can take requests."""
         listed = json.loads(self.fal("runners", "list", "--json", show=False))["runners"]
         return [runner for runner in listed if runner["alias"] == app and runner["state"].lower() in STATES]
 
     def main_job(self) -> None:
-        """The story, in order."""
+        """Run the steps in order."""
         self.fal("up", "--detach", "--port", "0")
         self.fal("deploy", str(ROOT / "examples" / "hello.py"), "--auth", "public")
         url = json.loads(self.fal("status", "--json", show=False))["url"]
@@ -79,7 +79,7 @@ class Demo:
         self.fal("runners", "stop", runner_id)
         self.call(f"{url}/local/hello", {"name": "again"})
         (second,) = [r for r in self.serving("hello") if r["runner_id"] != runner_id]
-        print("\nA request started another runner; this one is killed.")
+        print("\nA request started another runner. Now kill this one.")
         self.fal("runners", "kill", str(second["runner_id"]))
         self.fal("runners", "list", "--since", "5m", "--state", "terminated")
         self.fal("apps", "list")
@@ -87,8 +87,8 @@ class Demo:
 
 
 def main() -> int:
-    """Run the demo in a folder of its own, and leave nothing behind."""
-    begun = time.monotonic()
+    """Run the demo in its own folder, and leave nothing behind."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fal-demo-") as name:
         demo = Demo(Path(name))
         try:
@@ -96,7 +96,7 @@ def main() -> int:
         finally:
             if (demo.state_dir / "controller.json").exists():
                 demo.fal("down")
-    print(f"\nDone in {time.monotonic() - begun:.0f} s. Nothing is left running; the demo's folder is gone.")
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Nothing is left running; the demo's folder is gone.")
     return 0
 
 

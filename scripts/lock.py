@@ -1,4 +1,4 @@
-"""Resolve the lock files from their inputs, or check that they still match and name no registry."""
+"""Resolve the lock files from their inputs, or check that they match and name no registry."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ADDRESS = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")
 
 
 def resolve(name: str, source: list[str], *, upgrade: bool) -> int:
-    """Run uv's resolver for one lock file; an existing lock's versions are kept unless upgrading."""
+    """Run uv's resolver for one lock file, keeping its versions unless upgrading."""
     command = [str(ROOT / ".venv/bin/uv"), "pip", "compile", *source, *FLAGS, "-o", f"requirements/{name}"]
     return subprocess.run([*command, *(["--upgrade"] if upgrade else [])], cwd=ROOT, check=False).returncode
 
 
 def check() -> int:
-    """Fail where a lock names an address, or resolving with the lock's own versions would change it."""
+    """Return 1 if a lock names an address, or if resolving with its own versions would change it."""
     failed = False
     for name, source in LOCKS.items():
         path = ROOT / "requirements" / name
@@ -43,10 +43,10 @@ def check() -> int:
 
 
 def main() -> int:
-    """Entry point."""
+    """Resolve or check, as the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing, fail where a lock is stale")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the bounds allow")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a lock is stale")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions within the bounds")
     options = parser.parse_args()
     if options.check:
         return check()

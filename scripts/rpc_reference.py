@@ -30,13 +30,13 @@ _Path = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Types:
-    """What fields can refer to: the page of each message and enum, and the messages that stand for map entries."""
+    """The types that fields can refer to: the page of each message and enum, and the messages of map entries."""
 
     pages: dict[str, str] = field(default_factory=dict[str, str])
     maps: dict[str, descriptor_pb2.DescriptorProto] = field(default_factory=dict[str, descriptor_pb2.DescriptorProto])
 
     def link(self, full_name: str, page: str) -> str:
-        """A type by its name, linked where it has a page."""
+        """Return a type's name, linked if it has a page."""
         name = full_name.removeprefix(".")
         target = self.pages.get(full_name)
         if target is None:
@@ -46,14 +46,14 @@ class Types:
 
 
 def page_name(file: descriptor_pb2.FileDescriptorProto) -> str:
-    """File name of the page for a .proto file."""
+    """Return the name of the page for a .proto file."""
     return PurePosixPath(file.name).stem + ".md"
 
 
 def messages_of(
     holder: descriptor_pb2.FileDescriptorProto | descriptor_pb2.DescriptorProto, prefix: str, path: _Path
 ) -> Iterator[tuple[str, _Path, descriptor_pb2.DescriptorProto | descriptor_pb2.EnumDescriptorProto]]:
-    """Every message and enum in a file or message: (name with its outer names, path, descriptor)."""
+    """Yield every message and enum in a file or message: (name with its outer names, path, descriptor)."""
     if isinstance(holder, descriptor_pb2.FileDescriptorProto):
         messages, enums, at_message, at_enum = holder.message_type, holder.enum_type, _MESSAGES, _ENUMS
     else:
@@ -67,7 +67,7 @@ def messages_of(
 
 
 def collect_types(files: list[descriptor_pb2.FileDescriptorProto]) -> Types:
-    """Where every message and enum of these files is described."""
+    """Return the page of every message and enum in these files."""
     types = Types()
     for file in files:
         for name, _, item in messages_of(file, "", ()):
@@ -80,7 +80,7 @@ def collect_types(files: list[descriptor_pb2.FileDescriptorProto]) -> Types:
 
 
 def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
-    """The comment before each thing in a file, by its path in the descriptor, without indentation."""
+    """Return the comment before each item of a file, by its path in the descriptor, unindented."""
     return {
         tuple(location.path): "\n".join(
             line.removeprefix(" ").rstrip() for line in location.leading_comments.splitlines()
@@ -91,14 +91,14 @@ def comments_of(file: descriptor_pb2.FileDescriptorProto) -> dict[_Path, str]:
 
 
 def split_status_codes(comment: str) -> tuple[str, list[tuple[str, str]]]:
-    """A method's comment as its prose and its status codes with when each is returned."""
+    """Split a method's comment into its prose and its status codes, each with its condition."""
     prose, _, listing = comment.partition(STATUS_HEADING)
     joined = re.sub(r"\n +", " ", listing)
     return prose.strip(), [(code, text) for code, text in _STATUS.findall(joined)]
 
 
 class Page:
-    """One page in the making."""
+    """Renders one page."""
 
     def __init__(self, file: descriptor_pb2.FileDescriptorProto, types: Types) -> None:
         self._file = file
@@ -107,7 +107,7 @@ class Page:
         self._page = page_name(file)
 
     def render(self) -> str:
-        """The page as Markdown."""
+        """Return the page as Markdown."""
         parts = [_NOTE, f"# {PurePosixPath(self._file.name).name}", self._comments.get(_FILE_PATH, "")]
         for number, service in enumerate(self._file.service):
             parts += self._service(service, (_SERVICES, number))
@@ -213,7 +213,7 @@ def _index(files: list[descriptor_pb2.FileDescriptorProto]) -> str:
 
 
 def render(descriptors: descriptor_pb2.FileDescriptorSet, package: str) -> dict[str, str]:
-    """All pages of a package, by path relative to the project."""
+    """Return all pages of a package, by path relative to the project."""
     files = sorted((file for file in descriptors.file if file.package == package), key=lambda file: file.name)
     types = collect_types(files)
     pages = {f"{OUTPUT}/{page_name(file)}": Page(file, types).render() for file in files}
