@@ -1,4 +1,4 @@
-"""How an asyncio call is made: as in `calls`, on a channel that belongs to the event loop of the first call."""
+"""Makes asyncio calls, as `calls` makes blocking ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ S = TypeVar("S")
 
 
 class AsyncCalls:
-    """What the asyncio face makes its calls through. One channel for its life, within one event loop."""
+    """Makes the calls of one controller over one channel, which belongs to the event loop of the first call."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
         self.target = target
@@ -47,11 +47,11 @@ class AsyncCalls:
         self._closed = False
 
     def _stub(self, make: Callable[[grpc.aio.Channel], S]) -> S:
-        """The stub of a service, made once; opens the channel if this is the first.
+        """Return the stub of a service; open the channel if this is the first.
 
         Raises:
             ClientClosedError: `close` was called, or this is another event loop than that of the first call.
-            ConfigError: the target cannot be spoken to as configured.
+            ConfigError: credentials or certificates do not fit the target.
         """
         if self._closed:
             self._refuse()
@@ -68,73 +68,64 @@ class AsyncCalls:
             self._stubs[make] = make(renamed_aio(self._channel) if isolate else self._channel)
         return cast("S", self._stubs[make])
 
-    # The stubs, each imported when it is first used.
+    # Each stub is imported when it is first used.
 
     @property
     def apps(self) -> AppsAsyncStub:
-        """The stub of Apps."""
         from fal_grpc.v1.app_pb2_grpc import AppsStub
 
         return self._stub(AppsStub)
 
     @property
     def revisions(self) -> RevisionsAsyncStub:
-        """The stub of Revisions."""
         from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 
         return self._stub(RevisionsStub)
 
     @property
     def runs(self) -> RunsAsyncStub:
-        """The stub of Runs."""
         from fal_grpc.v1.run_pb2_grpc import RunsStub
 
         return self._stub(RunsStub)
 
     @property
     def runners(self) -> RunnersAsyncStub:
-        """The stub of Runners."""
         from fal_grpc.v1.runner_pb2_grpc import RunnersStub
 
         return self._stub(RunnersStub)
 
     @property
     def execs(self) -> ExecsAsyncStub:
-        """The stub of Execs."""
         from fal_grpc.v1.exec_pb2_grpc import ExecsStub
 
         return self._stub(ExecsStub)
 
     @property
     def keys(self) -> KeysAsyncStub:
-        """The stub of Keys."""
         from fal_grpc.v1.key_pb2_grpc import KeysStub
 
         return self._stub(KeysStub)
 
     @property
     def secrets(self) -> SecretsAsyncStub:
-        """The stub of Secrets."""
         from fal_grpc.v1.secret_pb2_grpc import SecretsStub
 
         return self._stub(SecretsStub)
 
     @property
     def environments(self) -> EnvironmentsAsyncStub:
-        """The stub of Environments."""
         from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
 
         return self._stub(EnvironmentsStub)
 
     @property
     def logs(self) -> LogsAsyncStub:
-        """The stub of Logs."""
         from fal_grpc.v1.log_pb2_grpc import LogsStub
 
         return self._stub(LogsStub)
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        """Close the channel and cancel the calls in flight. A second close does nothing."""
         self._closed = True
         channel, self._channel = self._channel, None
         self._stubs.clear()
@@ -144,7 +135,7 @@ class AsyncCalls:
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
     ) -> R:
-        """Call a method with one answer, within the deadline: the channel's where none is given."""
+        """Make a call with one answer; None means the deadline of the channel."""
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
             return await method(request, timeout=seconds, metadata=self._credentials.metadata())
@@ -152,7 +143,7 @@ class AsyncCalls:
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
     ) -> AsyncGenerator[T, None]:
-        """Call a method with many answers. Closing the generator cancels the call."""
+        """Make a call with many answers. Closing the generator cancels the call."""
         with self.translated(method):
             call = method(request, metadata=self._credentials.metadata())
             try:
@@ -162,17 +153,17 @@ class AsyncCalls:
                 call.cancel()
 
     def open(self, method: grpc.aio.UnaryStreamMultiCallable[Q, R], request: Q) -> grpc.aio.UnaryStreamCall[Q, R]:
-        """Open a call with many answers. The caller translates its errors."""
+        """Open a call with many answers. Its reader translates errors."""
         return method(request, metadata=self._credentials.metadata())
 
     def upload(self, method: grpc.aio.StreamUnaryMultiCallable[Q, R]) -> grpc.aio.StreamUnaryCall[Q, R]:
-        """Open a call with many requests; who waits for its answer translates its errors."""
+        """Open a call with many requests, which translates no errors."""
         return method(metadata=self._credentials.metadata())
 
     def session(
         self, method: grpc.aio.StreamStreamMultiCallable[Q, R], *, timeout_seconds: float | None
     ) -> grpc.aio.StreamStreamCall[Q, R]:
-        """Open a call with many requests and many answers. The caller translates its errors."""
+        """Open a call with many requests and many answers. Its reader translates errors."""
         call = method(timeout=timeout_seconds, metadata=self._credentials.metadata())
         inner = getattr(call, "_cython_call", None)
         if inner is not None:
@@ -181,7 +172,7 @@ class AsyncCalls:
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
-        """Turn what gRPC raises into an error of the tree."""
+        """Raise the client's own error for what gRPC raises."""
         import grpc
         import grpc.aio
 
@@ -190,22 +181,22 @@ class AsyncCalls:
         except grpc.RpcError as failure:
             raise self.error(cast("RpcFailure", failure), method) from None
         except asyncio.CancelledError:
-            # Closing a channel cancels its calls, which gRPC reports as if this task had been cancelled.
+            # Closing a channel cancels its calls, and gRPC then raises as if this task had been cancelled.
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                raise ClientClosedError("The client was closed while this call was under way.") from None
+                raise ClientClosedError("The client was closed while this call was in flight.") from None
             raise
         except grpc.aio.UsageError:
-            # gRPC's own answer to a call on a channel that another task has closed.
+            # gRPC raises this for a call on a channel that another task has closed.
             if self._closed:
                 self._refuse()
             raise
 
     def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """The error of the tree that stands for what gRPC raised."""
+        """Return the client's own error for what gRPC raised."""
         error = from_rpc(failure, method=method_name(method), target=str(self.target), local=self.target.is_loopback)
         if self._closed and isinstance(error, CallCancelledError):
-            return ClientClosedError("The client was closed while this call was under way.")
+            return ClientClosedError("The client was closed while this call was in flight.")
         return error
 
     def _refuse(self) -> NoReturn:
@@ -213,11 +204,11 @@ class AsyncCalls:
 
 
 class _KeepsStatus:
-    """The core of a call, whose status is the controller's.
+    """The core of a call, without gRPC's habit to replace the controller's status.
 
-    When a write meets the end of a call, grpc.aio sets an internal error of its own in place of the status that the
-    controller sent, so that a refusal could not be told from a broken link. Here that does nothing: the writer waits
-    for the controller's status, which always comes. Should gRPC rename its attribute, the fault is back, and no worse.
+    If a write meets the end of a call, grpc.aio replaces the status that the controller sent by an internal error, so
+    that a refusal looks like a broken link. Here it does not: the writer waits for the controller's status, which
+    always comes. If gRPC renames its attribute, the fault is back, and no worse.
     """
 
     def __init__(self, call: object) -> None:
@@ -227,4 +218,4 @@ class _KeepsStatus:
         return getattr(self._call, name)
 
     def set_internal_error(self, error: str) -> None:
-        """Leave the status as it is, or will be."""
+        """Keep the controller's status."""

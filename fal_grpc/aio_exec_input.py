@@ -21,7 +21,7 @@ class AsyncExecInput:
         self._calls = calls
         self._info = info
         self._on_failure = on_failure
-        self._book = execs.InputBook()
+        self._buffer = execs.InputBuffer()
         self._changed = asyncio.Event()
         self._stopped = False
         self._writing: asyncio.Task[None] | None = None
@@ -34,30 +34,30 @@ class AsyncExecInput:
     async def send(self, data: bytes) -> None:
         """Take input. Waits while the runner does not read; after `stop` it does nothing."""
         for start in range(0, len(data), execs.CHUNK_BYTES):
-            while self._book.full and not self._stopped:
+            while self._buffer.full and not self._stopped:
                 await self._changed.wait()
             if self._stopped:
                 return
-            self._book.add(data[start : start + execs.CHUNK_BYTES])
+            self._buffer.add(data[start : start + execs.CHUNK_BYTES])
             self._notify()
 
     def end(self) -> None:
         """Note that no more input comes."""
-        self._book.ended = True
+        self._buffer.ended = True
         self._notify()
 
     def resume_at(self, offset: int) -> None:
         """Note how much input an earlier session sent."""
-        self._book.begin_at(offset)
+        self._buffer.resume_at(offset)
 
     def taken(self, offset: int) -> None:
         """Note up to where the runner has taken the input."""
-        if self._book.taken(offset):
+        if self._buffer.taken(offset):
             self._notify()
 
     def acknowledge(self, offset: int) -> None:
         """Report to the runner up to where the output was received."""
-        self._book.received = offset
+        self._buffer.received = offset
         self._notify()
 
     def restart(self) -> None:
@@ -66,7 +66,7 @@ class AsyncExecInput:
             return
         if self._writing is not None:
             self._writing.cancel()
-        self._writing = asyncio.get_running_loop().create_task(self._send_all(self._book.sending()))
+        self._writing = asyncio.get_running_loop().create_task(self._send_all(self._buffer.sending()))
 
     async def stop(self) -> None:
         """Send no more."""

@@ -1,4 +1,4 @@
-"""How a blocking call is made: a channel that opens when needed, a deadline, credentials, errors of the one tree."""
+"""Makes blocking calls: opens the channel when needed, sets deadline and credentials, translates errors."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ S = TypeVar("S")
 
 
 class Answers(Protocol[R_co]):
-    """A call under way that has many answers."""
+    """A call in flight that has many answers."""
 
     def __iter__(self) -> Iterator[R_co]: ...
     def cancel(self) -> object: ...
 
 
 class Calls:
-    """What the blocking face makes its calls through. Usable from several threads; one channel for its life."""
+    """Makes the calls of one controller over one channel. It can be used from several threads."""
 
     def __init__(self, target: Target, credentials: Credentials, options: ChannelOptions) -> None:
         self.target = target
@@ -53,11 +53,11 @@ class Calls:
         self._closed = False
 
     def _stub(self, make: Callable[[grpc.Channel], S]) -> S:
-        """The stub of a service, made once; opens the channel if this is the first.
+        """Return the stub of a service; open the channel if this is the first.
 
         Raises:
             ClientClosedError: `close` was called.
-            ConfigError: the target cannot be spoken to as configured.
+            ConfigError: credentials or certificates do not fit the target.
         """
         with self._lock:
             if self._closed:
@@ -69,73 +69,64 @@ class Calls:
                 self._stubs[make] = make(renamed(self._channel) if isolate else self._channel)
             return cast("S", self._stubs[make])
 
-    # The stubs, each imported when it is first used, since a command needs one or two of them.
+    # Each stub is imported when it is first used, since a command needs one or two of them.
 
     @property
     def apps(self) -> AppsStub:
-        """The stub of Apps."""
         from fal_grpc.v1.app_pb2_grpc import AppsStub
 
         return self._stub(AppsStub)
 
     @property
     def revisions(self) -> RevisionsStub:
-        """The stub of Revisions."""
         from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 
         return self._stub(RevisionsStub)
 
     @property
     def runs(self) -> RunsStub:
-        """The stub of Runs."""
         from fal_grpc.v1.run_pb2_grpc import RunsStub
 
         return self._stub(RunsStub)
 
     @property
     def runners(self) -> RunnersStub:
-        """The stub of Runners."""
         from fal_grpc.v1.runner_pb2_grpc import RunnersStub
 
         return self._stub(RunnersStub)
 
     @property
     def execs(self) -> ExecsStub:
-        """The stub of Execs."""
         from fal_grpc.v1.exec_pb2_grpc import ExecsStub
 
         return self._stub(ExecsStub)
 
     @property
     def keys(self) -> KeysStub:
-        """The stub of Keys."""
         from fal_grpc.v1.key_pb2_grpc import KeysStub
 
         return self._stub(KeysStub)
 
     @property
     def secrets(self) -> SecretsStub:
-        """The stub of Secrets."""
         from fal_grpc.v1.secret_pb2_grpc import SecretsStub
 
         return self._stub(SecretsStub)
 
     @property
     def environments(self) -> EnvironmentsStub:
-        """The stub of Environments."""
         from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
 
         return self._stub(EnvironmentsStub)
 
     @property
     def logs(self) -> LogsStub:
-        """The stub of Logs."""
         from fal_grpc.v1.log_pb2_grpc import LogsStub
 
         return self._stub(LogsStub)
 
     def close(self) -> None:
-        """Close the channel; calls under way are cancelled. A second close does nothing."""
+        """Close the channel and cancel the calls in flight. A second close does nothing."""
         with self._lock:
             self._closed = True
             channel, self._channel = self._channel, None
@@ -146,7 +137,7 @@ class Calls:
     def unary(
         self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, *, deadline_seconds: float | None = None
     ) -> R:
-        """Call a method with one answer, within the deadline: the channel's where none is given."""
+        """Make a call with one answer; None means the deadline of the channel."""
         seconds = self.options.deadline_seconds if deadline_seconds is None else deadline_seconds
         with self.translated(method):
             return method(request, timeout=seconds, metadata=self._credentials.metadata())
@@ -154,7 +145,7 @@ class Calls:
     def stream(
         self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q, convert: Callable[[R], T]
     ) -> Generator[T, None, None]:
-        """Call a method with many answers. Closing the generator cancels the call."""
+        """Make a call with many answers. Closing the generator cancels the call."""
         with self.translated(method):
             call = method(request, metadata=self._credentials.metadata())
             try:
@@ -164,11 +155,11 @@ class Calls:
                 call.cancel()
 
     def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> Answers[R]:
-        """Open a call with many answers. The caller translates its errors."""
+        """Open a call with many answers. Its reader translates errors."""
         return method(request, metadata=self._credentials.metadata())
 
     def upload(self, method: grpc.StreamUnaryMultiCallable[Q, R], requests: Iterator[Q]) -> grpc.Future[R]:
-        """Open a call with many requests; who waits for its answer translates its errors."""
+        """Open a call with many requests, which translates no errors."""
         return method.future(requests, metadata=self._credentials.metadata())
 
     def session(
@@ -178,12 +169,12 @@ class Calls:
         *,
         timeout_seconds: float | None,
     ) -> Answers[R]:
-        """Open a call with many requests and many answers. The caller translates its errors."""
+        """Open a call with many requests and many answers. Its reader translates errors."""
         return method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata())
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
-        """Turn what gRPC raises into an error of the tree."""
+        """Raise the client's own error for what gRPC raises."""
         import grpc
 
         try:
@@ -191,16 +182,16 @@ class Calls:
         except grpc.RpcError as failure:
             raise self.error(cast("RpcFailure", failure), method) from None
         except ValueError as error:
-            # gRPC's own answer to a call on a channel that another thread has closed.
+            # gRPC raises this for a call on a channel that another thread has closed.
             if self._closed and "closed channel" in str(error):
                 self._refuse()
             raise
 
     def error(self, failure: RpcFailure, method: object) -> CallError | ClientClosedError:
-        """The error of the tree that stands for what gRPC raised."""
+        """Return the client's own error for what gRPC raised."""
         error = from_rpc(failure, method=method_name(method), target=str(self.target), local=self.target.is_loopback)
         if self._closed and isinstance(error, CallCancelledError):
-            return ClientClosedError("The client was closed while this call was under way.")
+            return ClientClosedError("The client was closed while this call was in flight.")
         return error
 
     def _refuse(self) -> NoReturn:
@@ -208,6 +199,6 @@ class Calls:
 
 
 def method_name(method: object) -> str:
-    """The name to show for what was called, such as "ListRunners"; empty if gRPC does not tell."""
+    """Return the name of a method to show, such as "ListRunners"; empty if gRPC does not have it."""
     path = getattr(method, "_method", b"")
     return path.decode().rpartition("/")[2] if isinstance(path, bytes) else str(path).rpartition("/")[2]

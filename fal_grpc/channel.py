@@ -1,4 +1,4 @@
-"""Opens channels: TLS or plaintext, message sizes, keepalive, and which methods are tried again when a link fails."""
+"""Opens channels: TLS or plaintext, message sizes, keepalive, and which methods gRPC retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
 MAX_MESSAGE_BYTES = 2**31 - 1
-"""The most that gRPC can carry: a deploy's callable and metadata come in one message."""
+"""The most that gRPC can carry, since a deploy's callable and metadata come in one message."""
 
 REPEATABLE = (
     # Reads.
@@ -35,36 +35,36 @@ REPEATABLE = (
     "Runners/ListAliasRunners",
     "Runners/ListRunners",
     "Secrets/ListSecrets",
-    # Writes that say how a thing shall be, so that a second time changes nothing more.
+    # Writes of a whole state, so that a second one changes nothing.
     "Apps/SetAlias",
     "Apps/UpdateApplication",
     "Execs/ResizeExec",
-    # The caller chose the id: the second request finds the first one's command.
+    # The caller chooses the id, so the second request finds the first one's command.
     "Execs/StartExec",
-    # Builds are content-addressed: the second request finds the first one's result.
+    # Builds are content-addressed, so the second request finds the first one's result.
     "Revisions/BuildEnvironment",
 )
-"""The methods that are tried again on UNAVAILABLE: doing them twice is as doing them once.
+"""The methods that are retried on UNAVAILABLE, since doing them twice is the same as doing them once.
 
-Not here: what makes something new each time (keys, environments, revisions, runs, rollouts, a stop with a replacement);
-what can fail the second time because the first succeeded (deletes, revokes, stops, kills, and secrets, which the same
-call unsets); and streams that are resumed by a cursor or not at all.
+Not here: methods that create something (keys, environments, revisions, runs, rollouts, a stop with a replacement);
+methods that fail the second time because the first succeeded (deletes, revokes, stops, kills, and secrets, which the
+same call unsets); streams that resume by a cursor or not at all.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOptions:
-    """How to talk to a controller.
+    """How to call a controller.
 
     Attributes:
-        deadline_seconds: how long a unary call may take in all, retries included. Streams have no deadline.
-        keepalive_seconds: after so long without traffic during a call, the link is tested.
-        keepalive_timeout_seconds: a test that is not answered in so long means that the link is broken.
-        attempts: how often a repeatable call is tried in all, 1 to 5 (gRPC's own limit).
-        wire: whether the methods that IsolateController has too are called by its names, which every controller knows
+        deadline_seconds: how long a unary call may take, retries included. Streams have no deadline.
+        keepalive_seconds: how long a call may be without traffic before the link is tested.
+        keepalive_timeout_seconds: how long such a test may take before the link counts as broken.
+        attempts: how often a repeatable call is tried, 1 to 5 (gRPC's limit).
+        wire: whether methods that IsolateController has too are called by its names, which every controller knows
             ("isolate"), or by those of fal.v1 ("fal.v1"). See docs/explanation/decisions/0006-method-names.md.
-        root_certificates: a PEM file with the authorities to trust; None means what GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
-            or SSL_CERT_FILE names, or those that gRPC brings along.
+        root_certificates: a PEM file with the authorities to trust; None means the file of
+            GRPC_DEFAULT_SSL_ROOTS_FILE_PATH or SSL_CERT_FILE, or those of gRPC itself.
     """
 
     deadline_seconds: float = 60.0
@@ -76,20 +76,20 @@ class ChannelOptions:
 
 
 def check_secure(target: Target, credentials: Credentials) -> None:
-    """Refuse to send credentials where others could read them.
+    """Raise an error if others could read the credentials on the way.
 
     Raises:
-        InsecureChannelError: they would go in plaintext to another machine.
+        InsecureChannelError: they would go to another machine in plaintext.
     """
     if target.plaintext and not target.is_loopback and not isinstance(credentials, NoCredentials):
         raise InsecureChannelError(
-            f"{target} is another machine and would be spoken to in plaintext, where others can read the key. "
+            f"{target} is another machine, and in plaintext others can read the key on the way. "
             f"Use TLS (https://{target}), or forward the port to this machine (ssh -L) and call 127.0.0.1."
         )
 
 
 def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The file with the authorities to trust, if one is named.
+    """Return the file with the authorities to trust, if one is named.
 
     Raises:
         ConfigError: it cannot be read.
@@ -100,13 +100,13 @@ def root_certificates(options: ChannelOptions, environ: Mapping[str, str] = os.e
     for source, path in named:
         if path:
             if not os.access(path, os.R_OK) or not Path(path).is_file():
-                raise ConfigError(f"{source} names {path}, which is no file that can be read")
+                raise ConfigError(f"{source} names {path}, which is not a readable file")
             return Path(path)
     return None
 
 
 def user_agent() -> str:
-    """What this client calls itself."""
+    """Return the User-Agent of this client."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -117,7 +117,7 @@ def user_agent() -> str:
 
 
 def service_config(attempts: int) -> str:
-    """gRPC's own retry policy, as JSON: the repeatable methods, by both their names."""
+    """Return gRPC's retry policy as JSON: the repeatable methods, by both their names."""
     names: list[dict[str, str]] = []
     for path in REPEATABLE:
         service, _, method = path.partition("/")
@@ -134,18 +134,18 @@ def service_config(attempts: int) -> str:
 
 
 def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | int]]:
-    """The channel arguments."""
+    """Return the channel arguments."""
     return [
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", int(options.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_seconds * 1000)),
-        # An idle stream (a followed log, a shell) must be tested as long as it is open.
+        # Test an idle stream (a followed log, a shell) as long as it is open.
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.primary_user_agent", user_agent()),
         ("grpc.service_config", service_config(options.attempts)),
         ("grpc.enable_retries", 1),
-        # After a broken link, a controller that is restarted is found soon.
+        # Find a controller that restarts soon.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
         # A proxy cannot reach this machine, and must not see its keys.
@@ -154,10 +154,10 @@ def arguments(target: Target, options: ChannelOptions) -> list[tuple[str, str | 
 
 
 def open_channel(target: Target, credentials: Credentials, options: ChannelOptions) -> grpc.Channel:
-    """A blocking channel. It connects at the first call.
+    """Open a blocking channel; it connects at the first call.
 
     Raises:
-        InsecureChannelError: credentials would go in plaintext to another machine.
+        InsecureChannelError: credentials would go to another machine in plaintext.
         ConfigError: the certificates cannot be read.
     """
     import grpc
@@ -169,7 +169,7 @@ def open_channel(target: Target, credentials: Credentials, options: ChannelOptio
 
 
 def open_aio_channel(target: Target, credentials: Credentials, options: ChannelOptions) -> grpc.aio.Channel:
-    """The same for asyncio; call it where a loop runs."""
+    """Open an asyncio channel; call it inside a running event loop."""
     import grpc.aio
 
     check_secure(target, credentials)
@@ -182,7 +182,7 @@ def _transport(target: Target, options: ChannelOptions) -> grpc.ChannelCredentia
     import grpc
 
     if target.plaintext:
-        # Plaintext that gRPC itself refuses to speak with any peer but this machine, whatever the name resolves to.
+        # gRPC itself then refuses any peer but this machine, whatever the name resolves to.
         return grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
     roots = root_certificates(options)
     return grpc.ssl_channel_credentials(None if roots is None else roots.read_bytes())

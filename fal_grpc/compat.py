@@ -1,4 +1,4 @@
-"""The other name of every method: fal.v1's Runners.ListRunners is IsolateController's ListRunners elsewhere."""
+"""The second name of every method: other controllers know Runners.ListRunners as IsolateController's."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OURS_ALONE = frozenset(
         "/fal.v1.Logs/FollowLogs",
     }
 )
-"""The methods that IsolateController has no counterpart of."""
+"""The methods that IsolateController lacks."""
 
 
 def isolate_name(method: str) -> str:
-    """The name that a foreign controller knows a method by; one of ours alone keeps its own."""
+    """Return the name of a method in IsolateController; a method that it lacks keeps its own."""
     return method if method in OURS_ALONE else f"/{ISOLATE_SERVICE}/{method.rpartition('/')[2]}"
 
 
@@ -39,7 +39,7 @@ class _Make(Protocol):
 
 
 class _Renamed:
-    """A channel, blocking or asyncio, for a stub to make its calls from: each by its other name."""
+    """A channel, blocking or asyncio, whose stubs call methods by their second name."""
 
     def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
         self.unary_unary = _renaming(cast("_Make", channel.unary_unary))
@@ -53,10 +53,10 @@ def _renaming(make: _Make) -> _Make:
 
 
 def renamed(channel: grpc.Channel) -> grpc.Channel:
-    """A blocking channel whose calls go by their other name. For stubs only; closing is the original's business."""
+    """Return a channel for stubs whose calls use the second name; close the original."""
     return cast("grpc.Channel", _Renamed(channel))
 
 
 def renamed_aio(channel: grpc.aio.Channel) -> grpc.aio.Channel:
-    """The same for asyncio."""
+    """Return the same for asyncio."""
     return cast("grpc.aio.Channel", _Renamed(channel))

@@ -27,7 +27,7 @@ class ExecInput:
         self._calls = calls
         self._info = info
         self._on_failure = on_failure
-        self._book = execs.InputBook()
+        self._buffer = execs.InputBuffer()
         self._changed = threading.Condition()
         self._stopped = False
         self._stream = 0
@@ -41,33 +41,33 @@ class ExecInput:
         """Take input. Waits while the runner does not read; after `stop` it does nothing."""
         for start in range(0, len(data), execs.CHUNK_BYTES):
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or not self._book.full)
+                self._changed.wait_for(lambda: self._stopped or not self._buffer.full)
                 if self._stopped:
                     return
-                self._book.add(data[start : start + execs.CHUNK_BYTES])
+                self._buffer.add(data[start : start + execs.CHUNK_BYTES])
                 self._changed.notify_all()
 
     def end(self) -> None:
         """Note that no more input comes."""
         with self._changed:
-            self._book.ended = True
+            self._buffer.ended = True
             self._changed.notify_all()
 
     def resume_at(self, offset: int) -> None:
         """Note how much input an earlier session sent."""
         with self._changed:
-            self._book.begin_at(offset)
+            self._buffer.resume_at(offset)
 
     def taken(self, offset: int) -> None:
         """Note up to where the runner has taken the input."""
         with self._changed:
-            if self._book.taken(offset):  # to wake a thread for nothing costs much
+            if self._buffer.taken(offset):  # to wake a thread for nothing costs much
                 self._changed.notify_all()
 
     def acknowledge(self, offset: int) -> None:
         """Report to the runner up to where the output was received."""
         with self._changed:
-            self._book.received = offset
+            self._buffer.received = offset
             self._changed.notify_all()
 
     def restart(self) -> None:
@@ -78,7 +78,7 @@ class ExecInput:
             self._writing.cancel()
         with self._changed:
             self._stream += 1
-            stream, sending = self._stream, self._book.sending()
+            stream, sending = self._stream, self._buffer.sending()
             self._changed.notify_all()
         self._writing = self._calls.upload(self._calls.execs.WriteExec, self._messages(stream, sending))
 

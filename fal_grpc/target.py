@@ -1,4 +1,4 @@
-"""Where a controller listens: parses host and port, and decides between TLS and plaintext."""
+"""The address of a controller: parses host and port, and decides between TLS and plaintext."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Target:
 
     Attributes:
         host: name or IP address, without brackets.
-        plaintext: whether to speak without TLS.
+        plaintext: whether to connect without TLS.
     """
 
     host: str
@@ -26,7 +26,7 @@ class Target:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, so that what is sent cannot be read on the way."""
+        """Whether it is on this machine, so that nobody can read on the way."""
         return is_loopback(self.host)
 
     @property
@@ -36,7 +36,7 @@ class Target:
 
     @property
     def rest_url(self) -> str:
-        """Where the same controller answers HTTP: the same port, and a host `rest…` where the gRPC host is `api…`."""
+        """The URL of its HTTP side: the same port, and a host `rest…` if the gRPC host is `api…`."""
         host = "rest" + self.host.removeprefix("api") if self.host.startswith("api") else self.host
         scheme, usual = ("http", 80) if self.plaintext else ("https", 443)
         name = f"[{host}]" if ":" in host else host
@@ -47,31 +47,31 @@ class Target:
 
 
 def parse_target(text: str, *, plaintext: bool | None = None, source: str = "host") -> Target:
-    """An address from what a person wrote.
+    """Parse an address.
 
     Args:
-        text: `host`, `host:port`, `[::1]:port`, `::1`, each with `http://` (plaintext) or `https://` (TLS) before it
-            or without. Without a port it is 443.
-        plaintext: whether to speak without TLS, where the text does not say; None means to loopback addresses alone.
-        source: where the text was found, for the error.
+        text: `host`, `host:port`, `[::1]:port` or `::1`, with or without `http://` (plaintext) or `https://` (TLS)
+            before it. The default port is 443.
+        plaintext: whether to connect without TLS if the text does not say; None means for loopback addresses only.
+        source: where the text comes from, for the error.
 
     Raises:
         ConfigError: it has another form.
     """
     scheme, separator, rest = text.strip().rpartition("://")
     if separator and scheme not in ("http", "https"):
-        raise ConfigError(f"{source}: {text!r} must begin with http://, https://, or the host itself")
+        raise ConfigError(f"{source}: {text!r} must start with http://, https://, or the host")
     if rest.count(":") > 1 and not rest.startswith("["):
         rest = f"[{rest}]"
     try:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ConfigError(f"{source}: {text!r} is no address: {error}") from None
+        raise ConfigError(f"{source}: {text!r} is not an address: {error}") from None
     if not host or parts.path.strip("/") or parts.query or parts.username or any(c.isspace() for c in host):
-        raise ConfigError(f"{source}: {text!r} is no address; write HOST or HOST:PORT, such as 127.0.0.1:8080")
+        raise ConfigError(f"{source}: {text!r} is not an address; write HOST or HOST:PORT, such as 127.0.0.1:8080")
     if port == 0:
-        raise ConfigError(f"{source}: {text!r} has no port that can be called")
+        raise ConfigError(f"{source}: {text!r} has a port that cannot be called")
     if scheme:
         plaintext = scheme == "http"
     elif plaintext is None:
@@ -80,7 +80,7 @@ def parse_target(text: str, *, plaintext: bool | None = None, source: str = "hos
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or number alone: nothing is looked up."""
+    """Return whether a host is this machine, by its name or number, without looking it up."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

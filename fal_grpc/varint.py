@@ -1,10 +1,10 @@
-"""Numbers as protobuf writes them, for who writes messages byte by byte."""
+"""Numbers as protobuf encodes them, for code that writes messages byte by byte."""
 
 from __future__ import annotations
 
 
 def varint(number: int) -> bytes:
-    """A number that is not negative: seven bits a byte, the lowest first."""
+    """Encode a number that is not negative: seven bits a byte, the lowest first."""
     if number < 0x4000:
         return _SMALL[number]
     digits = bytearray()

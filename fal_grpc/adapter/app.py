@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count
+from fal_grpc.adapter.values import count, text
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AuthMode(StrEnum):
-    """Who may call an app: its owner; anyone; anyone with a key, who pays."""
+    """Who may call an app: its owner (private), anyone (public), anyone with a key, who then pays (shared)."""
 
     PRIVATE = "private"
     PUBLIC = "public"
@@ -23,21 +23,19 @@ class AuthMode(StrEnum):
 
     @property
     def number(self) -> app_pb2.ApplicationAuthMode.ValueType:
-        """The number on the wire."""
         from fal_grpc.v1 import app_pb2
 
         return app_pb2.ApplicationAuthMode.Value(self.name)
 
 
 class DeploymentStrategy(StrEnum):
-    """How an app moves to another revision: at once, or when a runner of it is ready."""
+    """How an app moves to another revision: at once (recreate), or when a runner of it is ready (rolling)."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
 
     @property
     def number(self) -> app_pb2.DeploymentStrategy.ValueType:
-        """The number on the wire."""
         from fal_grpc.v1 import app_pb2
 
         return app_pb2.DeploymentStrategy.Value(self.name)
@@ -45,12 +43,12 @@ class DeploymentStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasInfo:
-    """An app. Times are in seconds; a field that the controller left out is 0 or empty.
+    """An app. Times are in seconds; a field that the controller leaves out is 0 or empty.
 
     Attributes:
-        auth_mode: "private", "public", "shared", or "unknown" for a mode that this client does not know.
+        auth_mode: "private", "public", "shared", or "unknown" for a mode that is new to this client.
         is_rolling: whether its runners are being replaced, or its traffic is moving.
-        request_start_timeout: None where the app has no limit of its own.
+        request_start_timeout: None if the app has no limit of its own.
     """
 
     alias: str
@@ -77,7 +75,6 @@ _AUTH_MODES = {0: "private", 1: "public", 2: "shared"}
 
 
 def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
-    """An app."""
     return AliasInfo(
         alias=message.alias,
         revision=message.revision,
@@ -101,22 +98,19 @@ def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
 
 
 def alias_infos(message: app_pb2.ListAliasesResult) -> list[AliasInfo]:
-    """The apps, in the order that the controller gave."""
+    """Return the apps in the controller's order."""
     return [alias_info(item) for item in message.aliases]
 
 
 def updated(message: app_pb2.SetAliasResult | app_pb2.UpdateApplicationResult) -> AliasInfo:
-    """The app as it is after a change."""
     return alias_info(message.alias_info)
 
 
 def deleted_revision(message: app_pb2.DeleteAliasResult) -> str:
-    """The revision that a deleted app pointed at."""
     return message.revision
 
 
 def list_request(environment_name: str | None = None) -> app_pb2.ListAliasesRequest:
-    """A request for the apps of an environment."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.ListAliasesRequest(environment_name=environment_name)
@@ -130,12 +124,11 @@ def set_request(
     environment_name: str | None = None,
     deployment_strategy: DeploymentStrategy | str | None = None,
 ) -> app_pb2.SetAliasRequest:
-    """A request to point an app at a revision."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.SetAliasRequest(
         alias=app_name(alias, environment_name),
-        revision=_given("revision", revision),
+        revision=text("revision", revision),
         auth_mode=None if auth_mode is None else parse_auth_mode(auth_mode).number,
         environment_name=environment_name,
         deployment_strategy=None if deployment_strategy is None else parse_strategy(deployment_strategy).number,
@@ -143,7 +136,6 @@ def set_request(
 
 
 def delete_request(alias: str, *, environment_name: str | None = None) -> app_pb2.DeleteAliasRequest:
-    """A request to delete an app."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.DeleteAliasRequest(alias=app_name(alias, environment_name), environment_name=environment_name)
@@ -166,10 +158,10 @@ def update_request(
     regions: Sequence[str] | None = None,
     environment_name: str | None = None,
 ) -> app_pb2.UpdateApplicationRequest:
-    """A request to change settings; what is None, or an empty list, changes nothing, and 0 is sent.
+    """Return a request to change settings; None and an empty list change nothing, and 0 is sent.
 
     Raises:
-        ArgumentError: a number is negative or no whole number, or a list is given as one text.
+        ArgumentError: a number is negative or not whole, or a list is not one of texts.
     """
     from fal_grpc.v1 import app_pb2
 
@@ -194,7 +186,7 @@ def update_request(
 def rollout_request(
     application_name: str, *, force: bool = False, environment_name: str | None = None
 ) -> app_pb2.RolloutApplicationRequest:
-    """A request for new runners; `force` is always sent, as the published client does."""
+    """Return a request for new runners. `force` is always sent, as the published client does."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.RolloutApplicationRequest(
@@ -205,41 +197,32 @@ def rollout_request(
 
 
 def app_name(name: object, environment_name: str | None = None) -> str:
-    """The name as it is sent: with `--` and the environment's name, unless that is "main", not given, or there already.
+    """Return an app's name as it is sent: outside of "main", with `--` and the environment's name.
 
     Raises:
-        ArgumentError: it is empty, or no text.
+        ArgumentError: it is empty, or not text.
     """
-    if not isinstance(name, str) or not name:
-        raise ArgumentError("app_name", "must be a name that is not empty; `fal apps list` lists the apps")
-    if environment_name in (None, "", "main") or name.endswith(f"--{environment_name}"):
-        return name
-    return f"{name}--{environment_name}"
+    checked = text("app_name", name, "must be a name that is not empty; `fal apps list` lists the apps")
+    if environment_name in (None, "", "main") or checked.endswith(f"--{environment_name}"):
+        return checked
+    return f"{checked}--{environment_name}"
 
 
-def parse_auth_mode(word: AuthMode | str) -> AuthMode:
-    """A mode by its name, in any case."""
+def parse_auth_mode(name: AuthMode | str) -> AuthMode:
     try:
-        return AuthMode(word.lower())
+        return AuthMode(name.lower())
     except ValueError:
-        raise ArgumentError("auth", f"must be private, public or shared, not {word!r}") from None
+        raise ArgumentError("auth", f"must be private, public or shared, not {name!r}") from None
 
 
-def parse_strategy(word: DeploymentStrategy | str) -> DeploymentStrategy:
-    """A strategy by its name, in any case."""
+def parse_strategy(name: DeploymentStrategy | str) -> DeploymentStrategy:
     try:
-        return DeploymentStrategy(word.lower())
+        return DeploymentStrategy(name.lower())
     except ValueError:
-        raise ArgumentError("strategy", f"must be recreate or rolling, not {word!r}") from None
-
-
-def _given(argument: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ArgumentError(argument, "must be text that is not empty")
-    return value
+        raise ArgumentError("strategy", f"must be recreate or rolling, not {name!r}") from None
 
 
 def _names(argument: str, value: Sequence[str] | None) -> Sequence[str]:
     if isinstance(value, str):
         raise ArgumentError(argument, f"must be a list, such as [{value!r}]")
-    return value or ()
+    return [text(argument, name) for name in value or ()]

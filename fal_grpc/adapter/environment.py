@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import moment
-from fal_grpc.errors import ArgumentError
+from fal_grpc.adapter.values import text, to_datetime
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import environment_pb2
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentInfo:
-    """An environment. `is_default` says whether calls that name no environment mean this one."""
+    """An environment. `is_default` says whether calls without an environment mean this one."""
 
     name: str
     description: str | None
@@ -24,47 +23,39 @@ class EnvironmentInfo:
 
 
 def environment_info(message: environment_pb2.EnvironmentInfo) -> EnvironmentInfo:
-    """An environment."""
     return EnvironmentInfo(
         name=message.name,
         description=message.description if message.HasField("description") else None,
         is_default=message.is_default,
-        created_at=moment(message.created_at),
+        created_at=to_datetime(message.created_at),
     )
 
 
 def environment_infos(message: environment_pb2.ListEnvironmentsResponse) -> list[EnvironmentInfo]:
-    """The environments, in the order that the controller gave."""
     return [environment_info(item) for item in message.environments]
 
 
 def created(message: environment_pb2.CreateEnvironmentResponse) -> EnvironmentInfo:
-    """The environment that was made."""
     return environment_info(message.environment)
 
 
 def list_request() -> environment_pb2.ListEnvironmentsRequest:
-    """A request for all environments."""
     from fal_grpc.v1 import environment_pb2
 
     return environment_pb2.ListEnvironmentsRequest()
 
 
 def create_request(name: str, *, description: str | None = None) -> environment_pb2.CreateEnvironmentRequest:
-    """A request for a new environment."""
     from fal_grpc.v1 import environment_pb2
 
     return environment_pb2.CreateEnvironmentRequest(name=_name(name), description=description)
 
 
 def delete_request(name: str) -> environment_pb2.DeleteEnvironmentRequest:
-    """A request to delete an environment."""
     from fal_grpc.v1 import environment_pb2
 
     return environment_pb2.DeleteEnvironmentRequest(name=_name(name))
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise ArgumentError("name", "must be a name that is not empty; `fal environments list` lists them")
-    return name
+    return text("name", name, "must be a name that is not empty; `fal environments list` lists them")

@@ -1,4 +1,4 @@
-"""Commands in runners that survive the link: their messages, and the books on what was sent and what was taken."""
+"""Commands in runners that outlive their link: their messages, and the buffer of their input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.runner import check_runner_id
-from fal_grpc.adapter.values import moment
+from fal_grpc.adapter.values import to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 128 * 1024
 """Bytes of input in a message."""
 ACK_BYTES = 2 * 1024 * 1024
-"""After so much output the runner is told that it was received; at 4 MiB it waits to be told."""
-_MOST_UNTAKEN = 1024 * 1024
+"""After this much output the runner gets an acknowledgement; at 4 MiB it waits for one."""
+_MAX_UNTAKEN = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecInfo:
-    """A command in a runner, running or ended lately.
+    """A command in a runner, running or recently ended.
 
     Attributes:
-        exec_id: names it, within its runner.
+        exec_id: its id, unique within its runner.
         runner_id: the runner.
         command: the command and its arguments; empty for a login shell.
         tty: whether it has a terminal.
-        keep: whether it goes on when nobody reads it.
+        keep: whether it keeps running if nobody reads it.
         attached: whether somebody reads it now.
-        started_at, ended_at: when; `ended_at` is None while it runs.
-        exit_code: None while it runs; 128 and the number of a signal that ended it; 124 where its time was over.
-        output_bytes: how much it wrote in all.
+        started_at, ended_at: `ended_at` is None while it runs.
+        exit_code: None while it runs; 128 plus the number of the signal that ended it; 124 after its timeout.
+        output_bytes: how much it has written.
     """
 
     exec_id: str
@@ -53,7 +53,7 @@ class ExecInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecSpec:
-    """What to run in which runner, and how.
+    """A command to run in a runner.
 
     Attributes:
         runner_id: the runner.
@@ -61,10 +61,10 @@ class ExecSpec:
         tty: whether it gets a terminal.
         size: rows and columns of the terminal.
         term: what kind of terminal it is, as TERM says it; None leaves that to the runner.
-        cwd: where to run it; None is the app's directory.
+        cwd: the directory to run it in; None is the app's.
         env: environment variables on top of the app's.
-        keep: let it go on when nobody reads it.
-        timeout_seconds: after so long it is ended; None sets no limit.
+        keep: whether it keeps running if nobody reads it.
+        timeout_seconds: how long it may run; None sets no limit.
         linger_seconds: how long it waits for a reader whose link broke; None leaves that to the runner.
     """
 
@@ -80,20 +80,19 @@ class ExecSpec:
     linger_seconds: float | None = None
 
 
-def no_notice(_words: str) -> None:
-    """For whoever does not want to be told."""
+def no_notice(_message: str) -> None:
+    """Ignore a notice."""
 
 
 def new_id() -> str:
-    """An id for a command."""
     return secrets.token_hex(8)
 
 
 def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
-    """The request that starts a command.
+    """Return the request that starts a command.
 
     Raises:
-        ArgumentError: the runner's id is empty, the command is one text instead of a list, or a time is none.
+        ArgumentError: the runner's id is empty, the command is not a list, or the timeout is not positive.
     """
     from fal_grpc.v1 import exec_pb2, runner_pb2
 
@@ -120,7 +119,7 @@ def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
 
 
 def wrapped(spec: ExecSpec) -> list[str]:
-    """The command for a controller that knows neither directories nor variables: a shell that sets them and goes."""
+    """Return the command inside a shell that sets directory and variables, for controllers that cannot."""
     if not spec.cwd and not spec.env:
         return list(spec.command)
     variables = [f"{name}={value}" for name, value in (spec.env or {}).items()]
@@ -129,7 +128,7 @@ def wrapped(spec: ExecSpec) -> list[str]:
 
 
 def get_request(exec_id: str, runner_id: str | None) -> exec_pb2.GetExecRequest:
-    """The request for one command.
+    """Return the request for one command.
 
     Raises:
         ArgumentError: the id is empty.
@@ -142,14 +141,12 @@ def get_request(exec_id: str, runner_id: str | None) -> exec_pb2.GetExecRequest:
 
 
 def list_request(runner_id: str | None) -> exec_pb2.ListExecsRequest:
-    """The request for the commands of one runner, or of all."""
     from fal_grpc.v1 import exec_pb2
 
     return exec_pb2.ListExecsRequest(runner_id=runner_id or "")
 
 
 def exec_info(message: exec_pb2.ExecInfo) -> ExecInfo:
-    """A command, as it was told."""
     ended = message.HasField("outcome")
     return ExecInfo(
         exec_id=message.exec_id,
@@ -158,18 +155,19 @@ def exec_info(message: exec_pb2.ExecInfo) -> ExecInfo:
         tty=message.tty,
         keep=message.keep,
         attached=message.attached,
-        started_at=moment(message.started_at),
-        ended_at=moment(message.ended_at) if ended else None,
+        started_at=to_datetime(message.started_at),
+        ended_at=to_datetime(message.ended_at) if ended else None,
         exit_code=message.outcome.exit_code if ended else None,
         output_bytes=message.output_end,
     )
 
 
-class InputBook:
-    """The input of a command: what was given, and what of it the runner has taken. Without locks.
+class InputBuffer:
+    """The input of a command that the runner has not taken yet. It has no locks.
 
     Attributes:
-        received: offset up to which output was received, to be told to the runner.
+        received: the offset up to which output was received, to acknowledge it to the runner.
+        ended: whether no more input comes.
     """
 
     def __init__(self) -> None:
@@ -177,72 +175,72 @@ class InputBook:
         self.ended = False
         self._taken = 0
         self._end = 0
-        self._pieces: deque[tuple[int, bytes]] = deque()
+        self._chunks: deque[tuple[int, bytes]] = deque()
 
     @property
     def full(self) -> bool:
-        """Whether so much is not taken yet that more should wait."""
-        return self._end - self._taken >= _MOST_UNTAKEN
+        """Whether the runner must take input before more is added."""
+        return self._end - self._taken >= _MAX_UNTAKEN
 
     def add(self, data: bytes) -> None:
-        """Input, to be sent."""
+        """Append input."""
         view = memoryview(data)
         for start in range(0, len(view), CHUNK_BYTES):
-            piece = bytes(view[start : start + CHUNK_BYTES])
-            self._pieces.append((self._end, piece))
-            self._end += len(piece)
+            chunk = bytes(view[start : start + CHUNK_BYTES])
+            self._chunks.append((self._end, chunk))
+            self._end += len(chunk)
 
-    def begin_at(self, offset: int) -> None:
-        """So much input was given before, by somebody else."""
-        self._pieces = deque((offset + start, data) for start, data in self._pieces)
+    def resume_at(self, offset: int) -> None:
+        """Note how much input an earlier session sent."""
+        self._chunks = deque((offset + start, data) for start, data in self._chunks)
         self._taken += offset
         self._end += offset
 
     def taken(self, offset: int) -> bool:
-        """The runner has taken the input below this offset; returns whether that is more than was known."""
+        """Drop the input below an offset, which the runner has taken; return whether that is news."""
         if offset <= self._taken:
             return False
         self._taken = offset
-        while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= self._taken:
-            self._pieces.popleft()
+        while self._chunks and self._chunks[0][0] + len(self._chunks[0][1]) <= self._taken:
+            self._chunks.popleft()
         return True
 
     def sending(self) -> Sending:
-        """What to send on a new stream: all that was not taken."""
+        """Return what to send on a new stream: all that was not taken."""
         return Sending(self, self._taken)
 
-    def piece_at(self, offset: int) -> tuple[int, bytes] | None:
-        """The piece that holds this offset, or ends there first."""
-        for start, data in self._pieces:
+    def chunk_at(self, offset: int) -> tuple[int, bytes] | None:
+        """Return the first chunk that ends behind an offset, and where it begins."""
+        for start, data in self._chunks:
             if start + len(data) > offset:
                 return start, data
         return None
 
 
 class Sending:
-    """One stream of input on its way."""
+    """The position of one stream in the input."""
 
-    def __init__(self, book: InputBook, position: int) -> None:
-        self._book = book
+    def __init__(self, buffer: InputBuffer, position: int) -> None:
+        self._buffer = buffer
         self._position = position
-        self._told = 0
-        self._told_end = False
+        self._acknowledged = 0
+        self._sent_end = False
 
     def next(self) -> exec_pb2.WriteExecRequest | None:
-        """The next message; None where there is nothing to say for now."""
+        """Return the next message; None if there is nothing to send now."""
         from fal_grpc.v1 import exec_pb2
 
-        book = self._book
+        buffer = self._buffer
         message = exec_pb2.WriteExecRequest(offset=self._position)
-        piece = book.piece_at(self._position)
-        if piece is not None:
-            start, data = piece
+        chunk = buffer.chunk_at(self._position)
+        if chunk is not None:
+            start, data = chunk
             message.offset, message.data = start, data
             self._position = start + len(data)
-        elif book.ended and not self._told_end:
-            self._told_end = message.eof = True
-        elif book.received == self._told:
+        elif buffer.ended and not self._sent_end:
+            self._sent_end = message.eof = True
+        elif buffer.received == self._acknowledged:
             return None
-        if book.received > self._told:
-            self._told = message.received_offset = book.received
+        if buffer.received > self._acknowledged:
+            self._acknowledged = message.received_offset = buffer.received
         return message

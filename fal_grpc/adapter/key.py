@@ -1,4 +1,4 @@
-"""API keys: what they may do, and what is told about them."""
+"""API keys, and what they may do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import moment
+from fal_grpc.adapter.values import to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class KeyScope(StrEnum):
-    """The coarse form of what a key may do: everything, or call apps and nothing else."""
+    """What a key may do, coarsely: everything (ADMIN), or only call apps (API)."""
 
     ADMIN = "ADMIN"
     API = "API"
 
 
 class KeyPreset(StrEnum):
-    """A named set of permissions. FULL is what the scope ADMIN may do."""
+    """A named set of permissions. FULL is that of the scope ADMIN."""
 
     FULL = "FULL"
     API = "API"
@@ -40,8 +40,8 @@ class UserKeyInfo:
     """A key, without its secret.
 
     Attributes:
-        scope: what it may do; None for a key that no scope describes.
-        alias: the note that it was made with.
+        scope: what it may do; None if no scope describes it.
+        alias: the description that it was created with.
     """
 
     key_id: str
@@ -52,7 +52,7 @@ class UserKeyInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key that was just made. Its secret cannot be read again."""
+    """A key that was just created. Its secret cannot be read again."""
 
     key_id: str
     key_secret: str = field(repr=False)
@@ -63,16 +63,14 @@ _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
 
 
 def new_key(message: key_pb2.CreateUserKeyResponse) -> NewKey:
-    """A key that was just made."""
     return NewKey(key_id=message.key_id, key_secret=message.key_secret)
 
 
 def key_infos(message: key_pb2.ListUserKeysResponse) -> list[UserKeyInfo]:
-    """The keys, in the order that the controller gave."""
     return [
         UserKeyInfo(
             key_id=item.key_id,
-            created_at=moment(item.created_at),
+            created_at=to_datetime(item.created_at),
             scope=SCOPES.get(item.scope),
             alias=item.alias,
         )
@@ -87,9 +85,7 @@ def create_request(
     scope: KeyScope | str | None = None,
     description: str | None = None,
 ) -> key_pb2.CreateUserKeyRequest:
-    """A request for a new key.
-
-    A scope is sent as the preset that means the same, as the published client does.
+    """Return a request for a new key. A scope is sent as its preset, as the published client does.
 
     Args:
         preset: a preset, or its name in any case.
@@ -116,35 +112,31 @@ def create_request(
 
 
 def list_request() -> key_pb2.ListUserKeysRequest:
-    """A request for the keys."""
     from fal_grpc.v1 import key_pb2
 
     return key_pb2.ListUserKeysRequest()
 
 
 def revoke_request(key_id: str) -> key_pb2.RevokeUserKeyRequest:
-    """A request to end a key."""
     from fal_grpc.v1 import key_pb2
 
     if not key_id:
         raise ArgumentError("key_id", "must not be empty; `fal keys list` lists the keys")
     if ":" in key_id:
-        # Not echoed: whoever pastes a whole key here pastes its secret.
+        # Not shown: a whole key has its secret in it.
         raise ArgumentError("key_id", "give only the part before the colon; the secret is not needed")
     return key_pb2.RevokeUserKeyRequest(key_id=key_id)
 
 
-def parse_scope(word: KeyScope | str) -> KeyScope:
-    """A scope by its name, in any case."""
-    name = word.value if isinstance(word, KeyScope) else word.upper()
+def parse_scope(scope: KeyScope | str) -> KeyScope:
+    name = scope.upper()
     if name not in KeyScope.__members__:
-        raise ArgumentError("scope", f"must be 'admin' or 'api', not {word!r}")
+        raise ArgumentError("scope", f"must be 'admin' or 'api', not {scope!r}")
     return KeyScope[name]
 
 
-def parse_preset(word: KeyPreset | str) -> KeyPreset:
-    """A preset by its name, in any case."""
-    name = word.value if isinstance(word, KeyPreset) else word.upper()
+def parse_preset(preset: KeyPreset | str) -> KeyPreset:
+    name = preset.upper()
     if name not in KeyPreset.__members__:
-        raise ArgumentError("preset", f"must be one of {', '.join(KeyPreset.__members__)}, not {word!r}")
+        raise ArgumentError("preset", f"must be one of {', '.join(KeyPreset.__members__)}, not {preset!r}")
     return KeyPreset[name]

@@ -1,4 +1,4 @@
-"""Log lines: those that a build, a deploy or a run streams, and those that the controller has stored of runners."""
+"""Log lines: streamed by a build, a deploy or a run, and stored by the controller for runners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count, moment, timestamp
+from fal_grpc.adapter.values import count, text, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LogLevel(StrEnum):
-    """How serious a line is. STDOUT and STDERR are lines that state no level, in builds, deploys and runs only."""
+    """How serious a line is. STDOUT and STDERR are lines of builds, deploys and runs that state no level."""
 
     TRACE = "TRACE"
     DEBUG = "DEBUG"
@@ -31,7 +31,7 @@ class LogLevel(StrEnum):
 
 
 class LogSource(StrEnum):
-    """Who wrote a streamed line: the environment's build, the platform, the user's code."""
+    """What wrote a streamed line: the environment's build, the platform (BRIDGE), the user's code."""
 
     BUILDER = "BUILDER"
     BRIDGE = "BRIDGE"
@@ -40,7 +40,7 @@ class LogSource(StrEnum):
 
 
 class LogOrigin(StrEnum):
-    """What a stored line came from: the build, the platform, or one of the app's two streams."""
+    """What wrote a stored line: the build, the platform (system), or the app to one of its streams."""
 
     BUILD = "build"
     SYSTEM = "system"
@@ -94,7 +94,7 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """One line that a build, a deploy or a run streams. `timestamp` is aware, and None where it was not sent."""
+    """A line that a build, a deploy or a run streams. `timestamp` is aware, and None if it was not sent."""
 
     message: str
     source: LogSource
@@ -104,13 +104,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """One stored line of a runner; (runner_id, sequence) names it, and sequence 0 means that it is not numbered.
+    """A stored line of a runner, named by (runner_id, sequence); sequence 0 means that it is not numbered.
 
     Attributes:
         timestamp: when it was written, aware.
         message: the text, without the newline at its end.
-        request_id: the request that was being served, where that is known; else empty.
-        app, revision: what the runner serves; empty where that is not told.
+        request_id: the request that was being served; empty if that is not known.
+        app, revision: what the runner serves; empty if the controller does not say.
     """
 
     runner_id: str
@@ -126,7 +126,7 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerEnded:
-    """How a runner came to its end. `exit_code` is None where no process ran, `ended_at` where it was not told."""
+    """How a runner ended. `exit_code` is None if no process ran, `ended_at` if the controller does not say."""
 
     runner_id: str
     ended_at: datetime | None
@@ -136,7 +136,7 @@ class RunnerEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some stored lines, and the token to ask for the next page with; None on the last one."""
+    """Some stored lines, and the token of the next page; None on the last one."""
 
     entries: tuple[LogEntry, ...]
     next_page_token: str | None
@@ -144,7 +144,7 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBatch:
-    """Lines as they are written, and the cursor to resume with after them. Without lines it is a sign of life."""
+    """Lines as they are written, and the cursor to resume with after them. One without lines is a heartbeat."""
 
     entries: tuple[LogEntry, ...]
     cursor: str
@@ -162,32 +162,30 @@ ORIGINS: Mapping[int, LogOrigin] = {
 
 
 def logs(messages: Iterable[log_pb2.Log]) -> tuple[Log, ...]:
-    """Streamed lines."""
     return tuple(
         Log(
             message=message.message,
             source=SOURCES.get(message.source, LogSource.UNKNOWN),
             level=LEVELS.get(message.level, LogLevel.UNKNOWN),
-            timestamp=moment(message.timestamp) if message.HasField("timestamp") else None,
+            timestamp=to_datetime(message.timestamp) if message.HasField("timestamp") else None,
         )
         for message in messages
     )
 
 
 def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
-    """Stored lines."""
     found: list[LogEntry] = []
-    known, at = (0, 0), _EPOCH
+    known, timestamp = (0, 0), _EPOCH
     for message in messages:
         stamp = message.timestamp
-        place = (stamp.seconds, stamp.nanos)
-        if place != known:  # lines that were read together have the same
-            known, at = place, moment(stamp)
+        parts = (stamp.seconds, stamp.nanos)
+        if parts != known:  # lines that were read together have the same timestamp
+            known, timestamp = parts, to_datetime(stamp)
         found.append(
             LogEntry(
                 runner_id=message.runner_id,
                 sequence=message.sequence,
-                timestamp=at,
+                timestamp=timestamp,
                 level=LEVELS.get(message.level, LogLevel.UNKNOWN),
                 source=ORIGINS.get(message.source, LogOrigin.UNKNOWN),
                 message=message.message,
@@ -200,12 +198,10 @@ def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
 
 
 def page(message: log_pb2.ListLogsResponse) -> LogPage:
-    """A page of stored lines."""
     return LogPage(entries=entries(message.entries), next_page_token=message.next_page_token or None)
 
 
 def batch(message: log_pb2.FollowLogsResponse) -> LogBatch:
-    """A batch of lines."""
     ended = message.runner_ended if message.HasField("runner_ended") else None
     return LogBatch(
         entries=entries(message.entries),
@@ -215,10 +211,9 @@ def batch(message: log_pb2.FollowLogsResponse) -> LogBatch:
 
 
 def runner_ended(message: log_pb2.RunnerEnded) -> RunnerEnded:
-    """How a runner came to its end."""
     return RunnerEnded(
         runner_id=message.runner_id,
-        ended_at=moment(message.ended_at) if message.HasField("ended_at") else None,
+        ended_at=to_datetime(message.ended_at) if message.HasField("ended_at") else None,
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         reason=message.reason,
     )
@@ -236,7 +231,7 @@ def _selector(query: LogQuery) -> log_pb2.LogSelector:
     from fal_grpc.v1 import log_pb2
 
     selector = log_pb2.LogSelector(
-        search=query.search or "",
+        search=text("search", query.search or "", empty=True),
         sources=[_origin_number(source) for source in query.sources],
         request_id=query.request_id or "",
     )
@@ -256,8 +251,8 @@ def list_request(query: LogQuery, *, page_size: int = 0, page_token: str | None 
     order = log_pb2.ListLogsRequest.ORDER_OLDEST_FIRST if oldest_first else log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST
     return log_pb2.ListLogsRequest(
         selector=_selector(query),
-        since=None if query.since is None else timestamp(query.since, argument="since"),
-        until=None if query.until is None else timestamp(query.until, argument="until"),
+        since=None if query.since is None else to_timestamp(query.since, argument="since"),
+        until=None if query.until is None else to_timestamp(query.until, argument="until"),
         order=order,
         lines=query.lines or 0,
         page_size=page_size,
@@ -273,5 +268,5 @@ def follow_request(query: LogQuery, *, cursor: str | None = None) -> log_pb2.Fol
     if cursor:
         message.cursor = cursor
     elif query.since is not None:
-        message.since.CopyFrom(timestamp(query.since, argument="since"))
+        message.since.CopyFrom(to_timestamp(query.since, argument="since"))
     return message

@@ -1,4 +1,4 @@
-"""Revisions: what a deploy sends and streams back, builds of environments, and the list of what was registered."""
+"""Revisions: what a deploy sends and streams back, and builds of environments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fal_grpc.adapter.run import (
     serialized,
     service_urls,
 )
-from fal_grpc.adapter.values import moment, struct
+from fal_grpc.adapter.values import to_datetime, to_struct
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ __all__ = [
 
 
 class RetryCondition(StrEnum):
-    """A kind of failure after which a queued request is tried again."""
+    """A kind of failure after which a queued request is retried."""
 
     TIMEOUT = "timeout"
     CLIENT_ERROR = "client_error"
@@ -70,10 +70,10 @@ class RetryCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """An environment to build. Of `machine` only what matters to a build is sent: types, image, scheduler, regions.
+    """An environment to build. Of `machine`, only types, image, scheduler and regions are sent.
 
     Attributes:
-        secrets: names of secrets to give to the build; None gives none by name.
+        secrets: names of secrets that the build gets; None names none.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -86,7 +86,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """One message of a build: new log lines, and in the last one how it ended (`state` is None before).
+    """A message of a build: new log lines, and in the last one how it ended (`state` is None before).
 
     Attributes:
         callable_methods: how the controller's runners load callables, beside pickles; only in the last message.
@@ -100,21 +100,21 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterRequest:
-    """What a deploy sends. At most one of `function` and `entrypoint` is given: an image alone has neither.
+    """What a deploy sends. At most one of `function` and `entrypoint` is given; an image alone has neither.
 
     Attributes:
         entrypoint: an import path of the form "module:attribute".
         setup_func: called first; what it returns is the callable's first argument.
-        application_name: the app to move to the new revision; None only registers it.
-        auth_mode: who may call it; None leaves it as it is.
+        application_name: the app to move to the new revision; None only registers the revision.
+        auth_mode: who may call the app; None leaves it as it is.
         metadata: JSON-like: `openapi`, `message`, `annotations` and more.
-        scale: take the scaling settings of `machine` also where the app has some.
+        scale: use the scaling settings of `machine` even if the app has some.
         source_code: to show to people.
-        secrets: names of the secrets to give; None gives those that are exposed by default.
-        build_environment: False relies on an environment that is built; None means True.
+        secrets: names of the secrets that it gets; None means those that are exposed by default.
+        build_environment: False means that the environment is already built; None means True.
         env_id: an environment as a build named it.
-        retry_config: how often and after what queued requests are tried again, as JSON.
-        attach_to_deployment: stay until the app has moved to the revision.
+        retry_config: how often and after which failures queued requests are retried, as JSON.
+        attach_to_deployment: whether the call lasts until the app has moved to the revision.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -160,7 +160,7 @@ class RegisteredRevision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterResult:
-    """One message of a deploy: new log lines, and in the last one the revision and the app's addresses.
+    """A message of a deploy: new log lines, and in the last one the revision and the app's addresses.
 
     Attributes:
         registered: in one message, once the revision is stored; None from controllers that do not say.
@@ -175,7 +175,7 @@ class RegisterResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationInfo:
-    """A revision. Times are in seconds; a published field that the controller left out is 0 or empty.
+    """A revision. Times are in seconds; a published field that the controller leaves out is 0 or empty.
 
     Attributes:
         app_name: the app, with its environment's suffix. This and what follows is None or empty if the controller
@@ -208,10 +208,10 @@ class ApplicationInfo:
 
 
 def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest:
-    """A build as a message.
+    """Return a build as a message.
 
     Raises:
-        ArgumentError: there is no environment, or a configuration is not JSON-like.
+        ArgumentError: there is no environment, or a configuration is not like JSON.
     """
     from fal_grpc.v1 import revision_pb2, run_pb2
 
@@ -229,7 +229,6 @@ def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest
 
 
 def build_result(message: revision_pb2.BuildEnvironmentResult) -> BuildResult:
-    """One message of a build."""
     return BuildResult(
         env_id=message.env_id,
         state=run_state(message.status) if message.HasField("status") else None,
@@ -239,10 +238,10 @@ def build_result(message: revision_pb2.BuildEnvironmentResult) -> BuildResult:
 
 
 def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicationRequest:
-    """A deploy as a message. `deployment_strategy` and `scale` are always set, as the published client sets them.
+    """Return a deploy as a message. As in the published client, the strategy and `scale` are always set.
 
     Raises:
-        ArgumentError: both a function and an entrypoint are given, or a structure is not JSON-like.
+        ArgumentError: both a function and an entrypoint are given, or a structure is not like JSON.
     """
     from fal_grpc.v1 import revision_pb2, run_pb2
 
@@ -254,7 +253,7 @@ def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicati
         setup_func=serialized(request.setup_func),
         application_name=request.application_name,
         auth_mode=None if request.auth_mode is None else request.auth_mode.number,
-        metadata=struct(request.metadata, argument="metadata") if request.metadata else None,
+        metadata=to_struct(request.metadata, argument="metadata") if request.metadata else None,
         deployment_strategy=request.deployment_strategy.number,
         scale=request.scale,
         private_logs=request.private_logs,
@@ -280,7 +279,6 @@ def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicati
 
 
 def register_result(message: revision_pb2.RegisterApplicationResult) -> RegisterResult:
-    """One message of a deploy."""
     return RegisterResult(
         logs=logs(message.logs),
         application_id=message.result.application_id if message.HasField("result") else None,
@@ -301,7 +299,6 @@ def _registered(message: revision_pb2.RegisteredRevision) -> RegisteredRevision:
 def list_request(
     *, application_name: str | None = None, environment_name: str | None = None
 ) -> revision_pb2.ListApplicationsRequest:
-    """A request for revisions, of one app or of all."""
     from fal_grpc.v1 import revision_pb2
 
     return revision_pb2.ListApplicationsRequest(
@@ -311,12 +308,10 @@ def list_request(
 
 
 def application_infos(message: revision_pb2.ListApplicationsResult) -> list[ApplicationInfo]:
-    """The revisions, in the order that the controller gave."""
     return [application_info(item) for item in message.applications]
 
 
 def application_info(message: revision_pb2.ApplicationInfo) -> ApplicationInfo:
-    """A revision."""
     return ApplicationInfo(
         application_id=message.application_id,
         keep_alive=message.keep_alive,
@@ -331,7 +326,7 @@ def application_info(message: revision_pb2.ApplicationInfo) -> ApplicationInfo:
         request_timeout=message.request_timeout,
         startup_timeout=message.startup_timeout,
         valid_regions=list(message.valid_regions),
-        created_at=moment(message.created_at),
+        created_at=to_datetime(message.created_at),
         environment_name=message.environment_name if message.HasField("environment_name") else None,
         request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
         app_name=message.application_name if message.HasField("application_name") else None,
@@ -342,7 +337,7 @@ def application_info(message: revision_pb2.ApplicationInfo) -> ApplicationInfo:
 
 
 def delete_request(application_id: str) -> revision_pb2.DeleteApplicationRequest:
-    """A request to delete a revision.
+    """Return a request to delete a revision.
 
     Raises:
         ArgumentError: the id is empty.

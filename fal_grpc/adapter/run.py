@@ -1,4 +1,4 @@
-"""Code to run, what it runs in, and what a run streams back; builds and deploys share these descriptions."""
+"""Code to run, its environment and machine, and what a run streams back. Builds and deploys share them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import AuthMode
 from fal_grpc.adapter.log import Log, logs
-from fal_grpc.adapter.values import struct
+from fal_grpc.adapter.values import to_struct
 from fal_grpc.errors import ArgumentError, FalError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class SerializedCallable:
 
     Attributes:
         definition: the bytes.
-        method: the module whose `loads` reads them.
+        method: the module whose `loads` reads the bytes.
     """
 
     definition: bytes = field(repr=False)
@@ -36,9 +36,9 @@ class EnvironmentSpec:
 
     Attributes:
         kind: "virtualenv", "container" or another kind that the controller builds.
-        configuration: what is in it, JSON-like, in the terms of its kind: a virtualenv has `python_version` and
-            `requirements`. Never shown in repr, since an image's can hold passwords.
-        force: build it anew even if the same one was built before.
+        configuration: its contents, like JSON; a virtualenv has `python_version` and `requirements`. Not in repr, since
+            an image's configuration can hold passwords.
+        force: build it again even if the same one is already built.
     """
 
     kind: str
@@ -48,14 +48,14 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRequirements:
-    """What machine a runner needs and how its app scales; None leaves the choice to the controller.
+    """The machine that a runner needs, and how its app scales; None leaves the choice to the controller.
 
     Attributes:
-        machine_types: types that will do, the preferred one first.
+        machine_types: acceptable types, the preferred one first.
         keep_alive, scaling_delay, request_timeout, request_start_timeout, startup_timeout: seconds.
-        exposed_port: port that the app listens on; None for code that only returns a result.
-        metrics_port: port that it serves its metrics on.
-        concurrency_buffer_perc: percent of the runners that the load needs.
+        exposed_port: the port that the app listens on; None for code that only returns a result.
+        metrics_port: the port of its metrics.
+        concurrency_buffer_perc: a percentage of the runners that the load needs.
     """
 
     machine_types: tuple[str, ...] = ()
@@ -87,15 +87,15 @@ class HealthCheckMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheckConfig:
-    """How to tell whether a runner is healthy.
+    """How to check whether a runner is healthy.
 
     Attributes:
-        path: path that is called; 2xx means healthy.
-        start_period_seconds: seconds after the start in which a failing check does not count.
-        timeout_seconds: seconds that a check may take.
-        failure_threshold: checks that must fail in a row.
-        call_regularly: check on a timer; False only when an answer asks for it.
-        allow_on_busy: leave the check out while requests are in flight.
+        path: the path to call; 2xx means healthy.
+        start_period_seconds: how long after the start a failed check does not count.
+        timeout_seconds: how long a check may take.
+        failure_threshold: how many checks must fail in a row.
+        call_regularly: check on a timer; if False, only when a response asks for it.
+        allow_on_busy: skip the check while requests are in flight.
     """
 
     path: str
@@ -109,11 +109,11 @@ class HealthCheckConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """A file that was uploaded beforehand.
+    """A file that was uploaded before.
 
     Attributes:
         hash: SHA-256, in hexadecimal, of the content followed by the decimal digits of the file's mode.
-        relative_path: where it is put, relative to the app's directory.
+        relative_path: its path in the app's directory.
     """
 
     hash: str
@@ -127,8 +127,8 @@ class RunRequest:
     Attributes:
         entrypoint: an import path of the form "module:attribute".
         setup_func: called first; what it returns is the callable's first argument.
-        secrets: names of the secrets to give; None gives those that are exposed by default.
-        build_environment: False relies on an environment that is built; None means True.
+        secrets: names of the secrets that it gets; None means those that are exposed by default.
+        build_environment: False means that the environment is already built; None means True.
         env_id: an environment as a build named it.
     """
 
@@ -150,7 +150,7 @@ class RunRequest:
 
 
 class RunState(StrEnum):
-    """How far a run or a build is."""
+    """The state of a run or a build."""
 
     IN_PROGRESS = "IN_PROGRESS"
     SUCCESS = "SUCCESS"
@@ -160,7 +160,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceURLs:
-    """The addresses of an app: a page to try it, direct calls, queued calls, WebSockets, a page with its logs."""
+    """The addresses of an app: a page to try it, direct calls, queued calls, WebSockets, a page with logs."""
 
     playground: str
     run: str
@@ -171,10 +171,10 @@ class ServiceURLs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnValue:
-    """What a callable returned or raised, still as bytes: reading a pickle can run the sender's code.
+    """What a callable returned or raised, still as bytes, since to read a pickle can run the sender's code.
 
     Attributes:
-        method: the module whose `loads` reads it.
+        method: the module whose `loads` reads the bytes.
         was_it_raised: whether it is an exception.
         traceback, exception_type_name, exception_message: about the exception, as text.
     """
@@ -187,11 +187,10 @@ class ReturnValue:
     exception_message: str | None = None
 
     def load(self, *, allow_pickle: bool = False) -> object:
-        """The object itself.
+        """Return the object.
 
         Args:
-            allow_pickle: read it by `pickle` or `cloudpickle` too. Only for controllers that you trust with this
-                machine: they choose what is run.
+            allow_pickle: read pickles too; only for controllers that you trust, since they choose what runs here.
 
         Raises:
             FalError: it is neither JSON nor an allowed pickle.
@@ -204,14 +203,14 @@ class ReturnValue:
             loaded: object = importlib.import_module(self.method).loads(self.definition)
             return loaded
         raise FalError(
-            f"The result came as {self.method!r}, which is not read unasked, since that can run the sender's code. "
+            f"The result came as {self.method!r}, which is not read by default, since that can run the sender's code. "
             "Return JSON, or allow pickles if you trust this controller."
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """One message of a run: new log lines, and in the last one the return value."""
+    """A message of a run: new log lines, and in the last one the return value."""
 
     run_id: str
     state: RunState
@@ -225,19 +224,16 @@ _STATES: Mapping[int, RunState] = {0: RunState.IN_PROGRESS, 1: RunState.SUCCESS,
 
 
 def run_state(message: run_pb2.HostedRunStatus) -> RunState:
-    """How far it is; a number that this client does not know is UNKNOWN."""
     return _STATES.get(message.state, RunState.UNKNOWN)
 
 
 def service_urls(message: run_pb2.ServiceURLs) -> ServiceURLs:
-    """The addresses of an app."""
     return ServiceURLs(
         playground=message.playground, run=message.run, queue=message.queue, ws=message.ws, log=message.log
     )
 
 
 def return_value(message: run_pb2.SerializedObject) -> ReturnValue:
-    """What a callable came to, unread."""
     return ReturnValue(
         method=message.method,
         definition=message.definition,
@@ -249,7 +245,7 @@ def return_value(message: run_pb2.SerializedObject) -> ReturnValue:
 
 
 def run_result(message: run_pb2.HostedRunResult) -> RunResult:
-    """One message of a run; without a status it is in progress."""
+    """Return a message of a run; without a status it is in progress."""
     return RunResult(
         run_id=message.run_id,
         state=run_state(message.status) if message.HasField("status") else RunState.IN_PROGRESS,
@@ -261,10 +257,10 @@ def run_result(message: run_pb2.HostedRunResult) -> RunResult:
 
 
 def run_request(request: RunRequest) -> run_pb2.HostedRun:
-    """A run as a message.
+    """Return a run as a message.
 
     Raises:
-        ArgumentError: not exactly one of function and entrypoint is given, or a configuration is not JSON-like.
+        ArgumentError: not exactly one of function and entrypoint is given, or a configuration is not like JSON.
     """
     from fal_grpc.v1 import run_pb2
 
@@ -291,7 +287,7 @@ def run_request(request: RunRequest) -> run_pb2.HostedRun:
 
 
 def check_callable(function: SerializedCallable | None, entrypoint: str | None) -> None:
-    """Refuse both, since the wire has one place for the two."""
+    """Raise ArgumentError if both are given, since the wire has one field for the two."""
     if function is not None and entrypoint is not None:
         raise ArgumentError("entrypoint", "cannot be given together with a function")
     if entrypoint is not None and ":" not in entrypoint:
@@ -299,33 +295,30 @@ def check_callable(function: SerializedCallable | None, entrypoint: str | None) 
 
 
 def serialized(call: SerializedCallable | None) -> run_pb2.SerializedObject | None:
-    """A callable as a message."""
     from fal_grpc.v1 import run_pb2
 
     return None if call is None else run_pb2.SerializedObject(method=call.method, definition=call.definition)
 
 
 def file(ref: FileRef) -> run_pb2.File:
-    """A file as a message."""
     from fal_grpc.v1 import run_pb2
 
     return run_pb2.File(hash=ref.hash, relative_path=ref.relative_path)
 
 
 def environment_definition(spec: EnvironmentSpec) -> run_pb2.EnvironmentDefinition:
-    """An environment as a message."""
     from fal_grpc.v1 import run_pb2
 
-    configuration = struct(spec.configuration, argument="configuration")
+    configuration = to_struct(spec.configuration, argument="configuration")
     return run_pb2.EnvironmentDefinition(kind=spec.kind, configuration=configuration, force=spec.force)
 
 
 def machine_requirements(machine: MachineRequirements, *, build_only: bool = False) -> run_pb2.MachineRequirements:
-    """A machine as a message.
+    """Return a machine as a message.
 
     Args:
-        machine: what is wanted.
-        build_only: leave out all that does not matter to a build, so that scaling settings never change its key.
+        machine: the machine.
+        build_only: leave out what does not matter to a build, so that scaling settings never change its key.
     """
     from fal_grpc.v1 import run_pb2
 
@@ -338,7 +331,7 @@ def machine_requirements(machine: MachineRequirements, *, build_only: bool = Fal
         scheduler_options=(
             None
             if machine.scheduler_options is None
-            else struct(machine.scheduler_options, argument="scheduler_options")
+            else to_struct(machine.scheduler_options, argument="scheduler_options")
         ),
         valid_regions=machine.valid_regions,
     )
@@ -362,7 +355,6 @@ def machine_requirements(machine: MachineRequirements, *, build_only: bool = Fal
 
 
 def health_check(config: HealthCheckConfig) -> run_pb2.ApplicationHealthCheckConfig:
-    """A health check as a message."""
     from fal_grpc.v1 import run_pb2
 
     return run_pb2.ApplicationHealthCheckConfig(

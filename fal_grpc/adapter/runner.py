@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import app_name
-from fal_grpc.adapter.values import JSON, count, mapping, moment, timestamp
+from fal_grpc.adapter.values import JSON, count, from_struct, text, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunnerState(StrEnum):
-    """Where a runner is in its life. CRASH_BACKOFF is FAILURE_DELAY on the wire; DEAD is an old name of TERMINATED."""
+    """The state of a runner. CRASH_BACKOFF is FAILURE_DELAY on the wire; DEAD is an old name of TERMINATED."""
 
     RUNNING = "RUNNING"
     PENDING = "PENDING"
@@ -38,7 +38,7 @@ class RunnerState(StrEnum):
 
 
 class ReplaceState(StrEnum):
-    """Whether another runner takes this one's place."""
+    """Whether another runner replaces this one."""
 
     NO_REPLACE = "NO_REPLACE"
     WILL_REPLACE = "WILL_REPLACE"
@@ -47,7 +47,7 @@ class ReplaceState(StrEnum):
 
 
 class _Received:
-    """Where a received runner keeps its message until it is read: most of what a list returns is never looked at."""
+    """Keeps a received runner's message until it is read, since most fields of a list are never read."""
 
     __slots__ = ("_message",)
     _message: runner_pb2.RunnerInfo
@@ -55,12 +55,12 @@ class _Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerStateChange:
-    """One step in a runner's life.
+    """A change of a runner's state.
 
     Attributes:
-        at: when it was taken; aware.
-        state: from then on.
-        reason: why, in words; may be empty.
+        at: when; aware.
+        state: the new state.
+        reason: why, for people; may be empty.
     """
 
     at: datetime
@@ -70,13 +70,13 @@ class RunnerStateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerStartPhases:
-    """How long each part of a runner's start took, in seconds; None for a part that is not over.
+    """How long each phase of a runner's start took, in seconds; None for a phase that is not over.
 
     Attributes:
-        waiting: until its start was ordered on a node.
-        environment: from that to its process: the environment found or built, code and secrets collected.
-        setup: from that to where it could take requests.
-        first_byte: from its first request to the first byte of the answer.
+        waiting: until a node got the order to start it.
+        environment: from then until its process started: to build the environment and collect code and secrets.
+        setup: from then until it was ready for requests.
+        first_byte: from its first request to the first byte of the response.
     """
 
     waiting: float | None = None
@@ -89,24 +89,23 @@ class RunnerStartPhases:
 class RunnerInfo(_Received):
     """A runner.
 
-    What the published client has comes first; what follows `replacement` is None or empty where a controller does not
-    tell. A received one is converted when it is first read, so a list of thousands costs little.
+    The published client's fields come first; those after `replacement` are None or empty if the controller does not
+    send them. Fields are converted when they are first read, so that a list of thousands costs little.
 
     Attributes:
-        expiration_countdown: seconds until it goes if no further request comes; None while it serves.
-        uptime: since its process was started.
-        external_metadata: more about it, free in form; `leases` lists the requests in flight.
-        revision: what it serves.
-        alias: name of the app that it serves.
-        state_reason: why it is in its state, in words.
-        created_at: when it was decided that there be this runner. This and the other moments are aware.
-        ready_at: when it first could take requests.
-        ended_at: when its process was gone.
-        exit_code: of its process; 128 and the signal's number for one that a signal ended.
+        expiration_countdown: seconds until it ends if no further request comes; None while it serves one.
+        uptime: since its process started.
+        external_metadata: more about it, in any form; `leases` lists the requests in flight.
+        revision: the revision that it serves.
+        alias: the app that it serves.
+        state_reason: why it is in its state, for people.
+        created_at: when the controller decided to start it. All times are aware.
+        ready_at: when it was first ready for requests.
+        ended_at: when its process ended.
+        exit_code: of its process; 128 plus the signal's number if a signal ended it.
         node: the machine that it is on.
-        state_changes: what it went through, the oldest first. This and `start_phases` are known of a runner that was
-            asked for by its id, not of those in a list.
-        start_phases: how long each part of its start took.
+        state_changes: its former states, oldest first. This and `start_phases` come with `get`, not with a list.
+        start_phases: how long each phase of its start took.
     """
 
     runner_id: str
@@ -132,7 +131,7 @@ class RunnerInfo(_Received):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            """Convert what was not read yet. Called only for a field that has no value."""
+            """Convert a field that was not read yet. Python calls this only for a field without a value."""
             convert = _GROUPS.get(name)
             if convert is None:
                 raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
@@ -158,7 +157,7 @@ REPLACEMENTS: Mapping[int, ReplaceState] = {
     2: ReplaceState.DID_REPLACE,
 }
 
-# The slots' own setters: a frozen dataclass has no other way in, and these are twice as fast as object.__setattr__.
+# The setters of the slots: a frozen dataclass has no other, and they are twice as fast as object.__setattr__.
 _SET = {name: RunnerInfo.__dict__[name].__set__ for name in RunnerInfo.__dataclass_fields__}
 _KEEP = _Received.__dict__["_message"].__set__
 _set_id, _set_requests, _set_countdown = _SET["runner_id"], _SET["in_flight_requests"], _SET["expiration_countdown"]
@@ -173,7 +172,7 @@ def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _set_uptime(info, timedelta(seconds=message.uptime))
     _set_revision(info, message.revision)
     _set_alias(info, message.alias)
-    # An unset state reads as 0, which is RUNNING: what the published client takes it for.
+    # An unset state reads as 0, which is RUNNING, as in the published client.
     _set_state(info, STATES.get(message.state, RunnerState.UNKNOWN))
     _set_type(info, message.machine_type)
     _set_replacement(info, REPLACEMENTS.get(message.replacement, ReplaceState.UNKNOWN))
@@ -181,7 +180,7 @@ def _fill_published(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
 
 def _fill_metadata(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     has = message.HasField("external_metadata")
-    _SET["external_metadata"](info, mapping(message.external_metadata) if has else {})
+    _SET["external_metadata"](info, from_struct(message.external_metadata) if has else {})
 
 
 def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -189,9 +188,9 @@ def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _SET["state_reason"](info, message.state_reason if message.HasField("state_reason") else None)
     _SET["exit_code"](info, message.exit_code if message.HasField("exit_code") else None)
     _SET["node"](info, message.node if message.HasField("node") else None)
-    _SET["created_at"](info, moment(message.created_at) if message.HasField("created_at") else None)
-    _SET["ready_at"](info, moment(message.ready_at) if message.HasField("ready_at") else None)
-    _SET["ended_at"](info, moment(message.ended_at) if message.HasField("ended_at") else None)
+    _SET["created_at"](info, to_datetime(message.created_at) if message.HasField("created_at") else None)
+    _SET["ready_at"](info, to_datetime(message.ready_at) if message.HasField("ready_at") else None)
+    _SET["ended_at"](info, to_datetime(message.ended_at) if message.HasField("ended_at") else None)
 
 
 def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -199,7 +198,7 @@ def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
         info,
         tuple(
             RunnerStateChange(
-                at=moment(change.at), state=STATES.get(change.state, RunnerState.UNKNOWN), reason=change.reason
+                at=to_datetime(change.at), state=STATES.get(change.state, RunnerState.UNKNOWN), reason=change.reason
             )
             for change in message.state_changes
         ),
@@ -226,46 +225,42 @@ _GROUPS = {
 
 
 def runner_info(message: runner_pb2.RunnerInfo) -> RunnerInfo:
-    """A runner, converted when it is read."""
+    """Return a runner whose fields are converted when they are read."""
     info = object.__new__(RunnerInfo)
     _KEEP(info, message)
     return info
 
 
 def runner_infos(message: runner_pb2.ListRunnersResponse | runner_pb2.ListAliasRunnersResponse) -> list[RunnerInfo]:
-    """The runners, in the order that the controller gave."""
     return [runner_info(item) for item in message.runners]
 
 
 def got(message: runner_pb2.GetRunnerResponse) -> RunnerInfo:
-    """The runner that was asked for."""
     return runner_info(message.runner)
 
 
 def list_request(*, since: datetime | None = None, list_pending: bool = True) -> runner_pb2.ListRunnersRequest:
-    """A request for runners; `list_pending` is always sent, as the published client does."""
+    """Return a request for runners. `list_pending` is always sent, as the published client does."""
     from fal_grpc.v1 import runner_pb2
 
-    start = None if since is None else timestamp(since, argument="since")
+    start = None if since is None else to_timestamp(since, argument="since")
     return runner_pb2.ListRunnersRequest(list_pending=list_pending, start_time=start)
 
 
 def list_alias_request(
     alias: str, *, since: datetime | None = None, list_pending: bool = True, environment_name: str | None = None
 ) -> runner_pb2.ListAliasRunnersRequest:
-    """A request for the runners of one app."""
     from fal_grpc.v1 import runner_pb2
 
     return runner_pb2.ListAliasRunnersRequest(
         alias=app_name(alias, environment_name),
         list_pending=list_pending,
-        start_time=None if since is None else timestamp(since, argument="since"),
+        start_time=None if since is None else to_timestamp(since, argument="since"),
         environment_name=environment_name,
     )
 
 
 def get_request(runner_id: str) -> runner_pb2.GetRunnerRequest:
-    """A request for one runner."""
     from fal_grpc.v1 import runner_pb2
 
     return runner_pb2.GetRunnerRequest(runner_id=check_runner_id(runner_id))
@@ -274,10 +269,10 @@ def get_request(runner_id: str) -> runner_pb2.GetRunnerRequest:
 def stop_request(
     runner_id: str, *, replace_first: bool = False, grace_seconds: int | None = None
 ) -> runner_pb2.StopRunnerRequest:
-    """A request to stop a runner in order.
+    """Return a request to stop a runner.
 
     Raises:
-        ArgumentError: the grace is no whole number, or negative.
+        ArgumentError: the grace is not a whole number, or negative.
     """
     from fal_grpc.v1 import runner_pb2
 
@@ -289,31 +284,28 @@ def stop_request(
 
 
 def kill_request(runner_id: str) -> runner_pb2.KillRunnerRequest:
-    """A request to kill a runner at once."""
     from fal_grpc.v1 import runner_pb2
 
     return runner_pb2.KillRunnerRequest(runner_id=check_runner_id(runner_id))
 
 
 def check_runner_id(runner_id: object) -> str:
-    """The id, if there is one.
+    """Return the id.
 
     Raises:
-        ArgumentError: it is empty, or no text.
+        ArgumentError: it is empty, or not text.
     """
-    if not isinstance(runner_id, str) or not runner_id:
-        raise ArgumentError("runner_id", "must be an id that is not empty; `fal runners list` lists the runners")
-    return runner_id
+    return text("runner_id", runner_id, "must be an id that is not empty; `fal runners list` lists the runners")
 
 
 def parse_states(states: Iterable[RunnerState | str] | None) -> frozenset[RunnerState] | None:
-    """What a filter by states lets through; None lets all through.
+    """Return the states that a filter accepts; None means any.
 
     Args:
-        states: states, or their names in any case; "all" lets all through. "terminated" lets "dead" through too.
+        states: states, or their names in any case. "all" accepts any, "terminated" also accepts "dead".
 
     Raises:
-        ArgumentError: a name is unknown, or one text was given instead of a list.
+        ArgumentError: a name is unknown, or it is one text instead of a list.
     """
     if states is None:
         return None
@@ -321,9 +313,7 @@ def parse_states(states: Iterable[RunnerState | str] | None) -> frozenset[Runner
         raise ArgumentError("state", f"must be a list, such as [{states!r}]")
     wanted: set[RunnerState] = set()
     for state in states:
-        if isinstance(state, RunnerState):
-            wanted.add(state)
-        elif state.lower() == "all":
+        if state.lower() == "all":
             return None
         elif state.upper() in RunnerState.__members__:
             wanted.add(RunnerState[state.upper()])

@@ -1,4 +1,4 @@
-"""Why an app has the runners that it has, and what a load would do: the answers, and the requests for them."""
+"""Explanations of an app's scaling, and simulations of a load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import AliasInfo, alias_info, app_name
 from fal_grpc.adapter.runner import STATES, RunnerState
-from fal_grpc.adapter.values import count, moment
+from fal_grpc.adapter.values import count, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppLoad:
-    """What an app has to do: requests that runners work on, that wait, and of those the ones that may cause a start."""
+    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`ripe`)."""
 
     in_flight: int
     queued: int
@@ -27,14 +27,14 @@ class AppLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppDecision:
-    """Something that the controller decided.
+    """A decision of the controller about an app's runners.
 
     Attributes:
         at: when; aware.
         action: start, hold, drain, drop, kill, move or abandon.
         subject: the runner; for start, move and abandon the revision.
-        reason: in words.
-        load: what the app had to do then.
+        reason: why, for people.
+        load: the app's load then.
     """
 
     at: datetime
@@ -49,13 +49,13 @@ class AppExplanation:
     """Why an app has the runners that it has.
 
     Attributes:
-        start_below: with fewer runners than this, some are started.
-        keep: with more than this, those may go whose keep_alive is over.
-        arithmetic: how the two come about, in words.
+        start_below: with fewer runners than this, the controller starts some.
+        keep: with more than this, runners whose keep_alive is over may end.
+        arithmetic: how the two are computed, for people.
         runners: how many there are in each state.
-        decisions: of late, the oldest first; those before `known_since` are not known.
-        next_revision: what a rolling deploy is moving to.
-        failed_starts: starts of its revision that failed in a row; `last_failure` says why the last did.
+        decisions: the recent ones, oldest first; those before `known_since` are not known.
+        next_revision: the revision that a rolling deploy is moving to.
+        failed_starts: how many starts of its revision failed in a row; `last_failure` says why the last one did.
     """
 
     app: AliasInfo
@@ -73,7 +73,7 @@ class AppExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationPoint:
-    """One moment of a simulation, in seconds from its beginning; the numbers are the greatest since the one before."""
+    """A time in a simulation, in seconds from its beginning; the numbers are the highest since the point before."""
 
     at_seconds: float
     runners: int
@@ -84,14 +84,14 @@ class SimulationPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSimulation:
-    """What a load would do to an app.
+    """The result of simulating a load.
 
     Attributes:
-        points: the course of it, evenly spaced in time.
-        settings: those that held.
-        started: runners in all; `most_runners` at a time.
-        runner_seconds: for which runners were there, added up.
-        wait_seconds: how long requests waited: half of them, 95 of 100, and all, at most.
+        points: its course, evenly spaced in time.
+        settings: the settings that applied.
+        started: how many runners started; `most_runners` is how many ran at a time.
+        runner_seconds: the lifetimes of all runners, added up.
+        wait_seconds: how long requests waited: median, 95th percentile, maximum.
         unserved: requests that no runner took.
     """
 
@@ -105,7 +105,6 @@ class AppSimulation:
 
 
 def explain_request(name: str, *, environment_name: str | None = None) -> app_pb2.ExplainAppRequest:
-    """A request to explain an app."""
     from fal_grpc.v1 import app_pb2
 
     return app_pb2.ExplainAppRequest(application_name=app_name(name), environment_name=environment_name)
@@ -119,10 +118,10 @@ def simulate_request(
     settings: Mapping[str, int] | None = None,
     start_seconds: float = 5.0,
 ) -> app_pb2.SimulateAppRequest:
-    """A request to play a load through the rules.
+    """Return a request to simulate a load.
 
     Raises:
-        ArgumentError: there is no arrival, or a setting is no whole number.
+        ArgumentError: there is no arrival, or a setting is not a whole number.
     """
     from fal_grpc.v1 import app_pb2
 
@@ -143,7 +142,6 @@ def simulate_request(
 
 
 def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
-    """The explanation."""
     return AppExplanation(
         app=alias_info(message.app),
         load=_load(message.load),
@@ -153,7 +151,7 @@ def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
         runners={STATES.get(item.state, RunnerState.UNKNOWN): item.count for item in message.runners},
         decisions=tuple(
             AppDecision(
-                at=moment(item.at),
+                at=to_datetime(item.at),
                 action=item.action,
                 subject=item.subject,
                 reason=item.reason,
@@ -161,7 +159,7 @@ def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
             )
             for item in message.decisions
         ),
-        known_since=moment(message.known_since),
+        known_since=to_datetime(message.known_since),
         next_revision=message.next_revision if message.HasField("next_revision") else None,
         failed_starts=message.failed_starts,
         last_failure=message.last_failure if message.HasField("last_failure") else None,
@@ -169,7 +167,6 @@ def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
 
 
 def simulation(message: app_pb2.SimulateAppResponse) -> AppSimulation:
-    """What would have been."""
     return AppSimulation(
         points=tuple(
             SimulationPoint(

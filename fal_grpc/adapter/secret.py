@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import moment
+from fal_grpc.adapter.values import text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class ServerlessSecret:
     """A secret, without its value.
 
     Attributes:
-        created_at: when it was last written, aware; None where that was not told.
+        created_at: when it was last written, aware; None if the controller does not say.
         default_exposed: whether apps that name no secrets get it; None leaves that to the account's default.
     """
 
@@ -29,11 +29,10 @@ class ServerlessSecret:
 
 
 def secrets(message: secret_pb2.ListSecretsResponse) -> list[ServerlessSecret]:
-    """The secrets, in the order that the controller gave."""
     return [
         ServerlessSecret(
             name=item.name,
-            created_at=moment(item.created_time) if item.HasField("created_time") else None,
+            created_at=to_datetime(item.created_time) if item.HasField("created_time") else None,
             environment_name=item.environment_name if item.HasField("environment_name") else None,
             default_exposed=item.default_exposed if item.HasField("default_exposed") else None,
         )
@@ -44,10 +43,10 @@ def secrets(message: secret_pb2.ListSecretsResponse) -> list[ServerlessSecret]:
 def set_request(
     name: str, value: str, *, environment_name: str | None = None, default_exposed: bool | None = None
 ) -> secret_pb2.SetSecretRequest:
-    """A request to write a secret. An empty value is a value like any other.
+    """Return a request to write a secret; an empty value is a value too.
 
     Raises:
-        ArgumentError: the name is empty, or the value no text.
+        ArgumentError: the name is empty, or the value is not text.
     """
     from fal_grpc.v1 import secret_pb2
 
@@ -60,27 +59,24 @@ def set_request(
 
 
 def unset_request(name: str, *, environment_name: str | None = None) -> secret_pb2.SetSecretRequest:
-    """A request to delete a secret: on the wire, to set it without a value."""
+    """Return a request to delete a secret: on the wire, to set it without a value."""
     from fal_grpc.v1 import secret_pb2
 
     return secret_pb2.SetSecretRequest(name=_name(name), environment_name=environment_name)
 
 
 def list_request(environment_name: str | None = None) -> secret_pb2.ListSecretsRequest:
-    """A request for the secrets of an environment."""
     from fal_grpc.v1 import secret_pb2
 
     return secret_pb2.ListSecretsRequest(environment_name=environment_name)
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise ArgumentError("name", "must be the name of an environment variable, such as API_TOKEN")
-    return name
+    return text("name", name, "must be the name of an environment variable, such as API_TOKEN")
 
 
 def _value(value: object) -> str:
     if not isinstance(value, str):
-        # Also None: on the wire a secret without a value is a deletion, which must be asked for by its own name.
+        # None too: on the wire, a secret without a value is a deletion, which has a function of its own.
         raise ArgumentError("value", f"must be text, not {type(value).__name__}; `unset` deletes a secret")
-    return value
+    return text("value", value, empty=True)

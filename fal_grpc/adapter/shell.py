@@ -1,4 +1,4 @@
-"""Commands and shells inside runners: the messages of a session, and what comes back of it."""
+"""Commands and shells that end with their link: the messages of a session."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 STDOUT = 1
 STDERR = 2
 CHUNK_BYTES = 32 * 1024
-"""Bytes of input in a message: larger ones carry no more a second, smaller ones fewer."""
+"""Bytes of input in a message: larger messages are no faster, smaller ones are slower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellOutput:
-    """Bytes that a command wrote, and to what: STDOUT (1, also whatever a terminal shows) or STDERR (2)."""
+    """Bytes that a command wrote to STDOUT (1, also all that a terminal shows) or STDERR (2)."""
 
     data: bytes
     stream: int = STDOUT
@@ -28,7 +28,7 @@ class ShellOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellExit:
-    """How a command ended: its exit code; 128 and the signal's number if a signal ended it."""
+    """The exit code of a command; 128 plus the signal's number if a signal ended it."""
 
     exit_code: int
 
@@ -49,7 +49,7 @@ class ExecResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """A new size of the caller's terminal, in characters."""
+    """The new size of a terminal, in characters."""
 
     height: int
     width: int
@@ -57,19 +57,19 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class CloseInput:
-    """The input is at its end."""
+    """The end of the input."""
 
 
 ShellInput = bytes | Resize | CloseInput
 
 
 def start(runner_id: str, command: Sequence[str], *, tty: bool) -> runner_pb2.ShellRunnerInput:
-    """The first message of a session.
+    """Return the first message of a session.
 
     Args:
         runner_id: the runner.
         command: the command and its arguments; empty means a login shell.
-        tty: whether it gets a terminal. Always sent, since unset means that it does.
+        tty: whether it gets a terminal. Always sent, since unset means yes.
 
     Raises:
         ArgumentError: the id is empty, or the command is one text instead of a list.
@@ -82,9 +82,7 @@ def start(runner_id: str, command: Sequence[str], *, tty: bool) -> runner_pb2.Sh
 
 
 def messages(item: ShellInput, *, tty: bool) -> Iterator[runner_pb2.ShellRunnerInput]:
-    """What is sent for one input: long data in pieces; for the end of a terminal's input nothing, since there the
-    half-close of the stream says it.
-    """
+    """Yield the messages for one input. A terminal's end of input has none: closing the stream says it."""
     from fal_grpc.v1 import runner_pb2
 
     match item:
@@ -104,10 +102,10 @@ _KEYS = {2: b"\x03", 3: b"\x1c", 20: b"\x1a"}
 
 
 def key_of(number: int, *, tty: bool) -> bytes:
-    """The key that makes a terminal send this signal: Ctrl-C, Ctrl-\\ or Ctrl-Z.
+    """Return the key that makes a terminal send a signal: Ctrl-C, Ctrl-\\ or Ctrl-Z.
 
     Raises:
-        ArgumentError: there is no terminal, or no key.
+        ArgumentError: there is no terminal, or the signal has no key.
     """
     if not tty or number not in _KEYS:
         raise ArgumentError("signal", f"{number} cannot be sent to a command that ends with its link")
@@ -115,9 +113,9 @@ def key_of(number: int, *, tty: bool) -> bytes:
 
 
 def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | None:
-    """What a message of the controller says; None for one that says nothing, and for a close without an exit code.
+    """Return the output or the exit code of a message, or None if it has neither.
 
-    A message with an exit code is read for that alone, as the published client reads it.
+    If a message has an exit code, the rest of it is ignored, as in the published client.
     """
     if message.HasField("exit_code"):
         return ShellExit(exit_code=message.exit_code)
@@ -127,7 +125,7 @@ def output(message: runner_pb2.ShellRunnerOutput) -> ShellOutput | ShellExit | N
 
 
 def inputs(stdin: bytes | str | Iterable[bytes] | None) -> Iterator[ShellInput]:
-    """The whole input of a command: the data, and then its end."""
+    """Yield the whole input of a command, and then its end."""
     if isinstance(stdin, str):
         yield stdin.encode()
     elif isinstance(stdin, bytes | bytearray):

@@ -1,4 +1,4 @@
-"""The value types that several messages share: moments of time and JSON-like structures."""
+"""Conversions that several messages share: times, JSON-like structures, checked numbers and text."""
 
 from __future__ import annotations
 
@@ -18,40 +18,61 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def timestamp(moment: object, *, argument: str) -> Timestamp:
-    """A moment as a message.
+def to_timestamp(time: object, *, argument: str) -> Timestamp:
+    """Convert a time to a message.
 
     Args:
-        moment: aware, or naive, which means the local time of this machine.
+        time: aware, or naive, which means the local time of this machine.
         argument: the name to use in an error.
 
     Raises:
-        ArgumentError: it is no datetime, or before the year 1970.
+        ArgumentError: it is not a datetime, or before the year 1970.
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    if not isinstance(moment, datetime):
-        raise ArgumentError(argument, f"must be a datetime, not {type(moment).__name__}")
-    since_epoch = moment.astimezone(UTC) - _EPOCH
-    if since_epoch < timedelta(0):
-        raise ArgumentError(argument, f"must not be before 1970: {moment.isoformat()}")
+    if not isinstance(time, datetime):
+        raise ArgumentError(argument, f"must be a datetime, not {type(time).__name__}")
+    # Checked first, since years 1 and 9999 cannot be moved to another zone.
+    if time.year < 1969 or (since_epoch := time.astimezone(UTC) - _EPOCH) < timedelta(0):
+        raise ArgumentError(argument, f"must not be before 1970: {time.isoformat()}")
     seconds = since_epoch // timedelta(seconds=1)
     return Timestamp(seconds=seconds, nanos=since_epoch.microseconds * 1000)
 
 
-def moment(message: Timestamp) -> datetime:
-    """A message as an aware datetime in UTC, to the microsecond; one that no datetime can hold is cut to the ends."""
+def to_datetime(message: Timestamp) -> datetime:
+    """Convert a message to an aware datetime in UTC; what is out of its range becomes the first or the last."""
     try:
         return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
     except OverflowError:
         return datetime.max.replace(tzinfo=UTC) if message.seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
+def text(argument: str, value: object, problem: str = "must be text that is not empty", *, empty: bool = False) -> str:
+    """Return text that the wire can carry.
+
+    Args:
+        argument: the name to use in an error.
+        value: the text.
+        problem: what to say of one that is empty, or not text.
+        empty: whether it may be empty.
+
+    Raises:
+        ArgumentError: it is not such text.
+    """
+    if not isinstance(value, str) or not (value or empty):
+        raise ArgumentError(argument, problem)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(argument, "has characters that UTF-8 does not have (lone surrogates)") from None
+    return value
+
+
 def count(argument: str, value: object) -> int | None:
     """Return a whole number that the wire can carry; None stays None.
 
     Raises:
-        ArgumentError: it is negative, too large, or no whole number.
+        ArgumentError: it is negative, too large, or not a whole number.
     """
     if value is None:
         return None
@@ -62,8 +83,8 @@ def count(argument: str, value: object) -> int | None:
     return value
 
 
-def struct(mapping: Mapping[str, object] | Mapping[object, object], *, argument: str) -> Struct:
-    """A JSON-like mapping as a message.
+def to_struct(mapping: Mapping[str, object] | Mapping[object, object], *, argument: str) -> Struct:
+    """Convert a JSON-like mapping to a message.
 
     Raises:
         ArgumentError: something in it is neither None, bool, number, text, list nor mapping with text keys.
@@ -93,7 +114,7 @@ def _fill(target: Value, item: object, where: str) -> None:
     elif isinstance(item, str):
         target.string_value = item
     elif isinstance(item, Mapping):
-        target.struct_value.CopyFrom(struct(item, argument=where))
+        target.struct_value.CopyFrom(to_struct(item, argument=where))
     elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray):
         target.list_value.SetInParent()
         for index, element in enumerate(item):
@@ -102,8 +123,8 @@ def _fill(target: Value, item: object, where: str) -> None:
         raise ArgumentError(where, f"must be JSON-like, not {type(item).__name__}")
 
 
-def mapping(message: Struct) -> dict[str, JSON]:
-    """A structure as plain Python; a whole number, which the wire carries as a float, becomes an int."""
+def from_struct(message: Struct) -> dict[str, JSON]:
+    """Convert a structure to plain Python; whole numbers, which are floats on the wire, become ints."""
     return {key: _plain(value) for key, value in message.fields.items()}
 
 
@@ -117,7 +138,7 @@ def _plain(value: Value) -> JSON:
     if kind == "bool_value":
         return value.bool_value
     if kind == "struct_value":
-        return mapping(value.struct_value)
+        return from_struct(value.struct_value)
     if kind == "list_value":
         return [_plain(element) for element in value.list_value.values]
     return None

@@ -216,23 +216,23 @@ json_like = st.recursive(
 
 @given(st.dictionaries(st.text(), json_like, max_size=5))
 def test_structures_come_back_as_they_went(given):
-    wire = Struct.FromString(values.struct(given, argument="x").SerializeToString())
-    assert values.mapping(wire) == given
+    wire = Struct.FromString(values.to_struct(given, argument="x").SerializeToString())
+    assert values.from_struct(wire) == given
 
 
 @pytest.mark.parametrize("odd", [{"a": b"x"}, {"a": {1, 2}}, {"a": float("nan")}, {1: "a"}, {"a": [{"b": object()}]}])
 def test_what_is_not_json_is_named(odd):
     with pytest.raises(ArgumentError, match=r"^metadata"):
-        values.struct(odd, argument="metadata")
+        values.to_struct(odd, argument="metadata")
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
 def test_moments_come_back_as_they_went(moment):
     if moment.astimezone(UTC).year < 1970:
         return
-    assert values.moment(values.timestamp(moment, argument="x")) == moment.astimezone(UTC)
+    assert values.to_datetime(values.to_timestamp(moment, argument="x")) == moment.astimezone(UTC)
 
 
 def test_a_moment_that_no_datetime_can_hold():
-    assert values.moment(Timestamp(seconds=10**15)).year == 9999
-    assert values.moment(Timestamp(seconds=-(10**15))).year == 1
+    assert values.to_datetime(Timestamp(seconds=10**15)).year == 9999
+    assert values.to_datetime(Timestamp(seconds=-(10**15))).year == 1

@@ -159,9 +159,12 @@ def test_an_aware_moment_keeps_its_zone(fake, face):
         ("update_application", ("a",), {"keep_alive": True}, "keep_alive"),
         ("update_application", ("a",), {"max_concurrency": 2**31}, "max_concurrency"),
         ("update_application", ("a",), {"machine_types": "S"}, "machine_types"),
+        ("update_application", ("a",), {"machine_types": [1]}, "machine_types"),
+        ("update_application", ("a\ud800",), {}, "app_name"),
         ("delete_application", ("",), {}, "application_id"),
         ("list_runners", (), {"since": "1h"}, "since"),
         ("list_runners", (), {"since": datetime(1960, 1, 1, tzinfo=UTC)}, "since"),
+        ("list_runners", (), {"since": datetime.min}, "since"),  # noqa: DTZ901
         ("create_user_key", (), {}, "scope"),
         ("create_user_key", (), {"scope": "admin", "preset": "FULL"}, "scope"),
         ("create_user_key", (), {"scope": "root"}, "scope"),
@@ -171,6 +174,7 @@ def test_an_aware_moment_keeps_its_zone(fake, face):
         ("revoke_user_key", ("id:hidden-secret",), {}, "key_id"),
         ("set_secret", ("", "v"), {}, "name"),
         ("set_secret", ("N", None), {}, "value"),
+        ("set_secret", ("N", "\udfff"), {}, "value"),
         ("create_environment", ("",), {}, "name"),
         ("shell_runner", ("r", "ls -l"), {}, "command"),
         ("shell_runner", ("r",), {"interactive": True, "stdin": b""}, "stdin"),
@@ -287,7 +291,7 @@ def test_a_pickle_is_not_read_unasked():
     from fal_grpc.errors import FalError
 
     value = run.ReturnValue(method="pickle", definition=pickle.dumps([1, 2]))
-    with pytest.raises(FalError, match="not read unasked"):
+    with pytest.raises(FalError, match="not read by default"):
         value.load()
     assert value.load(allow_pickle=True) == [1, 2]
     with pytest.raises(FalError):

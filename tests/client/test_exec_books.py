@@ -1,4 +1,4 @@
-"""The books on a command's input: whatever breaks and whenever, the runner gets every byte once and in order."""
+"""The buffers on a command's input: whatever breaks and whenever, the runner gets every byte once and in order."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Runner:
 @given(st.data())
 def test_every_byte_arrives_once_over_links_that_break(data):
     pieces = data.draw(st.lists(st.binary(min_size=1, max_size=300), max_size=12))
-    book, runner = execs.InputBook(), Runner()
-    sending = book.sending()
+    buffer, runner = execs.InputBuffer(), Runner()
+    sending = buffer.sending()
     for piece in pieces:
-        book.add(piece)
+        buffer.add(piece)
         for _ in range(data.draw(st.integers(0, 3))):
             message = sending.next()
             if message is None:
@@ -44,45 +44,45 @@ def test_every_byte_arrives_once_over_links_that_break(data):
             if data.draw(st.booleans()):
                 runner.take(message)
             else:  # lost with the link; a new one learns what was taken
-                book.taken(len(runner.taken))
-                sending = book.sending()
+                buffer.taken(len(runner.taken))
+                sending = buffer.sending()
         if data.draw(st.booleans()):
-            book.taken(len(runner.taken))
-    book.ended = True
-    book.taken(len(runner.taken))
-    sending = book.sending()
+            buffer.taken(len(runner.taken))
+    buffer.ended = True
+    buffer.taken(len(runner.taken))
+    sending = buffer.sending()
     while (message := sending.next()) is not None:
         runner.take(message)
     assert (bytes(runner.taken), runner.ended) == (b"".join(pieces), True)
 
 
 def test_what_was_received_is_told_with_or_without_input():
-    book, runner = execs.InputBook(), Runner()
-    sending = book.sending()
+    buffer, runner = execs.InputBuffer(), Runner()
+    sending = buffer.sending()
     assert sending.next() is None
-    book.received = 10
+    buffer.received = 10
     runner.take(sending.next())
     assert (runner.received, sending.next()) == (10, None)
-    book.received = 20
-    book.add(b"x")
+    buffer.received = 20
+    buffer.add(b"x")
     runner.take(sending.next())
     assert (runner.received, bytes(runner.taken), sending.next()) == (20, b"x", None)
 
 
 def test_input_after_attaching_goes_on_where_the_command_is():
-    book = execs.InputBook()
-    book.add(b"typed")
-    book.begin_at(100)
-    message = book.sending().next()
+    buffer = execs.InputBuffer()
+    buffer.add(b"typed")
+    buffer.resume_at(100)
+    message = buffer.sending().next()
     assert (message.offset, message.data) == (100, b"typed")
 
 
 def test_much_that_is_not_taken_makes_the_giver_wait():
-    book = execs.InputBook()
-    while not book.full:
-        book.add(bytes(execs.CHUNK_BYTES))
-    book.taken(execs.CHUNK_BYTES)
-    assert not book.full
+    buffer = execs.InputBuffer()
+    while not buffer.full:
+        buffer.add(bytes(execs.CHUNK_BYTES))
+    buffer.taken(execs.CHUNK_BYTES)
+    assert not buffer.full
 
 
 def test_a_foreign_controller_gets_directory_and_variables_by_a_shell():

@@ -219,7 +219,7 @@ class Evil:
 
 def test_a_result_that_could_run_code_is_not_read_unasked(calls, capsys):
     calls.returned = plain(Evil())
-    with pytest.raises(FalError, match="not read unasked"):
+    with pytest.raises(FalError, match="not read by default"):
         run(calls, "app.py::twice")
     assert capsys.readouterr().out == ""
     assert run(calls, "app.py::twice", allow_pickle=True) is None
