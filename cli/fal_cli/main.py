@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from fal_cli.interrupts import interrupt_exit
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _run(arguments: list[str]) -> int:
 
         print_error(message)
         return ExitCode.USAGE
+    interrupt_exit.disarm()
     try:
         code = parsed.handler(parsed)
         return code if isinstance(code, int) else 0
@@ -128,6 +130,8 @@ def _run(arguments: list[str]) -> int:
         from fal_cli.exit_codes import ExitCode
 
         return ExitCode.INTERRUPTED
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
     except Exception as error:  # noqa: BLE001 - the outermost place: it becomes a message and an exit code
         from fal_cli.error_reporting import report
 

@@ -83,7 +83,10 @@ def test_an_app_that_is_not_there_and_a_key_that_is_wrong(controller: Controller
     assert b"401" in wrong.stderr
 
 
-def test_ctrl_c_cancels_the_queued_call_and_the_app_sees_it(controller: Controller, app: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_the_queued_call_and_the_app_sees_it(
+    controller: Controller, app: str, tmp_path: Path, number: signal.Signals
+) -> None:
     started, gone = tmp_path / "started", tmp_path / "gone"
     with subprocess.Popen(
         [str(BIN / "fal"), "api", f"{app}/wait", f"started={started}", f"gone={gone}"],
@@ -92,9 +95,9 @@ def test_ctrl_c_cancels_the_queued_call_and_the_app_sees_it(controller: Controll
         stderr=subprocess.PIPE,
     ) as process:
         until(started.exists, "the app works on the call")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, b"")
+    assert (process.returncode, out) == (128 + number, b"")
     assert b"Cancelled " in err
     until(gone.exists, "the app sees that its caller is gone")
 
@@ -110,3 +113,26 @@ def test_a_direct_call_that_is_given_up_is_seen_by_the_app(controller: Controlle
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     until(gone.exists, "the app sees that its caller is gone")
+
+
+def test_a_failed_attempt_is_told_while_the_call_waits(controller: Controller, app: str) -> None:
+    with subprocess.Popen(
+        [str(BIN / "fal"), "api", f"{app}/exit"], env=controller.environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        seen = ""
+        for line in process.stderr:
+            seen += line
+            if line.startswith("Attempt 1 failed: "):
+                break
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert "Attempt 1 failed: " in seen
+    assert "Cancelled " in rest
+
+
+def test_a_path_of_ones_own_app_without_its_owner_is_guessed(controller: Controller, app: str) -> None:
+    owner, _, name = app.partition("/")
+    done = controller.fal("api", f"{name}/wait", check=False)
+    assert done.returncode == 1
+    assert f"did you mean {owner}/{name}/wait?" in done.stderr

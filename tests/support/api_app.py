@@ -1,5 +1,6 @@
 """An app for tests of calls: it answers, streams, fails, waits, and tells when its caller went away."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -73,3 +74,7 @@ class Api(fal.App, name="api", keep_alive=300):
     @fal.realtime("/realtime")
     def square_each(self, request: Number) -> Square:
         return Square(square=request.number**2)
+
+    @fal.endpoint("/exit")
+    def exit(self) -> None:
+        os._exit(3)

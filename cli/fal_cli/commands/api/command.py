@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.api.fields import parse_fields
@@ -32,6 +33,19 @@ Examples:
   echo '{"x": 1}' | fal api local/realtime --realtime"""
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+
+
+class HttpStatusError(CommandError):
+    """Report an answer with an error status.
+
+    Args:
+        message: see `CommandError`.
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -78,9 +92,27 @@ def _api(args: argparse.Namespace) -> int:
                 with calls.call("POST", f"{hosts.run}/{path}", fields, headers=_headers(args)) as answer:
                     _show(answer, args.model_id)
                 return ExitCode.OK
-            return _queued(calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
+            return _queued(client, calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
+        except CommandError as error:
+            raise _with_hint(client, args.model_id, error) from None
         finally:
             calls.close()
+
+
+def _with_hint(client: SyncServerlessClient, model_id: str, error: CommandError) -> CommandError:
+    """Add what was probably meant if the first word of an unknown id is one of the caller's apps."""
+    from fal_grpc.errors import FalError
+
+    owner, _, rest = model_id.strip("/").partition("/")
+    if not (isinstance(error, HttpStatusError) and error.status == 404 and rest):
+        return error
+    try:
+        nickname = _nickname(client)
+        if nickname is None or owner not in {app.alias for app in client.apps.list()}:
+            return error
+    except FalError:
+        return error
+    return CommandError(f"{error}\n'{owner}' is an app of yours: did you mean {nickname}/{owner}/{rest}?")
 
 
 def _nickname(client: SyncServerlessClient) -> str | None:
@@ -100,54 +132,95 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
     return headers
 
 
-def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
-    """Queue, follow to the end, print the result. Ctrl-C cancels the request."""
-    with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
-        submitted = _document(answer, args.model_id)
-    request_id = submitted.get("request_id")
-    if not isinstance(request_id, str) or "/" in request_id:
-        raise CommandError(f"{args.model_id}: the queue did not say which request this is")
-    # Built here, not taken from the answer, so that the key goes to no other host.
-    url = f"{app}/requests/{request_id}"
-    print_note(f"Request {request_id}")
-    try:
-        _follow(calls, f"{url}/status?logs=1", args.model_id)
-        with calls.call("GET", url) as answer:
-            _show(answer, args.model_id)
-    except KeyboardInterrupt:
-        calls.close()  # an answer may have been read only in part
-        with calls.call("PUT", f"{url}/cancel") as answer:
-            cancelled = answer.status == 202
-        print_note(
-            f"Cancelled {request_id}"
-            if cancelled
-            else f"Request {request_id} could not be cancelled: it may have ended"
-        )
-        raise
+def _queued(
+    client: SyncServerlessClient, calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace
+) -> int:
+    """Queue, follow to the end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel the request."""
+    from fal_cli.terminal.terminal import ending_signals
+
+    url: str | None = None
+    with ending_signals():
+        try:
+            with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
+                submitted = _document(answer, args.model_id)
+            request_id = submitted.get("request_id")
+            if not isinstance(request_id, str) or "/" in request_id:
+                raise CommandError(f"{args.model_id}: the queue did not say which request this is")
+            # Built here, not taken from the answer, so that the key goes to no other host.
+            url = f"{app}/requests/{request_id}"
+            print_note(f"Request {request_id}")
+            failures = _Failures(client, app.rpartition("/")[2], request_id)
+            _follow(calls, f"{url}/status?logs=1", args.model_id, failures)
+            with calls.call("GET", url) as answer:
+                _show(answer, args.model_id)
+        except (KeyboardInterrupt, SystemExit):
+            if url is not None:
+                _cancel(calls, url)
+            raise
     return ExitCode.OK
 
 
-def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
-    """Show position and logs until the request is completed."""
+def _cancel(calls: ApiCalls, url: str) -> None:
+    calls.close()  # an answer may have been read only in part
+    with calls.call("PUT", f"{url}/cancel") as answer:
+        cancelled = answer.status == 202
+    request_id = url.rpartition("/")[2]
+    print_note(
+        f"Cancelled {request_id}" if cancelled else f"Request {request_id} could not be cancelled: it may have ended"
+    )
+
+
+class _Failures:
+    """Look up why attempts of a queued request failed; the status of the queue does not say it."""
+
+    def __init__(self, client: SyncServerlessClient, app_name: str, request_id: str) -> None:
+        self._client = client
+        self._app_name = app_name
+        self._request_id = request_id
+        self._shown = 0
+        self._known = True
+
+    def latest(self) -> str | None:
+        """Return a sentence on the last failed attempt if it is new."""
+        from fal_grpc.errors import FalError
+
+        if not self._known:
+            return None
+        try:
+            request = self._client.queue.get(self._app_name, self._request_id)
+        except FalError:
+            self._known = False  # only the owner of an app may ask
+            return None
+        if not request.error or request.attempt <= self._shown or request.state.value != "IN_QUEUE":
+            return None
+        self._shown = request.attempt
+        pause = (request.not_before - datetime.now(UTC)).total_seconds() if request.not_before else 0.0
+        again = f"again in {pause:.1f} s" if pause > 0 else "trying again"
+        return f"Attempt {request.attempt} failed: {request.error}; {again}"
+
+
+def _follow(calls: ApiCalls, url: str, model_id: str, failures: _Failures) -> None:
+    """Show position, failed attempts and logs until the request is completed."""
     shown, progress, pause = 0, "", _FIRST_PAUSE_SECONDS
     while True:
         with calls.call("GET", url) as answer:
             status = _document(answer, model_id)
         logs = status.get("logs")
         lines = logs if isinstance(logs, list) else []
+        news = [str(line.get("message", "")) if isinstance(line, dict) else str(line) for line in lines[shown:]]
+        shown = max(shown, len(lines))
         latest = _progress(status)
-        if latest != progress or len(lines) > shown:
-            pause = _FIRST_PAUSE_SECONDS
         if latest and latest != progress:
             progress = latest
-            print_note(latest)
-        for line in lines[shown:]:
-            print_note(str(line.get("message", "")) if isinstance(line, dict) else str(line))
-        shown = max(shown, len(lines))
+            news.append(latest)
+        elif status.get("status") == "IN_QUEUE" and (failure := failures.latest()) is not None:
+            news.append(failure)
+        for text in news:
+            print_note(text)
         if status.get("status") == "COMPLETED":
             return
-        time.sleep(pause)
-        pause = min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
+        time.sleep(_FIRST_PAUSE_SECONDS if news else pause)
+        pause = _FIRST_PAUSE_SECONDS if news else min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
 def _progress(status: dict[str, JSON]) -> str:
@@ -173,7 +246,7 @@ def _raise_for_status(answer: Answer, content: bytes, model_id: str) -> None:
     if answer.status >= 300:
         request = f" (request {answer.request_id})" if answer.request_id else ""
         detail = detail_of(content) or "no details"
-        raise CommandError(f"{model_id} answered {answer.status}: {detail}{request}")
+        raise HttpStatusError(f"{model_id} answered {answer.status}: {detail}{request}", answer.status)
 
 
 def _show(answer: Answer, model_id: str) -> None:

@@ -1,0 +1,59 @@
+"""Ctrl-C while a command imports: 130, and not a word."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fal_grpc.v1.runner_pb2 import ListRunnersResponse
+
+# Runs `fal` and sends SIGINT when it imports its Nth module, counted from the start of the program.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupter:
+    def __init__(self, at):
+        self.left = at
+
+    def find_spec(self, name, path=None, target=None):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+from fal_cli.__main__ import main
+interrupter = Interrupter(int(sys.argv.pop(1)))
+sys.meta_path.insert(0, interrupter)
+code = main()
+"""
+COUNTED = INTERRUPTED.replace("code = main()", "os._exit = lambda code: print(-interrupter.left); main()")
+
+
+@pytest.mark.parametrize("arguments", [["runners", "list"], ["--help"], ["apps", "logs", "hello", "-f"]])
+def test_ctrl_c_at_any_import_is_quiet_and_code_130(controller, arguments):
+    controller.answers["ListRunners"] = ListRunnersResponse()
+    counted = subprocess.run(
+        [sys.executable, "-c", COUNTED, "0", *arguments], capture_output=True, text=True, check=False
+    )
+    imports = int(counted.stdout.splitlines()[-1])
+    assert imports > 10, counted.stderr
+    for at in range(1, imports, max(1, imports // 12)):
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, str(at), *arguments], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", ""), at
+
+
+def test_an_ignored_interrupt_stays_ignored(controller):
+    controller.answers["ListRunners"] = ListRunnersResponse()
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, "5", "runners", "list", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stdout) == (0, '{"runners": []}\n')
