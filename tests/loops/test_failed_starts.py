@@ -1,4 +1,4 @@
-"""The waits after failed starts: 30, 60, 90 seconds ..., whatever a failure looks like, and whoever dies meanwhile."""
+"""Delays after failed starts: 30, 60, 90 seconds ..., for every kind of failure, and across restarts."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ async def restarted(before: Platform, store: SqlStore, directory: Path) -> Platf
 
 
 def delayed(platform: Platform) -> Runner | None:
-    """The only runner, where it waits after a failure."""
+    """Return the only runner if it waits after a failure."""
     runners = platform.fleet.runners
     return runners[0] if len(runners) == 1 and runners[0].state is S.FAILURE_DELAY else None
 
 
-async def unwell(platform: Platform) -> float:
-    """Let a runner start, become ready and never well; how many seconds the one after it waits."""
+async def never_healthy(platform: Platform) -> float:
+    """Let a runner become ready but never healthy; return how many seconds the next one waits."""
     last = delayed(platform)
     if last is not None:
         assert last.not_before is not None
@@ -63,24 +63,22 @@ async def unwell(platform: Platform) -> float:
     return (found.not_before - platform.clock.now()).total_seconds()
 
 
-async def test_one_that_never_gets_well_waits_longer_each_time_also_over_restarts(
-    store: SqlStore, tmp_path: Path
-) -> None:
+async def test_never_healthy_runners_wait_longer_each_time_across_restarts(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
     platform.prober.unwell["*"] = "GET /health answered 500"
     async with running(platform):
         await platform.deploy(scaling=SCALING, health_check=CHECK)
-        assert await unwell(platform) == 30
+        assert await never_healthy(platform) == 30
     for seconds in (60, 90, 120):
         platform = await restarted(platform, store, tmp_path)
         async with running(platform):
-            assert await unwell(platform) == seconds
+            assert await never_healthy(platform) == seconds
     platform = await restarted(platform, store, tmp_path)
     reason = platform.fleet.failures("a", platform.app().revision_id).reason
     assert reason == "it never passed its health check: GET /health answered 500"
 
 
-async def test_being_ready_releases_nobody_before_the_check_is_passed(platform: Platform) -> None:
+async def test_a_ready_runner_ends_no_delay_before_it_has_passed_its_check(platform: Platform) -> None:
     platform.prober.unwell["*"] = "GET /health answered 500"
     deployed = await platform.deploy(scaling={**SCALING, "min_concurrency": 2}, health_check=CHECK)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
@@ -90,14 +88,14 @@ async def test_being_ready_releases_nobody_before_the_check_is_passed(platform: 
     platform.clock.advance(60)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE])
     await platform.reconciler.tick()
-    assert len(platform.fleet.runners) == 1, "a second one is tried before the first is known to be well"
+    assert len(platform.fleet.runners) == 1, "a second runner is tried before the first is healthy"
     platform.prober.unwell.clear()
     platform.clock.advance(2)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
     assert platform.fleet.failures("a", deployed.revision_id).count == 0
 
 
-async def test_one_that_ends_soon_after_it_was_ready_waits_longer_each_time(store: SqlStore, tmp_path: Path) -> None:
+async def test_runners_that_end_soon_after_ready_wait_longer_each_time(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
     async with running(platform):
         await platform.deploy(scaling=SCALING)
@@ -112,19 +110,17 @@ async def test_one_that_ends_soon_after_it_was_ready_waits_longer_each_time(stor
     assert after.fleet.failures("a", after.app().revision_id).count == 3
 
 
-async def test_one_that_is_killed_for_its_timeout_while_the_controller_dies_has_failed(
-    store: SqlStore, tmp_path: Path
-) -> None:
+async def test_a_kill_by_startup_timeout_counts_even_if_the_controller_dies(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
     await platform.fleet.add([make_runner("x", S.TERMINATING, reason="not ready within startup_timeout 1 s")])
     await reattach(platform.fleet, platform.engine)
     assert platform.fleet.failures("a", "r1").count == 1
 
 
-def test_what_the_rows_tell() -> None:
+def test_failures_are_counted_from_rows() -> None:
     def ended(name: str, seconds: int, failed_starts: int, **changes: object) -> Runner:
-        moment = START + timedelta(seconds=seconds)
-        return make_runner(name, S.TERMINATED, ended_at=moment, failed_starts=failed_starts, reason=name, **changes)
+        ended_at = START + timedelta(seconds=seconds)
+        return make_runner(name, S.TERMINATED, ended_at=ended_at, failed_starts=failed_starts, reason=name, **changes)
 
     never = lambda runner: False  # noqa: E731
     one, two = ended("one", 1, 1), ended("two", 2, 2)
@@ -135,10 +131,10 @@ def test_what_the_rows_tell() -> None:
     assert failures_of([one, two, ready], lambda runner: True)["a", "r1"].count == 2
     late = ended("late", 9, 1, revision_id="r1")
     assert failures_of([one, two, ready, late], never)["a", "r1"].count == 1
-    # One that was ready and then failed is no success in between.
+    # A runner that was ready and then failed is no success in between.
     early = ended("early", 5, 3, ready_at=START + timedelta(seconds=4))
     assert failures_of([one, two, early], never)["a", "r1"].count == 3
-    # The moment of one that never became well is when that was found, not when it was gone.
+    # A runner that was never healthy failed when that was found out, not when it was gone.
     rejected = replace(
         ended("rejected", 9, 4), desired=Desired.GONE, unrouted_at=START + timedelta(seconds=6), ready_at=START
     )

@@ -1,4 +1,4 @@
-"""Health checks: no traffic moves to a runner that has not passed one, and one that is unwell is replaced."""
+"""Health checks: runners get no traffic before they pass one, and unhealthy ones are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCALING = {"min_concurrency": 1, "startup_timeout": 1}
 
 
 def well(platform: Platform) -> bool:
-    """Whether the only runner has passed its first check."""
+    """Return whether the only runner has passed its first check."""
     runner = platform.the_runner()
     return runner.routable and platform.health.vitals(runner.runner_id).proven and not platform.health_loop.checking
 
@@ -35,7 +35,7 @@ async def test_a_deploy_moves_only_when_a_check_has_passed(platform: Platform) -
     assert (await second).revision_id == platform.app().revision_id
 
 
-async def test_a_revision_that_never_gets_well_is_given_up(platform: Platform) -> None:
+async def test_a_revision_that_never_gets_healthy_is_given_up(platform: Platform) -> None:
     first = await platform.deploy(scaling=SCALING)
     platform.prober.unwell["*"] = "GET /health answered 500"
     second = asyncio.get_running_loop().create_task(platform.deploy(scaling=SCALING, health_check=REGULAR))
@@ -53,7 +53,7 @@ async def test_a_revision_that_never_gets_well_is_given_up(platform: Platform) -
     assert platform.app().next_revision_id is None
 
 
-async def test_an_unwell_runner_finishes_its_requests_and_is_replaced(platform: Platform) -> None:
+async def test_an_unhealthy_runner_finishes_its_requests_and_is_replaced(platform: Platform) -> None:
     await platform.deploy(scaling=SCALING, health_check=REGULAR)
     await platform.until(lambda: platform.fleet.runners and well(platform))
     lease = await platform.get()
@@ -75,7 +75,7 @@ async def test_an_unwell_runner_finishes_its_requests_and_is_replaced(platform: 
     assert platform.engine.killed == []
 
 
-async def test_an_answer_asks_for_a_check(platform: Platform) -> None:
+async def test_a_response_asks_for_a_check(platform: Platform) -> None:
     await platform.deploy(scaling=SCALING, health_check=ON_DEMAND)
     await platform.until(lambda: platform.fleet.runners and well(platform))
     asked = len(platform.prober.asked)

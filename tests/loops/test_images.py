@@ -1,4 +1,4 @@
-"""A runner whose image the engine has lost: DOCKER_PULL while it is made again, and what may happen meanwhile."""
+"""Runners whose image is missing: DOCKER_PULL while it is built, and what can happen meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE = EnvironmentSpec(kind="container", configuration={"image": {"dockerfile_s
 
 
 async def pulling(platform: Platform) -> Runner:
-    """A runner that waits for its image."""
+    """Return a runner that waits for its image."""
     await platform.deploy(environments=(IMAGE,), scaling={"min_concurrency": 1, "max_concurrency": 1})
     await platform.until(lambda: any(r.routable for r in platform.fleet.runners))
     platform.builder.lose_everything()
@@ -33,7 +33,7 @@ def states(changes: list[StateChange]) -> list[RunnerState]:
     return [change.state for change in changes]
 
 
-async def test_it_is_shown_while_the_image_is_made(platform: Platform) -> None:
+async def test_docker_pull_is_shown_while_the_image_is_built(platform: Platform) -> None:
     runner = await pulling(platform)
     assert runner.reason == "its image is fetched or built"
     [view] = await platform.runners.list(since=None, include_pending=True)
@@ -50,7 +50,7 @@ async def test_it_is_shown_while_the_image_is_made(platform: Platform) -> None:
     ]
 
 
-async def test_an_image_that_cannot_be_made_is_a_failed_start(platform: Platform) -> None:
+async def test_an_image_that_cannot_be_built_is_a_failed_start(platform: Platform) -> None:
     runner = await pulling(platform)
     platform.builder.fails = "no such base image"
     assert platform.builder.hold is not None
@@ -59,7 +59,7 @@ async def test_an_image_that_cannot_be_made_is_a_failed_start(platform: Platform
     assert platform.fleet.failures("a", runner.revision_id).reason == "no such base image"
 
 
-async def test_a_full_disk_meanwhile_is_none(platform: Platform) -> None:
+async def test_a_full_disk_is_no_failed_start(platform: Platform) -> None:
     runner = await pulling(platform)
     platform.builder.trouble = NodeTrouble("the disk is full")
     assert platform.builder.hold is not None
@@ -71,7 +71,7 @@ async def test_a_full_disk_meanwhile_is_none(platform: Platform) -> None:
     assert platform.fleet.failures("a", runner.revision_id).count == 0
 
 
-async def test_a_controller_that_dies_meanwhile_begins_another_one(platform: Platform, tmp_path: Path) -> None:
+async def test_a_controller_that_dies_meanwhile_starts_another_runner(platform: Platform, tmp_path: Path) -> None:
     runner = await pulling(platform)
     after = Platform(platform.store, tmp_path / "after", platform.engine)
     after.clock.moment = platform.clock.moment

@@ -1,4 +1,4 @@
-"""Under load, deploys, rollouts, stops and scaling in any order lose no request and cut none off."""
+"""Under load, deploys, rollouts, stops and scaling in any order lose and cut off no request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ["deploy", "recreate", "rollout", "force", "stop", "replace", "scale", "
 
 
 class Rush:
-    """Clients that go on until enough was served and all changes are made."""
+    """Send requests until enough were served and all changes are made."""
 
     def __init__(self, platform: Platform, seed: int) -> None:
         self.platform = platform
@@ -74,6 +74,6 @@ async def test_no_request_is_lost_or_cut_off(platform: Platform, seed: int) -> N
     assert all(not platform.fleet.usage(r.runner_id).in_flight for r in platform.fleet.runners)
     assert platform.engine.killed == []
     async with asyncio.timeout(20):
-        while platform.fleet.runners:  # without load, all go in the end
+        while platform.fleet.runners:  # without load, all end
             platform.clock.advance(100)
             await platform.changed.wait(platform.changed.count, 0.05)

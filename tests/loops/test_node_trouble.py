@@ -1,4 +1,4 @@
-"""A machine in trouble, such as a full disk: starts wait a fixed time, say why, and count against no app."""
+"""A machine in trouble, such as a full disk: starts wait, say why, and count against no app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.platform import Platform
 FULL = replace(BIG_NODE, trouble="its disk is full: make room")
 
 
-async def test_a_start_that_the_machine_could_not_make_waits_and_is_tried_again(platform: Platform) -> None:
+async def test_a_start_that_the_machine_cannot_make_waits_and_is_repeated(platform: Platform) -> None:
     platform.engine.start_as = Start.TROUBLE
     deployed = await platform.deploy(scaling={"min_concurrency": 1})
     for _ in range(3):
@@ -44,7 +44,7 @@ async def test_nothing_is_started_on_a_machine_in_trouble_and_a_call_waits(platf
     assert (await waiting).runner_id == platform.engine.launched[0].runner_id
 
 
-async def test_one_that_ends_in_its_setup_there_is_no_failed_start(platform: Platform) -> None:
+async def test_a_runner_that_ends_in_its_setup_there_is_no_failed_start(platform: Platform) -> None:
     platform.engine.start_as = Start.WAITS
     deployed = await platform.deploy()
     waiting = platform.ask()

@@ -1,4 +1,4 @@
-"""The reconciler at work: failing starts, timeouts, a store that fails, and a controller that comes back."""
+"""The reconciler: failing starts, timeouts, a failing store, and restarts of the controller."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def states(platform: Platform) -> list[str]:
     return [r.state.value for r in platform.fleet.runners]
 
 
-async def test_what_comes_before_the_launch_is_stored_is_not_lost(platform: Platform) -> None:
+async def test_an_observation_before_the_launch_is_stored_is_not_lost(platform: Platform) -> None:
     platform.engine.hold_start.clear()
     await platform.deploy(scaling={"min_concurrency": 1})
     await platform.until(lambda: platform.engine.alive)
@@ -60,8 +60,8 @@ async def test_failing_starts_wait_longer_each_time_and_a_success_releases_all(p
         runner = platform.the_runner()
         assert platform.fleet.failures("a", runner.revision_id).count == failures
         assert (runner.not_before - platform.clock.now()).total_seconds() == 30 * failures
-        words = f"waits after {failures} failed start(s) in a row; the last one: setup() raised ValueError"
-        assert runner.reason == words
+        reason = f"waits after {failures} failed start(s) in a row; the last one: setup() raised ValueError"
+        assert runner.reason == reason
         last = runner.runner_id
         platform.clock.advance(30 * failures)
         await platform.until(lambda gone=last: platform.fleet.get(gone) is None)
@@ -90,14 +90,14 @@ async def test_an_action_that_fails_unexpectedly_is_set_aside_and_stops_no_other
     await platform.until(lambda: platform.fleet.get(first) is None)
 
 
-async def test_a_start_that_the_engine_refuses_is_a_failed_one(platform: Platform) -> None:
+async def test_a_start_that_the_engine_rejects_is_a_failed_start(platform: Platform) -> None:
     platform.engine.start_as = Start.REFUSED
     await platform.deploy(scaling={"min_concurrency": 1})
     await platform.until(lambda: states(platform) == ["failure_delay"])
     assert platform.the_runner().reason.endswith("no such interpreter")
 
 
-async def test_a_missing_secret_is_told_as_the_reason(platform: Platform) -> None:
+async def test_a_missing_secret_is_the_reason(platform: Platform) -> None:
     await platform.secrets.set("TOKEN", "value")
     deployed = await platform.deploy(secret_names=("TOKEN",))
     await platform.secrets.unset("TOKEN")
@@ -118,7 +118,7 @@ async def test_secrets_reach_the_launch_and_no_repr(platform: Platform) -> None:
     assert platform.the_runner().token not in repr(launch) + repr(platform.the_runner())
 
 
-async def test_startup_timeout_kills_and_replaces_and_a_direct_call_is_told(platform: Platform) -> None:
+async def test_startup_timeout_kills_replaces_and_fails_direct_calls(platform: Platform) -> None:
     platform.engine.start_as = Start.WAITS
     await platform.deploy(scaling={"startup_timeout": 30, "max_concurrency": 1})
     waiting = platform.ask()
@@ -134,7 +134,7 @@ async def test_startup_timeout_kills_and_replaces_and_a_direct_call_is_told(plat
         await waiting
 
 
-async def test_what_cannot_be_stored_is_tried_again(platform: Platform) -> None:
+async def test_a_failed_write_is_repeated(platform: Platform) -> None:
     platform.engine.hold_start.clear()
     await platform.deploy(scaling={"min_concurrency": 1})
     await platform.until(lambda: platform.engine.alive)
@@ -169,7 +169,7 @@ async def test_never_more_than_max_concurrency_processes_under_a_rush(platform: 
     assert 1 <= platform.engine.most_alive <= 3
 
 
-async def test_on_the_way_out_nothing_is_started(idle: Platform) -> None:
+async def test_a_stopping_controller_starts_nothing(idle: Platform) -> None:
     await idle.deploy(scaling={"min_concurrency": 1})
     idle.reconciler.stop_starting()
     for _ in range(3):
@@ -177,9 +177,7 @@ async def test_on_the_way_out_nothing_is_started(idle: Platform) -> None:
     assert idle.fleet.runners == []
 
 
-async def test_a_controller_that_comes_back_scales_nothing_down_for_lack_of_history(
-    store: SqlStore, tmp_path: Path
-) -> None:
+async def test_a_restart_scales_nothing_down_for_lack_of_history(store: SqlStore, tmp_path: Path) -> None:
     before = Platform(store, tmp_path)
     async with running(before):
         await before.deploy(scaling={"keep_alive": 60})
@@ -197,14 +195,14 @@ async def test_a_controller_that_comes_back_scales_nothing_down_for_lack_of_hist
         await after.until(lambda: not after.fleet.runners)
 
 
-async def test_a_controller_that_comes_back_sends_stop_and_kill_again(store: SqlStore, tmp_path: Path) -> None:
+async def test_a_restart_sends_stop_and_kill_again(store: SqlStore, tmp_path: Path) -> None:
     before = Platform(store, tmp_path)
     before.engine.obeys_stop = False
     async with running(before):
         await before.deploy(scaling={"min_concurrency": 2})
         await before.until(lambda: states(before) == ["idle", "idle"])
         one, two = [r.runner_id for r in before.fleet.runners]
-        # As if the controller had died between storing that it stops them and doing so.
+        # As if the controller had died after storing that it stops them, before it did.
         before.reconciler.stop_starting()
         await before.fleet.change(one, lambda r: r)
         for runner_id in (one, two):
@@ -217,7 +215,7 @@ async def test_a_controller_that_comes_back_sends_stop_and_kill_again(store: Sql
         await after.until(lambda: not after.fleet.runners)
 
 
-async def test_a_controller_that_comes_back_remembers_failed_starts(store: SqlStore, tmp_path: Path) -> None:
+async def test_a_restart_remembers_failed_starts(store: SqlStore, tmp_path: Path) -> None:
     before = Platform(store, tmp_path)
     before.engine.start_as = Start.ENDS
     async with running(before):
@@ -233,7 +231,7 @@ async def test_a_controller_that_comes_back_remembers_failed_starts(store: SqlSt
         assert states(after) == ["failure_delay"]
 
 
-async def test_a_drain_survives_the_controller(store: SqlStore, tmp_path: Path) -> None:
+async def test_a_drain_survives_a_restart(store: SqlStore, tmp_path: Path) -> None:
     before = Platform(store, tmp_path)
     async with running(before):
         await before.deploy()
