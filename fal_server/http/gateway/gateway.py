@@ -102,9 +102,9 @@ class Gateway:
         caller: str | None,
     ) -> None:
         """Go on in a task, because the key has to be looked up or no runner is free."""
-        admission = _Admission()
-        exchange.driver = admission
-        admission.task = self.spawn(
+        waiting = _WaitingDriver()
+        exchange.driver = waiting
+        waiting.task = self.spawn(
             self._admit(exchange, request, app, request_id, authenticated=authenticated, caller=caller)
         )
 
@@ -167,7 +167,7 @@ class Gateway:
         await self._tasks.close()
 
 
-class _Admission:
+class _WaitingDriver:
     """Drives an exchange that has no runner yet; the body waits in the exchange."""
 
     __slots__ = ("task",)
