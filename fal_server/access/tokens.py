@@ -1,15 +1,14 @@
-"""The tokens that the controller gives out itself: for calls to some apps, for uploads, and for runners."""
+"""The tokens that the controller issues: for calls to some apps, for uploads, and for runners."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import jwt
 
 from fal_server.access.permissions import WRITE_FILES
 from fal_server.core.faults import InvalidArgument
@@ -21,20 +20,19 @@ LONGEST = timedelta(hours=1)
 UPLOAD_LIFE = timedelta(hours=6)
 _MOST_APPS = 100
 _RUNNER = "runner."
+_ALGORITHM = "HS256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedToken:
-    """A token and the moment from which it is worth nothing."""
+    """A token, and when it expires."""
 
     text: str
     expires_at: datetime
 
 
 class Tokens:
-    """Makes and checks tokens: JSON Web Tokens (RFC 7519) with HS256, so that nothing of them need be stored.
-
-    A token is good only as long as the key that it was made with is.
+    """Issues and checks JSON Web Tokens, none of which is stored. A token is valid only while its key is.
 
     Args:
         secret: 32 bytes that only controllers on this state know.
@@ -48,14 +46,14 @@ class Tokens:
         self._lives = lives
 
     def for_calls(self, principal: Principal, apps: Sequence[str], seconds: float) -> IssuedToken:
-        """A token that lets its bearer open WebSockets to these apps.
+        """Return a token that lets its bearer open WebSockets to these apps.
 
         Args:
             apps: their names, with or without the owner before a slash.
-            seconds: how long it is good, at most an hour.
+            seconds: until it expires, at most an hour.
 
         Raises:
-            Invalid: no app or too many, or a time that is none.
+            InvalidArgument: there is no app, there are too many, or the time is out of range.
         """
         if not 0 < len(apps) <= _MOST_APPS:
             raise InvalidArgument("allowed_apps", f"allowed_apps has {len(apps)} names: give 1 to {_MOST_APPS}")
@@ -66,11 +64,11 @@ class Tokens:
         return self._issue(CALLS, principal.key_id, timedelta(seconds=seconds), {"apps": list(apps)})
 
     def for_uploads(self, principal: Principal) -> IssuedToken:
-        """A token that lets its bearer upload files."""
+        """Return a token that lets its bearer upload files."""
         return self._issue(UPLOADS, principal.key_id, UPLOAD_LIFE, {})
 
     async def caller(self, token: str, owner: str, app: str) -> str | None:
-        """The id of the key that a token for this app was made with; None where it is not good for that."""
+        """Return the id of the key that the token stands for; None if it is not valid for this app."""
         claims = self._claims(token, CALLS)
         if claims is None:
             return None
@@ -90,9 +88,9 @@ class Tokens:
         return None if holder is None else _uploader(holder)
 
     def runner_key(self, runner_id: str) -> str:
-        """What a runner shows to store files, in the form of a key: `id:secret`. It is worth nothing else."""
-        word = hmac.digest(self._secret, b"runner\0" + runner_id.encode(errors="surrogatepass"), hashlib.sha256)
-        return f"{_RUNNER}{runner_id}:{word.hex()}"
+        """Return the key that a runner uploads with, in the form of a platform's key: `id:secret`."""
+        secret = hmac.digest(self._secret, b"runner " + runner_id.encode(errors="surrogatepass"), hashlib.sha256)
+        return f"{_RUNNER}{runner_id}:{secret.hex()}"
 
     async def _holder(self, claims: dict[str, object]) -> str | None:
         key = await self._store.get_key(str(claims.get("sub")))
@@ -102,35 +100,23 @@ class Tokens:
         now = self._clock.now()
         expires_at = now + life
         claims = {"aud": purpose, "sub": key_id, "iat": int(now.timestamp()), "exp": expires_at.timestamp(), **more}
-        signed = f"{_encoded({'alg': 'HS256', 'typ': 'JWT'})}.{_encoded(claims)}"
-        return IssuedToken(text=f"{signed}.{self._signature(signed)}", expires_at=expires_at)
-
-    def _signature(self, signed: str) -> str:
-        return _text(hmac.digest(self._secret, signed.encode(errors="surrogatepass"), hashlib.sha256))
+        return IssuedToken(text=jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at=expires_at)
 
     def _claims(self, token: str, purpose: str) -> dict[str, object] | None:
-        signed, dot, signature = token.rpartition(".")
-        expected = self._signature(signed).encode()
-        if not dot or not hmac.compare_digest(expected, signature.encode(errors="surrogatepass")):
-            return None
         try:
-            claims: object = json.loads(base64.urlsafe_b64decode(signed.partition(".")[2] + "=="))
-        except (ValueError, binascii.Error):
+            claims: dict[str, object] = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[_ALGORITHM],
+                audience=purpose,
+                # The times are compared with our clock below, to the fraction of a second.
+                options={"verify_exp": False, "verify_iat": False, "require": ["exp", "sub"]},
+            )
+        except (jwt.InvalidTokenError, ValueError, RecursionError):  # the head is parsed before it is authenticated
             return None
-        if not isinstance(claims, dict) or claims.get("aud") != purpose:
-            return None
-        expires = claims.get("exp")
-        good = isinstance(expires, int | float) and expires > self._clock.now().timestamp()
-        return claims if good else None
+        expires = claims["exp"]
+        return claims if isinstance(expires, int | float) and expires > self._clock.now().timestamp() else None
 
 
 def _uploader(key_id: str) -> Principal:
     return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({WRITE_FILES})))
-
-
-def _encoded(value: dict[str, object]) -> str:
-    return _text(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 
 import pytest
@@ -79,8 +81,25 @@ async def test_what_was_changed_is_worth_nothing(desk: Desk) -> None:
     wider["apps"] = ["other"]
     forged = base64.urlsafe_b64encode(json.dumps(wider).encode()).rstrip(b"=").decode()
     unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
-    for text in (f"{head}.{forged}.{signature}", f"{unsigned}.{forged}.", f"{head}.{claims}.", "", "...", "\udcff.a.b"):
+    deep = base64.urlsafe_b64encode(b"[" * 100_000).rstrip(b"=").decode()
+    for text in (
+        f"{head}.{forged}.{signature}", f"{unsigned}.{forged}.", f"{head}.{claims}.", f"{deep}.{claims}.{signature}",
+        "", "...", "\udcff.a.b",
+    ):  # fmt: skip
         assert await desk.tokens.caller(text, "me", "other") is None
+
+
+async def test_a_token_of_an_earlier_version_is_still_valid(desk: Desk) -> None:
+    key = hmac.digest(SECRET, b"fal tokens", hashlib.sha256)
+    expires = desk.platform.clock.now().timestamp() + 0.5
+
+    def encoded(value: object) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=")
+
+    claims = {"aud": "calls", "sub": desk.principal.key_id, "iat": int(expires), "exp": expires, "apps": ["hello"]}
+    signed = encoded({"alg": "HS256", "typ": "JWT"}) + b"." + encoded(claims)
+    signature = base64.urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=")
+    assert await desk.tokens.caller((signed + b"." + signature).decode(), "me", "hello") == desk.principal.key_id
 
 
 @pytest.mark.parametrize(("apps", "seconds"), [([], 60), (["a"] * 101, 60), (["a"], 0), (["a"], 3601), (["a"], -1)])

@@ -1,106 +1,107 @@
-"""The file in a multipart/form-data body (RFC 7578), in pieces as it comes in: nothing of it is kept here."""
+"""The file in a multipart/form-data body (RFC 7578), piece by piece as it arrives."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from fal_server.core.faults import InvalidArgument
 
-_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
-_NAME = re.compile(rb';\s*name="([^"]*)"', re.IGNORECASE)
-_MOST_HEAD_BYTES = 16 * 1024
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_MOST_HEADER_BYTES = 16 * 1024
 
 
 async def file_field(
     content_type: str, chunks: AsyncIterator[bytes], field: str = "file_upload"
 ) -> AsyncGenerator[bytes]:
-    """The content of a form's file.
+    """Yield the content of a form's file, and skip all other fields.
 
     Args:
         content_type: of the body, with its boundary.
         chunks: the body.
-        field: the name of the form's field; others are passed over.
+        field: the name of the file's field.
 
     Raises:
-        Invalid: the body is no such form, is cut off, or has no such field.
+        InvalidArgument: the body is not such a form, is cut off, or has no such field.
     """
-    found = _BOUNDARY.search(content_type)
-    if not content_type.lower().startswith("multipart/form-data") or found is None:
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidArgument(field, f"send the file as field {field} of a multipart/form-data body")
-    delimiter = b"\r\n--" + (found[1] or found[2]).encode()
-    reader = _Reader(chunks)
-    async for _ in reader.until(delimiter):
-        continue  # what comes before the first part means nothing
-    seen = False
-    while True:
-        if await reader.exactly(2) == b"--":
-            break
-        reader.give_back(b"\r\n")  # a part without head fields is an empty line after the delimiter
-        head = await reader.head()
-        name = _NAME.search(head)
-        wanted = name is not None and name[1] == field.encode() and not seen
-        seen = seen or wanted
-        async for piece in reader.until(delimiter):
-            if wanted:
-                yield piece
-    await reader.drain()
-    if not seen:
+    form = _Form(field.encode())
+    try:
+        parser = MultipartParser(options[b"boundary"], form.callbacks(), max_header_size=_MOST_HEADER_BYTES)
+    except FormParserError as error:
+        raise _malformed(error) from error
+    async for chunk in chunks:
+        try:
+            parser.write(chunk)
+        except FormParserError as error:
+            raise _malformed(error) from error
+        for piece in form.take():
+            yield piece
+    if not form.ended:
+        raise InvalidArgument("body", "the form was cut off: send it again")
+    if not form.found:
         raise InvalidArgument(field, f"the form has no field {field}: send the file under that name")
 
 
-class _Reader:
-    """The body so far as it was not looked at yet."""
+def _malformed(error: FormParserError) -> InvalidArgument:
+    return InvalidArgument("body", f"the body is not a well-formed multipart/form-data: {error}")
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-        # The first delimiter may be the body's first bytes.
-        self._buffer = bytearray(b"\r\n")
 
-    async def until(self, delimiter: bytes) -> AsyncGenerator[bytes]:
-        """The bytes before the delimiter, which is taken too."""
-        while (at := self._buffer.find(delimiter)) < 0:
-            safe = len(self._buffer) - len(delimiter) + 1
-            if safe > 0:
-                piece = bytes(self._buffer[:safe])
-                del self._buffer[:safe]
-                yield piece
-            await self._more()
-        piece = bytes(self._buffer[:at])
-        del self._buffer[: at + len(delimiter)]
-        if piece:
-            yield piece
+class _Form:
+    """Collects the wanted field from the parser's events.
 
-    async def exactly(self, count: int) -> bytes:
-        """The next bytes."""
-        while len(self._buffer) < count:
-            await self._more()
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+    Attributes:
+        found: whether the field has begun.
+        ended: whether the form has its end.
+    """
 
-    def give_back(self, data: bytes) -> None:
-        """Look at these bytes first."""
-        self._buffer[:0] = data
+    def __init__(self, field: bytes) -> None:
+        self._field = field
+        self._header_name = self._header_value = b""
+        self._in_field = False
+        self._pieces: list[bytes] = []
+        self.found = self.ended = False
 
-    async def head(self) -> bytes:
-        """A part's head, up to the empty line, which is taken too."""
-        while (at := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > _MOST_HEAD_BYTES:
-                raise InvalidArgument("body", f"a part of the form has a head of more than {_MOST_HEAD_BYTES} bytes")
-            await self._more()
-        head = bytes(self._buffer[:at])
-        del self._buffer[: at + 4]
-        return head
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_to_name,
+            "on_header_value": self._add_to_value,
+            "on_header_end": self._end_header,
+            "on_part_data": self._add_data,
+            "on_end": self._end,
+        }
 
-    async def drain(self) -> None:
-        """Read to the end."""
-        async for _ in self._chunks:
-            continue
+    def take(self) -> list[bytes]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
-    async def _more(self) -> None:
-        async for chunk in self._chunks:
-            if chunk:
-                self._buffer += chunk
-                return
-        raise InvalidArgument("body", "the form was cut off: send it again")
+    def _begin_part(self) -> None:
+        self._in_field = False
+
+    def _add_to_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _add_to_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _end_header(self) -> None:
+        name, value = self._header_name.lower(), self._header_value
+        self._header_name = self._header_value = b""
+        if name == b"content-disposition" and not self.found:
+            self._in_field = parse_options_header(value)[1].get(b"name") == self._field
+            self.found = self._in_field
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_field:
+            self._pieces.append(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
