@@ -1,4 +1,4 @@
-"""Reading and writing file descriptors from the event loop, with backpressure."""
+"""Reads and writes file descriptors from the event loop, with backpressure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from typing import TypeAlias
 Watch: TypeAlias = Callable[[int, Callable[[], None]], None]
 Unwatch: TypeAlias = Callable[[int], bool]
 FLOOD_BYTES = 4000
-"""Keys, prompts and lines are shorter than what a flood brings at once."""
+"""A read of at least so many bytes is taken for a flood; keys, prompts and lines are shorter."""
 
 
 async def read_some(fd: int, size: int) -> bytes:
-    """What can be read now, waiting for the first byte; b"" at the end: for a terminal, when nobody has it open.
+    """Read what is there, waiting for the first byte; return b"" at the end.
+
+    A terminal ends when nobody has it open.
 
     Args:
         fd: a descriptor that does not block.
-        size: at most so many bytes.
+        size: the most bytes to return.
     """
     loop = asyncio.get_running_loop()
     while True:
@@ -34,17 +36,17 @@ async def read_some(fd: int, size: int) -> bytes:
                 return b""
             raise
         else:
-            await asyncio.sleep(0)  # a writer that is always ahead must not keep the loop from everything else
+            await asyncio.sleep(0)  # a fast writer must not starve the rest of the event loop
             return data
 
 
 def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> bytes:
-    """Add what else is there already: a terminal gives 4 KiB at a time.
+    """Add to `data` what else is there already, because a terminal gives 4 KiB at a time.
 
     Args:
-        flood_seconds: how long more is waited for once a flood has come. Who writes it has room for more only when
-            something was read, so that more comes within moments, and a turn of the event loop for each piece would
-            take several times as long.
+        flood_seconds: how long to wait for more once a flood has come. Its writer has room for more only when
+            something was read, so more comes at once; a turn of the event loop for each piece takes several times
+            as long.
     """
     pieces = [data]
     length = len(data)
@@ -58,7 +60,7 @@ def read_on(fd: int, size: int, data: bytes, *, flood_seconds: float = 0.0) -> b
             if length < FLOOD_BYTES or time.monotonic() >= deadline or not waiting.poll(1):
                 break
             continue
-        except OSError:  # an end that the next read will see again
+        except OSError:  # the end; the next read will see it again
             break
         pieces.append(data)
         length += len(data)
@@ -69,7 +71,7 @@ async def write_all(fd: int, data: bytes) -> None:
     """Write everything, waiting while nobody reads.
 
     Raises:
-        OSError: nobody can read any more.
+        OSError: the other end is closed.
     """
     loop = asyncio.get_running_loop()
     view = memoryview(data)

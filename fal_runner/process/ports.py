@@ -1,4 +1,4 @@
-"""Free ports for apps: outside of the range that connections take theirs from, and reserved among all shims."""
+"""Reserves free ports for apps among all shims, outside of the range for outgoing connections."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class PortUnavailable(Exception):
 
 
 class Reservation:
-    """A port that no other shim takes while this is held. The port itself is not open, so that the app can bind it.
+    """A port that no other shim takes while this is held; the app itself binds it.
 
-    The kernel gives outgoing connections ports from ip_local_port_range; one from there could be gone by the time that
-    a slow setup is done. What shims reserve lies below it, and is claimed by an abstract socket, which the kernel frees
-    however the shim ends.
+    The kernel gives outgoing connections ports from ip_local_port_range, so one from there could be taken by the time
+    that a slow setup is done. Shims reserve ports below it, and claim each by an abstract socket, which the kernel
+    frees however the shim ends.
     """
 
     def __init__(self, port: int, claim: socket.socket) -> None:
@@ -26,15 +26,15 @@ class Reservation:
         self._claim = claim
 
     def release(self) -> None:
-        """Let others have it."""
+        """Give the port back."""
         self._claim.close()
 
 
 def reserve(host: str) -> Reservation:
-    """Find a port that is free on this address and reserve it.
+    """Reserve a port that is free on this address.
 
     Raises:
-        PortUnavailable: after many tries there was none.
+        PortUnavailable: many tries found none.
     """
     low, high = _range()
     for _ in range(1000):
@@ -59,7 +59,7 @@ def _range() -> tuple[int, int]:
 
 
 def owners_inode(port: int) -> int | None:
-    """The inode of the socket that listens on this port of 127.0.0.1 or of any address; None where it is not known."""
+    """The inode of the socket that listens on a port of 127.0.0.1 or of any address; None if it is not known."""
     try:
         rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:

@@ -1,4 +1,4 @@
-"""Which processes belong to a runner, read from /proc, and killing exactly those."""
+"""Reads from /proc which processes belong to a runner, and signals exactly those."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """One process at one moment.
+    """One process at one time.
 
     Attributes:
-        started_ticks: its start time since boot, in clock ticks; with the pid it names the process for good.
+        started_ticks: its start time since boot, in clock ticks; together with the pid it names the process for good.
         state: the kernel's letter, such as R, S, Z.
     """
 
@@ -31,22 +31,22 @@ class ProcessInfo:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still do anything: a zombie cannot."""
+        """Whether it can still do anything; a zombie cannot."""
         return self.state not in {"Z", "X", "x"}
 
 
 def tag_of(token: str) -> str:
-    """The word that every process of a runner carries in its environment. The token cannot be got back from it."""
+    """The tag in the environment of every process of a runner; the token cannot be computed from it."""
     return hashlib.sha256(b"fal runner mark\0" + token.encode()).hexdigest()[:32]
 
 
 def boot_id() -> str:
-    """Which boot of the machine this is: pids and ticks of another one mean nothing."""
+    """Name this boot of the machine; pids and ticks of another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def process_info(pid: int) -> ProcessInfo | None:
-    """The process with this number, or None. Fields as in proc(5), /proc/PID/stat."""
+    """Read /proc/PID/stat, see proc(5); None if there is no such process."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -58,38 +58,38 @@ def process_info(pid: int) -> ProcessInfo | None:
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
-    """Whether this very process, not a later one with its number, is alive."""
-    seen = process_info(pid)
-    return seen is not None and seen.started_ticks == started_ticks and seen.alive
+    """Whether this very process is alive, not a later one with its number."""
+    found = process_info(pid)
+    return found is not None and found.started_ticks == started_ticks and found.alive
 
 
 def all_processes() -> list[ProcessInfo]:
-    """Every process of the machine."""
+    """List every process of the machine."""
     found = (process_info(int(entry.name)) for entry in _PROC.iterdir() if entry.name.isdecimal())
-    return [seen for seen in found if seen is not None]
+    return [process for process in found if process is not None]
 
 
-def descendants(roots: Iterable[int], everything: Iterable[ProcessInfo]) -> list[ProcessInfo]:
-    """The children of these processes, their children and so on; without the roots themselves."""
+def descendants(roots: Iterable[int], processes: Iterable[ProcessInfo]) -> list[ProcessInfo]:
+    """List the children of these processes, their children and so on, without the roots themselves."""
     children: dict[int, list[ProcessInfo]] = {}
-    for seen in everything:
-        children.setdefault(seen.parent, []).append(seen)
+    for process in processes:
+        children.setdefault(process.parent, []).append(process)
     found: list[ProcessInfo] = []
     waiting = list(roots)
     while waiting:
-        for seen in children.pop(waiting.pop(), []):
-            found.append(seen)
-            waiting.append(seen.pid)
+        for process in children.pop(waiting.pop(), []):
+            found.append(process)
+            waiting.append(process.pid)
     return found
 
 
 def has_variable(pid: int, variable: str, value: str) -> bool:
-    """Whether the process was started with this environment variable; False where it may not be read."""
+    """Whether the process was started with this environment variable; False if that may not be read."""
     return variable_of(pid, variable) == value
 
 
 def variable_of(pid: int, variable: str) -> str | None:
-    """The value of an environment variable that the process was started with; None where it may not be read."""
+    """The value of an environment variable that the process was started with; None if it may not be read."""
     try:
         environment = (_PROC / str(pid) / "environ").read_bytes()
     except OSError:
@@ -100,37 +100,37 @@ def variable_of(pid: int, variable: str) -> str | None:
 
 
 def working_directory(pid: int) -> Path | None:
-    """Where the process works, also where that was deleted; None where it may not be read."""
+    """The working directory of a process, even if it was deleted; None if it may not be read."""
     try:
         return Path(str((_PROC / str(pid) / "cwd").readlink()).removesuffix(" (deleted)"))
     except OSError:
         return None
 
 
-def processes_of(mark: str) -> list[ProcessInfo]:
-    """The living processes of a runner, found from outside by its mark.
+def processes_of(tag: str) -> list[ProcessInfo]:
+    """List the living processes of a runner, found from outside by its tag.
 
-    A process that wiped its environment is found by its session or its ancestors, as long as one of those is marked.
+    A process that wiped its environment is found by its session or its ancestors, as long as one of those has the tag.
     """
-    everything = [seen for seen in all_processes() if seen.alive and seen.pid != os.getpid()]
-    own = [seen for seen in everything if has_variable(seen.pid, TAG_VARIABLE, mark)]
-    mine = process_info(os.getpid())
-    sessions = {seen.session for seen in own} - {mine.session if mine else 0}
-    found = {seen.pid: seen for seen in own}
-    found.update({seen.pid: seen for seen in everything if seen.session in sessions})
-    found.update({seen.pid: seen for seen in descendants(list(found), everything)})
+    living = [process for process in all_processes() if process.alive and process.pid != os.getpid()]
+    tagged = [process for process in living if has_variable(process.pid, TAG_VARIABLE, tag)]
+    own = process_info(os.getpid())
+    sessions = {process.session for process in tagged} - {own.session if own else 0}
+    found = {process.pid: process for process in tagged}
+    found.update({process.pid: process for process in living if process.session in sessions})
+    found.update({process.pid: process for process in descendants(list(found), living)})
     return list(found.values())
 
 
-def send_signal(seen: ProcessInfo, number: int = signal.SIGKILL) -> None:
-    """Signal exactly the process that was seen; nothing where it is gone, even if its number was given away since."""
+def send_signal(process: ProcessInfo, number: int = signal.SIGKILL) -> None:
+    """Signal exactly this process; do nothing if it is gone, even if another one has its number now."""
     try:
-        handle = os.pidfd_open(seen.pid)
+        handle = os.pidfd_open(process.pid)
     except OSError:
         return
     try:
-        now = process_info(seen.pid)  # after the handle is held, so that what is looked at is what will be hit
-        if now is not None and now.started_ticks == seen.started_ticks:
+        now = process_info(process.pid)  # read while the handle is held, so this is the process that is signalled
+        if now is not None and now.started_ticks == process.started_ticks:
             signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
         return

@@ -1,4 +1,4 @@
-"""Starting and reaping processes in the shim, which is the parent of every orphan of its runner."""
+"""Starts and reaps processes in the shim, which is the parent of every orphan of its runner."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from pathlib import Path
 from fal_runner.process.proc import ProcessInfo, all_processes, descendants, send_signal
 
 _PR_SET_CHILD_SUBREAPER = 36
-_WALL = 0x40000000  # waitpid also for children whose end sends another signal than SIGCHLD
+_WALL = 0x40000000  # waitpid also reports children whose end sends another signal than SIGCHLD
 _LAUNCH = str(Path(__file__).with_name("launch.py"))
+# launch.py lifts this after it has restored the default actions: until then the child has the shim's, which ignores
+# some signals, so that a signal to a command that is only being started would be lost.
+_HELD_WHILE_STARTING = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 
 
 class Child:
-    """A process that the shim started; leader of a session of its own.
+    """A process that the shim started; the leader of its own session.
 
     Attributes:
-        exited: its exit code, or minus the number of the signal that ended it. To be awaited by `wait` alone, since
-            cancelling who awaits a future cancels the future.
+        exited: its exit code, or minus the number of the signal that ended it. Await it through `wait` alone:
+            cancelling a task that awaits a future cancels the future.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], exited: asyncio.Future[int]) -> None:
@@ -32,29 +35,29 @@ class Child:
         self.exited = exited
 
     def ended(self, code: int) -> None:
-        """Called by the reaper, once."""
-        self._process.returncode = code  # else Popen would wait for a pid that is not its own any more
+        """Take in its end; the subreaper calls this once."""
+        self._process.returncode = code  # else Popen would wait for a pid that may be another process's by then
         self.exited.set_result(code)
 
     async def wait(self) -> int:
-        """Wait for its end; returns what `exited` holds then."""
+        """Wait for its end; return what `exited` then holds."""
         return await asyncio.shield(self.exited)
 
     def signal(self, number: int) -> None:
-        """Signal the process itself; nothing where it was reaped."""
+        """Signal the process itself; do nothing once it was reaped."""
         if not self.exited.done():
             os.kill(self.pid, number)
 
 
 class Subreaper:
-    """Starts processes and reaps every descendant; there is one in a shim, and all of it runs in its event loop."""
+    """Starts processes and reaps every descendant. A shim has one, and uses it in its event loop alone."""
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
         self._something_ended = asyncio.Event()
 
     def install(self) -> None:
-        """Become the subreaper: orphans of the runner are handed to this process, however they detached themselves."""
+        """Become the subreaper, so that orphans of the runner become children of this process."""
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot become a subreaper")
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
@@ -71,7 +74,9 @@ class Subreaper:
         tty: bool = False,
         pass_fds: Sequence[int] = (),
     ) -> Child:
-        """Start a program in a session of its own that dies with the shim.
+        """Start a program in its own session that dies with the shim.
+
+        A signal that comes before the program runs waits for it.
 
         Args:
             env: all of its environment.
@@ -81,41 +86,45 @@ class Subreaper:
 
         Raises:
             OSError: there is no room for one more process.
-            ValueError: an environment variable's name or value is none.
+            ValueError: the name or value of an environment variable is not valid.
         """
         mode = "tty" if tty else "pipes"
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), mode, directory, *command],
-            env=dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            pass_fds=pass_fds,
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_WHILE_STARTING)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", _LAUNCH, str(os.getpid()), mode, directory, *command],
+                env=dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child = Child(process, asyncio.get_running_loop().create_future())
         self._children[process.pid] = child  # in the same step of the loop: SIGCHLD cannot come between
         return child
 
     def living_descendants(self) -> list[ProcessInfo]:
-        """All living descendants of the shim: all that the runner has."""
-        return [seen for seen in descendants([os.getpid()], all_processes()) if seen.alive]
+        """List everything of the runner that is alive."""
+        return [process for process in descendants([os.getpid()], all_processes()) if process.alive]
 
     async def sweep(self) -> None:
-        """Kill every descendant; returns when the kernel says that there are none, not even zombies."""
+        """Kill every descendant; return once the kernel says that there are none, not even zombies."""
         while True:
             self._something_ended.clear()
             if not self._reap():
                 return
-            for seen in self.living_descendants():
-                send_signal(seen)
+            for process in self.living_descendants():
+                send_signal(process)
             try:
                 await asyncio.wait_for(self._something_ended.wait(), 0.05)
             except TimeoutError:
-                continue  # look again: what was forked meanwhile is killed in the next round
+                continue  # the next round kills what was forked meanwhile
 
     def _reap(self) -> bool:
-        """Take in all that ended; returns whether there are children left."""
+        """Take in all that ended; return whether there are children left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | _WALL)

@@ -70,6 +70,16 @@ async def test_environment_interpreter_and_directory_are_the_apps(rig: Any, runn
     assert (await rig.run(runner, "pwd", cwd="/")).stdout == b"/\n"
 
 
+async def test_a_signal_during_the_start_is_not_lost(rig: Any, runner: Any) -> None:
+    """The shim ignores SIGINT, and a command that is only being started would ignore it too."""
+    for _ in range(5):
+        session = await rig.engine.exec(runner, ExecRequest(command=("sh", "-c", "exec sleep 77"), tty=False))
+        await session.signal(signal.SIGINT)
+        async with asyncio.timeout(30):
+            outputs = [output async for output in session.output()]
+        assert outputs[-1].exit_code == 128 + signal.SIGINT
+
+
 async def test_a_command_that_is_not_there_says_so(rig: Any, runner: Any) -> None:
     ran = await rig.run(runner, "no-such-command")
     assert ran.code == 127
