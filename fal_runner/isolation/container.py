@@ -1,8 +1,9 @@
-"""A worker in a container: runs podman or docker in the worker's place, so that the shim sees what it always sees.
+"""Runs podman or docker in the worker's place, so that a worker in a container looks to the shim like any other.
 
 `python -m fal_runner.isolation.container NOTE WORKER JOB_FD RESULT_FD`, as `worker.py` is run. NOTE (container.json,
-in the runner's directory) names engine and image. Variables come by this process's environment and go on by name alone,
-the job by the worker's standard input, its result by a named pipe in the directory that both share.
+in the runner's directory) names engine and image. Variables are in this process's environment, and the engine gets
+their names alone. The job goes to the worker's standard input; its result comes by a named pipe in the directory that
+both share.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SHARED = "/fal"
 _SHARED_NAME = "container"
 _RESULT = "result"
 _CHUNK = 64 * 1024
-# Moves the job from standard input, which the app finds empty, to a descriptor that worker.py is told.
+# Moves the job from standard input, which the app must find empty, to a descriptor that worker.py is given.
 _BEGIN = (
     "import os, sys; job = os.dup(0); os.dup2(os.open(os.devnull, os.O_RDONLY), 0); "
     f"result = os.open('{SHARED}/{_RESULT}', os.O_WRONLY); "
@@ -35,17 +36,17 @@ _BEGIN = (
 
 
 class Note(TypedDict):
-    """What container.json says.
+    """The content of container.json.
 
     Attributes:
-        engine: the program.
-        variables: the environment that it is run in.
+        engine: the program to run.
+        variables: the engine's environment variables.
         image: the image's id.
-        name: the container's.
-        entrypoint, cmd: instead of the image's own, or null.
-        itself: whether the image is run as it is.
+        name: the container's name.
+        entrypoint, cmd: these replace the image's own, unless null.
+        itself: whether the image is run as it is, without any code of the app's.
         names: the variables that the container gets.
-        volumes: what of the machine it sees, as `PLACE:PLACE-IN-IT`.
+        volumes: what it sees of the machine, as `PLACE:PLACE-IN-IT`.
     """
 
     engine: str
@@ -60,7 +61,7 @@ class Note(TypedDict):
 
 
 class Job(TypedDict):
-    """What of a worker's job matters here; see `supervisor`."""
+    """The part of a worker's job that matters here; see `supervisor`."""
 
     port: int
     app_port: int
@@ -70,7 +71,7 @@ class Job(TypedDict):
 
 
 def run_command(note: Note, shared: Path, job: Job) -> list[str]:
-    """The engine's command line for a runner. `--env NAME` takes the value from the engine's own environment."""
+    """The engine's command line for a runner; `--env NAME` takes the value from the engine's own environment."""
     command = [note["engine"], "run", "--rm", "--name", note["name"]]
     for name in note["names"]:
         command += ["--env", name]
@@ -88,7 +89,7 @@ def run_command(note: Note, shared: Path, job: Job) -> list[str]:
 
 
 def exec_command(note: Note, command: Sequence[str], names: Sequence[str], *, tty: bool) -> list[str]:
-    """The command line that runs a command inside a runner's container; empty means a login shell."""
+    """The engine's command line for a command inside a runner's container; an empty command is a login shell."""
     line = [note["engine"], "exec", "--interactive", *(["--tty"] if tty else [])]
     for name in names:
         line += ["--env", name]
@@ -96,7 +97,7 @@ def exec_command(note: Note, command: Sequence[str], names: Sequence[str], *, tt
 
 
 def move_in(job: Job, shared: Path) -> Job:
-    """Copy what the job names into the shared directory; the job as the container sees it."""
+    """Copy what the job names into the shared directory; return the job as the container sees it."""
     moved = job.copy()
     moved["paths"] = []
     if "function" in job:
@@ -112,18 +113,17 @@ def _moved(pickled: dict[str, str], to: Path) -> dict[str, str]:
 
 
 def read_note(path: Path) -> Note:
-    """The note in a file."""
     note: Note = json.loads(path.read_text())
     return note
 
 
 def engine_environment(note: Note, variables: Mapping[str, str]) -> dict[str, str]:
-    """What the engine is run with: the container's variables, and its own, which win."""
+    """The container's variables and the engine's own, which win."""
     return {**variables, **note["variables"]}
 
 
 def remove(note: Note) -> None:
-    """End the container and forget it, where it is still there."""
+    """Remove the container if it is still there."""
     subprocess.run(
         [note["engine"], "rm", "--force", note["name"]],
         env=note["variables"],
@@ -136,19 +136,19 @@ def remove(note: Note) -> None:
 
 
 def main() -> int:
-    """Read the job, run the container, hand its result on."""
-    place = Path(sys.argv[1])
+    """Read the job, run the container, pass its result on."""
+    path = Path(sys.argv[1])
     job_fd, result_fd = int(sys.argv[-2]), int(sys.argv[-1])
-    note = read_note(place)
+    note = read_note(path)
     with open(job_fd, "rb") as pipe:
         text = pipe.read()
     if not text:
         sys.stderr.write("fal: the shim ended before it gave this worker its job\n")
         return 1
     job: Job = json.loads(text)
-    shared = place.parent / _SHARED_NAME
+    shared = path.parent / _SHARED_NAME
     os.mkfifo(shared / _RESULT, 0o600)
-    result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # open on both sides, so that it has no end
+    result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # open for writing too, so that it never ends
     process = subprocess.Popen(
         run_command(note, shared, job),
         env=engine_environment(note, os.environ),
@@ -157,7 +157,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: process.send_signal(received))  # the engine passes it on
     if process.stdin is not None:
-        with suppress(BrokenPipeError), process.stdin:  # else the engine refused: it says why, and its exit code tells
+        with suppress(BrokenPipeError), process.stdin:  # the engine refused, and says why
             process.stdin.write(json.dumps(move_in(job, shared)).encode())
     _copy(result, result_fd, process)
     remove(note)
@@ -166,24 +166,24 @@ def main() -> int:
 
 
 def _copy(source: int, target: int, process: subprocess.Popen[bytes]) -> None:
-    """Pass on what comes, until the process has ended and all of it has come."""
-    ended, tell = os.pipe()
+    """Pass on what comes until the process has ended and everything has come."""
+    ended, notify = os.pipe()
 
     def wait() -> None:
         process.wait()
-        os.close(tell)
+        os.close(notify)
 
     threading.Thread(target=wait, daemon=True).start()
-    over = False
+    finished = False
     with open(target, "wb") as results:
         while True:
             ready, _, _ = select.select([source, ended], [], [])
-            over = over or ended in ready
+            finished = finished or ended in ready
             try:
                 results.write(os.read(source, _CHUNK))
                 results.flush()
             except BlockingIOError:
-                if over:
+                if finished:
                     return
 
 

@@ -1,6 +1,6 @@
-"""The view of the file system that a runner has: its own, with /data and /app in it, where the kernel allows that.
+"""Gives a runner its own view of the file system, with /data and /app in it, if the kernel allows that.
 
-Used between fork and exec, by launch.py: standard library only, one thread, no state.
+launch.py uses it between fork and exec: the standard library alone, one thread, no state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DATA_VARIABLE = "FAL_DATA_DIR"
 APP_VARIABLE = "FAL_APP_DIR"
 JOIN_VARIABLE = "FAL_JOIN_PROCESS"
-"""Whose view a command shares that runs beside the worker; taken out of its environment."""
+"""Names the process whose view a command shares; removed from the command's environment."""
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 _OLD_ROOT = ".fal-old-root"
@@ -25,15 +25,15 @@ _NAMES = {"data": DATA_VARIABLE, "app": APP_VARIABLE}
 def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
     """Give this process the view that its environment asks for; the current directory is / afterwards.
 
-    The directories are named by FAL_DATA_DIR and FAL_APP_DIR, which are /data and /app from then on. With
-    FAL_JOIN_PROCESS the view of that process is shared, where it has one of its own.
+    FAL_DATA_DIR and FAL_APP_DIR name the directories, and are /data and /app from then on. With FAL_JOIN_PROCESS this
+    process shares the view of that one, if it has its own.
 
     Args:
-        environ: of this process; FAL_JOIN_PROCESS is removed.
-        needed: absolute paths that must stay where they are.
+        environ: the variables of this process; FAL_JOIN_PROCESS is removed.
+        needed: absolute paths that must stay visible.
 
     Returns:
-        Why there is no such view, in words for people; empty where there is, or none was asked for.
+        Why there is no such view, for people to read; empty if there is one, or none was asked for.
     """
     process = environ.pop(JOIN_VARIABLE, "")
     wanted = {name: os.path.realpath(environ[variable]) for name, variable in _NAMES.items() if environ.get(variable)}
@@ -44,8 +44,8 @@ def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
             if not join(int(process)):
                 return ""
         else:
-            everything = [*wanted.values(), *needed, *map(os.path.realpath, needed)]
-            hidden = [path for path in everything for name in wanted if f"{path}/".startswith(f"/{name}/")]
+            paths = [*wanted.values(), *needed, *map(os.path.realpath, needed)]
+            hidden = [path for path in paths for name in wanted if f"{path}/".startswith(f"/{name}/")]
             if hidden:
                 return f"{hidden[0]} is needed, and would be hidden by a /data or /app of the runner's own"
             _make_beside(wanted)
@@ -57,48 +57,48 @@ def enter(environ: MutableMapping[str, str], needed: Sequence[str]) -> str:
 
 
 def _make_beside(wanted: Mapping[str, str]) -> None:
-    """Have a child make the view, and share it: a failure half way leaves this process as it was.
+    """Have a child make the view, then share it, so that a failure half way leaves this process as it was.
 
     Raises:
         OSError: the kernel does not allow it.
     """
-    told, tell = os.pipe()
-    hold, let_go = os.pipe()
+    report, reported = os.pipe()
+    hold, release = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.close(let_go)
+            os.close(release)
             make(wanted)
-            os.write(tell, b"\0")
+            os.write(reported, b"\0")
             os.read(hold, 1)
         except OSError as error:
-            os.write(tell, f"{error.errno or 0}".encode())
+            os.write(reported, f"{error.errno or 0}".encode())
         finally:
             os._exit(0)
     try:
-        os.close(tell)
-        said = os.read(told, 16)
-        if said != b"\0":
-            number = int(said or b"0")
+        os.close(reported)
+        answer = os.read(report, 16)
+        if answer != b"\0":
+            number = int(answer or b"0")
             raise OSError(number, os.strerror(number))
         join(child)
     finally:
-        for descriptor in (told, hold, let_go):
+        for descriptor in (report, hold, release):
             os.close(descriptor)
         os.waitpid(child, 0)
 
 
 def make(wanted: Mapping[str, str]) -> None:
-    """Make a view of one's own: all that is in / as it is, but these directories at the top.
+    """Make a view of its own for this process: everything in /, with these directories at the top.
 
     A tmpfs becomes the root, so that nothing is made in the machine's own one. Without the privilege to mount, a user
-    namespace gives it, in which this user is who it is.
+    namespace gives it, in which the user keeps its id.
 
     Args:
         wanted: name at the top -> the directory to be seen there.
 
     Raises:
-        OSError: the kernel does not allow it; what this process sees then is undefined.
+        OSError: the kernel does not allow it; what this process then sees is undefined.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
@@ -114,7 +114,7 @@ def make(wanted: Mapping[str, str]) -> None:
             with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib costs more than all of this
                 file.write(text)
     _call(libc.mount, b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    # Any directory will do as the place of the new root, and there is always this one; the pivot uncovers it again.
+    # Any directory can hold the new root, and this one always exists; the pivot uncovers it again.
     root = b"/proc"
     _call(libc.mount, b"fal", root, b"tmpfs", 0, b"mode=755,size=1m")
     os.mkdir(f"/proc/{_OLD_ROOT}")  # noqa: PTH102
@@ -141,10 +141,10 @@ def make(wanted: Mapping[str, str]) -> None:
 
 
 def join(process: int) -> bool:
-    """Take the view of another process of the same user; False where it has none of its own.
+    """Take the view of another process of the same user; return False if it has none of its own.
 
     Raises:
-        OSError: it is gone, or the kernel does not allow it.
+        OSError: the process is gone, or the kernel does not allow it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     joined = False

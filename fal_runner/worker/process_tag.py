@@ -1,6 +1,6 @@
-"""The word in the environment of everything that is a runner's, and how a process that waited for its runner takes it.
+"""The tag in the environment of every process of a runner, and how a prewarmed process takes one.
 
-Used by the worker too: standard library alone, Python 3.8.
+The worker uses it too: the standard library alone, Python 3.8.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import os
 
 TAG_VARIABLE = "FAL_RUNNER_MARK"
 NO_TAG = "0" * 32
-"""Of a process that has no runner yet; as long as every mark."""
+"""The tag of a process that has no runner yet; as long as any other."""
 
 
-def take_tag(mark: str) -> None:
-    """Carry this mark from now on, where this process was started with `NO_TAG` as its mark.
+def take_tag(tag: str) -> None:
+    """Give this process a tag; it was started with `NO_TAG`.
 
-    What others read in /proc/PID/environ are the bytes that the kernel laid down at the start, so these are changed in
-    their place.
+    Others read in /proc/PID/environ the bytes that the kernel laid down at the start, so these are overwritten.
 
     Raises:
-        ValueError: it was not started so, or the mark has another length.
+        ValueError: the process was not started with `NO_TAG`, or the tag has another length.
     """
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     place = libc.getenv(TAG_VARIABLE.encode())
-    if place is None or len(mark) != len(NO_TAG) or ctypes.string_at(place) != NO_TAG.encode():
-        raise ValueError("this process was not started to take a mark")
-    ctypes.memmove(place, mark.encode(), len(mark))
-    os.environ[TAG_VARIABLE] = mark
+    if place is None or len(tag) != len(NO_TAG) or ctypes.string_at(place) != NO_TAG.encode():
+        raise ValueError("this process was not started to take a tag")
+    ctypes.memmove(place, tag.encode(), len(tag))
+    os.environ[TAG_VARIABLE] = tag
