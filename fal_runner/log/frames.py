@@ -1,8 +1,8 @@
-"""Telling apart what a worker printed for its requests: frames within its output, which say whose the bytes are.
+"""Reads frames within a worker's output, which say for which request it was printed.
 
-A frame is MARK, four hex digits of length, the request's id, 0x1F, and so many bytes. The mark is random and known to
-the shim and its worker alone. A frame is at most PIPE_BUF bytes, which a pipe takes whole or not at all, so that what
-child processes and raw writes put between two frames never falls into one.
+A frame is a mark, four hex digits of length, the request's id, 0x1F, and so many bytes. The mark is random and known to
+the shim and its worker alone. A frame has at most PIPE_BUF bytes, which a pipe takes whole or not at all, so the output
+of child processes and raw writes falls between two frames, never into one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _END = b"\x1f"
 
 
 class Chunk(NamedTuple):
-    """Some output. `request_id` is empty where it is not known; `ends` says that the request prints no more."""
+    """Some output. `request_id` is empty if it is not known; `ends` says that the request prints no more."""
 
     request_id: str
     data: bytes
@@ -24,15 +24,15 @@ class Chunk(NamedTuple):
 
 
 def new_mark() -> str:
-    """A mark that no program prints by chance."""
+    """Make a mark that no program prints by chance."""
     return f"\x1e{secrets.token_hex(8)}:"
 
 
 class FrameReader:
-    """Takes the frames out of a stream; bytes outside of frames, and what is no whole frame, stay what they are.
+    """Takes the frames out of a stream; other bytes, and parts of frames, pass unchanged.
 
     Args:
-        mark: what frames begin with.
+        mark: the start of every frame.
     """
 
     def __init__(self, mark: str) -> None:
@@ -41,42 +41,42 @@ class FrameReader:
         self._held = b""
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """What is certain after this piece of the stream."""
+        """Take in a piece of the stream; return the output that is complete."""
         data = self._held + data if self._held else data
-        pieces: list[Chunk] = []
-        done = start = 0  # up to `done` all is told; from `start` on the next frame is looked for
+        chunks: list[Chunk] = []
+        done = start = 0  # bytes before `done` are returned; the next frame is searched from `start` on
         while (at := data.find(self._mark, start)) >= 0:
             head = data.find(_END, at, at + self._longest_head)
             length = _length(data[at + len(self._mark) : head]) if head >= 0 else None
             if head < 0 and len(data) - at < self._longest_head:
-                return self._hold(pieces, data, done, at)
+                return self._hold(chunks, data, done, at)
             if length is None:
                 start = at + len(self._mark)
                 continue
             body = head + len(_END)
             if len(data) < body + length:
-                return self._hold(pieces, data, done, at)
+                return self._hold(chunks, data, done, at)
             if at > done:
-                pieces.append(Chunk("", data[done:at]))
+                chunks.append(Chunk("", data[done:at]))
             request_id = data[at + len(self._mark) + _DIGITS : head].decode("ascii", "replace")
-            pieces.append(Chunk(request_id, data[body : body + length], ends=not length))
+            chunks.append(Chunk(request_id, data[body : body + length], ends=not length))
             done = start = body + length
-        return self._hold(pieces, data, done, len(data) - self._begun(data, start))
+        return self._hold(chunks, data, done, len(data) - self._partial_mark(data, start))
 
     def flush(self) -> list[Chunk]:
-        """What is left when the stream has ended."""
+        """Return what is left once the stream has ended."""
         held, self._held = self._held, b""
         return [Chunk("", held)] if held else []
 
-    def _hold(self, pieces: list[Chunk], data: bytes, done: int, at: int) -> list[Chunk]:
-        """Wait with what begins at this place for more."""
+    def _hold(self, chunks: list[Chunk], data: bytes, done: int, at: int) -> list[Chunk]:
+        """Keep what starts at `at` until more comes."""
         if at > done:
-            pieces.append(Chunk("", data if done == 0 and at == len(data) else data[done:at]))
+            chunks.append(Chunk("", data if done == 0 and at == len(data) else data[done:at]))
         self._held = data[at:]
-        return pieces
+        return chunks
 
-    def _begun(self, data: bytes, start: int) -> int:
-        """How many bytes at the end may be the beginning of a mark."""
+    def _partial_mark(self, data: bytes, start: int) -> int:
+        """How many bytes at the end may be the start of a mark."""
         at = data.rfind(self._mark[:1], max(start, len(data) - len(self._mark) + 1))
         return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 

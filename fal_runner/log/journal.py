@@ -1,4 +1,4 @@
-"""A runner's log: its entries in the spool, numbered, with what waits for new ones."""
+"""A runner's log: numbered entries in the spool, and a way to wait for new ones."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fal_grpc.v1 import log_pb2, shim_pb2
 from fal_grpc.varint import varint
-from fal_runner.log.spool import DEFAULT_MAX_BYTES, Reader, Record, Spool
+from fal_runner.log.spool import DEFAULT_MAX_BYTES, Record, Spool, SpoolReader
 
 Source: TypeAlias = "log_pb2.LogEntry.Source.ValueType"
 Level: TypeAlias = "log_pb2.LogLevel.ValueType"
-# What precedes an entry in a StreamLogsResponse: the field's number, and that a length follows.
+# Precedes an entry in a StreamLogsResponse: the field's number, and that a length follows.
 _ENTRIES = bytes((shim_pb2.StreamLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _MESSAGE = bytes((log_pb2.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((log_pb2.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
@@ -25,7 +25,7 @@ _REMEMBERED_BYTES = 1024 * 1024
 
 
 class OutputLines(NamedTuple):
-    """Lines of one stream and request that were read together, with a level for each."""
+    """Lines of one stream and request that were read together, and the level of each."""
 
     source: Source
     request_id: str
@@ -34,7 +34,7 @@ class OutputLines(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Entries that were written together, as the wire has them."""
+    """Entries that were written together, in their wire form."""
 
     first: int
     last: int
@@ -42,7 +42,7 @@ class _Block(NamedTuple):
 
 
 def entry_of(text: str, source: Source, level: Level, at_ns: int | None = None) -> log_pb2.LogEntry:
-    """An entry that is not numbered yet; `at_ns` is nanoseconds since the epoch, by default now."""
+    """Make an entry without a number; `at_ns` is in nanoseconds since the epoch, by default now."""
     entry = log_pb2.LogEntry(level=level, source=source, message=text)
     entry.timestamp.FromNanoseconds(time.time_ns() if at_ns is None else at_ns)
     return entry
@@ -52,46 +52,46 @@ class Journal:
     """The log of one runner.
 
     Args:
-        directory: where the spool lies.
-        max_bytes: how much of it is kept while nobody fetches it.
+        directory: where the spool is.
+        max_bytes: how much of the log is kept while nobody fetches it.
     """
 
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._spool = Spool(directory, max_bytes=max_bytes)
         self._most_remembered = min(_REMEMBERED_BYTES, max_bytes // 4)
         self._changed = asyncio.Event()
-        self._moment = (0, 0)
-        self._blocks: deque[_Block] = deque()  # the newest entries, for who reads as they are written
+        self._newest = (0, 0)
+        self._blocks: deque[_Block] = deque()  # the newest entries, for readers that keep up
         self._blocks_size = 0
         self.closed = False
 
     @property
     def last(self) -> int:
-        """Sequence of the last entry."""
+        """The sequence of the last entry."""
         return self._spool.last
 
     @property
     def acked(self) -> int:
-        """Sequence up to which entries were stored elsewhere."""
+        """The sequence up to which entries are stored elsewhere."""
         return self._spool.acked
 
     def write(self, entries: Iterable[log_pb2.LogEntry]) -> None:
-        """Keep these entries; they get the next numbers."""
+        """Keep these entries under the next numbers."""
         numbered = list(enumerate(entries, self._spool.last + 1))
         for number, entry in numbered:
             entry.sequence = number
             self._in_order(entry.timestamp)
         self._keep([entry.SerializeToString() for _, entry in numbered])
 
-    def take(self, printed: Iterable[OutputLines]) -> None:
-        """Keep these lines, of now; they get the next numbers."""
+    def take(self, output: Iterable[OutputLines]) -> None:
+        """Keep these lines, with the time of now, under the next numbers."""
         payloads: list[bytes] = []
         number = self._spool.last
         now = Timestamp()
         now.FromNanoseconds(time.time_ns())
         self._in_order(now)
-        for source, request_id, texts, levels in printed:
-            # An entry is made of bytes: the beginning that it has in common with others, its message, its number.
+        for source, request_id, texts, levels in output:
+            # Each entry is put together from bytes: a head that many share, its message, its number.
             heads = {
                 level: log_pb2.LogEntry(
                     timestamp=now, level=level, source=source, request_id=request_id
@@ -105,45 +105,45 @@ class Journal:
                 payloads.append(b"".join((heads[level], varint(len(message)), message, _SEQUENCE, varint(number))))
         self._keep(payloads)
 
-    def say(self, text: str, level: Level = log_pb2.INFO) -> None:
-        """Keep a line of the platform's own."""
+    def note(self, text: str, level: Level = log_pb2.INFO) -> None:
+        """Keep a line of the platform."""
         self.write([entry_of(text, log_pb2.LogEntry.SOURCE_SYSTEM, level)])
 
     def ack(self, sequence: int) -> None:
-        """Entries up to this one may be forgotten."""
+        """Forget the entries up to this one, which are stored."""
         self._spool.ack(sequence)
         while self._blocks and self._blocks[0].last <= self.acked:
             self._forget_block()
 
     def reader(self, after: int) -> JournalReader:
-        """Read from the entry after this sequence on, and only what was not acknowledged.
+        """Read from the entry after this sequence on, but nothing that was acknowledged.
 
-        A store that has forgotten a silent runner's lines, because they were too old, asks from 0 again.
+        A store that has deleted a silent runner's old lines asks from 0 again.
         """
         return JournalReader(self._spool.reader(max(after, self.acked)), self._blocks)
 
     async def wait(self) -> None:
-        """Wait until there is more, or never will be."""
+        """Wait until there are more entries, or the log is closed."""
         if not self.closed:
             await self._changed.wait()
 
     def close(self) -> None:
-        """There will be no more entries."""
+        """End the log; no more entries come."""
         self.closed = True
         self._spool.close()
         self._notify()
 
     def _in_order(self, stamp: Timestamp) -> None:
-        """A later number never has an earlier time, also where somebody set the clock back."""
-        if (stamp.seconds, stamp.nanos) < self._moment:
-            stamp.seconds, stamp.nanos = self._moment
-        self._moment = (stamp.seconds, stamp.nanos)
+        """Give no entry an earlier time than the one before it, even if the clock was set back."""
+        if (stamp.seconds, stamp.nanos) < self._newest:
+            stamp.seconds, stamp.nanos = self._newest
+        self._newest = (stamp.seconds, stamp.nanos)
 
     def _keep(self, payloads: list[bytes]) -> None:
         if not payloads:
             return
         first = self._spool.last + 1
-        # Also what a full disk did not take: who reads at the end has it all the same.
+        # A full disk may not have taken these: readers that keep up get them all the same.
         block = _Block(first, self._spool.append(payloads), _joined(payloads))
         self._blocks.append(block)
         self._blocks_size += len(block.data)
@@ -164,20 +164,20 @@ class JournalReader:
 
     Args:
         reader: the same position in the spool.
-        blocks: the newest entries in memory; they are read from there by who has read all that precede them.
+        blocks: the newest entries in memory, for a reader that has read everything before them.
     """
 
-    def __init__(self, reader: Reader, blocks: Iterable[_Block] = ()) -> None:
+    def __init__(self, reader: SpoolReader, blocks: Iterable[_Block] = ()) -> None:
         self._reader = reader
         self._blocks = blocks
 
     def read(self, max_bytes: int) -> Sequence[log_pb2.LogEntry]:
-        """The next entries, about `max_bytes` of them; none where there are none."""
+        """Read the next entries, about `max_bytes` of them."""
         return self.read_batch(max_bytes).entries
 
     def read_batch(self, max_bytes: int) -> shim_pb2.StreamLogsResponse:
-        """The same as the wire has them."""
-        # Parsed together, which is several times as fast as making them one by one.
+        """Read the same as a message."""
+        # Parsing them together is several times as fast as making them one by one.
         return shim_pb2.StreamLogsResponse.FromString(self._remembered(max_bytes) or self._stored(max_bytes))
 
     def _remembered(self, max_bytes: int) -> bytes:
@@ -200,12 +200,12 @@ def _joined(payloads: Iterable[bytes]) -> bytes:
 
 
 def read_leftover(directory: Path, after: int) -> JournalReader | None:
-    """What a dead shim left on disk; None where there is nothing."""
+    """Open the log that a dead shim left on disk; None if there is none."""
     return JournalReader(Spool(directory).reader(after)) if directory.is_dir() else None
 
 
 def _payload(record: Record, read: Sequence[Record]) -> bytes:
-    """A record's entry; for lines that were lost one that says so, of the time of the lines beside it."""
+    """The entry of a record; for lost lines one that says so, with the time of the line after them."""
     if record.payload is not None:
         return record.payload
     lines = "1 line" if record.dropped == 1 else f"{record.dropped} lines"
@@ -215,7 +215,7 @@ def _payload(record: Record, read: Sequence[Record]) -> bytes:
         log_pb2.WARNING,
     )
     entry.sequence = record.sequence
-    beside = [other.payload for other in read if other.payload is not None and other.sequence > record.sequence]
-    if beside:
-        entry.timestamp.CopyFrom(log_pb2.LogEntry.FromString(beside[0]).timestamp)
+    later = [other.payload for other in read if other.payload is not None and other.sequence > record.sequence]
+    if later:
+        entry.timestamp.CopyFrom(log_pb2.LogEntry.FromString(later[0]).timestamp)
     return entry.SerializeToString()

@@ -1,8 +1,9 @@
-"""From the bytes that a program prints to lines of text with a level."""
+"""Splits the bytes that a program prints into lines, and finds the level of each."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fal_grpc.v1 import log_pb2
@@ -10,7 +11,7 @@ from fal_grpc.v1 import log_pb2
 DEFAULT_MAX_LINE_BYTES = 1024 * 1024
 
 # "ERROR: x", "[WARNING] x", "2025-01-01 10:00:00,123 - INFO - x", "INFO:     x"; only in capitals, only at the start.
-# What precedes the word is never given back: a line of digits would be tried at each of them.
+# The part before the word never backtracks: a line of digits would be tried at each digit.
 _BEFORE = r"[\s\d:.,Z+\-/\[|]{0,40}+"
 _WORD = re.compile(
     rf"{_BEFORE}(?:T(?=\d){_BEFORE})?(TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)(?=[\]:|\s-]|$)"
@@ -26,31 +27,68 @@ _LEVELS = {
     "CRITICAL": log_pb2.ERROR,
     "FATAL": log_pb2.ERROR,
 }
+_TRACEBACK = "Traceback (most recent call last):"
+# These stand between the tracebacks of a chain.
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _LOOKED_AT = 4096
-_REDRAWS = 10.0  # states of a line that is drawn over, before only one a second is kept
+_REDRAWS = 10.0  # kept states of a line that is drawn over, before only one a second is kept
 
 
 def level_of(line: str) -> log_pb2.LogLevel.ValueType:
-    """The level that a line states about itself; INFO where it states none, on either stream.
+    """The level that a line states about itself; INFO if it states none, on either stream.
 
-    What is recognised: a level's name in capitals at the start (also after a time or in brackets), the field `level`,
-    `levelname` or `severity` of a line of JSON, and the first line of a Python traceback.
+    It may be a name in capitals at the start (also after a time or in brackets), or the field `level`, `levelname` or
+    `severity` of a line of JSON. The first line of a Python traceback is an ERROR.
     """
     start = line[:_LOOKED_AT]
     if start.startswith("{"):
         found = _JSON.search(start)
         return _LEVELS.get(found[1].upper(), log_pb2.INFO) if found else log_pb2.INFO
-    if start.startswith("Traceback (most recent call last):"):
+    if start.startswith(_TRACEBACK):
         return log_pb2.ERROR
     found = _WORD.match(start)
     return _LEVELS[found[1]] if found else log_pb2.INFO
 
 
+class LevelReader:
+    """Finds the levels of consecutive lines: a whole traceback is an ERROR, not only its first line.
+
+    Attributes:
+        in_traceback: whether the next line may belong to a traceback.
+    """
+
+    def __init__(self) -> None:
+        self.in_traceback = False
+        self._in_chain = False
+
+    def read(self, texts: Sequence[str]) -> list[log_pb2.LogLevel.ValueType]:
+        """The level of each of the next lines."""
+        levels = [level_of(text) for text in texts]
+        if self.in_traceback or log_pb2.ERROR in levels:  # almost never: most lines are read in one go
+            for index, text in enumerate(texts):
+                if self._belongs(text):
+                    levels[index] = log_pb2.ERROR
+        return levels
+
+    def _belongs(self, text: str) -> bool:
+        """Whether a line is a part of a traceback; a line of spaces or an exception's own line ends it."""
+        if text.startswith(_TRACEBACK):
+            self.in_traceback, self._in_chain = True, False
+            return True
+        if not self.in_traceback:
+            return False
+        if self._in_chain:  # after the exception: only another traceback of the same chain may follow
+            self.in_traceback = not text or text.startswith(_CHAINED)
+            return self.in_traceback
+        self._in_chain = not text.startswith(" ")
+        return True
+
+
 class OutputLine(NamedTuple):
     """A line without its newline.
 
-    `cut_bytes` of its end were thrown away because it was too long, and `left_out` of its states because it was drawn
-    over too often.
+    `cut_bytes` of its end were dropped because it was too long, and `left_out` of its states because it was drawn over
+    too often.
     """
 
     data: bytes
@@ -59,31 +97,31 @@ class OutputLine(NamedTuple):
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines; holds at most one line, and of that at most `max_bytes`.
+    """Splits a stream of bytes into lines; holds at most one line, and of that at most `max_bytes`.
 
-    A line may be drawn over after a carriage return, as progress bars do. What it was before is a line too, so that
-    progress is seen and the last state before a crash is there; but of a line that is drawn over and over, only the
-    first 10 states, then one a second, and always the last, which says how many are missing.
+    A line may be drawn over after a carriage return, as progress bars do. Its former state is a line too, so that
+    progress and the last state before a crash are seen. Of a line that is drawn over again and again, it gives only
+    the first 10 states, then one a second, and always the last, which says how many are missing.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._partial = bytearray()
         self._cut = 0
-        self._returned = False  # a carriage return was the last that came: a newline, or something to draw over
+        self._returned = False  # the last byte was a carriage return: a newline follows, or something draws over
         self._redraws = _REDRAWS
         self._redrawn_at = float("-inf")
         self._left_out = 0
 
     @property
     def holds(self) -> bool:
-        """Whether there is the beginning of a line."""
+        """Whether it holds the start of a line."""
         return bool(self._partial or self._cut)
 
     def feed_plain(self, data: bytes) -> bytes | None:
-        """The lines that end in this piece, in one and without the last newline, where all of them are ordinary.
+        """Take in a piece whose lines are all ordinary; return them joined, without the last newline.
 
-        None, and nothing is taken, where `feed` must look closer: where one may be too long or is drawn over, or none
+        Returns None, and takes nothing, if `feed` must look closer: a line may be too long or is drawn over, or none
         ends here.
         """
         if self._returned or self._cut or self._left_out or len(self._partial) + len(data) > self._max_bytes:
@@ -96,7 +134,11 @@ class LineSplitter:
         return whole
 
     def feed(self, data: bytes, now_seconds: float = 0.0) -> list[OutputLine]:
-        """The lines that end in this piece, which came at this moment of any steady clock."""
+        """Take in a piece; return the lines that end in it.
+
+        Args:
+            now_seconds: when it came, by any steady clock.
+        """
         *ended, rest = data.split(b"\n")
         lines: list[OutputLine] = []
         for piece in ended:
@@ -109,7 +151,7 @@ class LineSplitter:
         return lines
 
     def flush(self) -> list[OutputLine]:
-        """The last line, where the stream ended without a newline."""
+        """Return the last line if the stream ended without a newline."""
         return [self._take(ends=True)] if self.holds or self._left_out else []
 
     def _extend(self, piece: bytes, lines: list[OutputLine], now_seconds: float) -> None:
@@ -137,7 +179,7 @@ class LineSplitter:
             self._left_out += 1
 
     def _take(self, *, ends: bool = False) -> OutputLine:
-        """What there is of the line; where the line ends, with what is missing of it."""
+        """Take what there is of the line; at its end, with what is missing of it."""
         line = OutputLine(bytes(self._partial), self._cut, self._left_out if ends else 0)
         self._left_out = 0 if ends else self._left_out
         self._partial.clear()

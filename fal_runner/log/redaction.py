@@ -1,4 +1,4 @@
-"""Keeping secrets' values out of what is written down."""
+"""Keeps the values of secrets out of the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORTEST = 4  # shorter values would mask ordinary words
 
 
 class Redactor:
-    """Replaces values wherever they occur: plain, in JSON, in URLs, in base64, and each line of one of several lines.
+    """Masks values wherever they occur: plain, in JSON, in URLs, in base64, and each line of a value with several.
 
     Args:
         values: the secrets; those shorter than 4 characters are left alone.
@@ -21,19 +21,19 @@ class Redactor:
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value)}
-        self._forms = sorted(forms, key=len, reverse=True)  # the longest first: one may begin another
+        self._forms = sorted(forms, key=len, reverse=True)  # the longest first, since one may start another
         self._pattern = re.compile("|".join(map(re.escape, self._forms))) if forms else None
 
     def finds(self, text: str) -> bool:
-        """Whether a value is in the text. Faster than `redact`, and may be asked of many lines at once."""
+        """Whether a value is in the text; faster than `redact`, and works on many lines at once."""
         return any(form in text for form in self._forms)
 
     def redact(self, text: str) -> str:
-        """The text without the values."""
+        """Mask the values in the text."""
         return self._pattern.sub(MASK, text) if self._pattern else text
 
     def redact_cut(self, text: str) -> str:
-        """The same for text whose end was cut off, so that the beginning of a value may be at its end."""
+        """Mask the values in text that was cut off, which may end with the start of a value."""
         longest = 0
         for form in self._forms:
             for length in range(min(len(form) - 1, len(text)), longest, -1):
@@ -46,7 +46,7 @@ class Redactor:
 
 
 def _forms(value: str) -> set[str]:
-    """How a value may be spelled in output, line by line."""
+    """The ways in which output may spell a value, line by line."""
     if len(value) < _SHORTEST:
         return set()
     lines = {line.strip() for line in value.splitlines()} | {value, value.strip()}
@@ -60,10 +60,10 @@ def _forms(value: str) -> set[str]:
 
 
 def _base64_forms(value: bytes) -> Iterator[str]:
-    """A value in base64, alone or within something longer, as the password in `Authorization: Basic` is.
+    """A value in base64, alone or within something longer, such as the password in `Authorization: Basic`.
 
-    Within something longer it may begin at any of three places of a group; its first and last characters then depend on
-    its neighbours, and are left out. Long ones are often wrapped, at 64 or 76 characters.
+    Within something longer it may start at any of three places of a group. Its first and last characters then depend
+    on its neighbours, and are left out. Long ones are often wrapped at 64 or 76 characters.
     """
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         alone = encode(value).decode()

@@ -1,6 +1,6 @@
-"""What a runner printed, on disk until somebody has stored it: numbered records in segments, bounded in size.
+"""Keeps what a runner printed on disk until it is stored: numbered records in segments, bounded in size.
 
-A record survives the death of every process, not a loss of power: nothing is synced.
+A record survives the death of every process, but not a loss of power: nothing is synced.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 _HEADER = struct.Struct("<QII")  # sequence, length, CRC-32 of the payload
-_SEGMENTS = 16  # so that forgetting the oldest loses a sixteenth
+_SEGMENTS = 16  # deleting the oldest loses a sixteenth
 
 
 class Record(NamedTuple):
-    """A record, or, where `payload` is None, the place of `dropped` records that were lost; `sequence` is the last."""
+    """A record; without a payload it stands for `dropped` lost records, the last of which is `sequence`."""
 
     sequence: int
     payload: bytes | None
@@ -28,7 +29,7 @@ class Record(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class _Segment:
-    """One file. `first` is its name; `last` is below it while it is empty."""
+    """One file. `first` is its name; `last` is below `first` while it is empty."""
 
     path: Path
     first: int
@@ -40,8 +41,8 @@ class Spool:
     """The records of one runner. One process appends; any number may read.
 
     Args:
-        directory: where the segments lie; made where it is not there.
-        max_bytes: all segments together; beyond it the oldest is deleted.
+        directory: where the segments are; made if it is missing.
+        max_bytes: the size of all segments together; beyond it the oldest is deleted.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -55,47 +56,48 @@ class Spool:
         self._file: int | None = None
 
     def append(self, payloads: Sequence[bytes]) -> int:
-        """Number and keep these records; returns the last sequence.
+        """Number and keep these records; return the last sequence.
 
-        Where the disk takes nothing even after the oldest segment was given up, the records are lost but numbered, so
-        that readers are told.
+        If the disk takes nothing even after the oldest segment was deleted, the records are lost. They are numbered
+        all the same, so that readers see the gap. No error of the disk leaves this method: it would end the reading of
+        the app's output, and break the app's prints.
         """
         for start, stop in self._batches(payloads):
             block = bytearray()
-            for offset, payload in enumerate(payloads[start:stop], self.last + 1):
-                block += _HEADER.pack(offset, len(payload), zlib.crc32(payload))
+            for sequence, payload in enumerate(payloads[start:stop], self.last + 1):
+                block += _HEADER.pack(sequence, len(payload), zlib.crc32(payload))
                 block += payload
             self._make_room(len(block))
             if not self._write(block, stop - start):
                 self._drop_oldest()
                 if not self._write(block, stop - start):
                     self.last += stop - start
-                    self._close_file()  # the next record begins a segment, so that the gap lies between two
+                    self._close_file()  # the next record starts a segment, so that the gap is between two
         return self.last
 
     def ack(self, sequence: int) -> None:
-        """Forget, a segment at a time, what is at or below this sequence."""
+        """Delete, a segment at a time, what is at or below this sequence."""
         self.acked = max(self.acked, min(sequence, self.last))
         while len(self._segments) > 1 and self._segments[0].last <= self.acked:
-            self._segments.pop(0).path.unlink(missing_ok=True)
+            self._drop_oldest()
 
-    def reader(self, after: int) -> Reader:
+    def reader(self, after: int) -> SpoolReader:
         """Read from the record after this sequence on."""
-        return Reader(self, after)
+        return SpoolReader(self, after)
 
     def segment_after(self, sequence: int) -> tuple[Path, int] | None:
-        """The segment that holds the first record above this sequence, and where its whole records end."""
+        """Find the segment with the first record above this sequence, and the size of its whole records."""
         for segment in self._segments:
             if segment.last > sequence:
                 return segment.path, segment.size
         return None
 
     def close(self) -> None:
-        """Let go of the file that is written to."""
+        """Close the file that is written to."""
         self._close_file()
 
     def _batches(self, payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-        """Ranges of payloads that fit into a segment together."""
+        """Yield ranges of payloads that fit into one segment."""
         start, size = 0, 0
         for index, payload in enumerate(payloads):
             length = _HEADER.size + len(payload)
@@ -111,7 +113,7 @@ class Spool:
         return max(1, self._max_bytes // _SEGMENTS)
 
     def _make_room(self, size: int) -> None:
-        """Begin a new segment where the present one would grow too large, and drop the oldest beyond the bound."""
+        """Start a new segment if this one would grow too large; delete the oldest beyond the bound."""
         if self._file is not None and self._segments[-1].size + size > self._segment_bytes:
             self._close_file()
         while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._max_bytes:
@@ -119,10 +121,11 @@ class Spool:
 
     def _drop_oldest(self) -> None:
         if len(self._segments) > 1:
-            self._segments.pop(0).path.unlink(missing_ok=True)
+            with suppress(OSError):  # a read-only disk
+                self._segments.pop(0).path.unlink(missing_ok=True)
 
     def _write(self, block: bytearray, count: int) -> bool:
-        """Append whole or not at all."""
+        """Append the whole block or nothing of it; return whether it was appended."""
         try:
             if self._file is None:
                 path = self._directory / f"{self.last + 1:020d}.seg"
@@ -132,25 +135,37 @@ class Spool:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError:
-            if self._file is not None:
-                os.ftruncate(self._file, self._segments[-1].size)
+            self._undo_write()
             return False
         self._segments[-1].size += len(block)
         self._segments[-1].last += count
         self.last += count
         return True
 
+    def _undo_write(self) -> None:
+        """Remove a part of a block; if the disk refuses that too, never append to this file again."""
+        if self._file is None:
+            return
+        segment = self._segments[-1]
+        try:
+            os.ftruncate(self._file, segment.size)
+        except OSError:
+            self._close_file()
+            if not segment.size:
+                self._segments.pop()
+
     def _close_file(self) -> None:
         if self._file is not None:
-            os.close(self._file)
+            with suppress(OSError):  # a failing disk reports an earlier write
+                os.close(self._file)
             self._file = None
 
 
-class Reader:
+class SpoolReader:
     """A position in a spool.
 
     Attributes:
-        after: the last record that was read; who has the next ones from elsewhere may move it on.
+        after: the last record that was read; a caller that has the next ones from elsewhere may move it on.
     """
 
     def __init__(self, spool: Spool, after: int) -> None:
@@ -160,7 +175,7 @@ class Reader:
         self._offset = 0
 
     def read(self, max_bytes: int) -> list[Record]:
-        """The next records, at least one where there is one, and about `max_bytes` of them; [] where there are none."""
+        """Read the next records, about `max_bytes` of them but at least one; [] if there are none."""
         records: list[Record] = []
         size = 0
         while size < max_bytes:
@@ -172,21 +187,21 @@ class Reader:
                 self._path, self._offset = path, 0
             block = self._block(path, min(end - self._offset, max_bytes - size))
             self._offset += len(block)
-            place = 0
-            while place < len(block):
-                sequence, length, _ = _HEADER.unpack_from(block, place)
-                begin = place + _HEADER.size
-                place = begin + length
+            offset = 0
+            while offset < len(block):
+                sequence, length, _ = _HEADER.unpack_from(block, offset)
+                start = offset + _HEADER.size
+                offset = start + length
                 if sequence > self.after:
                     if sequence > self.after + 1:
                         records += self._lost(sequence)
-                    records.append(Record(sequence, block[begin:place]))
+                    records.append(Record(sequence, block[start:offset]))
                     self.after = sequence
                     size += _HEADER.size + length
         return records
 
     def _block(self, path: Path, most: int) -> bytes:
-        """The next whole records, about `most` bytes of them but one at least."""
+        """Read the next whole records, about `most` bytes of them but at least one."""
         with path.open("rb") as file:
             file.seek(self._offset)
             block = file.read(max(most, _HEADER.size))
@@ -202,7 +217,7 @@ class Reader:
             return block[:whole]
 
     def _lost(self, until: int) -> list[Record]:
-        """A record for the gap between the last one read and this sequence, where there is a gap."""
+        """Make a record for the gap between the last one read and this sequence, if there is one."""
         dropped = until - 1 - self.after
         if dropped <= 0:
             return []
@@ -211,7 +226,7 @@ class Reader:
 
 
 def _scan(path: Path) -> _Segment:
-    """Read a segment to its last whole record; what a death in the middle of a write left behind it is not counted."""
+    """Read a segment to its last whole record, past which a death in the middle of a write may have left a part."""
     first = int(path.stem)
     segment = _Segment(path=path, first=first, last=first - 1, size=0)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A runner's life inside its shim: start, readiness, result, stop, kill, and the end of everything that it started."""
+"""A runner's life inside its shim: start, readiness, result, stop, kill, and the end of all that it started."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 State = shim_pb2.ShimStatus
 Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
-_LEFTOVER_SECONDS = 2.0  # how long output is waited for once every process that could write it is dead
+_LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
+_LONGEST_CAUSE = 300
 
 
 class Supervisor:
     """One worker and all that it starts.
 
     Args:
-        reaper: who starts processes here.
-        directory: the runner's directory; the spool is made in it.
-        spec: what the worker is.
+        reaper: starts processes.
+        directory: the runner's directory; the spool is in it.
+        spec: describes the worker.
     """
 
     def __init__(self, reaper: Subreaper, directory: Path, spec: shim_pb2.RunnerSpec) -> None:
@@ -48,6 +49,7 @@ class Supervisor:
         self.journal = Journal(directory / "log", limits.max_bytes or DEFAULT_MAX_BYTES)
         self.identity = shim_pb2.ProcessIdentity()
         self._max_line_bytes = limits.max_line_bytes or DEFAULT_MAX_LINE_BYTES
+        self._redactor = Redactor(spec.redact)
         self._mark = new_mark()
         self._reaper = reaper
         self._changed = asyncio.Event()
@@ -60,6 +62,7 @@ class Supervisor:
         self._grace: asyncio.TimerHandle | None = None
         self._kill_at = float("inf")
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
+        self._cause = ""
         self._asked = False
         self._out_of_memory_kills = _out_of_memory_kills()
         self._started = 0.0
@@ -74,45 +77,44 @@ class Supervisor:
         """The environment of commands beside the worker, which see the file system as the worker does."""
         return {**self.env, JOIN_VARIABLE: str(self.identity.pid)}
 
-    def start(self, waiting: WorkerProcess | None = None) -> None:
+    def start(self, prewarmed: WorkerProcess | None = None) -> None:
         """Start the worker.
 
         Args:
-            waiting: its process, where that waits for its job already.
+            prewarmed: its process, if that waits for its job already.
 
         Raises:
-            OSError: its process could not be made.
-            ValueError: an environment variable's name or value is none.
+            OSError: there is no room for one more process.
+            ValueError: the name or value of an environment variable is not valid.
             PortUnavailable: there is no port for it.
         """
         if self.spec.serves_http:
             self._ports["port"] = reserve(self.spec.bind_host)
         if self.spec.serves_metrics:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
-        process = waiting or WorkerProcess(self._reaper, self.spec.python, self.env, self.spec.working_dir)
+        process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self.env, self.spec.working_dir)
         self._worker = process.child
         self._started = time.monotonic()
-        redactor = Redactor(self.spec.redact)
         outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
         for fd, source in outputs:
-            lines = capture(fd, source, self.journal, redactor, self._max_line_bytes, self._mark)
+            lines = capture(fd, source, self.journal, self._redactor, self._max_line_bytes, self._mark)
             self._captures.append(self._spawn(lines))
-        self._tasks.append(self._spawn(process.ask(self._job(waited=waiting is not None), last=True)))
+        self._tasks.append(self._spawn(process.ask(self._job(prewarmed=prewarmed is not None), last=True)))
         self._result = self._spawn(self._listen(process))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
-        seen = process_info(self._worker.pid)
+        found = process_info(self._worker.pid)
         self.identity.CopyFrom(
             shim_pb2.ProcessIdentity(
-                pid=self._worker.pid, start_ticks=seen.started_ticks if seen else 0, boot_id=boot_id()
+                pid=self._worker.pid, start_ticks=found.started_ticks if found else 0, boot_id=boot_id()
             )
         )
         self.state = State.STATE_STARTING
-        self.journal.say(f"worker started: process {self._worker.pid}")
+        self.journal.note(f"worker started: process {self._worker.pid}")
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
 
     def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to the worker now, SIGKILL to all after the grace. Asking again can only shorten the grace."""
+        """Send SIGTERM to the worker now, SIGKILL to everything after the grace; a second call can only shorten it."""
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         loop = asyncio.get_running_loop()
@@ -120,7 +122,7 @@ class Supervisor:
             self._asked = True
             self._reason = Reason.REASON_STOPPED
             self.state = State.STATE_STOPPING
-            self.journal.say(f"asked to stop: SIGTERM sent, {grace_seconds:g} s until SIGKILL")
+            self.journal.note(f"asked to stop: SIGTERM sent, {grace_seconds:g} s until SIGKILL")
             self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=grace_seconds)))
             self._worker.signal(signal.SIGTERM)
         if loop.time() + grace_seconds < self._kill_at:
@@ -130,17 +132,17 @@ class Supervisor:
             self._grace = loop.call_at(self._kill_at, self._end_grace, grace_seconds)
 
     def kill(self) -> None:
-        """SIGKILL to everything now."""
+        """Send SIGKILL to everything now."""
         if self._worker is None or self.state == State.STATE_EXITED:
             return
         if self._reason != Reason.REASON_KILLED and not self._worker.exited.done():
             self._reason = Reason.REASON_KILLED
-            self.journal.say("killed: SIGKILL sent to all of its processes")
+            self.journal.note("killed: SIGKILL sent to all of its processes")
             if not self._asked:
                 self._asked = True
                 self.state = State.STATE_STOPPING
                 self._emit(shim_pb2.ShimEvent(stopping=shim_pb2.WorkerStopping(grace_seconds=0)))
-        self._worker.signal(signal.SIGKILL)  # the sweep that follows its end takes all others
+        self._worker.signal(signal.SIGKILL)  # the sweep after its end kills all others
 
     async def changed(self) -> None:
         """Wait for the next event."""
@@ -152,7 +154,7 @@ class Supervisor:
             await self.changed()
 
     def event(self, kind: str) -> shim_pb2.ShimEvent | None:
-        """The event of this kind, where it has happened."""
+        """The event of this kind; None if it has not happened."""
         return next((event for event in self.events if event.WhichOneof("event") == kind), None)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -168,7 +170,7 @@ class Supervisor:
     def _end_grace(self, grace_seconds: float) -> None:
         if self._worker is not None and not self._worker.exited.done():
             self._reason = Reason.REASON_GRACE_EXCEEDED
-            self.journal.say(
+            self.journal.note(
                 f"still running {grace_seconds:g} s after SIGTERM: SIGKILL sent to all of its processes",
                 log_pb2.WARNING,
             )
@@ -177,8 +179,8 @@ class Supervisor:
     def _port(self, name: str) -> int:
         return self._ports[name].port if name in self._ports else 0
 
-    def _job(self, *, waited: bool) -> dict[str, object]:
-        """What the worker is told; a process that waited gets its environment too."""
+    def _job(self, *, prewarmed: bool) -> dict[str, object]:
+        """Describe the job to the worker; a prewarmed one needs its environment too."""
         spec = self.spec
         job: dict[str, object] = {
             "name": spec.app_name or "fal",
@@ -192,7 +194,7 @@ class Supervisor:
             "app_metrics_port": spec.app_metrics_port,
             "imports": spec.imports_file,
         }
-        if waited:
+        if prewarmed:
             job["environ"] = self.env
         if spec.WhichOneof("callable") == "function":
             job["function"] = {"path": spec.function.path, "method": spec.function.method}
@@ -203,37 +205,36 @@ class Supervisor:
         return job
 
     async def _listen(self, process: WorkerProcess) -> None:
-        """Take in what the worker tells: that it listens, and what its callable came to."""
+        """Take in the worker's messages: that it listens, and the result of its callable."""
         try:
-            while (told := await process.listen()) is not None:
-                if "length" in told.head:
-                    self._take_result(told)
-                elif "listening" in told.head:
+            while (message := await process.listen()) is not None:
+                if "length" in message.head:
+                    self._take_result(message)
+                elif "listening" in message.head:
                     self._listening.set()
-                elif told.head.get("took") is False:
-                    self.journal.say(f"started anew, not from what was imported ahead: {told.head.get('why')}")
+                elif message.head.get("took") is False:
+                    self.journal.note(f"started cold, without the modules imported ahead: {message.head.get('why')}")
         finally:
             process.hang_up()
 
-    def _take_result(self, told: WorkerMessage) -> None:
-        head = told.head
-        if not told.whole:
-            limit = MAX_RESULT_BYTES // 2**20
-            why = (
-                "the worker ended while it sent it" if len(told.body) < MAX_RESULT_BYTES else f"{limit} MiB is the most"
-            )
-            self.journal.say(f"the result was cut off: {why}", log_pb2.ERROR)
+    def _take_result(self, message: WorkerMessage) -> None:
+        head = message.head
+        if not message.whole:
+            cut = len(message.body) >= MAX_RESULT_BYTES
+            why = f"{MAX_RESULT_BYTES // 2**20} MiB is the most" if cut else "the worker ended while it sent it"
+            self.journal.note(f"the result was cut off: {why}", log_pb2.ERROR)
             return
         raised = bool(head["raised"])
-        value = run_pb2.SerializedObject(method=str(head["method"]), definition=told.body, was_it_raised=raised)
+        value = run_pb2.SerializedObject(method=str(head["method"]), definition=message.body, was_it_raised=raised)
         if raised:
             value.stringized_traceback = str(head["traceback"])
             value.exception_type_name = str(head["type"])
             value.exception_message = str(head["message"])
+            self._cause = self._redactor.redact(_first_line(f"{head['type']}: {head['message']}"))
         self._emit(shim_pb2.ShimEvent(result=shim_pb2.WorkerResult(return_value=value)))
 
     async def _become_ready(self) -> None:
-        """Wait until the app's port is open and held by this runner; without a port it is ready at once."""
+        """Wait until this runner holds the app's port open; without a port it is ready at once."""
         port = self._port("port")
         if port:
             await self._port_open(port)
@@ -242,23 +243,23 @@ class Supervisor:
         self.state = State.STATE_READY
         if port:
             metrics = f", metrics on {self._port('metrics_port')}" if self._port("metrics_port") else ""
-            self.journal.say(f"ready after {time.monotonic() - self._started:.2f} s: listens on {port}{metrics}")
+            self.journal.note(f"ready after {time.monotonic() - self._started:.2f} s: listens on {port}{metrics}")
         ready = shim_pb2.WorkerReady(port=port, metrics_port=self._port("metrics_port"))
         self._emit(shim_pb2.ShimEvent(ready=ready))
 
     async def _port_open(self, port: int) -> None:
-        """A worker tells when it listens; a program that it has started does not, so the port is tried as well."""
+        """Wait for the worker to say that it listens; a program that it started does not, so try the port too."""
         pause = 0.005
         warned = False
         loop = asyncio.get_running_loop()
-        eager_until = loop.time() + _EAGER_SECONDS  # a caller may wait for a start that is as short as this
+        eager_until = loop.time() + _EAGER_SECONDS  # a caller may wait for a short start
         while True:
             if await _connects(self.spec.bind_host, port):
                 if self._is_ours(port):
                     return
                 if not warned:
                     warned = True
-                    self.journal.say(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
+                    self.journal.note(f"port {port} is held by a process that is not this runner's", log_pb2.ERROR)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._listening.wait(), pause)
             self._listening.clear()
@@ -266,14 +267,14 @@ class Supervisor:
 
     def _is_ours(self, port: int) -> bool:
         if NOTE_VARIABLE in self.spec.env:
-            return True  # the port may be held by the container's engine, which is none of this runner's
+            return True  # the container's engine may hold the port, which is not this runner's process
         inode = owners_inode(port)
         if inode is None or holds(self.identity.pid, inode):
             return True
-        return any(holds(seen.pid, inode) for seen in self._reaper.living_descendants())
+        return any(holds(process.pid, inode) for process in self._reaper.living_descendants())
 
     async def _watch_end(self, worker: Child) -> None:
-        """When the worker ends, so does all else of the runner; then, and only then, it is reported as exited."""
+        """End all else of the runner when the worker ends; only then is it reported as exited."""
         code = await worker.wait()
         if self._grace is not None:
             self._grace.cancel()
@@ -287,14 +288,17 @@ class Supervisor:
             reservation.release()
         exited = self._exit(code)
         failed = code != 0 and self._reason == Reason.REASON_EXITED
-        self.journal.say(exited.message, log_pb2.ERROR if failed else log_pb2.INFO)
+        self.journal.note(exited.message, log_pb2.ERROR if failed else log_pb2.INFO)
         self.journal.close()
         self.state = State.STATE_EXITED
         self._emit(shim_pb2.ShimEvent(exited=exited))
 
     def _exit(self, code: int) -> shim_pb2.WorkerExited:
         if code >= 0:
-            return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=f"worker exited with code {code}")
+            message = f"worker exited with code {code}"
+            if code and self._cause and self._reason == Reason.REASON_EXITED:
+                message += f": {self._cause}"
+            return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=message)
         name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
         message = f"worker was killed by signal {-code}{name}"
         if -code == signal.SIGKILL and self._reason == Reason.REASON_EXITED:
@@ -316,8 +320,13 @@ async def _connects(host: str, port: int) -> bool:
         return True
 
 
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST_CAUSE else f"{line[:_LONGEST_CAUSE]}..."
+
+
 def _out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot."""
+    """Count the processes that the kernel has killed for lack of memory since boot."""
     for line in Path("/proc/vmstat").read_text().splitlines():
         if line.startswith("oom_kill "):
             return int(line.split()[1])

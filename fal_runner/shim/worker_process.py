@@ -1,4 +1,4 @@
-"""A worker's process as the shim holds it, and the pipes between the two: started for a job, or before there is one."""
+"""A worker's process, started for a job or before there is one, and the pipes between it and the shim."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _READ_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
-    """Something that a worker told.
+    """A message from a worker.
 
     Attributes:
-        head: what it is.
-        body: the bytes of a result; fewer than the head promises where they were cut off.
+        head: says what it is.
+        body: the bytes of a result; fewer than the head says if they were cut off.
     """
 
     head: dict[str, object]
@@ -31,7 +31,6 @@ class WorkerMessage:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it came."""
         return len(self.body) == self.head.get("length", 0)
 
 
@@ -39,30 +38,30 @@ class WorkerProcess:
     """A process of worker.py, and this side of its pipes.
 
     Args:
-        reaper: who starts processes here.
+        reaper: starts processes.
         python: the interpreter of the app's environment.
         env: all of its environment.
-        directory: where it runs.
-        imports_file: what it is to import before it has a job; None has it wait for the job at once.
+        directory: its working directory.
+        imports_file: lists what to import before there is a job; None has it wait for the job at once.
 
     Attributes:
-        stdout, stderr: the pipes of its output; whoever reads them closes them.
+        stdout, stderr: the pipes of its output; their reader closes them.
 
     Raises:
-        OSError: its process could not be made.
-        ValueError: an environment variable's name or value is none.
+        OSError: there is no room for one more process.
+        ValueError: the name or value of an environment variable is not valid.
     """
 
     def __init__(
         self, reaper: Subreaper, python: str, env: Mapping[str, str], directory: str, imports_file: str | None = None
     ) -> None:
         job_read, self._job = os.pipe()
-        self._told, told_write = os.pipe()
+        self._messages, message_write = os.pipe()
         self.stdout, out_write = os.pipe()
         self.stderr, err_write = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
         self._received = bytearray()
-        command = [python, _WORKER, str(job_read), str(told_write)]
+        command = [python, _WORKER, str(job_read), str(message_write)]
         try:
             self.child: Child = reaper.spawn(
                 command if imports_file is None else [*command, imports_file],
@@ -71,20 +70,20 @@ class WorkerProcess:
                 stdin=null,
                 stdout=out_write,
                 stderr=err_write,
-                pass_fds=(job_read, told_write),
+                pass_fds=(job_read, message_write),
             )
         except (OSError, ValueError):
-            for fd in (self._job, self._told, self.stdout, self.stderr):
+            for fd in (self._job, self._messages, self.stdout, self.stderr):
                 os.close(fd)
             raise
         finally:
-            for fd in (job_read, told_write, out_write, err_write, null):
+            for fd in (job_read, message_write, out_write, err_write, null):
                 os.close(fd)
         os.set_blocking(self._job, False)
-        os.set_blocking(self._told, False)
+        os.set_blocking(self._messages, False)
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
-        """Send a line, and close the pipe after the last one. Nothing where the worker has died: its exit tells."""
+        """Send a line, and close the pipe after the last one; do nothing if the worker has died."""
         try:
             await write_all(self._job, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
@@ -94,7 +93,7 @@ class WorkerProcess:
                 os.close(self._job)
 
     async def listen(self) -> WorkerMessage | None:
-        """What it tells next; None at the end. An end within a line is one."""
+        """Wait for its next message; None at the end, even within a line."""
         while (end := self._received.find(b"\n")) < 0:
             if not await self._read():
                 return None
@@ -108,17 +107,17 @@ class WorkerProcess:
         return WorkerMessage(head=head, body=body)
 
     def hang_up(self) -> None:
-        """It will be listened to no more."""
-        os.close(self._told)
+        """Stop listening to it."""
+        os.close(self._messages)
 
     async def discard(self) -> None:
-        """Kill it; it has had no job."""
+        """Kill a process that has had no job."""
         self.child.signal(signal.SIGKILL)
-        for fd in (self._job, self._told, self.stdout, self.stderr):
+        for fd in (self._job, self._messages, self.stdout, self.stderr):
             os.close(fd)
         await self.child.wait()
 
     async def _read(self) -> bool:
-        data = await read_some(self._told, _READ_BYTES)
+        data = await read_some(self._messages, _READ_BYTES)
         self._received += data
         return bool(data)

@@ -183,7 +183,7 @@ print("imported")
     waiting = await warm.worker()
     told, said = await run_and_say(warm, app)
     assert told == (False, "wild", waiting)
-    assert "started anew" in said
+    assert "started cold" in said
 
 
 async def test_a_thread_that_an_import_has_started_is_there(warm: Any) -> None:

@@ -50,7 +50,7 @@ async def test_waiting_ends_with_an_entry_and_with_the_log(tmp_path: Path) -> No
     waiting = asyncio.ensure_future(journal.wait())
     await asyncio.sleep(0)
     assert not waiting.done()
-    journal.say("something")
+    journal.note("something")
     async with asyncio.timeout(30):
         await waiting
         waiting = asyncio.ensure_future(journal.wait())
@@ -75,7 +75,7 @@ async def test_what_a_full_disk_did_not_take_is_read_all_the_same_or_told(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [(entry.sequence, entry.message) for entry in reader.read(1 << 20)] == [(2, "second"), (3, "third")]
-    journal.say("fourth")
+    journal.note("fourth")
     journal.close()
     leftover = read_leftover(tmp_path, 1)
     assert leftover is not None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_grpc.v1 import log_pb2
-from fal_runner.log.lines import LineSplitter, level_of
+from fal_runner.log.lines import LevelReader, LineSplitter, level_of
 from fal_runner.log.redaction import MASK, Redactor
 
 text_with_breaks = st.text("ab\r\n", max_size=40).map(str.encode) | st.binary(max_size=40)
@@ -79,6 +79,25 @@ def test_levels(line: str, level: log_pb2.LogLevel.ValueType) -> None:
 @given(st.text())
 def test_every_line_has_a_level(line: str) -> None:
     assert level_of(line) in log_pb2.LogLevel.values()
+
+
+def test_a_whole_traceback_is_an_error() -> None:
+    text = """before
+Traceback (most recent call last):
+  File "app.py", line 1, in <module>
+    load()
+ValueError: no weights
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "app.py", line 3, in <module>
+RuntimeError: INFO: no weights
+after"""
+    reader = LevelReader()
+    read = [level for line in text.split("\n") for level in reader.read([line])]
+    assert read == [log_pb2.INFO, *[log_pb2.ERROR] * 10, log_pb2.INFO]
+    assert LevelReader().read(text.split("\n")) == read
 
 
 secrets = st.text(

@@ -20,6 +20,18 @@ def read_all(spool: Spool, after: int, at_a_time: int = 1 << 30) -> list[Record]
     return list(itertools.chain.from_iterable(iter(lambda: reader.read(at_a_time), [])))
 
 
+def test_a_disk_that_refuses_even_to_cut_a_file_hurts_nobody(tmp_path: Path) -> None:
+    """As a read-only one does: the records are counted, and the next ones are kept once it takes something again."""
+    spool = Spool(tmp_path)
+    refusing = tmp_path / f"{1:020d}.seg"
+    refusing.symlink_to("/dev/full")
+    assert spool.append([b"lost", b"lost too"]) == 2
+    refusing.unlink()
+    assert spool.append([b"kept"]) == 3
+    assert read_all(spool, 0) == [Record(2, None, 2), Record(3, b"kept")]
+    spool.close()
+
+
 class SpoolMachine(RuleBasedStateMachine):
     """Appending, acknowledging and reopening in any order: what was not dropped is read once, the rest is counted."""
 
