@@ -182,18 +182,19 @@ async def test_the_environment_is_the_apps_alone(rig: Any, monkeypatch: pytest.M
 
 async def test_a_crash_tells_its_traceback_and_code(rig: Any) -> None:
     def app() -> None:
-        raise ValueError("no such luck")
+        raise ValueError("no such luck at hidden-place\nmore")
 
-    runner = await rig.start(app)
+    runner = await rig.start(app, redact=("hidden-place",))
     gone = await rig.until(runner, Event.GONE)
     assert gone.exit_code == 1
+    assert gone.reason == "worker exited with code 1: ValueError: no such luck at ******"
     lines = rig.lines.of(runner.runner_id)
     messages = [entry.message for entry in lines]
-    assert "ValueError: no such luck" in messages
+    assert "ValueError: no such luck at ******" in messages
     traceback = next(entry for entry in lines if entry.message.startswith("Traceback"))
     assert traceback.level is LogLevel.ERROR
     assert not any("worker.py" in message for message in messages)
-    assert messages[-1] == "worker exited with code 1"
+    assert messages[-1] == gone.reason
 
 
 async def test_sigterm_is_the_apps_to_handle(rig: Any) -> None:
