@@ -59,7 +59,7 @@ def test_of_an_app(capsys):
     assert "Application 'none' not found in metrics" in capsys.readouterr().err
 
 
-def test_the_sdk_counts_the_same_through_both_faces():
+def test_the_sdk_counts_the_same_on_both_sides():
     shop = {"gpus": {"A100": 4}, "total": 4}
     with SyncServerlessClient() as client:
         assert client.runners.gpus() == {"gpus": {"A100": 4, "H100": 3}, "total": 7}

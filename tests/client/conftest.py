@@ -1,4 +1,4 @@
-"""An empty home for every test, a controller to call, and both faces to call it with."""
+"""An empty home for each test, a controller to call, and the blocking and the asyncio side to call it with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.support import Face, FakeController, serving
+from tests.client.support import FakeController, Side, serving
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing of the settings of who runs the tests."""
+    """Hide the settings of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("FAL_", "ISOLATE_")) or name in ("SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
             monkeypatch.delenv(name)
@@ -28,5 +28,5 @@ def fake() -> Iterator[FakeController]:
 
 
 @pytest.fixture(params=["blocking", "asyncio"])
-def face(request: pytest.FixtureRequest) -> Face:
-    return Face(request.param)
+def side(request: pytest.FixtureRequest) -> Side:
+    return Side(request.param)

@@ -1,4 +1,4 @@
-"""A controller to test the client against: real gRPC on loopback, each method by both names, answers by the test."""
+"""A fake controller: real gRPC on loopback, each method by both names, with the test's answers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MODULES = (app_pb2, environment_pb2, exec_pb2, key_pb2, log_pb2, revision_pb2, r
 SERVICES = tuple(service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values())
 KEY = KeyCredentials("key-id", "top-secret")
 HANG_SECONDS = 30
-"""A guard against hanging alone: nothing waits so long."""
+"""Only a guard against hanging: no test waits this long."""
 
 
 @dataclass
 class Call:
-    """One call that the controller received."""
+    """A call that the controller received."""
 
     path: str
     requests: list[object]
@@ -143,8 +143,8 @@ def serving(
         server.stop(0).wait()
 
 
-class Face:
-    """Makes the same call through one of the two faces, and returns what it returns; of a stream, all there is."""
+class Side:
+    """Makes a call through one side of the client; returns the result, or the whole stream as a list."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -175,7 +175,7 @@ class Face:
 
 
 def aborting(code: grpc.StatusCode, details: str = "no", *, times: int | None = None, then: object = None) -> Callable:
-    """An answer that refuses, always or the first `times` times."""
+    """Return an answer that refuses, always or the first `times` times."""
     left = [times]
 
     def answer(request, context):

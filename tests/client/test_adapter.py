@@ -1,4 +1,4 @@
-"""Messages to objects and back: no field is forgotten, no number is a surprise, and nothing is read unasked."""
+"""Converting messages: no field is forgotten, unknown numbers are harmless, pickles are not read by default."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CONVERTERS = [
 
 
 def filled(message_class):
-    """A message with every field set to something that is not its default."""
+    """Return a message whose fields all differ from their defaults."""
     message = message_class()
     for number, field in enumerate(message.DESCRIPTOR.fields, start=2):
         name = field.name
@@ -215,7 +215,7 @@ json_like = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_like, max_size=5))
-def test_structures_come_back_as_they_went(given):
+def test_structures_survive_a_round_trip(given):
     wire = Struct.FromString(values.to_struct(given, argument="x").SerializeToString())
     assert values.from_struct(wire) == given
 
@@ -227,12 +227,12 @@ def test_what_is_not_json_is_named(odd):
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.timezones()))  # noqa: DTZ001
-def test_moments_come_back_as_they_went(moment):
-    if moment.astimezone(UTC).year < 1970:
+def test_times_survive_a_round_trip(time):
+    if time.astimezone(UTC).year < 1970:
         return
-    assert values.to_datetime(values.to_timestamp(moment, argument="x")) == moment.astimezone(UTC)
+    assert values.to_datetime(values.to_timestamp(time, argument="x")) == time.astimezone(UTC)
 
 
-def test_a_moment_that_no_datetime_can_hold():
+def test_a_time_that_no_datetime_can_hold():
     assert values.to_datetime(Timestamp(seconds=10**15)).year == 9999
     assert values.to_datetime(Timestamp(seconds=-(10**15))).year == 1

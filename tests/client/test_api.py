@@ -1,4 +1,4 @@
-"""The SDK as its users see it: names, namespaces, filters, keys, one connection, closing, teams, what it imports."""
+"""The SDK: names, namespaces, filters, keys, one connection, closing, teams, imports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.client.test_settings import token
 
 @contextmanager
 def answering(answer) -> Generator[tuple[str, list[tuple[str, str, dict[str, str]]]], None, None]:
-    """An HTTP server on loopback: `answer(method, path)` gives status, content type, body and perhaps headers."""
+    """Serve HTTP on loopback: `answer(method, path)` returns status, content type, body and perhaps headers."""
     asked: list[tuple[str, str, dict[str, str]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ def answering(answer) -> Generator[tuple[str, list[tuple[str, str, dict[str, str
         do_POST = do_PUT = do_GET  # noqa: N815
 
         def log_message(self, *args):
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -172,8 +172,8 @@ def test_runners_by_state(client, fake):
 
 
 def test_enums_print_their_word():
-    words = [RunnerState.IDLE, RunnerState("FAILURE_DELAY"), ReplaceState.NO_REPLACE, KeyScope.API, KeyPreset.FULL]
-    assert [str(word) for word in words] == ["IDLE", "CRASH_BACKOFF", "NO_REPLACE", "API", "FULL"]
+    members = [RunnerState.IDLE, RunnerState("FAILURE_DELAY"), ReplaceState.NO_REPLACE, KeyScope.API, KeyPreset.FULL]
+    assert [str(member) for member in members] == ["IDLE", "CRASH_BACKOFF", "NO_REPLACE", "API", "FULL"]
 
 
 @pytest.mark.parametrize("scope", [KeyScope.ADMIN, "admin", "ADMIN", "Admin"])
@@ -299,7 +299,7 @@ def test_a_closed_client_says_so(fake):
         unused.keys.list()
 
 
-def test_what_it_shows_of_itself(fake):
+def test_its_repr_has_no_secret(fake):
     client = SyncServerlessClient(fake.host, "key-id:hidden-secret", team="crew")
     assert "hidden-secret" not in repr(client) + repr(client.settings) + repr(client._credentials)
     assert client._grpc_host == fake.host
@@ -308,7 +308,7 @@ def test_what_it_shows_of_itself(fake):
     client.close()
 
 
-def test_nothing_is_asked_for_before_the_first_call():
+def test_settings_are_resolved_at_the_first_call():
     client = SyncServerlessClient(profile="absent")
     with pytest.raises(ConfigError, match="absent"):
         client.runners.list()
@@ -322,7 +322,7 @@ def test_a_malformed_key_is_a_value_error(api_key):
         SyncServerlessClient("localhost", api_key).runners.list()
 
 
-def test_a_team_with_a_key_is_ignored_aloud(fake, caplog):
+def test_a_team_with_a_key_is_ignored_with_a_warning(fake, caplog):
     with caplog.at_level(logging.WARNING, "fal"), SyncServerlessClient(fake.host, "id:s", team="crew") as client:
         client.runners.list()
         client.runners.list()
@@ -373,7 +373,7 @@ def test_what_importing_it_costs():
 
 
 def test_a_read_is_fast_enough_for_thousands_of_runners(client, fake):
-    """No clock: that nothing is converted which was not asked for."""
+    """Check without a clock that no field is converted before it is read."""
     message = runner_pb2.RunnerInfo(runner_id="r")
     message.external_metadata.update({"leases": []})
     fake.answers["ListRunners"] = runner_pb2.ListRunnersResponse(runners=[message])

@@ -1,4 +1,4 @@
-"""Log lines of an app, through both faces."""
+"""Log lines of an app, on both sides."""
 
 from __future__ import annotations
 

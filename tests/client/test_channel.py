@@ -1,4 +1,4 @@
-"""Targets, plaintext and TLS, what is tried again and what is not, deadlines, sizes."""
+"""Targets, plaintext and TLS, retries, deadlines, message sizes."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_the_one_port_rule(text, rest):
 
 
 @pytest.mark.parametrize("credentials", [KEY, TokenCredentials("t")])
-def test_no_credentials_in_plaintext_to_another_machine(credentials, face):
+def test_no_credentials_in_plaintext_to_another_machine(credentials, side):
     with pytest.raises(InsecureChannelError, match=r"10\.0\.0\.1:80 is another machine"):
-        face.call("http://10.0.0.1:80", "list_runners", credentials=credentials)
+        side.call("http://10.0.0.1:80", "list_runners", credentials=credentials)
     check_secure(parse_target("http://10.0.0.1:80"), NoCredentials())
     check_secure(parse_target("10.0.0.1:80"), credentials)
 
@@ -129,38 +129,38 @@ def test_the_retry_policy_names_each_method_twice():
     assert json.loads(service_config(1)) == {"methodConfig": []}
 
 
-def test_a_read_is_tried_again(fake, face):
+def test_a_read_is_retried(fake, side):
     fake.answers["ListRunners"] = aborting(
         grpc.StatusCode.UNAVAILABLE, "starting", times=2, then=runner_pb2.ListRunnersResponse()
     )
-    assert face.call(fake.host, "list_runners") == []
+    assert side.call(fake.host, "list_runners") == []
     assert len(fake.calls) == 3
 
 
-def test_a_read_is_not_tried_for_ever(fake, face):
+def test_a_read_is_not_retried_forever(fake, side):
     fake.answers["ListRunners"] = aborting(grpc.StatusCode.UNAVAILABLE, "starting")
     with pytest.raises(UnavailableError, match="starting"):
-        face.call(fake.host, "list_runners")
+        side.call(fake.host, "list_runners")
     assert len(fake.calls) == ChannelOptions().attempts
 
 
-def test_a_write_is_not_tried_again(fake, face):
+def test_a_write_is_not_retried(fake, side):
     fake.answers["CreateUserKey"] = aborting(
         grpc.StatusCode.UNAVAILABLE, "starting", times=1, then=key_pb2.CreateUserKeyResponse()
     )
     with pytest.raises(UnavailableError, match="starting"):
-        face.call(fake.host, "create_user_key", scope="api")
+        side.call(fake.host, "create_user_key", scope="api")
     assert len(fake.calls) == 1
 
 
-def test_another_status_is_not_tried_again(fake, face):
+def test_another_status_is_not_retried(fake, side):
     fake.answers["ListRunners"] = aborting(grpc.StatusCode.INTERNAL, "broken", times=1)
     with pytest.raises(Exception, match="broken"):
-        face.call(fake.host, "list_runners")
+        side.call(fake.host, "list_runners")
     assert len(fake.calls) == 1
 
 
-def test_a_unary_call_has_a_deadline(fake, face):
+def test_a_unary_call_has_a_deadline(fake, side):
     released = threading.Event()
 
     def hang(request, context):
@@ -170,22 +170,22 @@ def test_a_unary_call_has_a_deadline(fake, face):
     fake.answers["ListRunners"] = hang
     try:
         with pytest.raises(DeadlineExceededError, match="ListRunners: no answer from") as caught:
-            face.call(fake.host, "list_runners", options=ChannelOptions(deadline_seconds=0.2))
+            side.call(fake.host, "list_runners", options=ChannelOptions(deadline_seconds=0.2))
     finally:
         released.set()
     assert isinstance(caught.value, TimeoutError)
 
 
-def test_large_messages_pass(fake, face):
+def test_large_messages_pass(fake, side):
     blob = "x" * (6 * 1024 * 1024)
     fake.answers["ListRunners"] = runner_pb2.ListRunnersResponse(runners=[runner_pb2.RunnerInfo(state_reason=blob)])
-    (runner,) = face.call(fake.host, "list_runners")
+    (runner,) = side.call(fake.host, "list_runners")
     assert runner.state_reason == blob
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, grpc.ServerCredentials]:
-    """A certificate for loopback that no machine trusts by itself."""
+    """Return a certificate for loopback that no machine trusts by default."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
@@ -212,31 +212,31 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, grpc.Serv
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"])
-def test_tls_with_an_authority_of_ones_own(face, authority, monkeypatch, variable):
+def test_tls_with_a_private_authority(side, authority, monkeypatch, variable):
     path, server_credentials = authority
     monkeypatch.setenv(variable, str(path))
     with serving(FakeController(), server_credentials) as fake:
-        assert face.call(f"https://{fake.host}", "list_runners") == []
+        assert side.call(f"https://{fake.host}", "list_runners") == []
         assert fake.calls[0].metadata["auth-key"] == KEY.secret
 
 
-def test_tls_with_an_unknown_authority(face, authority):
+def test_tls_with_an_unknown_authority(side, authority):
     with serving(FakeController(), authority[1]) as fake:
         with pytest.raises(UnreachableError, match="TLS"):
-            face.call(f"https://{fake.host}", "kill_runner", "r")
+            side.call(f"https://{fake.host}", "kill_runner", "r")
         assert fake.calls == []
 
 
-def test_certificates_that_cannot_be_read(face, monkeypatch):
+def test_certificates_that_cannot_be_read(side, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     with pytest.raises(ConfigError, match=r"SSL_CERT_FILE names /nowhere/ca\.pem"):
-        face.call("https://127.0.0.1:1", "list_runners")
+        side.call("https://127.0.0.1:1", "list_runners")
 
 
-def test_a_proxy_does_not_see_what_stays_here(fake, face, monkeypatch):
+def test_a_proxy_does_not_see_calls_to_this_machine(fake, side, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:9")
-    assert face.call(fake.host, "list_runners") == []
+    assert side.call(fake.host, "list_runners") == []
 
 
 def test_keepalive_and_sizes_are_set():

@@ -1,4 +1,4 @@
-"""The configuration file: what it says, what is wrong with it, and changes that keep the rest."""
+"""The configuration file: its settings, its errors, and changes that keep the rest."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def test_one_that_is_not_there_is_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[a", "not valid TOML"),
         ("__internal__ = 1", "must be a table"),
         ("[__internal__]\nprofile = 1", "profile must be text"),
     ],
 )
-def test_what_is_wrong_is_said(path, text, words):
+def test_what_is_wrong_is_said(path, text, message):
     path.write_text(text)
-    with pytest.raises(ConfigError, match=words) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load(path)
     assert str(path) in str(caught.value)
 
@@ -127,7 +127,7 @@ def test_deleting_the_current_profile_leaves_none(path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda config: config.create_profile("work"), "already"),
         (lambda config: config.create_profile("__internal__"), "cannot be named"),
@@ -138,13 +138,13 @@ def test_deleting_the_current_profile_leaves_none(path):
         (lambda config: config.delete_profile("__internal__"), "no profile"),
     ],
 )
-def test_a_change_that_cannot_be_leaves_the_file_as_it_was(path, change, words):
+def test_a_change_that_cannot_be_leaves_the_file_as_it_was(path, change, message):
     def attempt():
         with edit(path) as config:
             config.set("work", "host", "elsewhere")
             change(config)
 
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         attempt()
     assert path.read_text() == TEXT
     assert [entry.name for entry in path.parent.iterdir() if "toml" in entry.name] == ["config.toml"]

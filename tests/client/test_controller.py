@@ -1,4 +1,4 @@
-"""Every call of a controller, through both faces: what is sent, under which name, and what comes back."""
+"""Every call of a controller, on both sides: what is sent by which name, and what comes back."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ OURS = {"get_runner": "/fal.v1.Runners/GetRunner", "list_logs": "/fal.v1.Logs/Li
 @pytest.mark.parametrize(
     ("method", "args", "kwargs", "wanted"), UNARY, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_what_is_sent(fake, face, method, args, kwargs, wanted):
-    face.call(fake.host, method, *args, **kwargs)
+def test_what_is_sent(fake, side, method, args, kwargs, wanted):
+    side.call(fake.host, method, *args, **kwargs)
     (call,) = fake.calls
     name = METHODS.get(method) or "".join(word.title() for word in method.split("_"))
     assert call.path == OURS.get(method, ISOLATE + name)
@@ -123,13 +123,13 @@ def test_what_is_sent(fake, face, method, args, kwargs, wanted):
     assert 50 < call.time_remaining < 61
 
 
-def test_a_naive_moment_is_local_time(fake, face, monkeypatch):
+def test_a_naive_time_is_local(fake, side, monkeypatch):
     import time
 
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        face.call(fake.host, "list_runners", since=datetime(2026, 1, 2, 9, 0, 0, 250_000))  # noqa: DTZ001
+        side.call(fake.host, "list_runners", since=datetime(2026, 1, 2, 9, 0, 0, 250_000))  # noqa: DTZ001
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -137,11 +137,11 @@ def test_a_naive_moment_is_local_time(fake, face, monkeypatch):
     assert sent.ToDatetime(tzinfo=UTC) == datetime(2026, 1, 2, 0, 0, 0, 250_000, tzinfo=UTC)
 
 
-def test_an_aware_moment_keeps_its_zone(fake, face):
-    moment = datetime(2026, 1, 2, 9, tzinfo=timezone(timedelta(hours=-5)))
-    face.call(fake.host, "list_alias_runners", "a", since=moment, list_pending=False)
+def test_an_aware_time_keeps_its_zone(fake, side):
+    time = datetime(2026, 1, 2, 9, tzinfo=timezone(timedelta(hours=-5)))
+    side.call(fake.host, "list_alias_runners", "a", since=time, list_pending=False)
     sent = request_of(fake, ISOLATE + "ListAliasRunners")
-    assert sent.start_time.ToDatetime(tzinfo=UTC) == moment
+    assert sent.start_time.ToDatetime(tzinfo=UTC) == time
     assert sent.HasField("list_pending")
     assert not sent.list_pending
 
@@ -188,16 +188,16 @@ def test_an_aware_moment_keeps_its_zone(fake, face):
         ),
     ],
 )
-def test_a_bad_argument_is_refused_before_anything_is_sent(fake, face, method, args, kwargs, argument):
+def test_a_bad_argument_is_refused_before_anything_is_sent(fake, side, method, args, kwargs, argument):
     with pytest.raises(ArgumentError) as caught:
-        face.call(fake.host, method, *args, **kwargs)
+        side.call(fake.host, method, *args, **kwargs)
     assert caught.value.argument == argument
     assert str(caught.value).startswith(f"{argument}: ")
     assert "hidden-secret" not in str(caught.value)
     assert fake.calls == []
 
 
-def test_a_deploy(fake, face):
+def test_a_deploy(fake, side):
     fake.answers["RegisterApplication"] = [
         revision_pb2.RegisterApplicationResult(logs=[log_pb2.Log(message="hi", source="USER", level="STDOUT")]),
         revision_pb2.RegisterApplicationResult(
@@ -231,7 +231,7 @@ def test_a_deploy(fake, face):
         retry_config="{}",
         attach_to_deployment=False,
     )
-    first, last = face.call(fake.host, "register_application", request)
+    first, last = side.call(fake.host, "register_application", request)
     assert first.logs[0].message == "hi"
     assert (first.logs[0].source, first.logs[0].level, first.logs[0].timestamp) == (
         LogSource.USER,
@@ -254,12 +254,12 @@ def test_a_deploy(fake, face):
     assert fake.calls[0].time_remaining > 1e9, "streams have no deadline"
 
 
-def test_a_build_sends_what_matters_to_it_alone(fake, face):
+def test_a_build_sends_only_what_matters_to_it(fake, side):
     fake.answers["BuildEnvironment"] = [
         revision_pb2.BuildEnvironmentResult(env_id="e", logs=[log_pb2.Log(message="installing")]),
         revision_pb2.BuildEnvironmentResult(env_id="e", status=run_pb2.HostedRunStatus(state="SUCCESS")),
     ]
-    first, last = face.call(fake.host, "build_environment", BuildRequest(environments=(ENVIRONMENT,), machine=MACHINE))
+    first, last = side.call(fake.host, "build_environment", BuildRequest(environments=(ENVIRONMENT,), machine=MACHINE))
     assert (first.state, last.state) == (None, run.RunState.SUCCESS)
     sent = request_of(fake, ISOLATE + "BuildEnvironment")
     assert {field.name for field, _ in sent.machine_requirements.ListFields()} == {
@@ -269,7 +269,7 @@ def test_a_build_sends_what_matters_to_it_alone(fake, face):
     }
 
 
-def test_a_run_and_its_result(fake, face):
+def test_a_run_and_its_result(fake, side):
     fake.answers["Run"] = [
         run_pb2.HostedRunResult(run_id="1"),
         run_pb2.HostedRunResult(
@@ -279,13 +279,13 @@ def test_a_run_and_its_result(fake, face):
         ),
     ]
     request = run.RunRequest(environments=(ENVIRONMENT,), machine=MACHINE, entrypoint="m:f")
-    first, last = face.call(fake.host, "run", request)
+    first, last = side.call(fake.host, "run", request)
     assert first.state is run.RunState.IN_PROGRESS
     assert last.return_value.load() == {"a": 1}
     assert request_of(fake, ISOLATE + "Run").entrypoint == "m:f"
 
 
-def test_a_pickle_is_not_read_unasked():
+def test_a_pickle_is_not_read_by_default():
     import pickle
 
     from fal_grpc.errors import FalError
@@ -306,20 +306,20 @@ def test_a_pickle_is_not_read_unasked():
         (NoCredentials(), {}),
     ],
 )
-def test_other_credentials(fake, face, credentials, wanted):
-    face.call(fake.host, "list_runners", credentials=credentials)
+def test_other_credentials(fake, side, credentials, wanted):
+    side.call(fake.host, "list_runners", credentials=credentials)
     sent = fake.calls[0].metadata
     assert {
         name: value for name, value in sent.items() if name in ("authorization", "fal-user-id", "auth-key")
     } == wanted
 
 
-def test_our_own_names_where_they_are_asked_for(fake, face):
-    face.call(fake.host, "list_runners", options=ChannelOptions(wire="fal.v1"))
+def test_our_own_names_if_the_options_say_so(fake, side):
+    side.call(fake.host, "list_runners", options=ChannelOptions(wire="fal.v1"))
     assert fake.paths() == ["/fal.v1.Runners/ListRunners"]
 
 
-def test_a_foreign_controller_is_reached(face):
+def test_a_foreign_controller_is_reached(side):
     with serving(FakeController(isolate_only=True)) as foreign:
-        face.call(foreign.host, "list_runners")
+        side.call(foreign.host, "list_runners")
         assert foreign.paths() == [ISOLATE + "ListRunners"]

@@ -1,4 +1,4 @@
-"""What the controller and gRPC answer becomes an error of the tree that says what to do, and never shows a secret."""
+"""Failed calls become errors of one tree, which say what to do and never show a secret."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_every_status_code_has_exactly_one_error():
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_a_status_becomes_its_error_through_both_faces(fake, face, code):
+def test_a_status_becomes_its_error_on_both_sides(fake, side, code):
     fake.answers["KillRunner"] = aborting(code, "Runner r1 is odd.")
     with pytest.raises(errors.BY_CODE[code.name]) as caught:
-        face.call(fake.host, "kill_runner", "r1")
+        side.call(fake.host, "kill_runner", "r1")
     error = caught.value
     assert error.code == code.name
     assert error.details == "Runner r1 is odd."
@@ -40,7 +40,7 @@ def test_a_status_becomes_its_error_through_both_faces(fake, face, code):
     assert KEY.secret not in repr(error) + str(error) + repr(vars(error))
 
 
-def test_a_stream_that_fails_raises_after_what_arrived(fake, face):
+def test_a_stream_that_fails_raises_after_what_arrived(fake, side):
     def answer(request, context):
         yield fake_batch("a")
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
@@ -52,10 +52,10 @@ def test_a_stream_that_fails_raises_after_what_arrived(fake, face):
 
     fake.answers["FollowLogs"] = answer
     with pytest.raises(errors.ResourceExhaustedError, match="too many streams"):
-        face.call(fake.host, "follow_logs", LogQuery(runner_id="r1"))
+        side.call(fake.host, "follow_logs", LogQuery(runner_id="r1"))
 
 
-def test_google_rpc_details_become_attributes(fake, face):
+def test_google_rpc_details_become_attributes(fake, side):
     packed = []
     for detail in (
         error_details_pb2.ErrorInfo(reason="NAME_TAKEN", domain="fal", metadata={"name": "x"}),
@@ -77,7 +77,7 @@ def test_google_rpc_details_become_attributes(fake, face):
 
     fake.answers["CreateEnvironment"] = answer
     with pytest.raises(errors.InvalidArgumentError) as caught:
-        face.call(fake.host, "create_environment", "x")
+        side.call(fake.host, "create_environment", "x")
     error = caught.value
     assert (error.reason, error.domain, error.metadata) == ("NAME_TAKEN", "fal", {"name": "x"})
     assert error.field_violations == (errors.FieldViolation(field="name", description="is taken"),)
@@ -86,22 +86,22 @@ def test_google_rpc_details_become_attributes(fake, face):
     assert isinstance(error, ValueError)
 
 
-def test_broken_details_do_not_hide_the_status(fake, face):
+def test_broken_details_do_not_hide_the_status(fake, side):
     def answer(request, context):
         context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff\xff"),))
         context.abort(grpc.StatusCode.NOT_FOUND, "no such runner")
 
     fake.answers["KillRunner"] = answer
     with pytest.raises(errors.NotFoundError, match="no such runner"):
-        face.call(fake.host, "kill_runner", "r1")
+        side.call(fake.host, "kill_runner", "r1")
 
 
-def test_a_controller_that_is_not_there(face):
+def test_a_controller_that_is_not_there(side):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(errors.UnreachableError) as caught:
-            face.call(host, "kill_runner", "r1")
+            side.call(host, "kill_runner", "r1")
     assert str(caught.value) == (
         f"Could not reach the controller at {host}: connection refused. "
         "Is it running? `fal up` starts one here; FAL_GRPC_HOST says where else to look."
@@ -109,20 +109,20 @@ def test_a_controller_that_is_not_there(face):
     assert isinstance(caught.value, errors.UnavailableError)
 
 
-def test_what_a_controller_does_not_serve_is_said_in_words(fake, face):
+def test_a_call_that_the_controller_does_not_serve(fake, side):
     fake.answers["GetRunner"] = aborting(grpc.StatusCode.UNIMPLEMENTED, "")
     with pytest.raises(errors.UnimplementedError, match=f"{fake.host} does not serve GetRunner"):
-        face.call(fake.host, "get_runner", "r1")
+        side.call(fake.host, "get_runner", "r1")
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
+    ("code", "message"),
     [("UNAUTHENTICATED", "FAL_KEY"), ("PERMISSION_DENIED", "fal keys create"), ("UNAVAILABLE", "not available now")],
 )
-def test_a_message_says_what_to_do(fake, face, code, words):
+def test_a_message_says_what_to_do(fake, side, code, message):
     fake.answers["KillRunner"] = aborting(grpc.StatusCode[code], "said so")
-    with pytest.raises(errors.CallError, match=words):
-        face.call(fake.host, "kill_runner", "r1")
+    with pytest.raises(errors.CallError, match=message):
+        side.call(fake.host, "kill_runner", "r1")
 
 
 def test_the_published_names_catch_everything():
@@ -145,7 +145,7 @@ def test_an_apps_own_errors_say_what_they_were_given():
     }
 
 
-def test_the_words_of_our_own_controllers_stay_as_they_are(fake, face):
+def test_messages_of_our_own_controllers_are_not_changed(fake, side):
     item = any_pb2.Any()
     item.Pack(error_details_pb2.ErrorInfo(reason="UNAUTHENTICATED", domain=errors.DOMAIN))
     status = status_pb2.Status(code=code_pb2.UNAUTHENTICATED, message="no", details=[item])
@@ -156,7 +156,7 @@ def test_the_words_of_our_own_controllers_stay_as_they_are(fake, face):
 
     fake.answers["KillRunner"] = answer
     with pytest.raises(errors.KeyRejectedError) as caught:
-        face.call(fake.host, "kill_runner", "r1")
+        side.call(fake.host, "kill_runner", "r1")
     assert str(caught.value) == "the key is unknown: check FAL_KEY"
 
 

@@ -1,4 +1,4 @@
-"""The buffers on a command's input: whatever breaks and whenever, the runner gets every byte once and in order."""
+"""The buffer of a command's input: over links that break, the runner gets every byte once and in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPEC = execs.ExecSpec(runner_id="r", command=["a", "b c"])
 
 
 class Runner:
-    """The other side: takes input as the shim does."""
+    """The runner: takes input as the shim does."""
 
     def __init__(self) -> None:
         self.taken = bytearray()
@@ -56,7 +56,7 @@ def test_every_byte_arrives_once_over_links_that_break(data):
     assert (bytes(runner.taken), runner.ended) == (b"".join(pieces), True)
 
 
-def test_what_was_received_is_told_with_or_without_input():
+def test_output_is_acknowledged_with_or_without_input():
     buffer, runner = execs.InputBuffer(), Runner()
     sending = buffer.sending()
     assert sending.next() is None

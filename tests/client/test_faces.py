@@ -58,7 +58,7 @@ def public(cls: type) -> dict[str, object]:
 
 
 def same(text: str) -> str:
-    """An annotation without what asyncio adds to it."""
+    """Return an annotation without what asyncio adds."""
     text = re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"Generator[\1, None, None]", text)
     text = text.replace("| AsyncIterable[bytes] ", "").replace("grpc.aio.", "grpc.").replace("Async", "")
     return text.replace("SyncServerlessClient", "ServerlessClient")

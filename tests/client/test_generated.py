@@ -1,4 +1,4 @@
-"""The blocking modules are what the generator makes of their asyncio sources, and `fal.api` has no import circle."""
+"""The blocking modules are what the generator makes of their asyncio sources; `fal.api` has no import cycle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_row_of_the_tables_is_used():
 
 
 def imports(path: Path, known: Container[str]) -> Iterator[str]:
-    """The modules that a file imports anywhere, also for types alone."""
+    """Yield the modules that a file imports, also those for types only."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,7 +74,7 @@ def imports(path: Path, known: Container[str]) -> Iterator[str]:
             yield from (name if name in known else node.module for name in names)
 
 
-def test_fal_api_has_no_import_circle():
+def test_fal_api_has_no_import_cycle():
     root = ROOT / "fal" / "api"
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -1,4 +1,4 @@
-"""The HTTP clients: both faces, redirects, large bodies, event streams, and what is never loaded."""
+"""The HTTP clients: both sides, redirects, large bodies, event streams, and what is never loaded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def both(wanted: HttpRequest):
     return one
 
 
-def test_a_large_body_comes_whole_in_both_faces():
+def test_a_large_body_comes_whole_on_both_sides():
     with answering(lambda method, path: (200, "application/octet-stream", LARGE)) as (host, asked):
         assert both(request(host)).content == LARGE
     assert {headers["Accept-Encoding"] for _, _, headers in asked} == {"identity"}
@@ -61,7 +61,7 @@ def test_a_stream_knows_its_length_and_comes_in_chunks():
         assert (stream.length, b"".join(chunks), len(chunks) > 1) == (len(LARGE), LARGE, True)
 
 
-def test_an_error_status_is_an_error_of_the_tree_in_both_faces():
+def test_an_error_status_is_an_error_of_the_tree_on_both_sides():
     with answering(lambda method, path: (404, "application/json", b'{"detail": "no such thing"}')) as (host, _):
         with pytest.raises(NotFoundError, match="no such thing"):
             HttpClient(ChannelOptions()).send(request(host))
@@ -85,7 +85,7 @@ def test_a_redirect_is_followed_on_the_same_host_only():
     assert all(headers["Authorization"] == "Key s" for _, _, headers in asked)
 
 
-def test_a_refused_connection_says_so_in_both_faces():
+def test_a_refused_connection_says_so_on_both_sides():
     for ask in (
         lambda: HttpClient(ChannelOptions()).send(request("127.0.0.1:1")),
         lambda: asyncio.run(AsyncHttpClient(ChannelOptions()).send(request("127.0.0.1:1"))),

@@ -1,4 +1,4 @@
-"""The life of a face: one channel, shared by threads, closed in order; and calls that others cancel."""
+"""The life of a client: one channel, shared by threads; closing; calls that others cancel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_closing_a_stream_cancels_the_call_of_asyncio(fake):
         assert await asyncio.to_thread(fake.cancelled.wait, HANG_SECONDS)
 
 
-def test_a_closed_face_says_so(fake):
+def test_a_closed_client_says_so(fake):
     controller = Controller(parse_target(fake.host), KEY)
     controller.list_runners()
     controller.close()
@@ -45,7 +45,7 @@ def test_a_closed_face_says_so(fake):
         controller.list_runners()
 
 
-async def test_a_closed_face_of_asyncio_says_so(fake):
+async def test_a_closed_asyncio_client_says_so(fake):
     controller = AsyncController(parse_target(fake.host), KEY)
     await controller.list_runners()
     await controller.close()
@@ -113,7 +113,7 @@ async def test_a_cancelled_task_stays_cancelled(fake):
             await task
 
 
-def test_an_asyncio_face_belongs_to_one_loop(fake):
+def test_an_asyncio_client_belongs_to_one_loop(fake):
     controller = AsyncController(parse_target(fake.host), KEY)
     asyncio.run(controller.list_runners())
 

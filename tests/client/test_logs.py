@@ -1,4 +1,4 @@
-"""Log lines of a runner: stored and followed, by our rpcs and over HTTP, through both faces."""
+"""Log lines of a runner: stored and followed, by our rpcs and over HTTP, on both sides."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Reader:
-    """Reads all the lines through one of the faces."""
+    """Reads all lines through one side of the client."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -64,7 +64,7 @@ def entry(number: int) -> log_pb2.LogEntry:
 
 
 def pages(request, context):
-    """Five lines, two on a page, in the order that is asked for; the token is where to go on."""
+    """Return two of five lines, in the wanted order; the token is the position."""
     numbers = [1, 2, 3, 4, 5]
     if request.order == log_pb2.ListLogsRequest.ORDER_NEWEST_FIRST:
         numbers.reverse()
@@ -147,7 +147,7 @@ def test_following_ends_with_the_runner(reader, fake):
 
 
 def test_a_cut_stream_goes_on_where_it_was(reader, fake):
-    """Cut twice, once by an error and once in silence: no line is lost, none comes twice."""
+    """Cut it twice, once with an error and once without: no line is lost or repeated."""
 
     def stream(request, context):
         start = int(request.cursor or 0)
@@ -164,7 +164,7 @@ def test_a_cut_stream_goes_on_where_it_was(reader, fake):
     assert fake.calls[0].request.since.ToDatetime(tzinfo=UTC) == NOW
 
 
-def test_reconnecting_is_told_to_the_log(reader, fake, caplog):
+def test_reconnecting_is_logged(reader, fake, caplog):
     def stream(request, context):
         if request.cursor:
             yield ended()
@@ -180,7 +180,7 @@ def test_reconnecting_is_told_to_the_log(reader, fake, caplog):
 
 
 def test_the_newest_lines_and_then_those_that_come(reader, fake):
-    """Lines 4 and 5 are stored; 4 to 7 are followed, from the moment of 4 on."""
+    """Lines 4 and 5 are stored; 4 to 7 are followed, from the timestamp of 4 on."""
     fake.answers["ListLogs"] = pages
     fake.answers["FollowLogs"] = [
         log_pb2.FollowLogsResponse(entries=[entry(4), entry(5), entry(6)], cursor="6"),
@@ -234,7 +234,7 @@ def test_another_error_ends_it(reader, fake):
 
 @pytest.fixture
 def foreign(monkeypatch):
-    """A controller without our rpcs, and its HTTP side: the client is told where that is."""
+    """Serve a controller without our rpcs."""
     from fal.settings import Settings
 
     with serving(FakeController(isolate_only=True)) as fake:
@@ -242,7 +242,7 @@ def foreign(monkeypatch):
 
 
 def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options: object) -> list:
-    """The one-port rule puts HTTP on the gRPC port, where this fake has none: its HTTP side stands beside it."""
+    """Read with an HTTP side on a port of its own, since the fake has none on its gRPC port."""
 
     class Beside(SyncServerlessClient):
         def rest(self):
@@ -263,7 +263,7 @@ def http_reader(reader: Reader, fake: FakeController, rest_host: str, **options:
 
 
 class History:
-    """Ten lines, three on a page, the newest first, as the published contract has it."""
+    """Answers with ten lines, three on a page, newest first, as in the published contract."""
 
     started_at = NOW
     lines = tuple(

@@ -1,4 +1,4 @@
-"""Commands in runners, through both faces: input, output, exit codes, and links that break."""
+"""Commands in runners, on both sides: input, output, exit codes, links that break."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Output = runner_pb2.ShellRunnerOutput
 
 
 class Session:
-    """Runs a command through one of the faces: its output by stream, and its exit code."""
+    """Runs a command through one side of the client; returns its output by stream, and its exit code."""
 
     def __init__(self, name: str, fake: FakeController) -> None:
         self.name = name
@@ -61,7 +61,7 @@ def session(request, fake) -> Session:
 
 
 def echo(requests, context):
-    """A command that writes what it reads, and its first message to standard error."""
+    """Answer as a command that writes what it reads, and its first message to standard error."""
     first = next(requests)
     yield Output(data=f"{first.runner_id} {list(first.command)} {first.tty}".encode(), stream=2)
     for request in requests:
@@ -264,7 +264,7 @@ async def test_closing_ends_the_command_of_asyncio(fake):
 
 
 def test_a_runner_that_does_not_read_is_felt(fake):
-    """Input waits at the sender, rather than piling up in memory."""
+    """Input waits in the sender instead of growing in memory."""
     release = threading.Event()
 
     def command(requests, context):

@@ -1,4 +1,4 @@
-"""The table of precedence of docs/reference/configuration.md: each combination, and the messages of errors."""
+"""The precedence of settings, as in docs/reference/configuration.md, and the messages of errors."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_nothing_at_all_says_how_to_get_a_key(environ):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"FAL_KEY": "hidden-secret"}, "FAL_KEY must be in 'KEY_ID:KEY_SECRET' format"),
         ({"FAL_PROFILE": "home"}, "no profile 'home'"),
@@ -106,8 +106,8 @@ def test_nothing_at_all_says_how_to_get_a_key(environ):
         ({"FAL_GRPC_TIMEOUT": "-1"}, "FAL_GRPC_TIMEOUT"),
     ],
 )
-def test_what_is_malformed_is_named(environ, change, words):
-    with pytest.raises(ConfigError, match=words) as caught:
+def test_what_is_malformed_is_named(environ, change, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         resolve(environ=environ | change)
     assert "hidden-secret" not in str(caught.value)
 
@@ -148,7 +148,7 @@ def test_where_each_came_from(environ):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "words"),
+    ("text", "kind", "message"),
     [
         ("refresh", MissingCredentialsError, "no access token"),
         ("refresh\nnonsense", ConfigError, "holds no login token"),
@@ -156,10 +156,10 @@ def test_where_each_came_from(environ):
         ("refresh\nshort-lived", MissingCredentialsError, "has expired"),
     ],
 )
-def test_a_login_token_that_cannot_be_used(tmp_path, text, kind, words):
+def test_a_login_token_that_cannot_be_used(tmp_path, text, kind, message):
     text = text.replace("short-lived", token(60))
     (tmp_path / "auth0_token").write_text(text)
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind, match=message) as caught:
         access_token(tmp_path)
     secret = text.partition("\n")[2]
     assert not secret or secret not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Every part of the .proto files explains itself, and every method says which status codes it returns."""
+"""Every part of the .proto files has a comment, and every method names its status codes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _FILE: Layout = (("service", 6, (("method", 2, ()),)), ("message_type", 4, _MESS
 
 
 def compiled() -> descriptor_pb2.FileDescriptorSet:
-    """protos/ with comments, as buf sees them."""
+    """Compile protos/ with comments."""
     buf = Path(sys.executable).with_name("buf")
     done = subprocess.run([buf, "build", "protos", "-o", "-#format=binpb"], cwd=ROOT, check=True, capture_output=True)
     return descriptor_pb2.FileDescriptorSet.FromString(done.stdout)
 
 
 def parts_of(holder: Any, layout: Layout, prefix: str, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and the descriptor path of everything below a file or message, without what protoc makes up."""
+    """Yield name and descriptor path of all parts of a file or message, except those that protoc generates."""
     for attribute, number, inner in layout:
         for index, part in enumerate(getattr(holder, attribute)):
-            made_up = (attribute == "nested_type" and part.options.map_entry) or part.name.startswith("_")
-            if made_up:
+            generated = (attribute == "nested_type" and part.options.map_entry) or part.name.startswith("_")
+            if generated:
                 continue
             name, here = f"{prefix}{part.name}", (*path, number, index)
             yield name, here
@@ -46,19 +46,19 @@ def parts_of(holder: Any, layout: Layout, prefix: str, path: tuple[int, ...]) ->
 
 
 def comments() -> dict[str, str]:
-    """The comment before each thing, without what is meant for the linter, by file and full name."""
+    """Return the comment of each part by file and full name, without marks for the linter."""
     found: dict[str, str] = {}
     for file in OWN_FILES:
-        told = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
-        found[file.name] = told.get((12,), "").strip()
+        comments_at = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
+        found[file.name] = comments_at.get((12,), "").strip()
         for name, path in parts_of(file, _FILE, "", ()):
-            lines = told.get(path, "").splitlines()
+            lines = comments_at.get(path, "").splitlines()
             found[f"{file.name}:{name}"] = "\n".join(line.strip() for line in lines if LINT_MARK not in line).strip()
     return found
 
 
 def methods() -> list[tuple[str, str, str]]:
-    """(service, method, comment) for every method."""
+    """Return (service, method, comment) for every method."""
     names = [
         (file, service.name, method.name) for file in OWN_FILES for service in file.service for method in service.method
     ]

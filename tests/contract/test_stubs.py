@@ -23,7 +23,7 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in {"fal", "
 
 
 class EchoLogs(log_pb2_grpc.LogsServicer):
-    """Answers with what it was asked."""
+    """Answers with its request."""
 
     async def ListLogs(  # noqa: N802
         self,

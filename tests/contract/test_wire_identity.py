@@ -1,4 +1,4 @@
-"""fal.v1 is what the installed isolate-proto speaks, bit for bit; a failure names what it has and we lack."""
+"""fal.v1 is wire-identical to the installed isolate-proto; a failure names what fal.v1 lacks."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ sys.stdout.buffer.write(out.SerializeToString())
 
 
 def dump_isolate() -> descriptor_pb2.FileDescriptorSet:
-    """The descriptors of the installed isolate-proto, dependencies first."""
+    """Return the descriptors of the installed isolate-proto, dependencies first."""
     done = subprocess.run([sys.executable, "-c", _DUMP], check=True, capture_output=True)
     return descriptor_pb2.FileDescriptorSet.FromString(done.stdout)
 
 
 def controller_of(files: descriptor_pb2.FileDescriptorSet) -> ServiceDescriptor:
-    """The IsolateController service, in a pool apart from the process's own."""
+    """Return the IsolateController service, in a pool of its own."""
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
@@ -65,14 +65,14 @@ def controller_of(files: descriptor_pb2.FileDescriptorSet) -> ServiceDescriptor:
 
 
 def own_services() -> list[ServiceDescriptor]:
-    """Every service of fal.v1, from the generated stubs."""
+    """Return every service of fal.v1, from the generated stubs."""
     modules = (f"fal_grpc.v1.{found.name}" for found in pkgutil.iter_modules(fal_grpc.v1.__path__))
     files = (importlib.import_module(name).DESCRIPTOR for name in modules if name.endswith("_pb2"))
     return [service for file in files for service in file.services_by_name.values()]
 
 
 def own_methods() -> dict[str, list[MethodDescriptor]]:
-    """Methods of fal.v1 that clients may call, by their name alone."""
+    """Return the methods of fal.v1 that clients may call, by name."""
     found: dict[str, list[MethodDescriptor]] = {}
     for service in own_services():
         if service.name not in INTERNAL_SERVICES:
@@ -82,13 +82,13 @@ def own_methods() -> dict[str, list[MethodDescriptor]]:
 
 
 def plain(item: Descriptor | EnumDescriptor) -> str:
-    """A type's name with its outer types and without its package, which is where the two sides differ by intent."""
+    """Return a type's name with its outer types, but without its package, where the two differ on purpose."""
     package = item.file.package
     return item.full_name if package.startswith("google.") else item.full_name.removeprefix(f"{package}.")
 
 
 def shape(field: FieldDescriptor) -> dict[str, object]:
-    """All of a field that matters on the wire, in JSON or to who reads it."""
+    """Return all of a field that matters on the wire, in JSON or to a reader."""
     oneof = field.containing_oneof
     kind = field.message_type or field.enum_type
     return {
@@ -105,7 +105,7 @@ def shape(field: FieldDescriptor) -> dict[str, object]:
 
 
 class Comparison:
-    """Walks their methods and what they reach, and collects what differs in ours."""
+    """Compares their methods and all messages of these with ours, and collects the differences."""
 
     def __init__(self) -> None:
         self.differences: list[str] = []
@@ -129,7 +129,7 @@ class Comparison:
             self.message(mine.output_type, method.output_type, f"response of {method.name}")
 
     def message(self, ours: Descriptor, theirs: Descriptor, where: str) -> None:
-        """Compare a message and all that it reaches."""
+        """Compare a message and all messages in it."""
         if plain(ours) != plain(theirs):
             self.differences.append(f"{where}: {plain(theirs)} there, {plain(ours)} here")
             return
@@ -158,7 +158,7 @@ class Comparison:
                 self.differences.append(f"{name}.{field_name} ({number}): own fields begin at {FIRST_OWN_NUMBER}")
 
     def enum(self, ours: EnumDescriptor, theirs: EnumDescriptor) -> None:
-        """Compare the numbers and names of an enum, which may have no values of our own: older readers fail on them."""
+        """Compare an enum, which may have no values of ours, since older readers fail on them."""
         expected = {value.name: value.number for value in theirs.values}
         actual = {value.name: value.number for value in ours.values}
         if expected != actual:
@@ -186,7 +186,7 @@ def test_the_walk_reaches_the_whole_contract() -> None:
 
 
 def message_of(files: descriptor_pb2.FileDescriptorSet, name: str) -> descriptor_pb2.DescriptorProto:
-    """A message of theirs, to be changed as a later isolate-proto might change it."""
+    """Return a message of theirs, to change it as a later isolate-proto might."""
     return next(item for file in files.file for item in file.message_type if item.name == name)
 
 
@@ -247,7 +247,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-_MOMENTS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+_TIMES = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_DOUBLE: st.floats(allow_nan=False),
     FieldDescriptor.TYPE_STRING: st.text(max_size=8),
@@ -259,7 +259,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def value_of(draw: st.DrawFn, field: FieldDescriptor) -> Any:
-    """A value for one element of a field; an enum may hold a number that nobody knows yet."""
+    """Draw a value for one element of a field; an enum may have an unknown number."""
     if field.enum_type:
         known = st.sampled_from([value.number for value in field.enum_type.values])
         return draw(known | st.integers(-(2**31), 2**31 - 1))
@@ -270,7 +270,7 @@ def value_of(draw: st.DrawFn, field: FieldDescriptor) -> Any:
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
-    """A message with some of its fields set, at most one of each oneof."""
+    """Draw a message with some fields set, at most one of each oneof."""
     message = message_factory.GetMessageClass(descriptor)()
     if descriptor.full_name == "google.protobuf.Struct":
         struct = struct_pb2.Struct()
@@ -278,9 +278,9 @@ def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
         message.MergeFromString(struct.SerializeToString())
         return message
     if descriptor.full_name == "google.protobuf.Timestamp":
-        moment = timestamp_pb2.Timestamp()
-        moment.FromDatetime(draw(_MOMENTS))
-        message.MergeFromString(moment.SerializeToString())
+        time = timestamp_pb2.Timestamp()
+        time.FromDatetime(draw(_TIMES))
+        message.MergeFromString(time.SerializeToString())
         return message
     for field in descriptor.fields:
         if not draw(st.booleans()):
