@@ -33,6 +33,15 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
+class Cancellable(Protocol):
+    """A call in flight."""
+
+    def cancel(self) -> object: ...
+
+
+C = TypeVar("C", bound=Cancellable)
+
+
 class Answers(Protocol[R_co]):
     """A call in flight that has many answers."""
 
@@ -147,7 +156,7 @@ class Calls:
     ) -> Generator[T, None, None]:
         """Make a call with many answers. Closing the generator cancels the call."""
         with self.translated(method):
-            call = method(request, metadata=self._credentials.metadata())
+            call = _started(lambda: method(request, metadata=self._credentials.metadata()))
             try:
                 for message in call:
                     yield convert(message)
@@ -156,11 +165,11 @@ class Calls:
 
     def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> Answers[R]:
         """Open a call with many answers. Its reader translates errors."""
-        return method(request, metadata=self._credentials.metadata())
+        return _started(lambda: method(request, metadata=self._credentials.metadata()))
 
     def upload(self, method: grpc.StreamUnaryMultiCallable[Q, R], requests: Iterator[Q]) -> grpc.Future[R]:
         """Open a call with many requests, which translates no errors."""
-        return method.future(requests, metadata=self._credentials.metadata())
+        return _started(lambda: method.future(requests, metadata=self._credentials.metadata()))
 
     def session(
         self,
@@ -170,7 +179,7 @@ class Calls:
         timeout_seconds: float | None,
     ) -> Answers[R]:
         """Open a call with many requests and many answers. Its reader translates errors."""
-        return method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata())
+        return _started(lambda: method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata()))
 
     @contextmanager
     def translated(self, method: object) -> Generator[None, None, None]:
@@ -196,6 +205,31 @@ class Calls:
 
     def _refuse(self) -> NoReturn:
         raise ClientClosedError("This client is closed. Make a new one, or make its calls inside the `with` block.")
+
+
+def _started(start: Callable[[], C]) -> C:
+    """Start a call in a thread, which Ctrl-C does not interrupt.
+
+    If it interrupted gRPC there, nobody could cancel the call, and closing the channel would wait for it forever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return start()
+    from concurrent.futures import Future
+
+    future: Future[C] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(start())
+        except BaseException as error:  # noqa: BLE001  # raised below
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="fal-call", daemon=True).start()
+        return future.result()
+    except BaseException:
+        future.add_done_callback(lambda done: done.exception() or done.result().cancel())
+        raise
 
 
 def method_name(method: object) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from fal_grpc import calls
 from fal_grpc.adapter.log import LogQuery
 from fal_grpc.aio import AsyncController
 from fal_grpc.controller import Controller
@@ -162,3 +164,29 @@ def test_grpc_itself_is_not_loaded_before_a_call():
         "sys.exit('grpc' in sys.modules or 'google.protobuf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_interrupt_while_a_call_starts_cancels_the_call():
+    interrupted, cancelled = threading.Event(), threading.Event()
+
+    class Call:
+        def cancel(self) -> None:
+            cancelled.set()
+
+    def start() -> Call:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        assert interrupted.wait(HANG_SECONDS)
+        return Call()
+
+    with pytest.raises(KeyboardInterrupt):
+        calls._started(start)
+    interrupted.set()
+    assert cancelled.wait(HANG_SECONDS)
+
+
+def test_an_error_while_a_call_starts_is_raised():
+    def start() -> None:
+        raise ValueError("closed channel")
+
+    with pytest.raises(ValueError, match="closed channel"):
+        calls._started(start)
