@@ -11,6 +11,7 @@ from contextlib import aclosing
 import grpc
 import grpc.aio
 
+from fal_grpc.backoff import Backoff
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.lifecycle import Event, Observation
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0  # how long the end of a runner waits for its last lines to be stored
 _RELEASE_SECONDS = 30.0
-_RETRY_SECONDS = 0.2
+_RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -167,18 +168,29 @@ class RunnerLink:
 
     async def _watch(self, pump: asyncio.Task[None]) -> None:
         """Follow the events to the last one, or to the shim's own end."""
-        position = 0
+        position = failures = 0
         while self._exited is None and self.process.alive():
             try:
                 async for response in self.client.watch(position):
-                    position = response.event.sequence
+                    position, failures = response.event.sequence, 0
                     self._take(response.event)
             except grpc.aio.AioRpcError as error:
                 log.debug("runner %s: watching broke off: %s", self._runner_id, error.details())
+            except Exception:
+                log.exception("runner %s: an event could not be handled", self._runner_id)
             if self._exited is None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.process.died.wait(), _RETRY_SECONDS)
+                failures += 1
+                await self._pause(failures)
         await self._finish(pump)
+
+    async def _pause(self, failures: int) -> None:
+        """Wait before another attempt; the death of the shim ends the wait."""
+        seconds = _RETRIES.pause(failures)
+        if self.process.died.is_set():
+            await asyncio.sleep(seconds)
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.died.wait(), seconds)
 
     def _take(self, event: shim_pb2.ShimEvent) -> None:
         match event.WhichOneof("event"):
@@ -217,6 +229,7 @@ class RunnerLink:
     async def _carry_logs(self, acks: LogAcknowledger) -> None:
         after: int | None = None
         complete = told = False
+        failures = 0
         while not complete:
             try:
                 if after is None:
@@ -227,6 +240,7 @@ class RunnerLink:
                             await self._sink(lines)
                             after = lines[-1].sequence
                             acks.stored(after)
+                            failures = 0
                     await acks.last()
                     complete = True
                 else:
@@ -242,8 +256,8 @@ class RunnerLink:
             except Exception:
                 log.exception("runner %s: its log lines could not be stored; trying again", self._runner_id)
             if not complete:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.process.died.wait(), _RETRY_SECONDS)
+                failures += 1
+                await self._pause(failures)
 
     def _lines(self, entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
         names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}
