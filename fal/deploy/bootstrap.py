@@ -108,6 +108,7 @@ def _search(root: Path, runtime: Path, names: list[str]) -> None:
         loaded = sys.modules.get(name)
         if loaded is not None and not str(getattr(loaded, "__file__", "")).startswith(str(root)):
             del sys.modules[name]
+    sys.meta_path.append(NotInRunners())
     fal = importlib.import_module("fal")
     fal.__path__ = [*fal.__path__, *_installed("fal", str(runtime))]
 
@@ -153,6 +154,24 @@ def _say_by_value(file: str, error: Exception) -> None:
     )
 
 
+class NotInRunners:
+    """Says which modules of this project no runner has."""
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Refuse a module of `fal` that no other finder has found.
+
+        Raises:
+            ModuleNotFoundError: always, for a module of `fal`.
+        """
+        if name.startswith("fal."):
+            raise _not_in_runners(name)
+
+
+def _not_in_runners(name: str) -> ModuleNotFoundError:
+    message = f"{name} is not there inside of a runner: apps use fal.App and what belongs to it"
+    return ModuleNotFoundError(message, name=name)
+
+
 class BundledModules:
     """Imports the modules of this project that came along with a pickle.
 
@@ -179,9 +198,7 @@ class BundledModules:
                 spec.submodule_search_locations = [str(entry.joinpath(*name.split("."))) for entry in installed]
             return spec
         if name.startswith("fal.") and not path:
-            raise ModuleNotFoundError(
-                f"{name} is not there inside of a runner: apps use fal.App and what belongs to it"
-            )
+            raise _not_in_runners(name)
         return None
 
     def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
