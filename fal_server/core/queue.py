@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fal_server.core.json_reader import read_json
 from fal_server.core.routing import Outcome, error_type_of
 
 # "10 attempts in total, always": no header and no app can raise it.
@@ -175,7 +175,7 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
     """A revision's settings as a policy; what is not understood leaves the platform's default."""
     budgets: dict[Condition, int] = {}
     try:
-        given: object = json.loads(retry_config) if retry_config else {}
+        given = read_json(retry_config) if retry_config else {}
     except ValueError:
         given = {}
     for condition in Condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.json_reader import read_json
 from fal_server.core.queue import Answer, QueuedRequest
 
 MOST_TRIES = 10
@@ -60,11 +62,13 @@ def checked_url(url: str) -> str:
 
 def payload(request: QueuedRequest, answer: Answer) -> bytes:
     """The body of a webhook: the app's answer as JSON, and whether it is one of success."""
-    content: object = None
+    content = b"null"
     problem: str | None = None
     if answer.body:
         try:
-            content = json.loads(answer.body)
+            read_json(answer.body)
+            # As it is: what can be read cannot always be written again.
+            content = answer.body.removeprefix(codecs.BOM_UTF8)
         except ValueError:
             problem = "the app's answer is not JSON: read it at the response_url"
     failed = answer.status >= 400
@@ -72,12 +76,11 @@ def payload(request: QueuedRequest, answer: Answer) -> bytes:
         "request_id": request.request_id,
         "gateway_request_id": request.request_id,
         "status": "ERROR" if failed else "OK",
-        "payload": content,
         "error": (request.error or f"the app answered {answer.status}") if failed else None,
     }
     if problem is not None:
         document["payload_error"] = problem
-    return json.dumps(document).encode()
+    return json.dumps(document)[:-1].encode() + b', "payload": ' + content + b"}"
 
 
 def message(request_id: str, user_id: str, timestamp: int, body: bytes) -> bytes:

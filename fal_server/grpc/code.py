@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TypeAlias
 from fal_grpc.v1 import revision_pb2, run_pb2
 from fal_server.core.apps import Strategy
 from fal_server.core.faults import InvalidArgument, Unimplemented
+from fal_server.core.json_reader import read_json
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
 from fal_server.grpc.apps import AUTH_MODES, STRATEGIES, numbers_set
 from fal_server.grpc.convert import free_form, named
@@ -248,8 +248,8 @@ def _grace(request: revision_pb2.RegisterApplicationRequest) -> int | None:
 
 def _retry_config(text: str) -> str:
     try:
-        valid = isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+        valid = isinstance(read_json(text), dict)
+    except ValueError:
         valid = False
     if not valid:
         raise InvalidArgument("retry_config", "retry_config is not a JSON object")

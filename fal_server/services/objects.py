@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import re
 import secrets
 from collections.abc import AsyncIterable
@@ -15,12 +13,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.json_reader import read_json
 from fal_server.ports import Clock
 from fal_server.ports.files import Draft, Drafts, ObjectStore, StoredObject
 from fal_server.services.uploads import PartUploads, received
 
 MOST_BYTES = 20 * 1024**3
 _LONGEST_LIFE = 10 * 365 * 86400.0
+_MOST_DIGITS = 18
 _NAME_BYTES = 100
 _UNFIT = re.compile(r"[^0-9A-Za-z._-]+")
 _TYPE = re.compile(r"[0-9A-Za-z!#$&^_.+-]{1,64}/[0-9A-Za-z!#$&^_.+-]{1,64}(?:\s*;[ -~]{0,100})?")
@@ -146,17 +146,17 @@ class Objects:
         if not lifecycle:
             return self._life
         try:
-            wanted: object = json.loads(lifecycle)
+            wanted = read_json(lifecycle)
         except ValueError as error:
-            raise InvalidArgument("x-fal-object-lifecycle", f"X-Fal-Object-Lifecycle is no JSON: {error}") from error
+            raise InvalidArgument("x-fal-object-lifecycle", f"X-Fal-Object-Lifecycle is not JSON: {error}") from error
         if not isinstance(wanted, dict) or "expiration_duration_seconds" not in wanted:
             return self._life
         seconds = wanted["expiration_duration_seconds"]
         if seconds is None:
             return None
-        if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
+        if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit() and len(seconds) <= _MOST_DIGITS:
             seconds = int(seconds)
-        if not isinstance(seconds, int | float) or not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_LIFE):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST_LIFE:
             raise InvalidArgument(
                 "x-fal-object-lifecycle",
                 f"expiration_duration_seconds is {str(seconds)[:40]}: give 1 to {_LONGEST_LIFE:g}, or null to keep it",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from fal_grpc.backoff import Backoff
+from fal_server.core.faults import Fault
 from fal_server.core.queue import QueuedRequest, WebhookState
 from fal_server.core.webhooks import MOST_TRIES, Delivery, SignedCall, message, payload, signature_headers
 from fal_server.ports import Clock
 from fal_server.ports.queue import QueueStore, WebhookClient, WebhookSigner
 
+log = logging.getLogger(__name__)
 # Ten tries within two hours; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=14.0, longest_seconds=7200.0, jitter=0)
 
@@ -46,9 +49,20 @@ class Webhooks:
         return None if at is None else max((at - self._clock.now()).total_seconds(), 0.0)
 
     async def deliver(self, request: QueuedRequest) -> Delivery:
-        """Try to deliver once, and store the result."""
+        """Try to deliver once, and store the result.
+
+        Raises:
+            Fault: the store cannot be used; the try does not count.
+        """
         number = request.webhook_attempts + 1
-        status, error = await self._call(request)
+        try:
+            status, error = await self._call(request)
+        except Fault:
+            raise
+        except Exception as failure:
+            # It counts, or a webhook that cannot be sent stays the first that is due for ever.
+            log.exception("the webhook of request %s failed unexpectedly", request.request_id)
+            status, error = None, f"the webhook cannot be sent: {type(failure).__name__}"
         now = self._clock.now()
         final = error is None or number >= MOST_TRIES
         again = None if final else now + timedelta(seconds=RETRIES.pause(number))

@@ -43,6 +43,24 @@ def test_payloads():
     assert json.loads(payload(REQUEST, Answer(status=204)))["payload"] is None
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 200_000, b'"\\ud800"', b"NaN", b"1e999", b"\xed\xa0\x80", b'{"a": 1'], ids=repr
+)
+def test_a_body_that_no_receiver_can_read_is_left_out(body):
+    sent = json.loads(payload(REQUEST, Answer(status=200, body=body)))
+    assert (sent["payload"], sent["payload_error"]) == (
+        None,
+        "the app's answer is not JSON: read it at the response_url",
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 500 + b"]" * 500, b"\xef\xbb\xbf [1.50, 1e2]\n", b'"\\ud83d\\ude00"'], ids=repr
+)
+def test_a_body_is_sent_as_it_is(body):
+    assert json.loads(payload(REQUEST, Answer(status=200, body=body)))["payload"] == json.loads(body)
+
+
 def test_what_is_signed():
     digest = hashlib.sha256(b"{}").hexdigest()
     assert message("q", "local|local", 17, b"{}") == f"q\nlocal|local\n17\n{digest}".encode()

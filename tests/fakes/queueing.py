@@ -75,6 +75,8 @@ class FakeReceivers:
         self.answers: list[int | OSError] = []
 
     async def post(self, call: SignedCall) -> int:
+        if "poison" in call.url:
+            raise RuntimeError(call.url)
         self.calls.append(call)
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, OSError):

@@ -366,3 +366,45 @@ async def test_a_token_opens_a_websocket_of_its_app_alone(desk: Desk) -> None:
     token = (await desk.client.post("/tokens/", json={"allowed_apps": ["hello"], "token_expiration": 60})).json()
     assert await desk.tokens.caller(token, "local", "hello")
     assert await desk.tokens.caller(token, "local", "other") is None
+
+
+MALFORMED = [
+    b"[" * 200_000,
+    b'{"a": ' * 50_000,
+    b'"\\ud800"',
+    b'{"hash": "\\ud800"}',
+    b"NaN",
+    b"9" * 5000,
+    b"\xff",
+    b"[]",
+]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/tokens/", "/storage/upload/initiate", "/files/missing_hashes", "/files/rename//data/x",
+     "/files/file/url//data/x",
+     "/files/dir/check_hash/x", f"/files/app/multipart/{'0' * 64}/initiate"],
+)  # fmt: skip
+async def test_a_body_that_is_not_a_json_object_is_the_callers_fault(desk: Desk, path: str) -> None:
+    for body in MALFORMED:
+        answer = await desk.client.post(path, content=body)
+        assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request"), body[:40]
+
+
+async def test_nor_does_a_caller_without_a_key_make_the_controller_fail(desk: Desk) -> None:
+    for body in MALFORMED:
+        answer = await desk.client.post("/storage/upload/x/complete", content=body, headers={"authorization": ""})
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("seconds", ["9" * 300, '"' + "9" * 5000 + '"', "1e999", "NaN", "true", "[[[", '"\\ud800"'])
+async def test_a_lifecycle_that_makes_no_sense_is_refused(desk: Desk, seconds: str) -> None:
+    headers = {"x-fal-object-lifecycle": f'{{"expiration_duration_seconds": {seconds}}}'}
+    assert (await desk.client.post("/files/upload", content=b"x", headers=headers)).status_code == 400
+
+
+@pytest.mark.parametrize("seconds", ["9" * 300, "1e999", "true", '"60"', "-1", "0"])
+async def test_the_life_of_a_token_is_a_number_in_range(desk: Desk, seconds: str) -> None:
+    body = f'{{"allowed_apps": ["a"], "token_expiration": {seconds}}}'
+    assert (await desk.client.post("/tokens/", content=body)).status_code == 400

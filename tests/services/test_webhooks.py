@@ -106,6 +106,21 @@ async def test_a_webhook_is_tried_again_and_given_up(q):
     assert await q.webhooks.due(10) == []
 
 
+async def test_webhooks_that_cannot_be_sent_hold_up_no_other(q):
+    poisoned = [await q.submit(webhook_url="http://poison.test/") for _ in range(45)]
+    for request_id in poisoned:
+        await q.completed(request_id)
+    request_id = await q.submit(webhook_url=URL)
+    await q.completed(request_id)
+    await tried(q, request_id, 1)
+    (delivery,) = await q.queue.deliveries(request_id)
+    assert delivery.error is None
+    for request_id in poisoned:
+        await tried(q, request_id, 1)
+    (delivery,) = await q.queue.deliveries(poisoned[0])
+    assert delivery.error == "the webhook cannot be sent: RuntimeError"
+
+
 async def test_the_key_is_the_databases(q):
     again = await q.platform.store.webhook_signer()
     assert again.key_set() == q.webhooks.key_set()
