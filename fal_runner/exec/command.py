@@ -1,4 +1,4 @@
-"""A process that runs beside a worker, with a terminal or with pipes: its ends, its size, its signals, its end."""
+"""A process that runs beside a worker, with a terminal or with pipes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _END_OF_FILE = b"\x04"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec:
-    """What to run.
+    """Describes a command to run.
 
     Attributes:
-        command: the command and its arguments; empty means a login shell.
+        command: the program and its arguments; empty means a login shell.
         tty: whether it gets a terminal.
-        size: rows and columns of the terminal; 0 means the usual.
-        directory: where to run it.
+        size: rows and columns of the terminal; 0 means the usual ones.
+        directory: its working directory.
         env: all of its environment.
-        name: names it among all that the runner has, and the runner in a shell's prompt.
+        name: tells it from the runner's other processes, and appears in a shell's prompt.
     """
 
     command: Sequence[str]
@@ -54,37 +54,37 @@ class Command:
     """One command, from its start on.
 
     Attributes:
-        outputs: (descriptor, stream) of what it writes; neither blocks. Empty once closed.
+        outputs: (descriptor, stream) of what it writes; the descriptors do not block. Empty once closed.
 
     Raises:
         OSError: there is no room for one more process.
-        ValueError: the command or an environment variable is none.
+        ValueError: the command or an environment variable is not valid.
     """
 
-    def __init__(self, reaper: Subreaper, what: CommandSpec) -> None:
+    def __init__(self, reaper: Subreaper, spec: CommandSpec) -> None:
         self._reaper = reaper
-        self._name = what.name
-        self.tty = what.tty
-        variables = {**what.env, SESSION_VARIABLE: what.name}
-        if what.tty:
+        self._name = spec.name
+        self.tty = spec.tty
+        variables = {**spec.env, SESSION_VARIABLE: spec.name}
+        if spec.tty:
             variables.setdefault("TERM", "xterm-256color")
         if NOTE_VARIABLE in variables:
             note = read_note(Path(variables[NOTE_VARIABLE]))
-            names = [SESSION_VARIABLE, *note["names"], *(["TERM"] if what.tty else [])]
-            command = exec_command(note, what.command, names, tty=what.tty)
+            names = [SESSION_VARIABLE, *note["names"], *(["TERM"] if spec.tty else [])]
+            command = exec_command(note, spec.command, names, tty=spec.tty)
             variables = engine_environment(note, variables)
         else:
-            command = list(what.command) or _shell(variables, what.name)
-        self.stdin, self.outputs, theirs = open_terminal(what.size) if what.tty else open_pipes()
+            command = list(spec.command) or _shell(variables, spec.name)
+        self.stdin, self.outputs, theirs = open_terminal(spec.size) if spec.tty else open_pipes()
         try:
             self.child: Child = reaper.spawn(
                 command,
                 env=variables,
-                directory=what.directory,
+                directory=spec.directory,
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],
-                tty=what.tty,
+                tty=spec.tty,
             )
         except (OSError, ValueError):
             self.close()
@@ -99,7 +99,7 @@ class Command:
         return self.child.exited.done()
 
     async def write(self, data: bytes) -> None:
-        """Give it input; waits while it does not read. What it cannot read any more goes nowhere, as in a pipe."""
+        """Give it input; wait while it does not read, and drop what it cannot read any more, as a pipe does."""
         if self.stdin is None:
             return
         try:
@@ -115,18 +115,18 @@ class Command:
             self.close_input()
 
     def close_input(self) -> None:
-        """Close the pipe that it reads; a terminal stays open for its output."""
+        """Close its input pipe; a terminal stays open for its output."""
         if self.stdin is not None and not self.tty:
             os.close(self.stdin)
         self.stdin = None
 
     def resize(self, height: int, width: int) -> None:
-        """Tell its terminal the size, in character cells."""
+        """Set the size of its terminal, in character cells."""
         if self.tty and self.outputs:
             _set_size(self.outputs[0][0], (height, width))
 
     def send_signal(self, number: int) -> None:
-        """To the foreground job of a terminal, else to the command's group."""
+        """Signal the foreground job of its terminal, or else its process group."""
         if self.exited or not self.outputs or not 0 < number < signal.NSIG:
             return
         with contextlib.suppress(OSError):  # a terminal may have no foreground job, a group may just have ended
@@ -134,16 +134,16 @@ class Command:
             os.killpg(group or self.child.pid, number)
 
     async def end(self, first: int = signal.SIGHUP) -> None:
-        """Send a signal to everything of the command, and SIGKILL to what is left after 2 s."""
+        """Send a signal to all of its processes, and SIGKILL to those left after 2 s."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HANGUP_SECONDS
-        for seen in self._members():
-            send_signal(seen, first)
-            send_signal(seen, signal.SIGCONT)  # one that is stopped would not see it
+        for process in self._members():
+            send_signal(process, first)
+            send_signal(process, signal.SIGCONT)  # a stopped one would not see it
         while members := self._members():
             if loop.time() >= deadline:
-                for seen in members:
-                    send_signal(seen)
+                for process in members:
+                    send_signal(process)
             await asyncio.sleep(0.02)
 
     def close(self) -> None:
@@ -154,11 +154,11 @@ class Command:
         self.outputs, self.stdin = [], None
 
     def _members(self) -> list[ProcessInfo]:
-        """What lives of the command: by its session's number, and by the word in the environment of what left it."""
+        """Its living processes, found by their session, or by a variable if they left it."""
         return [
-            seen
-            for seen in self._reaper.living_descendants()
-            if seen.session == self.child.pid or has_variable(seen.pid, SESSION_VARIABLE, self._name)
+            process
+            for process in self._reaper.living_descendants()
+            if process.session == self.child.pid or has_variable(process.pid, SESSION_VARIABLE, self._name)
         ]
 
 
@@ -178,7 +178,7 @@ def open_pipes() -> _Ends:
     err_read, err_write = os.pipe()
     for fd in (stdin_write, out_read, err_read):
         os.set_blocking(fd, False)
-    with contextlib.suppress(OSError):  # the system may grant no more; then it is slower
+    with contextlib.suppress(OSError):  # the system may grant no more; that is only slower
         fcntl.fcntl(out_read, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return stdin_write, [(out_read, STDOUT), (err_read, STDERR)], (stdin_read, out_write, err_write)
 
@@ -189,7 +189,7 @@ def _set_size(fd: int, size: tuple[int, int]) -> None:
 
 
 def _shell(variables: dict[str, str], name: str) -> list[str]:
-    """A shell without the user's profiles, which would set another PATH; its prompt says where it is."""
+    """A shell without the user's profiles, which would set another PATH; its prompt names the runner."""
     app = variables.get("FAL_APP_NAME", "")
     where = f"{app} {variables.get('FAL_RUNNER_ID', name)[:8]}".strip()
     bash = shutil.which("bash", path=variables.get("PATH"))

@@ -1,4 +1,4 @@
-"""A command that outlives the calls about it: its output waits for its reader, and no input is taken twice."""
+"""A command that outlives the calls about it: its output waits for a reader, and no input is taken twice."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from fal_runner.process.descriptors import FLOOD_BYTES, read_on
 
 _CHUNK_BYTES = 512 * 1024
 _FLOOD_SECONDS = 0.001
-_TELL_BYTES = 128 * 1024
-_IDLE_SECONDS = 0.2  # after the exit: how long a pipe that a background child holds open may be silent
-_TIMED_OUT = 124  # as timeout(1)
+_REPORT_BYTES = 128 * 1024
+_IDLE_SECONDS = 0.2  # after the exit: how long a pipe that a background child holds open may stay silent
+_TIMED_OUT = 124  # the exit code of timeout(1)
 
 
 class Gap(Exception):
-    """Input came that does not follow what was taken."""
+    """Input that does not follow what was taken."""
 
     def __init__(self, offset: int, taken: int) -> None:
         super().__init__(f"offset is {offset}, but only {taken} bytes of input were taken: send those between")
 
 
-class Reader:
-    """Somebody who reads a command; a newer one takes its place."""
+class OutputReader:
+    """One who reads a command's output; a newer one takes its place."""
 
 
 class Execution:
     """One command, its output and its input.
 
     Args:
-        command: what was started.
-        directory: where output that nobody fetches may lie.
+        command: the started command.
+        directory: where to keep output that nobody fetches.
         keep: whether it goes on when nobody reads it.
-        timeout_seconds: after how long it is ended; None sets no limit.
+        timeout_seconds: after how long to end it; None sets no limit.
         linger_seconds: how long it waits for a reader.
 
     Attributes:
-        reader: who reads it now; None for nobody.
-        exit_code: unset while it runs; 128 and the number of a signal that ended it.
+        reader: the present reader; None for none.
+        exit_code: None while it runs; 128 plus the number of a signal that ended it.
         signal: the signal that ended it, if one did.
-        started_ns, ended_ns: when, in nanoseconds since the epoch; 0 while it runs.
+        started_ns, ended_ns: nanoseconds since the epoch; `ended_ns` is 0 while it runs.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Execution:
     ) -> None:
         self.keep = keep
         self.output = OutputBuffer(directory)
-        self.reader: Reader | None = None
+        self.reader: OutputReader | None = None
         self.input_offset = 0
         self.exit_code: int | None = None
         self.signal: int | None = None
@@ -61,11 +61,11 @@ class Execution:
         self.ended_ns = 0
         self._command = command
         self._linger_seconds = linger_seconds
-        self._dropping = keep  # nobody has come for it yet
+        self._dropping = keep  # nobody reads it yet
         self._changed = asyncio.Event()
         self._input = asyncio.Lock()
         self._input_ended = False
-        self._input_told = 0
+        self._input_reported = 0
         self._open = dict(command.outputs)
         self._paused = False
         self._flood: asyncio.TimerHandle | None = None
@@ -81,13 +81,13 @@ class Execution:
         self._wait_for_reader()
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended and all that it wrote is here."""
+    def finished(self) -> bool:
+        """Whether it has ended and all of its output is here."""
         return self.exit_code is not None
 
-    def attach(self) -> Reader:
-        """Read it from now on; who read it before learns that somebody else does."""
-        self.reader = Reader()
+    def attach(self) -> OutputReader:
+        """Become its reader; the one before learns that it was replaced."""
+        self.reader = OutputReader()
         self._dropping = False
         if self._linger is not None:
             self._linger.cancel()
@@ -95,23 +95,23 @@ class Execution:
         self._notify()
         return self.reader
 
-    def detach(self, reader: Reader) -> None:
-        """Read it no more."""
+    def detach(self, reader: OutputReader) -> None:
+        """Stop reading it."""
         if self.reader is reader:
             self.reader = None
             self._wait_for_reader()
 
     def received(self, offset: int) -> None:
-        """Output below this offset need not be kept."""
+        """Forget output below this offset; the reader has it."""
         self.output.received(offset)
         self._resume()
 
     async def changed(self) -> None:
-        """Wait for output, the end, another reader, or much input to have been taken."""
+        """Wait for output, the end, another reader, or until it has taken much input."""
         await self._changed.wait()
 
     async def write(self, offset: int, data: bytes, *, eof: bool) -> None:
-        """Give it input; waits while it does not read. What was taken already is skipped.
+        """Give it input; wait while it does not read, and skip what it has taken already.
 
         Raises:
             Gap: the input before this is missing.
@@ -122,30 +122,30 @@ class Execution:
             view = memoryview(data)[self.input_offset - offset :]
             while view:
                 view = view[await self._write_some(view) :]
-                if self.input_offset - self._input_told >= _TELL_BYTES:
-                    self._input_told = self.input_offset
+                if self.input_offset - self._input_reported >= _REPORT_BYTES:
+                    self._input_reported = self.input_offset
                     self._notify()
             if eof and not self._input_ended:
                 self._input_ended = True
                 await self._command.end_input()
 
     def resize(self, height: int, width: int) -> None:
-        """Tell its terminal the size, in character cells."""
+        """Set the size of its terminal, in character cells."""
         self._command.resize(height, width)
 
     def send_signal(self, number: int) -> None:
-        """To the foreground job of a terminal, else to the command's group."""
+        """Signal the foreground job of its terminal, or else its process group."""
         self._command.send_signal(number)
 
     def hang_up(self, first: int = signal.SIGHUP) -> None:
-        """End it: this signal to all of it, SIGKILL after 2 s. What it still writes is read by nobody."""
-        if self._ending is None and not self.over:
+        """End it by this signal, and by SIGKILL after 2 s; what it still writes is dropped."""
+        if self._ending is None and not self.finished:
             self._ending = self._loop.create_task(self._command.end(first))
             self._dropping = True
             self._resume()
 
     async def close(self) -> None:
-        """Let go of everything; to be called when it is over, or the shim ends."""
+        """Free everything, once it has finished or the shim ends."""
         for timer in (self._linger, self._timeout):
             if timer is not None:
                 timer.cancel()
@@ -155,7 +155,7 @@ class Execution:
         self.output.close()
 
     def _wait_for_reader(self) -> None:
-        if self.over:
+        if self.finished:
             self.output.rest()
             return
         self._linger = self._loop.call_later(self._linger_seconds, self._nobody_came)
@@ -180,7 +180,7 @@ class Execution:
                 data = read_on(fd, _CHUNK_BYTES, data, flood_seconds=2 * _FLOOD_SECONDS)
         except BlockingIOError:
             return
-        except OSError:  # how a terminal says that nobody has it open any more
+        except OSError:  # a terminal that nobody has open any more
             data = b""
         if data:
             self._got += len(data)
@@ -208,7 +208,7 @@ class Execution:
             self._notify()
 
     async def _write_some(self, view: memoryview) -> int:
-        """Write what can be written now, and wait if nothing can; what cannot be read any more counts as taken."""
+        """Write what can be written now, or wait; what the command cannot read any more counts as taken."""
         fd = self._command.stdin
         written = len(view)
         if fd is not None:
@@ -221,7 +221,7 @@ class Execution:
                     await self._writable.wait()
                 finally:
                     self._writable = None
-                    if self._command.stdin == fd:  # else it is closed, and the number may be another's by now
+                    if self._command.stdin == fd:  # else it is closed, and the number may be reused
                         self._loop.remove_writer(fd)
                 return 0
             except OSError:
@@ -230,7 +230,7 @@ class Execution:
         return written
 
     async def _finish(self) -> None:
-        """Wait for the exit and the rest of the output: its end, or where a pipe that is held open falls silent."""
+        """Wait for the exit, and for the output to end or a pipe that is held open to fall silent."""
         code = await self._command.child.wait()
         if self._timeout is not None:
             self._timeout.cancel()
@@ -260,7 +260,7 @@ class Execution:
         self._command.close()
 
     def _notify_soon(self) -> None:
-        """More of a flood is on its way: a terminal gives 4 KiB at a time, and a message for each would be slow."""
+        """Notify a little later: a terminal gives 4 KiB of a flood at a time, and a message for each is slow."""
         if self._flood is None:
             self._flood = self._loop.call_later(_FLOOD_SECONDS, self._notify)
 

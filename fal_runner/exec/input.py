@@ -1,4 +1,4 @@
-"""Input on its way to a command that may not read it now, so that what comes behind it on the same stream is heard."""
+"""Buffers input for a command that does not read it now, so that later messages of the same stream are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 from fal_runner.exec.execution import Execution, Gap
 
 MOST_WAITING_BYTES = 2 * 1024 * 1024
-"""A reader's word that it has received output comes on the stream of its input, and a command that waits to write may
-not read: were the input not taken in, that word would never be heard. Clients send at most 1 MiB that was not taken."""
+"""A reader acknowledges output on the stream of its input, and a command that waits to write may not read. If the input
+were not buffered, the acknowledgement behind it would never be read. Clients send at most 1 MiB ahead."""
 
 
 class _Input(NamedTuple):
@@ -21,10 +21,10 @@ class _Input(NamedTuple):
 
 
 class InputFeed:
-    """The input of one stream: `async with` it.
+    """The input of one stream; use it with `async with`.
 
     Args:
-        execution: the command.
+        execution: takes the input.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -43,13 +43,13 @@ class InputFeed:
         self._task.cancel()
         await asyncio.wait((self._task,))
         if not self._task.cancelled():
-            self._task.exception()  # looked at; whoever put something in was told
+            self._task.exception()  # retrieved; `put` or `drain` has raised it
 
     async def put(self, offset: int, data: bytes, *, eof: bool) -> None:
-        """Take in one piece; waits while much is waiting.
+        """Buffer one piece; wait while much is buffered.
 
         Raises:
-            Gap: it does not follow the input before it.
+            Gap: the piece does not follow the input before it.
         """
         end = self._pieces[-1].offset + len(self._pieces[-1].data) if self._pieces else 0
         end = max(end, self._execution.input_offset)
@@ -62,12 +62,12 @@ class InputFeed:
             await self._moved()
 
     async def drain(self) -> None:
-        """Wait until the command was given everything."""
+        """Wait until the command has been given everything."""
         while self._pieces:
             await self._moved()
 
     async def _moved(self) -> None:
-        """Wait until the command was given something."""
+        """Wait until the command has been given something."""
         if self._task.done():
             self._task.result()
         self._changed.clear()

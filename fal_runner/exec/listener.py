@@ -1,7 +1,7 @@
-"""Where a shim takes calls about commands: a unix socket beside that of its gRPC server, a connection a call.
+"""Takes calls about commands on a unix socket beside the gRPC server's, one connection for each call.
 
-A call begins with a message that names the method and carries the runner's token, as JSON. Then the requests follow,
-then the answers, and the status last. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
+A call starts with a message that names the method and carries the runner's token, as JSON. The requests follow, then
+the answers, and last the status. See docs/explanation/decisions/0011-commands-have-a-socket-of-their-own.md.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _GREETING_SECONDS = 10.0
 _BACKLOG = 128
 
 
-class Gate(Protocol):
-    """Who knows the token."""
+class TokenCheck(Protocol):
+    """Knows the runner's token."""
 
     def passes(self, token: str) -> bool:
-        """Whether this is the token; if so, somebody has called."""
+        """Whether this is the token; if it is, count it as a call."""
         ...
 
 
@@ -36,20 +36,20 @@ class ExecListener:
     """Listens for calls.
 
     Args:
-        path: of the socket; nothing is there yet.
-        gate: who may call.
-        execs: who answers.
+        path: the path of the socket; nothing is there yet.
+        tokens: says who may call.
+        execs: answers.
     """
 
-    def __init__(self, path: SocketPath, gate: Gate, execs: ExecService) -> None:
+    def __init__(self, path: SocketPath, tokens: TokenCheck, execs: ExecService) -> None:
         self._path = path
-        self._gate = gate
+        self._tokens = tokens
         self._execs = execs
         self._listening = socket.socket(socket.AF_UNIX)
         self._calls: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen, for this user alone: the socket gets its mode before anybody can connect."""
+        """Start to listen, for this user alone: the socket gets its mode before anybody can connect."""
         self._listening.setblocking(False)
         self._listening.bind(self._path.path)
         Path(self._path.path).chmod(0o600)
@@ -57,7 +57,7 @@ class ExecListener:
         asyncio.get_running_loop().add_reader(self._listening.fileno(), self._accept)
 
     async def close(self) -> None:
-        """Stop listening, and end the calls under way."""
+        """Stop listening, and end the open calls."""
         asyncio.get_running_loop().remove_reader(self._listening.fileno())
         self._listening.close()
         for call in self._calls:
@@ -66,7 +66,7 @@ class ExecListener:
         self._path.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # whoever knocked has gone again, or there is no descriptor left: he is taken later
+        with suppress(OSError):  # the caller has gone again; or no descriptor is left, and the call is taken later
             connection, _ = self._listening.accept()
             call = asyncio.get_running_loop().create_task(self._serve(MessageSocket(connection)))
             self._calls.add(call)
@@ -77,8 +77,8 @@ class ExecListener:
             try:
                 await self._answer(link)
                 status = Status(OK)
-            except ExecError as refusal:
-                status = Status(refusal.code, refusal.words)
+            except ExecError as error:
+                status = Status(error.code, error.message)
             except (ConnectionBroken, TimeoutError):
                 return
             except Exception as error:
@@ -93,7 +93,7 @@ class ExecListener:
         async with asyncio.timeout(_GREETING_SECONDS):
             greeting = await link.receive()
         method, token = _greeting(greeting)
-        if not self._gate.passes(token):
+        if not self._tokens.passes(token):
             raise ExecError("UNAUTHENTICATED", "the token is not this runner's")
         match method:
             case "ReadExec":
@@ -105,7 +105,7 @@ class ExecListener:
                 await link.send(self._execs.call(method, await _request(link)))
 
     async def _read(self, link: MessageSocket) -> None:
-        """Send what comes until the end, or until the caller is gone."""
+        """Send output until its end, or until the caller is gone."""
         request = await _request(link)
         sending = asyncio.create_task(self._send_all(link, request))
         gone = asyncio.create_task(link.receive())
@@ -116,7 +116,7 @@ class ExecListener:
                 task.cancel()
             await asyncio.wait((sending, gone))
         if not gone.cancelled():
-            gone.exception()  # looked at: that he is gone is all there is to know
+            gone.exception()  # retrieved, or asyncio complains
         if sending.cancelled():
             raise ConnectionBroken(0, "the caller is gone")
         sending.result()

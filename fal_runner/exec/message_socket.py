@@ -1,7 +1,7 @@
-"""Messages over a unix socket, whole and in order, and last the status of what they were about.
+"""Sends messages over a unix socket, whole and in order, and last a status.
 
-Each is a kind (one byte), a length (four, the lowest first) and so many bytes. Both sides wait when the other does not
-read.
+Each message is a kind (one byte), a length (four, lowest first) and so many bytes. Each side waits while the other does
+not read.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from fal_runner.process.descriptors import Unwatch, Watch, until_ready
 
 OK = "OK"
 MOST_BYTES = 256 * 1024 * 1024
-"""Of one message: as much as a gRPC server takes."""
+"""The size of one message: as much as a gRPC server takes."""
 _HEAD = struct.Struct("<BI")
 _MESSAGE, _STATUS = 0, 1
-_BUFFER_BYTES = 1024 * 1024  # what is asked for; the system gives as much as its bound allows
+_BUFFER_BYTES = 1024 * 1024  # requested; the system may grant less
 
 
 class Status(NamedTuple):
-    """How it went: the name of a gRPC status code, and for a refusal its words."""
+    """How a call ended: the name of a gRPC status code, and for an error its message."""
 
     code: str
-    words: str = ""
+    message: str = ""
 
 
 class ConnectionBroken(OSError):
-    """The other side is gone, or what it sends makes no sense."""
+    """The other side is gone, or sends something else than messages."""
 
 
 class MessageSocket:
-    """One end. One task sends, one receives; whoever waits when it is closed is told that it broke.
+    """One end of a connection. One task sends, one receives; closing it raises ConnectionBroken in both.
 
     Args:
-        connection: a connected stream socket; owned from now on.
+        connection: a connected stream socket, which this object then owns.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -51,7 +51,7 @@ class MessageSocket:
         self._closed = False
 
     async def send(self, *parts: bytes) -> None:
-        """Send one message, which is these parts together.
+        """Send these parts as one message.
 
         Raises:
             ConnectionBroken: the other side reads no more.
@@ -59,7 +59,7 @@ class MessageSocket:
         await self._send(_MESSAGE, parts)
 
     async def end(self, status: Status) -> None:
-        """Send the status, after which nothing is sent; raises as `send`."""
+        """Send the status, after which nothing can be sent; raises like `send`."""
         await self._send(_STATUS, (json.dumps(status).encode(),))
 
     def end_sending(self) -> None:
@@ -70,10 +70,10 @@ class MessageSocket:
             raise ConnectionBroken(error.errno, os.strerror(error.errno or 0)) from error
 
     async def receive(self) -> bytes | Status | None:
-        """The next message, or the status; None where the other side has ended without one.
+        """Wait for the next message or the status; None if the other side ended without one.
 
         Raises:
-            ConnectionBroken: it broke, within a message too.
+            ConnectionBroken: the connection ended within a message, or broke.
         """
         head = await self._exactly(_HEAD.size, may_end=True)
         if not head:
@@ -85,7 +85,7 @@ class MessageSocket:
         return body if kind == _MESSAGE else Status(*json.loads(body))
 
     def close(self) -> None:
-        """Close it. A second close does nothing."""
+        """Close the connection; a second close does nothing."""
         self._closed = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -109,7 +109,7 @@ class MessageSocket:
                 views[0] = views[0][sent:]
 
     async def _exactly(self, length: int, *, may_end: bool = False) -> bytes:
-        """So many bytes; none where the other side has ended before the first and may."""
+        """Receive so many bytes, or none if the other side may end here and has."""
         pieces: list[bytes] = []
         while length:
             try:
@@ -129,7 +129,7 @@ class MessageSocket:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _until_ready(self, add: Watch, remove: Unwatch) -> None:
-        """Wait. What is closed meanwhile keeps its number until then: none is watched that is another's."""
+        """Wait; a socket that is closed meanwhile keeps its number, so that no other one is watched."""
         self._waiting += 1
         try:
             await until_ready(self._socket.fileno(), add, remove)

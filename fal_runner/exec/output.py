@@ -1,4 +1,4 @@
-"""What a command wrote, by offset: kept in memory, beyond that in a file without a name, until its reader has it."""
+"""Keeps the output of a command by offset, in memory and beyond that in a file, until its reader has it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEMORY_BYTES = 4 * 1024 * 1024
-"""What is kept in memory, and what waits for a reader before the command is made to wait."""
+"""The most that is kept in memory, and that waits for a reader before the command must wait."""
 FILE_BYTES = 64 * 1024 * 1024
-"""What is kept on disk of a command that nobody reads."""
-_ENTRY_BYTES = 256  # what keeping a piece costs besides its bytes
+"""The most that is kept on disk of a command that nobody reads."""
+_ENTRY_BYTES = 256  # the cost of a piece besides its bytes
 _MERGE_BYTES = 4096
 _RESTING_BYTES = 64 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
 class _Entry:
-    """A piece: its bytes, or where in the file they lie."""
+    """A piece: its bytes, or their position in the file."""
 
     start: int
     end: int
@@ -33,12 +33,12 @@ class _Entry:
 
 
 class OutputBuffer:
-    """The bytes from `start` to `end` of all that a command wrote, to both streams in one count.
+    """The bytes from `start` to `end` of all that a command wrote; both streams share one count.
 
     Args:
-        directory: where the file is made if one is needed; it has no name there, and goes with the process.
-        memory_bytes: how much is kept in memory.
-        file_bytes: how much is kept in all when what is not read is dropped.
+        directory: where the file is made if one is needed; it has no name there, and ends with the process.
+        memory_bytes: how much to keep in memory.
+        file_bytes: how much to keep in all when unread output is dropped.
     """
 
     def __init__(self, directory: Path, *, memory_bytes: int = MEMORY_BYTES, file_bytes: int = FILE_BYTES) -> None:
@@ -56,16 +56,16 @@ class OutputBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether as much waits as may while a reader is expected."""
+        """Whether the command must wait for its reader."""
         return self._cost >= self._memory_bytes
 
     def append(self, stream: int, data: bytes, *, drop: bool) -> None:
         """Keep a piece.
 
         Args:
-            stream: what it was written to.
+            stream: the stream that it was written to.
             data: the bytes; at least one.
-            drop: make room for it by dropping the oldest. Without it the caller waits while the buffer is full.
+            drop: make room by dropping the oldest; without it the caller must wait while the buffer is full.
         """
         last = self._entries[-1] if self._entries else None
         entry = _Entry(start=self.end, end=self.end + len(data), stream=stream, data=data)
@@ -87,14 +87,14 @@ class OutputBuffer:
         self.start = max(self.start, self._entries[0].start)
 
     def read(self, offset: int, most: int) -> tuple[int, int, bytes] | None:
-        """The piece at an offset, or after it where that is not kept any more.
+        """Read the piece at an offset, or the first one after it that is still kept.
 
         Args:
             offset: of the first byte wanted.
-            most: at most so many bytes.
+            most: the most bytes to return.
 
         Returns:
-            Its own offset, its stream and its bytes; None where there is nothing yet.
+            Its own offset, its stream and its bytes; None if there is nothing yet.
         """
         offset = max(offset, self.start)
         if offset >= self.end:
@@ -113,13 +113,13 @@ class OutputBuffer:
         return offset, entry.stream, data if len(pieces) == 1 else b"".join(pieces)
 
     def received(self, offset: int) -> None:
-        """What lies below this offset need not be kept."""
+        """Forget what is below this offset; its reader has it."""
         while self._entries and self._entries[0].end <= offset:
             self._forget(self._entries.popleft())
         self.start = max(self.start, min(offset, self.end))
 
     def rest(self) -> None:
-        """Nobody is expected soon: much that is in memory goes to the file."""
+        """Move most of what is in memory to the file, since no reader is expected soon."""
         if self._in_memory > _RESTING_BYTES:
             for entry in self._entries:
                 if entry.data is not None:
@@ -139,7 +139,7 @@ class OutputBuffer:
         self._in_memory -= entry.cost if entry.data is not None else _ENTRY_BYTES
 
     def _spill(self, entry: _Entry) -> None:
-        """Move its bytes to the file, which is a ring: what is kept in all always fits into it."""
+        """Move its bytes to the file, a ring that holds all that is ever kept."""
         if self._file is None:
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 self._file = os.dup(file.fileno())

@@ -1,4 +1,4 @@
-"""fal.v1.Execs as the shim serves it: commands beside the worker that outlive the calls about them."""
+"""Serves fal.v1.Execs in the shim: commands beside the worker that outlive the calls about them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _M = TypeVar("_M", bound=Message)
 _Answering: TypeAlias = Callable[[Any], Message]  # each takes the request that stands beside it
 MOST_COMMANDS = 64
 KEPT_SECONDS = 600.0
-"""How long a command that has ended is remembered, with what of its output was not received."""
+"""How long an ended command is remembered, with the output that was not received."""
 _LINGER_SECONDS = 30.0
 _MOST_LINGER_SECONDS = 24 * 3600.0
 _MESSAGE_BYTES = 512 * 1024
-_TELL_INPUT_BYTES = 128 * 1024
+_REPORT_INPUT_BYTES = 128 * 1024
 _MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
 _MOST_CELLS = 10_000
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -41,13 +41,13 @@ class ExecError(Exception):
 
     Args:
         code: the name of a gRPC status code.
-        words: why; for an argument worded `field: what is wrong`.
+        message: why; for an invalid argument in the form `field: what is wrong`.
     """
 
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
         self.code = code
-        self.words = words
+        self.message = message
 
 
 class _Record:
@@ -59,17 +59,17 @@ class _Record:
 
 
 class ExecService:
-    """The commands of one shim. Requests and answers are messages of fal.v1.Execs, serialised.
+    """The commands of one shim; requests and answers are serialised messages of fal.v1.Execs.
 
     Args:
         directory: the runner's directory.
-        reaper: who starts processes here.
+        reaper: starts processes.
     """
 
     def __init__(self, directory: Path, reaper: Subreaper) -> None:
         self._directory = directory
         self._reaper = reaper
-        self._kept: dict[str, _Record] = {}
+        self._records: dict[str, _Record] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._methods: dict[str, tuple[type[Message], _Answering]] = {
             "StartExec": (pb.StartExecRequest, self._start),
@@ -83,8 +83,8 @@ class ExecService:
 
     @property
     def open_count(self) -> int:
-        """How many run."""
-        return sum(not kept.execution.over for kept in self._kept.values())
+        """How many commands run."""
+        return sum(not record.execution.finished for record in self._records.values())
 
     def call(self, method: str, data: bytes) -> bytes:
         """Answer a method that has one answer.
@@ -98,10 +98,10 @@ class ExecService:
         return answer(_parsed(request_type, data)).SerializeToString()
 
     async def read(self, data: bytes) -> AsyncGenerator[tuple[bytes, ...]]:
-        """ReadExec: what a command writes, from an offset on. Each message comes in parts, its bytes as they are.
+        """ReadExec: yield what a command writes, from an offset on; each message comes in parts.
 
         Raises:
-            ExecError: it is refused, or somebody else has begun to read.
+            ExecError: the call is refused, or another reader has taken over.
         """
         request = _parsed(pb.ReadExecRequest, data)
         execution = self._find(request.runner_id, request.exec_id).execution
@@ -112,23 +112,23 @@ class ExecService:
         reader = execution.attach()
         try:
             offset = max(offset, output.start)
-            told = execution.input_offset
-            yield (pb.ReadExecResponse(offset=offset, input_offset=told).SerializeToString(),)
+            reported = execution.input_offset
+            yield (pb.ReadExecResponse(offset=offset, input_offset=reported).SerializeToString(),)
             while execution.reader is reader:
                 piece = output.read(offset, _MESSAGE_BYTES)
                 taken = execution.input_offset
                 if piece is not None:
                     start, stream, found = piece
-                    offset, told = start + len(found), taken
+                    offset, reported = start + len(found), taken
                     message = pb.ReadExecResponse(offset=start, stream=_STREAMS[stream], input_offset=taken)
                     yield message.SerializeToString(), _data_field(len(found)), found
-                elif execution.over:
+                elif execution.finished:
                     outcome = _outcome(execution)
                     last = pb.ReadExecResponse(offset=offset, input_offset=taken, outcome=outcome)
                     yield (last.SerializeToString(),)
                     return
-                elif taken - told >= _TELL_INPUT_BYTES:
-                    told = taken
+                elif taken - reported >= _REPORT_INPUT_BYTES:
+                    reported = taken
                     yield (pb.ReadExecResponse(offset=offset, input_offset=taken).SerializeToString(),)
                 else:
                     await execution.changed()
@@ -137,10 +137,10 @@ class ExecService:
             execution.detach(reader)
 
     async def write(self, messages: AsyncIterator[bytes]) -> bytes:
-        """WriteExec: input, and what of the output was received.
+        """WriteExec: take input, and acknowledgements of output.
 
         Raises:
-            ExecError: it is refused, or somebody else reads the command by now.
+            ExecError: the call is refused, or another reader has taken over.
         """
         data = await anext(messages, None)
         if data is None:
@@ -161,10 +161,9 @@ class ExecService:
         return pb.WriteExecResponse(input_offset=execution.input_offset).SerializeToString()
 
     def _start(self, request: pb.StartExecRequest) -> pb.StartExecResponse:
-        """Start one, once."""
         runner = self._mine(request.runner_id)
         _check(request)
-        known = self._kept.get(request.exec_id)
+        known = self._records.get(request.exec_id)
         if known is not None:
             if known.request != request:
                 raise ExecError("ALREADY_EXISTS", f"another command has the id {request.exec_id}: choose another id")
@@ -176,7 +175,7 @@ class ExecService:
             raise ExecError(
                 "RESOURCE_EXHAUSTED", f"{MOST_COMMANDS} commands run in runner {request.runner_id}: end one"
             )
-        what = CommandSpec(
+        spec = CommandSpec(
             command=request.command,
             tty=request.tty,
             size=(request.tty_size.height, request.tty_size.width),
@@ -185,7 +184,7 @@ class ExecService:
             name=f"{request.runner_id}.{request.exec_id}",
         )
         try:
-            command = Command(self._reaper, what)
+            command = Command(self._reaper, spec)
         except OSError as error:
             raise ExecError("RESOURCE_EXHAUSTED", f"the command could not be started: {error}") from error
         except ValueError as error:
@@ -197,8 +196,8 @@ class ExecService:
             timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
             linger_seconds=request.linger_seconds if request.HasField("linger_seconds") else _LINGER_SECONDS,
         )
-        kept = self._kept[request.exec_id] = _Record(request, execution)
-        return pb.StartExecResponse(exec=_info(kept))
+        record = self._records[request.exec_id] = _Record(request, execution)
+        return pb.StartExecResponse(exec=_info(record))
 
     def _signal(self, request: pb.SignalExecRequest) -> pb.SignalExecResponse:
         if request.signal not in signal.valid_signals():
@@ -217,7 +216,7 @@ class ExecService:
 
     def _list(self, _request: pb.ListExecsRequest) -> pb.ListExecsResponse:
         self._tidy()
-        return pb.ListExecsResponse(execs=[_info(kept) for kept in self._kept.values()])
+        return pb.ListExecsResponse(execs=[_info(record) for record in self._records.values()])
 
     def _close(self, request: pb.CloseExecRequest) -> pb.CloseExecResponse:
         self._find(request.runner_id, request.exec_id).execution.hang_up()
@@ -233,24 +232,24 @@ class ExecService:
     def _find(self, runner_id: str, exec_id: str) -> _Record:
         self._mine(runner_id)
         self._tidy()
-        kept = self._kept.get(exec_id)
-        if kept is None:
+        record = self._records.get(exec_id)
+        if record is None:
             raise ExecError(
                 "NOT_FOUND",
                 f"there is no command {exec_id!r} in runner {runner_id}, or it ended too long ago: "
                 "`fal runners execs` lists those that there are",
             )
-        return kept
+        return record
 
     def _tidy(self) -> None:
-        """Forget what ended long ago, and the oldest of what ended where that is much."""
+        """Forget commands that ended long ago, and the oldest of many."""
         now = time.time_ns()
-        ended = [exec_id for exec_id, kept in self._kept.items() if kept.execution.over]
+        ended = [exec_id for exec_id, record in self._records.items() if record.execution.finished]
         surplus = max(0, len(ended) - MOST_COMMANDS)
         for position, exec_id in enumerate(ended):
-            execution = self._kept[exec_id].execution
+            execution = self._records[exec_id].execution
             if position < surplus or (now - execution.ended_ns > KEPT_SECONDS * 1e9 and execution.reader is None):
-                del self._kept[exec_id]
+                del self._records[exec_id]
                 task = asyncio.get_running_loop().create_task(execution.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
@@ -260,9 +259,9 @@ def _check(request: pb.StartExecRequest) -> None:
     if not _ID.fullmatch(request.exec_id):
         raise _invalid("exec_id", "exec_id must be 8 to 64 letters, digits, - and _")
     command = list(request.command)
-    if any("\0" in word for word in (*command, request.cwd)):
+    if any("\0" in argument for argument in (*command, request.cwd)):
         raise _invalid("command", "command or cwd holds a NUL character, which none can")
-    if sum(len(word.encode()) for word in command) > _MOST_COMMAND_BYTES:
+    if sum(len(argument.encode()) for argument in command) > _MOST_COMMAND_BYTES:
         raise _invalid("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
     if command and not command[0]:
         raise _invalid("command", "command begins with an empty word: name the program to run")
@@ -279,8 +278,8 @@ def _check_size(height: int, width: int) -> None:
         raise _invalid("tty_size", f"tty_size is {height} x {width}: both must lie between 1 and {_MOST_CELLS}")
 
 
-def _invalid(field: str, words: str) -> ExecError:
-    return ExecError("INVALID_ARGUMENT", f"{field}: {words}")
+def _invalid(field: str, message: str) -> ExecError:
+    return ExecError("INVALID_ARGUMENT", f"{field}: {message}")
 
 
 def _parsed(request_type: type[_M], data: bytes) -> _M:
@@ -298,9 +297,9 @@ async def _take(execution: Execution, feed: InputFeed, request: pb.WriteExecRequ
 
 
 def _data_field(length: int) -> bytes:
-    """What stands before the bytes of ReadExecResponse.data.
+    """The bytes that precede those of ReadExecResponse.data.
 
-    A message's fields may stand in any order, so that these bytes, which are many, need not be copied into one.
+    The fields of a message may come in any order, so the data, which is large, need not be copied into it.
     """
     head = bytearray((_DATA_TAG,))
     while length > 0x7F:
@@ -314,8 +313,8 @@ def _outcome(execution: Execution) -> pb.ExecOutcome:
     return pb.ExecOutcome(exit_code=execution.exit_code or 0, signal=execution.signal, timed_out=execution.timed_out)
 
 
-def _info(kept: _Record) -> pb.ExecInfo:
-    request, execution = kept.request, kept.execution
+def _info(record: _Record) -> pb.ExecInfo:
+    request, execution = record.request, record.execution
     info = pb.ExecInfo(
         exec_id=request.exec_id,
         runner_id=request.runner_id,
@@ -328,7 +327,7 @@ def _info(kept: _Record) -> pb.ExecInfo:
         input_offset=execution.input_offset,
     )
     info.started_at.FromNanoseconds(execution.started_ns)
-    if execution.over:
+    if execution.finished:
         info.ended_at.FromNanoseconds(execution.ended_ns)
         info.outcome.CopyFrom(_outcome(execution))
     return info

@@ -1,7 +1,7 @@
-"""The small process that looks after one runner and outlives the controller: `python -m fal_runner.shim --wait`.
+"""The process that looks after one runner and outlives the controller: `python -m fal_runner.shim --wait`.
 
-It is started ahead, and told by standard input, on a line, whose it is (see waiting); where that is a socket, "ready"
-is written back when it listens. Nothing secret is in its arguments or on disk.
+It is started ahead, and reads from standard input which runner is its own (see prewarm). If that is a socket, it writes
+"ready" back once it listens. Nothing secret is in its arguments or on disk.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _OPTIONS: list[tuple[str, int]] = [
 
 
 class Timeouts(TypedDict):
-    """How long a shim waits for what; see Shim."""
+    """The time limits of a shim; see Shim."""
 
     start_seconds: float
     keep_seconds: float
 
 
 class Shim:
-    """One shim, from its process's start on.
+    """One shim, from the start of its process.
 
     Args:
-        start_seconds: how long Start is waited for.
-        keep_seconds: how long after the worker's end and the last call a controller is waited for; the log stays on
-            disk, only how it ended is forgotten then.
+        start_seconds: how long it waits for Start.
+        keep_seconds: how long it waits for a controller after the worker's end and the last call. The log stays on
+            disk; only how the worker ended is forgotten then.
     """
 
     def __init__(self, *, start_seconds: float, keep_seconds: float) -> None:
@@ -58,13 +58,13 @@ class Shim:
         self._keep_seconds = keep_seconds
         self._reaper = Subreaper()
         self._reaper.install()
-        self._gate = TokenInterceptor("")
-        self._server = grpc.aio.server(interceptors=[self._gate], options=_OPTIONS)
+        self._tokens = TokenInterceptor("")
+        self._server = grpc.aio.server(interceptors=[self._tokens], options=_OPTIONS)
 
     async def wait(self, connection: socket.socket) -> None:
-        """Serve the runner that it is told of; where it never is, nothing is left of what waited."""
+        """Wait for a runner and serve it; if none ever comes, end what was prewarmed."""
         lines, answers = await asyncio.open_connection(sock=connection, limit=MOST_ORDER_BYTES)
-        order, worker = await wait_for_order(lines, answers, self._reaper)
+        order, prewarmed = await wait_for_order(lines, answers, self._reaper)
         if order is None:
             await self._reaper.sweep()
             return
@@ -74,52 +74,54 @@ class Shim:
             answers.close()
 
         take_order(order)
-        await self.serve(order, listens, worker)
+        await self.serve(order, listens, prewarmed)
 
-    async def serve(self, order: ShimOrder, listens: Callable[[], None], worker: PrewarmedWorker | None = None) -> None:
-        """Listen until Shutdown, until nobody has asked for a worker in time, or until nobody wants to know its end.
+    async def serve(
+        self, order: ShimOrder, listens: Callable[[], None], prewarmed: PrewarmedWorker | None = None
+    ) -> None:
+        """Listen until Shutdown, or until a time limit is over.
 
         Args:
-            order: the runner's directory, in which the socket and the spool are made, and what callers must show.
-            listens: called when they can call.
-            worker: one that waits for its job.
+            order: names the runner; the socket and the spool are made in its directory.
+            listens: called once callers can connect.
+            prewarmed: a worker that waits for its job.
         """
         directory, reaper = order.directory, self._reaper
-        self._gate.token = order.token
+        self._tokens.token = order.token
         execs = ExecService(directory, reaper)
-        servicer = ShimServicer(directory, reaper, self._gate, execs, worker)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.end_politely)
+        servicer = ShimServicer(directory, reaper, self._tokens, execs, prewarmed)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, servicer.terminate)
         if order.spec is not None:
-            with contextlib.suppress(StartRefused):  # Start is told why
+            with contextlib.suppress(StartRefused):  # the call of Start gets the reason
                 await servicer.start(order.spec)
         shim_pb2_grpc.add_ShimServicer_to_server(servicer, self._server)
         listening = SocketPath(directory / SOCKET_NAME)
         self._server.add_insecure_port(listening.target)
         await self._server.start()
-        door = ExecListener(SocketPath(directory / EXEC_SOCKET_NAME), self._gate, execs)
-        door.open()
+        commands = ExecListener(SocketPath(directory / EXEC_SOCKET_NAME), self._tokens, execs)
+        commands.open()
         own = process_info(os.getpid())
         ShimIdentity(
             pid=os.getpid(),
             started_ticks=own.started_ticks if own else 0,
             boot_id=boot_id(),
-            mark=tag_of(order.token),
+            tag=tag_of(order.token),
             address=str(directory / SOCKET_NAME),
         ).write(directory)
         listens()
         try:
             await asyncio.wait_for(servicer.started.wait(), self._start_seconds)
-            await servicer.serve_out(self._keep_seconds)
+            await servicer.until_unneeded(self._keep_seconds)
         except TimeoutError:
             print(f"no Start within {self._start_seconds:g} s: the shim ends", file=sys.stderr)  # noqa: T201
         await self._server.stop(1.0)
-        await door.close()
+        await commands.close()
         await reaper.sweep()
         listening.close()
 
 
 def take_standard_input() -> int:
-    """What was standard input, which is empty afterwards."""
+    """Return the former standard input, and make standard input empty."""
     fd = os.dup(0)
     with Path(os.devnull).open("rb") as null:
         os.dup2(null.fileno(), 0)
@@ -130,7 +132,7 @@ def take_order(order: ShimOrder) -> None:
     """Become the shim of this runner.
 
     Raises:
-        ValueError: the process was not started to wait for one.
+        ValueError: the process was not started ahead.
         OSError: the directory cannot be used.
     """
     os.chdir(order.directory)
@@ -141,20 +143,20 @@ def take_order(order: ShimOrder) -> None:
     take_tag(tag_of(order.token))
 
 
-async def wait(fd: int, waits: Timeouts) -> None:
-    """Look after a runner that is told of by a socket, if there is ever one."""
-    await Shim(**waits).wait(socket.socket(fileno=fd))
+async def wait(fd: int, timeouts: Timeouts) -> None:
+    """Look after a runner that a socket will name, if it ever does."""
+    await Shim(**timeouts).wait(socket.socket(fileno=fd))
 
 
-async def serve(fd: int, directory: Path, token: str, waits: Timeouts) -> None:
-    """Look after a runner that is known, and say so where somebody listens."""
+async def serve(fd: int, directory: Path, token: str, timeouts: Timeouts) -> None:
+    """Look after a known runner, and write "ready" if standard input is a socket."""
 
     def listens() -> None:
         if stat.S_ISSOCK(os.fstat(fd).st_mode):
             os.write(fd, READY)
         os.close(fd)
 
-    await Shim(**waits).serve(ShimOrder(directory=directory, token=token), listens)
+    await Shim(**timeouts).serve(ShimOrder(directory=directory, token=token), listens)
 
 
 def main() -> int:
@@ -174,18 +176,18 @@ def main() -> int:
     arguments = parser.parse_args()
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # what happens at a terminal is nothing to a runner
-    waits: Timeouts = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
+        signal.signal(number, signal.SIG_IGN)  # a runner must not end with the terminal it was started from
+    timeouts: Timeouts = {"start_seconds": arguments.start_seconds, "keep_seconds": arguments.keep_seconds}
     fd = take_standard_input()
     if arguments.wait:
-        asyncio.run(wait(fd, waits))
+        asyncio.run(wait(fd, timeouts))
         return 0
     with os.fdopen(fd, "rb", closefd=False) as lines:
         token = lines.readline().decode().strip()
     if not token:
         print("no token on standard input", file=sys.stderr)  # noqa: T201
         return 2
-    asyncio.run(serve(fd, arguments.dir.absolute(), token, waits))
+    asyncio.run(serve(fd, arguments.dir.absolute(), token, timeouts))
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Where a shim listens and how it is found again: the socket's address, however deep its directory, and shim.json."""
+"""Where a shim listens and how it is found again: its socket, however deep the directory, and shim.json."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 SOCKET_NAME = "shim.sock"
@@ -18,33 +18,47 @@ _SPECIAL = frozenset("?#%")  # gRPC reads a path as part of a URI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimIdentity:
-    """What a shim writes down about itself.
+    """What a shim writes down about itself, so that a later controller finds it.
 
     Attributes:
         pid, started_ticks, boot_id: which process it is.
-        mark: the word in the environment of all that is the runner's; not the token.
+        tag: stands in the environment of all of the runner's processes; not the token.
         address: the path of its socket.
     """
 
     pid: int
     started_ticks: int
     boot_id: str
-    mark: str
+    tag: str
     address: str
 
     def write(self, directory: Path) -> None:
-        """Replace what is there, whole or not at all."""
+        """Replace the file, whole or not at all."""
         path = directory / _IDENTITY_NAME
         draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self)))
+        written = {
+            "pid": self.pid,
+            "started_ticks": self.started_ticks,
+            "boot_id": self.boot_id,
+            "mark": self.tag,  # the file's name for it, which other versions read
+            "address": self.address,
+        }
+        draft.write_text(json.dumps(written))
         draft.replace(path)
 
     @classmethod
     def read(cls, directory: Path) -> ShimIdentity | None:
-        """What is written in a runner's directory; None where nothing is, or nothing that makes sense."""
+        """Read what the shim of this runner's directory wrote; None if it is missing or damaged."""
         try:
-            return cls(**json.loads((directory / _IDENTITY_NAME).read_text()))
-        except (OSError, ValueError, TypeError):
+            found = json.loads((directory / _IDENTITY_NAME).read_text())
+            return cls(
+                pid=found["pid"],
+                started_ticks=found["started_ticks"],
+                boot_id=found["boot_id"],
+                tag=found["mark"],
+                address=found["address"],
+            )
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
 
@@ -65,11 +79,11 @@ class SocketPath:
 
     @property
     def target(self) -> str:
-        """The same as gRPC spells it."""
+        """The path as gRPC takes it."""
         return f"unix:{self.path}"
 
     def close(self) -> None:
-        """The path is not needed any more."""
+        """Free the path."""
         if self._directory is not None:
             os.close(self._directory)
             self._directory = None

@@ -1,4 +1,4 @@
-"""A shim that has no runner yet: it waits to be told whose it is, and may keep a worker that waits with it."""
+"""A shim without a runner yet: it waits to learn which one is its own, and may keep a prewarmed worker."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from fal_runner.shim.worker_process import WorkerProcess
 from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 
 READY = b"ready\n"
-"""The shim listens."""
+"""Says that the shim listens."""
 MOST_ORDER_BYTES = 64 * 1024
-"""A longer line is none: a larger specification comes by Start."""
+"""The length of a line; a larger specification comes with Start."""
 _MOST_FALSE_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimOrder:
-    """Whose shim it is to be.
+    """Names the runner that a shim is to look after.
 
     Attributes:
-        spec: the runner's worker, which is started at once; None where it is told of later, by Start.
+        spec: the runner's worker, which is started at once; None if Start brings it later.
     """
 
     directory: Path
@@ -39,13 +39,13 @@ class ShimOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmRecipe:
-    """What a worker that has no job yet is started with; nothing secret.
+    """How to start a worker that has no job yet; nothing in it is secret.
 
     Attributes:
         python: the interpreter of an app's environment.
-        directory: where it runs; moved to where the runner's is, once there is one.
-        env: its environment variables, until it has those of its job.
-        imports_file: what it is to import; see ahead.
+        directory: its working directory, which becomes the runner's.
+        env: its environment variables until it gets those of its job.
+        imports_file: lists what to import; see worker/prewarm.py.
     """
 
     python: str
@@ -54,18 +54,19 @@ class WarmRecipe:
     imports_file: str
 
     def suits(self, spec: shim_pb2.RunnerSpec) -> bool:
-        """Whether this runner's worker would be started with the same, and see the same file system."""
+        """Whether this runner's worker would start in the same way, and see the same file system."""
         same = (self.python, self.imports_file) == (spec.python, spec.imports_file)
         return same and self.env.get(DATA_VARIABLE) == spec.env.get(DATA_VARIABLE)
 
 
 class PrewarmedWorker:
-    """Keeps a worker that has no job yet; one that has found that it is fit for none is replaced.
+    """Keeps a worker that has no job yet; replaces one that finds it must not be used.
 
     Args:
-        reaper: who starts processes here.
-        recipe: what it is started with.
-        answers: told `ahead PID NUMBER` when it has imported what there is, with the number of the last look.
+        reaper: starts processes.
+        recipe: how to start it.
+        answers: gets `ahead PID NUMBER` once the worker has imported all that is listed; NUMBER is that of the last
+            `look_again`.
 
     Raises:
         OSError: there is no room for one more process.
@@ -81,14 +82,14 @@ class PrewarmedWorker:
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     async def look_again(self, number: int) -> None:
-        """Have it import what was noted meanwhile; the answer has the number."""
+        """Have it import what was listed meanwhile; the answer carries the number."""
         self._asked = number
         if self._process is not None:
             self._ready = False
             await self._process.ask({"again": number}, last=False)
 
     async def take(self, spec: shim_pb2.RunnerSpec) -> WorkerProcess | None:
-        """It for this runner; None where it does not suit, and then it is gone."""
+        """Give it to this runner; None if it does not suit, and then it is ended."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         process, self._process = self._process, None
@@ -106,9 +107,9 @@ class PrewarmedWorker:
     async def _listen(self) -> None:
         starts = fresh = 0
         while self._process is not None:
-            told = await self._process.listen()
-            if told is not None:
-                answered = told.head["ahead"] or fresh  # a new one has looked when it was started
+            message = await self._process.listen()
+            if message is not None:
+                answered = message.head["ahead"] or fresh  # a new process has read the list at its start
                 self._ready = answered == self._asked
                 if self._ready:
                     self._answers.write(b"ahead %d %d\n" % (self._process.child.pid, self._asked))
@@ -118,18 +119,18 @@ class PrewarmedWorker:
             await process.discard()
             starts, fresh = starts + 1, self._asked
             if starts < _MOST_FALSE_STARTS:
-                with contextlib.suppress(OSError):  # no room: the runner's worker is started when there is one
+                with contextlib.suppress(OSError):  # no room now; the runner's own worker starts later
                     self._process = self._start()
 
 
 async def wait_for_order(
     lines: asyncio.StreamReader, answers: asyncio.StreamWriter, reaper: Subreaper
 ) -> tuple[ShimOrder | None, PrewarmedWorker | None]:
-    """Whose shim this is to be, and the worker that waited with it, if any; no order where there never is a runner.
+    """Wait for the order; return it, None if it never comes, and the prewarmed worker, if any.
 
     Args:
-        lines: each a JSON object: with `token` the order; with `again`, a number, that the worker that waits is to
-            look again what to import; else its recipe.
+        lines: JSON objects. One with `token` is the order; one with `again`, a number, has the worker read the list of
+            imports again; any other is the recipe for a worker.
         answers: see PrewarmedWorker.
     """
     worker: PrewarmedWorker | None = None
@@ -144,6 +145,6 @@ async def wait_for_order(
             continue
         recipe = WarmRecipe(**message)
         if os.access(recipe.python, os.X_OK):
-            with contextlib.suppress(OSError):  # as above
+            with contextlib.suppress(OSError):  # no room now, as above
                 worker = PrewarmedWorker(reaper, recipe, answers)
     return None, worker

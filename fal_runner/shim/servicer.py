@@ -1,4 +1,4 @@
-"""The gRPC face of a shim: who may call, what is asked, and the answers."""
+"""Serves fal.v1.Shim: checks the token, and converts between messages and the supervisor."""
 
 # ruff: noqa: N802
 
@@ -34,8 +34,8 @@ _BATCH_SECONDS = 0.005
 class StartRefused(Exception):
     """A worker cannot be started; the text says why."""
 
-    def __init__(self, code: grpc.StatusCode, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
@@ -43,7 +43,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Refuses every call that does not carry the token.
 
     Args:
-        token: what it was started with; Start may replace it, when a shim that was kept ready gets its runner.
+        token: the shim's own; a shim that was started ahead gets it later.
     """
 
     def __init__(self, token: str) -> None:
@@ -51,7 +51,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         self.last_call_at = time.monotonic()
 
     def passes(self, token: str) -> bool:
-        """Whether this is the token; if so, somebody has called."""
+        """Whether this is the token; if it is, count it as a call."""
         if not hmac.compare_digest(self.token.encode(), token.encode()):
             return False
         self.last_call_at = time.monotonic()
@@ -62,7 +62,6 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Let the call through, or answer in the method's place."""
         for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_METADATA and isinstance(value, str) and self.passes(value):
                 return await continuation(handler_call_details)
@@ -78,42 +77,41 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
 
     Args:
         directory: the runner's directory.
-        reaper: who starts processes here.
-        gate: who may call.
-        execs: the commands that outlive a call; told of the worker.
-        waiting: a worker that waits for its job; used where it suits.
+        reaper: starts processes.
+        tokens: knows the token, and when somebody last called.
+        execs: the commands of the runner.
+        prewarmed: a worker that waits for its job; used if it suits.
     """
 
     def __init__(
         self,
         directory: Path,
         reaper: Subreaper,
-        gate: TokenInterceptor,
+        tokens: TokenInterceptor,
         execs: ExecService,
-        waiting: PrewarmedWorker | None = None,
+        prewarmed: PrewarmedWorker | None = None,
     ) -> None:
         self._directory = directory
         self._reaper = reaper
-        self._gate = gate
+        self._tokens = tokens
         self._execs = execs
-        self._waiting = waiting
+        self._prewarmed = prewarmed
         self._starting = asyncio.Lock()
         self._runner: Supervisor | None = None
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
 
     async def Start(self, request: shim_pb2.StartRequest, context: Context) -> shim_pb2.StartResponse:
-        """Start the worker, once."""
         try:
             return await self.start(request.spec)
         except StartRefused as refusal:
             await context.abort(refusal.code, str(refusal))
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> shim_pb2.StartResponse:
-        """Start the worker; asking again with the same token gives the first one.
+        """Start the worker, once: a second call with the same token gives the same answer.
 
         Raises:
-            StartRefused: it cannot be.
+            StartRefused: the worker cannot be started.
         """
         async with self._starting:
             if self._runner is not None:
@@ -121,21 +119,20 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                     raise StartRefused(grpc.StatusCode.ALREADY_EXISTS, "this shim looks after another runner")
                 return _start_response(self._runner)
             _check(spec)
-            waiting, self._waiting = self._waiting, None
-            worker = await waiting.take(spec) if waiting is not None else None
+            prewarmed, self._prewarmed = self._prewarmed, None
+            worker = await prewarmed.take(spec) if prewarmed is not None else None
             runner = Supervisor(self._reaper, self._directory, spec)
             try:
                 runner.start(worker)
             except (OSError, ValueError, PortUnavailable) as error:
-                words = f"the worker could not be started: {error}"
-                raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, words) from error
+                message = f"the worker could not be started: {error}"
+                raise StartRefused(grpc.StatusCode.FAILED_PRECONDITION, message) from error
             self._runner = self._execs.runner = runner
-            self._gate.token = spec.token
+            self._tokens.token = spec.token
             self.started.set()
             return _start_response(runner)
 
     async def GetStatus(self, request: shim_pb2.GetStatusRequest, context: Context) -> shim_pb2.GetStatusResponse:
-        """All that is known."""
         own = process_info(os.getpid())
         status = shim_pb2.ShimStatus(
             shim=shim_pb2.ProcessIdentity(
@@ -164,7 +161,7 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return shim_pb2.GetStatusResponse(status=status)
 
     async def Watch(self, request: shim_pb2.WatchRequest, context: Context) -> AsyncIterator[shim_pb2.WatchResponse]:
-        """Events, as they come."""
+        """Stream events as they come."""
         runner = await self._worker(context)
         position = request.after
         if position > len(runner.events):
@@ -183,13 +180,13 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
     async def StreamLogs(
         self, request: shim_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[shim_pb2.StreamLogsResponse]:
-        """Entries in batches: at once after a silence, else what 5 ms bring."""
+        """Stream entries in batches: at once after a silence, else those of 5 ms together."""
         journal = (await self._worker(context)).journal
         reader = journal.reader(request.after_sequence)
         loop = asyncio.get_running_loop()
         next_at = 0.0
         while True:
-            closed = journal.closed  # looked at before reading, so that what came in between is read once more
+            closed = journal.closed  # checked before reading, so that what comes in between is read too
             batch = reader.read_batch(_BATCH_BYTES)
             if batch.entries:
                 next_at = loop.time() + _BATCH_SECONDS
@@ -201,7 +198,6 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
                 await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def AckLogs(self, request: shim_pb2.AckLogsRequest, context: Context) -> shim_pb2.AckLogsResponse:
-        """Forget what was stored."""
         journal = (await self._worker(context)).journal
         if request.sequence > journal.last:
             await context.abort(
@@ -211,7 +207,6 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return shim_pb2.AckLogsResponse()
 
     async def Stop(self, request: shim_pb2.StopRequest, context: Context) -> shim_pb2.StopResponse:
-        """Ask the worker to end."""
         runner = await self._worker(context)
         grace = request.grace_seconds if request.HasField("grace_seconds") else runner.spec.termination_grace_seconds
         if grace < 0 or not math.isfinite(grace):
@@ -220,32 +215,31 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         return shim_pb2.StopResponse()
 
     async def Kill(self, request: shim_pb2.KillRequest, context: Context) -> shim_pb2.KillResponse:
-        """Kill the worker and all that it started."""
         (await self._worker(context)).kill()
         return shim_pb2.KillResponse()
 
     async def Shutdown(self, request: shim_pb2.ShutdownRequest, context: Context) -> shim_pb2.ShutdownResponse:
-        """Kill what is left, then end."""
+        """Kill what is left, then end the shim."""
         if self._runner is not None:
             self._runner.kill()
             await self._runner.gone()
         self.ended.set()
         return shim_pb2.ShutdownResponse()
 
-    async def serve_out(self, keep_seconds: float) -> None:
+    async def until_unneeded(self, keep_seconds: float) -> None:
         """Wait for Shutdown or, once the worker is gone, until no controller has called for so long."""
         if self._runner is not None:
             gone = asyncio.ensure_future(self._runner.gone())
             await asyncio.wait({gone, asyncio.ensure_future(self.ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
         while not self.ended.is_set():
-            silent = time.monotonic() - self._gate.last_call_at
+            silent = time.monotonic() - self._tokens.last_call_at
             if silent >= keep_seconds:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), keep_seconds - silent)
 
-    def end_politely(self) -> None:
-        """The machine is going down, or somebody ends this process: the worker is asked to stop, with its grace."""
+    def terminate(self) -> None:
+        """Stop the worker with its grace, because this process is asked to end."""
         if self._runner is not None:
             self._runner.stop(self._runner.spec.termination_grace_seconds)
         else:

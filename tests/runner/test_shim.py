@@ -63,7 +63,7 @@ async def test_it_says_who_it_is(tmp_path: Path, shim: Shim) -> None:
     assert identity.pid == shim.process.pid
     assert is_alive(identity.pid, identity.started_ticks)
     assert not is_alive(identity.pid, identity.started_ticks + 1)
-    assert (identity.mark, identity.boot_id) == (tag_of(TOKEN), boot_id())
+    assert (identity.tag, identity.boot_id) == (tag_of(TOKEN), boot_id())
     assert TOKEN not in (tmp_path / "shim.json").read_text()
     assert (tmp_path / "shim.sock").stat().st_mode & 0o077 == 0
 

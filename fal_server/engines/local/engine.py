@@ -317,7 +317,7 @@ class LocalEngine:
     async def _clean_up(self, directory: Path, token: str) -> None:
         if await asyncio.to_thread(directory.exists):
             identity = ShimIdentity.read(directory)
-            for mark in {tag_of(token)} | ({identity.mark} if identity is not None else set()):
+            for mark in {tag_of(token)} | ({identity.tag} if identity is not None else set()):
                 await sweep(mark, directory)
             if identity is not None:
                 await reap(identity)

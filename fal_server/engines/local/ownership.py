@@ -30,11 +30,9 @@ _PAUSE_SECONDS = 0.005
 def find_shim(directory: Path, token: str) -> ShimIdentity | None:
     """The shim of a runner, where it is alive: pid, start time, boot and mark agree, or it is not ours."""
     identity = ShimIdentity.read(directory)
-    if identity is None or identity.mark != tag_of(token) or identity.boot_id != boot_id():
+    if identity is None or identity.tag != tag_of(token) or identity.boot_id != boot_id():
         return None
-    if not is_alive(identity.pid, identity.started_ticks) or not has_variable(
-        identity.pid, TAG_VARIABLE, identity.mark
-    ):
+    if not is_alive(identity.pid, identity.started_ticks) or not has_variable(identity.pid, TAG_VARIABLE, identity.tag):
         return None
     return identity
 
@@ -46,7 +44,7 @@ def tags_in(directory: Path) -> set[str]:
     it, as their working directory, whatever is on disk.
     """
     identity = ShimIdentity.read(directory)
-    found = {identity.mark} if identity is not None else set[str]()
+    found = {identity.tag} if identity is not None else set[str]()
     for seen in all_processes():
         place = working_directory(seen.pid)
         if place is not None and place.is_relative_to(directory) and (mark := variable_of(seen.pid, TAG_VARIABLE)):

@@ -47,7 +47,7 @@ class LocalShimProcess:
         return not self.died.is_set() and is_alive(self.identity.pid, self.identity.started_ticks)
 
     async def sweep(self) -> None:
-        await sweep(self.identity.mark, self.directory)
+        await sweep(self.identity.tag, self.directory)
 
     async def leftover(self, after: int) -> AsyncIterator[Sequence[log_pb2.LogEntry]]:
         reader = read_leftover(self.directory / "log", after)

@@ -119,7 +119,7 @@ class ShimExecChannel:
         if status.code == OK:
             return
         if status.code == "INVALID_ARGUMENT":
-            field, _, rest = status.words.partition(": ")
-            raise InvalidArgument(field, rest or status.words)
+            field, _, rest = status.message.partition(": ")
+            raise InvalidArgument(field, rest or status.message)
         kind = _KINDS.get(status.code)
-        raise kind(status.words) if kind else Unavailable(f"runner {self._runner_id}: {status.words}")
+        raise kind(status.message) if kind else Unavailable(f"runner {self._runner_id}: {status.message}")
