@@ -1,4 +1,4 @@
-"""The scaling formula: its documented examples, and what holds for every load."""
+"""The scaling formula: its documented examples, and properties for every load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which changes of a runner are kept, and how long the parts of its start took."""
+"""Which changes of a runner are stored, and how long each part of its start took."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_the_table_moves_up_only_and_an_end_is_possible_from_everywhere() -> Non
         assert state is RunnerState.TERMINATED or RunnerState.TERMINATED in targets
 
 
-def test_a_whole_life_with_its_moments() -> None:
+def test_a_whole_life_with_its_times() -> None:
     runner = make_runner(state=RunnerState.FAILURE_DELAY, not_before=at(30), reason="waits")
     runner = step(runner, seen(Event.DUE), at(30))
     assert (runner.state, runner.not_before, runner.reason) == (RunnerState.PENDING, None, "")

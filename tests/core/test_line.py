@@ -1,4 +1,4 @@
-"""The order in which waiting requests are begun."""
+"""The order in which waiting requests start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machine types: what they reserve, and the first that fits in the app's own order."""
+"""Machine types: what they reserve, and which one fits first in the app's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that users give: what is accepted, and that an app's full name and its parts say the same."""
+"""Users' names: which are accepted, and how an app's full name splits into parts."""
 
 from __future__ import annotations
 

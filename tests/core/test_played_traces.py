@@ -1,4 +1,4 @@
-"""Traces of requests played through the rules: examples with their exact outcome, and what holds for every trace."""
+"""Request traces played through the scaling rules: exact examples, and properties for every trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from an attempt at a queued request: the table of platform semantics, and its bounds."""
+"""The decision after an attempt at a queued request: the table of outcomes, and its limits."""
 
 from __future__ import annotations
 

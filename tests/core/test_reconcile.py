@@ -1,4 +1,4 @@
-"""The plan, action by action: what is there and what is wanted on the left, what is to be done on the right."""
+"""The plan, action by action: actual and desired state in, actions out."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_function_without_a_port_has_no_runners() -> None:
     assert planned(AppInput(app=make_app(min_concurrency=1), serves_http=False)) == []
 
 
-# Failing starts
+# Failed starts
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_runner_that_still_starts_does_not_hold_the_floor_for_a_ready_one() ->
     assert planned(AppInput(app=app), [idle("x"), starting], {"x": used(0)}, now=100) == []
 
 
-# Ending
+# Stops
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_runner_that_still_starts_does_not_hold_the_floor_for_a_ready_one() ->
         (make_runner(state=S.SETUP, desired=Desired.DRAIN), Usage(), Stop(runner_id="x", grace_seconds=5)),
         (idle(desired=Desired.GONE, grace_seconds=9), Usage(in_flight=1), Stop(runner_id="x", grace_seconds=9)),
         (idle(desired=Desired.GONE, kill=True, reason="why"), Usage(in_flight=1), Kill(runner_id="x", reason="why")),
-        # Said again, for a controller that was restarted in between:
+        # Planned again, in case the controller was restarted in between:
         (make_runner(state=S.TERMINATING, desired=Desired.DRAIN), Usage(), Stop(runner_id="x", grace_seconds=5)),
         (make_runner(state=S.TERMINATING), Usage(), Stop(runner_id="x", grace_seconds=5)),
         (

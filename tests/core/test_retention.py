@@ -1,4 +1,4 @@
-"""What may be deleted: never what a revision or a living runner needs, and in the end everything else."""
+"""What may be deleted: everything, in the end, except what a revision or a living runner needs."""
 
 from __future__ import annotations
 
@@ -71,20 +71,22 @@ def test_what_revisions_name() -> None:
     assert (needed.blobs, needed.files, needed.env_ids) == ({"before", "f", "s"}, {"h"}, {spec.env_id})
 
 
-moments = st.integers(0, 100).map(lambda day: day * DAY)
+times = st.integers(0, 100).map(lambda day: day * DAY)
 
 
 @given(
-    builds=st.lists(st.tuples(moments, st.booleans()), min_size=1, max_size=6),
-    orders=st.lists(st.tuples(moments, st.booleans()), max_size=6),
+    builds=st.lists(st.tuples(times, st.booleans()), min_size=1, max_size=6),
+    orders=st.lists(st.tuples(times, st.booleans()), max_size=6),
     named=st.booleans(),
 )
 def test_a_runner_s_environment_and_a_revision_s_never_go(
     builds: list[tuple[int, bool]], orders: list[tuple[int, bool]], named: bool
 ) -> None:
-    """Builds and orders come as they come; a runner gets what is the newest at its time, and ends or lives on."""
+    """Builds and orders come in any order. A runner gets the newest build of its time, and ends or lives on."""
     finished = sorted(builds)
-    generations = [built(number, moment, usable=usable) for number, (moment, usable) in enumerate(finished, 1)]
+    generations = [
+        built(number, finished_at, usable=usable) for number, (finished_at, usable) in enumerate(finished, 1)
+    ]
     runners, theirs = [], set()
     for number, (ordered, lives) in enumerate(orders):
         there = [g for g in generations if g.finished_at <= at(ordered)]

@@ -1,4 +1,4 @@
-"""Which runner gets a request: one with room, warm for the hint if there is one, with the least to do."""
+"""Which runner gets a request: one with room, warm for the hint if possible, with the fewest requests."""
 
 from __future__ import annotations
 

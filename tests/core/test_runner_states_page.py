@@ -1,4 +1,4 @@
-"""docs/reference/runner-states.md says what the table of moves says."""
+"""docs/reference/runner-states.md matches the table of moves."""
 
 from __future__ import annotations
 

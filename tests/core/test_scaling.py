@@ -1,4 +1,4 @@
-"""Scaling settings: defaults, bounds, and what a new revision brings along."""
+"""Scaling settings: defaults, bounds, and which ones come with a new revision."""
 
 from __future__ import annotations
 

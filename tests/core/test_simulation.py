@@ -1,4 +1,4 @@
-"""What holds for every history of one app: loads, deploys, failures, stops and kills in any order, as time goes on."""
+"""Properties of every history of one app: loads, deploys, failures, stops and kills in any order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ which = st.integers(0, 50)
 
 
 class AppHistory(RuleBasedStateMachine):
-    """The world's own rules are asserted at every action; here is what must hold whenever it has settled."""
+    """Asserts what holds whenever the world has settled; the world asserts its own rules at every action."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class AppHistory(RuleBasedStateMachine):
         found = [r for r in self.world.runners.values() if r.state in states]
         return found[number % len(found)] if found else None
 
-    # What happens
+    # Events
 
     @rule(seconds=st.sampled_from([1, 9, 10, 20, 30, 60, 601]))
     def time_passes(self, seconds: int) -> None:
@@ -118,7 +118,7 @@ class AppHistory(RuleBasedStateMachine):
         )
         self.world.app = replace(self.world.app, scaling=scaling)
 
-    # What holds
+    # Invariants
 
     @invariant()
     def it_settles_with_what_is_wanted(self) -> None:
@@ -141,7 +141,7 @@ class AppHistory(RuleBasedStateMachine):
         assert world.runners == before
 
     def teardown(self) -> None:
-        """Without load and floor, nothing is left in the end, and no deploy hangs."""
+        """Assert that without load and floor no runner is left and no deploy hangs."""
         world = self.world
         world.arrived.clear()
         world.app = replace(world.app, scaling=Scaling(max_concurrency=3))

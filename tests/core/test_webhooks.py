@@ -1,4 +1,4 @@
-"""Webhooks: addresses, what is sent, what is signed, and how long it is tried."""
+"""Webhooks: addresses, body, signature and retries."""
 
 from __future__ import annotations
 

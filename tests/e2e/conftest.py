@@ -1,4 +1,4 @@
-"""One controller for each test process; tests use app names of their own."""
+"""One controller for each test process; each test uses its own app names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.rolled_app import Rollouts
 
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """A whole controller, started once."""
+    """Run a whole controller, started once."""
     state_dir: Path = tmp_path_factory.mktemp("controller")
     with running(state_dir) as controller:
         yield controller
@@ -21,7 +21,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller
 
 @pytest.fixture
 def rollouts(controller: Controller, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rollouts]:
-    """An app of the test's own."""
+    """Return an app that belongs to the test."""
     made = Rollouts(controller, f"rolled-{abs(hash(request.node.name)) % 10**6}", tmp_path)
     with made.sdk:
         yield made

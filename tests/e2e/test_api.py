@@ -1,4 +1,4 @@
-"""`fal api` against a real app: by the queue, directly, streaming, in realtime; and a call that is given up."""
+"""`fal api` against a real app: queued, direct, streaming and realtime calls, and a cancelled one."""
 
 from __future__ import annotations
 

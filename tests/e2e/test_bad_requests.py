@@ -1,4 +1,4 @@
-"""Two hundred bad requests and more against a whole controller: each has its status, and nothing stays behind."""
+"""More than two hundred bad requests against a whole controller: each has its status, and none leaves a trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_D
 STRANGER, UNKNOWN = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-# Nothing but what a connection can bring: neither gRPC nor HTTP, or HTTP that ends in the middle.
+# Raw bytes: neither gRPC nor HTTP, or incomplete HTTP.
 NOISE = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100,
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 500,
@@ -50,7 +50,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def small_key(controller: Controller) -> Iterator[tuple[str, str]]:
-    """A key that may call apps, and nothing else."""
+    """Make a key that may only call apps."""
     with SyncServerlessClient(host=controller.host, api_key=controller.key) as client:
         key_id, secret = client.keys.create(scope="api", description="bad requests")
         yield key_id, secret
@@ -59,7 +59,7 @@ def small_key(controller: Controller) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def hello(controller: Controller) -> None:
-    """The app that some of the table's requests would change."""
+    """Deploy the app that some requests of the table would change."""
     controller.fal("deploy", str(ROOT / "examples" / "hello.py"))
 
 
@@ -68,7 +68,7 @@ def credentials(key_id: str, secret: str) -> Metadata:
 
 
 def cases(controller: Controller, small: tuple[str, str]) -> Iterator[Case]:
-    """Every method with every kind of wrong key and with what is no message; and the table of bad messages."""
+    """Return every method with every kind of wrong key and with garbage, and the table of bad messages."""
     key_id, _, secret = controller.key.partition(":")
     good = credentials(key_id, secret)
     for number, method in enumerate(METHODS.values()):
@@ -93,7 +93,7 @@ def cases(controller: Controller, small: tuple[str, str]) -> Iterator[Case]:
 
 
 async def refused(channel: grpc.aio.Channel, case: Case) -> str:
-    """What is wrong with the answer to a bad request; empty where nothing is."""
+    """Return what is wrong with the answer to a bad request, or ""."""
     try:
         await answers(channel, case.method, case.data, case.metadata, second=case.second)
     except grpc.aio.AioRpcError as error:
@@ -121,7 +121,7 @@ def environments(controller: Controller) -> list[str]:
 
 @pytest.fixture
 async def channel(controller: Controller) -> AsyncIterator[grpc.aio.Channel]:
-    """Through the front door."""
+    """Open a channel to the shared port."""
     async with grpc.aio.insecure_channel(controller.host) as channel:
         yield channel
 

@@ -1,4 +1,4 @@
-"""How an app moves: at once or when ready, attached or not, with force, and on a node that is full."""
+"""How an app moves: at once or when ready, attached or not, with force, and on a full node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 
 def slow_call(pool: ThreadPoolExecutor, rollouts: Rollouts, version: str) -> Future[Answer]:
-    """A request that a runner of this version is busy with."""
+    """Keep a runner of this version busy with a request."""
     call = pool.submit(rollouts.controller.call, f"/local/{rollouts.app}/slow", {})
     until(lambda: f"slow in {version}" in rollouts.logs(), "the request is under way")
     return call
@@ -57,10 +57,10 @@ def test_a_detached_deploy_leaves_the_rollout_to_go_on(rollouts: Rollouts) -> No
     until(rollouts.serving, "a runner serves")
     path = rollouts.write("two", setup="threading.Event().wait(1)")
     done = rollouts.controller.fal("deploy", str(path), "--app-name", rollouts.app, "--detach", "--output", "json")
-    told = json.loads(done.stdout)
-    assert told["status"] == "rolling_out"
+    explained = json.loads(done.stdout)
+    assert explained["status"] == "rolling_out"
     assert (rollouts.revision(), rollouts.is_rolling()) == (first, True)
-    until(lambda: rollouts.revision() == told["revision"], "the app moves by itself")
+    until(lambda: rollouts.revision() == explained["revision"], "the app moves by itself")
     assert not rollouts.is_rolling()
 
 
@@ -86,7 +86,7 @@ def test_a_revision_that_is_not_ready_in_time_leaves_the_old_one(rollouts: Rollo
     path = rollouts.write("stuck", setup="threading.Event().wait(60)", startup=2)
     done = rollouts.controller.fal("deploy", str(path), "--app-name", rollouts.app, "--auth", "public", check=False)
     assert done.returncode == 1
-    # Whether it got as far as to say something is a matter of how busy the machine is.
+    # Whether it prints anything by then depends on how busy the machine is.
     assert f"stays on revision {first}: not ready within startup_timeout 2 s" in done.stderr
     assert (rollouts.revision(), rollouts.is_rolling()) == (first, False)
     assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).json() == "good"
@@ -94,7 +94,7 @@ def test_a_revision_that_is_not_ready_in_time_leaves_the_old_one(rollouts: Rollo
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollouts]:
-    """An app with the one GPU of its machine in use."""
+    """Return an app that uses its machine's only GPU."""
     folder = tmp_path_factory.mktemp("small")
     with running(folder / "state", "--gpu", "GPU-A=1") as controller:
         made = Rollouts(controller, "holder", folder)
@@ -114,8 +114,8 @@ def test_what_a_full_node_cannot_take_waits_and_says_why(small: Rollouts) -> Non
     assert "1 x GPU-A asked for, 0 free" in shown
     answer = other.controller.call("/local/other/", {}, headers={"X-Fal-Request-Timeout": "1"})
     assert answer.status == 504
-    told = json.loads(other.controller.fal("apps", "explain", "other", "--json").stdout)
-    assert "hold" in {decision["action"] for decision in told["decisions"]}
+    explained = json.loads(other.controller.fal("apps", "explain", "other", "--json").stdout)
+    assert "hold" in {decision["action"] for decision in explained["decisions"]}
     other.controller.fal("apps", "delete", "other")
 
 

@@ -1,4 +1,4 @@
-"""A controller that dies, at any moment and in any way: its runners serve on, and the next one takes them back."""
+"""A controller dies, at any time and in any way: its runners serve on, and the next one reattaches them."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class Steady(fal.App, name="steady", keep_alive=300, max_concurrency=1, max_mult
 
 
 class Site:
-    """One state directory and whatever controller is on it."""
+    """A state directory and its current controller."""
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
         self.controller = start(state_dir)
 
     def die(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         self.controller.process.kill()
         self.controller.process.wait()
 
@@ -77,26 +77,26 @@ class Site:
         return self.controller
 
     def ask(self) -> str:
-        """A request through the gateway; the runner that answered."""
+        """Send a request through the gateway; return the runner that answered."""
         answer = self.controller.call("/local/steady/", {})
         assert answer.status == 200, answer.body
         return str(json.loads(answer.body)["runner"])
 
     def ask_directly(self, runner_id: str) -> str:
-        """A request to the runner's own port."""
+        """Send a request to the runner's own port."""
         ((port,),) = rows(self.state_dir, "select port from runners where runner_id = ?", runner_id)
         request = urllib.request.Request(f"http://127.0.0.1:{port}/", b"{}", {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as response:
             return str(json.load(response)["runner"])
 
     def runner(self) -> RunnerInfo:
-        """The only runner of the app."""
+        """Return the only runner of the app."""
         with SyncServerlessClient(host=self.controller.host, api_key=self.controller.key) as client:
             (runner,) = [r for r in client.runners.list() if r.alias == "steady"]
             return runner
 
     def hold(self) -> subprocess.Popen[bytes]:
-        """A request that stays open, under way on the runner."""
+        """Start a request that stays open on the runner."""
         held = len(rows(self.state_dir, "select 1 from log_lines where message = 'holding'"))
         url = f"http://{self.controller.host}/local/steady/hold"
         script = f"import urllib.request as u; u.urlopen(u.Request({url!r}, b'{{}}'))"
@@ -110,7 +110,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
-    """A controller with one app; each test leaves a controller there."""
+    """Run a controller with one app; each test leaves a controller running."""
     folder = tmp_path_factory.mktemp("crash")
     source = folder / "steady.py"
     source.write_text(APP)
@@ -130,7 +130,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site]:
 
 @pytest.fixture
 def site(shared: Site) -> Site:
-    """The same, with a controller that answers."""
+    """Return the same, with a controller that answers."""
     if shared.controller.process.poll() is not None:
         shared.come_back()
     return shared
@@ -168,12 +168,12 @@ def test_a_request_that_the_controller_took_along_leaves_no_phantom(site: Site) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_start_that_is_cut_off_at_any_moment_ends_in_one_runner(site: Site, seed: int) -> None:
+def test_a_start_that_is_cut_off_at_any_time_ends_in_one_runner(site: Site, seed: int) -> None:
     chance = random.Random(seed)
     site.controller.fal("runners", "kill", site.ask())
     until(lambda: not groups(site.state_dir), "the runner is gone")
     for _ in range(2):
-        # The caller is cut off with the controller; what is asked for is a runner, and when it dies is chance.
+        # The caller is cut off with the controller. The runner matters, and it may die at any time.
         request = threading.Thread(target=lambda host=site.controller: _ignore_refusal(host))
         request.start()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -224,8 +224,8 @@ def test_what_a_power_cut_leaves_is_cleared_away(site: Site) -> None:
     foreign = subprocess.Popen(["sleep", "1000"])
     seen = process_info(foreign.pid)
     assert seen is not None
-    told = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "host": "127.0.0.1", "port": 1, "grpc_port": 2}
-    (root / "controller.json").write_text(json.dumps({**told, "started_ticks": 1, "version": "0"}))
+    stored = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "host": "127.0.0.1", "port": 1, "grpc_port": 2}
+    (root / "controller.json").write_text(json.dumps({**stored, "started_ticks": 1, "version": "0"}))
     (root / ".draft-cut-off").write_text("half")
     (root / "blobs" / "ab").mkdir(exist_ok=True)
     (root / "blobs" / "ab" / ".draft-cut-off").write_text("half")
@@ -235,7 +235,7 @@ def test_what_a_power_cut_leaves_is_cleared_away(site: Site) -> None:
     shim.write_text(shim.read_text()[:20])
     nobody = root / "runners" / "nobody"
     nobody.mkdir()
-    # A foreign process whose number a runner's shim once had: it must not be hit.
+    # A foreign process with the pid that a shim once had: it must survive.
     forged = {"pid": foreign.pid, "started_ticks": seen.started_ticks, "boot_id": "x", "mark": "y", "address": "z"}
     (nobody / "shim.json").write_text(json.dumps(forged))
     (root / "runners" / "a-file").write_text("")
@@ -295,7 +295,7 @@ def test_down_while_busy_waits_then_ends_what_is_held(site: Site) -> None:
     runner_id = site.ask()
     caller = site.hold()
     site.controller.process.send_signal(signal.SIGTERM)
-    # The second signal does not wait for requests any more.
+    # The second signal no longer waits for requests.
     until(lambda: "stopping in order" in (site.state_dir / "controller.log").read_text(), "it is stopping")
     site.controller.process.send_signal(signal.SIGTERM)
     assert site.controller.process.wait(60) == 0
@@ -332,11 +332,11 @@ def test_down_can_leave_the_runners_serving(site: Site) -> None:
 
 
 def test_a_dead_worker_takes_daemons_without_a_name_along(site: Site) -> None:
-    """What has left its session and wiped its environment is known by its ancestry, since the shim is subreaper."""
+    """A process that left its session and cleared its environment is found by parent: the shim is subreaper."""
     runner_id = site.ask()
     daemons = {p.pid for p in _sleepers()}
     assert site.controller.call("/local/steady/daemon", {}).status == 200
-    # The answer came when the shell had forked, which may be before the daemon is what it is to be, and orphaned.
+    # The answer came after the fork, perhaps before the daemon has set itself up and lost its parent.
     shim = identity(site.state_dir, runner_id)["pid"]
     (daemon,) = until(
         lambda: [p for p in _sleepers() if p.pid not in daemons and p.parent == shim], "the shim has the daemon"

@@ -1,4 +1,4 @@
-"""What lies half-written in a state directory: the controller mends it at its start, or says what is broken."""
+"""Half-written state directories: the controller repairs them at its start, or says what is broken."""
 
 from __future__ import annotations
 

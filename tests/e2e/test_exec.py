@@ -1,4 +1,4 @@
-"""Commands in runners, over real processes: what they read, write and exit with, and what becomes of them."""
+"""Commands in real runners: input, output, exit codes and how they end."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_directory_and_variables(place: Place) -> None:
 
 
 def test_a_time_limit_has_a_code_of_its_own(place: Place) -> None:
-    done = place.exec("sh", "-c", "echo begun; sleep 1000", options=["--timeout", "0.5"])
-    assert (done.returncode, done.stdout) == (124, "begun\n")
+    done = place.exec("sh", "-c", "echo started; sleep 1000", options=["--timeout", "0.5"])
+    assert (done.returncode, done.stdout) == (124, "started\n")
     assert "had not exited after 0.5 seconds" in done.stderr
     with place.sdk() as sdk, pytest.raises(DeadlineExceededError):
         sdk.runners.exec(place.runner_id, ["sleep", "1000"], timeout=0.2)
@@ -87,7 +87,7 @@ def test_a_client_that_vanishes_hangs_its_command_up_unless_it_is_kept(place: Pl
     with place.wire() as wire:
         session = wire.start_exec(spec, interactive=True)
         pid = int(next(iter(session)).data)
-    # Closing the channel says nothing to the command, as the death of a machine does not.
+    # Like the death of a machine, closing the channel tells the command nothing.
     if not keep:
         until(lambda: not alive(pid), "the command is hung up")
         return
@@ -124,7 +124,7 @@ def test_a_slow_reader_slows_the_writer(place: Place) -> None:
 
 
 def peak_mib(pid: int) -> int:
-    """The most memory that a process ever had."""
+    """Return the peak memory of a process in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
@@ -179,7 +179,7 @@ def test_nothing_is_lost_when_the_controller_is_killed(place: Place, how: str) -
         length += len(data)
         if crashes and length >= crashes[0]:
             crashes.pop(0)
-            place.crash()  # nobody reads meanwhile, so that the command cannot have ended
+            place.crash()  # nobody reads meanwhile, so the command cannot end
     words = process.stderr.read().decode()
     assert process.wait(60) == 7, words
     if how == "input":
@@ -200,7 +200,7 @@ def test_a_detached_command_is_listed_and_attached_to(place: Place) -> None:
     place.exec("touch", "go")
     attached = place.fal("runners", "attach", exec_id)
     assert (attached.returncode, attached.stdout) == (9, "one\ntwo\n")
-    # What ended lately can be read again, as far as it is kept.
+    # A command that ended recently can be read again, as far as its output is kept.
     assert place.fal("runners", "attach", exec_id, "--runner", place.runner_id).returncode == 9
     assert "exited 9" in place.fal("runners", "execs").stdout
     missing = place.fal("runners", "attach", "no-such-id")
@@ -212,13 +212,13 @@ def test_what_was_dropped_is_told(place: Place) -> None:
     exec_id = place.exec("head", "-c", "100000000", "/dev/zero", options=["--detach"]).stdout.strip()
     with place.sdk() as sdk:
         until(lambda: sdk.controller().get_exec(exec_id).exit_code == 0, "it has ended")
-        told: list[str] = []
-        with sdk.runners.attach(exec_id, on_notice=told.append) as session:
+        reported: list[str] = []
+        with sdk.runners.attach(exec_id, on_notice=reported.append) as session:
             kept = sum(len(output.data) for output in session)
         assert session.exit_code == 0
         assert kept + session.dropped_bytes == 100_000_000
         assert 50_000_000 < kept <= 64 * 2**20
-        assert told == [f"{session.dropped_bytes:,} bytes of output were dropped here: nobody read them in time"]
+        assert reported == [f"{session.dropped_bytes:,} bytes of output were dropped here: nobody read them in time"]
 
 
 def test_the_newest_reader_takes_over(place: Place) -> None:
@@ -229,7 +229,7 @@ def test_the_newest_reader_takes_over(place: Place) -> None:
         assert next(outputs).data == b"one"
         with sdk.runners.attach(first.exec_id) as second:
             again = iter(second)
-            assert next(again).data == b"one"  # nobody said that it was received
+            assert next(again).data == b"one"  # nothing confirmed it
             with pytest.raises(AbortedError):
                 next(outputs)
             second.send(b"two")
@@ -268,7 +268,7 @@ def test_a_runner_that_is_gone_says_so_at_once(place: Place) -> None:
     place.controller.fal("apps", "delete", "gone")
     place.controller.fal("runners", "kill", runner_id)
     process.communicate(timeout=60)
-    assert process.returncode in (128 + signal.SIGKILL, 254)  # how it ended, or that this is not known
+    assert process.returncode in (128 + signal.SIGKILL, 254)  # its outcome, or that this is unknown
     with place.sdk() as sdk:
         until(lambda: sdk.controller().get_runner(runner_id).state is RunnerState.TERMINATED, "the runner has ended")
         for gone in (runner_id, "no-such-runner"):

@@ -1,4 +1,4 @@
-"""Files of a whole controller: /data by command and in runners, apps' files, files that apps make, and TLS."""
+"""Files of a whole controller: /data from commands and runners, apps' files, files that apps make, and TLS."""
 
 from __future__ import annotations
 

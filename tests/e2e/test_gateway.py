@@ -1,4 +1,4 @@
-"""Direct calls with a real controller and runners: what becomes of each answer, multiplexing, bodies of any size."""
+"""Direct calls with a real controller and runners: each kind of answer, multiplexing, bodies of any size."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.waiting import until
 
 APP = ROOT / "tests" / "support" / "gateway_app.py"
 LARGE = 200_000_000
-# Far below what a body in memory would take, far above what the allocator does with a busy process.
+# Far below the size of a body in memory, far above what the allocator takes in a busy process.
 GROWTH = 32_000_000
 
 
 @dataclass
 class App:
-    """One deployed app."""
+    """A deployed app."""
 
     controller: Controller
     name: str
@@ -36,13 +36,13 @@ class App:
         return self.controller.call(f"/local/{self.name}{path}", {} if body is None else body, headers=headers)
 
     def runners(self) -> dict[str, str]:
-        """The states of those that serve, by their ids."""
+        """Return the states of the serving runners, by id."""
         listed = json.loads(self.controller.fal("runners", "list", "--json").stdout)["runners"]
         return {r["runner_id"]: r["state"] for r in listed if r["alias"] == self.name}
 
     def the_runner(self) -> str:
-        """Of the one runner that serves; asked for where there is none."""
-        assert self.call("/told").status == 200
+        """Return the id of the serving runner; start one if there is none."""
+        assert self.call("/answer").status == 200
         (runner_id,) = [one for one, state in self.runners().items() if state in ("IDLE", "RUNNING")]
         return runner_id
 
@@ -60,53 +60,53 @@ def app(controller: Controller) -> Generator[App]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the app is told, and what follows.
+    """An instruction for the app, and its consequences.
 
     Attributes:
-        status: None where the client gets no whole answer.
-        ends: why the runner ends; empty where it stays.
+        status: None if the client gets no whole answer.
+        ends: why the runner ends; empty if it stays.
     """
 
-    path: str = "/told"
-    told: int = 200
+    path: str = "/answer"
+    answers: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     status: int | None
     error_type: str | None = None
     ends: str = ""
 
     def __str__(self) -> str:
-        return "-".join([self.path[1:], str(self.told), *(f"{k}={v}" for k, v in self.headers.items())])
+        return "-".join([self.path[1:], str(self.answers), *(f"{k}={v}" for k, v in self.headers.items())])
 
 
-CONDEMNED = "it broke a connection or answered 503"
+KILLED = "it broke a connection or answered 503"
 ASKED = "the app asked for it"
 STOP, RETRY, NO_RETRY = {"x-fal-stop-runner": "1"}, {"x-fal-needs-retry": "1"}, {"x-fal-needs-retry": "0"}
 ROWS = [
-    Row(told=200, status=200),
-    Row(told=304, status=304),
-    Row(told=404, status=404),
-    Row(told=429, headers=RETRY, status=429),
-    Row(told=500, status=500, error_type="runner_server_error"),
-    Row(told=500, headers={"x-fal-error-type": "bad_request"}, status=500, error_type="bad_request"),
-    Row(told=502, status=502, error_type="runner_server_error"),
-    Row(told=504, status=504, error_type="request_timeout"),
-    Row(told=503, status=503, error_type="runner_server_error", ends=CONDEMNED),
-    Row(told=503, headers=NO_RETRY, status=503, error_type="runner_server_error", ends=CONDEMNED),
-    Row(told=200, headers=STOP, status=200, ends=ASKED),
-    Row(told=404, headers=STOP, status=404, ends=ASKED),
-    Row(told=500, headers=STOP, status=500, error_type="runner_server_error", ends=ASKED),
-    Row(path="/deaf", told=502, status=502, error_type="runner_server_error", ends=CONDEMNED),
-    Row(path="/deaf", told=504, status=504, error_type="request_timeout", ends=CONDEMNED),
-    Row(path="/deaf", told=500, status=500, error_type="runner_server_error"),
-    Row(path="/die", status=503, error_type="runner_disconnected", ends=CONDEMNED),
-    Row(path="/half", status=None, ends=CONDEMNED),
+    Row(answers=200, status=200),
+    Row(answers=304, status=304),
+    Row(answers=404, status=404),
+    Row(answers=429, headers=RETRY, status=429),
+    Row(answers=500, status=500, error_type="runner_server_error"),
+    Row(answers=500, headers={"x-fal-error-type": "bad_request"}, status=500, error_type="bad_request"),
+    Row(answers=502, status=502, error_type="runner_server_error"),
+    Row(answers=504, status=504, error_type="request_timeout"),
+    Row(answers=503, status=503, error_type="runner_server_error", ends=KILLED),
+    Row(answers=503, headers=NO_RETRY, status=503, error_type="runner_server_error", ends=KILLED),
+    Row(answers=200, headers=STOP, status=200, ends=ASKED),
+    Row(answers=404, headers=STOP, status=404, ends=ASKED),
+    Row(answers=500, headers=STOP, status=500, error_type="runner_server_error", ends=ASKED),
+    Row(path="/deaf", answers=502, status=502, error_type="runner_server_error", ends=KILLED),
+    Row(path="/deaf", answers=504, status=504, error_type="request_timeout", ends=KILLED),
+    Row(path="/deaf", answers=500, status=500, error_type="runner_server_error"),
+    Row(path="/die", status=503, error_type="runner_disconnected", ends=KILLED),
+    Row(path="/half", status=None, ends=KILLED),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_what_becomes_of_an_answer(app: App, row: Row) -> None:
     runner_id = app.the_runner()
-    body = {"status": row.told, "headers": row.headers}
+    body = {"status": row.answers, "headers": row.headers}
     if row.status is None:
         with pytest.raises(http.client.IncompleteRead):
             app.call(row.path, body)
@@ -117,7 +117,7 @@ def test_what_becomes_of_an_answer(app: App, row: Row) -> None:
         assert "x-fal-stop-runner" not in answer.headers
     if not row.ends:
         assert app.runners()[runner_id] in ("IDLE", "RUNNING")
-        if row.path == "/deaf":  # nobody has looked whether it accepts connections, and it is of no use to others
+        if row.path == "/deaf":  # nobody checked whether it accepts connections, and no other request can use it
             app.controller.fal("runners", "kill", runner_id)
         return
     with SyncServerlessClient(host=app.controller.host, api_key=app.controller.key) as client:
@@ -133,7 +133,7 @@ def test_a_request_that_takes_too_long_and_one_that_never_begins(app: App, tmp_p
         with ThreadPoolExecutor(1) as pool:
             long = pool.submit(app.call, "/held", held)
             until((tmp_path / "entered").exists, "the request is on the runner")
-            late = app.call("/told", headers={"X-Fal-Request-Timeout": "0.1"})
+            late = app.call("/answer", headers={"X-Fal-Request-Timeout": "0.1"})
             assert (late.status, late.headers["x-fal-error-type"]) == (504, "request_timeout")
             assert late.headers["x-fal-request-timeout-type"] == "user"
             cut = long.result(60)
@@ -174,14 +174,14 @@ def test_multiplexing_is_exact_and_the_least_busy_runner_is_next(app: App, tmp_p
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_large_answer_is_not_kept_in_memory(app: App, slow: bool) -> None:
-    assert app.call("/told").status == 200
+    assert app.call("/answer").status == 200
     controller = psutil.Process(app.controller.process.pid)
     before = controller.memory_info().rss
     peak = 0
     with socket.create_connection(("127.0.0.1", app.controller.port), timeout=60) as connection:
         head = f"POST /local/gateway/give?bytes={LARGE} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         connection.sendall(head.encode())
-        # In little pieces at first: the app could give all in that time, were it taken from it.
+        # In small chunks at first: if someone read everything, the app could send it all in that time.
         little = 20_000 if slow else 0
         received = 0
         while received < LARGE:
@@ -195,7 +195,7 @@ def test_a_large_answer_is_not_kept_in_memory(app: App, slow: bool) -> None:
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_large_body_is_not_kept_in_memory(app: App, slow: bool, tmp_path: Path) -> None:
-    assert app.call("/told").status == 200
+    assert app.call("/answer").status == 200
     gate = tmp_path / "gate"
     controller = psutil.Process(app.controller.process.pid)
     before = controller.memory_info().rss
@@ -209,7 +209,7 @@ def test_a_large_body_is_not_kept_in_memory(app: App, slow: bool, tmp_path: Path
         while sent < LARGE:
             try:
                 sent += connection.send(part[: LARGE - sent])
-            except TimeoutError:  # the app reads nothing before the gate is open, and so nothing more is taken
+            except TimeoutError:  # the app reads nothing before the gate opens, so nothing more is accepted
                 assert slow
                 assert sent < LARGE / 2
                 gate.touch()

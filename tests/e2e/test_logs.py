@@ -1,4 +1,4 @@
-"""Every line once and in order, with real processes: through the end of controllers, followers and runners."""
+"""Every line once and in order, with real processes, while controllers, followers and runners end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=2, max_multiplexing=8):
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """A controller of this file's own, since it is killed and started again; with an app and a secret."""
+    """Run a controller for this file only, because tests kill it, with an app and a secret."""
     root: Path = tmp_path_factory.mktemp("logs")
     with running(root / "state") as controller:
         controller.fal("secrets", "set", "PLANTED", stdin=SECRET.encode())
@@ -104,7 +104,7 @@ def messages(controller: Controller, *flags: str) -> list[str]:
 
 
 class Following:
-    """A `fal ... logs --follow` of its own."""
+    """A `fal ... logs --follow` process."""
 
     def __init__(self, controller: Controller, place: Path, *arguments: str) -> None:
         self.out, self.err = place / "out", place / "err"
@@ -193,7 +193,7 @@ def test_a_burst_before_the_end_is_whole_and_says_what_the_end_was(platform: Con
         assert last == [f"last {number}" for number in range(500)]
         assert stored[-1]["source"] == "system"
         assert "killed by signal 9 (SIGKILL)" in stored[-1]["message"]
-        # A runner that is started while the app is followed is followed, too.
+        # A runner that starts while the app is followed is followed too.
         call(platform, "count", to=2)
         until(lambda: {line["runner_id"] for line in app.found()} > {first}, "lines of the next runner")
         seen = [(line["runner_id"], line["sequence"]) for line in app.found()]

@@ -1,4 +1,4 @@
-"""The main job against a real controller: deploy, call, list, read, enter, stop, kill; and what is left behind."""
+"""The main job against a real controller: deploy, call, list, read, enter, stop, kill; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def runners(controller: Controller, app: str) -> list[dict[str, object]]:
 
 
 def processes_of(controller: Controller, runner_id: str) -> list[ProcessInfo]:
-    """The living processes of a runner's app. Its shim is none of them: it stays until the last lines are stored."""
+    """Return the living processes of a runner's app, without its shim, which stays until the last lines are stored."""
     shim = identity(controller.state_dir, runner_id)["pid"]
     found = [process for process in groups(controller.state_dir)[runner_id] if process.pid != shim]
     assert found
@@ -38,7 +38,7 @@ def processes_of(controller: Controller, runner_id: str) -> list[ProcessInfo]:
 
 
 def alive(processes: list[ProcessInfo]) -> list[ProcessInfo]:
-    """Those that have not ended."""
+    """Return those that have not ended."""
     now = [process_info(process.pid) for process in processes]
     return [
         process
@@ -48,7 +48,7 @@ def alive(processes: list[ProcessInfo]) -> list[ProcessInfo]:
 
 
 def deploy(controller: Controller, app: str, example: str = "hello.py", *options: str) -> str:
-    """Deploy an example under a name of the test's own; where it answers."""
+    """Deploy an example under the test's own name; return its path."""
     controller.fal("deploy", str(EXAMPLES / example), "--app-name", app, "--auth", "public", *options)
     return f"/local/{app}"
 

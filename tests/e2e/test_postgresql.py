@@ -1,4 +1,4 @@
-"""A controller whose database is PostgreSQL's: the main job, a crash, a second controller, and no password anywhere."""
+"""A controller on PostgreSQL: the main job, a crash, a second controller, and no password anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue with a real controller and real runners: nothing that was accepted is lost, whoever dies."""
+"""The queue with a real controller and real runners: no accepted request is lost, whatever dies."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def queue(deployed: Queue, tmp_path: Path) -> Generator[Queue]:
-    """The app, with notes and a gate of the test's own."""
+    """Return the queue of the app, with the test's own records and gate."""
     yield Queue(deployed.controller, deployed.app, tmp_path)
     (tmp_path / "gate").touch()
 
 
 def test_submit_status_result(queue: Queue) -> None:
     submitted = queue.submitted("one", gate=str(queue.gate))
-    told = submitted.json()
-    base = f"http://{queue.controller.host}/queue/local/queued/requests/{told['request_id']}"
-    assert (told["response_url"], told["status_url"], told["cancel_url"]) == (base, f"{base}/status", f"{base}/cancel")
-    assert told["queue_position"] == 0
-    assert submitted.headers["x-fal-request-id"] == told["request_id"]
-    request_id = told["request_id"]
+    submission = submitted.json()
+    base = f"http://{queue.controller.host}/queue/local/queued/requests/{submission['request_id']}"
+    assert (submission["response_url"], submission["status_url"], submission["cancel_url"]) == (
+        base,
+        f"{base}/status",
+        f"{base}/cancel",
+    )
+    assert submission["queue_position"] == 0
+    assert submitted.headers["x-fal-request-id"] == submission["request_id"]
+    request_id = submission["request_id"]
     assert queue.noted("one")[1] == request_id
 
     working = queue.status(request_id)
@@ -68,11 +72,11 @@ def test_submit_status_result(queue: Queue) -> None:
 def test_a_queue_host_needs_no_prefix_and_tells_none(queue: Queue) -> None:
     host = f"queue.localhost:{queue.controller.port}"
     asked = {"word": "named", "notes": str(queue.notes_file)}
-    told = queue.call("/local/queued/note", asked, headers={"Host": host}).json()
-    assert told["status_url"] == f"http://{host}/local/queued/requests/{told['request_id']}/status"
-    assert queue.finished(told["request_id"]).status == 200
-    path = told["status_url"].removeprefix(f"http://{host}")
-    assert queue.call(path, headers={"Host": host}).json()["response_url"] == told["response_url"]
+    submission = queue.call("/local/queued/note", asked, headers={"Host": host}).json()
+    assert submission["status_url"] == f"http://{host}/local/queued/requests/{submission['request_id']}/status"
+    assert queue.finished(submission["request_id"]).status == 200
+    path = submission["status_url"].removeprefix(f"http://{host}")
+    assert queue.call(path, headers={"Host": host}).json()["response_url"] == submission["response_url"]
 
 
 def test_the_status_stream_ends_with_the_request(queue: Queue) -> None:
@@ -204,7 +208,7 @@ def test_what_was_given_up_is_listed_and_can_be_queued_again(queue: Queue) -> No
 
 @pytest.fixture
 def receiver() -> Generator[tuple[str, Callable[[], list[tuple[dict[str, str], bytes]]]]]:
-    """A server that takes webhooks: its address, and what came."""
+    """Run a server that takes webhooks; yield its address and what it received."""
     calls: list[tuple[dict[str, str], bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -216,7 +220,7 @@ def receiver() -> Generator[tuple[str, Callable[[], list[tuple[dict[str, str], b
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing: the test looks itself."""
+            """Print nothing; the test checks."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -241,7 +245,7 @@ def test_a_webhook_is_signed(queue: Queue, receiver) -> None:
         "payload": {"word": "hooked", "authorization": None},
         "error": None,
     }
-    # As docs/reference/queue.md tells receivers to do it.
+    # Verify as docs/reference/queue.md tells receivers to.
     signed = "\n".join(
         (
             headers["x-fal-webhook-request-id"],

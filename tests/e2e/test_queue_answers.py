@@ -1,4 +1,4 @@
-"""What becomes of a queued request's answer, with real runners: would it be repeated, and what of the runner."""
+"""Answers to queued requests with real runners: whether they are retried, and what happens to the runner."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def app(controller: Controller) -> Generator[Controller]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the app is told, and what follows for a request that may not be repeated.
+    """An instruction for the app, and its consequences for a request that may not be retried.
 
     Attributes:
-        dead: whether a repetition was called for.
-        ends: why the runner ends; empty where it stays.
+        dead: whether a retry was called for.
+        ends: why the runner ends; empty if it stays.
     """
 
-    path: str = "/told"
-    told: int = 200
+    path: str = "/answer"
+    answers: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 0
     error_type: str | None = None
@@ -42,42 +42,42 @@ class Row:
     ends: str = ""
 
     def __str__(self) -> str:
-        return "-".join([self.path[1:], str(self.told), *(f"{k}={v}" for k, v in self.headers.items())])
+        return "-".join([self.path[1:], str(self.answers), *(f"{k}={v}" for k, v in self.headers.items())])
 
 
-CONDEMNED = "it broke a connection or answered 503"
+KILLED = "it broke a connection or answered 503"
 RETRY, NO_RETRY, STOP = {"x-fal-needs-retry": "1"}, {"x-fal-needs-retry": "0"}, {"x-fal-stop-runner": "1"}
 FAILED = "runner_server_error"
 ROWS = [
-    Row(told=200),
-    Row(told=404, error_type="bad_request"),
-    Row(told=429, error_type="bad_request"),
-    Row(told=429, headers=RETRY, error_type="bad_request", dead=True),
-    Row(told=404, headers=RETRY, error_type="bad_request"),
-    Row(told=500, error_type=FAILED),
-    Row(told=500, headers=RETRY, error_type=FAILED, dead=True),
-    Row(told=502, error_type=FAILED),
-    Row(told=504, error_type="request_timeout", dead=True),
-    Row(told=504, headers=NO_RETRY, error_type="request_timeout"),
-    Row(told=503, error_type=FAILED, dead=True, ends=CONDEMNED),
-    Row(told=503, headers=NO_RETRY, error_type=FAILED, ends=CONDEMNED),
-    Row(told=200, headers=STOP, ends="the app asked for it"),
-    Row(path="/deaf", told=504, error_type="request_timeout", dead=True, ends=CONDEMNED),
-    Row(path="/die", status=503, error_type="runner_disconnected", dead=True, ends=CONDEMNED),
-    Row(path="/half", status=503, error_type="runner_incomplete_response", dead=True, ends=CONDEMNED),
+    Row(answers=200),
+    Row(answers=404, error_type="bad_request"),
+    Row(answers=429, error_type="bad_request"),
+    Row(answers=429, headers=RETRY, error_type="bad_request", dead=True),
+    Row(answers=404, headers=RETRY, error_type="bad_request"),
+    Row(answers=500, error_type=FAILED),
+    Row(answers=500, headers=RETRY, error_type=FAILED, dead=True),
+    Row(answers=502, error_type=FAILED),
+    Row(answers=504, error_type="request_timeout", dead=True),
+    Row(answers=504, headers=NO_RETRY, error_type="request_timeout"),
+    Row(answers=503, error_type=FAILED, dead=True, ends=KILLED),
+    Row(answers=503, headers=NO_RETRY, error_type=FAILED, ends=KILLED),
+    Row(answers=200, headers=STOP, ends="the app asked for it"),
+    Row(path="/deaf", answers=504, error_type="request_timeout", dead=True, ends=KILLED),
+    Row(path="/die", status=503, error_type="runner_disconnected", dead=True, ends=KILLED),
+    Row(path="/half", status=503, error_type="runner_incomplete_response", dead=True, ends=KILLED),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_what_becomes_of_a_queued_requests_answer(app: Controller, row: Row) -> None:
-    asked = {"status": row.told, "headers": row.headers}
+    asked = {"status": row.answers, "headers": row.headers}
     accepted = app.call(f"/queue/local/{NAME}{row.path}", asked, headers={"X-Fal-No-Retry": "1"}).json()
     assert isinstance(accepted, dict)
     place = f"/queue/local/{NAME}/requests/{accepted['request_id']}"
     until(lambda: app.call(f"{place}/status").status == 200, "the request is completed")
 
     answer = app.call(place)
-    assert (answer.status, answer.headers.get("x-fal-error-type")) == (row.status or row.told, row.error_type)
+    assert (answer.status, answer.headers.get("x-fal-error-type")) == (row.status or row.answers, row.error_type)
     assert "x-fal-stop-runner" not in answer.headers
     assert "x-fal-needs-retry" not in answer.headers
     about = json.loads(app.fal("queue", "get", NAME, accepted["request_id"], "--json").stdout)

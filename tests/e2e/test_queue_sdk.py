@@ -1,4 +1,4 @@
-"""`client.queue`, blocking and with asyncio, with a real controller and a real app."""
+"""`client.queue`, blocking and asyncio, with a real controller and a real app."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deployed(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def queue(deployed: Queue, tmp_path: Path) -> Generator[Queue]:
-    """The app, with notes and a gate of the test's own."""
+    """Return the queue of the app, with the test's own records and gate."""
     yield Queue(deployed.controller, deployed.app, tmp_path)
     (tmp_path / "gate").touch()
 

@@ -43,8 +43,8 @@ def test_no_request_fails_while_an_app_is_deployed_rolled_stopped_and_scaled(rol
         load.comes_from("one")
     assert load.failures == []
     assert set(load.answers) == {"one", "two"}
-    told = json.loads(controller.fal("apps", "explain", app, "--json").stdout)
-    assert {"start", "move", "drain"} <= {decision["action"] for decision in told["decisions"]}
+    explained = json.loads(controller.fal("apps", "explain", app, "--json").stdout)
+    assert {"start", "move", "drain"} <= {decision["action"] for decision in explained["decisions"]}
     runner = sdk.runners.get(rollouts.serving()[0].runner_id)
     assert [change.state.value for change in runner.state_changes][-2:] == ["SETUP", "IDLE"]
     assert runner.start_phases is not None
@@ -95,7 +95,7 @@ def test_of_two_deploys_at_once_the_later_wins_and_both_are_kept(rollouts: Rollo
 def test_a_runner_that_asks_for_a_check_and_fails_it_is_replaced(rollouts: Rollouts) -> None:
     controller, app = rollouts.controller, rollouts.app
     rollouts.deploy("checked", check=True)
-    rollouts.deploy("again", check=True)  # gated on a check that has passed
+    rollouts.deploy("again", check=True)  # only after it passed a check
     [old] = until(lambda: [r for r in rollouts.serving() if r.revision == rollouts.revision()], "a runner serves")
     assert controller.call(f"/local/{app}/break", {}).status == 200
     assert rollouts.ended(old.runner_id).state_reason == "unhealthy: POST /check answered 500"

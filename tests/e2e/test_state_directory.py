@@ -1,4 +1,4 @@
-"""A state directory is one controller's: copies, missing databases, and directories that move away while in use."""
+"""A state directory belongs to one controller: copies, missing databases, and directories that move while in use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Kept(fal.App, name="kept", keep_alive=600, max_concurrency=1):
 
 @pytest.fixture
 def original(tmp_path: Path) -> Generator[Controller]:
-    """A controller with one runner that serves."""
+    """Run a controller with one serving runner."""
     (tmp_path / "app.py").write_text(APP)
     controller = start(tmp_path / "state")
     try:

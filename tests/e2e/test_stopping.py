@@ -1,4 +1,4 @@
-"""Stopping a controller: what is under way finishes, `fal down` says what it waits for, and can end it at once."""
+"""Stopping a controller: requests in flight finish; `fal down` shows what it waits for, and can end it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ APP = ROOT / "tests" / "support" / "gateway_app.py"
 
 
 class Site:
-    """A controller of the test's own with one app, and a gate that its requests wait at."""
+    """The test's own controller with one app, whose requests wait at a gate."""
 
     def __init__(self, folder: Path) -> None:
         self.controller = start(folder / "state", "--drain-seconds", "600")
@@ -27,7 +27,7 @@ class Site:
         self._pool = ThreadPoolExecutor(4)
 
     def hold(self) -> Future[Answer]:
-        """A request that is on a runner now, and waits there."""
+        """Start a request and wait until it waits on a runner."""
         body = {"entered": str(self.entered), "gate": str(self.gate)}
         answer = self._pool.submit(self.controller.call, "/local/held/held", body)
         until(self.entered.exists, "the request is on its runner")
@@ -52,8 +52,8 @@ def site(tmp_path: Path) -> Generator[Site]:
     site.close()
 
 
-def told(down: subprocess.Popen[str], words: str) -> None:
-    """Read what `fal down` says up to these words."""
+def wait_for(down: subprocess.Popen[str], words: str) -> None:
+    """Read the output of `fal down` up to some words."""
     assert down.stderr is not None
     seen = ""
     while words not in seen:
@@ -65,7 +65,7 @@ def told(down: subprocess.Popen[str], words: str) -> None:
 def test_requests_and_uploads_finish_and_fal_down_says_what_it_waits_for(site: Site) -> None:
     controller = site.controller
     held = site.hold()
-    # Half of a body that the queue is to keep: no runner is needed for that, and it is still to be accepted.
+    # Half of a body for the queue: it needs no runner, and is not yet accepted.
     upload = http.client.HTTPConnection("127.0.0.1", controller.port, timeout=60)
     body = json.dumps({"entered": "x", "gate": "y"}).encode()
     upload.putrequest("POST", "/queue/local/held/held")
@@ -73,18 +73,18 @@ def test_requests_and_uploads_finish_and_fal_down_says_what_it_waits_for(site: S
     upload.endheaders(body[:10])
 
     down = site.down()
-    told(down, "It waits for 1 request in flight (at most 600 s)")
+    wait_for(down, "It waits for 1 request in flight (at most 600 s)")
     late = site.down()
-    told(late, "is stopping already")
+    wait_for(late, "is stopping already")
     site.gate.touch()
     assert held.result(60).status == 200
-    told(down, "It waits for 1 connection to be answered")
+    wait_for(down, "It waits for 1 connection to be answered")
     upload.send(body[10:])
     accepted = upload.getresponse()
     assert (accepted.status, accepted.headers["connection"]) == (200, "close")
     accepted.read()
     upload.close()
-    told(down, "Stopped.")
+    wait_for(down, "Stopped.")
     assert (down.wait(60), late.wait(60), controller.process.wait(60)) == (0, 0, 0)
     for process in (down, late):
         process.communicate()
@@ -93,9 +93,9 @@ def test_requests_and_uploads_finish_and_fal_down_says_what_it_waits_for(site: S
 def test_it_can_be_ended_at_once(site: Site) -> None:
     held = site.hold()
     down = site.down()
-    told(down, "1 request in flight")
+    wait_for(down, "1 request in flight")
     second = site.down("--now")
-    told(second, "is stopping already")
+    wait_for(second, "is stopping already")
     assert (second.wait(60), down.wait(60), site.controller.process.wait(60)) == (0, 0, 0)
     answer = held.result(60)
     assert (answer.status, answer.headers["x-fal-error-type"]) == (503, "runner_disconnected")
@@ -106,7 +106,7 @@ def test_it_can_be_ended_at_once(site: Site) -> None:
 def test_at_once_from_the_start_and_the_runners_stay(site: Site) -> None:
     held = site.hold()
     down = site.down("--now", "--keep-runners")
-    told(down, "Stopped.")
+    wait_for(down, "Stopped.")
     assert (down.wait(60), site.controller.process.wait(60)) == (0, 0)
     with pytest.raises((OSError, http.client.HTTPException)):
         held.result(60)

@@ -1,4 +1,4 @@
-"""Plain domain objects for examples: everything has a default, and a test names only what it is about."""
+"""Plain domain objects with defaults, so that a test names only what it is about."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BIG_NODE = Node(name="here", total=Resources(milli_cpus=64_000, memory_mib=512 *
 
 
 def at(seconds: float) -> datetime:
-    """The moment so many seconds after the start of every test."""
+    """Return the time so many seconds after the start of every test."""
     return START + timedelta(seconds=seconds)
 
 
@@ -35,7 +35,7 @@ def make_app(name: str = "a", revision_id: str = "r1", **changes: object) -> App
 
 
 def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: object) -> Runner:
-    """A runner in a state, with the fields that it has by then."""
+    """Return a runner in a state, with the fields that it has by then."""
     runner = Runner(
         runner_id=runner_id,
         app_name="a",

@@ -1,4 +1,4 @@
-"""An engine in memory: runners are entries in a table, and a test says what becomes of them."""
+"""An engine in memory: runners are rows of a table, and the test decides their fate."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ HOST = "where-the-engine-runs-it"
 
 
 class Start(StrEnum):
-    """What becomes of a start."""
+    """The outcome of a start."""
 
-    READY = "ready"  # at once, told before start() has returned
-    WAITS = "waits"  # until the test says
+    READY = "ready"  # at once, reported before start() returns
+    WAITS = "waits"  # when the test says so
     ENDS = "ends"  # in its setup
     REFUSED = "refused"  # by the engine
-    TROUBLE = "trouble"  # of the machine, which it is told with
+    TROUBLE = "trouble"  # because of the machine, and reported so
 
 
 class FakeEngine:
     """The Engine port.
 
     Attributes:
-        builder: has the environments of runners; None asks nobody.
-        start_as: what becomes of the next starts.
-        obeys_stop: whether a runner ends when it is asked to.
-        hold_start: start() does not return before this is set.
-        poisoned: runners whose kill raises what no engine should.
+        builder: has the environments of runners; None skips the check.
+        start_as: the outcome of the next starts.
+        obeys_stop: whether a runner ends when asked to stop.
+        hold_start: start() waits until this is set.
+        poisoned: runners whose kill raises an unexpected error.
         results: what ephemeral runners returned, by runner id.
-        changed: notified at everything that is asked of it, so that a test can wait for that.
+        changed: notified at every call, so that a test can wait for it.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class FakeEngine:
         self._told.put_nowait(seen)
 
     def restarted(self) -> FakeEngine:
-        """The engine of the next controller: the same runners live, and none is followed."""
+        """Return the engine of the next controller: the same runners live, and none is followed."""
         after = FakeEngine()
         after.builder, after.machines, after.alive, after._history = (
             self.builder,
@@ -144,7 +144,7 @@ class FakeEngine:
             return None
         if runner.runner_id not in self._followed:
             self._followed.add(runner.runner_id)
-            for seen in self._history.get(runner.runner_id, []):  # a test may have put it there
+            for seen in self._history.get(runner.runner_id, []):  # a test may have set it
                 self._told.put_nowait(seen)
         return Adopted(
             node=self.machines[0].name, handle=_handle(runner.runner_id), exited=runner.runner_id in self.exited
@@ -184,4 +184,4 @@ def _handle(runner_id: str) -> str:
 
 
 async def _unheard(entry: LogEntry) -> None:
-    """Nobody asked to see this build."""
+    """Discard the output of a build."""

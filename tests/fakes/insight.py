@@ -1,4 +1,4 @@
-"""Looking into scaling, for tests of the wire: one app is explained, and what is simulated is real."""
+"""Insight into scaling for tests of the wire: it explains one app, and simulates for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller without its faces: real store, services and loops; engine, builder and clock in memory."""
+"""The controller without gRPC and HTTP: real store, services and loops; engine, builder and clock in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SPEC = EnvironmentSpec(kind="virtualenv", configuration={"requirements": []})
 
 
 class FakeClock:
-    """The Clock port, moved by hand."""
+    """A Clock that the test moves."""
 
     def __init__(self, changed: ChangeNotifier) -> None:
         self.moment = START
@@ -59,12 +59,12 @@ class FakeClock:
 
 
 class FakeBuilder:
-    """The Builder port: says two lines, and builds nothing."""
+    """A Builder that logs two lines and builds nothing."""
 
     def __init__(self) -> None:
         self.fails = ""
         self.trouble: Fault | None = None
-        self.hold: asyncio.Event | None = None  # a build waits for it, where there is one
+        self.hold: asyncio.Event | None = None  # if set, a build waits for it
         self.builds = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -109,11 +109,11 @@ class FakeBuilder:
 
 
 class FakeProber:
-    """The HealthProber port: a test says which ports are unwell, and why.
+    """A HealthProber: the test says which ports are unwell, and why.
 
     Attributes:
-        unwell: what is wrong, by port; "*" is every port.
-        asked: the ports that were asked, in order.
+        unwell: what is wrong, by port; "*" means every port.
+        asked: the probed ports, in order.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class FakeProber:
 
 
 class FailingStore:
-    """The real store, but a test may say that the next writes of runners fail, as on a full disk."""
+    """The real store, whose next writes of runners fail if the test says so, as on a full disk."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
@@ -144,7 +144,7 @@ class FailingStore:
 
 
 class Platform:
-    """All services, wired as the controller wires them."""
+    """All services, wired as in the controller."""
 
     def __init__(self, store: SqlStore, directory: Path, engine: FakeEngine | None = None) -> None:
         self.changed = ChangeNotifier()
@@ -200,14 +200,14 @@ class Platform:
         self.health_loop = HealthLoop(self.health, self.catalog, self.fleet, self.prober, self.clock, self.changed)
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds."""
         async with asyncio.timeout(HANG_SECONDS):
             seen = -1
             while not true():
                 seen = await self.changed.wait(seen if seen >= 0 else self.changed.count)
 
     async def settled(self) -> None:
-        """Let everything that was begun come to its end, as far as it can without time passing."""
+        """Wait until everything is done that can be done without time passing."""
         quiet = 0
         while quiet < 5:
             seen = self.changed.count
@@ -216,19 +216,19 @@ class Platform:
             quiet = quiet + 1 if self.changed.count == seen else 0
 
     def the_runner(self, app: str = "a") -> Runner:
-        """The only living runner of an app."""
+        """Return the only living runner of an app."""
         [runner] = self.fleet.of_app(app)
         return runner
 
     async def deploy(self, name: str = "a", **changes: object) -> Deployed:
-        """Deploy, and give what came last."""
+        """Deploy, and return the last message."""
         async with asyncio.timeout(HANG_SECONDS):
             *_, last = [event async for event in self.deploys.deploy(deploy_request(name, **changes))]
         assert isinstance(last, Deployed)
         return last
 
     def ask(self, app: str = "a", request_id: str = "q", start_timeout: float | None = None) -> asyncio.Task[Lease]:
-        """A request that waits for its place."""
+        """Return a request that waits for a runner."""
         return asyncio.get_running_loop().create_task(
             self.dispatcher.acquire(app, request_id=request_id, caller=None, hint=None, start_timeout=start_timeout)
         )
@@ -257,7 +257,7 @@ def _urls(name: str) -> Urls:
 
 @asynccontextmanager
 async def running(platform: Platform) -> AsyncIterator[Platform]:
-    """The platform with its loops at work."""
+    """Run a platform with its loops."""
     works = (platform.reconciler.run(), platform.reconciler.watch(), platform.health_loop.run())
     loops = [asyncio.create_task(work) for work in works]
     try:
@@ -275,7 +275,7 @@ async def running(platform: Platform) -> AsyncIterator[Platform]:
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[Platform]:
-    """A platform on a database in memory, without its loops."""
+    """Open a platform on a database in memory, without loops."""
     store = await open_store(None, AesVault(KEY))
     try:
         yield Platform(store, directory)

@@ -1,4 +1,4 @@
-"""The queue on the platform in memory: real store, lines, carriers and loop; runners and receivers answer as told."""
+"""The queue on the platform in memory: real store, attempts and loop; runners and receivers answer as set."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BROKEN = Failure(condition=Condition.CONNECTION_ERROR, error_type="runner_discon
 
 
 class FakeRunners:
-    """The RunnerClient port.
+    """A RunnerClient that answers as set.
 
     Attributes:
-        answers: what the next requests get, in order; then `usual`. A function is asked with the request.
-        held: requests that got no answer yet are let go by setting this.
-        sent: every request that was sent, with what it carried.
+        answers: the next answers, in order, then `usual`; a function gets the request.
+        held: set this to release requests that wait for an answer.
+        sent: every request that was sent, with its content.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class FakeRunners:
 
 
 class FakeReceivers:
-    """The WebhookClient port: answers with these statuses, then 200; OSError is raised."""
+    """A WebhookClient that answers with these statuses, then 200; it raises an OSError."""
 
     def __init__(self) -> None:
         self.calls: list[SignedCall] = []
@@ -85,7 +85,7 @@ class FakeReceivers:
 
 
 class FailingQueueStore:
-    """The real store, but a test may say that the next calls of a method fail, as on a full disk."""
+    """The real store, whose next calls of a method fail if the test says so, as on a full disk."""
 
     def __init__(self, store: SqlQueueStore) -> None:
         self._store = store
@@ -104,7 +104,7 @@ class FailingQueueStore:
 
 
 class Queueing:
-    """The parts of the queue, wired as the controller wires them."""
+    """The parts of the queue, wired as in the controller."""
 
     def __init__(self, platform: Platform, signer: EdSigner) -> None:
         self.platform = platform
@@ -130,7 +130,7 @@ class Queueing:
         self.sender = WebhookSender(self.webhooks, self.queue.webhook_due)
 
     async def submit(self, app: str = "a", **changes: object) -> str:
-        """Hand in; the request's id."""
+        """Submit a request; return its id."""
         return (await self.hand_in(app, **changes)).request.request_id
 
     async def hand_in(self, app: str = "a", **changes: object) -> QueueStatus:
@@ -140,7 +140,7 @@ class Queueing:
         return (await self.queue.status(app, request_id)).request
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until something holds that a change of the queue or of the runners brings."""
+        """Wait until a condition holds, looking at every change of the queue or of the runners."""
         async with asyncio.timeout(HANG_SECONDS):
             while not true():
                 waits = [
@@ -154,7 +154,7 @@ class Queueing:
                         wait.cancel()
 
     async def completed(self, request_id: str, app: str = "a") -> QueuedRequest:
-        """The request, once it is over."""
+        """Wait for the end of a request; return it."""
         live = self.backlog.get(request_id)
         if live is not None:
             async with asyncio.timeout(HANG_SECONDS):
@@ -170,7 +170,7 @@ class Queueing:
 
 @asynccontextmanager
 async def queueing(platform: Platform) -> AsyncIterator[Queueing]:
-    """The queue with its loops at work."""
+    """Run a queue with its loops."""
     found = Queueing(platform, await platform.store.webhook_signer())
     await found.queue.load()
     stopping = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A world of one app in which plans are carried out step by step, without a clock, a loop or a process."""
+"""A world of one app that carries out plans step by step, without clock, loop or process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ S = RunnerState
 
 
 class World:
-    """The state of the world, and the rules that every step of it is held to.
+    """The state of the world, and the rules that hold at every step.
 
     Args:
         room: how many runners the one node can hold.
@@ -38,7 +38,7 @@ class World:
         self.made = 0
         self.moves = 0
 
-    # What the world does
+    # Events
 
     def load(self) -> Load:
         eligible = sum(self.seconds - came >= self.app.scaling.scaling_delay for came in self.arrived)
@@ -46,14 +46,14 @@ class World:
         return Load(in_flight=busy, queued=len(self.arrived), eligible=eligible)
 
     def current(self) -> list[Runner]:
-        """The serving runners of the app's revision."""
+        """Return the serving runners of the app's revision."""
         return [r for r in self.serving() if r.revision_id == self.app.revision_id]
 
     def serving(self) -> list[Runner]:
         return [r for r in self.runners.values() if r.desired is Desired.SERVE and not r.ended]
 
     def extras(self) -> list[Runner]:
-        """What serves beyond the number: a runner of the next revision, a replacement whose old one serves still."""
+        """Return runners beyond the target: of the next revision, and replacements beside the old runner."""
         there = {r.runner_id for r in self.current()}
         coming = [r for r in self.serving() if r.revision_id == self.app.next_revision_id]
         return coming + [r for r in self.current() if r.replaces in there]
@@ -82,7 +82,7 @@ class World:
         self.runners[runner_id] = after
 
     def route(self) -> None:
-        """Give waiting requests to runners, as the dispatcher does."""
+        """Give waiting requests to runners, like the dispatcher."""
         slots = [
             Slot(runner_id=r.runner_id, host="h", port=1, in_flight=self.in_flight.get(r.runner_id, 0))
             for r in self.current()
@@ -99,7 +99,7 @@ class World:
             self.in_flight[runner_id] -= 1
             self.last[runner_id] = self.seconds
 
-    # What the plan does to it
+    # Actions
 
     def plan(self) -> list[act.Action]:
         app = self.app
@@ -117,7 +117,7 @@ class World:
         return plan([given], list(self.runners.values()), usage, [self.node], at(self.seconds))
 
     def settle(self) -> None:
-        """Plan and apply until nothing is left to do but wait."""
+        """Plan and apply until only waiting is left."""
         for _ in range(60):
             self.route()
             todo = [a for a in self.plan() if not self._sent(a)]
@@ -128,7 +128,7 @@ class World:
         raise AssertionError(f"the plan does not settle: {todo}")
 
     def _sent(self, action: act.Action) -> bool:
-        """Stop and Kill are planned until the runner is gone, and sent once."""
+        """Apply Stop and Kill once, though they are planned until the runner is gone."""
         return isinstance(action, act.Stop | act.Kill) and self.runners[action.runner_id].state is S.TERMINATING
 
     def apply(self, action: act.Action) -> None:

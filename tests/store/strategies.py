@@ -1,4 +1,4 @@
-"""Arbitrary domain objects for the round-trip properties, and plain ones for the examples."""
+"""Arbitrary domain objects for round-trip properties, and plain ones for examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fal_server.core.scaling import Scaling
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
-# What every database can hold: no half of a surrogate pair.
+# Text that every database can hold: no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
 moments = st.integers(-(10**14), 10**16).map(lambda number: START + timedelta(microseconds=number))

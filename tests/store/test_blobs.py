@@ -1,4 +1,4 @@
-"""Blobs are whole, private, and kept once."""
+"""Blobs are complete, private and stored once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/data: what is written is whole, and no name and no link leads out of it."""
+"""/data: files are complete, and no name and no link leaves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the master key comes from, and what is refused."""
+"""Sources of the master key, and which keys are refused."""
 
 from __future__ import annotations
 

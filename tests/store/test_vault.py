@@ -1,4 +1,4 @@
-"""The vault gives back what it took, to the right key and place only."""
+"""The vault decrypts for the right key and place only."""
 
 from __future__ import annotations
 

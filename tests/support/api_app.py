@@ -1,4 +1,4 @@
-"""An app for tests of calls: it answers, streams, fails, waits, and tells when its caller went away."""
+"""An app for tests of calls: it answers, streams, fails, waits, and notices when its caller leaves."""
 
 import os
 from collections.abc import AsyncIterator
@@ -56,7 +56,7 @@ class Api(fal.App, name="api", keep_alive=300):
 
     @fal.endpoint("/wait")
     async def wait(self, asked: Waiting, request: Request) -> dict:
-        """Until the caller goes away, which is written down."""
+        """Wait until the caller leaves, and record it."""
         note(asked.started)
         while (await request.receive())["type"] != "http.disconnect":
             continue
@@ -65,7 +65,7 @@ class Api(fal.App, name="api", keep_alive=300):
 
     @fal.endpoint("/take")
     async def take(self, request: Request) -> dict:
-        """Counts a body as it comes."""
+        """Count a body as it arrives."""
         size = 0
         async for part in request.stream():
             size += len(part)

@@ -1,4 +1,4 @@
-"""A runner's environment, which has no `fal`, and runners in it that do what the platform's worker does.
+"""Runners like the platform's, in an environment without `fal`.
 
 A conftest that imports `runner_python`, `start` and `start_shared` has them as fixtures.
 """
@@ -43,7 +43,7 @@ print("RESULT", repr(result), flush=True)
 
 @pytest.fixture(scope="session")
 def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a fresh environment with what a deploy asks for, and cloudpickle, which every runner has."""
+    """Make an environment with the packages of a deploy and cloudpickle; return its interpreter."""
     place = tmp_path_factory.mktemp("runner-env")
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert uv is not None
@@ -56,7 +56,7 @@ def runner_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Runner:
-    """A process that serves a definition, as the platform's worker would."""
+    """A process that serves a definition, like the platform's worker."""
 
     def __init__(
         self, python: Path, definition: Path, method: str, directory: Path, environment: Mapping[str, str]
@@ -104,7 +104,7 @@ class Runner:
             self._changed.notify_all()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first line, on either stream, that has `pattern`."""
+        """Wait for a line with `pattern` on either stream; return it."""
         with self._changed:
             while True:
                 for line in [*self.out, *self.err]:
@@ -115,7 +115,7 @@ class Runner:
 
     @property
     def url(self) -> str:
-        """Where it serves, once it does."""
+        """Wait until it serves; return its address."""
         return f"http://127.0.0.1:{self.wait_for(r'running on http://127.0.0.1:([0-9]+)')[1]}"
 
     def post(self, path: str, **options: object) -> httpx.Response:
@@ -128,7 +128,7 @@ class Runner:
         self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Its exit code; what it wrote is in `out` and `err` then."""
+        """Wait for its end; return its exit code. Its output is then in `out` and `err`."""
         code = self.process.wait(timeout=30)
         for reader in self._readers:
             reader.join(timeout=30)
@@ -145,7 +145,7 @@ class Runner:
 
 
 class Starter:
-    """Starts runners, each in a directory of its own, and ends them all."""
+    """Starts runners in directories of their own, and ends them all."""
 
     def __init__(self, python: Path, place: Path) -> None:
         self._python = python
@@ -160,7 +160,7 @@ class Starter:
         environment: Mapping[str, str] | None = None,
         way: Literal["value", "source"] = "source",
     ) -> Runner:
-        """A runner of an app, from the source of its file or from the file itself; `way` is how the app travels."""
+        """Start a runner of an app, from source or from a file; `way` is how the app travels."""
         if isinstance(source, str):
             (self._place / "sample.py").write_text(source)
             source = self._place / "sample.py"
@@ -181,7 +181,7 @@ class Starter:
 
 @pytest.fixture(scope="module")
 def start_shared(runner_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Start runners that all tests of a module may call, and none may stop."""
+    """Return a starter of runners that all tests of a module call, and none stops."""
     starter = Starter(runner_python, tmp_path_factory.mktemp("shared"))
     yield starter
     starter.close()
@@ -189,7 +189,7 @@ def start_shared(runner_python: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def start(runner_python: Path, tmp_path: Path) -> Iterator[Starter]:
-    """Start runners."""
+    """Return a starter of runners."""
     starter = Starter(runner_python, tmp_path)
     yield starter
     starter.close()

@@ -1,4 +1,4 @@
-"""A proxy that leads the published clients, which call the cloud's hosts by name, to a controller on this machine."""
+"""A proxy that leads clients that call the cloud's hosts by name to a controller on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Proxy:
     """A CONNECT proxy that leads every host to one port.
 
     Attributes:
-        asked: the hosts that it was asked for.
+        asked: the requested hosts.
     """
 
     def __init__(self, target: int) -> None:
@@ -61,6 +61,6 @@ class Proxy:
                 target.write(data)
                 await target.drain()
         except ConnectionError:
-            pass  # one of the two has left: so does the other
+            pass  # one side left, so close the other
         finally:
             target.close()

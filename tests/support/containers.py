@@ -1,4 +1,4 @@
-"""A container engine on PATH that is none, and what it was asked."""
+"""A fake container engine on PATH that records its calls."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ SCRIPT = Path(__file__).with_name("fake_engine.py")
 
 @dataclass(frozen=True, kw_only=True)
 class FakeEngine:
-    """An executable of an engine's name, which records its calls."""
+    """An executable with an engine's name that records its calls."""
 
     path: Path
     record: Path
 
     def variables(self, **more: str) -> dict[str, str]:
-        """The environment that finds it, and nothing else of its kind."""
+        """Return an environment in which it is the only engine."""
         return {"PATH": f"{self.path.parent}:/nowhere", "CONTAINERS_RECORD": str(self.record), **more}
 
     def calls(self, verb: str) -> list[dict[str, object]]:
-        """What it was asked, in order."""
+        """Return its calls, in order."""
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         return [call for call in map(json.loads, lines) if call["arguments"][0] == verb]
 
 
 def make_engine(folder: Path, name: str = "podman") -> FakeEngine:
-    """One in a directory of its own."""
+    """Make a fake engine in its own directory."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(f'#!/bin/sh\nexec {sys.executable} {SCRIPT} "$@"\n')

@@ -1,4 +1,4 @@
-"""A real controller in a process of its own, for tests that need the whole product."""
+"""A real controller in its own process, for tests of the whole product."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an HTTP call brought."""
+    """The answer to an HTTP call."""
 
     status: int
     body: bytes
     headers: Mapping[str, str]
 
     def json(self) -> object:
-        """The body, parsed."""
+        """Return the parsed body."""
         return json.loads(self.body)
 
 
@@ -45,12 +45,12 @@ class Controller:
 
     @property
     def host(self) -> str:
-        """gRPC and HTTP."""
+        """Return the address of gRPC and HTTP."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """A client's environment variables: this controller, and nothing of the machine's user."""
+        """Return a client's environment: this controller, and nothing of the machine's user."""
         home = self.state_dir / "home"
         home.mkdir(exist_ok=True)
         return {
@@ -67,7 +67,7 @@ class Controller:
     def fal(
         self, *arguments: str, stdin: bytes = b"", check: bool = True, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
-        """Run the `fal` command against this controller; the timeout guards against hanging only."""
+        """Run the `fal` command against this controller; the timeout only guards against hanging."""
         done = subprocess.run(
             [str(BIN / "fal"), *arguments],
             env=self.environment,
@@ -95,7 +95,7 @@ class Controller:
         headers: Mapping[str, str] | None = None,
         timeout: float = 120,
     ) -> Answer:
-        """An HTTP request: JSON POST where there is a body, else GET."""
+        """Send an HTTP request: JSON POST if there is a body, else GET."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://{self.host}{path}", data, method=method)
         request.add_header("Content-Type", "application/json")
@@ -111,7 +111,7 @@ class Controller:
                 return Answer(status=error.code, body=error.read(), headers=dict(error.headers))
 
     def stop(self, timeout: float = 60) -> int:
-        """Stop in order; the exit code."""
+        """Stop it; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
@@ -119,9 +119,9 @@ class Controller:
 def start(
     state_dir: Path, *arguments: str, environment: Mapping[str, str] | None = None, ulimit: str = ""
 ) -> Controller:
-    """Start a controller on a state directory, with these variables on top, and wait until it answers.
+    """Start a controller on a state directory, and wait until it answers.
 
-    One that is not stopped stops, with its runners, when the tests have ended.
+    If nobody stops it, it stops with its runners when the tests end.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -147,14 +147,16 @@ def start(
     if not line:
         process.wait()
         raise AssertionError(f"the controller did not start:\n{(state_dir / 'controller.log').read_text()[-4000:]}")
-    told = json.loads(line)
+    message = json.loads(line)
     key = (state_dir / "admin.key").read_text().strip()
-    return Controller(state_dir=state_dir, process=process, port=told["port"], grpc_port=told["grpc_port"], key=key)
+    return Controller(
+        state_dir=state_dir, process=process, port=message["port"], grpc_port=message["grpc_port"], key=key
+    )
 
 
 @contextmanager
 def running(state_dir: Path, *arguments: str) -> Generator[Controller]:
-    """A controller for the length of a block."""
+    """Run a controller for the length of a block."""
     controller = start(state_dir, *arguments)
     try:
         yield controller

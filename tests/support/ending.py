@@ -1,4 +1,4 @@
-"""Servers under test end with what started them, also where a test fails or is killed before it stops them."""
+"""Ends servers under test with the process that started them, even if the tests are killed."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _CODE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); o
 
 
 def ends_with_us(number: signal.Signals) -> list[str]:
-    """What to put before a command, given by its path: it gets this signal when the thread that started it ends."""
+    """Return a prefix for a command (by path) that sends it a signal when the starting thread ends."""
     return [sys.executable, "-c", _CODE, str(int(number))]

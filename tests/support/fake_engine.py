@@ -1,5 +1,6 @@
-"""Stands for podman or docker: writes down how it was called, and runs a container's command on this machine, with the
-places that were mounted put where they come from."""
+"""A stand-in for podman or docker that records its calls and runs commands on this machine.
+
+Mounted paths become the paths that they come from."""
 
 import json
 import os
@@ -71,7 +72,7 @@ def run(arguments: list[str]) -> int:
         stdin = sys.stdin.buffer.read().replace(b'"/fal/', f'"{mounts["/fal"]}/'.encode())
     published = next((arguments[n + 1] for n, word in enumerate(arguments) if word == "--publish"), None)
     if published is not None:
-        given["PUBLISHED"] = published.split(":")[1]  # what an image listens on is this machine's own here
+        given["PUBLISHED"] = published.split(":")[1]  # an image listens on this machine's own ports here
     process = subprocess.Popen(
         inside, stdin=None if stdin is None else subprocess.PIPE, env={"PATH": os.environ["PATH"], **given}
     )

@@ -1,4 +1,4 @@
-"""An app for tests of the gateway: it answers, streams, waits, breaks off and dies as it is told."""
+"""An app for tests of the gateway: it answers, streams, waits, breaks off and dies on request."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import fal
 PART = bytes(range(256)) * 1024
 
 
-class Told(BaseModel):
+class Instruction(BaseModel):
     status: int = 200
     headers: dict[str, str] = {}
 
@@ -38,14 +38,14 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
     def setup(self) -> None:
         self.running: list[str] = []
 
-    @fal.endpoint("/told")
-    def told(self, request: Told) -> Response:
-        """Answer so."""
-        return Response(b"as told", request.status, request.headers)
+    @fal.endpoint("/answer")
+    def answer(self, request: Instruction) -> Response:
+        """Answer as the query says."""
+        return Response(b"as requested", request.status, request.headers)
 
     @fal.endpoint("/held")
     def held(self, request: Held) -> dict:
-        """Wait for a file; note which process was entered, and how many requests it has now."""
+        """Wait for a file; record which process runs this, and how many requests it has."""
         self.running.append(request.entered)
         if request.counts:
             with Path(request.counts).open("a") as counts:
@@ -57,22 +57,22 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/die")
     async def die(self) -> dict:
-        """End without an answer."""
+        """End the process without an answer."""
         os._exit(1)
 
     @fal.endpoint("/half")
     async def half(self) -> StreamingResponse:
-        """Break off in the middle of a body."""
+        """Break off within the body."""
 
         async def parts() -> AsyncIterator[bytes]:
             yield b"half"
-            raise RuntimeError("as told")
+            raise RuntimeError("as requested")
 
         return StreamingResponse(parts(), headers={"content-length": "8"})
 
     @fal.endpoint("/deaf")
-    async def deaf(self, request: Told) -> dict:
-        """Close the port, and answer after that."""
+    async def deaf(self, request: Instruction) -> dict:
+        """Close the port, then answer."""
         import gc
 
         from uvicorn import Server
@@ -85,7 +85,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/give")
     async def give(self, request: Request) -> StreamingResponse:
-        """So many bytes as the query says, as fast as they are taken."""
+        """Send as many bytes as the query says, at the speed of the reader."""
         left = int(request.query_params["bytes"])
 
         async def parts() -> AsyncIterator[bytes]:
@@ -96,7 +96,7 @@ class Gateway(fal.App, name="gateway", keep_alive=300):
 
     @fal.endpoint("/take")
     async def take(self, request: Request) -> dict:
-        """Count a body as it comes, once the gate is open."""
+        """Count a body as it arrives, once the gate is open."""
         if gate := request.query_params.get("gate"):
             await asyncio.to_thread(wait_at, gate)
         size = 0

@@ -1,4 +1,4 @@
-"""What a controller has on its machine, seen from outside: the processes of its runners, and rows in its database."""
+"""A controller seen from outside: its runners' processes and the rows of its database."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 
 
 def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
-    """The living processes of every runner of a state directory, by the runner's id (or mark, where it has none yet).
+    """Return the living processes of every runner of a state directory, by runner id (or tag, if it has none yet).
 
-    Found by where they work or by what they carry, whatever is written on disk.
+    They are found by working directory and environment, whatever the disk says.
     """
     runners = state_dir / "runners"
     found: dict[str, list[ProcessInfo]] = {}
@@ -36,30 +36,30 @@ def groups(state_dir: Path) -> dict[str, list[ProcessInfo]]:
 
 
 def kill_everything(state_dir: Path) -> None:
-    """Whatever a failed test leaves must not stay."""
+    """Kill whatever a failed test left behind."""
     for members in groups(state_dir).values():
         for seen in members:
             send_signal(seen, signal.SIGKILL)
 
 
 def identity(state_dir: Path, runner_id: str) -> dict[str, object]:
-    """What a runner's shim wrote down about itself."""
+    """Return what a runner's shim stored about itself."""
     return dict(json.loads((state_dir / "runners" / runner_id / "shim.json").read_text()))
 
 
 def worker_of(state_dir: Path, runner_id: str) -> int:
-    """The pid of a runner's worker."""
+    """Return the pid of a runner's worker."""
     return psutil.Process(int(str(identity(state_dir, runner_id)["pid"]))).children()[0].pid
 
 
 def rows(state_dir: Path, query: str, *values: object) -> list[tuple[object, ...]]:
-    """Read from the controller's database beside it, also while no controller is there."""
+    """Query the controller's database directly, also without a controller."""
     with closing(sqlite3.connect(f"file:{state_dir / 'fal.db'}?mode=ro", uri=True, timeout=10)) as database:
         return list(database.execute(query, values))
 
 
 def sequence_faults(state_dir: Path) -> list[str]:
-    """Runners whose stored log has a gap; a line twice cannot be, since (runner, sequence) is the key."""
+    """Return runners whose stored log has a gap; (runner, sequence) is the key, so no line is there twice."""
     query = "select runner_id, count(*), min(sequence), max(sequence) from log_lines group by runner_id"
     return [
         f"{runner_id}: {count} lines from {first} to {last}"
@@ -69,7 +69,7 @@ def sequence_faults(state_dir: Path) -> list[str]:
 
 
 def nothing_is_left(state_dir: Path) -> None:
-    """Assert that no runner, directory or open row is there."""
+    """Assert that no runner, directory or open row is left."""
     assert groups(state_dir) == {}
     assert list((state_dir / "runners").iterdir()) == []
     assert rows(state_dir, "select runner_id from runners where state != 'terminated'") == []

@@ -1,6 +1,6 @@
-"""The published `fal` command and packages, in an environment of their own, against a controller of ours.
+"""The published `fal` command and packages, in their own environment, against our controller.
 
-Nothing of them is imported here: every use is a process of its own, as a user's would be.
+Nothing of them is imported here: every use is a process, as for a user.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def plain(text: str) -> str:
-    """Text without the colours that the official client prints even into a pipe."""
+    """Remove the colours that the official client prints even into a pipe."""
     return COLOURS.sub("", text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Official:
-    """The official client, pointed at one controller and at nothing else."""
+    """The official client, pointed at one controller."""
 
     python: Path
     home: Path
@@ -41,7 +41,7 @@ class Official:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Its environment variables: a home of its own, times in UTC, plaintext to the loopback interface."""
+        """Return its environment: its own home, times in UTC, plaintext to loopback."""
         fal_home = self.home / ".fal"
         fal_home.mkdir(parents=True, exist_ok=True)
         config = fal_home / "config.toml"
@@ -68,7 +68,7 @@ class Official:
     def run(
         self, *command: str | Path, stdin: bytes | None = b"", check: bool = True, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of the official environment; the timeout guards against hanging only."""
+        """Run a program of the official environment; the timeout only guards against hanging."""
         done = subprocess.run(
             [self.python.parent / command[0], *command[1:]],
             env=self.environment,
@@ -95,20 +95,20 @@ class Official:
         return self.run("fal", *arguments, stdin=stdin, check=check, cwd=cwd)
 
     def json(self, *arguments: str | Path, cwd: Path | None = None) -> Any:
-        """What the official `fal` command prints as the last line of its output, which is where its JSON is."""
+        """Run the official `fal` command; return the JSON in the last line of its output."""
         return json.loads(self.fal(*arguments, "--json", cwd=cwd).stdout.strip().splitlines()[-1])
 
     def script(self, source: str, *arguments: str) -> Any:
-        """Run Python with the official packages; the last line that it prints, read as JSON."""
+        """Run Python with the official packages; return its last line, read as JSON."""
         return json.loads(self.run("python", "-c", source, *arguments).stdout.strip().splitlines()[-1])
 
     def terminal(self, *arguments: str, cwd: Path | None = None) -> Terminal:
-        """Start the official `fal` command on a terminal of its own."""
+        """Start the official `fal` command on its own terminal."""
         return Terminal([str(self.python.parent / "fal"), *arguments], self.environment, cwd or self.home)
 
 
 def _as_a_terminal_does() -> None:
-    """In the new process: the terminal is its own, and Ctrl-C ends it, which a job in the background would ignore."""
+    """Give the new process its own terminal, and let Ctrl-C end it; a background job would ignore it."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -142,11 +142,11 @@ class Terminal:
         os.close(self._terminal)
 
     def type(self, text: str) -> None:
-        """Type on its keyboard."""
+        """Type some keys."""
         os.write(self._terminal, text.encode())
 
     def wait_for(self, pattern: str, seconds: float = 60) -> re.Match[str]:
-        """Read its screen until a pattern is there; the seconds guard against hanging only."""
+        """Read its screen until a pattern appears; the limit only guards against hanging."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, plain(self.seen))):
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
@@ -155,7 +155,7 @@ class Terminal:
         return found
 
     def wait(self, seconds: float = 120) -> int:
-        """Read to its end; its exit code. The seconds guard against hanging only."""
+        """Read to its end; return the exit code. The limit only guards against hanging."""
         end = time.monotonic() + seconds
         while True:
             ready, _, _ = select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))
@@ -166,7 +166,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             data = os.read(self._terminal, 65536)
-        except OSError:  # how Linux tells that the other side of the terminal is closed
+        except OSError:  # Linux raises it if the other side of the terminal is closed
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)

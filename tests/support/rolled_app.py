@@ -1,4 +1,4 @@
-"""An app that is deployed, rolled out and asked by tests of the whole product."""
+"""An app that tests of the whole product deploy, roll out and call."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ CHECK = '@fal.endpoint("/check", health_check=fal.HealthCheck(call_regularly=Fal
 
 
 class Load:
-    """Callers that go on until they are told to stop.
+    """Callers that go on until stopped.
 
     Attributes:
-        answers: how often which answer came.
+        answers: how often each answer came.
         failures: every answer that was not 200.
     """
 
@@ -85,7 +85,7 @@ class Load:
         self._over.set()
 
     def comes_from(self, version: str) -> None:
-        """Wait until this version answers, for as many requests as are under way at a time."""
+        """Wait until this version answers as many requests as are in flight at a time."""
         before = self.answers.get(version, 0)
         until(lambda: self.answers.get(version, 0) >= before + 8 or self.failures, f"{version} answers")
 
@@ -104,13 +104,13 @@ def load_on(controller: Controller, app: str, callers: int = 4) -> Iterator[Load
 
 
 class Rollouts:
-    """One app of the test's own."""
+    """One app that belongs to the test."""
 
     def __init__(self, controller: Controller, app: str, directory: Path) -> None:
         self.controller = controller
         self.app = app
         self.source = directory / "rolled.py"
-        self.gate = directory / "gate"  # slow requests end when it is there
+        self.gate = directory / "gate"  # slow requests end when it exists
         self.sdk = SyncServerlessClient(host=controller.host, api_key=controller.key)
 
     def write(
@@ -123,7 +123,7 @@ class Rollouts:
         startup: int = 60,
         machine: str = "XS",
     ) -> Path:
-        """The app's source in a version; startup_timeout in seconds."""
+        """Write the app's source in a version; startup_timeout in seconds."""
         path = self.source.with_name(f"{version}.py")
         endpoint = CHECK if check else '@fal.endpoint("/check")'
         values = {"version": version, "setup": setup, "least": least, "startup": startup, "machine": machine}
@@ -131,7 +131,7 @@ class Rollouts:
         return path
 
     def deploy(self, version: str, *options: str, **source: object) -> str:
-        """Deploy a version; its revision."""
+        """Deploy a version; return its revision."""
         path = self.write(version, **source)  # type: ignore[arg-type]
         self.controller.fal("deploy", str(path), "--app-name", self.app, "--auth", "public", *options)
         return self.revision()
@@ -145,13 +145,13 @@ class Rollouts:
         return [runner for runner in self.sdk.apps.runners(self.app) if runner.state in wanted]
 
     def pending(self) -> list[dict[str, str]]:
-        """What `fal runners list` says of those that wait, with a reason for it."""
+        """Return the waiting runners of `fal runners list`, with their reasons."""
         listed = json.loads(self.controller.fal("runners", "list", "--output", "json").stdout)
         mine = [r for r in listed["runners"] if r["alias"] == self.app]
         return [r for r in mine if r["state"] == "PENDING" and "room" in r.get("reason", "")]
 
     def logs(self) -> str:
-        """What its runners have said."""
+        """Return the output of its runners."""
         return self.controller.fal("apps", "logs", self.app, check=False).stdout
 
     def is_rolling(self) -> bool:

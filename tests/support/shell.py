@@ -1,4 +1,4 @@
-"""A reader's shell: bash on a terminal, with nothing of the tests' own environment on its PATH."""
+"""A reader's shell: bash on a terminal, without the tests' environment on its PATH."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.controller import ROOT
 _COLUMNS = 120
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OURS = re.compile(r"(FAL|ISOLATE|PYTHON|PYTEST|VIRTUAL_ENV|COVERAGE|COV_)")
-# Commands come by descriptor 3, so that their standard input is the terminal.
+# Commands come through descriptor 3, so that their standard input is the terminal.
 _LOOP = r"""
 status=0
 while IFS= read -r line <&3; do
@@ -33,11 +33,11 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
 class Shell:
-    """A bash that runs one command after the other.
+    """A bash that runs commands one after the other.
 
     Args:
         home: its home directory.
-        variables: environment variables on top of the machine's own.
+        variables: added to the machine's environment variables.
     """
 
     def __init__(self, home: Path, variables: Mapping[str, str] | None = None) -> None:
@@ -67,7 +67,7 @@ class Shell:
         while not (end := re.search(rb"\0(\d+)\0$", shown)):
             shown += os.read(self._terminal, 65536)
         text = _ESCAPE.sub("", shown[: end.start()].decode(errors="replace")).replace("\r\n", "\n")
-        # A line that is drawn over shows what was drawn last.
+        # A redrawn line shows its last state.
         return "\n".join(line.rpartition("\r")[2].rstrip() for line in text.split("\n")), int(end[1])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Waiting for something in another process: asked again and again, with a bound that guards against hanging only."""
+"""Waits for something in another process by asking again; the limit only guards against hanging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """What `look` finds, as soon as it finds something true."""
+    """Wait until `look` returns something true; return that."""
     end = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > end:

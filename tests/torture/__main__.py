@@ -1,4 +1,4 @@
-"""`python -m tests.torture --seed N --minutes M`: torture a controller and check what it promised."""
+"""`python -m tests.torture --seed N --minutes M`: torture a controller and check its promises."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALONE = "TORTURE_MOUNTS"
 
 
 def main() -> int:
-    """Run, print the figures; 1 where a promise was broken."""
+    """Run and print the figures; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description="Torture a controller.")
     parser.add_argument(
         "--seed", default=str(random.SystemRandom().randrange(10**6)), help="what chooses; default: any"
@@ -66,13 +66,13 @@ def main() -> int:
 
 
 def _again(options: argparse.Namespace) -> str:
-    """The command that does the same once more."""
+    """Return the command that repeats this run."""
     names = ("seed", "minutes", "storm", "faults", "calm", "apps", "clients")
     return "python -m tests.torture " + " ".join(f"--{name} {getattr(options, name)}" for name in names)
 
 
 def in_mounts_of_its_own(arguments: list[str]) -> int:
-    """Run Python where file systems can be mounted that nobody else sees, or else where none can."""
+    """Run Python in a mount namespace of its own, or without one if that is impossible."""
     for flags in (["-m"], ["-U", "-r", "-m"]):
         alone = ["unshare", *flags, "--propagation", "private"]
         if (

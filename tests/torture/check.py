@@ -1,22 +1,22 @@
-"""The promises, checked over a history: a pure function from events to the sentences that were found broken.
+"""Checks the promises over a history: a pure function from events to broken promises.
 
 Events, each with `kind` and `at`:
 
-    scale      app, most                          from now on, at most so many runners
-    fault      what, until                        something was done to processes or the disk, up to `until`
+    scale      app, most                          from now on, at most this many runners
+    fault      what, until                        a fault of processes or the disk, until `until`
     deploy     app, revision, done_at, ok, fails  ok: it was acknowledged; fails: its runners cannot start
     request    tag, app, mode, done_at, status, revision, runner, calm
-               direct: status is None where no answer came. calm: the phase in which it was sent and answered, or None
+               direct: status is None without an answer. calm: the phase in which it was sent and answered, or None
     accepted   tag                                a queued request was acknowledged
-    outcome    tag, state                         what a queued request came to
-    begin      tag, runner                        a runner began with a request (from its log)
+    outcome    tag, state                         the end of a queued request
+    begin      tag, runner                        a runner started a request (from its log)
     state      runner, state                      seen in the database
-    sample     serving {app: runners that serve or start}, ghosts [runner ids that live though they had ended before]
+    sample     serving {app: runners that serve or start}, ghosts [ids of runners that live after their end]
     runner     runner, app, unrouted_at, stopping_at, ended_at
     lines      runner, count, first, last         of its log in the database
-    dropped    runner, lines                      so many lines were lost, and the log says so (the disk was full)
-    serves     app, revision                      what an app was on when all was over
-    left       groups, directories, rows          what was there when all was over
+    dropped    runner, lines                      so many lines were lost, says the log (the disk was full)
+    serves     app, revision                      the revision of an app at the end
+    left       groups, directories, rows          what was left at the end
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from collections.abc import Callable, Iterator, Sequence
 from fal_server.core.runners import RANK, RunnerState
 from tests.torture.history import Event, of_kind
 
-# A request that was sent this long before a runner's draining was written may have had its place before.
+# A request sent this long before a runner's drain was stored may already have had its place.
 CLOCK_SECONDS = 0.005
 
 
 def check(events: Sequence[Event]) -> list[str]:
-    """Every broken promise, in words; [] where all were kept."""
+    """Return every broken promise in words."""
     return [sentence for rule in RULES for sentence in rule(events)]
 
 
 def one_outcome(events: Sequence[Event]) -> Iterator[str]:
-    """Every accepted request has exactly one outcome, and a direct one begins at most once."""
+    """Every accepted request has exactly one outcome, and a direct one starts at most once."""
     begins = Counter(event["tag"] for event in of_kind(events, "begin"))
     outcomes: dict[str, list[str]] = defaultdict(list)
     for event in of_kind(events, "outcome"):
@@ -53,7 +53,7 @@ def one_outcome(events: Sequence[Event]) -> Iterator[str]:
 
 
 def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
-    """A direct request gets an answer, unless the controller died, or was stopped, under it."""
+    """A direct request gets an answer, unless the controller died or was stopped meanwhile."""
     dead = [event for event in of_kind(events, "fault") if event["what"].startswith("controller")]
     for event in of_kind(events, "request"):
         excused = any(fault["at"] <= event["done_at"] and event["at"] <= fault["until"] for fault in dead)
@@ -62,32 +62,32 @@ def every_call_is_answered(events: Sequence[Event]) -> Iterator[str]:
 
 
 def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
-    """What was answered with 200 began on the runner that the answer names: its log has the line, or owns to a loss."""
-    begun = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
-    # What a runner printed last may die with its shim: it is on no disk yet.
+    """A request answered with 200 started on the named runner: its log has the line, or reports a loss."""
+    started = {(event["tag"], event["runner"]) for event in of_kind(events, "begin")}
+    # The last output of a runner may die with its shim, before it is on disk.
     lost = {event["runner"] for event in of_kind(events, "fault") if event.get("loses_lines")}
     missing: dict[str, list[str]] = defaultdict(list)
     for event in of_kind(events, "request"):
         answered = event["mode"] == "direct" and event["status"] == 200 and event["runner"] not in lost
-        if answered and (event["tag"], event["runner"]) not in begun:
+        if answered and (event["tag"], event["runner"]) not in started:
             missing[event["runner"]].append(event["tag"])
-    told: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for event in of_kind(events, "dropped"):
-        told[event["runner"]] += event["lines"]
+        counted[event["runner"]] += event["lines"]
     for runner, tags in missing.items():
-        if len(tags) > told[runner]:
-            lacks = f"lacks {len(tags)} lines and owns to {told[runner]}"
+        if len(tags) > counted[runner]:
+            lacks = f"lacks {len(tags)} lines and owns to {counted[runner]}"
             yield f"{', '.join(tags[:3])}{', ...' if len(tags) > 3 else ''}: answered by {runner}, whose log {lacks}"
 
 
 def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
-    """No request that was sent after a runner's draining was acknowledged begins on that runner."""
+    """No request sent after a runner's drain was acknowledged starts on that runner."""
     sent = {event["tag"]: event["at"] for event in of_kind(events, "request") if event["mode"] == "direct"}
     acknowledged: dict[str, float] = {}
     for event in of_kind(events, "runner"):
-        moments = [event[name] for name in ("unrouted_at", "stopping_at", "ended_at") if event[name] is not None]
-        if moments:
-            acknowledged[event["runner"]] = min(moments)
+        times = [event[name] for name in ("unrouted_at", "stopping_at", "ended_at") if event[name] is not None]
+        if times:
+            acknowledged[event["runner"]] = min(times)
     for event in of_kind(events, "begin"):
         at, unrouted_at = sent.get(event["tag"]), acknowledged.get(event["runner"])
         if at is not None and unrouted_at is not None and at > unrouted_at + CLOCK_SECONDS:
@@ -101,7 +101,7 @@ def never_too_many(events: Sequence[Event]) -> Iterator[str]:
     said: set[str] = set()
     for event in events:
         if event["kind"] == "scale":
-            # A lower limit ends nothing that is at work, so the highest one holds.
+            # A lower limit ends no busy runner, so the highest one counts.
             most[event["app"]] = max(event["most"], most.get(event["app"], 0))
         elif event["kind"] == "sample":
             for app, count in event["serving"].items():
@@ -131,7 +131,7 @@ def states_move_up(events: Sequence[Event]) -> Iterator[str]:
 
 
 def calm_loses_nothing(events: Sequence[Event]) -> Iterator[str]:
-    """While nothing happens but rolling deploys, scaling and controlled stops, every direct request succeeds."""
+    """During rolling deploys, scaling and controlled stops every direct request succeeds."""
     for event in of_kind(events, "request"):
         if event["mode"] == "direct" and event["calm"] is not None and event["status"] != 200:
             words = event.get("error") or event["status"]
@@ -170,7 +170,7 @@ def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
 
 
 def nothing_is_left(events: Sequence[Event]) -> Iterator[str]:
-    """At the end no process, directory or open row of a runner is there."""
+    """At the end no process, directory or open row of a runner is left."""
     left = list(of_kind(events, "left"))
     if not left:
         yield "the run did not come to its end"

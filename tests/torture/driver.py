@@ -1,4 +1,4 @@
-"""What is done to the controller and its runners: storms of faults, and calm phases in which nothing may be lost."""
+"""Drives the run: storms of faults, and calm phases in which nothing may be lost."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Lane = Callable[[random.Random], Awaitable[None]]
 
 
 class Driver:
-    """One run: the same seed does the same things in the same order; what the machine does meanwhile is its own.
+    """One run. The same seed does the same things in the same order; the timing is up to the machine.
 
     Args:
         kinds: the apps.
-        seed: of every choice.
+        seed: decides every choice.
     """
 
     def __init__(self, world: World, history: History, load: Load, kinds: tuple[AppKind, ...], seed: str) -> None:
@@ -46,7 +46,7 @@ class Driver:
             assert await self._deploy(kind, "rolling"), f"{kind.name} could not be deployed at the beginning"
 
     async def round(self, storm_seconds: float, calm_seconds: float, faults: int) -> None:
-        """A storm with so many faults at least, then quiet, then a calm phase."""
+        """Run a storm with at least so many faults, settle, then run a calm phase."""
         self._round += 1
         await self._phase("storm", storm_seconds, (self._change_anything, 0), (self._harm, faults))
         await self.settle()
@@ -57,7 +57,7 @@ class Driver:
         self._history.note("phase", name="storm", number=self._round + 1)
 
     async def settle(self) -> None:
-        """Wait until every app serves again: what the storm began must be over."""
+        """Wait until every app serves again and the storm is over."""
         await self._world.up()
         for kind in self._kinds:
             end = time.time() + _SETTLE_SECONDS
@@ -72,18 +72,18 @@ class Driver:
                 await pause(0.5)
 
     async def _waits(self, app: str) -> bool:
-        """Whether something of the app is on its way out, or waits after a failed start."""
+        """Whether a runner of the app is ending, or waits after a failed start."""
         return any(r["state"] not in ("IDLE", "RUNNING", "SETUP") for r in await self._runners(app))
 
     async def finish(self) -> None:
-        """Note what every app is on."""
+        """Record the revision of every app."""
         for kind in self._kinds:
             _, answer, _ = await call(self._world.port, "POST", f"/local/{kind.name}/", {"tag": "last"})
             revision = answer.get("revision", -1) if isinstance(answer, dict) else -1
             self._history.note("serves", app=kind.name, revision=revision)
 
     async def _phase(self, name: str, seconds: float, *lanes: tuple[Lane, int]) -> None:
-        """Run lanes beside one another for so long, each of them so many times at least."""
+        """Run lanes concurrently for some seconds, each at least some times."""
         end = time.time() + seconds
 
         async def lane(number: int, act: Lane, least: int) -> None:
@@ -126,10 +126,16 @@ class Driver:
                     await self._do(what, "runners", "kill" if what == "kill" else "stop", runner, *replace)
 
     async def _do(self, what: str, *arguments: str) -> int:
-        begun = time.time()
+        started_at = time.time()
         code, said = await self._world.fal(*arguments)
         self._history.note(
-            "action", at=begun, done_at=time.time(), what=what, arguments=list(arguments), code=code, said=said[-600:]
+            "action",
+            at=started_at,
+            done_at=time.time(),
+            what=what,
+            arguments=list(arguments),
+            code=code,
+            said=said[-600:],
         )
         return code
 
@@ -137,11 +143,11 @@ class Driver:
         self._revisions[kind.name] += 1
         revision = self._revisions[kind.name]
         path = sources.write(self._world.folder, kind, revision, fails=fails)
-        begun = time.time()
+        started_at = time.time()
         code, said = await self._world.fal("deploy", str(path), "--app-name", kind.name, "--strategy", strategy)
         self._history.note(
             "deploy",
-            at=begun,
+            at=started_at,
             done_at=time.time(),
             app=kind.name,
             revision=revision,
@@ -162,7 +168,7 @@ class Driver:
 
     async def _harm(self, chance: random.Random) -> None:
         what, pick, seconds = chance.choice(FAULTS), chance.random(), chance.uniform(0.2, 3.0)
-        begun = time.time()
+        started_at = time.time()
         match what:
             case "kill controller":
                 harm = chance.choice(("nothing", "kill worker", "kill shim", "disk"))
@@ -173,16 +179,16 @@ class Driver:
                 controller = self._world.controller
                 if controller is not None:
                     await self._world.freeze(controller.process.pid, seconds)
-                    self._history.note("fault", what="controller frozen", at=begun, until=time.time())
+                    self._history.note("fault", what="controller frozen", at=started_at, until=time.time())
             case _:
                 await self._harm_runner_or_disk(what, pick, seconds)
 
     async def _harm_runner_or_disk(self, what: str, pick: float, seconds: float) -> None:
-        begun = time.time()
+        started_at = time.time()
         if what == "disk" and self._world.disk:
             async with self._world.full_disk():
                 await pause(seconds)
-            self._history.note("fault", what="disk full", at=begun, until=time.time())
+            self._history.note("fault", what="disk full", at=started_at, until=time.time())
         elif what in ("kill worker", "kill shim", "freeze"):
             victims = await asyncio.to_thread(self._world.victims)
             if victims:
@@ -191,11 +197,16 @@ class Driver:
                 await self._strike(what, runner, shim if of_shim else worker, seconds)
 
     async def _strike(self, what: str, runner: str, pid: int, seconds: float) -> None:
-        begun = time.time()
+        started_at = time.time()
         if what == "freeze":
             await self._world.freeze(pid, seconds)
         else:
             await asyncio.to_thread(self._world.kill, pid)
         self._history.note(
-            "fault", what=f"{what} of runner", runner=runner, at=begun, until=time.time(), loses_lines=what != "freeze"
+            "fault",
+            what=f"{what} of runner",
+            runner=runner,
+            at=started_at,
+            until=time.time(),
+            loses_lines=what != "freeze",
         )

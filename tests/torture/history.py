@@ -1,4 +1,4 @@
-"""What happened in a run, as a list of events that is written to a file line by line, and read again by the checker."""
+"""The events of a run, written to a file line by line for the checker."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Event: TypeAlias = Mapping[str, Any]
 
 
 class History:
-    """Events in the order in which they were noted; each has `kind` and `at`, in seconds since 1970.
+    """Events in the order in which they were recorded; each has `kind` and `at`, in seconds since 1970.
 
     Args:
-        path: gets each event as a line of JSON at once, so that a run that is cut off can be checked too.
+        path: gets each event as a line of JSON at once, so that an interrupted run can be checked too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,22 +24,22 @@ class History:
         self._file = path.open("w")
 
     def note(self, kind: str, *, at: float | None = None, **fields: object) -> None:
-        """Add an event that happened now, or at a given moment."""
+        """Add an event that happened now, or at a given time."""
         event = {"kind": kind, "at": time.time() if at is None else at, **fields}
         self.events.append(event)
         self._file.write(json.dumps(event) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """There will be no more."""
+        """Close the file."""
         self._file.close()
 
 
 def read(path: Path) -> list[Event]:
-    """The events of a run."""
+    """Return the events of a run."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def of_kind(events: Iterable[Event], kind: str) -> Iterator[Event]:
-    """The events of one kind."""
+    """Return the events of one kind."""
     return (event for event in events if event["kind"] == kind)

@@ -1,4 +1,4 @@
-"""Clients that ask the apps without a pause, each request once, and note what came of it."""
+"""Clients that call the apps without a pause, and record the outcome of each request."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ANSWER_SECONDS = 120.0
 
 
 class Load:
-    """Everything that calls.
+    """All clients.
 
     Attributes:
-        calm: the number of the calm phase that is on, or None.
-        over: no further request is begun.
+        calm: the number of the current calm phase, or None.
+        over: no further request starts.
     """
 
     def __init__(self, history: History, port: int, seed: str) -> None:
@@ -36,7 +36,7 @@ class Load:
         self._numbers = itertools.count(1)
 
     async def client(self, kind: AppKind) -> None:
-        """Ask one app until it is over."""
+        """Call one app until the run is over."""
         while not self.over.is_set():
             body: dict[str, object] = {"tag": f"{kind.name}-{next(self._numbers)}"}
             if kind.pause[1]:
@@ -44,19 +44,19 @@ class Load:
             if self._chance.random() < 0.1:
                 answered = await self._submit(kind, body)
             else:
-                # Never a queued one: that would be tried again, and crash runners in a calm phase.
+                # Never a queued one: its retries would crash runners in a calm phase.
                 if self.calm is None and self._chance.random() < kind.crashes:
                     body["crash"] = True
                 answered = await self._direct(kind, body)
             await pause(self._chance.uniform(0.01, 0.12) if answered else 0.4)
 
     async def _direct(self, kind: AppKind, body: dict[str, object]) -> bool:
-        begun, calm = time.time(), self.calm
+        started_at, calm = time.time(), self.calm
         status, answer, error = await call(self._port, "POST", f"/local/{kind.name}/", body)
         found = answer if status == 200 else {}
         self._history.note(
             "request",
-            at=begun,
+            at=started_at,
             done_at=time.time(),
             tag=body["tag"],
             app=kind.name,
@@ -70,11 +70,11 @@ class Load:
         return status is not None
 
     async def _submit(self, kind: AppKind, body: dict[str, object]) -> bool:
-        begun = time.time()
+        started_at = time.time()
         status, answer, error = await call(self._port, "POST", f"/queue/local/{kind.name}/", body)
         self._history.note(
             "request",
-            at=begun,
+            at=started_at,
             done_at=time.time(),
             tag=body["tag"],
             app=kind.name,
@@ -88,7 +88,7 @@ class Load:
         return status is not None
 
     async def settle(self, seconds: float) -> None:
-        """Wait for what every accepted request comes to."""
+        """Wait for the outcome of every accepted request."""
         end = asyncio.get_running_loop().time() + seconds
         waiting = dict(self.queued)
         while waiting:
@@ -105,9 +105,9 @@ class Load:
 
 
 async def call(port: int, method: str, path: str, body: object) -> tuple[int | None, Any, str | None]:
-    """One request on a connection of its own: (status, parsed body, error).
+    """Send a request on its own connection; return (status, parsed body, error).
 
-    The status is None without an answer, CUT where the runner ended in the middle of one.
+    The status is None without an answer, and CUT if the runner ended within one.
     """
     content = b"" if body is None else json.dumps(body).encode()
     head = (
@@ -137,5 +137,5 @@ async def call(port: int, method: str, path: str, body: object) -> tuple[int | N
     try:
         return int(head_lines.split(b" ", 2)[1]), json.loads(rest), None
     except ValueError:
-        # Every answer here is an object of JSON with a length; what is none was cut off in its middle.
+        # Every answer is a JSON object with a length; anything else was cut off.
         return CUT, {}, f"cut off after {len(answer)} bytes"

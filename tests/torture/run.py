@@ -1,4 +1,4 @@
-"""One whole run: load, driver and watch together, then the checker; and what it came to."""
+"""A whole run: load, driver and watch together, then the checker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OUTCOME_SECONDS = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long, how much: seconds, faults in each storm at least, clients for each app, and the apps."""
+    """The size of a run: seconds, least faults in a storm, clients for each app, and the apps."""
 
     seconds: float
     storm_seconds: float
@@ -34,13 +34,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a run came to."""
+    """The result of a run."""
 
     broken: list[str]
     events: list[Event] = field(repr=False)
 
     def figures(self) -> dict[str, object]:
-        """The run in numbers."""
+        """Return the run in numbers."""
         direct = [e for e in of_kind(self.events, "request") if e["mode"] == "direct"]
         faults = Counter(str(e["what"]) for e in of_kind(self.events, "fault"))
         return {
@@ -69,8 +69,8 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
     """Torture a controller.
 
     Args:
-        folder: empty; history.jsonl and everything else come into it.
-        seed: of every choice.
+        folder: empty; gets history.jsonl and everything else.
+        seed: decides every choice.
         disk: whether this process may mount a small file system.
     """
     history = History(folder / "history.jsonl")
@@ -98,7 +98,7 @@ async def run(folder: Path, seed: str, plan: Plan, *, disk: bool) -> Verdict:
             await asyncio.to_thread(world.controller.process.wait, 90)
         watch.finish()
     finally:
-        if disk:  # the mount goes with this process
+        if disk:  # the mount ends with this process
             _keep_log(world)
         world.close()
         history.close()

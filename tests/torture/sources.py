@@ -1,4 +1,4 @@
-"""The apps under torture: one small program with deterministic behaviour, written anew for each revision."""
+"""The apps under torture: one small deterministic program, written again for each revision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tortured(
 
 @dataclass(frozen=True, kw_only=True)
 class AppKind:
-    """One app: how many runners, how many requests on each, how long one takes (seconds), how often one crashes it."""
+    """An app: most runners, requests on each, seconds of a request, and how often one crashes it."""
 
     name: str
     most: int
@@ -65,7 +65,7 @@ KINDS = (
 
 
 def write(folder: Path, kind: AppKind, revision: int, *, fails: bool) -> Path:
-    """A revision of an app as a file."""
+    """Write a revision of an app to a file."""
     path = folder / f"{kind.name}_{revision}.py"
     text = _SOURCE.format(
         name=kind.name, most=kind.most, multiplexing=kind.multiplexing, fails=fails, revision=revision

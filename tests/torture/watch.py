@@ -1,4 +1,4 @@
-"""Looks at the database and at /proc all the time, and at the end reads what the runners said."""
+"""Samples the database and /proc during the run, and reads the runners' logs at the end."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Watch:
         self.most_alive = 0
 
     async def run(self, over: asyncio.Event) -> None:
-        """Look again and again."""
+        """Sample until the run is over."""
         while not over.is_set():
             await self.look()
             await pause(_EVERY_SECONDS)
 
     async def look(self) -> None:
-        """One sample: rows first, then processes, so that what had ended by then must be dead."""
+        """Take a sample: rows first, then processes, so that runners that had ended must be dead."""
         query = "select runner_id, app_name, state, desired from runners order by created_at"
         try:
             found = await asyncio.to_thread(rows, self._world.state_dir, query)
         except sqlite3.Error:
-            return  # in the middle of a start, or of a full disk
+            return  # during a start, or while the disk is full
         alive = await asyncio.to_thread(groups, self._world.state_dir)
         serving: Counter[str] = Counter()
         ghosts: list[str] = []
@@ -48,7 +48,7 @@ class Watch:
                 self._states[str(runner)] = str(state)
                 self._history.note("state", runner=runner, app=app, state=state, desired=desired)
             if state == "terminated":
-                # A shim waits for its release; what the app started must be gone.
+                # A shim waits for its release; the processes of the app must be gone.
                 if len(alive.get(str(runner), ())) > 1:
                     ghosts.append(str(runner))
             elif desired == "serve":
@@ -58,11 +58,11 @@ class Watch:
         self._history.note("sample", serving=dict(serving), ghosts=ghosts, alive=len(alive))
 
     def finish(self) -> None:
-        """Note the runners, what they said, and what is left."""
+        """Record the runners, their logs, and what is left."""
         state_dir = self._world.state_dir
         query = "select runner_id, app_name, unrouted_at, stopping_at, ended_at, reason from runners"
-        for runner, app, *moments, reason in rows(state_dir, query):
-            unrouted_at, stopping_at, ended_at = (None if m is None else int(str(m)) / 1e6 for m in moments)
+        for runner, app, *times, reason in rows(state_dir, query):
+            unrouted_at, stopping_at, ended_at = (None if m is None else int(str(m)) / 1e6 for m in times)
             self._history.note(
                 "runner",
                 runner=runner,
@@ -76,13 +76,13 @@ class Watch:
         query = "select runner_id, sequence, message, timestamp from log_lines order by runner_id, sequence"
         for runner, sequence, message, timestamp in rows(state_dir, query):
             numbers = counts.setdefault(str(runner), [])
-            # "N lines dropped" stands for N numbers, and has the last of them.
+            # "N lines dropped" replaces N lines and has the last number of them.
             gone = _DROPPED.match(str(message))
             numbers += range(int(str(sequence)) - (int(gone[1]) if gone else 1) + 1, int(str(sequence)) + 1)
             if gone is not None:
                 self._history.note("dropped", runner=runner, lines=int(gone[1]))
-            if (begun := _BEGIN.fullmatch(str(message))) is not None:
-                self._history.note("begin", at=int(str(timestamp)) / 1e6, tag=begun[1], runner=runner)
+            if (match := _BEGIN.fullmatch(str(message))) is not None:
+                self._history.note("begin", at=int(str(timestamp)) / 1e6, tag=match[1], runner=runner)
         for runner, numbers in counts.items():
             self._history.note("lines", runner=runner, count=len(numbers), first=numbers[0], last=numbers[-1])
         open_rows = rows(state_dir, "select runner_id from runners where state != 'terminated'")

@@ -1,4 +1,4 @@
-"""The controller under torture and what can be done to it, to its runners and to its disk."""
+"""The controller under torture, and the faults of it, its runners and its disk."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class World:
     """One state directory, whose controller may be dead.
 
     Args:
-        folder: where everything is.
-        disk: whether the state directory may be a small file system of its own (this process is alone in its mounts).
+        folder: has everything.
+        disk: whether the state directory may be a small file system (this process has its own mount namespace).
     """
 
     def __init__(self, folder: Path, history: History, *, disk: bool) -> None:
@@ -40,7 +40,7 @@ class World:
         if disk:
             mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MIB}m,mode=0700", "torture", str(self.state_dir)]
             subprocess.run(mount, check=True)
-        # Environments are large and not what is to fail.
+        # Environments are large, and their building is not under test.
         (folder / "environments").mkdir()
         (self.state_dir / "environments").symlink_to(folder / "environments")
         with socket.socket() as free:
@@ -51,11 +51,11 @@ class World:
 
     @property
     def filler(self) -> Path:
-        """What fills the disk."""
+        """Return the file that fills the disk."""
         return self.state_dir / "filler"
 
     async def up(self) -> None:
-        """Start the controller where none runs; again and again, since a full disk may hold it up."""
+        """Start the controller if none runs, again and again, because a full disk may prevent it."""
         async with self._changing:
             for attempt in range(5):
                 if self.controller is not None and self.controller.process.poll() is None:
@@ -68,33 +68,33 @@ class World:
                     self.filler.unlink(missing_ok=True)
 
     async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """kill -9, and after so long another one starts; `meanwhile` nobody watches the runners."""
+        """Kill the controller, and start another after some seconds; `meanwhile` runs without a controller."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
             return
-        begun = time.time()
+        started_at = time.time()
         controller.process.kill()
         controller.process.wait()
         await pause(seconds / 2)
         await meanwhile()
         await pause(seconds / 2)
         await self.up()
-        self.history.note("fault", what="controller killed", at=begun, until=time.time())
+        self.history.note("fault", what="controller killed", at=started_at, until=time.time())
 
     async def restart(self, number: int) -> None:
-        """An orderly end (SIGTERM, or SIGUSR1: runners go on) and another start."""
+        """Stop it in order (SIGTERM, or SIGUSR1: runners go on), and start another."""
         controller = self.controller
         if controller is None or controller.process.poll() is not None:
             return
-        begun = time.time()
+        started_at = time.time()
         controller.process.send_signal(number)
         code = await asyncio.to_thread(controller.process.wait, 90)
         await self.up()
         name = signal.Signals(number).name
-        self.history.note("fault", what=f"controller ended by {name}", at=begun, until=time.time(), code=code)
+        self.history.note("fault", what=f"controller ended by {name}", at=started_at, until=time.time(), code=code)
 
     async def fal(self, *arguments: str) -> tuple[int, str]:
-        """Run a command; its exit code and what it said."""
+        """Run a command; return its exit code and output."""
         controller = self.controller
         if controller is None:
             return 1, "no controller"
@@ -125,7 +125,7 @@ class World:
         return process.returncode or 0, out.decode(errors="replace")
 
     def victims(self) -> list[tuple[str, int, int]]:
-        """(runner, shim's pid, worker's pid) of every runner that has both."""
+        """Return (runner, shim's pid, worker's pid) of every runner that has both."""
         found = []
         for runner_id, members in sorted(groups(self.state_dir).items()):
             pids = {seen.pid for seen in members}
@@ -136,14 +136,14 @@ class World:
         return found
 
     def kill(self, pid: int) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         try:
             psutil.Process(pid).kill()
         except psutil.NoSuchProcess:
             return
 
     async def freeze(self, pid: int, seconds: float) -> None:
-        """SIGSTOP for a while."""
+        """Send SIGSTOP, and SIGCONT after a while."""
         try:
             process = psutil.Process(pid)
             process.suspend()
@@ -153,11 +153,11 @@ class World:
             await pause(seconds)
         finally:
             with suppress(psutil.NoSuchProcess):
-                process.resume()  # psutil knows it by its start time too
+                process.resume()  # psutil also compares its start time
 
     @asynccontextmanager
     async def full_disk(self) -> AsyncIterator[None]:
-        """Nothing can be written any more in the state directory."""
+        """Fill the disk of the state directory."""
         try:
             await asyncio.to_thread(_fill, self.filler)
             yield
@@ -165,7 +165,7 @@ class World:
             self.filler.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Whatever is left is ended."""
+        """End whatever is left."""
         if self.controller is not None and self.controller.process.poll() is None:
             self.controller.process.kill()
             self.controller.process.wait()
@@ -175,7 +175,7 @@ class World:
 
 
 async def pause(seconds: float) -> None:
-    """Let time pass: load and faults are made in time, nothing is waited for."""
+    """Let time pass for load and faults; this waits for no event."""
     loop = asyncio.get_running_loop()
     over = loop.create_future()
     timer = loop.call_later(seconds, lambda: over.done() or over.set_result(None))
