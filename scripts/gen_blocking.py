@@ -30,6 +30,8 @@ SOURCES = {
     "fal/api/aio/queue.py": "fal/api/queue.py",
     "fal/api/aio/runners.py": "fal/api/runners.py",
     "fal/api/aio/secrets.py": "fal/api/secrets.py",
+    "fal/deploy/deployment_aio.py": "fal/deploy/deployment.py",
+    "fal/deploy/upload_aio.py": "fal/deploy/upload.py",
     "fal/rest_aio.py": "fal/rest.py",
     "fal_grpc/aio.py": "fal_grpc/controller.py",
     "fal_grpc/aio_exec_session.py": "fal_grpc/exec_session.py",
@@ -40,6 +42,7 @@ SOURCES = {
 MODULES = {
     "fal.api.aio": "fal.api",
     "fal.deploy.aio": "fal.deploy",
+    "fal.deploy.upload_aio": "fal.deploy.upload",
     "fal.rest_aio": "fal.rest",
     "fal_grpc.aio": "fal_grpc.controller",
     "fal_grpc.aio_": "fal_grpc.",
@@ -55,6 +58,7 @@ NAMES = {
     "aclosing": "closing",
     "asynccontextmanager": "contextmanager",
     "asend": "send",
+    "async_for_each": "for_each",
     "athrow": "throw",
 }
 """Names that change otherwise than by losing `Async`."""

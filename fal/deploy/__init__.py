@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fal.deploy.deployment import Client, DeploymentResult, DeployOptions, build, deploy, run
+    from fal.deploy.deployment import Client, build, deploy, run
     from fal.deploy.preparation import PreparedApp, prepare
+    from fal.deploy.results import DeploymentResult, DeployOptions
 
 __all__ = ["Client", "DeployOptions", "DeploymentResult", "PreparedApp", "build", "deploy", "prepare", "run"]
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
-    from fal.api.aio.client import AsyncServerlessClient
     from fal.deploy import DeploymentResult, DeployOptions
+    from fal.deploy.deployment_aio import AsyncClient
 
 
-async def deploy(
-    client: AsyncServerlessClient, app_ref: str | None = None, **options: Unpack[DeployOptions]
-) -> DeploymentResult:
-    """`fal.deploy.deploy` in a thread: loading an app file runs its code, and hashing files reads them."""
+async def deploy(client: AsyncClient, app_ref: str | None = None, **options: Unpack[DeployOptions]) -> DeploymentResult:
+    """`fal.deploy.deploy` for asyncio."""
+    import fal.deploy
 
-    def blocking() -> DeploymentResult:
-        from fal.api.client import SyncServerlessClient
+    _ = fal.deploy.deploy  # raises MissingExtraError if a package is missing
+    from fal.deploy.deployment_aio import deploy
 
-        with SyncServerlessClient(client.host, client.api_key, client.profile, client.team) as other:
-            return other.deploy(app_ref, **options)
-
-    return await asyncio.to_thread(blocking)
+    return await deploy(client, app_ref, **options)

@@ -1,77 +1,37 @@
-"""Deploying an app and running one without deploying it: prepare, send the files, build, then register or run."""
+"""Deploys apps, and runs them without deploying."""
+
+# Generated from fal/deploy/deployment_aio.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict
+from dataclasses import replace
+from typing import Protocol
 
-from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
+from fal.deploy.errors import BuildFailedError, DeployError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
 from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
+from fal.deploy.results import DeploymentResult, DeployOptions, endpoint_paths, endpoint_urls, read_result
 from fal.deploy.upload import FileStore, Sender
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
-from fal_grpc.adapter.run import ReturnValue, RunResult, RunState, ServiceURLs
+from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.controller import Controller
 
 _SHOWN_LINES = 20
-_PICKLES = ("pickle", "cloudpickle")
 
 
 class Client(Protocol):
-    """What is needed of a client: `fal.api.SyncServerlessClient` is one."""
+    """What a deploy needs of a client. `SyncServerlessClient` is one."""
 
     def controller(self) -> Controller:
-        """The controller's calls."""
+        """Return the controller's calls."""
         ...
 
     def rest(self) -> Sender:
-        """The HTTP side of the same controller."""
+        """Return the HTTP side of the same controller."""
         ...
-
-
-class DeployOptions(TypedDict, total=False):
-    """The options of `deploy`, for those who pass them on."""
-
-    app_name: str | None
-    auth: str | None
-    strategy: str
-    reset_scale: bool
-    attach_to_deployment: bool | None
-    force_env_build: bool
-    no_cache: bool
-    environment_name: str | None
-    message: str | None
-    annotations: Mapping[str, str] | None
-    result_handler: Callable[[RegisterResult], object] | None
-    build_result_handler: Callable[[BuildResult], object] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentResult:
-    """What a deploy came to.
-
-    Attributes:
-        revision: the new revision's id.
-        app_name: the app's name, without an environment's suffix.
-        urls: for each of "playground", "sync" and "async", the address of each path.
-        log_url: where its logs are shown.
-        auth_mode: who may call it; "private" if the deploy did not say.
-        code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
-        sources: the sources that went as modules, by their paths below the directory that they are imported from.
-    """
-
-    revision: str
-    app_name: str
-    urls: dict[str, dict[str, str]]
-    log_url: str
-    auth_mode: str
-    code: str = ""
-    sources: tuple[str, ...] = ()
 
 
 def deploy(
@@ -115,6 +75,7 @@ def deploy(
         CallError: what the controller answered.
     """
     notes = checked_notes(message, annotations)
+    # Loading an app file runs its code, and hashing files reads them: both block.
     app = prepare(app_ref, app_name=app_name, auth=auth)
     chosen = app.strategy if strategy == "rolling" and app.strategy else strategy
     if chosen not in STRATEGIES:
@@ -139,8 +100,9 @@ def deploy(
         attach_to_deployment=attach_to_deployment,
         metadata={**metadata, **notes},
     )
-    with closing(client.controller().register_application(request)) as stream:
-        return _registered(stream, app, _endpoints(metadata), result_handler)
+    controller = client.controller()
+    with closing(controller.register_application(request)) as stream:
+        return _registered(stream, app, endpoint_paths(metadata), result_handler)
 
 
 def build(
@@ -172,7 +134,8 @@ def build(
         FileStore(client.rest()).ensure(app.files)
     request = build_request(app, environment_name=environment_name, no_cache=no_cache)
     lines: list[str] = []
-    with closing(client.controller().build_environment(request)) as stream:
+    controller = client.controller()
+    with closing(controller.build_environment(request)) as stream:
         for result in stream:
             lines.extend(log.message for log in result.logs)
             if handler is not None:
@@ -196,9 +159,10 @@ def fetch_metadata(client: Client, app: PreparedApp, environment_name: str | Non
     """
     request = run_request(app, environment_name=environment_name, build_environment=False, attribute="build_metadata")
     lines: list[str] = []
-    with closing(client.controller().run(request)) as stream:
+    controller = client.controller()
+    with closing(controller.run(request)) as stream:
         try:
-            described = _result(_returned(stream, lambda found: lines.extend(log.message for log in found.logs)))
+            described = read_result(_returned(stream, lambda found: lines.extend(log.message for log in found.logs)))
         except DeployError as error:
             said = "\n".join(lines[-_SHOWN_LINES:])
             raise DeployError(
@@ -269,10 +233,11 @@ def run(
     )
     request = run_request(app, environment_name=environment_name, build_environment=False)
     serves = app.exposed_port is not None or app.function is None
-    with closing(client.controller().run(request)) as stream:
+    controller = client.controller()
+    with closing(controller.run(request)) as stream:
         # Addresses come with every run; at those of a function that serves nothing, nothing answers.
         shown = stream if serves else (replace(result, service_urls=None) for result in stream)
-        return _result(_returned(shown, result_handler), allow_pickle=allow_pickle)
+        return read_result(_returned(shown, result_handler), allow_pickle=allow_pickle)
 
 
 def _registered(
@@ -291,7 +256,7 @@ def _registered(
         return DeploymentResult(
             revision=result.application_id,
             app_name=app.app_name,
-            urls=_urls(result.service_urls, endpoints),
+            urls=endpoint_urls(result.service_urls, endpoints),
             log_url=result.service_urls.log,
             auth_mode=app.auth or "private",
             code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",
@@ -300,17 +265,6 @@ def _registered(
     raise DeployError(
         f"the controller did not confirm the deploy of {app.app_name}: look at `fal apps list`, then try again"
     )
-
-
-def _endpoints(metadata: Mapping[str, object]) -> list[str]:
-    openapi = metadata.get("openapi")
-    paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
-    return [str(path) for path in paths] if isinstance(paths, Mapping) and paths else ["/"]
-
-
-def _urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict[str, str]]:
-    bases = {"playground": services.playground, "sync": services.run, "async": services.queue}
-    return {kind: {path: f"{base}{path}" for path in endpoints} for kind, base in bases.items()}
 
 
 def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object] | None) -> ReturnValue:
@@ -327,41 +281,6 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
     if returned is not None:
         return returned
     raise DeployError("the run ended without a word on its result: try again")
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads texts, numbers, lists, dicts and the like: what needs no class, and so cannot run any code."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> object:
-        raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
-
-
-def _result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
-    """The object that was returned.
-
-    Args:
-        value: what came back.
-        allow_pickle: read pickles of other objects than plain data too: its sender may then run code here.
-
-    Raises:
-        UserFunctionError: the function raised instead.
-        FalError: it is a pickle of other objects than plain data, and those are not allowed.
-    """
-    if value.was_it_raised:
-        name = value.exception_type_name or "an exception"
-        said = f": {value.exception_message}" if value.exception_message else ""
-        raise UserFunctionError(
-            f"the function raised {name}{said}",
-            exception_type_name=value.exception_type_name,
-            traceback=value.traceback,
-        )
-    if value.method in _PICKLES and not allow_pickle:
-        try:
-            plain: object = _PlainUnpickler(io.BytesIO(value.definition)).load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError):
-            return value.load()  # raises, and says what one can do
-        return plain
-    return value.load(allow_pickle=allow_pickle)
 
 
 __all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "fetch_metadata", "run"]

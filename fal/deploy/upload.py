@@ -1,13 +1,16 @@
-"""Sending an app's files to the controller, over HTTP: only what it does not have, in parts, several at a time."""
+"""Uploads an app's files: only what the controller lacks, in parts, several at a time."""
+
+# Generated from fal/deploy/upload_aio.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
+from fal.deploy.concurrency import for_each
 from fal.deploy.errors import UploadError
 from fal.deploy.files import AppFile
 from fal.http import file_form
@@ -20,10 +23,10 @@ _TIMEOUT_SECONDS = 300.0
 
 
 class Sender(Protocol):
-    """What is needed of the HTTP side of a controller: `fal.rest.Rest` is one."""
+    """What an upload needs of the HTTP side of a controller. `Rest` is one."""
 
     def send(self, method: str, path: str, body: bytes, content_type: str, *, timeout_seconds: float) -> JSON:
-        """Send a body, and return the JSON that is answered; None where the answer is empty.
+        """Send a body, and return the JSON of the answer; None if that is empty.
 
         Raises:
             CallError: the controller refused, or cannot be reached.
@@ -32,7 +35,7 @@ class Sender(Protocol):
 
 
 class FileStore:
-    """The controller's store of app files, where each is known by its hash.
+    """The controller's store of app files, which it finds by their hashes.
 
     Args:
         sender: the HTTP side of the controller.
@@ -42,18 +45,17 @@ class FileStore:
         self._sender = sender
 
     def ensure(self, files: Sequence[AppFile]) -> list[AppFile]:
-        """Send those files that the controller does not have.
+        """Send the files that the controller lacks.
 
         Returns:
-            the files that were sent.
+            The files that were sent.
 
         Raises:
             UploadError: a file could not be sent; the message names it and says why.
         """
         by_hash = {file.hash: file for file in files}
         missing = [by_hash[name] for name in self._missing(list(by_hash)) if name in by_hash]
-        with ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
-            list(pool.map(self._send, missing))
+        for_each(self._send, missing, at_once=_PARALLEL)
         return missing
 
     def _missing(self, hashes: list[str]) -> list[str]:
@@ -73,14 +75,15 @@ class FileStore:
             "hash": file.hash,
         }
         base = f"/files/app/multipart/{file.hash}"
-        begun = self._json(f"{base}/initiate", about, what)
-        upload_id = begun.get("upload_id") if isinstance(begun, dict) else None
+        initiated = self._json(f"{base}/initiate", about, what)
+        upload_id = initiated.get("upload_id") if isinstance(initiated, dict) else None
         if not isinstance(upload_id, str):
             raise UploadError(f"{what} could not be sent: the controller gave no upload id")
         upload = f"{base}/{upload_id}"
-        parts: list[JSON] = [
-            self._part(f"{upload}/{number}", number, chunk, what) for number, chunk in _parts(file.path)
-        ]
+        parts: list[JSON] = []
+        with closing(_parts(file.path)) as chunks:
+            for number, chunk in chunks:
+                parts.append(self._part(f"{upload}/{number}", number, chunk, what))
         self._json(f"{upload}/complete", {"parts": parts, "metadata": about}, what)
 
     def _part(self, path: str, number: int, chunk: bytes, what: str) -> dict[str, JSON]:
@@ -100,8 +103,8 @@ class FileStore:
             raise UploadError(f"{what} could not be sent: {error}") from error
 
 
-def _parts(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The parts of a file, counted from 1; an empty file is one empty part."""
+def _parts(path: Path) -> Generator[tuple[int, bytes]]:
+    """Yield the parts of a file, counted from 1; an empty file is one empty part."""
     with path.open("rb") as file:
         number, chunk = 1, file.read(PART_BYTES)
         while chunk or number == 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fal.deploy import deploy, run
+from fal.deploy import aio, deploy, deployment_aio, run
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.requests import checked_notes
 from fal_grpc.adapter.log import Log, LogLevel, LogSource
@@ -113,6 +113,48 @@ def test_a_deploy_builds_then_registers(calls):
     }
     assert result.urls["async"]["/more"] == "http://q/o/a/more"
     assert (len(built), len(streamed)) == (2, 2)
+
+
+class AsyncCalls:
+    """The same controller for asyncio."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+
+    async def controller(self):
+        return self
+
+    async def rest(self):
+        raise AssertionError("no files are sent")
+
+    async def build_environment(self, request):
+        for result in self.calls.build_environment(request):
+            yield result
+
+    async def register_application(self, request):
+        for result in self.calls.register_application(request):
+            yield result
+
+    async def run(self, request):
+        for result in self.calls.run(request):
+            yield result
+
+
+async def test_a_deploy_on_the_asyncio_side_is_the_same(calls):
+    blocking = deploy(calls, "app.py", auth="shared", message="why")
+    asked, calls.asked = calls.asked, []
+    assert await aio.deploy(AsyncCalls(calls), "app.py", auth="shared", message="why") == blocking
+    assert [type(request) for request in calls.asked] == [type(request) for request in asked]
+    assert calls.asked[-1].metadata == asked[-1].metadata
+    calls.build = [RunState.INTERNAL_FAILURE]
+    with pytest.raises(BuildFailedError, match="No solution found"):
+        await aio.deploy(AsyncCalls(calls), "app.py")
+
+
+async def test_a_run_on_the_asyncio_side_is_the_same(calls):
+    calls.returned = plain(4)
+    assert run(calls, "app.py::twice", arguments=[2]) == 4
+    assert await deployment_aio.run(AsyncCalls(calls), "app.py::twice", arguments=[2]) == 4
 
 
 def test_a_strategy_of_pyproject_holds_unless_another_is_asked_for(calls, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -11,11 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fal.api import SyncServerlessClient
+from fal.api import AsyncServerlessClient, SyncServerlessClient
 from fal.deploy.errors import AppFileError, UploadError
 from fal.deploy.files import collect_files, context_dir
 from fal.deploy.preparation import prepare
 from fal.deploy.upload import PART_BYTES, FileStore
+from fal.deploy.upload_aio import AsyncFileStore
 
 IGNORED = [r"\.pyc$", r"__pycache__/"]
 
@@ -140,10 +142,28 @@ def store() -> Iterator[Store]:
     started.close()
 
 
-@pytest.fixture
-def files(store, monkeypatch, tmp_path):
+class AsyncFiles:
+    """Uploads on the asyncio side."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def ensure(self, files):
+        async def awaited():
+            async with AsyncServerlessClient(host=self.host, api_key="id:secret") as client:
+                return await AsyncFileStore(await client.rest()).ensure(files)
+
+        return asyncio.run(awaited())
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def files(request, store, monkeypatch, tmp_path):
     monkeypatch.setenv("FAL_CONFIG_PATH", str(tmp_path / "config.toml"))
-    with SyncServerlessClient(host=f"127.0.0.1:{store.server.server_port}", api_key="id:secret") as client:
+    host = f"127.0.0.1:{store.server.server_port}"
+    if request.param == "asyncio":
+        yield AsyncFiles(host)
+        return
+    with SyncServerlessClient(host=host, api_key="id:secret") as client:
         yield FileStore(client.rest())
 
 

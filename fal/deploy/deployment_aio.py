@@ -1,0 +1,290 @@
+"""Deploys apps, and runs them without deploying, for asyncio."""
+
+# The source of fal/deploy/deployment.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+
+from fal.deploy.errors import BuildFailedError, DeployError
+from fal.deploy.preparation import PreparedApp, prepare
+from fal.deploy.project import STRATEGIES
+from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
+from fal.deploy.results import DeploymentResult, DeployOptions, endpoint_paths, endpoint_urls, read_result
+from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
+from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
+from fal_grpc.aio import AsyncController
+
+_SHOWN_LINES = 20
+
+
+class AsyncClient(Protocol):
+    """What a deploy needs of a client. `AsyncServerlessClient` is one."""
+
+    async def controller(self) -> AsyncController:
+        """Return the controller's calls."""
+        ...
+
+    async def rest(self) -> AsyncSender:
+        """Return the HTTP side of the same controller."""
+        ...
+
+
+async def deploy(
+    client: AsyncClient,
+    app_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    app_name: str | None = None,
+    auth: str | None = None,
+    strategy: str = "rolling",
+    reset_scale: bool = False,
+    attach_to_deployment: bool | None = None,
+    force_env_build: bool = False,
+    no_cache: bool = False,
+    environment_name: str | None = None,
+    message: str | None = None,
+    annotations: Mapping[str, str] | None = None,
+    result_handler: Callable[[RegisterResult], object] | None = None,
+    build_result_handler: Callable[[BuildResult], object] | None = None,
+) -> DeploymentResult:
+    """Deploy an app.
+
+    Args:
+        client: whom to deploy to.
+        app_ref: "file.py", "file.py::Name", a name from pyproject.toml, or None to find what there is.
+        app_name: deploy it under this name.
+        auth: who may call it: "private", "public" or "shared"; None keeps what the app has.
+        strategy: "rolling" moves the app once the new revision is ready, "recreate" at once. Where it is "rolling",
+            pyproject.toml may say otherwise.
+        reset_scale: take the scaling settings of the code also where the app has some.
+        attach_to_deployment: True stays until the app has moved, False does not; None leaves it to the controller.
+            Only for rolling deploys.
+        force_env_build, no_cache: build the environment anew; two names of one thing.
+        environment_name: the environment to deploy to; None means "main".
+        message: a note on the revision.
+        annotations: notes by name.
+        result_handler: gets each message of the deploy, with its log lines.
+        build_result_handler: the same of the build; by default `result_handler` gets none of these.
+
+    Raises:
+        DeployError: it could not be prepared or built, or the answer was incomplete; see the subclasses.
+        CallError: what the controller answered.
+    """
+    notes = checked_notes(message, annotations)
+    # Loading an app file runs its code, and hashing files reads them: both block.
+    app = await asyncio.to_thread(prepare, app_ref, app_name=app_name, auth=auth)
+    chosen = app.strategy if strategy == "rolling" and app.strategy else strategy
+    if chosen not in STRATEGIES:
+        raise DeployError(f"strategy is {chosen!r}: give one of {', '.join(STRATEGIES)}")
+    if attach_to_deployment is not None and chosen != "rolling":
+        raise DeployError(
+            "attaching and detaching are for rolling deploys: leave it out, or use the strategy 'rolling'"
+        )
+    app = await build(
+        client,
+        app,
+        environment_name=environment_name,
+        no_cache=no_cache or force_env_build,
+        handler=build_result_handler,
+    )
+    metadata = await fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
+    request = register_request(
+        app,
+        strategy=chosen,
+        reset_scale=reset_scale or app.reset_scale,
+        environment_name=environment_name,
+        attach_to_deployment=attach_to_deployment,
+        metadata={**metadata, **notes},
+    )
+    controller = await client.controller()
+    async with aclosing(controller.register_application(request)) as stream:
+        return await _registered(stream, app, endpoint_paths(metadata), result_handler)
+
+
+async def build(
+    client: AsyncClient,
+    app: PreparedApp,
+    *,
+    environment_name: str | None,
+    no_cache: bool = False,
+    handler: Callable[[BuildResult], object] | None = None,
+) -> PreparedApp:
+    """Send an app's files and build its environment, or find that it is built.
+
+    Args:
+        client: whom to send it to.
+        app: the app.
+        environment_name: the environment that it is for; None means "main".
+        no_cache: build it anew.
+        handler: gets each message of the build, with its log lines.
+
+    Returns:
+        The app, with the ways in which the controller's runners load code.
+
+    Raises:
+        UploadError: a file could not be sent.
+        BuildFailedError: it could not be built.
+        CallError: what the controller answered.
+    """
+    if app.files:
+        await AsyncFileStore(await client.rest()).ensure(app.files)
+    request = build_request(app, environment_name=environment_name, no_cache=no_cache)
+    lines: list[str] = []
+    controller = await client.controller()
+    async with aclosing(controller.build_environment(request)) as stream:
+        async for result in stream:
+            lines.extend(log.message for log in result.logs)
+            if handler is not None:
+                handler(result)
+            if result.state is RunState.SUCCESS:
+                return replace(app, methods=result.callable_methods)
+            if result.state is RunState.INTERNAL_FAILURE:
+                said = (
+                    "see its log above this" if handler else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
+                )
+                raise BuildFailedError(f"the environment of {app.app_name} could not be built: {said}")
+    raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
+
+
+async def fetch_metadata(client: AsyncClient, app: PreparedApp, environment_name: str | None) -> Mapping[str, object]:
+    """Ask an app that is an import path for its description, by a run in its own environment.
+
+    Raises:
+        DeployError: it answered something that is no description.
+        CallError: what the controller answered.
+    """
+    request = run_request(app, environment_name=environment_name, build_environment=False, attribute="build_metadata")
+    lines: list[str] = []
+    controller = await client.controller()
+    async with aclosing(controller.run(request)) as stream:
+        try:
+            described = read_result(
+                await _returned(stream, lambda found: lines.extend(log.message for log in found.logs))
+            )
+        except DeployError as error:
+            said = "\n".join(lines[-_SHOWN_LINES:])
+            raise DeployError(
+                f"{app.entrypoint}.build_metadata could not be called: {error}\n{said}".rstrip()
+            ) from error
+    if not isinstance(described, Mapping):
+        raise DeployError(f"{app.entrypoint}.build_metadata returned no mapping: is it a fal.App or a fal.function?")
+    return described
+
+
+async def run(
+    client: AsyncClient,
+    func_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    arguments: Sequence[object] = (),
+    keywords: Mapping[str, object] | None = None,
+    app_name: str | None = None,
+    auth: str | None = None,
+    machine_type: str | Sequence[str] | None = None,
+    limit_max_requests: int | None = None,
+    forward_compat: bool = False,
+    force_env_build: bool = False,
+    no_cache: bool = False,
+    environment_name: str | None = None,
+    allow_pickle: bool = False,
+    result_handler: Callable[[RunResult], object] | None = None,
+    build_result_handler: Callable[[BuildResult], object] | None = None,
+) -> object:
+    """Run a function and return what it returned; or serve an app until this is interrupted, which ends it.
+
+    Args:
+        client: whom to run it at.
+        func_ref: as `app_ref` of `deploy`.
+        arguments, keywords: the function's arguments.
+        app_name: serve and log it under this name.
+        auth: who may call what it serves; "public" by default, whatever the code says.
+        machine_type: instead of the code's.
+        limit_max_requests: end an app after this many requests.
+        forward_compat: ask the scheduler for a machine with newer drivers.
+        force_env_build, no_cache: build the environment anew; two names of one thing.
+        environment_name: the environment to run in; None means "main".
+        allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
+        result_handler: gets each message of the run, with its log lines and the addresses that it serves, if any.
+        build_result_handler: gets each message of the build.
+
+    Raises:
+        UserFunctionError: the function raised an exception.
+        DeployError: it could not be prepared, built or run; see the subclasses.
+        CallError: what the controller answered.
+    """
+    app = await asyncio.to_thread(
+        prepare,
+        func_ref,
+        app_name=app_name,
+        auth=auth or "public",
+        machine_type=machine_type,
+        arguments=tuple(arguments),
+        keywords=keywords,
+        limit_max_requests=limit_max_requests,
+    )
+    if forward_compat:
+        app = asking_scheduler(app, forward_compat=True)
+    app = await build(
+        client,
+        app,
+        environment_name=environment_name,
+        no_cache=no_cache or force_env_build,
+        handler=build_result_handler,
+    )
+    request = run_request(app, environment_name=environment_name, build_environment=False)
+    serves = app.exposed_port is not None or app.function is None
+    controller = await client.controller()
+    async with aclosing(controller.run(request)) as stream:
+        # Addresses come with every run; at those of a function that serves nothing, nothing answers.
+        shown = stream if serves else (replace(result, service_urls=None) async for result in stream)
+        return read_result(await _returned(shown, result_handler), allow_pickle=allow_pickle)
+
+
+async def _registered(
+    stream: AsyncIterator[RegisterResult],
+    app: PreparedApp,
+    endpoints: list[str],
+    handler: Callable[[RegisterResult], object] | None,
+) -> DeploymentResult:
+    async for result in stream:
+        if handler is not None:
+            handler(result)
+        if result.application_id is None:
+            continue
+        if result.service_urls is None:
+            raise DeployError(f"{app.app_name} was deployed as {result.application_id}, but no addresses came back")
+        return DeploymentResult(
+            revision=result.application_id,
+            app_name=app.app_name,
+            urls=endpoint_urls(result.service_urls, endpoints),
+            log_url=result.service_urls.log,
+            auth_mode=app.auth or "private",
+            code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",
+            sources=app.function.files if app.function is not None and app.travels_as_modules else (),
+        )
+    raise DeployError(
+        f"the controller did not confirm the deploy of {app.app_name}: look at `fal apps list`, then try again"
+    )
+
+
+async def _returned(stream: AsyncIterator[RunResult], handler: Callable[[RunResult], object] | None) -> ReturnValue:
+    returned: ReturnValue | None = None
+    async for result in stream:  # to its end, so that the run is over for the controller too
+        if handler is not None:
+            handler(result)
+        if result.state is RunState.INTERNAL_FAILURE:
+            raise DeployError(f"the platform could not carry out the run {result.run_id}: its log says why")
+        if result.state is RunState.SUCCESS:
+            if result.return_value is None:
+                raise DeployError(f"the run {result.run_id} ended without a result")
+            returned = result.return_value
+    if returned is not None:
+        return returned
+    raise DeployError("the run ended without a word on its result: try again")
+
+
+__all__ = ["AsyncClient", "DeployOptions", "DeploymentResult", "build", "deploy", "fetch_metadata", "run"]

@@ -1,0 +1,103 @@
+"""What deploys and runs take and return, apart from I/O."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+from fal.deploy.errors import UserFunctionError
+from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.run import ReturnValue, ServiceURLs
+
+_PICKLES = ("pickle", "cloudpickle")
+
+
+class DeployOptions(TypedDict, total=False):
+    """The options of `deploy`."""
+
+    app_name: str | None
+    auth: str | None
+    strategy: str
+    reset_scale: bool
+    attach_to_deployment: bool | None
+    force_env_build: bool
+    no_cache: bool
+    environment_name: str | None
+    message: str | None
+    annotations: Mapping[str, str] | None
+    result_handler: Callable[[RegisterResult], object] | None
+    build_result_handler: Callable[[BuildResult], object] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentResult:
+    """The result of a deploy.
+
+    Attributes:
+        revision: the new revision's id.
+        app_name: the app's name, without an environment's suffix.
+        urls: for each of "playground", "sync" and "async", the address of each path.
+        log_url: where its logs are shown.
+        auth_mode: who may call it; "private" if the deploy did not say.
+        code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
+        sources: the sources that went as modules, by their paths below the directory that they are imported from.
+    """
+
+    revision: str
+    app_name: str
+    urls: dict[str, dict[str, str]]
+    log_url: str
+    auth_mode: str
+    code: str = ""
+    sources: tuple[str, ...] = ()
+
+
+def endpoint_paths(metadata: Mapping[str, object]) -> list[str]:
+    """Return the paths that an app's OpenAPI document has."""
+    openapi = metadata.get("openapi")
+    paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
+    return [str(path) for path in paths] if isinstance(paths, Mapping) and paths else ["/"]
+
+
+def endpoint_urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict[str, str]]:
+    """Return the address of each path, by kind of call."""
+    bases = {"playground": services.playground, "sync": services.run, "async": services.queue}
+    return {kind: {path: f"{base}{path}" for path in endpoints} for kind, base in bases.items()}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads texts, numbers, lists, dicts and the like: what needs no class, and so cannot run any code."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> object:
+        raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
+
+
+def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
+    """Return the object that a function returned.
+
+    Args:
+        value: the result as it came.
+        allow_pickle: read pickles of other objects than plain data too: its sender may then run code here.
+
+    Raises:
+        UserFunctionError: the function raised instead.
+        FalError: it is a pickle of other objects than plain data, and those are not allowed.
+    """
+    if value.was_it_raised:
+        name = value.exception_type_name or "an exception"
+        said = f": {value.exception_message}" if value.exception_message else ""
+        raise UserFunctionError(
+            f"the function raised {name}{said}",
+            exception_type_name=value.exception_type_name,
+            traceback=value.traceback,
+        )
+    if value.method in _PICKLES and not allow_pickle:
+        try:
+            plain: object = _PlainUnpickler(io.BytesIO(value.definition)).load()
+        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError):
+            return value.load()  # raises, and says what one can do
+        return plain
+    return value.load(allow_pickle=allow_pickle)
