@@ -17,6 +17,7 @@ import uvloop
 from fal_server.access.authentication import Authenticator
 from fal_server.composition.gc_tuning import freeze_startup_objects
 from fal_server.core.apps import App, AuthMode
+from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
@@ -80,9 +81,10 @@ async def serve_gateway(port: int) -> None:
         fleet = Fleet(store, clock, changed, Health(catalog))
         dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, "me")
         now = clock.now()
-        await Environments(store, clock).bootstrap()
+        await Environments(store, clock).bootstrap(LOCAL)
         scaling = Scaling(max_multiplexing=1000)
         revision = Revision(
+            account=LOCAL,
             revision_id="r",
             app_name="bench",
             environment="main",
@@ -94,6 +96,7 @@ async def serve_gateway(port: int) -> None:
             scaling=scaling,
         )
         bench = App(
+            account=LOCAL,
             name="bench",
             environment="main",
             revision_id="r",
@@ -104,6 +107,7 @@ async def serve_gateway(port: int) -> None:
         )
         await catalog.register(revision, lambda _: bench)
         runner = Runner(
+            account=LOCAL,
             runner_id=str(uuid4()),
             app_name="bench",
             environment="main",

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.services.logs import Logs
 from fal_server.store import AesVault, open_store
@@ -27,6 +28,7 @@ def _lines(runner: int, first: int, count: int, width: int) -> list[LogEntry]:
     now = datetime.now(UTC)
     return [
         LogEntry(
+            account=LOCAL,
             runner_id=f"3f0c1c52-7d8e-4d52-9f2e-{runner:012}",
             sequence=number,
             timestamp=now,

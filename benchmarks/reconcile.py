@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
+from fal_server.core.identity import LOCAL
 from fal_server.core.machines import Node, Resources
 from fal_server.core.reconcile import AppInput, Usage, plan
 from fal_server.core.runners import Runner, RunnerState
@@ -27,6 +28,7 @@ def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[s
     inputs = [
         AppInput(
             app=App(
+                account=LOCAL,
                 name=f"app-{number}",
                 environment="main",
                 revision_id=f"rev-{number}",
@@ -45,6 +47,7 @@ def world(apps: int, runners: int) -> tuple[list[AppInput], list[Runner], dict[s
     for number in range(runners):
         pending = number % 10 == 0
         runner = Runner(
+            account=LOCAL,
             runner_id=f"runner-{number:06}",
             app_name=f"app-{number % apps}",
             environment="main",

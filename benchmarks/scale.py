@@ -24,7 +24,7 @@ from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from fal_server.loops.reaper import Reaper
 from fal_server.store import AesVault, open_store
-from tests.fakes.domain import make_app, make_revision, make_runner
+from tests.fakes.domain import SCOPE, make_app, make_revision, make_runner
 from tests.fakes.platform import KEY, SPEC, Platform
 
 APPS = 500
@@ -99,7 +99,7 @@ async def churn(platform: Platform, chance: random.Random, reaper: Reaper) -> No
         match number % 4:
             case 0:
                 least = chance.randint(RUNNERS // APPS - 1, RUNNERS // APPS + 1)
-                await platform.apps.update(name, "", {"min_concurrency": least})
+                await platform.apps.update(SCOPE, name, "", {"min_concurrency": least})
             case 1:
                 for runner in list(platform.fleet.of_app(name))[:1]:
                     await platform.fleet.drain(runner.runner_id, "stopped by request")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, Principal, Scope
 from fal_server.ports import Clock, Store
 
 # A key that another controller on the same database revoked is refused here after this.
@@ -63,7 +63,7 @@ class Authenticator:
             return principal
         before = self._revocations
         fit = key_id.isascii() and len(key_id) <= _LONGEST_ID
-        key = await self._store.get_key(key_id) if fit else None
+        key = await self._store.get_key(EVERY_ACCOUNT, key_id) if fit else None
         good = hmac.compare_digest(key.secret_hash if key else _NOBODY, hash_secret(secret))
         if key is None or not good:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
@@ -88,4 +88,4 @@ class Authenticator:
 
 def principal_of(key: Key) -> Principal:
     """The caller that a key stands for."""
-    return Principal(key_id=key.key_id, scope=Scope(account=LOCAL, permissions=frozenset(key.permissions)))
+    return Principal(key_id=key.key_id, scope=Scope(account=key.account, permissions=frozenset(key.permissions)))

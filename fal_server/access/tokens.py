@@ -12,7 +12,7 @@ import jwt
 
 from fal_server.access.permissions import WRITE_FILES
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, Principal, Scope
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
@@ -93,7 +93,7 @@ class Tokens:
         return f"{_RUNNER}{runner_id}:{secret.hex()}"
 
     async def _holder(self, claims: dict[str, object]) -> str | None:
-        key = await self._store.get_key(str(claims.get("sub")))
+        key = await self._store.get_key(EVERY_ACCOUNT, str(claims.get("sub")))
         return key.key_id if key is not None and key.revoked_at is None else None
 
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:

@@ -147,7 +147,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     storage = await open_storage(state=state, settings=settings, stack=stack)
     live = build_live(store=storage.store, clock=clock, owner=settings.account.nickname)
     logs = Logs(storage.store.logs, storage.store, clock)
-    live.fleet.subscribe(ended=lambda runner: logs.runner_ended(runner.runner_id))
+    live.fleet.subscribe(ended=logs.runner_ended)
     execution = build_execution(state=state, settings=settings, storage=storage, logs=logs, trust=trust, stack=stack)
     files = build_files(state=state, settings=settings, storage=storage, fleet=live.fleet, clock=clock)
     use_cases = await build_use_cases(
@@ -185,7 +185,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     else:
         await give_up(live.fleet)
     await ensure_admin_key(state, use_cases.keys)
-    await use_cases.environments.bootstrap()
+    await use_cases.environments.bootstrap(settings.account.id)
     await listen_for_runners(files=files, access=use_cases.access, addresses=addresses, stack=stack)
     faces = await open_faces(
         state=state,

@@ -13,6 +13,7 @@ from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
+from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
 from fal_server.engines.local import LocalEngine
 from fal_server.services.logs import Logs
@@ -58,7 +59,7 @@ def build_execution(
         blobs=storage.blobs,
         files=storage.app_files,
         sink=logs.ingest,
-        last_sequence=storage.store.logs.last_sequence,
+        last_sequence=lambda runner_id: storage.store.logs.last_sequence(EVERY_ACCOUNT, runner_id),
         warm_shims=settings.warm_shims,
         warm_workers=settings.warm_workers,
     )

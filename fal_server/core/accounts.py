@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.identity import LOCAL, AccountId
+
 
 class KeyScope(StrEnum):
     """How much a key may do: manage everything, or call apps."""
@@ -23,6 +25,7 @@ class Key:
         permissions: what it may do, such as `serverless:apps:run`; `*` is everything.
     """
 
+    account: AccountId
     key_id: str
     secret_hash: str = field(repr=False)
     scope: KeyScope
@@ -37,6 +40,7 @@ class Key:
 class SealedSecret:
     """A secret as it is stored: encrypted; only the vault can open it."""
 
+    account: AccountId
     environment: str
     name: str
     sealed: bytes = field(repr=False)
@@ -48,6 +52,7 @@ class SealedSecret:
 class Environment:
     """A named set of apps and secrets."""
 
+    account: AccountId
     name: str
     description: str | None
     is_default: bool
@@ -56,13 +61,14 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The one account that a controller serves.
+    """Who owns apps, keys and secrets.
 
     Attributes:
         nickname: the owner in URLs.
         user_id: of the form `provider|id`.
     """
 
+    id: AccountId = LOCAL
     nickname: str = "local"
     user_id: str = "local|local"
     full_name: str = "Local account"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.identity import AccountId
 from fal_server.core.scaling import Scaling
 
 
@@ -29,13 +30,14 @@ class App:
     """An app as it is wanted.
 
     Attributes:
-        name: unique; carries its environment (`name--env`) outside `main`.
+        name: unique in the account; carries its environment (`name--env`) outside `main`.
         revision_id: the revision that gets the traffic.
         next_revision_id: the revision that a rolling deploy is moving to; None when none is under way.
         next_auth_mode: who may call it once it has moved there; None leaves that as it is.
         next_scaling: the settings from then on, where the deploy asked for those of the code; None keeps the app's.
     """
 
+    account: AccountId
     name: str
     environment: str
     revision_id: str

@@ -26,6 +26,11 @@ EVERY_ACCOUNT: Final = EveryAccount.EVERY_ACCOUNT
 Accounts: TypeAlias = "AccountId | EveryAccount"
 
 
+def within(accounts: Accounts, owner: AccountId) -> bool:
+    """Return whether a thing of this owner exists for a call on behalf of these accounts."""
+    return accounts is EVERY_ACCOUNT or accounts == owner
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppId:
     """What identifies an app.
@@ -44,6 +49,8 @@ class AppId:
     def parse(cls, account: AccountId, full_name: str) -> AppId:
         """Return the id of an account's app by its full name, as `str` gives it."""
         name, environment = split_app_name(full_name)
+        if environment == MAIN:
+            name = full_name  # an app of main is not written `name--main`
         return cls(account=account, environment=environment, name=name)
 
     def __str__(self) -> str:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.identity import AccountId
+
+_UNKNOWN = AccountId("")
+
 
 class LogSource(StrEnum):
     """Who wrote a line: the environment's build, the platform, or the app on one of its two streams."""
@@ -35,6 +39,8 @@ class LogEntry:
 
     Attributes:
         sequence: counts a runner's lines from 1, without gaps.
+        account, app_name, revision_id: those of the runner. A build does not know them: they are set before its lines
+            are stored, and nobody can read a stored line without an account.
         request_id: the request that it was written for, where known.
     """
 
@@ -44,6 +50,7 @@ class LogEntry:
     level: LogLevel
     source: LogSource
     message: str
+    account: AccountId = _UNKNOWN
     app_name: str = ""
     revision_id: str = ""
     request_id: str | None = None

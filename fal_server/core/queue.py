@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fal_server.core.identity import AccountId
 from fal_server.core.json_reader import read_json
 from fal_server.core.routing import Outcome, error_type_of
 
@@ -70,6 +71,7 @@ class QueuedRequest:
         webhook_at: when the next delivery is due.
     """
 
+    account: AccountId
     request_id: str
     app_name: str
     path: str

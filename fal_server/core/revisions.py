@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
+from fal_server.core.identity import AccountId
 from fal_server.core.scaling import Scaling
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -115,6 +116,7 @@ class Revision:
         metadata: what the deployer sent along, such as the OpenAPI description.
     """
 
+    account: AccountId
     revision_id: str
     app_name: str
     environment: str

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.identity import AccountId
+
 
 class RunnerState(StrEnum):
     """What a runner is observed to be. RUNNING is never stored: it is IDLE with requests in flight."""
@@ -71,6 +73,7 @@ class Runner:
         unrouted_at: when the router acknowledged that it sends it no further request. It is told to stop after that.
     """
 
+    account: AccountId
     runner_id: str
     app_name: str
     environment: str

@@ -19,6 +19,7 @@ from fal_server.core.actions import Action, Create, Drain, Kill
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation, step
 from fal_server.core.reconcile import AppInput, Usage, plan
 from fal_server.core.routing import Slot, pick
@@ -136,6 +137,7 @@ class _Simulation:
         self._live: dict[str, _Live] = {}
         self._waiting: deque[tuple[float, Arrival]] = deque()
         self._app = App(
+            account=LOCAL,
             name="a",
             environment="main",
             revision_id="r",
@@ -280,6 +282,7 @@ class _Simulation:
         runner_id = f"{self._started:06}"
         begun = self._moment(due)
         runner = Runner(
+            account=LOCAL,
             runner_id=runner_id,
             app_name="a",
             environment="main",

@@ -43,12 +43,13 @@ class AppHandlers:
 
     async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
         """The apps of an environment."""
-        views = await self._apps.list(request.environment_name or MAIN)
+        views = await self._apps.list(caller.scope, request.environment_name or MAIN)
         return pb.ListAliasesResult(aliases=[alias_info(view) for view in views])
 
     async def set_alias(self, request: pb.SetAliasRequest, caller: Caller) -> pb.SetAliasResult:
         """Point an app at a revision."""
         view = await self._apps.set_revision(
+            caller.scope,
             request.alias,
             request.environment_name or MAIN,
             request.revision,
@@ -61,7 +62,7 @@ class AppHandlers:
 
     async def delete_alias(self, request: pb.DeleteAliasRequest, caller: Caller) -> pb.DeleteAliasResult:
         """Delete an app."""
-        app = await self._apps.delete(request.alias, request.environment_name or MAIN)
+        app = await self._apps.delete(caller.scope, request.alias, request.environment_name or MAIN)
         return pb.DeleteAliasResult(revision=app.revision_id)
 
     async def update_application(
@@ -73,24 +74,29 @@ class AppHandlers:
             changes["machine_types"] = tuple(request.machine_types)
         if request.valid_regions:
             changes["regions"] = tuple(request.valid_regions)
-        view = await self._apps.update(request.application_name, request.environment_name or MAIN, changes)
+        view = await self._apps.update(
+            caller.scope, request.application_name, request.environment_name or MAIN, changes
+        )
         return pb.UpdateApplicationResult(alias_info=alias_info(view))
 
     async def rollout_application(
         self, request: pb.RolloutApplicationRequest, caller: Caller
     ) -> pb.RolloutApplicationResult:
         """Replace an app's runners."""
-        await self._apps.rollout(request.application_name, request.environment_name or MAIN, force=request.force)
+        await self._apps.rollout(
+            caller.scope, request.application_name, request.environment_name or MAIN, force=request.force
+        )
         return pb.RolloutApplicationResult()
 
     async def explain_app(self, request: pb.ExplainAppRequest, caller: Caller) -> pb.ExplainAppResponse:
         """Why an app has the runners that it has."""
-        told = await self._insight.explain(request.application_name, request.environment_name or MAIN)
+        told = await self._insight.explain(caller.scope, request.application_name, request.environment_name or MAIN)
         return insight.explanation(told, alias_info(told.app))
 
     async def simulate_app(self, request: pb.SimulateAppRequest, caller: Caller) -> pb.SimulateAppResponse:
         """Play requests through the rules of scaling."""
         scaling, played = await self._insight.simulate(
+            caller.scope,
             request.application_name,
             request.environment_name or MAIN,
             insight.settings(request, _SETTINGS),

@@ -19,14 +19,16 @@ class EnvironmentHandlers:
         self, request: pb.ListEnvironmentsRequest, caller: Caller
     ) -> pb.ListEnvironmentsResponse:
         """All environments."""
-        return pb.ListEnvironmentsResponse(environments=[_info(each) for each in await self._environments.list()])
+        return pb.ListEnvironmentsResponse(
+            environments=[_info(each) for each in await self._environments.list(caller.scope)]
+        )
 
     async def create_environment(
         self, request: pb.CreateEnvironmentRequest, caller: Caller
     ) -> pb.CreateEnvironmentResponse:
         """Make an environment."""
         made = await self._environments.create(
-            request.name, request.description if request.HasField("description") else None
+            caller.scope, request.name, request.description if request.HasField("description") else None
         )
         return pb.CreateEnvironmentResponse(environment=_info(made))
 
@@ -34,7 +36,7 @@ class EnvironmentHandlers:
         self, request: pb.DeleteEnvironmentRequest, caller: Caller
     ) -> pb.DeleteEnvironmentResponse:
         """Delete an environment with its secrets."""
-        await self._environments.delete(request.name)
+        await self._environments.delete(caller.scope, request.name)
         return pb.DeleteEnvironmentResponse()
 
 

@@ -23,7 +23,7 @@ class ExecHandlers:
 
     async def start_exec(self, request: pb.StartExecRequest, caller: Caller) -> pb.StartExecResponse:
         """Start one."""
-        line, notice = await self._execs.enter(request.runner_id)
+        line, notice = await self._execs.enter(caller.scope, request.runner_id)
         answer = await line.call("StartExec", request.SerializeToString())
         response = pb.StartExecResponse.FromString(answer)
         response.notice = notice
@@ -31,7 +31,7 @@ class ExecHandlers:
 
     async def read_exec(self, request: pb.ReadExecRequest, caller: Caller) -> AsyncGenerator[bytes]:
         """What it writes."""
-        line = await self._line(request.runner_id, request.exec_id)
+        line = await self._line(caller, request.runner_id, request.exec_id)
         async with closing(line.read(request.SerializeToString())) as messages:
             async for message in messages:
                 yield message
@@ -43,29 +43,29 @@ class ExecHandlers:
             raise InvalidArgument(
                 "exec_id", "the first message is missing: send the ids of the runner and of the command"
             )
-        line = await self._line(first.runner_id, first.exec_id)
+        line = await self._line(caller, first.runner_id, first.exec_id)
         return await line.write(_serialised(first, requests))
 
     async def signal_exec(self, request: pb.SignalExecRequest, caller: Caller) -> bytes:
         """Signal it."""
-        return await self._call("SignalExec", request)
+        return await self._call(caller, "SignalExec", request)
 
     async def resize_exec(self, request: pb.ResizeExecRequest, caller: Caller) -> bytes:
         """Tell it its terminal's size."""
-        return await self._call("ResizeExec", request)
+        return await self._call(caller, "ResizeExec", request)
 
     async def close_exec(self, request: pb.CloseExecRequest, caller: Caller) -> bytes:
         """Hang it up."""
-        return await self._call("CloseExec", request)
+        return await self._call(caller, "CloseExec", request)
 
     async def get_exec(self, request: pb.GetExecRequest, caller: Caller) -> pb.GetExecResponse:
         """One of them, wherever it is."""
         _require_id(request.exec_id)
         data = request.SerializeToString()
         if request.runner_id:
-            line = await self._execs.line(request.runner_id)
+            line = await self._execs.line(caller.scope, request.runner_id)
             return pb.GetExecResponse.FromString(await line.call("GetExec", data))
-        found = await self._execs.everywhere(lambda line: line.call("GetExec", data))
+        found = await self._execs.everywhere(caller.scope, lambda line: line.call("GetExec", data))
         if not found:
             raise NotFound(
                 f"there is no command {request.exec_id!r}, or it ended too long ago: "
@@ -77,20 +77,20 @@ class ExecHandlers:
         """All of one runner, or all."""
         data = request.SerializeToString()
         if request.runner_id:
-            line = await self._execs.line(request.runner_id)
+            line = await self._execs.line(caller.scope, request.runner_id)
             answers = [await line.call("ListExecs", data)]
         else:
-            answers = list(await self._execs.everywhere(lambda line: line.call("ListExecs", data)))
+            answers = list(await self._execs.everywhere(caller.scope, lambda line: line.call("ListExecs", data)))
         execs = [found for answer in answers for found in pb.ListExecsResponse.FromString(answer).execs]
         return pb.ListExecsResponse(execs=sorted(execs, key=lambda found: found.started_at.ToNanoseconds()))
 
-    async def _call(self, method: str, request: _Named) -> bytes:
-        line = await self._line(request.runner_id, request.exec_id)
+    async def _call(self, caller: Caller, method: str, request: _Named) -> bytes:
+        line = await self._line(caller, request.runner_id, request.exec_id)
         return await line.call(method, request.SerializeToString())
 
-    async def _line(self, runner_id: str, exec_id: str) -> ExecChannel:
+    async def _line(self, caller: Caller, runner_id: str, exec_id: str) -> ExecChannel:
         _require_id(exec_id)
-        return await self._execs.line(runner_id)
+        return await self._execs.line(caller.scope, runner_id)
 
 
 def _require_id(exec_id: str) -> None:

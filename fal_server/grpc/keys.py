@@ -36,11 +36,11 @@ class KeyHandlers:
 
     async def list_user_keys(self, request: pb.ListUserKeysRequest, caller: Caller) -> pb.ListUserKeysResponse:
         """The keys, without their secrets."""
-        return pb.ListUserKeysResponse(user_keys=[_info(key) for key in await self._keys.list()])
+        return pb.ListUserKeysResponse(user_keys=[_info(key) for key in await self._keys.list(caller.scope)])
 
     async def revoke_user_key(self, request: pb.RevokeUserKeyRequest, caller: Caller) -> pb.RevokeUserKeyResponse:
         """End a key."""
-        await self._keys.revoke(request.key_id)
+        await self._keys.revoke(caller.scope, request.key_id)
         return pb.RevokeUserKeyResponse()
 
 

@@ -54,10 +54,10 @@ class LogHandlers:
             after=after,
             limit=limit if left is None else min(limit, left),
         )
-        page = await self._logs.page(query)
+        page = await self._logs.page(caller.scope, query)
         fitting = _fitting(page.entries)
         if fitting < len(page.entries):
-            page = await self._logs.page(replace(query, limit=fitting))
+            page = await self._logs.page(caller.scope, replace(query, limit=fitting))
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
         response = pb.ListLogsResponse.FromString(stored_lines(page.entries))
@@ -69,7 +69,7 @@ class LogHandlers:
         mark = _mark(request.selector)
         query = replace(_query(request.selector), since=optional_moment(request, "since"))
         cursor = _open_token(request.cursor, mark, "cursor")[0] if request.HasField("cursor") else None
-        batches = self._logs.follow(query, cursor, from_now=request.WhichOneof("start") is None)
+        batches = self._logs.follow(caller.scope, query, cursor, from_now=request.WhichOneof("start") is None)
         async with closing(batches) as stream:
             async for batch in stream:
                 response = pb.FollowLogsResponse.FromString(stored_lines(batch.entries))

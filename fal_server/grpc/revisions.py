@@ -34,7 +34,7 @@ class RevisionHandlers:
         """Build an environment; every message names it."""
         code = build_request(request)
         env_id = code.environments[0].env_id
-        async with closing(self._deploys.build(code)) as steps:
+        async with closing(self._deploys.build(caller.scope, code)) as steps:
             async for step in steps:
                 if isinstance(step, Built):
                     yield pb.BuildEnvironmentResult(
@@ -49,7 +49,7 @@ class RevisionHandlers:
         self, request: pb.RegisterApplicationRequest, caller: Caller
     ) -> AsyncGenerator[pb.RegisterApplicationResult]:
         """Deploy. Published clients read nothing after the result, so the addresses are in the same message."""
-        async with closing(self._deploys.deploy(deploy_request(request))) as steps:
+        async with closing(self._deploys.deploy(caller.scope, deploy_request(request))) as steps:
             async for step in steps:
                 if isinstance(step, Deployed):
                     yield pb.RegisterApplicationResult(
@@ -71,14 +71,16 @@ class RevisionHandlers:
 
     async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
         """Revisions, newest first."""
-        views = await self._revisions.list(request.application_name or None, request.environment_name or MAIN)
+        views = await self._revisions.list(
+            caller.scope, request.application_name or None, request.environment_name or MAIN
+        )
         return pb.ListApplicationsResult(applications=[application_info(view) for view in views])
 
     async def delete_application(
         self, request: pb.DeleteApplicationRequest, caller: Caller
     ) -> pb.DeleteApplicationResult:
         """Delete a revision that no app points at."""
-        await self._revisions.delete(request.application_id)
+        await self._revisions.delete(caller.scope, request.application_id)
         return pb.DeleteApplicationResult()
 
 

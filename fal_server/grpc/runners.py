@@ -40,7 +40,7 @@ class RunnerHandlers:
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
         """All runners."""
         views = await self._runners.list(
-            since=optional_moment(request, "start_time"), include_pending=request.list_pending
+            caller.scope, since=optional_moment(request, "start_time"), include_pending=request.list_pending
         )
         return pb.ListRunnersResponse(runners=[runner_info(view) for view in views])
 
@@ -49,6 +49,7 @@ class RunnerHandlers:
     ) -> pb.ListAliasRunnersResponse:
         """The runners of one app."""
         views = await self._runners.list_for_app(
+            caller.scope,
             request.alias,
             request.environment_name or MAIN,
             since=optional_moment(request, "start_time"),
@@ -58,11 +59,12 @@ class RunnerHandlers:
 
     async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
         """One runner."""
-        return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(request.runner_id)))
+        return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(caller.scope, request.runner_id)))
 
     async def stop_runner(self, request: pb.StopRunnerRequest, caller: Caller) -> pb.StopRunnerResponse:
         """Stop a runner in order."""
         await self._runners.stop(
+            caller.scope,
             request.runner_id,
             replace_first=request.replace_first,
             grace_seconds=request.grace_seconds if request.HasField("grace_seconds") else None,
@@ -71,7 +73,7 @@ class RunnerHandlers:
 
     async def kill_runner(self, request: pb.KillRunnerRequest, caller: Caller) -> pb.KillRunnerResponse:
         """Kill a runner at once."""
-        await self._runners.kill(request.runner_id)
+        await self._runners.kill(caller.scope, request.runner_id)
         return pb.KillRunnerResponse()
 
     def shell_runner(

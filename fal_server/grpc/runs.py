@@ -28,7 +28,7 @@ class RunHandlers:
     async def run(self, request: pb.HostedRun, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
         """Run once. What comes before the run has its id (the log of a build) goes without one."""
         run_id, env_id = "", request.env_id or None
-        async with closing(self._runs.run(run_request(request))) as steps:
+        async with closing(self._runs.run(caller.scope, run_request(request))) as steps:
             async for step in steps:
                 if isinstance(step, RunEnded):
                     yield _ended(step, env_id)

@@ -18,13 +18,14 @@ class SecretHandlers:
         """Write a secret; without a value, delete it."""
         if request.HasField("value"):
             await self._secrets.set(
+                caller.scope,
                 request.name,
                 request.value,
                 environment=request.environment_name,
                 default_exposed=request.default_exposed if request.HasField("default_exposed") else None,
             )
         else:
-            await self._secrets.unset(request.name, environment=request.environment_name)
+            await self._secrets.unset(caller.scope, request.name, environment=request.environment_name)
         return pb.SetSecretResponse()
 
     async def list_secrets(self, request: pb.ListSecretsRequest, caller: Caller) -> pb.ListSecretsResponse:
@@ -37,6 +38,6 @@ class SecretHandlers:
                     environment_name=secret.environment,
                     default_exposed=secret.default_exposed,
                 )
-                for secret in await self._secrets.list(request.environment_name)
+                for secret in await self._secrets.list(caller.scope, request.environment_name)
             ]
         )

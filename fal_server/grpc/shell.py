@@ -30,7 +30,7 @@ async def serve_shell(
     if first is None or not first.runner_id:
         raise InvalidArgument("runner_id", "the first message names no runner: send its id")
     request = _exec_request(first)
-    session = await runners.exec(first.runner_id, request)
+    session = await runners.exec(caller.scope, first.runner_id, request)
     try:
         await caller.accept()
         keyboard = asyncio.create_task(_pump(session, first, requests, tty=request.tty))

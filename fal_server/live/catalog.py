@@ -9,6 +9,7 @@ from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, within
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
 from fal_server.live.events import ChangeNotifier
@@ -17,7 +18,9 @@ from fal_server.ports import Store
 _MOST_ABANDONED = 1000
 
 
-async def existing_environment(store: Store, name: str | None, field: str = "environment_name") -> str:
+async def existing_environment(
+    store: Store, account: AccountId, name: str | None, field: str = "environment_name"
+) -> str:
     """Return the name of an environment that exists; None and "" mean `main`.
 
     Raises:
@@ -25,7 +28,7 @@ async def existing_environment(store: Store, name: str | None, field: str = "env
         NotFound: there is no such environment.
     """
     checked = names.environment_name(name or names.MAIN, field)
-    if checked != names.MAIN and await store.get_environment(checked) is None:
+    if checked != names.MAIN and await store.get_environment(account, checked) is None:
         raise NotFound(f"there is no environment {checked!r}: `fal environments create {checked}` makes it")
     return checked
 
@@ -51,34 +54,34 @@ class Catalog:
 
     async def load(self) -> None:
         """Read everything from the store, once at the start."""
-        self._apps = {app.name: app for app in await self._store.list_apps(None)}
+        self._apps = {app.name: app for app in await self._store.list_apps(EVERY_ACCOUNT, None)}
         for app in self._apps.values():
             for revision_id in filter(None, (app.revision_id, app.next_revision_id)):
-                await self.find_revision(revision_id)
+                await self.find_revision(EVERY_ACCOUNT, revision_id)
 
     @property
     def apps(self) -> Iterable[App]:
-        """Return the deployed apps."""
+        """Return the deployed apps of every account."""
         return self._apps.values()
 
     def get(self, name: str) -> App | None:
         """Return an app, deployed or ephemeral, by its full name; None if there is none."""
         return self._apps.get(name) or self._ephemeral.get(name)
 
-    def require(self, name: str) -> App:
+    def require(self, account: Accounts, name: str) -> App:
         """Return a deployed app.
 
         Raises:
             NotFound: there is none of that name.
         """
         app = self._apps.get(name)
-        if app is None:
+        if app is None or not within(account, app.account):
             environment = names.split_app_name(name)[1]
             where = "" if environment == names.MAIN else f" --env {environment}"
             raise NotFound(f"there is no app {name!r}: `fal apps list{where}` shows which exist")
         return app
 
-    async def require_in(self, name: str, environment: str, field: str = "application_name") -> App:
+    async def require_in(self, account: AccountId, name: str, environment: str, field: str = "application_name") -> App:
         """Return a deployed app by the name and the environment that a caller gave.
 
         Args:
@@ -90,17 +93,17 @@ class Catalog:
         """
         full = names.app_name(name, names.environment_name(environment), field)
         if full not in self._apps:
-            await self.existing_environment(names.split_app_name(full)[1])
-        return self.require(full)
+            await self.existing_environment(account, names.split_app_name(full)[1])
+        return self.require(account, full)
 
-    async def existing_environment(self, name: str) -> str:
+    async def existing_environment(self, account: AccountId, name: str) -> str:
         """Return the checked name of an environment that exists.
 
         Raises:
             InvalidArgument: that is no valid name.
             NotFound: there is none of that name.
         """
-        return await existing_environment(self._store, name)
+        return await existing_environment(self._store, account, name)
 
     @property
     def ephemeral_apps(self) -> Iterable[App]:
@@ -116,7 +119,7 @@ class Catalog:
 
         async def work() -> App:
             async with self._lock:
-                return await self._save(change(self.require(name)))
+                return await self._save(change(self.require(EVERY_ACCOUNT, name)))
 
         return await run_to_completion(work())
 
@@ -152,8 +155,8 @@ class Catalog:
 
         async def work() -> App:
             async with self._lock:
-                app = self.require(name)
-                await self._store.delete_app(name)
+                app = self.require(EVERY_ACCOUNT, name)
+                await self._store.delete_app(app.account, name)
                 self._apps.pop(name, None)
             self.changed.notify()
             return app
@@ -175,11 +178,12 @@ class Catalog:
         """Return a revision that is in memory, or None."""
         return self._revisions.get(revision_id)
 
-    async def find_revision(self, revision_id: str) -> Revision | None:
+    async def find_revision(self, account: Accounts, revision_id: str) -> Revision | None:
         """Return a revision, from memory or the store, or None."""
-        known = self._revisions.get(revision_id) or await self._store.get_revision(revision_id)
-        if known is not None:
-            self._revisions[revision_id] = known
+        known = self._revisions.get(revision_id) or await self._store.get_revision(account, revision_id)
+        if known is None or not within(account, known.account):
+            return None
+        self._revisions[revision_id] = known
         return known
 
     def forget_revision(self, revision_id: str) -> None:
@@ -201,7 +205,7 @@ class Catalog:
 
     async def promote(self, name: str, revision_id: str) -> None:
         """Move an app to the next revision of a rolling deploy, unless a newer deploy replaced it."""
-        await self.find_revision(revision_id)
+        await self.find_revision(EVERY_ACCOUNT, revision_id)
         await self._settle(name, revision_id, lambda app: self.on_revision(app, revision_id))
 
     async def abandon(self, name: str, revision_id: str, reason: str = "") -> None:

@@ -15,6 +15,7 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.backlog import Backlog
@@ -37,6 +38,7 @@ class RoutedApp:
     Cache: made from the catalog.
     """
 
+    account: AccountId
     name: str
     public: bool
     request_timeout: int
@@ -114,6 +116,7 @@ class Dispatcher:
         if before is not None and before[0] is known:
             return before[1]
         routed = RoutedApp(
+            account=known.account,
             name=known.name,
             public=known.auth_mode is AuthMode.PUBLIC,
             request_timeout=known.scaling.request_timeout,

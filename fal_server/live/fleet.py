@@ -12,6 +12,7 @@ from fal_server.core.failures import Failures, failed_to_start
 from fal_server.core.faults import Fault
 from fal_server.core.health import Vitals
 from fal_server.core.history import StateChange, change_between
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, within
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
@@ -73,7 +74,7 @@ class Fleet:
     async def load(self) -> None:
         """Read the living runners and the latest failed starts from the store, once at the start."""
         now = self._clock.now()
-        known = await self._store.list_runners(now - FAILURES_WITHIN)
+        known = await self._store.list_runners(EVERY_ACCOUNT, now - FAILURES_WITHIN)
         for runner in known:
             if not runner.ended:
                 self._put(runner)
@@ -84,16 +85,23 @@ class Fleet:
 
     @property
     def runners(self) -> list[Runner]:
-        """Return all runners that have not ended, oldest first."""
+        """Return the runners of every account that have not ended, oldest first."""
         return list(self._runners.values())
+
+    def of_account(self, account: AccountId) -> list[Runner]:
+        """Return an account's runners that have not ended, oldest first."""
+        return [runner for runner in self._runners.values() if runner.account == account]
 
     def get(self, runner_id: str) -> Runner | None:
         """Return a runner that has not ended, or None."""
         return self._runners.get(runner_id)
 
-    async def find(self, runner_id: str) -> Runner | None:
+    async def find(self, account: Accounts, runner_id: str) -> Runner | None:
         """Return a runner, even an ended one, or None."""
-        return self._runners.get(runner_id) or await self._store.get_runner(runner_id)
+        runner = self._runners.get(runner_id)
+        if runner is None:
+            return await self._store.get_runner(account, runner_id)
+        return runner if within(account, runner.account) else None
 
     def of_app(self, app_name: str) -> Collection[Runner]:
         """Return the runners of an app that have not ended, oldest first."""
@@ -171,9 +179,9 @@ class Fleet:
         change = change_between(before, after, self._clock.now())
         await self._store.save_runners([after], [] if change is None else [change])
 
-    async def history(self, runner_id: str) -> list[StateChange]:
+    async def history(self, account: Accounts, runner_id: str) -> list[StateChange]:
         """Return the changes of state of a runner, in order."""
-        return await self._store.runner_history(runner_id)
+        return await self._store.runner_history(account, runner_id)
 
     async def drain(self, runner_id: str, reason: str, grace_seconds: int | None = None) -> Runner | None:
         """Send a runner no further requests, let it finish those it has, then stop it.
@@ -340,9 +348,9 @@ class Fleet:
         living = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
         return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_name))
 
-    async def ended_since(self, since: datetime) -> list[Runner]:
+    async def ended_since(self, account: AccountId, since: datetime) -> list[Runner]:
         """Return the runners that ended at or after a time, oldest first."""
-        return [r for r in await self._store.list_runners(since) if r.ended]
+        return [r for r in await self._store.list_runners(account, since) if r.ended]
 
     def view(self, runner: Runner, keep_alive_seconds: int | None) -> RunnerView:
         """Return a runner with its current state.

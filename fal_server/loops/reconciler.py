@@ -31,6 +31,7 @@ from fal_server.core.actions import (
 )
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault, NodeTrouble
+from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import AppInput
@@ -266,7 +267,7 @@ class Reconciler:
             self._decisions.keep(name, verb, subject, reason, self._dispatcher.load(app))
 
     async def _create(self, action: Create) -> None:
-        revision = await self._catalog.find_revision(action.revision_id)
+        revision = await self._catalog.find_revision(EVERY_ACCOUNT, action.revision_id)
         app = self._catalog.get(action.app_name)
         if revision is None or app is None:
             log.error("app %s wants a runner of revision %s, which is gone", action.app_name, action.revision_id)
@@ -278,6 +279,7 @@ class Reconciler:
             reason = f"waits after {failures.count} failed start(s) in a row; the last one: {failures.reason}"
         types = app.scaling.machine_types if action.revision_id == app.revision_id else revision.scaling.machine_types
         runner = Runner(
+            account=app.account,
             runner_id=str(uuid.uuid4()),
             app_name=action.app_name,
             environment=app.environment,

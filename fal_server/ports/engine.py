@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
@@ -37,6 +38,7 @@ class LaunchSpec:
         app_metrics_port: the same for metrics.
     """
 
+    account: AccountId
     runner_id: str
     app_name: str
     environment: str

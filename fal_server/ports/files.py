@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from fal_server.core.identity import AccountId
+
 
 class Draft(Protocol):
     """Content that comes in, in a file that nobody sees until it is whole."""
@@ -152,11 +154,13 @@ class StoredObject:
     """A file that was uploaded to be fetched by its address.
 
     Attributes:
+        account: whose key or runner uploaded it.
         object_id: cannot be guessed; who knows it may fetch the file.
         expires_at: when it is deleted; None keeps it.
         etag: MD5 of the content, hexadecimal.
     """
 
+    account: AccountId
     object_id: str
     name: str
     content_type: str

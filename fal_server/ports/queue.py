@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.queue import Answer, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import Delivery, SignedCall
 
@@ -41,19 +42,19 @@ class QueueStore(Protocol):
         """All requests that are not completed, oldest first."""
         ...
 
-    async def get(self, request_id: str) -> QueuedRequest | None:
+    async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
         """One request, or None."""
         ...
 
-    async def content(self, request_id: str) -> Content | None:
+    async def content(self, account: AccountId, request_id: str) -> Content | None:
         """What a request carries, or None."""
         ...
 
-    async def answer(self, request_id: str) -> Answer | None:
+    async def answer(self, account: AccountId, request_id: str) -> Answer | None:
         """The answer of a completed request, or None."""
         ...
 
-    async def find(self, query: RequestFilter) -> list[QueuedRequest]:
+    async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
         """Requests, newest first."""
         ...
 
@@ -89,7 +90,7 @@ class QueueStore(Protocol):
         """Keep a try to deliver, and how the webhook stands after it."""
         ...
 
-    async def deliveries(self, request_id: str) -> list[Delivery]:
+    async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
         """The tries to deliver a request's webhook, in order."""
         ...
 

@@ -1,4 +1,8 @@
-"""What must survive a crash: rows of every noun, and log lines."""
+"""The Protocols of the database: rows of every noun, and log lines.
+
+Every call that lists, finds or deletes names the account that it is for. Rows of other accounts do not exist for it, so
+an id of another account is answered like one that nobody has. EVERY_ACCOUNT is for the controller's own work.
+"""
 
 from __future__ import annotations
 
@@ -9,116 +13,149 @@ from typing import Protocol
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 
 
 class Store(Protocol):
-    """What must survive a crash. Each call is one transaction; when it returns, its effect is durable."""
+    """What must survive a crash. Each call is one transaction; its effect is durable when it returns.
+
+    Every method raises Unavailable if the database cannot be used.
+    """
 
     async def register(self, revision: Revision, app: App) -> None:
-        """Add a revision and write (insert or replace) its app, both or neither."""
+        """Add a revision and insert or replace its app, both or neither.
+
+        Raises:
+            AlreadyExists: a revision has this id.
+            FailedPrecondition: the app's environment or another revision that it names does not exist.
+        """
         ...
 
     async def add_revision(self, revision: Revision) -> None:
-        """Add a revision without an app (ephemeral runs)."""
+        """Add a revision without an app, for `fal run`.
+
+        Raises:
+            AlreadyExists: a revision has this id.
+        """
         ...
 
-    async def get_revision(self, revision_id: str) -> Revision | None:
-        """One revision, or None."""
+    async def get_revision(self, account: Accounts, revision_id: str) -> Revision | None:
+        """Return one revision, or None."""
         ...
 
-    async def list_revisions(self, app_name: str | None, environment: str | None) -> list[Revision]:
-        """Revisions, newest first; None does not restrict."""
+    async def list_revisions(self, account: Accounts, app_name: str | None, environment: str | None) -> list[Revision]:
+        """Return revisions, newest first; None does not restrict."""
         ...
 
-    async def page_revisions(self, after: str, limit: int) -> list[Revision]:
-        """Revisions in the order of their ids, those after this id; empty where there are no more."""
+    async def page_revisions(self, account: Accounts, after: str, limit: int) -> list[Revision]:
+        """Return the next revisions by id, after this one; empty at the end."""
         ...
 
-    async def delete_revision(self, revision_id: str) -> bool:
-        """Delete; False where it was not there."""
+    async def delete_revision(self, account: Accounts, revision_id: str) -> bool:
+        """Delete a revision; False if it does not exist.
+
+        Raises:
+            FailedPrecondition: an app serves it or is moving to it.
+        """
         ...
 
     async def save_app(self, app: App) -> None:
-        """Insert or replace an app."""
+        """Insert or replace an app.
+
+        Raises:
+            FailedPrecondition: its revision or environment does not exist.
+        """
         ...
 
-    async def get_app(self, name: str) -> App | None:
-        """One app by its full name, or None."""
+    async def get_app(self, account: AccountId, name: str) -> App | None:
+        """Return one app by its full name, or None."""
         ...
 
-    async def list_apps(self, environment: str | None) -> list[App]:
-        """Apps by name; None is all environments."""
+    async def list_apps(self, account: Accounts, environment: str | None) -> list[App]:
+        """Return apps by account and name; None is all environments."""
         ...
 
-    async def delete_app(self, name: str) -> App | None:
-        """Delete; what was deleted, or None where it was not there."""
+    async def delete_app(self, account: AccountId, name: str) -> App | None:
+        """Delete an app and return it; None if it does not exist."""
         ...
 
     async def save_runners(self, runners: Sequence[Runner], changes: Sequence[StateChange] = (), /) -> None:
-        """Insert or replace these runners and keep what they went through, all or nothing."""
+        """Insert or replace runners and add these changes to their histories, all or nothing."""
         ...
 
-    async def runner_history(self, runner_id: str) -> list[StateChange]:
-        """What a runner went through, in order; empty where it is not known."""
+    async def runner_history(self, account: Accounts, runner_id: str) -> list[StateChange]:
+        """Return a runner's state changes, oldest first; empty if it is not known."""
         ...
 
-    async def get_runner(self, runner_id: str) -> Runner | None:
-        """One runner, also an ended one within retention, or None."""
+    async def get_runner(self, account: Accounts, runner_id: str) -> Runner | None:
+        """Return one runner, or None; ended ones are kept for a while."""
         ...
 
-    async def list_runners(self, ended_since: datetime | None) -> list[Runner]:
-        """All runners that have not ended and, where given, those that ended since `ended_since`; oldest first."""
+    async def list_runners(self, account: Accounts, ended_since: datetime | None) -> list[Runner]:
+        """Return the living runners, and those that ended at or after `ended_since` if given, oldest first."""
         ...
 
     async def forget_runners(self, ended_before: datetime) -> int:
-        """Delete runners that ended before this; how many."""
+        """Delete the runners of every account that ended before this time, and return how many."""
         ...
 
     async def add_key(self, key: Key) -> None:
-        """Add a key."""
+        """Add a key.
+
+        Raises:
+            AlreadyExists: a key has this id.
+        """
         ...
 
-    async def get_key(self, key_id: str) -> Key | None:
-        """One key, also a revoked one, or None."""
+    async def get_key(self, account: Accounts, key_id: str) -> Key | None:
+        """Return one key, or None; revoked keys are kept."""
         ...
 
-    async def list_keys(self) -> list[Key]:
-        """The keys that are not revoked, oldest first."""
+    async def list_keys(self, account: Accounts) -> list[Key]:
+        """Return the keys that are not revoked, oldest first."""
         ...
 
-    async def revoke_key(self, key_id: str, at: datetime) -> bool:
-        """Mark a key as revoked; False where there is no such key that is not revoked."""
+    async def revoke_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
+        """Mark a key as revoked; False if there is none of this id that is not revoked."""
         ...
 
     async def save_secret(self, secret: SealedSecret) -> None:
-        """Insert or replace a secret."""
+        """Insert or replace a secret.
+
+        Raises:
+            FailedPrecondition: its environment does not exist.
+        """
         ...
 
-    async def list_secrets(self, environment: str | None) -> list[SealedSecret]:
-        """Secrets by environment and name; None is all environments."""
+    async def list_secrets(self, account: AccountId, environment: str | None) -> list[SealedSecret]:
+        """Return secrets by environment and name; None is all environments."""
         ...
 
-    async def delete_secret(self, environment: str, name: str) -> bool:
-        """Delete; False where it was not there."""
+    async def delete_secret(self, account: AccountId, environment: str, name: str) -> bool:
+        """Delete a secret; False if it does not exist."""
         ...
 
     async def add_environment(self, environment: Environment) -> bool:
-        """Add; False where the name is taken."""
+        """Add an environment; False if the account has one of this name."""
         ...
 
-    async def get_environment(self, name: str) -> Environment | None:
-        """One environment, or None."""
+    async def get_environment(self, account: AccountId, name: str) -> Environment | None:
+        """Return one environment, or None."""
         ...
 
-    async def list_environments(self) -> list[Environment]:
-        """All environments, the default one first, then by name."""
+    async def list_environments(self, account: AccountId) -> list[Environment]:
+        """Return all environments, the default one first, then by name."""
         ...
 
-    async def delete_environment(self, name: str) -> bool:
-        """Delete the environment with its secrets, in one transaction; False where it was not there."""
+    async def delete_environment(self, account: AccountId, name: str) -> bool:
+        """Delete an environment with its secrets, in one transaction; False if it does not exist.
+
+        Raises:
+            FailedPrecondition: it still has apps.
+        """
         ...
 
     async def close(self) -> None:
@@ -130,23 +167,38 @@ class LogStore(Protocol):
     """Log lines, each exactly once."""
 
     async def append(self, entries: Sequence[LogEntry]) -> None:
-        """Keep these lines; one whose (runner_id, sequence) is known is dropped. Durable when it returns."""
-        ...
+        """Keep lines, durably; one whose (runner_id, sequence) is known is dropped.
 
-    async def last_sequence(self, runner_id: str) -> int:
-        """The highest sequence number kept for a runner; 0 for none."""
-        ...
-
-    async def first_unsent(self, app_name: str, sent: Mapping[str, int], since: datetime | None) -> datetime | None:
-        """The time of an app's oldest line that is not known, or None: of a runner that `sent` names one above the
-        sequence there, of any other one at or after `since`.
+        Raises:
+            Unavailable: the database cannot be used; none of them is kept.
         """
         ...
 
-    async def page(self, query: LogQuery) -> LogPage:
-        """Some lines, in the query's order."""
+    async def last_sequence(self, account: Accounts, runner_id: str) -> int:
+        """Return the highest sequence number that is kept for a runner; 0 for none."""
+        ...
+
+    async def first_unsent(
+        self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
+    ) -> datetime | None:
+        """Return the time of an app's oldest line that a follower has not got, or None.
+
+        Args:
+            account: the app's owner.
+            app_name: the app's full name.
+            sent: by runner, the last sequence that the follower has got.
+            since: from when on lines of runners that `sent` does not name count; None is from the first.
+        """
+        ...
+
+    async def page(self, account: AccountId, query: LogQuery) -> LogPage:
+        """Return some lines, in the query's order.
+
+        Raises:
+            InvalidArgument: the cursor (field `cursor`) is not one of this store's.
+        """
         ...
 
     async def forget(self, before: datetime) -> int:
-        """Delete the lines older than this; how many."""
+        """Delete the lines of every account that are older than this time, and return how many."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.runners import NO_PROCESS, Runner, RunnerState
 from fal_server.live.fleet import Fleet
@@ -24,7 +25,7 @@ async def reattach(fleet: Fleet, engine: Engine) -> None:
     """
     await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in fleet.runners))
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
-        ended = await fleet.find(runner_id)
+        ended = await fleet.find(EVERY_ACCOUNT, runner_id)
         # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
         if ended is not None and await engine.adopt(ended) is not None:
             await engine.kill(ended)

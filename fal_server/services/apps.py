@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.identity import Scope
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
@@ -32,19 +33,26 @@ class Apps:
         self._dispatcher = dispatcher
         self._clock = clock
 
-    async def list(self, environment: str | None) -> Sequence[AppView]:
+    async def list(self, scope: Scope, environment: str | None) -> Sequence[AppView]:
         """Apps by name; None is those of all environments.
 
         Raises:
             Invalid: that cannot be an environment's name.
             NotFound: there is no such environment.
         """
-        wanted = await self._catalog.existing_environment(environment) if environment else None
-        apps = [app for app in self._catalog.apps if wanted in (None, app.environment)]
+        wanted = await self._catalog.existing_environment(scope.account, environment) if environment else None
+        apps = [app for app in self._catalog.apps if app.account == scope.account and wanted in (None, app.environment)]
         return [self.view(app) for app in sorted(apps, key=lambda app: app.name)]
 
     async def set_revision(
-        self, name: str, environment: str, revision_id: str, *, auth_mode: AuthMode | None, strategy: Strategy | None
+        self,
+        scope: Scope,
+        name: str,
+        environment: str,
+        revision_id: str,
+        *,
+        auth_mode: AuthMode | None,
+        strategy: Strategy | None,
     ) -> AppView:
         """Move an app to one of its revisions (a rollback, mostly); an app that is not there is made.
 
@@ -54,9 +62,9 @@ class Apps:
         Raises:
             NotFound: there is no such revision, or it belongs to another app.
         """
-        full = names.app_name(name, await self._catalog.existing_environment(environment), "alias")
+        full = names.app_name(name, await self._catalog.existing_environment(scope.account, environment), "alias")
         names.identifier(revision_id, "revision")
-        revision = await self._catalog.find_revision(revision_id)
+        revision = await self._catalog.find_revision(scope.account, revision_id)
         if revision is None:
             raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev {full}` shows those of the app")
         if revision.app_name != full:
@@ -71,6 +79,7 @@ class Apps:
         def set_to(app: App | None) -> App:
             if app is None:
                 return App(
+                    account=scope.account,
                     name=full,
                     environment=revision.environment,
                     revision_id=revision_id,
@@ -124,7 +133,9 @@ class Apps:
             auth_mode=auth_mode or app.auth_mode,
         )
 
-    async def update(self, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...] | None]) -> AppView:
+    async def update(
+        self, scope: Scope, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...] | None]
+    ) -> AppView:
         """Change scaling settings; what is not named stays.
 
         Args:
@@ -134,7 +145,7 @@ class Apps:
             NotFound: there is no such app.
             Invalid: an unknown setting, or a value out of bounds.
         """
-        full = (await self._catalog.require_in(name, environment)).name
+        full = (await self._catalog.require_in(scope.account, name, environment)).name
         unknown = sorted(set(changes) - _SETTINGS)
         if unknown:
             raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
@@ -150,13 +161,13 @@ class Apps:
 
         return self.view(await self._catalog.change(full, scaled))
 
-    async def rollout(self, name: str, environment: str, *, force: bool) -> None:
+    async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
 
         Raises:
             NotFound: there is no such app.
         """
-        app = await self._catalog.require_in(name, environment)
+        app = await self._catalog.require_in(scope.account, name, environment)
         self._fleet.forgive(app.name, app.revision_id)
         for runner in [r for r in self._fleet.of_app(app.name) if r.desired is Desired.SERVE]:
             if force or not runner.routable:
@@ -166,20 +177,21 @@ class Apps:
                     runner.runner_id, lambda r: replace(r, replace_first=True, reason="rolled out")
                 )
 
-    async def delete(self, name: str, environment: str) -> App:
+    async def delete(self, scope: Scope, name: str, environment: str) -> App:
         """Delete an app; its runners finish what they have and stop. Its revisions stay until deleted themselves.
 
         Raises:
             NotFound: there is no such app.
         """
-        app = await self._catalog.delete((await self._catalog.require_in(name, environment, "alias")).name)
+        found = await self._catalog.require_in(scope.account, name, environment, "alias")
+        app = await self._catalog.delete(found.name)
         self._dispatcher.drop_app(app.name)
         self._fleet.forgive(app.name)
         return app
 
-    def attachment(self, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
+    def attachment(self, scope: Scope, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
         """What stays with a rolling deploy."""
-        return RolloutWatcher(self._catalog, self._fleet, logs, self._clock, log)
+        return RolloutWatcher(scope, self._catalog, self._fleet, logs, self._clock, log)
 
     def view(self, app: App) -> AppView:
         """An app with what is true of it now."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 from fal_grpc.backoff import Backoff
 from fal_server.core.apps import App
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble, NotFound
+from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.queue import (
     Answer,
     Condition,
@@ -217,7 +218,7 @@ class AttemptRunner:
 
     async def _policy(self, revision_id: str) -> Policy:
         try:
-            revision = await self._catalog.find_revision(revision_id)
+            revision = await self._catalog.find_revision(EVERY_ACCOUNT, revision_id)
         except Fault:
             revision = self._catalog.known_revision(revision_id)
         if revision is None:

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from dataclasses import replace
 
 from fal_server.core.logs import LogEntry, LogSource
+from fal_server.core.revisions import Revision
 from fal_server.ports import BuildLog
 from fal_server.services.logs import Logs
 
@@ -40,23 +41,24 @@ class BuildLines:
 
         return keep
 
-    async def store(self, env_id: str, app_name: str, revision_id: str) -> None:
-        """Store the lines of an environment's build, once, as those of an app and revision.
+    async def store(self, env_id: str, revision: Revision) -> None:
+        """Store the lines of an environment's build, once, as those of a revision.
 
         Lines are numbered by runner, so each build has an id that no runner can have.
         """
         lines = self._kept.pop(env_id, None)
         if self._logs is None or not lines:
             return
-        runner_id = f"build-{env_id[:12]}-{revision_id[:8]}"
+        runner_id = f"build-{env_id[:12]}-{revision.revision_id[:8]}"
         entries = [
             replace(
                 entry,
                 runner_id=runner_id,
                 sequence=number,
                 source=LogSource.BUILD,
-                app_name=app_name,
-                revision_id=revision_id,
+                account=revision.account,
+                app_name=revision.app_name,
+                revision_id=revision.revision_id,
             )
             for number, entry in enumerate(lines, 1)
         ]

@@ -15,6 +15,7 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.identity import AccountId, Scope
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
@@ -66,19 +67,21 @@ class Deploys:
         self._urls = urls
         self._deploying: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def build(self, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
+    async def build(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
         """Build an environment; its log lines as they come, then what was built.
 
         Raises:
             Invalid, Unsupported, Precondition: as Builder.build.
             NotFound: there is no such environment; nothing was built for what could not be deployed.
         """
-        await existing_environment(self._store, code.environment_name)
+        await existing_environment(self._store, scope.account, code.environment_name)
         async with aclosing(streamed(partial(self.built, code))) as events:
             async for event in events:
                 yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
 
-    async def deploy(self, request: DeployRequest) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
+    async def deploy(
+        self, scope: Scope, request: DeployRequest
+    ) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
         """Deploy: check everything, build, store the revision, move the app. Deploys of one app wait for each other.
 
         A rolling deploy of an app that is there stays until the app has moved, unless the request says to detach;
@@ -91,7 +94,7 @@ class Deploys:
                 Or the new revision did not become ready: the app stays where it was.
             Aborted: a newer deploy took this one's place.
         """
-        async with aclosing(streamed(partial(self._deploy, request))) as events:
+        async with aclosing(streamed(partial(self._deploy, scope, request))) as events:
             async for event in events:
                 yield event
 
@@ -107,7 +110,9 @@ class Deploys:
             return known
         return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
 
-    async def revision(self, code: CodeRequest, app_name: str, environment: str, scaling: Scaling) -> Revision:
+    async def revision(
+        self, account: AccountId, code: CodeRequest, app_name: str, environment: str, scaling: Scaling
+    ) -> Revision:
         """Check a request's code and keep it as a revision (which is not stored yet).
 
         Raises:
@@ -132,7 +137,7 @@ class Deploys:
         for port, field in ((code.exposed_port, "exposed_port"), (code.metrics_port, "metrics_port")):
             if port is not None and not 0 < port < 65536:
                 raise InvalidArgument(field, f"{field} is {port}: it must lie between 1 and 65535")
-        await self._check_secrets(code.secret_names, environment)
+        await self._check_secrets(account, code.secret_names, environment)
         for file in code.files:
             path = PurePosixPath(file.relative_path)
             if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file.relative_path:
@@ -147,6 +152,7 @@ class Deploys:
                     f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
                 ) from None
         return Revision(
+            account=account,
             revision_id=str(uuid.uuid4()),
             app_name=app_name,
             environment=environment,
@@ -168,19 +174,19 @@ class Deploys:
         )
 
     async def _deploy(
-        self, request: DeployRequest, log: Callable[[LogEntry | Registered], Awaitable[None]]
+        self, scope: Scope, request: DeployRequest, log: Callable[[LogEntry | Registered], Awaitable[None]]
     ) -> Deployed:
-        code = request.code
+        code, account = request.code, scope.account
         environment = names.environment_name(code.environment_name)
         if not code.application_name:
             raise InvalidArgument("application_name", "application_name is empty: name the app")
         name = names.app_name(code.application_name, environment)
-        environment = await existing_environment(self._store, names.split_app_name(name)[1])
+        environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
         asked = scaling_of(code.scaling)
         async with self._deploying[name]:
             built = await self.built(code, log)
             revision = replace(
-                await self.revision(code, name, environment, asked),
+                await self.revision(account, code, name, environment, asked),
                 metadata=request.metadata,
                 source_code=request.source_code,
                 retry_config=request.retry_config,
@@ -195,10 +201,10 @@ class Deploys:
                     previous_id=None if before is None else before.revision_id,
                 )
             )
-            await self._build_lines.store(built.env_id, name, revision.revision_id)
+            await self._build_lines.store(built.env_id, revision)
         # Not under the lock: a later deploy must be able to take this one's place.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
-            await self._apps.attachment(self._logs, log).wait(name, revision.revision_id)
+            await self._apps.attachment(scope, self._logs, log).wait(name, revision.revision_id)
             app = self._catalog.get(name) or app
         return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
 
@@ -206,6 +212,7 @@ class Deploys:
         now = self._clock.now()
         if app is None:
             return App(
+                account=revision.account,
                 name=revision.app_name,
                 environment=revision.environment,
                 revision_id=revision.revision_id,
@@ -223,10 +230,10 @@ class Deploys:
         )
         return replace(moved, updated_at=now)
 
-    async def _check_secrets(self, secret_names: tuple[str, ...] | None, environment: str) -> None:
+    async def _check_secrets(self, account: AccountId, secret_names: tuple[str, ...] | None, environment: str) -> None:
         if not secret_names:
             return
-        there = {secret.name for secret in await self._store.list_secrets(environment)}
+        there = {secret.name for secret in await self._store.list_secrets(account, environment)}
         missing = [name for name in dict.fromkeys(secret_names) if name not in there]
         if missing:
             listed = ", ".join(name[:80] for name in missing[:10])

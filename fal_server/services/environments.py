@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fal_server.core.accounts import Environment
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.identity import AccountId, Scope
 from fal_server.core.names import MAIN, checked_text, environment_name
 from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store
@@ -29,17 +30,17 @@ class Environments:
         self._clock = clock
         self._changes = asyncio.Lock()
 
-    async def bootstrap(self) -> None:
+    async def bootstrap(self, account: AccountId) -> None:
         """See to it that `main` is there."""
         await self._store.add_environment(
-            Environment(name=MAIN, description=None, is_default=True, created_at=self._clock.now())
+            Environment(account=account, name=MAIN, description=None, is_default=True, created_at=self._clock.now())
         )
 
-    async def list(self) -> Sequence[Environment]:
+    async def list(self, scope: Scope) -> Sequence[Environment]:
         """All of them, the default one first, then by name."""
-        return await self._store.list_environments()
+        return await self._store.list_environments(scope.account)
 
-    async def create(self, name: str, description: str | None = None) -> Environment:
+    async def create(self, scope: Scope, name: str, description: str | None = None) -> Environment:
         """Make an environment without apps or secrets.
 
         Raises:
@@ -50,9 +51,15 @@ class Environments:
         checked = self._named(name)
         if description is not None:
             checked_text(description, "description", _LONGEST_DESCRIPTION)
-        made = Environment(name=checked, description=description, is_default=False, created_at=self._clock.now())
+        made = Environment(
+            account=scope.account,
+            name=checked,
+            description=description,
+            is_default=False,
+            created_at=self._clock.now(),
+        )
         async with self._changes:
-            if len(await self._store.list_environments()) >= MOST_ENVIRONMENTS:
+            if len(await self._store.list_environments(scope.account)) >= MOST_ENVIRONMENTS:
                 raise ResourceExhausted(
                     f"there are {MOST_ENVIRONMENTS} environments already: delete one that is not needed"
                 )
@@ -60,7 +67,7 @@ class Environments:
                 raise AlreadyExists(f"environment {checked!r} is there already: choose another name")
         return made
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, scope: Scope, name: str) -> None:
         """Delete an environment and the secrets in it.
 
         Raises:
@@ -72,14 +79,14 @@ class Environments:
         if checked == MAIN:
             raise FailedPrecondition(f"environment {MAIN!r} is always there: it cannot be deleted")
         async with self._changes:
-            await existing_environment(self._store, checked, "name")
-            apps = [app.name for app in await self._store.list_apps(checked)]
+            await existing_environment(self._store, scope.account, checked, "name")
+            apps = [app.name for app in await self._store.list_apps(scope.account, checked)]
             if apps:
                 more = f" and {len(apps) - _MOST_NAMED} more" if len(apps) > _MOST_NAMED else ""
                 raise FailedPrecondition(
                     f"environment {checked!r} still has apps ({', '.join(apps[:_MOST_NAMED])}{more}): delete them first"
                 )
-            if not await self._store.delete_environment(checked):
+            if not await self._store.delete_environment(scope.account, checked):
                 raise NotFound(f"there is no environment {checked!r}")
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.faults import FailedPrecondition, NotFound, Unavailable
+from fal_server.core.identity import Scope
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.live.fleet import Fleet
 from fal_server.ports.execs import ExecChannel, ExecEngine
@@ -54,7 +55,7 @@ class Execs:
         self._fleet = fleet
         self._engine = engine
 
-    async def enter(self, runner_id: str) -> tuple[ExecChannel, str]:
+    async def enter(self, scope: Scope, runner_id: str) -> tuple[ExecChannel, str]:
         """The line to a runner in which a command shall be started, and what a person should know of it.
 
         Raises:
@@ -62,11 +63,11 @@ class Execs:
             Precondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
-        runner = await self._require(runner_id)
+        runner = await self._require(scope, runner_id)
         require_enterable(runner)
         return self._engine.execs(runner), _NOTICES.get(runner.state, "").format(runner_id)
 
-    async def line(self, runner_id: str) -> ExecChannel:
+    async def line(self, scope: Scope, runner_id: str) -> ExecChannel:
         """The line to a runner's commands, whatever becomes of it.
 
         Raises:
@@ -74,15 +75,15 @@ class Execs:
             Precondition: it has no process yet.
             Unavailable: it cannot be reached.
         """
-        runner = await self._require(runner_id)
+        runner = await self._require(scope, runner_id)
         require_there(runner)
         if runner.state in WITHOUT_PROCESS:
             require_enterable(runner)
         return self._engine.execs(runner)
 
-    async def everywhere(self, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
-        """Ask every runner; one that cannot be reached, or refuses, has no answer."""
-        runners = [runner for runner in self._fleet.runners if runner.state not in WITHOUT_PROCESS]
+    async def everywhere(self, scope: Scope, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
+        """Ask every runner of the account; one that cannot be reached, or refuses, has no answer."""
+        runners = [runner for runner in self._fleet.of_account(scope.account) if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]
 
@@ -92,8 +93,8 @@ class Execs:
         except (NotFound, FailedPrecondition, Unavailable):
             return None
 
-    async def _require(self, runner_id: str) -> Runner:
-        runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
+    async def _require(self, scope: Scope, runner_id: str) -> Runner:
+        runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))
         if runner is None:
             raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows which exist")
         return runner

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from fal_server.core.autoscale import Decision, Load, decide
 from fal_server.core.faults import InvalidArgument, ResourceExhausted
+from fal_server.core.identity import Scope
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.core.simulation import Arrival, SimulationResult, simulate
@@ -56,13 +57,13 @@ class Explainer:
         self._decisions = decisions
         self._simulations = 0
 
-    async def explain(self, name: str, environment: str) -> Explanation:
+    async def explain(self, scope: Scope, name: str, environment: str) -> Explanation:
         """What the controller sees of an app, the arithmetic, and what it decided of late.
 
         Raises:
             NotFound: there is no such app.
         """
-        app = await self._catalog.require_in(name, environment)
+        app = await self._catalog.require_in(scope.account, name, environment)
         load = self._dispatcher.load(app)
         failures = self._fleet.failures(app.name, app.revision_id)
         return Explanation(
@@ -78,6 +79,7 @@ class Explainer:
 
     async def simulate(
         self,
+        scope: Scope,
         name: str,
         environment: str,
         settings: Mapping[str, int],
@@ -101,7 +103,7 @@ class Explainer:
         """
         base = Scaling()
         if name:
-            base = (await self._catalog.require_in(name, environment)).scaling
+            base = (await self._catalog.require_in(scope.account, name, environment)).scaling
         scaling = changed(base, settings)
         if self._simulations >= MOST_SIMULATIONS:
             raise ResourceExhausted(f"{self._simulations} simulations are under way: try again when they are done")

@@ -19,7 +19,7 @@ from fal_server.access.permissions import (
 )
 from fal_server.core.accounts import Key, KeyScope
 from fal_server.core.faults import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted
-from fal_server.core.identity import Principal
+from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
 from fal_server.core.names import checked_text, identifier
 from fal_server.ports import Clock, Store
 
@@ -79,7 +79,9 @@ class Keys:
                 "ask for less, or use a key that has it"
             )
         secret = secrets.token_hex(32)
+        account = LOCAL if creator is None else creator.scope.account
         key = Key(
+            account=account,
             key_id=str(uuid.uuid4()),
             secret_hash=hash_secret(secret),
             scope=KeyScope.ADMIN if EVERYTHING in granted else KeyScope.API,
@@ -89,16 +91,16 @@ class Keys:
             permissions=granted,
         )
         async with self._changes:
-            if len(await self._store.list_keys()) >= MOST_KEYS:
+            if len(await self._store.list_keys(account)) >= MOST_KEYS:
                 raise ResourceExhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
             await self._store.add_key(key)
         return key.key_id, secret
 
-    async def list(self) -> Sequence[Key]:
+    async def list(self, scope: Scope) -> Sequence[Key]:
         """The keys that are not revoked, oldest first."""
-        return await self._store.list_keys()
+        return await self._store.list_keys(scope.account)
 
-    async def revoke(self, key_id: str) -> None:
+    async def revoke(self, scope: Scope, key_id: str) -> None:
         """End a key: when this returns, no call is accepted with it.
 
         Raises:
@@ -106,9 +108,12 @@ class Keys:
             NotFound: there is no such key, or it is revoked already.
             Precondition: it is the last one that may do everything; without it nobody could make another.
         """
+        await self._revoke(scope.account, key_id)
+
+    async def _revoke(self, account: AccountId, key_id: str) -> None:
         identifier(key_id, "key_id")
         async with self._changes:
-            keys = await self._store.list_keys()
+            keys = await self._store.list_keys(account)
             if not any(key.key_id == key_id for key in keys):
                 raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
             masters = [key for key in keys if EVERYTHING in key.permissions]
@@ -117,7 +122,7 @@ class Keys:
                     f"key {key_id} is the last ADMIN key, without which no other could be made: "
                     "create another ADMIN key first, and revoke this one with it"
                 )
-            revoked = await self._store.revoke_key(key_id, self._clock.now())
+            revoked = await self._store.revoke_key(account, key_id, self._clock.now())
             self._access.forget(key_id)
         if not revoked:
             raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
@@ -129,16 +134,16 @@ class Keys:
             written: what the file holds that has it; None where there is no such file.
             alias: of such keys.
         """
-        known = await self._store.list_keys()
+        known = await self._store.list_keys(LOCAL)
         if written is None:
             if any(key.alias != alias for key in known):
                 return None  # it was removed on purpose: there are others
             key_id, secret = await self.create(None, alias=alias)
             for key in known:  # a start that was cut off before it wrote its key down: nobody has that
-                await self.revoke(key.key_id)
+                await self._revoke(LOCAL, key.key_id)
             return f"{key_id}:{secret}"
         key_id, _, secret = written.strip().partition(":")
-        found = await self._store.get_key(key_id) if _ID.fullmatch(key_id) else None
+        found = await self._store.get_key(LOCAL, key_id) if _ID.fullmatch(key_id) else None
         if found is not None and found.secret_hash == hash_secret(secret):
             return None  # also a revoked one: that was somebody's wish
         key_id, secret = await self.create(None, alias=alias)
@@ -150,7 +155,7 @@ class Keys:
         Returns:
             (key id, secret), or None where there is an ADMIN key, whose secret only its holder knows.
         """
-        if any(EVERYTHING in key.permissions for key in await self._store.list_keys()):
+        if any(EVERYTHING in key.permissions for key in await self._store.list_keys(LOCAL)):
             return None
         return await self.create(None, preset="FULL", alias=alias)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument
+from fal_server.core.identity import AccountId
 from fal_server.core.names import split_app_name
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
 from fal_server.ports import LaunchSpec
 
-RevealSecrets = Callable[[str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
+RevealSecrets = Callable[[AccountId, str, tuple[str, ...] | None], Awaitable[dict[str, str]]]
 
 
 class LaunchSpecs:
@@ -41,12 +42,12 @@ class LaunchSpecs:
             FailedPrecondition: its revision is gone, or a secret that it names.
             InvalidArgument: its revision names no environment.
         """
-        revision = await self._catalog.find_revision(runner.revision_id)
+        revision = await self._catalog.find_revision(runner.account, runner.revision_id)
         if revision is None:
             raise FailedPrecondition(f"revision {runner.revision_id} was deleted")
         if not revision.environments:
             raise InvalidArgument("environments", f"revision {revision.revision_id} names no environment")
-        secrets = await self._reveal(runner.environment, revision.secret_names)
+        secrets = await self._reveal(runner.account, runner.environment, revision.secret_names)
         name, environment = split_app_name(runner.app_name)
         variables = {
             **self._variables,
@@ -57,6 +58,7 @@ class LaunchSpecs:
         }
         key = {} if self._runner_key is None else {"FAL_KEY": self._runner_key(runner.runner_id)}
         return LaunchSpec(
+            account=runner.account,
             runner_id=runner.runner_id,
             app_name=runner.app_name,
             environment=runner.environment,

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Scope
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.names import identifier
 from fal_server.core.runners import Runner
@@ -29,7 +30,7 @@ _SIGN_OF_LIFE_SECONDS = 20.0
 
 _TICK = timedelta(microseconds=1)
 _RUNNER_OF = attrgetter("runner_id")
-_Subject: TypeAlias = "tuple[str, str]"  # ("runner", its id) or ("app", its name)
+_Subject: TypeAlias = "tuple[str, AccountId, str]"  # ("runner", account, its id) or ("app", account, its name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ class Logs:
             lines = list(group)
             stored = self._stored.pop(runner_id, None)
             if stored is None:
-                stored = await self._log_store.last_sequence(runner_id)
+                stored = await self._log_store.last_sequence(EVERY_ACCOUNT, runner_id)
             if lines[0].sequence <= stored:
                 lines = [entry for entry in lines if entry.sequence > stored]
             self._stored[runner_id] = lines[-1].sequence if lines else stored
@@ -124,14 +125,14 @@ class Logs:
             self._stored.pop(next(iter(self._stored)))
         return found
 
-    def runner_ended(self, runner_id: str) -> None:
+    def runner_ended(self, runner: Runner) -> None:
         """The end of a runner is stored and all its lines were taken in: streams that follow it may end."""
-        self._stored.pop(runner_id, None)
-        for follower in self._followers.get(("runner", runner_id), ()):
+        self._stored.pop(runner.runner_id, None)
+        for follower in self._followers.get(("runner", runner.account, runner.runner_id), ()):
             follower.look = True
             follower.wake.set()
 
-    async def page(self, query: LogQuery) -> LogPage:
+    async def page(self, scope: Scope, query: LogQuery) -> LogPage:
         """Some lines, in the query's order.
 
         Raises:
@@ -144,11 +145,11 @@ class Logs:
             )
         if query.since is not None and query.until is not None and query.until < query.since:
             raise InvalidArgument("until", "until lies before since: swap them")
-        await self._check_subject(query)
-        return await self._log_store.page(query)
+        await self._check_subject(scope, query)
+        return await self._log_store.page(scope.account, query)
 
     async def follow(
-        self, query: LogQuery, cursor: str | None = None, *, from_now: bool = False
+        self, scope: Scope, query: LogQuery, cursor: str | None = None, *, from_now: bool = False
     ) -> AsyncGenerator[LogBatch]:
         """Lines as they are written, oldest first. For a runner it ends after the last line of an ended one.
 
@@ -165,16 +166,16 @@ class Logs:
         """
         position = Position.read(cursor) if cursor else Position(self._clock.now() if from_now else query.since)
         query = replace(query, newest_first=False, until=None, after=None, limit=_BATCH, since=position.since)
-        await self._check_subject(query)
+        await self._check_subject(scope, query)
         silent = True
-        async with self._follower(query) as follower:
+        async with self._follower(scope.account, query) as follower:
             while True:
                 follower.wake.clear()
-                ended, runner = await self._has_ended(query, follower)
+                ended, runner = await self._has_ended(scope, query, follower)
                 while follower.is_behind():
                     async with self._storing:
                         follower.begin()
-                    async with aclosing(self._catch_up(query, position, follower)) as batches:
+                    async with aclosing(self._catch_up(scope, query, position, follower)) as batches:
                         async for batch in batches:
                             silent = False
                             yield batch
@@ -202,10 +203,12 @@ class Logs:
                     follower.fall_behind()
                     yield LogBatch(entries=(), cursor=position.cursor())
 
-    async def _catch_up(self, query: LogQuery, position: Position, follower: Follower) -> AsyncGenerator[LogBatch]:
+    async def _catch_up(
+        self, scope: Scope, query: LogQuery, position: Position, follower: Follower
+    ) -> AsyncGenerator[LogBatch]:
         """The lines after a position that are stored, and do not wait in memory."""
         newest = LogQuery(runner_id=query.runner_id, app_name=query.app_name, newest_first=True, limit=1)
-        last = (await self._log_store.page(newest)).entries
+        last = (await self._log_store.page(scope.account, newest)).entries
         if not last:
             return
         # What is stored from now on is not read in vain.
@@ -214,38 +217,38 @@ class Logs:
         if query.runner_id is not None:
             query = replace(query, above=sent.get(query.runner_id, 0))
         elif sent and query.app_name is not None:
-            oldest = await self._log_store.first_unsent(query.app_name, sent, position.floor)
+            oldest = await self._log_store.first_unsent(scope.account, query.app_name, sent, position.floor)
             if oldest is None:
                 return
             starts = [moment for moment in (query.since, oldest) if moment is not None]
             query = replace(query, since=max(starts, default=None))
         more = True
         while more:
-            page = await self._log_store.page(query)
+            page = await self._log_store.page(scope.account, query)
             query, more = replace(query, after=page.cursor or None), page.more
             new = [entry for entry in page.entries if position.lacks(entry) and follower.earlier(entry)]
             for entries in _portions(new):
                 position.advance(entries)
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
-    async def _has_ended(self, query: LogQuery, follower: Follower) -> tuple[bool, Runner | None]:
+    async def _has_ended(self, scope: Scope, query: LogQuery, follower: Follower) -> tuple[bool, Runner | None]:
         """Whether nothing more can come. Asked before the lines are read: lines are stored before the end is."""
         if query.runner_id is None or not follower.look:
             return False, None
         follower.look = False
-        runner = await self._store.get_runner(query.runner_id)
+        runner = await self._store.get_runner(scope.account, query.runner_id)
         return runner is None or runner.ended, runner
 
-    async def _check_subject(self, query: LogQuery) -> None:
+    async def _check_subject(self, scope: Scope, query: LogQuery) -> None:
         if query.runner_id is not None:
             identifier(query.runner_id, "runner_id")
-            known = await self._store.get_runner(query.runner_id) is not None
-            if not known and await self._log_store.last_sequence(query.runner_id) == 0:
+            known = await self._store.get_runner(scope.account, query.runner_id) is not None
+            if not known and await self._log_store.last_sequence(scope.account, query.runner_id) == 0:
                 raise NotFound(f"there is no runner {query.runner_id}: `fal runners list` shows which exist")
         elif query.app_name is not None:
-            if await self._store.get_app(query.app_name) is not None:
+            if await self._store.get_app(scope.account, query.app_name) is not None:
                 return
-            lines = await self._log_store.page(LogQuery(app_name=query.app_name, limit=1))
+            lines = await self._log_store.page(scope.account, LogQuery(app_name=query.app_name, limit=1))
             if not lines.entries:
                 raise NotFound(f"there is no app {query.app_name!r}: `fal apps list` shows which exist")
         else:
@@ -255,15 +258,17 @@ class Logs:
         """Who follows the runner or the app of a line."""
         if not self._followers:
             return set()
-        subjects = (("runner", entry.runner_id), ("app", entry.app_name))
+        subjects = (("runner", entry.account, entry.runner_id), ("app", entry.account, entry.app_name))
         return {follower for subject in subjects for follower in self._followers.get(subject, ())}
 
     @asynccontextmanager
-    async def _follower(self, query: LogQuery) -> AsyncGenerator[Follower]:
+    async def _follower(self, account: AccountId, query: LogQuery) -> AsyncGenerator[Follower]:
         if self._open >= MOST_FOLLOWERS:
             raise ResourceExhausted(f"{MOST_FOLLOWERS} log streams are open already: end one, or try later")
         subject: _Subject = (
-            ("runner", query.runner_id) if query.runner_id is not None else ("app", query.app_name or "")
+            ("runner", account, query.runner_id)
+            if query.runner_id is not None
+            else ("app", account, query.app_name or "")
         )
         follower = Follower(query)
         self._open += 1

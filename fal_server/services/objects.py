@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.identity import AccountId
 from fal_server.core.json_reader import read_json
 from fal_server.ports import Clock
 from fal_server.ports.files import Draft, Drafts, ObjectStore, StoredObject
@@ -34,6 +35,7 @@ class Reserved:
         life: how long it is kept from when it is complete; None keeps it.
     """
 
+    account: AccountId
     object_id: str
     name: str
     content_type: str
@@ -60,7 +62,9 @@ class Objects:
         self._life = life
         self.parts = PartUploads[Reserved](drafts, clock, most_bytes=MOST_BYTES)
 
-    def reserve(self, name: str | None, content_type: str | None, lifecycle: str | None) -> Reserved:
+    def reserve(
+        self, account: AccountId, name: str | None, content_type: str | None, lifecycle: str | None
+    ) -> Reserved:
         """An address for a file.
 
         Args:
@@ -74,6 +78,7 @@ class Objects:
         kind = content_type if content_type and _TYPE.fullmatch(content_type) else "application/octet-stream"
         shown = _UNFIT.sub("_", name or "").strip("._")[-_NAME_BYTES:]
         return Reserved(
+            account=account,
             object_id=secrets.token_urlsafe(24),
             name=shown or f"file{guess_extension(kind.partition(';')[0].strip()) or '.bin'}",
             content_type=kind,
@@ -131,6 +136,7 @@ class Objects:
     async def _publish(self, reserved: Reserved, draft: Draft) -> StoredObject:
         now = self._clock.now()
         stored = StoredObject(
+            account=reserved.account,
             object_id=reserved.object_id,
             name=reserved.name,
             content_type=reserved.content_type,

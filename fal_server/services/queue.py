@@ -12,6 +12,7 @@ from datetime import timedelta
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core.faults import FailedPrecondition, NotFound, UnusableIdempotencyKey
+from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
@@ -98,7 +99,7 @@ class Queue:
             Invalid: the webhook's address or the Idempotency-Key is wrong, or that key was used for another request.
         """
         app = self._catalog.get(submission.app_name)
-        if app is None:
+        if app is None or app.account != submission.account:
             raise NotFound(f"there is no app {submission.app_name!r}: `fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
@@ -110,6 +111,7 @@ class Queue:
             start_seconds = app.scaling.request_start_timeout or None
         now = self._clock.now()
         request = QueuedRequest(
+            account=app.account,
             request_id=str(uuid.uuid4()),
             app_name=app.name,
             path=submission.path,
@@ -127,28 +129,28 @@ class Queue:
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
         return await run_to_completion(self._accept(request, content))
 
-    async def status(self, app_name: str, request_id: str) -> QueueStatus:
+    async def status(self, account: AccountId, app_name: str, request_id: str) -> QueueStatus:
         """A request as it stands.
 
         Raises:
             NotFound: the app has no such request (any more).
         """
         live = self._backlog.get(request_id)
-        if live is not None and live.request.app_name == app_name:
+        if live is not None and (live.request.account, live.request.app_name) == (account, app_name):
             return QueueStatus(request=live.request, position=self._backlog.position(live))
-        request = await self._store.get(request_id)
+        request = await self._store.get(account, request_id)
         if request is None or request.app_name != app_name:
             raise _unknown(app_name, request_id)
         return QueueStatus(request=request)
 
-    async def result(self, app_name: str, request_id: str) -> tuple[QueuedRequest, Answer | None]:
+    async def result(self, account: AccountId, app_name: str, request_id: str) -> tuple[QueuedRequest, Answer | None]:
         """A request with its answer; None where it is not completed.
 
         Raises:
             NotFound: the app has no such request (any more).
         """
-        request = (await self.status(app_name, request_id)).request
-        return request, await self._store.answer(request_id) if request.state is State.COMPLETED else None
+        request = (await self.status(account, app_name, request_id)).request
+        return request, await self._store.answer(account, request_id) if request.state is State.COMPLETED else None
 
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
         """What the app wrote during the last attempt: the request's lines, or all where the runner had no other."""
@@ -160,11 +162,11 @@ class Queue:
             until=request.completed_at,
             limit=_MOST_LOG_LINES,
         )
-        page = await self._logs.page(query)
+        page = await self._logs.page(request.account, query)
         own = (request.request_id, None) if request.alone else (request.request_id,)
         return [entry for entry in page.entries if entry.request_id in own]
 
-    async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
+    async def cancel(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
         """End a request, also one that a runner is working on: the app sees its caller go.
 
         Raises:
@@ -172,8 +174,9 @@ class Queue:
             Precondition: it is completed.
         """
         live = self._backlog.get(request_id)
-        if live is None or live.request.app_name != app_name or live.finishing:
-            request = (await self.status(app_name, request_id)).request
+        mine = live is not None and (live.request.account, live.request.app_name) == (account, app_name)
+        if live is None or not mine or live.finishing:
+            request = (await self.status(account, app_name, request_id)).request
             raise FailedPrecondition(f"request {request.request_id} is completed: there is nothing to cancel")
         live.cancelled.set()
         if live.attempt is not None:
@@ -183,7 +186,7 @@ class Queue:
             await run_to_completion(self._cancel_waiting(live))
         return live.request
 
-    async def flush(self, app_name: str, caller: str | None = None) -> int:
+    async def flush(self, account: AccountId, app_name: str, caller: str | None = None) -> int:
         """Cancel the requests of an app that wait; how many.
 
         Args:
@@ -192,51 +195,51 @@ class Queue:
         Raises:
             NotFound: there is no such app.
         """
-        self._catalog.require(app_name)
+        self._catalog.require(account, app_name)
         waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.finishing]
         chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller]
         flushed = 0
         for live in chosen:
             try:
-                await self.cancel(app_name, live.request.request_id)
+                await self.cancel(account, app_name, live.request.request_id)
                 flushed += 1
             except FailedPrecondition:
                 continue  # it ended by itself meanwhile
         return flushed
 
-    def size(self, app_name: str) -> Mapping[str, int]:
+    def size(self, account: AccountId, app_name: str) -> Mapping[str, int]:
         """How many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
 
         Raises:
             NotFound: there is no such app.
         """
-        self._catalog.require(app_name)
+        self._catalog.require(account, app_name)
         return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_name, State.IN_QUEUE))
 
-    async def find(self, query: RequestFilter) -> list[QueuedRequest]:
+    async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
         """Requests, newest first; also those that an app has left behind which was deleted.
 
         Raises:
             NotFound: there is no such app, and nothing of one.
         """
-        found = await self._store.find(query)
-        if not found and self._catalog.get(query.app_name) is None:
-            self._catalog.require(query.app_name)
+        found = await self._store.find(account, query)
+        if not found:
+            self._catalog.require(account, query.app_name)
         return found
 
-    async def deliveries(self, request_id: str) -> list[Delivery]:
+    async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
         """The tries to deliver a request's webhook."""
-        return await self._store.deliveries(request_id)
+        return await self._store.deliveries(account, request_id)
 
-    async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
+    async def redrive(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
         """Put a request in line again that was given up, as if it were new; its id stays.
 
         Raises:
             NotFound: the app has no such request (any more), or the app itself is gone.
             Precondition: it was not given up.
         """
-        self._catalog.require(app_name)
-        request = (await self.status(app_name, request_id)).request
+        self._catalog.require(account, app_name)
+        request = (await self.status(account, app_name, request_id)).request
         if not request.dead:
             words = "is not completed" if request.state is not State.COMPLETED else "was not given up"
             raise FailedPrecondition(
@@ -310,7 +313,7 @@ class Queue:
                 )
                 if await self._store.complete(ended, answer):
                     return ended
-                stored = await self._store.get(ended.request_id)
+                stored = await self._store.get(ended.account, ended.request_id)
                 if stored is None or stored.state is State.COMPLETED or stored.attempt == ended.attempt:
                     return ended
                 # The write that started the attempt was cut off, and only now is known how far it came.
@@ -348,7 +351,7 @@ class Queue:
         if accepted.request_id != request.request_id:
             if accepted.fingerprint != request.fingerprint:
                 raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
-            return await self.status(accepted.app_name, accepted.request_id)
+            return await self.status(accepted.account, accepted.app_name, accepted.request_id)
         live = self._backlog.add(accepted)
         self._notify()
         return QueueStatus(request=accepted, position=self._backlog.position(live))

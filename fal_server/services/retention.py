@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.retention import LEAST_AGE, Needed, in_use_since, superfluous
 from fal_server.core.revisions import Revision
 from fal_server.live.catalog import Catalog
@@ -84,7 +85,7 @@ class Retention:
 
     async def _needed(self) -> Needed:
         needed, last = Needed(), ""
-        while page := await self._store.page_revisions(last, _PAGE):
+        while page := await self._store.page_revisions(EVERY_ACCOUNT, last, _PAGE):
             needed = needed.plus(page)
             last = page[-1].revision_id
             await asyncio.sleep(0)

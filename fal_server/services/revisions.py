@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fal_server.core import names
 from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.identity import Scope
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Store
@@ -20,7 +21,7 @@ class Revisions:
         self._catalog = catalog
         self._fleet = fleet
 
-    async def list(self, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
+    async def list(self, scope: Scope, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
         """Revisions, newest first.
 
         Args:
@@ -32,10 +33,10 @@ class Revisions:
         """
         full: str | None = None
         if app_name:
-            full = (await self._catalog.require_in(app_name, environment or "")).name
+            full = (await self._catalog.require_in(scope.account, app_name, environment or "")).name
         elif environment:
-            await self._catalog.existing_environment(environment)
-        revisions = await self._store.list_revisions(full, None if full else environment or None)
+            await self._catalog.existing_environment(scope.account, environment)
+        revisions = await self._store.list_revisions(scope.account, full, None if full else environment or None)
         current = {app.revision_id for app in self._catalog.apps}
         return [
             RevisionView(
@@ -46,7 +47,7 @@ class Revisions:
             for revision in revisions
         ]
 
-    async def delete(self, revision_id: str) -> None:
+    async def delete(self, scope: Scope, revision_id: str) -> None:
         """Delete a revision that no app uses.
 
         Raises:
@@ -55,11 +56,11 @@ class Revisions:
         """
         names.identifier(revision_id, "application_id")
         for app in self._catalog.apps:
-            if revision_id in (app.revision_id, app.next_revision_id):
+            if app.account == scope.account and revision_id in (app.revision_id, app.next_revision_id):
                 raise FailedPrecondition(
                     f"revision {revision_id} serves app {app.name!r}: deploy or `fal apps set-rev` another one first, "
                     f"or delete the app with `fal apps delete {app.name}`"
                 )
-        if not await self._store.delete_revision(revision_id):
+        if not await self._store.delete_revision(scope.account, revision_id):
             raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows which exist")
         self._catalog.forget_revision(revision_id)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 from fal_server.core.faults import Aborted, FailedPrecondition, Fault, NotFound
+from fal_server.core.identity import Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
 from fal_server.core.runners import NO_PROCESS, Runner
 from fal_server.live.catalog import Catalog
@@ -25,7 +26,10 @@ class RolloutWatcher:
         log: takes them.
     """
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, logs: Logs | None, clock: Clock, log: BuildLog) -> None:
+    def __init__(
+        self, scope: Scope, catalog: Catalog, fleet: Fleet, logs: Logs | None, clock: Clock, log: BuildLog
+    ) -> None:
+        self._scope = scope
         self._catalog = catalog
         self._fleet = fleet
         self._logs = logs
@@ -88,6 +92,7 @@ class RolloutWatcher:
                     level=LogLevel.INFO,
                     source=LogSource.SYSTEM,
                     message=f"runner {runner.runner_id} is {runner.state}: {runner.reason}",
+                    account=runner.account,
                     app_name=runner.app_name,
                     revision_id=runner.revision_id,
                 )
@@ -98,7 +103,7 @@ class RolloutWatcher:
 
     async def _tail(self, logs: Logs, runner_id: str) -> None:
         try:
-            async with aclosing(logs.follow(LogQuery(runner_id=runner_id))) as batches:
+            async with aclosing(logs.follow(self._scope, LogQuery(runner_id=runner_id))) as batches:
                 async for batch in batches:
                     for entry in batch.entries:
                         await self._log(entry)

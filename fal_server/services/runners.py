@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from fal_server.core import autoscale, names
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
+from fal_server.core.identity import Scope
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
@@ -32,7 +33,7 @@ class Runners:
         self._engine = engine
         self._clock = clock
 
-    async def list(self, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
+    async def list(self, scope: Scope, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
         """All runners, oldest first.
 
         Args:
@@ -42,32 +43,34 @@ class Runners:
         Raises:
             Invalid: `since` lies too far back.
         """
-        return self._views(await self._all(since), include_pending)
+        return self._views(await self._all(scope, since), include_pending)
 
     async def list_for_app(
-        self, name: str, environment: str, *, since: datetime | None, include_pending: bool
+        self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
     ) -> Sequence[RunnerView]:
         """The runners of one app, as `list`.
 
         Raises:
             NotFound: there is no such app.
         """
-        full = (await self._catalog.require_in(name, environment, "alias")).name
-        mine = [r for r in await self._all(since) if r.app_name == full]
+        full = (await self._catalog.require_in(scope.account, name, environment, "alias")).name
+        mine = [r for r in await self._all(scope, since) if r.app_name == full]
         return self._views(mine, include_pending)
 
-    async def get(self, runner_id: str) -> RunnerView:
+    async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         """One runner, also one that has ended, with what it went through.
 
         Raises:
             NotFound: there is none of that id (any more).
         """
-        runner = await self._require(runner_id)
+        runner = await self._require(scope, runner_id)
         view = self._view(runner, held=self._floor_holds(runner.app_name))
-        history = tuple(await self._fleet.history(runner_id))
+        history = tuple(await self._fleet.history(scope.account, runner_id))
         return replace(view, history=history, phases=start_phases(runner))
 
-    async def stop(self, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None) -> None:
+    async def stop(
+        self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None
+    ) -> None:
         """Stop a runner gracefully: no further requests, those that it has are finished, then SIGTERM.
 
         Stopping one that is stopping already is done.
@@ -80,7 +83,7 @@ class Runners:
             NotFound: there is none of that id, or it has ended.
             Invalid: the grace is out of bounds.
         """
-        runner = await self._require_alive(runner_id)
+        runner = await self._require_alive(scope, runner_id)
         if grace_seconds is not None and not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
             words = f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
             raise InvalidArgument("grace_seconds", words)
@@ -92,16 +95,16 @@ class Runners:
         else:
             await self._fleet.drain(runner_id, STOPPED, grace)
 
-    async def kill(self, runner_id: str) -> None:
+    async def kill(self, scope: Scope, runner_id: str) -> None:
         """Kill a runner at once, with everything that it started.
 
         Raises:
             NotFound: there is none of that id, or it has ended.
         """
-        await self._require_alive(runner_id)
+        await self._require_alive(scope, runner_id)
         await self._fleet.kill(runner_id, "killed by request")
 
-    async def exec(self, runner_id: str, request: ExecRequest) -> ExecSession:
+    async def exec(self, scope: Scope, runner_id: str, request: ExecRequest) -> ExecSession:
         """Run a command beside a runner's worker.
 
         Raises:
@@ -109,29 +112,29 @@ class Runners:
             Precondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
-        runner = await self._require(runner_id)
+        runner = await self._require(scope, runner_id)
         require_enterable(runner)
         return await self._engine.exec(runner, request)
 
-    async def _all(self, since: datetime | None) -> Sequence[Runner]:
+    async def _all(self, scope: Scope, since: datetime | None) -> Sequence[Runner]:
         if since is None:
-            return list(self._fleet.runners)
+            return self._fleet.of_account(scope.account)
         # A minute of grace, so that "24h" said by a client is not too much when it arrives.
         if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
             raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
         # The living first: one that ends in between is then in both, and shown as ended.
-        known = {r.runner_id: r for r in self._fleet.runners}
-        known |= {r.runner_id: r for r in await self._fleet.ended_since(since)}
+        known = {r.runner_id: r for r in self._fleet.of_account(scope.account)}
+        known |= {r.runner_id: r for r in await self._fleet.ended_since(scope.account, since)}
         return sorted(known.values(), key=lambda r: (r.created_at, r.runner_id))
 
-    async def _require(self, runner_id: str) -> Runner:
-        runner = await self._fleet.find(names.identifier(runner_id, "runner_id"))
+    async def _require(self, scope: Scope, runner_id: str) -> Runner:
+        runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))
         if runner is None:
             raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows which exist")
         return runner
 
-    async def _require_alive(self, runner_id: str) -> Runner:
-        runner = await self._require(runner_id)
+    async def _require_alive(self, scope: Scope, runner_id: str) -> Runner:
+        runner = await self._require(scope, runner_id)
         if runner.ended:
             raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'no reason is known'})")
         return runner

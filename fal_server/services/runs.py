@@ -13,6 +13,7 @@ from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import Fault
+from fal_server.core.identity import Scope
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
@@ -54,7 +55,7 @@ class Runs:
         self._changed = changed
         self._urls = urls
 
-    async def run(self, code: CodeRequest) -> AsyncGenerator[LogEntry | RunStarted | RunEnded, None]:
+    async def run(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | RunStarted | RunEnded, None]:
         """Run code once; closing the iterator ends the runner.
 
         Yields the build's log, RunStarted, the runner's log, and RunEnded last.
@@ -62,7 +63,7 @@ class Runs:
         Raises:
             Invalid, Unsupported, Precondition: as Deploys.deploy; nothing was started.
         """
-        environment = await existing_environment(self._store, code.environment_name)
+        environment = await existing_environment(self._store, scope.account, code.environment_name)
         scaling = scaling_of(code.scaling)
         run_id = str(uuid.uuid4())
         label = re.sub(r"[^A-Za-z0-9_]+", "-", code.application_name)[:60].strip("-_") or "run"
@@ -74,9 +75,10 @@ class Runs:
                     yield event
                 else:
                     env_id = event.env_id
-        revision = await self._deploys.revision(code, name, environment, scaling)
+        revision = await self._deploys.revision(scope.account, code, name, environment, scaling)
         now = self._clock.now()
         app = App(
+            account=scope.account,
             name=name,
             environment=environment,
             revision_id=revision.revision_id,
@@ -86,6 +88,7 @@ class Runs:
             updated_at=now,
         )
         runner = Runner(
+            account=scope.account,
             runner_id=run_id,
             app_name=name,
             environment=environment,
@@ -101,7 +104,7 @@ class Runs:
         try:
             await self._fleet.add([runner])
             yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
-            async with aclosing(self._logs.follow(LogQuery(runner_id=run_id), None)) as batches:
+            async with aclosing(self._logs.follow(scope, LogQuery(runner_id=run_id), None)) as batches:
                 async for batch in batches:
                     for entry in batch.entries:
                         yield entry
@@ -118,7 +121,7 @@ class Runs:
                     await run_to_completion(self._engine.release(run_id))
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
-        ended = await self._fleet.find(runner.runner_id) or runner
+        ended = await self._fleet.find(runner.account, runner.runner_id) or runner
         result: RunResult | None = None
         reason = ended.reason
         if ended.started_at is not None:

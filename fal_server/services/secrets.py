@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from fal_server.core.accounts import SealedSecret
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.identity import LOCAL, AccountId, Scope
 from fal_server.core.names import secret_name
 from fal_server.live.catalog import existing_environment
 from fal_server.ports import Clock, Store, Vault
@@ -31,7 +32,13 @@ class Secrets:
         self._changes = asyncio.Lock()
 
     async def set(
-        self, name: str, value: str, *, environment: str | None = None, default_exposed: bool | None = None
+        self,
+        scope: Scope,
+        name: str,
+        value: str,
+        *,
+        environment: str | None = None,
+        default_exposed: bool | None = None,
     ) -> None:
         """Write a secret, new or in place of what it was.
 
@@ -58,23 +65,24 @@ class Secrets:
             raise InvalidArgument(
                 "value", f"the value of secret {name} holds a NUL character, which no environment variable can"
             )
-        where = await existing_environment(self._store, environment)
+        where = await existing_environment(self._store, scope.account, environment)
         sealed = SealedSecret(
+            account=scope.account,
             environment=where,
             name=name,
-            sealed=self._vault.seal(_context(where, name), value),
+            sealed=self._vault.seal(_context(scope.account, where, name), value),
             created_at=self._clock.now(),
             default_exposed=default_exposed,
         )
         async with self._changes:
-            names = {secret.name for secret in await self._store.list_secrets(where)}
+            names = {secret.name for secret in await self._store.list_secrets(scope.account, where)}
             if name not in names and len(names) >= MOST_SECRETS:
                 raise ResourceExhausted(
                     f"environment {where!r} has {MOST_SECRETS} secrets already: unset one that is not needed"
                 )
             await self._store.save_secret(sealed)
 
-    async def unset(self, name: str, *, environment: str | None = None) -> None:
+    async def unset(self, scope: Scope, name: str, *, environment: str | None = None) -> None:
         """Delete a secret.
 
         Raises:
@@ -82,20 +90,21 @@ class Secrets:
             NotFound: there is no such environment, or no such secret in it.
         """
         secret_name(name)
-        where = await existing_environment(self._store, environment)
-        if not await self._store.delete_secret(where, name):
+        where = await existing_environment(self._store, scope.account, environment)
+        if not await self._store.delete_secret(scope.account, where, name):
             raise NotFound(f"there is no secret {name} in environment {where!r}: `fal secrets list` shows the names")
 
-    async def list(self, environment: str | None = None) -> Sequence[SealedSecret]:
+    async def list(self, scope: Scope, environment: str | None = None) -> Sequence[SealedSecret]:
         """The secrets of an environment, by name, still sealed.
 
         Raises:
             Invalid: that cannot be an environment's name.
             NotFound: there is no such environment.
         """
-        return await self._store.list_secrets(await existing_environment(self._store, environment))
+        where = await existing_environment(self._store, scope.account, environment)
+        return await self._store.list_secrets(scope.account, where)
 
-    async def reveal_for(self, environment: str, names: Iterable[str] | None) -> dict[str, str]:
+    async def reveal_for(self, account: AccountId, environment: str, names: Iterable[str] | None) -> dict[str, str]:
         """The variables for a new runner.
 
         Args:
@@ -106,7 +115,7 @@ class Secrets:
             Precondition: one that the code asks for is not set.
             Unavailable: the vault's key is not the one that they were sealed with.
         """
-        there = {secret.name: secret for secret in await self._store.list_secrets(environment)}
+        there = {secret.name: secret for secret in await self._store.list_secrets(account, environment)}
         if names is None:
             wanted = [secret for secret in there.values() if secret.default_exposed is not False]
         else:
@@ -118,9 +127,15 @@ class Secrets:
                     "set them with `fal secrets set`"
                 )
             wanted = [there[name] for name in asked]
-        return {secret.name: self._vault.open(_context(environment, secret.name), secret.sealed) for secret in wanted}
+        return {
+            secret.name: self._vault.open(_context(account, environment, secret.name), secret.sealed)
+            for secret in wanted
+        }
 
 
-def _context(environment: str, name: str) -> str:
-    """Which secret it is: a sealed value that was moved to another name does not open. Neither part holds a slash."""
-    return f"{environment}/{name}"
+def _context(account: AccountId, environment: str, name: str) -> str:
+    """Return which secret it is: a sealed value that was moved to another name does not open.
+
+    No part holds a slash. The first account is left out, since its secrets are older than accounts.
+    """
+    return f"{environment}/{name}" if account == LOCAL else f"{account}/{environment}/{name}"

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 from fal_server.core.faults import UnusableIdempotencyKey
+from fal_server.core.identity import AccountId
 from fal_server.core.queue import Answer, Priority
 
 _LONGEST_KEY = 255
@@ -25,6 +26,7 @@ class Submission:
         idempotency_key: a second submission of the caller with the same key is the first one.
     """
 
+    account: AccountId
     app_name: str
     path: str
     method: str = "POST"
@@ -51,7 +53,7 @@ CANCELLED = refusal(499, "client_cancelled", "the request was cancelled")
 
 
 def idempotency(submission: Submission) -> str | None:
-    """What a repeated submission is known by: a hash of caller, app and Idempotency-Key; None without a key.
+    """What a repeated submission is known by: account, and a hash of caller, app and Idempotency-Key; None without.
 
     Raises:
         UnusableIdempotencyKey: the key is empty or too long.
@@ -61,7 +63,7 @@ def idempotency(submission: Submission) -> str | None:
         return None
     if not key or len(key) > _LONGEST_KEY:
         raise UnusableIdempotencyKey(f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
-    return _hash(submission.caller or "", submission.app_name, key)
+    return f"{submission.account}/{_hash(submission.caller or '', submission.app_name, key)}"
 
 
 def fingerprint(submission: Submission) -> str:

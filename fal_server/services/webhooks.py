@@ -74,8 +74,8 @@ class Webhooks:
         return delivery
 
     async def _call(self, request: QueuedRequest) -> tuple[int | None, str | None]:
-        content = await self._store.content(request.request_id)
-        answer = await self._store.answer(request.request_id)
+        content = await self._store.content(request.account, request.request_id)
+        answer = await self._store.answer(request.account, request.request_id)
         if content is None or content.webhook_url is None or answer is None:
             return None, "the request is gone"
         body = payload(request, answer)

@@ -24,9 +24,10 @@ from fal_server.access.permissions import (
 )
 from fal_server.core.accounts import Key
 from fal_server.core.faults import InvalidArgument, PermissionDenied, Unauthenticated
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import LOCAL, Accounts, Principal, Scope
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import SCOPE
 
 PARTS = st.sampled_from(["serverless", "apps", "keys", "read", "run", "*"])
 PATTERNS = st.lists(PARTS, min_size=1, max_size=4).map(":".join)
@@ -149,7 +150,7 @@ async def test_a_revocation_counts_at_once(store: SqlStore) -> None:
     await keys.bootstrap()
     key_id, secret = await keys.create(None)
     await access.authenticate(key_id, secret)
-    await keys.revoke(key_id)
+    await keys.revoke(SCOPE, key_id)
     assert access.cached(key_id, secret) is None
     with pytest.raises(Unauthenticated, match="revoked"):
         await access.authenticate(key_id, secret)
@@ -162,8 +163,8 @@ class SlowStore:
         self._store = store
         self.asked, self.answer = asyncio.Event(), asyncio.Event()
 
-    async def get_key(self, key_id: str) -> Key | None:
-        key = await self._store.get_key(key_id)
+    async def get_key(self, account: Accounts, key_id: str) -> Key | None:
+        key = await self._store.get_key(account, key_id)
         self.asked.set()
         await self.answer.wait()
         return key
@@ -177,7 +178,7 @@ async def test_a_revocation_is_not_undone_by_an_answer_that_is_on_its_way(store:
     key_id, secret = await keys.create(None)
     asking = asyncio.create_task(access.authenticate(key_id, secret))
     await slow.asked.wait()
-    await keys.revoke(key_id)
+    await keys.revoke(SCOPE, key_id)
     slow.answer.set()
     await asking  # it came before the revocation
     assert access.cached(key_id, secret) is None

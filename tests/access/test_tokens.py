@@ -33,7 +33,7 @@ class Desk:
 async def desk(idle: Platform) -> Desk:
     keys = Keys(idle.store, idle.clock, Authenticator(idle.store, idle.clock))
     key_id, _ = await keys.create(None, alias="")
-    key = await idle.store.get_key(key_id)
+    key = await idle.store.get_key(LOCAL, key_id)
     assert key is not None
     return Desk(idle, principal_of(key))
 
@@ -57,7 +57,7 @@ async def test_a_token_ends_with_its_key(desk: Desk) -> None:
     assert (holder.key_id, holder.scope.permissions) == (desk.principal.key_id, {WRITE_FILES})
     assert token.expires_at == desk.platform.clock.now() + UPLOAD_LIFE
     assert await desk.tokens.caller(token.text, "me", "hello") is None
-    await desk.platform.store.revoke_key(desk.principal.key_id, desk.platform.clock.now())
+    await desk.platform.store.revoke_key(LOCAL, desk.principal.key_id, desk.platform.clock.now())
     assert await desk.tokens.uploader(token.text) is None
 
 

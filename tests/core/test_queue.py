@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
     Answer,
@@ -23,7 +24,7 @@ from tests.fakes.domain import START
 
 def request(**changes) -> QueuedRequest:
     given_ = {"request_id": "q", "app_name": "a", "path": "/", "created_at": START, "attempt": 1}
-    return QueuedRequest(**(given_ | changes))
+    return QueuedRequest(account=LOCAL, **(given_ | changes))
 
 
 def answer(status: int, **headers: str) -> Answer:

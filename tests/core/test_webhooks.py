@@ -8,11 +8,12 @@ import json
 import pytest
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, QueuedRequest
 from fal_server.core.webhooks import checked_url, message, payload
 from tests.fakes.domain import START
 
-REQUEST = QueuedRequest(request_id="q", app_name="a", path="/", created_at=START, error="it broke")
+REQUEST = QueuedRequest(account=LOCAL, request_id="q", app_name="a", path="/", created_at=START, error="it broke")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:80/x?y=1", "https://example.com", "https://[::1]:8443/"])

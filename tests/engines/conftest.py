@@ -20,6 +20,7 @@ from fal_runner.process.proc import processes_of, tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.containers import Container
 from fal_server.core.faults import NotFound
+from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry, LogSource
 from fal_server.core.machines import Node, Resources
@@ -174,6 +175,7 @@ class Rig:
 
         given = (files or {}).items()
         return LaunchSpec(
+            account=LOCAL,
             runner_id=secrets.token_hex(16),
             app_name="shop",
             environment="main",
@@ -206,6 +208,7 @@ class Rig:
         assert shim is not None
         self._shims[launch.runner_id] = shim
         return Runner(
+            account=LOCAL,
             runner_id=launch.runner_id,
             app_name=launch.app_name,
             environment=launch.environment,

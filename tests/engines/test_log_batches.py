@@ -9,6 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from fal_grpc.v1 import log_pb2, shim_pb2
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry
 from fal_server.engines.shim.logs import batched, entries_from_wire
 
@@ -19,7 +20,7 @@ def batch(*numbers: int) -> shim_pb2.StreamLogsResponse:
 
 
 def entries_of(entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
-    return entries_from_wire(entries, runner_id="a", app_name="hello", revision_id="rev")
+    return entries_from_wire(entries, account=LOCAL, runner_id="a", app_name="hello", revision_id="rev")
 
 
 async def many(count: int, error: Exception | None = None) -> AsyncIterator[shim_pb2.StreamLogsResponse]:

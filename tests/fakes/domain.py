@@ -6,11 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from fal_server.core.apps import App, AuthMode
+from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.machines import Node, Resources
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
+SCOPE = Scope(account=LOCAL, permissions=frozenset({"*"}))
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BIG_NODE = Node(name="here", total=Resources(milli_cpus=64_000, memory_mib=512 * 10_000, gpus={"GPU-A": 2}))
 
@@ -23,6 +25,7 @@ def at(seconds: float) -> datetime:
 def make_app(name: str = "a", revision_id: str = "r1", **changes: object) -> App:
     scaling = {key: changes.pop(key) for key in list(changes) if key in Scaling.__dataclass_fields__}
     app = App(
+        account=LOCAL,
         name=name,
         environment="main",
         revision_id=revision_id,
@@ -37,6 +40,7 @@ def make_app(name: str = "a", revision_id: str = "r1", **changes: object) -> App
 def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: object) -> Runner:
     """Return a runner in a state, with the fields that it has by then."""
     runner = Runner(
+        account=LOCAL,
         runner_id=runner_id,
         app_name="a",
         environment="main",
@@ -58,6 +62,7 @@ def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, 
 def make_revision(revision_id: str = "r1", app_name: str = "a", **changes: object) -> Revision:
     scaling = {key: changes.pop(key) for key in list(changes) if key in Scaling.__dataclass_fields__}
     revision = Revision(
+        account=LOCAL,
         revision_id=revision_id,
         app_name=app_name,
         environment="main",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from fal_server.core.autoscale import Load, decide
 from fal_server.core.faults import NotFound
+from fal_server.core.identity import Scope
 from fal_server.core.names import app_name, environment_name
 from fal_server.core.runners import RunnerState
 from fal_server.core.scaling import Scaling
@@ -28,7 +29,7 @@ class FakeInsight:
         if full != "hello":
             raise NotFound(f"there is no app {full!r}")
 
-    async def explain(self, name: str, environment: str) -> Explanation:
+    async def explain(self, scope: Scope, name: str, environment: str) -> Explanation:
         self._require(name, environment)
         app = make_app("hello", next_revision_id="r2", max_concurrency=9)
         return Explanation(
@@ -44,6 +45,7 @@ class FakeInsight:
 
     async def simulate(
         self,
+        scope: Scope,
         name: str,
         environment: str,
         settings: Mapping[str, int],

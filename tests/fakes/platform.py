@@ -11,6 +11,7 @@ from pathlib import Path
 from fal_server.core.apps import App
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
@@ -35,7 +36,7 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
-from tests.fakes.domain import START
+from tests.fakes.domain import SCOPE, START
 from tests.fakes.engine import FakeEngine
 
 KEY = bytes(range(32))
@@ -78,6 +79,7 @@ class FakeBuilder:
             for number, words in enumerate(("resolving", "installing"), 1):
                 await log(
                     LogEntry(
+                        account=LOCAL,
                         runner_id="",
                         sequence=number,
                         timestamp=START,
@@ -167,7 +169,7 @@ class Platform:
         self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
         self.log_store = store.logs
         self.logs = Logs(self.log_store, shown, self.clock)
-        self.fleet.subscribe(ended=lambda runner: self.logs.runner_ended(runner.runner_id))
+        self.fleet.subscribe(ended=self.logs.runner_ended)
         self.secrets = Secrets(shown, AesVault(KEY), self.clock)
         self.deploys = Deploys(
             shown, self.catalog, self.apps, self.builder, self.blobs, self.clock, _urls, logs=self.logs
@@ -223,7 +225,7 @@ class Platform:
     async def deploy(self, name: str = "a", **changes: object) -> Deployed:
         """Deploy, and return the last message."""
         async with asyncio.timeout(HANG_SECONDS):
-            *_, last = [event async for event in self.deploys.deploy(deploy_request(name, **changes))]
+            *_, last = [event async for event in self.deploys.deploy(SCOPE, deploy_request(name, **changes))]
         assert isinstance(last, Deployed)
         return last
 
@@ -238,7 +240,7 @@ class Platform:
             return await self.ask(app)
 
     def app(self, name: str = "a") -> App:
-        return self.catalog.require(name)
+        return self.catalog.require(LOCAL, name)
 
 
 def deploy_request(name: str = "a", **changes: object) -> DeployRequest:

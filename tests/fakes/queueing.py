@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
 from fal_server.loops.queue import QueueWorker
@@ -134,10 +135,10 @@ class Queueing:
         return (await self.hand_in(app, **changes)).request.request_id
 
     async def hand_in(self, app: str = "a", **changes: object) -> QueueStatus:
-        return await self.queue.submit(Submission(app_name=app, **({"path": "/"} | changes)))
+        return await self.queue.submit(Submission(account=LOCAL, app_name=app, **({"path": "/"} | changes)))
 
     async def get(self, request_id: str, app: str = "a") -> QueuedRequest:
-        return (await self.queue.status(app, request_id)).request
+        return (await self.queue.status(LOCAL, app, request_id)).request
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until a condition holds, looking at every change of the queue or of the runners."""

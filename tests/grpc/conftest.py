@@ -14,6 +14,7 @@ import pytest
 from fal_server.access.authentication import Authenticator
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.faults import Fault, NotFound, Unavailable
+from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.names import app_name, environment_name, identifier
 from fal_server.core.runners import Runner, RunnerState
@@ -59,6 +60,7 @@ class ManualClock:
 
 def line(runner_id: str, sequence: int, message: str = "", **changes: Any) -> LogEntry:
     entry = LogEntry(
+        account=LOCAL,
         runner_id=runner_id,
         sequence=sequence,
         timestamp=NOON + timedelta(milliseconds=sequence),
@@ -73,6 +75,7 @@ def line(runner_id: str, sequence: int, message: str = "", **changes: Any) -> Lo
 
 def runner(runner_id: str = "runner-1", **changes: Any) -> Runner:
     made = Runner(
+        account=LOCAL,
         runner_id=runner_id,
         app_name="hello",
         environment="main",
@@ -95,6 +98,7 @@ class FakeApps:
 
     def add(self, name: str = "hello", **changes: Any) -> App:
         app = App(
+            account=LOCAL,
             name=name,
             environment="main",
             revision_id="rev-1",
@@ -106,14 +110,21 @@ class FakeApps:
         self.apps[name] = replace(app, **changes)
         return self.apps[name]
 
-    async def list(self, environment: str | None) -> Sequence[AppView]:
+    async def list(self, scope: Scope, environment: str | None) -> Sequence[AppView]:
         if self.fault is not None:
             raise self.fault
         wanted = environment_name(environment or "main")
         return [_view(app) for app in self.apps.values() if app.environment == wanted]
 
     async def set_revision(
-        self, name: str, environment: str, revision_id: str, *, auth_mode: AuthMode | None, strategy: Strategy | None
+        self,
+        scope: Scope,
+        name: str,
+        environment: str,
+        revision_id: str,
+        *,
+        auth_mode: AuthMode | None,
+        strategy: Strategy | None,
     ) -> AppView:
         self.calls.append((name, environment, revision_id, auth_mode, strategy))
         app = self._require(name, environment)
@@ -121,17 +132,19 @@ class FakeApps:
         self.apps[app.name] = replace(app, revision_id=revision_id, auth_mode=auth_mode or app.auth_mode)
         return _view(self.apps[app.name])
 
-    async def update(self, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...]]) -> AppView:
+    async def update(
+        self, scope: Scope, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...]]
+    ) -> AppView:
         self.calls.append((name, environment, dict(changes)))
         app = self._require(name, environment)
         self.apps[app.name] = replace(app, scaling=replace(app.scaling, **changes))
         return _view(self.apps[app.name])
 
-    async def rollout(self, name: str, environment: str, *, force: bool) -> None:
+    async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
         self.calls.append((name, environment, force))
         self._require(name, environment)
 
-    async def delete(self, name: str, environment: str) -> App:
+    async def delete(self, scope: Scope, name: str, environment: str) -> App:
         return self.apps.pop(self._require(name, environment).name)
 
     def _require(self, name: str, environment: str) -> App:
@@ -151,10 +164,10 @@ class FakeRevisions:
     def __init__(self) -> None:
         self.views: list[RevisionView] = []
 
-    async def list(self, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
+    async def list(self, scope: Scope, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
         return [v for v in self.views if app_name in (None, v.revision.app_name)]
 
-    async def delete(self, revision_id: str) -> None:
+    async def delete(self, scope: Scope, revision_id: str) -> None:
         identifier(revision_id, "application_id")
         raise NotFound(f"there is no revision {revision_id!r}")
 
@@ -180,13 +193,13 @@ class Script:
         finally:
             self.closed += 1
 
-    def build(self, code: CodeRequest) -> AsyncIterator[LogEntry | Built]:
+    def build(self, scope: Scope, code: CodeRequest) -> AsyncIterator[LogEntry | Built]:
         return self._play(code)
 
-    def deploy(self, request: DeployRequest) -> AsyncIterator[LogEntry | Deployed]:
+    def deploy(self, scope: Scope, request: DeployRequest) -> AsyncIterator[LogEntry | Deployed]:
         return self._play(request)
 
-    def run(self, code: CodeRequest) -> AsyncIterator[LogEntry | RunStarted | RunEnded]:
+    def run(self, scope: Scope, code: CodeRequest) -> AsyncIterator[LogEntry | RunStarted | RunEnded]:
         return self._play(code)
 
 
@@ -204,12 +217,12 @@ class FakeRunners:
         )
         self.views[made.runner_id] = replace(view, **facts)
 
-    async def list(self, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
+    async def list(self, scope: Scope, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
         self.calls.append((since, include_pending))
         return list(self.views.values())
 
     async def list_for_app(
-        self, name: str, environment: str, *, since: datetime | None, include_pending: bool
+        self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
     ) -> Sequence[RunnerView]:
         full = app_name(name, environment_name(environment), "alias")
         self.calls.append((full, since, include_pending))
@@ -218,17 +231,19 @@ class FakeRunners:
             raise NotFound(f"there is no app {full!r}")
         return found
 
-    async def get(self, runner_id: str) -> RunnerView:
+    async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         return self._require(runner_id)
 
-    async def stop(self, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None) -> None:
+    async def stop(
+        self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None
+    ) -> None:
         self.calls.append((runner_id, replace_first, grace_seconds))
         self._require(runner_id)
 
-    async def kill(self, runner_id: str) -> None:
+    async def kill(self, scope: Scope, runner_id: str) -> None:
         self._require(runner_id)
 
-    async def exec(self, runner_id: str, request: ExecRequest) -> Any:
+    async def exec(self, scope: Scope, runner_id: str, request: ExecRequest) -> Any:
         self._require(runner_id)
         self.calls.append((runner_id, request))
         return self.session
@@ -246,14 +261,14 @@ class FakeExecs:
     def __init__(self, runners: FakeRunners) -> None:
         self._runners = runners
 
-    async def enter(self, runner_id: str) -> Any:
-        await self._runners.get(runner_id)
+    async def enter(self, scope: Scope, runner_id: str) -> Any:
+        await self._runners.get(scope, runner_id)
         raise Unavailable(f"runner {runner_id} cannot be reached")
 
-    async def line(self, runner_id: str) -> Any:
-        return await self.enter(runner_id)
+    async def line(self, scope: Scope, runner_id: str) -> Any:
+        return await self.enter(scope, runner_id)
 
-    async def everywhere(self, ask: Any) -> Sequence[Any]:
+    async def everywhere(self, scope: Scope, ask: Any) -> Sequence[Any]:
         return []
 
 
@@ -337,7 +352,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     access = Authenticator(store, clock)
     keys = Keys(store, clock, access)
     environments = Environments(store, clock)
-    await environments.bootstrap()
+    await environments.bootstrap(LOCAL)
     secrets = Secrets(store, vault, clock)
     logs = Logs(store.logs, store, clock)
     apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()

@@ -16,6 +16,7 @@ from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 from fal_grpc.v1.runner_pb2_grpc import RunnersStub
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.history import StartPhases, StateChange
+from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.core.scaling import Scaling
@@ -81,6 +82,7 @@ async def test_an_app_shows_all_its_settings(plane) -> None:
 
 async def test_a_revision_shows_all_its_settings(plane) -> None:
     revision = Revision(
+        account=LOCAL,
         revision_id="rev-1",
         app_name="hello",
         environment="main",

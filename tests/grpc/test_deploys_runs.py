@@ -13,6 +13,7 @@ from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
 from fal_grpc.v1.run_pb2_grpc import RunsStub
 from fal_server.core.apps import App, AuthMode, Strategy
 from fal_server.core.faults import FailedPrecondition
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
 from fal_server.core.scaling import Scaling
@@ -113,6 +114,7 @@ async def test_a_failed_build_says_why(plane) -> None:
 async def test_a_deploy_is_handed_over_whole(plane) -> None:
     now = plane.clock.now()
     app = App(
+        account=LOCAL,
         name="hello",
         environment="main",
         revision_id="rev-9",

@@ -10,6 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from fal_server.access.permissions import PERMISSIONS
 from fal_server.grpc.methods import SERVICES
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
 
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -42,7 +43,7 @@ async def test_who_may_call(plane, second) -> None:
     key_id, secret = plane.admin
     revoked = await plane.keys.create(None, preset="FULL")
     await plane.access.authenticate(*revoked)
-    await plane.keys.revoke(revoked[0])
+    await plane.keys.revoke(SCOPE, revoked[0])
     denied = grpc.StatusCode.PERMISSION_DENIED
     callers = {
         (): UNAUTHENTICATED,

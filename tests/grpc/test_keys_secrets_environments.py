@@ -10,6 +10,7 @@ from fal_grpc.v1 import environment_pb2, key_pb2, secret_pb2
 from fal_grpc.v1.environment_pb2_grpc import EnvironmentsStub
 from fal_grpc.v1.key_pb2_grpc import KeysStub
 from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+from fal_server.core.identity import LOCAL
 
 
 async def refused(call) -> grpc.aio.AioRpcError:
@@ -47,7 +48,7 @@ async def test_what_a_key_may_do_is_policy_then_preset_then_scope(plane) -> None
             key_pb2.CreateUserKeyRequest(),
         )
     ]
-    stored = [await plane.store.get_key(key.key_id) for key in made]
+    stored = [await plane.store.get_key(LOCAL, key.key_id) for key in made]
     assert [key.permissions for key in stored] == [
         ("serverless:logs:read",),
         ("*",),
@@ -98,8 +99,8 @@ async def test_a_secret_is_set_listed_and_unset(plane) -> None:
             "default_exposed": False,
         },
     ]
-    assert await plane.secrets.reveal_for("main", None) == {"EMPTY": ""}
-    assert await plane.secrets.reveal_for("main", ["TOKEN"]) == {"TOKEN": "geheim"}
+    assert await plane.secrets.reveal_for(LOCAL, "main", None) == {"EMPTY": ""}
+    assert await plane.secrets.reveal_for(LOCAL, "main", ["TOKEN"]) == {"TOKEN": "geheim"}
     await secrets.SetSecret(secret_pb2.SetSecretRequest(name="TOKEN"), metadata=plane.metadata)
     error = await refused(secrets.SetSecret(secret_pb2.SetSecretRequest(name="TOKEN"), metadata=plane.metadata))
     assert error.code() is grpc.StatusCode.NOT_FOUND
@@ -120,7 +121,7 @@ async def test_environments_hold_secrets_and_apps_apart(plane) -> None:
             secret_pb2.SetSecretRequest(name="WHERE", value=environment, environment_name=environment),
             metadata=plane.metadata,
         )
-    assert await plane.secrets.reveal_for("staging", None) == {"WHERE": "staging"}
+    assert await plane.secrets.reveal_for(LOCAL, "staging", None) == {"WHERE": "staging"}
     listed = await environments.ListEnvironments(environment_pb2.ListEnvironmentsRequest(), metadata=plane.metadata)
     assert [(each.name, each.is_default) for each in listed.environments] == [("main", True), ("staging", False)]
     twice = await refused(
@@ -132,7 +133,7 @@ async def test_environments_hold_secrets_and_apps_apart(plane) -> None:
     await environments.DeleteEnvironment(
         environment_pb2.DeleteEnvironmentRequest(name="staging"), metadata=plane.metadata
     )
-    assert await plane.secrets.reveal_for("staging", None) == {}
+    assert await plane.secrets.reveal_for(LOCAL, "staging", None) == {}
     for name, code in (("staging", grpc.StatusCode.NOT_FOUND), ("main", grpc.StatusCode.FAILED_PRECONDITION)):
         error = await refused(
             environments.DeleteEnvironment(environment_pb2.DeleteEnvironmentRequest(name=name), metadata=plane.metadata)

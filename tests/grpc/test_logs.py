@@ -112,7 +112,7 @@ async def test_a_stream_ends_with_how_the_runner_ended(plane) -> None:
     await plane.logs.ingest([plane.line("runner-1", 3)])
     ended = replace(living, state=RunnerState.TERMINATED, ended_at=plane.clock.now(), exit_code=143, reason="stopped")
     await plane.store.save_runners([ended])
-    plane.logs.runner_ended("runner-1")
+    plane.logs.runner_ended(ended)
     rest = []
     while (message := await stream.read()) is not grpc.aio.EOF:
         rest.append(message)

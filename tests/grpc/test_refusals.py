@@ -69,7 +69,7 @@ async def test_what_nobody_expected_shows_its_id_and_nothing_else(plane, caplog)
 async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
-    async def wait(environment: str | None) -> list[object]:
+    async def wait(scope: object, environment: str | None) -> list[object]:
         started.set()
         try:
             await asyncio.Event().wait()

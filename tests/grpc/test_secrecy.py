@@ -12,10 +12,12 @@ from fal_grpc.v1 import key_pb2, run_pb2, secret_pb2
 from fal_grpc.v1.key_pb2_grpc import KeysStub
 from fal_grpc.v1.run_pb2_grpc import RunsStub
 from fal_grpc.v1.secret_pb2_grpc import SecretsStub
+from fal_server.core.identity import LOCAL
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.secrets import Secrets
 from fal_server.store import AesVault, open_store
+from tests.fakes.domain import SCOPE
 
 VALUE = "a-value-that-nobody-may-see"
 OLD = "the-value-that-it-had-before"
@@ -70,12 +72,12 @@ async def test_nothing_secret_is_logged_or_answered(plane, caplog) -> None:
 async def test_nothing_secret_is_in_the_files(tmp_path: Path, plane) -> None:
     vault = AesVault(bytes(range(32)))
     store = await open_store(tmp_path / "state.db", vault)
-    await Environments(store, plane.clock).bootstrap()
+    await Environments(store, plane.clock).bootstrap(LOCAL)
     secrets = Secrets(store, vault, plane.clock)
     for value in (OLD, VALUE):
-        await secrets.set("A", value)
-    await secrets.set("GONE", VALUE)
-    await secrets.unset("GONE")
+        await secrets.set(SCOPE, "A", value)
+    await secrets.set(SCOPE, "GONE", VALUE)
+    await secrets.unset(SCOPE, "GONE")
     made = [await Keys(store, plane.clock, plane.access).create(None) for _ in range(3)]
 
     def files() -> bytes:

@@ -173,7 +173,7 @@ async def test_clients_that_retry_see_unavailable_only_when_they_give_up(plane) 
     calls = 0
 
     class Starting:
-        async def list(self, environment: str | None) -> list[object]:
+        async def list(self, scope: object, environment: str | None) -> list[object]:
             nonlocal calls
             calls += 1
             if calls < 3:

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from fal_server.core.faults import NotFound
+from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.routes.account import AccountRoutes
@@ -54,7 +55,7 @@ class Runners:
     def __init__(self) -> None:
         self.runners: dict[str, Runner] = {}
 
-    async def get(self, runner_id: str) -> RunnerView:
+    async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         try:
             found = self.runners[runner_id]
         except KeyError:
@@ -66,7 +67,13 @@ class Runners:
 
 def line(sequence: int, at: datetime, message: str = "hello") -> LogEntry:
     return LogEntry(
-        runner_id="r", sequence=sequence, timestamp=at, level=LogLevel.INFO, source=LogSource.STDOUT, message=message
+        account=LOCAL,
+        runner_id="r",
+        sequence=sequence,
+        timestamp=at,
+        level=LogLevel.INFO,
+        source=LogSource.STDOUT,
+        message=message,
     )
 
 
@@ -79,7 +86,7 @@ class Logs:
         self.followed: list[tuple[str, datetime | None]] = []
         self.closed = asyncio.Event()
 
-    async def page(self, query: LogQuery) -> LogPage:
+    async def page(self, scope: Scope, query: LogQuery) -> LogPage:
         found = [
             entry
             for entry in self.lines
@@ -93,7 +100,7 @@ class Logs:
         part = tuple(found[start : start + query.limit])
         return LogPage(entries=part, cursor=str(start + len(part)), more=start + len(part) < len(found))
 
-    async def follow(self, query: LogQuery) -> AsyncIterator[LogBatch]:
+    async def follow(self, scope: Scope, query: LogQuery) -> AsyncIterator[LogBatch]:
         assert query.runner_id is not None
         self.followed.append((query.runner_id, query.since))
         try:
@@ -183,8 +190,9 @@ async def test_the_current_user() -> None:
 async def test_a_runner() -> None:
     async with controller() as c:
         of = {"app_name": "hello", "environment": "main", "revision_id": "v", "machine_type": "XS", "token": "hidden"}
-        c.runners.runners["r"] = waiting = Runner(runner_id="r", created_at=START, **of)
+        c.runners.runners["r"] = waiting = Runner(account=LOCAL, runner_id="r", created_at=START, **of)
         c.runners.runners["old"] = Runner(
+            account=LOCAL,
             runner_id="old",
             created_at=START,
             started_at=START + timedelta(seconds=1),

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.ports.queue import AnswerTooLarge
 
-REQUEST = QueuedRequest(request_id="id-1", app_name="a", path="/x?y=%20", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+REQUEST = QueuedRequest(
+    account=LOCAL, request_id="id-1", app_name="a", path="/x?y=%20", created_at=datetime(2026, 1, 1, tzinfo=UTC)
+)
 CONTENT = Content(headers=(("host", "here"), ("x-mine", "caf\xe9")), body=b'{"a":1}')
 
 

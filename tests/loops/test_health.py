@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from fal_server.core.faults import FailedPrecondition
+from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import HealthCheck
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
@@ -88,5 +89,5 @@ async def test_a_response_asks_for_a_check(platform: Platform) -> None:
     platform.changed.notify()
     await platform.until(lambda: len(platform.prober.asked) > asked)
     await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)
-    history = await platform.fleet.history(lease.runner_id)
+    history = await platform.fleet.history(LOCAL, lease.runner_id)
     assert history[-1].reason == "unhealthy: POST /health answered 503"

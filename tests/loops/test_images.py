@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.history import StateChange
+from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.services.adoption import reattach
+from tests.fakes.domain import SCOPE
 from tests.fakes.platform import Platform
 
 S = RunnerState
@@ -36,12 +38,12 @@ def states(changes: list[StateChange]) -> list[RunnerState]:
 async def test_docker_pull_is_shown_while_the_image_is_built(platform: Platform) -> None:
     runner = await pulling(platform)
     assert runner.reason == "its image is fetched or built"
-    [view] = await platform.runners.list(since=None, include_pending=True)
+    [view] = await platform.runners.list(SCOPE, since=None, include_pending=True)
     assert view.state is S.DOCKER_PULL
     assert platform.builder.hold is not None
     platform.builder.hold.set()
     await platform.until(lambda: platform.the_runner().routable)
-    assert states(await platform.fleet.history(runner.runner_id)) == [
+    assert states(await platform.fleet.history(LOCAL, runner.runner_id)) == [
         S.PENDING,
         S.PENDING,
         S.DOCKER_PULL,
@@ -65,7 +67,7 @@ async def test_a_full_disk_is_no_failed_start(platform: Platform) -> None:
     assert platform.builder.hold is not None
     platform.builder.hold.set()
     await platform.until(lambda: platform.fleet.get(runner.runner_id) is None)
-    ended = await platform.fleet.find(runner.runner_id)
+    ended = await platform.fleet.find(LOCAL, runner.runner_id)
     assert ended is not None
     assert ended.reason == "the disk is full"
     assert platform.fleet.failures("a", runner.revision_id).count == 0

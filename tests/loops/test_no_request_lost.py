@@ -10,6 +10,7 @@ import pytest
 from fal_server.core.apps import Strategy
 from fal_server.core.faults import NotFound
 from fal_server.core.routing import Outcome
+from tests.fakes.domain import SCOPE
 from tests.fakes.platform import Platform
 
 CLIENTS, REQUESTS, CHANGES = 8, 240, 16
@@ -49,15 +50,15 @@ class Rush:
             case "deploy" | "recreate":
                 await platform.deploy(strategy=Strategy.ROLLING if kind == "deploy" else Strategy.RECREATE)
             case "rollout" | "force":
-                await platform.apps.rollout("a", "", force=kind == "force")
+                await platform.apps.rollout(SCOPE, "a", "", force=kind == "force")
             case "stop" | "replace" if platform.fleet.runners:
                 runner = chance.choice(platform.fleet.runners)
                 try:
-                    await platform.runners.stop(runner.runner_id, replace_first=kind == "replace")
+                    await platform.runners.stop(SCOPE, runner.runner_id, replace_first=kind == "replace")
                 except NotFound:
                     return  # it has ended meanwhile
             case "scale":
-                await platform.apps.update("a", "", {"max_concurrency": chance.randint(1, 5)})
+                await platform.apps.update(SCOPE, "a", "", {"max_concurrency": chance.randint(1, 5)})
             case _:
                 platform.clock.advance(chance.choice([1, 11]))
 

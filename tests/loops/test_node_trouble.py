@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.runners import RunnerState
 from tests.fakes.domain import BIG_NODE
 from tests.fakes.engine import Start
@@ -24,7 +25,7 @@ async def test_a_start_that_the_machine_cannot_make_waits_and_is_repeated(platfo
         assert platform.fleet.failures("a", deployed.revision_id).count == 0
         platform.clock.advance(20)
         await platform.until(lambda last=held.not_before: platform.the_runner().not_before != last)
-    changes = await platform.fleet.history(held.runner_id)
+    changes = await platform.fleet.history(LOCAL, held.runner_id)
     assert len(changes) == 3, "each try is kept"
     platform.engine.start_as = Start.READY
     platform.clock.advance(20)
@@ -53,7 +54,7 @@ async def test_a_runner_that_ends_in_its_setup_there_is_no_failed_start(platform
     platform.engine.machines = [FULL]
     platform.engine.gone(first, "OSError: No space left on device", 1)
     await platform.until(lambda: platform.fleet.get(first) is None)
-    ended = await platform.fleet.find(first)
+    ended = await platform.fleet.find(LOCAL, first)
     assert ended is not None
     assert ended.reason == "OSError: No space left on device (its disk is full: make room)"
     assert platform.fleet.failures("a", deployed.revision_id).count == 0

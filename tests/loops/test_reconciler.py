@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from fal_server.core.faults import StartTimedOut
+from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import KEY, Platform, running
 
@@ -98,9 +100,9 @@ async def test_a_start_that_the_engine_rejects_is_a_failed_start(platform: Platf
 
 
 async def test_a_missing_secret_is_the_reason(platform: Platform) -> None:
-    await platform.secrets.set("TOKEN", "value")
+    await platform.secrets.set(SCOPE, "TOKEN", "value")
     deployed = await platform.deploy(secret_names=("TOKEN",))
-    await platform.secrets.unset("TOKEN")
+    await platform.secrets.unset(SCOPE, "TOKEN")
     waiting = platform.ask()
     with pytest.raises(Exception, match="TOKEN"):
         await waiting
@@ -108,7 +110,7 @@ async def test_a_missing_secret_is_the_reason(platform: Platform) -> None:
 
 
 async def test_secrets_reach_the_launch_and_no_repr(platform: Platform) -> None:
-    await platform.secrets.set("TOKEN", "very-secret")
+    await platform.secrets.set(SCOPE, "TOKEN", "very-secret")
     await platform.deploy()
     await platform.get()
     [launch] = platform.engine.launched
@@ -126,7 +128,7 @@ async def test_startup_timeout_kills_replaces_and_fails_direct_calls(platform: P
     slow = platform.the_runner()
     platform.clock.advance(30)
     await platform.until(lambda: platform.fleet.get(slow.runner_id) is None)
-    ended = await platform.fleet.find(slow.runner_id)
+    ended = await platform.fleet.find(LOCAL, slow.runner_id)
     assert ended.reason == "not ready within startup_timeout 30 s"
     assert platform.engine.killed == [slow.runner_id]
     assert platform.fleet.failures("a", slow.revision_id).count == 1
@@ -243,7 +245,7 @@ async def test_a_drain_survives_a_restart(store: SqlStore, tmp_path: Path) -> No
     assert list(after.fleet.slots("a")) == []
     async with running(after):
         await after.until(lambda: not after.fleet.runners)  # its request was lost with the controller
-    assert (await store.get_runner(lease.runner_id)).reason == "stopped by request"
+    assert (await store.get_runner(LOCAL, lease.runner_id)).reason == "stopped by request"
 
 
 async def restarted(before: Platform, store: SqlStore, directory: Path) -> Platform:

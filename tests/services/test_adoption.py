@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.services.adoption import reattach
 from tests.fakes.domain import START, make_runner
@@ -22,7 +23,7 @@ async def after(platform: Platform, runner: Runner, *, lives: bool, exited: bool
     if exited:
         platform.engine.exited.add(runner.runner_id)
     await reattach(platform.fleet, platform.engine)
-    found = await platform.fleet.find(runner.runner_id)
+    found = await platform.fleet.find(LOCAL, runner.runner_id)
     assert found is not None
     return found
 

@@ -9,9 +9,11 @@ import pytest
 
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.identity import LOCAL
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.services.environments import Environments
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -24,25 +26,25 @@ async def test_list_shows_apps_by_name_with_their_runners(platform: Platform) ->
     await platform.deploy("b")
     await platform.deploy("a", scaling={"min_concurrency": 2})
     await ready(platform, 2)
-    views = await platform.apps.list(None)
+    views = await platform.apps.list(SCOPE, None)
     assert [(v.app.name, v.active_runners, v.is_rolling) for v in views] == [("a", 2, False), ("b", 0, False)]
-    await Environments(platform.store, platform.clock).create("other", None)
-    assert await platform.apps.list("other") == []
+    await Environments(platform.store, platform.clock).create(SCOPE, "other", None)
+    assert await platform.apps.list(SCOPE, "other") == []
 
 
 @pytest.mark.parametrize("environment", ["main", "there", "nowhere"])
 async def test_what_is_not_there_is_named_the_environment_first(platform: Platform, environment: str) -> None:
-    await Environments(platform.store, platform.clock).create("there", None)
+    await Environments(platform.store, platform.clock).create(SCOPE, "there", None)
     words = "there is no environment 'nowhere'" if environment == "nowhere" else r"there is no app 'none\b"
     for asked in (
-        platform.apps.update("none", environment, {}),
-        platform.apps.rollout("none", environment, force=False),
-        platform.apps.delete("none", environment),
-        platform.revisions.list("none", environment),
+        platform.apps.update(SCOPE, "none", environment, {}),
+        platform.apps.rollout(SCOPE, "none", environment, force=False),
+        platform.apps.delete(SCOPE, "none", environment),
+        platform.revisions.list(SCOPE, "none", environment),
     ):
         with pytest.raises(NotFound, match=words):
             await asked
-    for listing in (platform.apps.list(environment), platform.revisions.list(None, environment)):
+    for listing in (platform.apps.list(SCOPE, environment), platform.revisions.list(SCOPE, None, environment)):
         if environment == "nowhere":
             with pytest.raises(NotFound, match=words):
                 await listing
@@ -52,10 +54,10 @@ async def test_what_is_not_there_is_named_the_environment_first(platform: Platfo
 
 async def test_update_changes_what_is_named_and_reaches_the_store(platform: Platform) -> None:
     await platform.deploy(scaling={"keep_alive": 60, "request_start_timeout": 9})
-    view = await platform.apps.update("a", "", {"max_concurrency": 5, "request_start_timeout": 0})
+    view = await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 5, "request_start_timeout": 0})
     assert (view.app.scaling.keep_alive, view.app.scaling.max_concurrency) == (60, 5)
     assert view.app.scaling.request_start_timeout is None
-    assert await platform.store.get_app("a") == view.app
+    assert await platform.store.get_app(LOCAL, "a") == view.app
 
 
 @pytest.mark.parametrize(
@@ -71,37 +73,37 @@ async def test_update_changes_what_is_named_and_reaches_the_store(platform: Plat
 async def test_wrong_settings_change_nothing(platform: Platform, changes: dict, words: str) -> None:
     before = (await platform.deploy()).app
     with pytest.raises(InvalidArgument, match=words):
-        await platform.apps.update("a", "", changes)
+        await platform.apps.update(SCOPE, "a", "", changes)
     assert platform.app() == before
 
 
 async def test_changes_at_once_do_not_undo_each_other(platform: Platform) -> None:
     await platform.deploy()
     await asyncio.gather(
-        platform.apps.update("a", "", {"keep_alive": 33}),
-        platform.apps.update("a", "", {"max_concurrency": 8}),
-        platform.apps.update("a", "", {"request_timeout": 44}),
+        platform.apps.update(SCOPE, "a", "", {"keep_alive": 33}),
+        platform.apps.update(SCOPE, "a", "", {"max_concurrency": 8}),
+        platform.apps.update(SCOPE, "a", "", {"request_timeout": 44}),
         platform.deploy(auth_mode=AuthMode.PUBLIC, strategy=Strategy.RECREATE),
     )
     app = platform.app()
     assert (app.scaling.keep_alive, app.scaling.max_concurrency, app.scaling.request_timeout) == (33, 8, 44)
     assert app.auth_mode is AuthMode.PUBLIC
-    assert await platform.store.get_app("a") == app
+    assert await platform.store.get_app(LOCAL, "a") == app
 
 
 async def test_a_change_whose_caller_hangs_up_is_whole(platform: Platform) -> None:
     await platform.deploy()
-    calling = asyncio.create_task(platform.apps.update("a", "", {"keep_alive": 33}))
+    calling = asyncio.create_task(platform.apps.update(SCOPE, "a", "", {"keep_alive": 33}))
     await asyncio.sleep(0)
     calling.cancel()
     await platform.until(lambda: platform.app().scaling.keep_alive == 33)
-    assert await platform.store.get_app("a") == platform.app()
+    assert await platform.store.get_app(LOCAL, "a") == platform.app()
 
 
 async def test_rolling_back(platform: Platform) -> None:
     first = await platform.deploy(scaling={"max_multiplexing": 2})
     second = await platform.deploy(scaling={"max_multiplexing": 3})
-    view = await platform.apps.set_revision("a", "", first.revision_id, auth_mode=None, strategy=None)
+    view = await platform.apps.set_revision(SCOPE, "a", "", first.revision_id, auth_mode=None, strategy=None)
     assert view.is_rolling
     assert view.app.revision_id == second.revision_id
     await platform.until(lambda: platform.app().revision_id == first.revision_id)
@@ -112,7 +114,7 @@ async def test_set_revision_recreate_moves_at_once(platform: Platform) -> None:
     first = await platform.deploy()
     await platform.deploy()
     view = await platform.apps.set_revision(
-        "a", "", first.revision_id, auth_mode=AuthMode.PUBLIC, strategy=Strategy.RECREATE
+        SCOPE, "a", "", first.revision_id, auth_mode=AuthMode.PUBLIC, strategy=Strategy.RECREATE
     )
     assert (view.app.revision_id, view.app.auth_mode) == (first.revision_id, AuthMode.PUBLIC)
 
@@ -122,9 +124,9 @@ async def test_a_revision_of_another_app_is_refused(platform: Platform) -> None:
     other = await platform.deploy("b")
     for name in ("a", "c"):
         with pytest.raises(NotFound, match="is one of app 'b'"):
-            await platform.apps.set_revision(name, "", other.revision_id, auth_mode=None, strategy=None)
+            await platform.apps.set_revision(SCOPE, name, "", other.revision_id, auth_mode=None, strategy=None)
     with pytest.raises(NotFound, match="fal apps list-rev a"):
-        await platform.apps.set_revision("a", "", "unknown", auth_mode=None, strategy=None)
+        await platform.apps.set_revision(SCOPE, "a", "", "unknown", auth_mode=None, strategy=None)
     assert platform.catalog.get("c") is None
 
 
@@ -133,9 +135,9 @@ async def test_a_revision_that_failed_once_is_tried_when_asked_for(platform: Pla
     platform.engine.start_as = Start.ENDS
     with pytest.raises(FailedPrecondition):
         await platform.deploy()
-    failed = next(r.revision_id for r in await platform.store.list_revisions("a", None))
+    failed = next(r.revision_id for r in await platform.store.list_revisions(LOCAL, "a", None))
     platform.engine.start_as = Start.READY
-    await platform.apps.set_revision("a", "", failed, auth_mode=None, strategy=None)
+    await platform.apps.set_revision(SCOPE, "a", "", failed, auth_mode=None, strategy=None)
     await platform.until(lambda: platform.app().revision_id == failed)
 
 
@@ -143,8 +145,8 @@ async def test_a_rollout_replaces_one_after_the_other_without_a_gap(platform: Pl
     await platform.deploy(scaling={"min_concurrency": 3, "max_concurrency": 3})
     await ready(platform, 3)
     old = {r.runner_id for r in platform.fleet.runners}
-    await platform.apps.rollout("a", "", force=False)
-    [view] = await platform.apps.list(None)
+    await platform.apps.rollout(SCOPE, "a", "", force=False)
+    [view] = await platform.apps.list(SCOPE, None)
     assert view.is_rolling
     least = 3
     while any(r.runner_id in old for r in platform.fleet.runners):
@@ -153,7 +155,7 @@ async def test_a_rollout_replaces_one_after_the_other_without_a_gap(platform: Pl
     assert least == 3
     await platform.until(lambda: len(platform.fleet.runners) == 3)
     assert platform.engine.most_alive <= 4
-    [view] = await platform.apps.list(None)
+    [view] = await platform.apps.list(SCOPE, None)
     assert not view.is_rolling
 
 
@@ -161,7 +163,7 @@ async def test_a_forced_rollout_is_at_once(platform: Platform) -> None:
     await platform.deploy(scaling={"min_concurrency": 2})
     await ready(platform, 2)
     old = {r.runner_id for r in platform.fleet.runners}
-    await platform.apps.rollout("a", "", force=True)
+    await platform.apps.rollout(SCOPE, "a", "", force=True)
     assert not list(platform.fleet.slots("a"))
     await platform.until(lambda: len({r.runner_id for r in platform.fleet.runners if r.routable} - old) == 2)
 
@@ -171,21 +173,21 @@ async def test_a_rollout_ends_the_wait_after_failed_starts(platform: Platform) -
     await platform.deploy(scaling={"min_concurrency": 1})
     await platform.until(lambda: any(r.state == "failure_delay" for r in platform.fleet.runners))
     platform.engine.start_as = Start.READY
-    await platform.apps.rollout("a", "", force=False)
+    await platform.apps.rollout(SCOPE, "a", "", force=False)
     await ready(platform)
 
 
 async def test_delete_lets_the_runners_finish(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
-    await platform.apps.delete("a", "")
+    await platform.apps.delete(SCOPE, "a", "")
     assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.fleet.get(lease.runner_id).state == "draining")
     platform.dispatcher.release(lease, Outcome.DONE)
     await platform.until(lambda: not platform.fleet.runners)
-    assert await platform.store.get_app("a") is None
+    assert await platform.store.get_app(LOCAL, "a") is None
     with pytest.raises(NotFound, match="fal apps list"):
-        await platform.apps.delete("a", "")
+        await platform.apps.delete(SCOPE, "a", "")
 
 
 async def test_revisions_are_listed_newest_first_and_deleted_when_unused(platform: Platform) -> None:
@@ -193,18 +195,18 @@ async def test_revisions_are_listed_newest_first_and_deleted_when_unused(platfor
     platform.clock.advance(1)
     second = await platform.deploy(scaling={"min_concurrency": 1})
     await ready(platform)
-    views = await platform.revisions.list("a", None)
+    views = await platform.revisions.list(SCOPE, "a", None)
     assert [(v.revision.revision_id, v.active_runners) for v in views] == [
         (second.revision_id, 1),
         (first.revision_id, 0),
     ]
     with pytest.raises(FailedPrecondition, match="serves app 'a'"):
-        await platform.revisions.delete(second.revision_id)
-    await platform.revisions.delete(first.revision_id)
+        await platform.revisions.delete(SCOPE, second.revision_id)
+    await platform.revisions.delete(SCOPE, first.revision_id)
     for call in (
-        lambda: platform.revisions.delete(first.revision_id),
-        lambda: platform.apps.set_revision("a", "", first.revision_id, auth_mode=None, strategy=None),
-        lambda: platform.revisions.list("unknown", None),
+        lambda: platform.revisions.delete(SCOPE, first.revision_id),
+        lambda: platform.apps.set_revision(SCOPE, "a", "", first.revision_id, auth_mode=None, strategy=None),
+        lambda: platform.revisions.list(SCOPE, "unknown", None),
     ):
         with pytest.raises(NotFound):
             await call()
@@ -215,7 +217,7 @@ async def test_a_revision_on_its_way_cannot_be_deleted(platform: Platform) -> No
     platform.engine.start_as = Start.WAITS
     coming = await platform.deploy(attach=False)
     with pytest.raises(FailedPrecondition):
-        await platform.revisions.delete(coming.revision_id)
+        await platform.revisions.delete(SCOPE, coming.revision_id)
 
 
 async def test_revisions_that_nothing_names_are_not_kept_in_memory(platform: Platform) -> None:
@@ -223,7 +225,7 @@ async def test_revisions_that_nothing_names_are_not_kept_in_memory(platform: Pla
     for _ in range(5):
         await platform.deploy(strategy=Strategy.RECREATE)
     await platform.until(lambda: platform.catalog.known_revision(first.revision_id) is None)
-    assert await platform.catalog.find_revision(first.revision_id) is not None
+    assert await platform.catalog.find_revision(LOCAL, first.revision_id) is not None
 
 
 async def test_a_draining_runner_is_not_wanted_again(platform: Platform) -> None:

@@ -10,42 +10,44 @@ import pytest
 from fal_server.core.accounts import Environment
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.faults import Aborted, FailedPrecondition, Fault, InvalidArgument, NotFound
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import RunnerState
 from fal_server.services.views import Built, Registered
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
 
 
 async def test_the_first_deploy_makes_the_app_and_streams_the_build(platform: Platform) -> None:
     request = deploy_request(scaling={"keep_alive": 60, "max_multiplexing": 4}, metadata={"openapi": {}})
-    *lines, last = [event async for event in platform.deploys.deploy(request)]
+    *lines, last = [event async for event in platform.deploys.deploy(SCOPE, request)]
     assert [line.message for line in lines if isinstance(line, LogEntry)] == ["resolving", "installing"]
     app = platform.app()
     assert last.app == app
     assert last.urls.run == "http://here/a"
     assert (app.auth_mode, app.scaling.keep_alive, app.scaling.max_multiplexing) == (AuthMode.PRIVATE, 60, 4)
-    assert await platform.store.get_app("a") == app
-    stored = await platform.store.get_revision(last.revision_id)
+    assert await platform.store.get_app(LOCAL, "a") == app
+    stored = await platform.store.get_revision(LOCAL, last.revision_id)
     assert stored is not None
     assert stored.metadata == {"openapi": {}}
 
 
 async def test_a_deploy_says_which_revision_is_stored_and_which_one_it_replaces(platform: Platform) -> None:
-    first = [event async for event in platform.deploys.deploy(deploy_request())]
-    second = [event async for event in platform.deploys.deploy(deploy_request(strategy=Strategy.RECREATE))]
+    first = [event async for event in platform.deploys.deploy(SCOPE, deploy_request())]
+    second = [event async for event in platform.deploys.deploy(SCOPE, deploy_request(strategy=Strategy.RECREATE))]
     (new,) = [event for event in first if isinstance(event, Registered)]
     (next_one,) = [event for event in second if isinstance(event, Registered)]
     assert (new.app_name, new.previous_id) == ("a", None)
     assert next_one.previous_id == new.revision_id
-    listed = {view.revision.revision_id: view.current for view in await platform.revisions.list("a", None)}
+    listed = {view.revision.revision_id: view.current for view in await platform.revisions.list(SCOPE, "a", None)}
     assert listed == {new.revision_id: False, next_one.revision_id: True}
 
 
 async def test_a_further_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
     await platform.deploy(scaling={"keep_alive": 60, "max_multiplexing": 1}, auth_mode=AuthMode.PUBLIC)
-    await platform.apps.update("a", "", {"max_concurrency": 7})
+    await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 7})
     await platform.deploy(
         scaling={"keep_alive": 5, "max_multiplexing": 3, "startup_timeout": 44, "machine_types": ("S",)}
     )
@@ -90,13 +92,13 @@ async def test_reset_scale_takes_all_settings_of_the_code(platform: Platform, st
 async def test_what_is_wrong_is_said_and_changes_nothing(
     platform: Platform, changes: dict, fault: type[Fault], words: str
 ) -> None:
-    await platform.secrets.set("HAVE", "value")
+    await platform.secrets.set(SCOPE, "HAVE", "value")
     before = (await platform.deploy()).app
     with pytest.raises(fault) as raised:
         await platform.deploy(**changes)
     assert words in raised.value.message
     assert platform.app() == before
-    assert len(await platform.store.list_revisions(None, None)) == 1
+    assert len(await platform.store.list_revisions(LOCAL, None, None)) == 1
 
 
 async def test_a_failed_build_is_told_and_changes_nothing(platform: Platform) -> None:
@@ -107,7 +109,7 @@ async def test_a_failed_build_is_told_and_changes_nothing(platform: Platform) ->
 
 
 async def test_a_build_alone(platform: Platform) -> None:
-    events = [event async for event in platform.deploys.build(code_request())]
+    events = [event async for event in platform.deploys.build(SCOPE, code_request())]
     assert isinstance(events[-1], Built)
     await platform.deploy()
     assert platform.builder.builds == 1
@@ -116,12 +118,12 @@ async def test_a_build_alone(platform: Platform) -> None:
 async def test_nothing_is_built_for_an_environment_that_is_not_there(platform: Platform) -> None:
     built = platform.builder.builds
     with pytest.raises(NotFound, match="there is no environment 'nowhere'"):
-        await anext(platform.deploys.build(code_request(environment_name="nowhere", force_build=True)))
+        await anext(platform.deploys.build(SCOPE, code_request(environment_name="nowhere", force_build=True)))
     assert platform.builder.builds == built
 
 
 async def test_an_app_of_another_environment(platform: Platform) -> None:
-    made = Environment(name="dev", description=None, is_default=False, created_at=platform.clock.now())
+    made = Environment(account=LOCAL, name="dev", description=None, is_default=False, created_at=platform.clock.now())
     await platform.store.add_environment(made)
     deployed = await platform.deploy(environment_name="dev")
     assert (deployed.app.name, deployed.app.environment) == ("a--dev", "dev")
@@ -136,7 +138,7 @@ async def test_deploys_of_one_app_come_one_after_the_other_and_the_later_wins(pl
     assert platform.builder.most_at_once == 1
     last = done[4].revision_id
     await platform.until(lambda: platform.app().revision_id == last)
-    assert len(await platform.store.list_revisions("a", None)) == 6
+    assert len(await platform.store.list_revisions(LOCAL, "a", None)) == 6
 
 
 async def test_a_rolling_deploy_moves_when_the_new_revision_is_ready(platform: Platform) -> None:
@@ -148,7 +150,7 @@ async def test_a_rolling_deploy_moves_when_the_new_revision_is_ready(platform: P
     await platform.until(lambda: len(platform.engine.alive) == 2)
     assert platform.app().revision_id == first.revision_id
     assert platform.dispatcher.try_acquire("a", request_id="1", caller=None, hint=None).runner_id == old.runner_id
-    [view] = await platform.apps.list(None)
+    [view] = await platform.apps.list(SCOPE, None)
     assert view.is_rolling
     new = next(r for r in platform.fleet.runners if r.runner_id != old.runner_id)
     platform.engine.ready(new.runner_id)
@@ -223,14 +225,14 @@ async def test_an_attached_deploy_shows_what_its_runner_says_to_the_last_line(pl
     heard: asyncio.Queue[LogEntry] = asyncio.Queue()
 
     async def listen() -> None:
-        async for event in platform.deploys.deploy(deploy_request()):
+        async for event in platform.deploys.deploy(SCOPE, deploy_request()):
             if isinstance(event, LogEntry):
                 await heard.put(event)
 
     listening = asyncio.create_task(listen())
     await platform.until(lambda: platform.engine.alive)
     runner_id = platform.the_runner().runner_id
-    build_line = await anext(platform.deploys.build(code_request(force_build=True)))
+    build_line = await anext(platform.deploys.build(SCOPE, code_request(force_build=True)))
     said = [
         replace(build_line, runner_id=runner_id, sequence=n, message=words, app_name="a")
         for n, words in enumerate(("loading", "Traceback"), 1)

@@ -13,6 +13,7 @@ from fal_server.core.faults import DeadlineExceeded, NotFound, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, opened, running
 
@@ -165,7 +166,7 @@ async def test_waiting_calls_are_told_where_no_node_could_ever_fit(platform: Pla
 async def test_calls_wait_for_a_runner_that_serves_though_no_other_can_come(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
-    await platform.apps.update("a", "", {"machine_types": ("GPU-Z",)})
+    await platform.apps.update(SCOPE, "a", "", {"machine_types": ("GPU-Z",)})
     waiting = platform.ask()
     await platform.until(lambda: any("GPU-Z" in r.reason for r in platform.fleet.runners))
     platform.dispatcher.release(lease, Outcome.DONE)
@@ -189,7 +190,7 @@ async def test_a_deleted_app_turns_its_callers_away(platform: Platform) -> None:
     platform.engine.start_as = Start.WAITS
     waiting = platform.ask()
     await platform.until(lambda: platform.engine.alive)
-    await platform.apps.delete("a", "")
+    await platform.apps.delete(SCOPE, "a", "")
     with pytest.raises(NotFound, match="'a' was deleted"):
         await waiting
     await platform.until(lambda: not platform.fleet.runners)
@@ -213,7 +214,7 @@ async def test_raising_max_multiplexing_serves_who_waits(platform: Platform) -> 
     await platform.get()
     waiting = platform.ask()
     await platform.until(lambda: platform.dispatcher.busy)
-    await platform.apps.update("a", "", {"max_multiplexing": 2})
+    await platform.apps.update(SCOPE, "a", "", {"max_multiplexing": 2})
     async with asyncio.timeout(20):
         await waiting
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.services.execs import Execs
+from tests.fakes.domain import SCOPE
 from tests.fakes.platform import Platform
 
 
@@ -31,11 +33,10 @@ class Fleet:
     def __init__(self, *runners: Runner) -> None:
         self.known = {runner.runner_id: runner for runner in runners}
 
-    @property
-    def runners(self) -> list[Runner]:
+    def of_account(self, account: AccountId) -> list[Runner]:
         return [runner for runner in self.known.values() if not runner.ended]
 
-    async def find(self, runner_id: str) -> Runner | None:
+    async def find(self, account: Accounts, runner_id: str) -> Runner | None:
         return self.known.get(runner_id)
 
 
@@ -48,7 +49,7 @@ async def one(platform: Platform) -> Runner:
 
 async def test_a_runner_that_is_up_is_entered_without_a_word(one: Runner) -> None:
     execs = Execs(Fleet(one), Lines())  # type: ignore[arg-type]
-    assert await execs.enter(one.runner_id) == (one.runner_id, "")
+    assert await execs.enter(SCOPE, one.runner_id) == (one.runner_id, "")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
     one: Runner, state: RunnerState, word: str
 ) -> None:
     execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
-    _, notice = await execs.enter(one.runner_id)
+    _, notice = await execs.enter(SCOPE, one.runner_id)
     assert word in notice
     assert one.runner_id in notice
 
@@ -74,21 +75,21 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
 async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:
     execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
     with pytest.raises(FailedPrecondition, match=word):
-        await execs.enter(one.runner_id)
+        await execs.enter(SCOPE, one.runner_id)
 
 
 async def test_what_runs_is_reached_to_the_end_of_its_runner(one: Runner) -> None:
     ending = replace(one, state=RunnerState.TERMINATING)
-    assert await Execs(Fleet(ending), Lines()).line(one.runner_id) == one.runner_id  # type: ignore[arg-type]
+    assert await Execs(Fleet(ending), Lines()).line(SCOPE, one.runner_id) == one.runner_id  # type: ignore[arg-type]
     gone = Execs(Fleet(replace(one, state=RunnerState.TERMINATED)), Lines())  # type: ignore[arg-type]
     with pytest.raises(NotFound, match="has ended"):
-        await gone.enter(one.runner_id)
+        await gone.enter(SCOPE, one.runner_id)
     with pytest.raises(NotFound, match="has ended"):
-        await gone.line(one.runner_id)
+        await gone.line(SCOPE, one.runner_id)
     with pytest.raises(NotFound, match="fal runners list"):
-        await gone.line("nobody")
+        await gone.line(SCOPE, "nobody")
     with pytest.raises(InvalidArgument):
-        await gone.line("")
+        await gone.line(SCOPE, "")
 
 
 async def test_a_runner_that_cannot_be_reached_does_not_hide_the_others(one: Runner) -> None:
@@ -101,4 +102,4 @@ async def test_a_runner_that_cannot_be_reached_does_not_hide_the_others(one: Run
     async def ask(line: Any) -> str:
         return str(line)
 
-    assert await execs.everywhere(ask) == ["b"]
+    assert await execs.everywhere(SCOPE, ask) == ["b"]

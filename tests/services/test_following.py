@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.services.following import Position
 
@@ -18,6 +19,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def line(runner_id: str, sequence: int, after: float) -> LogEntry:
     """A line, `after` seconds after noon."""
     return LogEntry(
+        account=LOCAL,
         runner_id=runner_id,
         sequence=sequence,
         timestamp=NOON + timedelta(seconds=after),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fal_server.services.gpus import Gpus
+from tests.fakes.domain import SCOPE
 from tests.fakes.platform import Platform
 
 
@@ -13,6 +14,6 @@ async def test_gpus_are_counted_by_living_runners(platform: Platform) -> None:
     await platform.deploy("on-gpu", scaling={"min_concurrency": 1, "machine_types": ("GPU-A",)}, num_gpus=2)
     await platform.until(lambda: sum(runner.routable for runner in platform.fleet.runners) == 3)
     assert gpus.gpus_by_app() == {"at-rest": {}, "on-cpu": {"S": 2}, "on-gpu": {"GPU-A": 2}}
-    await platform.apps.delete("on-gpu", "")
+    await platform.apps.delete(SCOPE, "on-gpu", "")
     await platform.until(lambda: len([one for one in platform.fleet.runners if not one.ended]) == 2)
     assert gpus.gpus_by_app() == {"at-rest": {}, "on-cpu": {"S": 2}}

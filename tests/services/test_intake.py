@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.services import intake
 from fal_server.services.intake import Intake
@@ -18,6 +19,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def line(runner_id: str, sequence: int) -> LogEntry:
     return LogEntry(
+        account=LOCAL,
         runner_id=runner_id,
         sequence=sequence,
         timestamp=NOON,

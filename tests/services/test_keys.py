@@ -13,8 +13,10 @@ from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import CALL_APPS
 from fal_server.core.accounts import KeyScope
 from fal_server.core.faults import FailedPrecondition, Fault, NotFound, PermissionDenied, ResourceExhausted
+from fal_server.core.identity import LOCAL
 from fal_server.services.keys import Keys, coarse_scope
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import SCOPE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -43,7 +45,7 @@ def keys(store: SqlStore, access: Authenticator) -> Keys:
 
 async def test_of_a_secret_only_its_hash_is_kept(keys: Keys, store: SqlStore) -> None:
     key_id, secret = await keys.create(None, alias="ci")
-    key = await store.get_key(key_id)
+    key = await store.get_key(LOCAL, key_id)
     assert key is not None
     assert key.secret_hash == hashlib.sha256(secret.encode()).hexdigest()
     assert (key.alias, key.created_at, key.preset, key.scope) == ("ci", NOON, "FULL", KeyScope.ADMIN)
@@ -61,7 +63,7 @@ async def test_permissions_then_preset_then_scope(keys: Keys, store: SqlStore) -
         {"scope": KeyScope.ADMIN},
         {},
     ]
-    made = [await store.get_key((await keys.create(None, **each))[0]) for each in asked]  # type: ignore[arg-type]
+    made = [await store.get_key(LOCAL, (await keys.create(None, **each))[0]) for each in asked]  # type: ignore[arg-type]
     assert [(key.preset, key.scope, coarse_scope(key)) for key in made if key] == [
         ("", KeyScope.API, None),
         ("READONLY", KeyScope.API, None),
@@ -108,30 +110,30 @@ async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, acces
         assert again is not None
         key_id, _, secret = again.partition(":")
         assert (await access.authenticate(key_id, secret)).scope.permissions == {"*"}
-        await keys.revoke(key_id)
+        await keys.revoke(SCOPE, key_id)
     key_id, _, _ = first.partition(":")
     other, _ = await keys.create(None, alias="mine")
-    await keys.revoke(key_id)
+    await keys.revoke(SCOPE, key_id)
     assert await keys.replacement_for(first, "first") is None, "it was revoked by somebody's wish"
     assert await keys.replacement_for(None, "first") is None, "it was removed by somebody's wish"
-    assert [key.key_id for key in await keys.list()] == [other]
+    assert [key.key_id for key in await keys.list(SCOPE)] == [other]
 
 
 async def test_one_admin_key_always_stays(keys: Keys, store: SqlStore) -> None:
     made = [(await keys.create(None))[0] for _ in range(5)]
     api, _ = await keys.create(None, preset="API")
-    await keys.revoke(api)
-    answers = await asyncio.gather(*(keys.revoke(key_id) for key_id in made), return_exceptions=True)
+    await keys.revoke(SCOPE, api)
+    answers = await asyncio.gather(*(keys.revoke(SCOPE, key_id) for key_id in made), return_exceptions=True)
     assert [type(answer) for answer in answers].count(FailedPrecondition) == 1
-    assert len(await keys.list()) == 1
+    assert len(await keys.list(SCOPE)) == 1
 
 
 async def test_what_is_not_there_cannot_be_revoked(keys: Keys) -> None:
     key_id, _ = await keys.create(None, preset="API")
-    await keys.revoke(key_id)
+    await keys.revoke(SCOPE, key_id)
     for gone in (key_id, "nobody"):
         with pytest.raises(NotFound, match=gone):
-            await keys.revoke(gone)
+            await keys.revoke(SCOPE, gone)
 
 
 async def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:

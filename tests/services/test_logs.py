@@ -13,12 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import InvalidArgument, NotFound, ResourceExhausted
+from fal_server.core.identity import LOCAL, AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.ports import LogStore
 from fal_server.services import following
 from fal_server.services.logs import LogBatch, Logs
 from fal_server.store import AesVault, SqlStore, open_store
+from tests.fakes.domain import SCOPE
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL = LogQuery(app_name="hello")
@@ -32,6 +34,7 @@ class Clock:
 def line(runner_id: str, sequence: int, after: float | None = None, message: str = "") -> LogEntry:
     """A line, `after` seconds after noon."""
     return LogEntry(
+        account=LOCAL,
         runner_id=runner_id,
         sequence=sequence,
         timestamp=NOON + timedelta(seconds=sequence if after is None else after),
@@ -45,6 +48,7 @@ def line(runner_id: str, sequence: int, after: float | None = None, message: str
 
 def runner(state: RunnerState = RunnerState.IDLE) -> Runner:
     return Runner(
+        account=LOCAL,
         runner_id="a",
         app_name="hello",
         environment="main",
@@ -71,7 +75,7 @@ def logs(store: SqlStore) -> Logs:
 async def collected(logs: Logs, count: int, query: LogQuery = ALL, cursor: str | None = None) -> list[LogEntry]:
     """The first lines of a stream."""
     found: list[LogEntry] = []
-    async with asyncio.timeout(30), aclosing(logs.follow(query, cursor)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, query, cursor)) as batches:
         if count == 0:
             return found
         async for batch in batches:
@@ -97,19 +101,21 @@ class Interrupted:
             await self._before_append()
         await self._inner.append(entries)
 
-    async def page(self, query: LogQuery) -> LogPage:
+    async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         if self._before_page is not None:
             await self._before_page()
-        page = await self._inner.page(query)
+        page = await self._inner.page(account, query)
         if self._after_page is not None:
             await self._after_page()
         return page
 
-    async def last_sequence(self, runner_id: str) -> int:
-        return await self._inner.last_sequence(runner_id)
+    async def last_sequence(self, account: Accounts, runner_id: str) -> int:
+        return await self._inner.last_sequence(account, runner_id)
 
-    async def first_unsent(self, app_name: str, sent: Mapping[str, int], since: datetime | None) -> datetime | None:
-        return await self._inner.first_unsent(app_name, sent, since)
+    async def first_unsent(
+        self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
+    ) -> datetime | None:
+        return await self._inner.first_unsent(account, app_name, sent, since)
 
     async def forget(self, before: datetime) -> int:
         return await self._inner.forget(before)
@@ -125,7 +131,7 @@ async def test_what_was_and_what_comes(logs: Logs) -> None:
 
 async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
     await logs.ingest([line("a", 1)])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         await logs.ingest([line("a", 1), line("a", 2)])
         await logs.ingest([line("a", 1), line("a", 2), line("a", 3)])
@@ -135,7 +141,7 @@ async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
 async def test_lines_that_are_forgotten_meanwhile_are_no_gap_and_no_repetition(logs: Logs, store: SqlStore) -> None:
     """As retention does while a log is followed, and between two streams."""
     await logs.ingest([line("a", 1), line("a", 2)])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         first = await anext(batches)
         assert await store.logs.forget(NOON + timedelta(days=1)) == 2
         await logs.ingest([line("a", 3)])
@@ -148,7 +154,7 @@ async def test_lines_that_are_forgotten_meanwhile_are_no_gap_and_no_repetition(l
 async def test_a_line_that_is_late_comes_too(logs: Logs) -> None:
     """Runners push on their own: one's older line may arrive after another's younger one."""
     await logs.ingest([line("a", 1, after=10)])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         await logs.ingest([line("b", 1, after=5)])
         late = await anext(batches)
@@ -198,7 +204,7 @@ async def test_a_follower_that_comes_while_a_batch_is_stored(store: SqlStore) ->
 async def test_more_than_may_wait_is_read_from_the_store(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_MOST_WAITING", 5)
     await logs.ingest([line("a", 1)])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         found = list((await anext(batches)).entries)
         for first in range(2, 40, 3):
             await logs.ingest([line("a", n) for n in range(first, first + 3)])
@@ -218,7 +224,7 @@ async def test_a_write_of_which_nobody_knows_whether_it_came(store: SqlStore) ->
 
     logs = Logs(Broken(store.logs), store, Clock())
     await logs.ingest([line("a", 1)])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         with pytest.raises(OSError, match="cut off"):
             await logs.ingest([line("a", 2)])
@@ -232,7 +238,7 @@ async def test_a_write_of_which_nobody_knows_whether_it_came(store: SqlStore) ->
 async def test_the_stream_of_an_ended_runner_ends(logs: Logs, store: SqlStore) -> None:
     await store.save_runners([runner(RunnerState.TERMINATED)])
     await logs.ingest([line("a", 1)])
-    batches = [batch async for batch in logs.follow(LogQuery(runner_id="a"))]
+    batches = [batch async for batch in logs.follow(SCOPE, LogQuery(runner_id="a"))]
     assert [keys(batch.entries) for batch in batches] == [[("a", 1)], []]
     assert [batch.last for batch in batches] == [False, True]
     assert batches[-1].runner == runner(RunnerState.TERMINATED)
@@ -243,28 +249,28 @@ async def test_the_stream_ends_after_the_last_line(logs: Logs, store: SqlStore) 
     found: list[LogBatch] = []
 
     async def follow() -> None:
-        found.extend([batch async for batch in logs.follow(LogQuery(runner_id="a"))])
+        found.extend([batch async for batch in logs.follow(SCOPE, LogQuery(runner_id="a"))])
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         group.create_task(follow())
         for number in range(1, 6):
             await logs.ingest([line("a", number)])
         await store.save_runners([runner(RunnerState.TERMINATED)])
-        logs.runner_ended("a")
+        logs.runner_ended(runner(RunnerState.TERMINATED))
     assert keys([entry for batch in found for entry in batch.entries]) == [("a", n) for n in range(1, 6)]
     assert found[-1].last
 
 
 async def test_a_runner_of_which_only_lines_are_left(logs: Logs) -> None:
     await logs.ingest([line("a", 1)])
-    batches = [batch async for batch in logs.follow(LogQuery(runner_id="a"))]
+    batches = [batch async for batch in logs.follow(SCOPE, LogQuery(runner_id="a"))]
     assert (batches[-1].last, batches[-1].runner) == (True, None)
 
 
 async def test_a_silent_stream_gives_signs_of_life_and_sees_what_others_stored(store: SqlStore) -> None:
     await store.logs.append([line("a", 1)])
     logs = Logs(store.logs, store, Clock(), sign_of_life_seconds=0.01)
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         assert (await anext(batches)).entries == ()
         await store.logs.append([line("a", 2)])  # another controller
@@ -277,7 +283,7 @@ async def test_a_silent_stream_gives_signs_of_life_and_sees_what_others_stored(s
 async def test_only_what_is_asked_for_is_followed(logs: Logs) -> None:
     await logs.ingest([line("a", 1, message="One Apple")])
     query = replace(ALL, search="apple", since=NOON + timedelta(seconds=1))
-    async with asyncio.timeout(30), aclosing(logs.follow(query)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, query)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         await logs.ingest([line("a", 2, message="pear")])
         await logs.ingest([line("a", 3, after=0, message="apple, too old")])
@@ -294,9 +300,9 @@ async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
         (LogQuery(runner_id="no body"), InvalidArgument),
     ):
         with pytest.raises(fault):
-            await anext(logs.follow(query))
+            await anext(logs.follow(SCOPE, query))
         with pytest.raises(fault):
-            await logs.page(query)
+            await logs.page(SCOPE, query)
 
 
 @pytest.mark.parametrize(
@@ -305,16 +311,16 @@ async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
 async def test_limits_that_make_no_sense(logs: Logs, query: LogQuery) -> None:
     await logs.ingest([line("a", 1)])
     with pytest.raises(InvalidArgument):
-        await logs.page(query)
+        await logs.page(SCOPE, query)
 
 
 async def test_there_is_an_end_to_streams(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.logs.MOST_FOLLOWERS", 1)
     await logs.ingest([line("a", 1)])
-    async with aclosing(logs.follow(ALL)) as first:
+    async with aclosing(logs.follow(SCOPE, ALL)) as first:
         await anext(first)
         with pytest.raises(ResourceExhausted):
-            await anext(logs.follow(ALL))
+            await anext(logs.follow(SCOPE, ALL))
     assert keys(await collected(logs, 1)) == [("a", 1)]
 
 
@@ -323,7 +329,7 @@ async def test_of_very_many_runners_those_that_wrote_last_are_known(
 ) -> None:
     monkeypatch.setattr(following, "_MOST_RUNNERS", 2)
     await logs.ingest([line(name, 1, after=at) for at, name in enumerate("abc")])
-    async with asyncio.timeout(30), aclosing(logs.follow(ALL)) as batches:
+    async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         cursor = (await anext(batches)).cursor
     await logs.ingest([line("c", 2, after=-1000), line("new", 1, after=1), line("a", 2, after=3)])
     assert keys(await collected(logs, 3, cursor=cursor)) == [("c", 2), ("new", 1), ("a", 2)]
@@ -371,7 +377,7 @@ async def test_every_line_comes_once_through_any_cuts(
                 stream = 0
                 if len(found) >= total:
                     break
-                async with aclosing(logs.follow(ALL, cursor)) as batches:
+                async with aclosing(logs.follow(SCOPE, ALL, cursor)) as batches:
                     async for each in batches:
                         found += each.entries
                         cursor = each.cursor

@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import MOST_ATTEMPTS, Answer, Condition, Failure, Priority, State
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.ports.queue import AnswerTooLarge, RequestFilter
 from fal_server.services.attempts import RETRIES
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import BROKEN, Queueing, queueing
@@ -28,7 +30,7 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 
 
 async def answer_of(q: Queueing, request_id: str) -> Answer:
-    _, answer = await q.queue.result("a", request_id)
+    _, answer = await q.queue.result(LOCAL, "a", request_id)
     assert answer is not None
     return answer
 
@@ -60,10 +62,10 @@ async def test_a_request_is_known_to_its_app_alone(q):
     request_id = await q.submit()
     for ask in (q.queue.status, q.queue.result, q.queue.cancel, q.queue.redrive):
         with pytest.raises(NotFound, match="has no request"):
-            await ask("b", request_id)
+            await ask(LOCAL, "b", request_id)
     await q.completed(request_id)
     with pytest.raises(NotFound, match="has no request"):
-        await q.queue.status("b", request_id)
+        await q.queue.status(LOCAL, "b", request_id)
 
 
 async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
@@ -72,8 +74,8 @@ async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
     await q.until(lambda: q.client.under_way == 1)
     load = q.platform.dispatcher.load(q.platform.app())
     assert (load.in_flight, load.queued) == (1, 4)
-    assert [(await q.queue.status("a", one)).position for one in made] == [0, 0, 1, 2, 3]
-    assert q.queue.size("a") == {"public": 4}
+    assert [(await q.queue.status(LOCAL, "a", one)).position for one in made] == [0, 0, 1, 2, 3]
+    assert q.queue.size(LOCAL, "a") == {"public": 4}
     q.client.held.set()
     for one in made:
         await q.completed(one)
@@ -88,7 +90,7 @@ async def test_low_priority_waits_for_normal_and_callers_take_turns(q):
     low = await q.submit(priority=Priority.LOW)
     a1, a2 = await q.submit(caller="a"), await q.submit(caller="a")
     b1 = await q.submit(caller="b")
-    assert q.queue.size("a") == {"public": 1, "a": 2, "b": 1}
+    assert q.queue.size(LOCAL, "a") == {"public": 1, "a": 2, "b": 1}
     q.client.held.set()
     for one in (first, low, a1, a2, b1):
         await q.completed(one)
@@ -132,10 +134,10 @@ async def test_a_gateway_error_has_the_runner_probed(q):
 async def test_requests_of_an_app_that_is_not_there(q):
     done = await q.completed(await q.submit())
     with pytest.raises(NotFound, match="there is no app 'none'"):
-        await q.queue.find(RequestFilter(app_name="none"))
-    assert await q.queue.find(RequestFilter(app_name="a", dead=True)) == []
-    await q.platform.apps.delete("a", "")
-    assert [one.request_id for one in await q.queue.find(RequestFilter(app_name="a"))] == [done.request_id]
+        await q.queue.find(LOCAL, RequestFilter(app_name="none"))
+    assert await q.queue.find(LOCAL, RequestFilter(app_name="a", dead=True)) == []
+    await q.platform.apps.delete(SCOPE, "a", "")
+    assert [one.request_id for one in await q.queue.find(LOCAL, RequestFilter(app_name="a"))] == [done.request_id]
 
 
 def test_pauses_between_attempts_double_up_to_a_minute():
@@ -152,16 +154,16 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
     done = await q.completed(request_id)
     assert (done.attempt, done.dead, done.status, done.error_type) == (10, True, 503, "runner_disconnected")
     assert b"runner_disconnected" in (await answer_of(q, request_id)).body
-    assert [one.request_id for one in await q.queue.find(RequestFilter(app_name="a", dead=True))] == [request_id]
+    assert [one.request_id for one in await q.queue.find(LOCAL, RequestFilter(app_name="a", dead=True))] == [request_id]
 
     q.client.usual = Answer(status=200, body=b"1")
-    await q.queue.redrive("a", request_id)
+    await q.queue.redrive(LOCAL, "a", request_id)
     with pytest.raises(FailedPrecondition, match="not completed"):
-        await q.queue.redrive("a", request_id)
+        await q.queue.redrive(LOCAL, "a", request_id)
     again = await q.completed(request_id)
     assert (again.attempt, again.dead, again.status, again.error) == (1, False, 200, None)
     with pytest.raises(FailedPrecondition, match="was not given up"):
-        await q.queue.redrive("a", request_id)
+        await q.queue.redrive(LOCAL, "a", request_id)
 
 
 async def test_the_apps_budget_and_the_callers_word_are_kept(q):
@@ -190,11 +192,11 @@ async def test_a_waiting_request_is_cancelled(q):
     q.client.held.clear()
     first, second = await q.submit(), await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel("a", second)
+    await q.queue.cancel(LOCAL, "a", second)
     ended = await q.completed(second)
     assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 0)
     with pytest.raises(FailedPrecondition, match="is completed"):
-        await q.queue.cancel("a", second)
+        await q.queue.cancel(LOCAL, "a", second)
     q.client.held.set()
     await q.completed(first)
     assert len(q.client.sent) == 1
@@ -204,7 +206,7 @@ async def test_a_running_request_is_cancelled_and_its_runner_stays(q):
     q.client.held.clear()
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    ended = await q.queue.cancel("a", request_id)
+    ended = await q.queue.cancel(LOCAL, "a", request_id)
     assert (ended.state, ended.status, ended.error_type) == (State.COMPLETED, 499, "client_cancelled")
     assert q.client.cut_off == [request_id]
     assert q.platform.the_runner().desired is Desired.SERVE
@@ -216,7 +218,7 @@ async def test_a_request_that_waits_for_its_first_runner_is_cancelled(q):
     q.platform.engine.start_as = Start.WAITS
     request_id = await q.submit()
     await q.until(lambda: q.platform.engine.launched)
-    await q.queue.cancel("a", request_id)
+    await q.queue.cancel(LOCAL, "a", request_id)
     assert (await q.completed(request_id)).error_type == "client_cancelled"
     assert q.platform.dispatcher.load(q.platform.app()).queued == 0
 
@@ -226,20 +228,20 @@ async def test_a_flush_cancels_what_waits(q):
     first = await q.submit(caller="a")
     await q.until(lambda: q.client.under_way == 1)
     mine, other = await q.submit(caller="a"), await q.submit(caller="b")
-    assert await q.queue.flush("a", "b") == 1
+    assert await q.queue.flush(LOCAL, "a", "b") == 1
     assert (await q.get(other)).error_type == "client_cancelled"
-    assert await q.queue.flush("a") == 1
+    assert await q.queue.flush(LOCAL, "a") == 1
     assert (await q.get(mine)).error_type == "client_cancelled"
-    assert await q.queue.flush("a") == 0
+    assert await q.queue.flush(LOCAL, "a") == 0
     await q.submit()
-    assert await q.queue.flush("a", "b") == 0
-    assert await q.queue.flush("a", "public") == 1
+    assert await q.queue.flush(LOCAL, "a", "b") == 0
+    assert await q.queue.flush(LOCAL, "a", "public") == 1
     q.client.held.set()
     assert (await q.completed(first)).status == 200
     with pytest.raises(NotFound):
-        await q.queue.flush("none")
+        await q.queue.flush(LOCAL, "none")
     with pytest.raises(NotFound):
-        q.queue.size("none")
+        q.queue.size(LOCAL, "none")
 
 
 async def test_a_start_deadline_passes_in_line_and_at_the_dispatcher(q):
@@ -279,7 +281,7 @@ async def test_requests_of_a_deleted_app_are_given_up(q):
     first = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
     second = await q.submit()
-    await q.platform.apps.delete("a", "")
+    await q.platform.apps.delete(SCOPE, "a", "")
     q.client.held.set()
     await q.completed(first)
     done = await q.completed(second)
@@ -321,7 +323,7 @@ async def test_a_cancellation_while_an_attempt_is_written_off_is_not_lost(q):
     q.store.failures = {"put_back": 1}
     request_id = await q.submit()
     await q.until(lambda: q.store.failures["put_back"] == 0)
-    ended = await q.queue.cancel("a", request_id)
+    ended = await q.queue.cancel(LOCAL, "a", request_id)
     assert (ended.state, ended.error_type, len(q.client.sent)) == (State.COMPLETED, "client_cancelled", 1)
 
 
@@ -333,7 +335,7 @@ async def test_after_a_restart_everything_is_begun_again_in_order(q):
         q.clock.advance(1)
     await q.until(lambda: q.client.under_way == 1)
     await q.worker.close()  # what it was about to write is lost, as at the end of the process
-    assert (await q.platform.store.queue.get(made[0])).state is State.IN_PROGRESS
+    assert (await q.platform.store.queue.get(LOCAL, made[0])).state is State.IN_PROGRESS
     async with queueing(q.platform) as after:
         for request_id in made:
             assert (await after.completed(request_id)).status == 200
@@ -355,7 +357,7 @@ async def test_an_orderly_stop_begins_nothing_more(q):
     q.platform.dispatcher.release(place, Outcome.DONE)
     await q.platform.settled()
     assert [request.request_id for request, _ in q.client.sent] == [first]
-    assert (await q.platform.store.queue.get(second)).state is State.IN_QUEUE
+    assert (await q.platform.store.queue.get(LOCAL, second)).state is State.IN_QUEUE
 
 
 async def test_a_request_that_ends_every_controller_is_given_up(q):
@@ -363,7 +365,7 @@ async def test_a_request_that_ends_every_controller_is_given_up(q):
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
     await q.worker.close()
-    stored = await q.platform.store.queue.get(request_id)
+    stored = await q.platform.store.queue.get(LOCAL, request_id)
     tenth = replace(stored, attempt=MOST_ATTEMPTS - 1, state=State.IN_QUEUE)
     assert await q.platform.store.queue.put_back(replace(tenth, attempt=1))
     for attempt in range(1, MOST_ATTEMPTS):
@@ -384,19 +386,19 @@ async def test_old_results_are_forgotten_and_the_dead_later(q):
     q.clock.advance(24 * 3600 + 1)
     assert await q.worker.sweep() == 1
     with pytest.raises(NotFound):
-        await q.queue.status("a", good)
+        await q.queue.status(LOCAL, "a", good)
     assert (await q.get(dead)).dead
     q.clock.advance(7 * 24 * 3600)
     assert await q.worker.sweep() == 1
 
 
 async def test_a_paused_app_is_asked_again_and_loses_nothing(q):
-    await q.platform.apps.update("a", "", {"max_concurrency": 0})
+    await q.platform.apps.update(SCOPE, "a", "", {"max_concurrency": 0})
     made = [await q.submit() for _ in range(20)]
     await q.until(lambda: q.backlog.next_change_at() is not None)
-    assert len(q.queue.size("a")) == 1
-    assert sum(q.queue.size("a").values()) == 20
-    await q.platform.apps.update("a", "", {"max_concurrency": 2})
+    assert len(q.queue.size(LOCAL, "a")) == 1
+    assert sum(q.queue.size(LOCAL, "a").values()) == 20
+    await q.platform.apps.update(SCOPE, "a", "", {"max_concurrency": 2})
     q.pass_time(3)
     for request_id in made:
         assert (await q.completed(request_id)).status == 200

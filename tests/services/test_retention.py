@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import Desired
 from fal_server.services.retention import Deleted, Retention
 from fal_server.store.files.app_files import DiskAppFiles
-from tests.fakes.domain import START
+from tests.fakes.domain import SCOPE, START
 from tests.fakes.platform import SPEC, Platform
 
 WEEK = timedelta(days=7)
@@ -59,7 +60,7 @@ async def test_only_what_nothing_needs_goes(platform: Platform, tmp_path: Path) 
         files.place(draft, file_hash, 0o644)
     old = await platform.deploy(function=("cloudpickle", b"old"), entrypoint=None)
     new = await platform.deploy(function=("cloudpickle", b"new"), setup=("cloudpickle", b"setup"), entrypoint=None)
-    revision = await platform.store.get_revision(new.revision_id)
+    revision = await platform.store.get_revision(LOCAL, new.revision_id)
     assert revision is not None
     named = replace(revision, revision_id="rev-files", files=(AppFile(hash=hashes[0], relative_path="a"),))
     await platform.store.add_revision(named)
@@ -83,7 +84,7 @@ async def test_only_what_nothing_needs_goes(platform: Platform, tmp_path: Path) 
     assert await sweep.sweep() == Deleted()
 
     # A rollback finds everything that it needs.
-    await platform.apps.set_revision("a", "", old.revision_id, auth_mode=None, strategy=None)
+    await platform.apps.set_revision(SCOPE, "a", "", old.revision_id, auth_mode=None, strategy=None)
     await platform.until(lambda: platform.app().revision_id == old.revision_id)
 
 
@@ -93,7 +94,7 @@ async def test_a_runner_whose_revision_was_deleted_keeps_its_environment(platfor
     lease = await platform.get()
     await platform.deploy(environments=(replace(SPEC, configuration={"requirements": ["x"]}),))
     await platform.until(lambda: platform.fleet.get(lease.runner_id).desired is Desired.DRAIN)  # type: ignore[union-attr]
-    await platform.revisions.delete(old.revision_id)
+    await platform.revisions.delete(SCOPE, old.revision_id)
     environments = Built(built(SPEC.env_id))
     sweep = clearing(platform, files, environments)
     await sweep.sweep()

@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.ports import ExecRequest
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -22,17 +24,17 @@ async def test_a_runner_is_running_while_it_has_requests_and_expires_when_idle(p
     await platform.deploy(scaling={"keep_alive": 60})
     lease = await platform.get()
     platform.clock.advance(3)
-    [view] = await platform.runners.list(since=None, include_pending=True)
+    [view] = await platform.runners.list(SCOPE, since=None, include_pending=True)
     assert (view.state, view.in_flight, view.expires_in_seconds) == (RunnerState.RUNNING, 1, None)
     assert view.uptime_seconds == 3
     assert [held.request_id for held in view.leases] == ["q"]
     platform.dispatcher.release(lease, Outcome.DONE)
     platform.clock.advance(20)
-    view = await platform.runners.get(lease.runner_id)
+    view = await platform.runners.get(SCOPE, lease.runner_id)
     assert (view.state, view.in_flight, view.expires_in_seconds) == (RunnerState.IDLE, 0, 40)
     platform.clock.advance(40)
     await platform.until(lambda: not platform.fleet.runners)
-    view = await platform.runners.get(lease.runner_id)
+    view = await platform.runners.get(SCOPE, lease.runner_id)
     assert (view.state, view.runner.reason) == (RunnerState.TERMINATED, "idle for keep_alive 60 s")
     assert view.uptime_seconds == 63
 
@@ -42,7 +44,7 @@ async def test_a_runner_that_the_floor_holds_does_not_expire(platform: Platform)
     await platform.until(lambda: any(r.routable for r in platform.fleet.runners))
     platform.clock.advance(500)
     await platform.reconciler.tick()
-    [view] = await platform.runners.list(since=None, include_pending=True)
+    [view] = await platform.runners.list(SCOPE, since=None, include_pending=True)
     assert (view.state, view.expires_in_seconds) == (RunnerState.IDLE, None)
 
 
@@ -50,7 +52,7 @@ async def test_the_list_has_pending_and_ended_ones_where_asked_for(platform: Pla
     await platform.deploy("a")
     await platform.deploy("b")
     lease = await platform.get("a")
-    await platform.runners.kill(lease.runner_id)
+    await platform.runners.kill(SCOPE, lease.runner_id)
     await platform.until(lambda: not platform.fleet.runners)
     platform.clock.advance(60)
     platform.engine.machines = []
@@ -60,36 +62,40 @@ async def test_the_list_has_pending_and_ended_ones_where_asked_for(platform: Pla
 
     async def states(**asked: object) -> list[str]:
         return [
-            v.state.value for v in await platform.runners.list(**({"since": None, "include_pending": True} | asked))
+            v.state.value
+            for v in await platform.runners.list(SCOPE, **({"since": None, "include_pending": True} | asked))
         ]
 
     assert await states() == ["pending"]
     assert await states(include_pending=False) == []
     assert await states(since=hour) == ["terminated", "pending"]
     assert await states(since=platform.clock.now()) == ["pending"]
-    mine = await platform.runners.list_for_app("a", "", since=hour, include_pending=True)
+    mine = await platform.runners.list_for_app(SCOPE, "a", "", since=hour, include_pending=True)
     assert [v.runner.runner_id for v in mine] == [lease.runner_id]
     with pytest.raises(InvalidArgument, match="more than 24 hours"):
         await states(since=platform.clock.now() - timedelta(days=1, minutes=2))
     with pytest.raises(NotFound):
-        await platform.runners.list_for_app("c", "", since=None, include_pending=True)
+        await platform.runners.list_for_app(SCOPE, "c", "", since=None, include_pending=True)
     waiting.cancel()
 
 
 async def test_stop_drains_then_stops_with_the_app_s_grace(platform: Platform) -> None:
     await platform.deploy(termination_grace_seconds=7)
     lease = await platform.get()
-    await platform.runners.stop(lease.runner_id, replace_first=False)
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)
     assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
-    await platform.runners.stop(lease.runner_id, replace_first=False)  # is done
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # is done
     assert platform.engine.stopped == []
     platform.dispatcher.release(lease, Outcome.DONE)
     await platform.until(lambda: not platform.fleet.runners)
     assert platform.engine.stopped == [(lease.runner_id, 7)]
-    view = await platform.runners.get(lease.runner_id)
+    view = await platform.runners.get(SCOPE, lease.runner_id)
     assert (view.runner.reason, view.runner.exit_code) == ("stopped by request", 143)
-    for ending in (platform.runners.stop(lease.runner_id, replace_first=True), platform.runners.kill(lease.runner_id)):
+    for ending in (
+        platform.runners.stop(SCOPE, lease.runner_id, replace_first=True),
+        platform.runners.kill(SCOPE, lease.runner_id),
+    ):
         with pytest.raises(NotFound, match="has ended already"):
             await ending
 
@@ -99,7 +105,7 @@ async def test_stop_replace_has_the_replacement_ready_first(platform: Platform) 
     lease = await platform.get()
     platform.dispatcher.release(lease, Outcome.DONE)
     platform.engine.start_as = Start.WAITS
-    await platform.runners.stop(lease.runner_id, replace_first=True)
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=True)
     await platform.until(lambda: len(platform.engine.alive) == 2)
     new = next(r for r in platform.fleet.runners if r.runner_id != lease.runner_id)
     old = platform.fleet.get(lease.runner_id)
@@ -114,10 +120,10 @@ async def test_stop_replace_has_the_replacement_ready_first(platform: Platform) 
 async def test_kill_does_not_wait_for_requests(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
-    await platform.runners.kill(lease.runner_id)
+    await platform.runners.kill(SCOPE, lease.runner_id)
     await platform.until(lambda: not platform.fleet.runners)
     assert (platform.engine.killed, platform.engine.stopped) == ([lease.runner_id], [])
-    assert (await platform.runners.get(lease.runner_id)).runner.reason == "killed by request"
+    assert (await platform.runners.get(SCOPE, lease.runner_id)).runner.reason == "killed by request"
 
 
 async def test_a_kill_comes_through_to_one_that_ignores_its_stop(platform: Platform) -> None:
@@ -125,9 +131,9 @@ async def test_a_kill_comes_through_to_one_that_ignores_its_stop(platform: Platf
     lease = await platform.get()
     platform.dispatcher.release(lease, Outcome.DONE)
     platform.engine.obeys_stop = False
-    await platform.runners.stop(lease.runner_id, replace_first=False)
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)
     await platform.until(lambda: platform.engine.stopped)
-    await platform.runners.kill(lease.runner_id)
+    await platform.runners.kill(SCOPE, lease.runner_id)
     await platform.until(lambda: not platform.fleet.runners)
     assert platform.engine.killed == [lease.runner_id]
 
@@ -138,7 +144,7 @@ async def test_a_pending_runner_can_be_killed_and_is_no_failed_start(platform: P
     waiting = platform.ask()
     await platform.until(lambda: any(r.not_before for r in platform.fleet.runners))
     first = platform.the_runner()
-    await platform.runners.kill(first.runner_id)
+    await platform.runners.kill(SCOPE, first.runner_id)
     await platform.until(lambda: platform.fleet.get(first.runner_id) is None)
     assert platform.fleet.failures("a", first.revision_id).count == 0
     assert not waiting.done()
@@ -149,17 +155,21 @@ async def test_a_pending_runner_can_be_killed_and_is_no_failed_start(platform: P
 
 
 async def test_unknown_and_impossible_runners(platform: Platform) -> None:
-    for call in (platform.runners.get("x"), platform.runners.kill("x"), platform.runners.exec("x", COMMAND)):
+    for call in (
+        platform.runners.get(SCOPE, "x"),
+        platform.runners.kill(SCOPE, "x"),
+        platform.runners.exec(SCOPE, "x", COMMAND),
+    ):
         with pytest.raises(NotFound, match="fal runners list"):
             await call
     with pytest.raises(InvalidArgument, match="runner_id is empty"):
-        await platform.runners.get("")
+        await platform.runners.get(SCOPE, "")
     await platform.deploy()
     platform.engine.machines = []
     waiting = platform.ask()
     await platform.until(lambda: any(r.not_before for r in platform.fleet.runners))
     with pytest.raises(FailedPrecondition, match=r"is pending \(there is no node\): wait"):
-        await platform.runners.exec(platform.the_runner().runner_id, COMMAND)
+        await platform.runners.exec(SCOPE, platform.the_runner().runner_id, COMMAND)
     waiting.cancel()
 
 
@@ -167,11 +177,11 @@ async def test_exec_reaches_the_engine_until_the_end(platform: Platform) -> None
     await platform.deploy()
     lease = await platform.get()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await platform.runners.exec(lease.runner_id, COMMAND)
-    await platform.runners.kill(lease.runner_id)
+        await platform.runners.exec(SCOPE, lease.runner_id, COMMAND)
+    await platform.runners.kill(SCOPE, lease.runner_id)
     await platform.until(lambda: not platform.fleet.runners)
     with pytest.raises(NotFound, match="has ended"):
-        await platform.runners.exec(lease.runner_id, COMMAND)
+        await platform.runners.exec(SCOPE, lease.runner_id, COMMAND)
 
 
 async def test_nothing_is_routed_from_the_moment_of_the_drain(idle: Platform) -> None:
@@ -189,7 +199,7 @@ async def test_a_drain_that_cannot_be_stored_leaves_the_runner_as_it_was(idle: P
     lease = idle.dispatcher.try_acquire("a", request_id="1", caller=None, hint=None)
     idle.faulty.failures_left = 1
     with pytest.raises(Unavailable, match="disk is full"):
-        await idle.runners.stop(runner_id, replace_first=False)
+        await idle.runners.stop(SCOPE, runner_id, replace_first=False)
     [slot] = idle.fleet.slots("a")
     assert (slot.open, slot.in_flight) == (True, 1)
     idle.dispatcher.release(lease, Outcome.DONE)
@@ -202,7 +212,7 @@ async def test_a_caller_who_hangs_up_leaves_memory_and_store_the_same(idle: Plat
     await asyncio.sleep(0)
     task.cancel()
     await idle.until(lambda: idle.fleet.get(runner_id).desired is Desired.DRAIN)
-    assert (await idle.store.get_runner(runner_id)).desired is Desired.DRAIN
+    assert (await idle.store.get_runner(LOCAL, runner_id)).desired is Desired.DRAIN
 
 
 async def test_listeners_hear_of_ready_and_of_every_end_once(platform: Platform) -> None:

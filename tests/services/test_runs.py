@@ -13,6 +13,7 @@ from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
 from fal_server.ports import RunResult
 from fal_server.services.views import CodeRequest, RunEnded, RunStarted
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request
 
@@ -27,7 +28,7 @@ def function_request(**changes: object) -> CodeRequest:
 
 async def play(platform: Platform, **changes: object) -> list:
     async with asyncio.timeout(20):
-        return [event async for event in platform.runs.run(function_request(**changes))]
+        return [event async for event in platform.runs.run(SCOPE, function_request(**changes))]
 
 
 async def ends(platform: Platform, result: RunResult | None, exit_code: int) -> None:
@@ -98,14 +99,14 @@ async def test_startup_timeout_ends_a_run(platform: Platform) -> None:
 )
 async def test_what_is_wrong_starts_nothing(platform: Platform, changes: dict, fault: type[Exception]) -> None:
     with pytest.raises(fault):
-        _ = [e async for e in platform.runs.run(function_request(**changes))]
+        _ = [e async for e in platform.runs.run(SCOPE, function_request(**changes))]
     assert platform.fleet.runners == []
     assert list(platform.catalog.ephemeral_apps) == []
 
 
 @pytest.mark.parametrize("name", ["tiny-app", "a--b", "mod.py::fn", "", "-", "ä" * 80])
 async def test_every_name_makes_an_app(platform: Platform, name: str) -> None:
-    events = platform.runs.run(code_request(name))
+    events = platform.runs.run(SCOPE, code_request(name))
     async with aclosing(events), asyncio.timeout(20):
         async for event in events:
             if isinstance(event, RunStarted):
@@ -116,7 +117,7 @@ async def test_every_name_makes_an_app(platform: Platform, name: str) -> None:
 
 
 async def test_an_app_answers_until_its_caller_hangs_up_and_then_ends_though_it_is_busy(platform: Platform) -> None:
-    events = platform.runs.run(code_request("demo"))
+    events = platform.runs.run(SCOPE, code_request("demo"))
     async with aclosing(events), asyncio.timeout(20):
         async for event in events:
             if isinstance(event, RunStarted):

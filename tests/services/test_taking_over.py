@@ -6,8 +6,10 @@ import pytest
 
 from fal_server.core.apps import AuthMode
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
+from tests.fakes.domain import SCOPE
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, running
 
@@ -22,7 +24,7 @@ async def test_a_reset_and_a_new_auth_mode_come_with_the_revision_and_not_before
         await platform.deploy(scaling={"keep_alive": 7}, auth_mode=AuthMode.PRIVATE, reset_scale=True, attach=False)
         app = platform.app()
         assert (app.auth_mode, app.scaling.keep_alive, app.scaling.min_concurrency) == (AuthMode.PUBLIC, 60, 1)
-        await platform.apps.update("a", "", {"max_concurrency": 3})
+        await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 3})
         await platform.until(lambda: len(platform.engine.alive) == 2)
         platform.engine.ready(platform.engine.launched[-1].runner_id)
         await platform.until(lambda: platform.app().next_revision_id is None)
@@ -50,8 +52,8 @@ async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgemen
         lease = await platform.get()
         for wrong in (-1, 31):
             with pytest.raises(InvalidArgument, match="between 0 and 30"):
-                await platform.runners.stop(lease.runner_id, replace_first=False, grace_seconds=wrong)
-        await platform.runners.stop(lease.runner_id, replace_first=False, grace_seconds=2)
+                await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False, grace_seconds=wrong)
+        await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False, grace_seconds=2)
         runner = platform.fleet.get(lease.runner_id)
         assert runner is not None
         assert (runner.desired, runner.unrouted_at) == (Desired.DRAIN, platform.clock.now())
@@ -61,6 +63,6 @@ async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgemen
         platform.dispatcher.release(lease, Outcome.DONE)
         await platform.until(lambda: platform.fleet.get(lease.runner_id) is None)
         assert platform.engine.stopped == [(lease.runner_id, 2)]
-        states = [change.state for change in await platform.fleet.history(lease.runner_id)]
+        states = [change.state for change in await platform.fleet.history(LOCAL, lease.runner_id)]
         assert states[:2] == [RunnerState.PENDING, RunnerState.PENDING]
         assert states[-1] is RunnerState.TERMINATED

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.webhooks import MOST_TRIES
 from fal_server.services.webhooks import RETRIES
@@ -29,7 +30,7 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 
 async def tried(q: Queueing, request_id: str, times: int) -> None:
     """Wait until so many tries are noted."""
-    while len(await q.queue.deliveries(request_id)) < times:
+    while len(await q.queue.deliveries(LOCAL, request_id)) < times:
         q.queue.webhook_due.notify()
         await q.until(lambda: True)
 
@@ -61,7 +62,7 @@ async def test_a_webhook_is_signed_and_noted(q):
     assert not genuine(headers | {"x-fal-webhook-request-id": "other"}, call.body, q.webhooks.key_set())
     later = str(int(headers["x-fal-webhook-timestamp"]) + 301)
     assert not genuine(headers | {"x-fal-webhook-timestamp": later}, call.body, q.webhooks.key_set())
-    (delivery,) = await q.queue.deliveries(request_id)
+    (delivery,) = await q.queue.deliveries(LOCAL, request_id)
     assert (delivery.number, delivery.status, delivery.error) == (1, 200, None)
     assert (await q.get(request_id)).webhook is WebhookState.DELIVERED
 
@@ -80,7 +81,7 @@ async def test_a_cancelled_request_tells_so(q):
     q.client.held.clear()
     request_id = await q.submit(webhook_url=URL)
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel("a", request_id)
+    await q.queue.cancel(LOCAL, "a", request_id)
     await tried(q, request_id, 1)
     told = json.loads(q.receivers.calls[0].body)
     assert (told["status"], told["error"]) == ("ERROR", "the request was cancelled")
@@ -98,7 +99,7 @@ async def test_a_webhook_is_tried_again_and_given_up(q):
         await tried(q, request_id, number)
         assert len(q.receivers.calls) == number
         q.clock.advance(2 * 3600)
-    tries = await q.queue.deliveries(request_id)
+    tries = await q.queue.deliveries(LOCAL, request_id)
     assert [one.number for one in tries] == list(range(1, 11))
     assert [one.error for one in tries[:3]] == ["the receiver answered 500", "the receiver answered 302", "refused"]
     standing = await q.get(request_id)

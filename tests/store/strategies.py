@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fal_server.core.accounts import Environment, Key, KeyScope, SealedSecret
 from fal_server.core.apps import App, AuthMode
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
 from fal_server.core.runners import Desired, Runner, RunnerState
@@ -59,6 +60,7 @@ health_checks = st.builds(
 )
 revisions = st.builds(
     Revision,
+    account=st.just(LOCAL),
     revision_id=st.builds(lambda: uuid4().hex),
     app_name=texts,
     environment=texts,
@@ -84,6 +86,7 @@ revisions = st.builds(
 )
 apps = st.builds(
     App,
+    account=st.just(LOCAL),
     name=names,
     environment=st.just("main"),
     revision_id=st.just("r1"),
@@ -97,6 +100,7 @@ apps = st.builds(
 )
 runners = st.builds(
     Runner,
+    account=st.just(LOCAL),
     runner_id=names,
     app_name=texts,
     environment=texts,
@@ -128,6 +132,7 @@ runners = st.builds(
 )
 keys = st.builds(
     Key,
+    account=st.just(LOCAL),
     key_id=st.builds(lambda: uuid4().hex),
     secret_hash=texts,
     scope=st.sampled_from(KeyScope),
@@ -139,6 +144,7 @@ keys = st.builds(
 )
 sealed_secrets = st.builds(
     SealedSecret,
+    account=st.just(LOCAL),
     environment=st.just("main"),
     name=names,
     sealed=st.binary(max_size=50),
@@ -147,6 +153,7 @@ sealed_secrets = st.builds(
 )
 environments = st.builds(
     Environment,
+    account=st.just(LOCAL),
     name=st.builds(lambda: uuid4().hex),
     description=maybe(texts),
     is_default=st.booleans(),
@@ -154,6 +161,7 @@ environments = st.builds(
 )
 log_entries = st.builds(
     LogEntry,
+    account=st.just(LOCAL),
     runner_id=st.builds(lambda: uuid4().hex),
     sequence=st.integers(1, 2**60),
     timestamp=moments,
@@ -173,6 +181,7 @@ def later(seconds: float) -> datetime:
 def revision(revision_id: str, *, app_name: str = "hello", environment: str = "main", at: float = 0) -> Revision:
     spec = EnvironmentSpec(kind="virtualenv", configuration={"requirements": ["six"], "registry": "hunter2-registry"})
     return Revision(
+        account=LOCAL,
         revision_id=revision_id,
         app_name=app_name,
         environment=environment,
@@ -186,6 +195,7 @@ def revision(revision_id: str, *, app_name: str = "hello", environment: str = "m
 
 def app(name: str, revision_id: str, *, environment: str = "main") -> App:
     return App(
+        account=LOCAL,
         name=name,
         environment=environment,
         revision_id=revision_id,
@@ -198,6 +208,7 @@ def app(name: str, revision_id: str, *, environment: str = "main") -> App:
 
 def runner(runner_id: str, *, at: float = 0, ended_at: float | None = None) -> Runner:
     return Runner(
+        account=LOCAL,
         runner_id=runner_id,
         app_name="hello",
         environment="main",
@@ -211,19 +222,20 @@ def runner(runner_id: str, *, at: float = 0, ended_at: float | None = None) -> R
 
 
 def key(key_id: str, *, at: float = 0) -> Key:
-    return Key(key_id=key_id, secret_hash="0" * 64, scope=KeyScope.API, alias="ci", created_at=later(at))
+    return Key(account=LOCAL, key_id=key_id, secret_hash="0" * 64, scope=KeyScope.API, alias="ci", created_at=later(at))
 
 
 def secret(name: str, sealed: bytes = b"\x01sealed", *, environment: str = "main") -> SealedSecret:
-    return SealedSecret(environment=environment, name=name, sealed=sealed, created_at=START)
+    return SealedSecret(account=LOCAL, environment=environment, name=name, sealed=sealed, created_at=START)
 
 
 def environment(name: str) -> Environment:
-    return Environment(name=name, description=None, is_default=False, created_at=START)
+    return Environment(account=LOCAL, name=name, description=None, is_default=False, created_at=START)
 
 
 def line(sequence: int, message: str = "", *, runner_id: str = "a", at: float | None = None, **more) -> LogEntry:
     return LogEntry(
+        account=LOCAL,
         runner_id=runner_id,
         sequence=sequence,
         timestamp=later(sequence if at is None else at),

@@ -11,6 +11,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.store import AesVault, open_store
 from fal_server.store.sql import migrations
 from tests.store import strategies as some
@@ -118,7 +119,7 @@ async def test_secrets_are_not_on_the_disk(tmp_path):
 async def test_private_databases_are_apart():
     one, other = await open_store(None, VAULT), await open_store(None, AesVault(bytes(32)))
     await one.add_key(some.key("k"))
-    assert await other.get_key("k") is None
+    assert await other.get_key(LOCAL, "k") is None
     await one.close()
     await other.close()
 

@@ -14,6 +14,7 @@ import grpc.aio
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import NodeTrouble, Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
@@ -166,7 +167,7 @@ class LocalEngine:
         identity = find_shim(directory, runner.token)
         if identity is not None and runner.handle and runner.handle != handle_of(identity):
             identity = None
-        names = (runner.runner_id, runner.app_name, runner.revision_id)
+        names = (runner.account, runner.runner_id, runner.app_name, runner.revision_id)
         if identity is not None:
             link = self._link(directory, identity, runner.token, names)
             try:
@@ -266,7 +267,9 @@ class LocalEngine:
             raise Unavailable(f"runner {runner.runner_id} is not running on node {self._node.name}")
         return link
 
-    def _link(self, directory: Path, identity: ShimIdentity, token: str, names: tuple[str, str, str]) -> RunnerLink:
+    def _link(
+        self, directory: Path, identity: ShimIdentity, token: str, names: tuple[AccountId, str, str, str]
+    ) -> RunnerLink:
         return RunnerLink(
             ShimClient(identity.address, token),
             LocalShimProcess(directory, identity),
@@ -303,7 +306,7 @@ class LocalEngine:
                     await asyncio.shield(warm_shim.end())
                 raise
             identity = await spawn_shim(directory, spec, self._groups, warm_shim)
-        names = (launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
+        names = (launch.spec.account, launch.spec.runner_id, launch.spec.app_name, launch.spec.revision_id)
         link = self._link(directory, identity, token, names)
         try:
             await link.client.start(spec)
@@ -329,7 +332,7 @@ class LocalEngine:
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=self._node.name))
 
     async def _store_leftover(self, directory: Path, runner: Runner) -> None:
-        names = (runner.runner_id, runner.app_name, runner.revision_id)
+        names = (runner.account, runner.runner_id, runner.app_name, runner.revision_id)
         identity = ShimIdentity.read(directory)
         if identity is not None:
             link = self._link(directory, identity, runner.token, names)

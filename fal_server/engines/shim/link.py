@@ -14,6 +14,7 @@ import grpc.aio
 from fal_grpc.backoff import Backoff
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_server.core.faults import Fault, Unavailable
+from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.engines.shim.client import ShimClient
@@ -36,7 +37,7 @@ class RunnerLink:
         client: calls the runner's shim.
         process: the shim's process.
         token: the runner's token.
-        names: runner_id, app_name and revision_id, as its log lines carry them.
+        names: account, runner_id, app_name and revision_id, as its log lines carry them.
         node: the machine that it runs on.
         host: the address at which its ports are reached.
         sink: stores its log lines.
@@ -49,7 +50,7 @@ class RunnerLink:
         client: ShimClient,
         process: ShimProcess,
         token: str,
-        names: tuple[str, str, str],
+        names: tuple[AccountId, str, str, str],
         *,
         node: str,
         host: str,
@@ -60,7 +61,7 @@ class RunnerLink:
         self.token = token
         self.client = client
         self.process = process
-        self._runner_id, self._app_name, self._revision_id = names
+        self._account, self._runner_id, self._app_name, self._revision_id = names
         self._node = node
         self._host = host
         self._sink = sink
@@ -260,8 +261,13 @@ class RunnerLink:
                 await self._pause(failures)
 
     def _lines(self, entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
-        names = {"runner_id": self._runner_id, "app_name": self._app_name, "revision_id": self._revision_id}
-        return entries_from_wire(entries, **names)
+        return entries_from_wire(
+            entries,
+            account=self._account,
+            runner_id=self._runner_id,
+            app_name=self._app_name,
+            revision_id=self._revision_id,
+        )
 
 
 def _exit_code(exited: shim_pb2.WorkerExited | None) -> int | None:

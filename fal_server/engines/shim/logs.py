@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from fal_grpc.v1 import log_pb2, shim_pb2
+from fal_server.core.identity import AccountId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _LEVELS = {
 
 
 def entries_from_wire(
-    entries: Iterable[log_pb2.LogEntry], *, runner_id: str, app_name: str, revision_id: str
+    entries: Iterable[log_pb2.LogEntry], *, account: AccountId, runner_id: str, app_name: str, revision_id: str
 ) -> list[LogEntry]:
     """A shim's entries, with the names that all entries of its runner share."""
     found: list[LogEntry] = []
@@ -58,6 +59,7 @@ def entries_from_wire(
                 level=_LEVELS[entry.level],
                 source=_SOURCES[entry.source],
                 message=entry.message,
+                account=account,
                 app_name=app_name,
                 revision_id=revision_id,
                 request_id=entry.request_id or None,

@@ -55,7 +55,7 @@ class QueueRoutes:
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
             key_id = None if caller is None else caller.key_id
-            status = await self._queue.submit(await submission_of(request, app.name, rest, key_id))
+            status = await self._queue.submit(await submission_of(request, app, rest, key_id))
             return JSONResponse(
                 document(status, base) | {"queue_position": status.position},
                 headers={"x-fal-request-id": status.request.request_id},
@@ -75,7 +75,7 @@ class QueueRoutes:
                 return await self._result(app, request_id)
 
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        status = await self._queue.status(app.name, request_id)
+        status = await self._queue.status(app.account, app.name, request_id)
         content = await self._described(status, base, logs=switch(request, "logs"))
         done = status.request.state is State.COMPLETED
         return JSONResponse(
@@ -83,7 +83,7 @@ class QueueRoutes:
         )
 
     async def _result(self, app: RoutedApp, request_id: str) -> Response:
-        request, answer = await self._queue.result(app.name, request_id)
+        request, answer = await self._queue.result(app.account, app.name, request_id)
         if answer is None:
             raise HttpError(400, "bad_request", "Request is still in progress: its status_url says how far it is")
         response = Response(answer.body, answer.status)
@@ -102,7 +102,7 @@ class QueueRoutes:
         """Cancel; the statuses and words are those that the published clients read."""
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
-            await self._queue.cancel(app.name, request_id)
+            await self._queue.cancel(app.account, app.name, request_id)
         except FailedPrecondition as fault:
             status, word, detail = 400, "ALREADY_COMPLETED", fault.message
         except NotFound as fault:
@@ -111,7 +111,9 @@ class QueueRoutes:
         return JSONResponse(content, status_code=status, headers={"x-fal-request-id": request_id})
 
     async def _stream(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        await self._queue.status(app.name, request_id)  # so that an unknown request is a 404 and not an event
+        await self._queue.status(
+            app.account, app.name, request_id
+        )  # so that an unknown request is a 404 and not an event
         logs = switch(request, "logs")
         draining: asyncio.Event = request.scope["state"]["draining"]
 
@@ -120,7 +122,7 @@ class QueueRoutes:
             while True:
                 seen = self._queue.news.count
                 try:
-                    status = await self._queue.status(app.name, request_id)
+                    status = await self._queue.status(app.account, app.name, request_id)
                     content = await self._described(status, base, logs=logs)
                 except Fault as fault:
                     yield event(json.dumps({"detail": fault.message}), "error")

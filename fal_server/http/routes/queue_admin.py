@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from fal_server.core.accounts import Account
 from fal_server.core.faults import InvalidArgument, NotFound
-from fal_server.core.identity import Principal
+from fal_server.core.identity import AccountId, Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
 from fal_server.http.routes.guard import Endpoint, Guard
@@ -58,7 +58,7 @@ class QueueAdminRoutes:
         return answer
 
     async def _size(self, request: Request, caller: Principal) -> Response:
-        counts = self._queue.size(request.path_params["app"])
+        counts = self._queue.size(caller.scope.account, request.path_params["app"])
         content: dict[str, object] = {"size": sum(counts.values())}
         if switch(request, "by_user"):
             content["by_user"] = dict(counts)
@@ -66,7 +66,9 @@ class QueueAdminRoutes:
 
     async def _flush(self, request: Request, caller: Principal) -> Response:
         whose = request.query_params.get("caller_user_id") or None
-        return JSONResponse({"flushed": await self._queue.flush(request.path_params["app"], whose)})
+        return JSONResponse(
+            {"flushed": await self._queue.flush(caller.scope.account, request.path_params["app"], whose)}
+        )
 
     async def _list(self, request: Request, caller: Principal) -> Response:
         query = RequestFilter(
@@ -75,26 +77,37 @@ class QueueAdminRoutes:
             dead=True if switch(request, "dead") else None,
             limit=number(request, "limit", usual=100, most=_MOST_LISTED),
         )
-        return JSONResponse({"requests": [_item(found) for found in await self._queue.find(query)]})
+        return JSONResponse(
+            {"requests": [_item(found) for found in await self._queue.find(caller.scope.account, query)]}
+        )
 
     async def _get(self, request: Request, caller: Principal) -> Response:
-        status = await self._queue.status(request.path_params["app"], request.path_params["request_id"])
+        status = await self._queue.status(*_named(request, caller))
         item = _item(status.request)
         if status.request.state is State.IN_QUEUE:
             item["queue_position"] = status.position
-        deliveries = await self._queue.deliveries(status.request.request_id)
+        deliveries = await self._queue.deliveries(caller.scope.account, status.request.request_id)
         return JSONResponse({**item, "deliveries": [_delivery(delivery) for delivery in deliveries]})
 
     async def _cancel(self, request: Request, caller: Principal) -> Response:
-        cancelled = await self._queue.cancel(request.path_params["app"], request.path_params["request_id"])
+        cancelled = await self._queue.cancel(*_named(request, caller))
         return JSONResponse(_item(cancelled))
 
     async def _redrive(self, request: Request, caller: Principal) -> Response:
-        again = await self._queue.redrive(request.path_params["app"], request.path_params["request_id"])
+        again = await self._queue.redrive(*_named(request, caller))
         return JSONResponse(_item(again))
+
+    def _named(self, request: Request) -> tuple[AccountId, str, str]:
+        """Return which request is meant: account, app and id."""
+        return self._account.id, request.path_params["app"], request.path_params["request_id"]
 
     async def _keys(self, request: Request) -> Response:
         return JSONResponse(self._key_set(), headers={"cache-control": "public, max-age=3600"})
+
+
+def _named(request: Request, caller: Principal) -> tuple[AccountId, str, str]:
+    """Return which request is meant: account, app and id."""
+    return caller.scope.account, request.path_params["app"], request.path_params["request_id"]
 
 
 def _item(request: QueuedRequest) -> dict[str, object]:

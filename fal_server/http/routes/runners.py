@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fal_server.core.faults import Fault, InvalidArgument
-from fal_server.core.identity import Principal
+from fal_server.core.identity import Principal, Scope
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.runners import Runner
 from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
@@ -43,7 +43,7 @@ class RunnerRoutes:
         ]
 
     async def _get(self, request: Request, caller: Principal) -> Response:
-        view = await self._runners.get(request.path_params["runner_id"])
+        view = await self._runners.get(caller.scope, request.path_params["runner_id"])
         return JSONResponse(_runner_item(view.runner))
 
     async def _history(self, request: Request, caller: Principal) -> Response:
@@ -56,7 +56,7 @@ class RunnerRoutes:
             newest_first=True,
             limit=number(request, "page_size", usual=1000, most=_MAX_PAGE),
         )
-        entries, next_until = await self._page_of_whole_times(query)
+        entries, next_until = await self._page_of_whole_times(caller.scope, query)
         return JSONResponse(
             {
                 "items": [log_item(entry) for entry in entries],
@@ -64,13 +64,13 @@ class RunnerRoutes:
             }
         )
 
-    async def _page_of_whole_times(self, query: LogQuery) -> tuple[Sequence[LogEntry], datetime | None]:
+    async def _page_of_whole_times(self, scope: Scope, query: LogQuery) -> tuple[Sequence[LogEntry], datetime | None]:
         """Return a page that does not end between two lines of one time, since the next page starts at a time.
 
         If not all lines of the last time are here, they are left to the next page; a time that fills the page alone is
         read to its end.
         """
-        page: LogPage = await self._logs.page(query)
+        page: LogPage = await self._logs.page(scope, query)
         entries = page.entries
         if not page.more or not entries:
             return entries, None
@@ -80,7 +80,7 @@ class RunnerRoutes:
         found = list(entries)
         more = True
         while more:
-            page = await self._logs.page(replace(query, after=page.cursor, limit=_MAX_PAGE))
+            page = await self._logs.page(scope, replace(query, after=page.cursor, limit=_MAX_PAGE))
             same = [entry for entry in page.entries if entry.timestamp == last]
             found += same
             if len(same) < len(page.entries):
@@ -91,10 +91,12 @@ class RunnerRoutes:
     async def _stream(self, request: Request, caller: Principal) -> Response:
         """Answer with lines as server-sent events, until the runner has ended or the controller drains."""
         draining: asyncio.Event = request.scope["state"]["draining"]
-        return event_stream(self._events(_job_id(request), _time(request, "since"), draining))
+        return event_stream(self._events(caller.scope, _job_id(request), _time(request, "since"), draining))
 
-    async def _events(self, runner_id: str, since: datetime | None, draining: asyncio.Event) -> AsyncGenerator[bytes]:
-        batches = self._logs.follow(LogQuery(runner_id=runner_id, since=since))
+    async def _events(
+        self, scope: Scope, runner_id: str, since: datetime | None, draining: asyncio.Event
+    ) -> AsyncGenerator[bytes]:
+        batches = self._logs.follow(scope, LogQuery(runner_id=runner_id, since=since))
         pending: asyncio.Task[LogBatch | None] | None = None
         end = asyncio.create_task(draining.wait())
         try:

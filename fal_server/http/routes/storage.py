@@ -68,7 +68,10 @@ class StorageRoutes:
         about = await json_object(request)
         name, kind = about.get("file_name"), about.get("content_type")
         reserved = self._objects.reserve(
-            name if isinstance(name, str) else None, kind if isinstance(kind, str) else None, lifecycle_of(request)
+            caller.scope.account,
+            name if isinstance(name, str) else None,
+            kind if isinstance(kind, str) else None,
+            lifecycle_of(request),
         )
         upload_id = self._objects.parts.begin(reserved)
         return JSONResponse(
@@ -99,12 +102,12 @@ class StorageRoutes:
         return JSONResponse({"etag": stored.etag, "size": stored.size})
 
     async def _upload(self, request: Request, caller: Principal) -> Response:
-        reserved = reserved_by_headers(self._objects, request)
+        reserved = reserved_by_headers(self._objects, request, caller)
         await self._objects.put(reserved, request.stream())
         return JSONResponse({"access_url": self._address(request, reserved)})
 
     async def _begin_multipart(self, request: Request, caller: Principal) -> Response:
-        reserved = reserved_by_headers(self._objects, request)
+        reserved = reserved_by_headers(self._objects, request, caller)
         upload_id = self._objects.parts.begin(reserved)
         return JSONResponse({"access_url": self._address(request, reserved), "uploadId": upload_id})
 
@@ -127,10 +130,12 @@ def lifecycle_of(request: Request) -> str | None:
     return headers.get("x-fal-object-lifecycle") or headers.get("x-fal-object-lifecycle-preference")
 
 
-def reserved_by_headers(objects: Objects, request: Request) -> Reserved:
+def reserved_by_headers(objects: Objects, request: Request, caller: Principal) -> Reserved:
     """Reserve an address for a body whose name and type are in the headers."""
     headers = request.headers
-    return objects.reserve(headers.get("x-fal-file-name"), headers.get("content-type"), lifecycle_of(request))
+    return objects.reserve(
+        caller.scope.account, headers.get("x-fal-file-name"), headers.get("content-type"), lifecycle_of(request)
+    )
 
 
 def base_of(request: Request) -> str:

@@ -12,6 +12,7 @@ from fal_server.core.queue import Priority, switch
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
+from fal_server.live.dispatch import RoutedApp
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
@@ -23,7 +24,7 @@ _NOT_PASSED = HOP_BY_HOP | {
 }  # fmt: skip
 
 
-async def submission_of(request: Request, app_name: str, path: str, caller: str | None) -> Submission:
+async def submission_of(request: Request, app: RoutedApp, path: str, caller: str | None) -> Submission:
     """Read a request with its whole body.
 
     Args:
@@ -38,7 +39,8 @@ async def submission_of(request: Request, app_name: str, path: str, caller: str 
     query, webhook_url = _split_query(request.scope["query_string"].decode("latin-1"))
     headers = request.headers
     return Submission(
-        app_name=app_name,
+        account=app.account,
+        app_name=app.name,
         path=path + (f"?{query}" if query else ""),
         headers=_passed_on(request),
         body=await _body(request),

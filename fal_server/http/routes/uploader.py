@@ -47,7 +47,7 @@ class Uploader:
         )
 
     async def _upload(self, request: Request, caller: Principal) -> Response:
-        reserved = reserved_by_headers(self._objects, request)
+        reserved = reserved_by_headers(self._objects, request, caller)
         await self._objects.put(reserved, request.stream())
         return self._accepted(reserved.object_id, reserved.path)
 
@@ -56,7 +56,7 @@ class Uploader:
         return JSONResponse({"state": "completed"})
 
     async def _begin(self, request: Request, caller: Principal) -> Response:
-        reserved = reserved_by_headers(self._objects, request)
+        reserved = reserved_by_headers(self._objects, request, caller)
         upload_id = self._objects.parts.begin(reserved)
         url = self._base_url + reserved.path
         return JSONResponse({"state": "receiving", "upload_id": upload_id, "file_url": url}, status_code=201)

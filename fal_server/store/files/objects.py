@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fal_server.core.faults import NotFound, Unavailable
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.ports.files import StoredObject
 from fal_server.store.files.durable import sync_directory, write_draft
 
@@ -40,6 +41,7 @@ class DiskObjects:
         """Keep a finished draft."""
         place = self._place(stored.object_id)
         about = {
+            "account": stored.account,
             "name": stored.name,
             "content_type": stored.content_type,
             "size": stored.size,
@@ -78,6 +80,7 @@ class DiskObjects:
             about = json.loads((place / _ABOUT).read_bytes())
             expires_at = about["expires_at"]
             return StoredObject(
+                account=AccountId(about.get("account", LOCAL)),  # files from before there were accounts
                 object_id=place.name,
                 name=about["name"],
                 content_type=about["content_type"],

@@ -9,10 +9,11 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.apps import App, AuthMode
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.scaling import Scaling
 from fal_server.store.sql.database import explained
 from fal_server.store.sql.dialect import upsert
-from fal_server.store.sql.tables import APPS
+from fal_server.store.sql.tables import APPS, owned_by
 
 
 def scaling_from(stored: Mapping[str, object]) -> Scaling:
@@ -24,6 +25,7 @@ def scaling_from(stored: Mapping[str, object]) -> Scaling:
 def to_row(app: App) -> dict[str, object]:
     """An app as a row."""
     return {
+        "account": app.account,
         "name": app.name,
         "environment": app.environment,
         "revision_id": app.revision_id,
@@ -40,6 +42,7 @@ def to_row(app: App) -> dict[str, object]:
 def from_row(row: RowMapping) -> App:
     """A row as an app."""
     return App(
+        account=AccountId(row["account"]),
         name=row["name"],
         environment=row["environment"],
         revision_id=row["revision_id"],
@@ -63,22 +66,23 @@ async def save(connection: AsyncConnection, app: App) -> None:
         await connection.execute(upsert(connection, APPS), to_row(app))
 
 
-async def get(connection: AsyncConnection, name: str) -> App | None:
-    """One app."""
-    row = (await connection.execute(select(APPS).where(APPS.c.name == name))).mappings().one_or_none()
+async def get(connection: AsyncConnection, account: AccountId, name: str) -> App | None:
+    """Return one app, or None."""
+    query = select(APPS).where(owned_by(APPS, account), APPS.c.name == name)
+    row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else from_row(row)
 
 
-async def list_all(connection: AsyncConnection, environment: str | None) -> list[App]:
-    """Apps by name."""
-    query = select(APPS).order_by(APPS.c.name)
+async def list_all(connection: AsyncConnection, account: Accounts, environment: str | None) -> list[App]:
+    """Return apps by account and name."""
+    query = select(APPS).where(owned_by(APPS, account)).order_by(APPS.c.account, APPS.c.name)
     if environment is not None:
         query = query.where(APPS.c.environment == environment)
     return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def remove(connection: AsyncConnection, name: str) -> App | None:
-    """Delete; what was deleted."""
-    app = await get(connection, name)
-    await connection.execute(delete(APPS).where(APPS.c.name == name))
+async def remove(connection: AsyncConnection, account: AccountId, name: str) -> App | None:
+    """Delete an app and return it; None if it does not exist."""
+    app = await get(connection, account, name)
+    await connection.execute(delete(APPS).where(owned_by(APPS, account), APPS.c.name == name))
     return app

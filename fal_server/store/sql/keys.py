@@ -8,13 +8,15 @@ from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import Key, KeyScope
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.store.sql.database import explained
-from fal_server.store.sql.tables import KEYS
+from fal_server.store.sql.tables import KEYS, owned_by
 
 
 def to_row(key: Key) -> dict[str, object]:
     """A key as a row."""
     return {
+        "account": key.account,
         "key_id": key.key_id,
         "secret_hash": key.secret_hash,
         "scope": key.scope.value,
@@ -29,6 +31,7 @@ def to_row(key: Key) -> dict[str, object]:
 def from_row(row: RowMapping) -> Key:
     """A row as a key."""
     return Key(
+        account=AccountId(row["account"]),
         key_id=row["key_id"],
         secret_hash=row["secret_hash"],
         scope=KeyScope(row["scope"]),
@@ -50,19 +53,21 @@ async def add(connection: AsyncConnection, key: Key) -> None:
         await connection.execute(insert(KEYS), to_row(key))
 
 
-async def get(connection: AsyncConnection, key_id: str) -> Key | None:
-    """One key, also a revoked one."""
-    row = (await connection.execute(select(KEYS).where(KEYS.c.key_id == key_id))).mappings().one_or_none()
+async def get(connection: AsyncConnection, account: Accounts, key_id: str) -> Key | None:
+    """Return one key, or None; revoked keys are kept."""
+    query = select(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id)
+    row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else from_row(row)
 
 
-async def list_valid(connection: AsyncConnection) -> list[Key]:
-    """Those that are not revoked, oldest first."""
-    query = select(KEYS).where(KEYS.c.revoked_at.is_(None)).order_by(KEYS.c.created_at, KEYS.c.key_id)
+async def list_valid(connection: AsyncConnection, account: Accounts) -> list[Key]:
+    """Return the keys that are not revoked, oldest first."""
+    query = select(KEYS).where(owned_by(KEYS, account), KEYS.c.revoked_at.is_(None))
+    query = query.order_by(KEYS.c.created_at, KEYS.c.key_id)
     return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def revoke(connection: AsyncConnection, key_id: str, at: datetime) -> bool:
-    """Mark as revoked; False where there is no valid key of this id."""
-    change = update(KEYS).where(KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None)).values(revoked_at=at)
-    return (await connection.execute(change)).rowcount > 0
+async def revoke(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
+    """Mark a key as revoked; False if no valid key has this id."""
+    valid = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None))
+    return (await connection.execute(valid.values(revoked_at=at))).rowcount > 0

@@ -14,13 +14,14 @@ from sqlalchemy import ColumnElement, Select, delete, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.store.sql.columns import microseconds, moment
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import contains
-from fal_server.store.sql.tables import LOG_LINES
+from fal_server.store.sql.tables import LOG_LINES, owned_by
 
-_Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str | None]"
+_Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
 _LEVELS = {level.value: level for level in LogLevel}
@@ -42,28 +43,28 @@ class SqlLogStore:
             return
         await self._database.insert_missing(LOG_LINES, lambda: to_rows(entries))
 
-    async def last_sequence(self, runner_id: str) -> int:
-        """The highest sequence number kept for a runner; 0 for none."""
-        query = select(func.max(LOG_LINES.c.sequence)).where(LOG_LINES.c.runner_id == runner_id)
+    async def last_sequence(self, account: Accounts, runner_id: str) -> int:
+        query = select(LOG_LINES.c.sequence).where(owned_by(LOG_LINES, account), LOG_LINES.c.runner_id == runner_id)
+        query = query.order_by(LOG_LINES.c.sequence.desc()).limit(1)
 
         async def highest(connection: AsyncConnection) -> int:
             return (await connection.execute(query)).scalar() or 0
 
         return await self._database.read(highest)
 
-    async def first_unsent(self, app_name: str, sent: Mapping[str, int], since: datetime | None) -> datetime | None:
-        """When the oldest line of an app was written that is not known: one of a runner that `sent` names above the
-        sequence there, or at or after `since` one of any other. None where there is none.
-
-        Runners are found one after the other in the primary key, so that none of their lines is looked at in vain.
-        """
+    async def first_unsent(
+        self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
+    ) -> datetime | None:
+        # Runners are found one after the other in the primary key, so that no line is read in vain.
         lines, floor = LOG_LINES.c, None if since is None else microseconds(since)
         other = LOG_LINES.alias()
         first = select(func.min(lines.runner_id).label("runner_id")).cte("runners", recursive=True)
         following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()
         runners = first.union_all(select(following).where(first.c.runner_id.is_not(None)))
-        app = select(lines.app_name).where(lines.runner_id == runners.c.runner_id).limit(1).scalar_subquery()
-        runners_of_app = select(runners.c.runner_id).where(app == app_name)
+        one = select(lines.runner_id).where(lines.runner_id == runners.c.runner_id)
+        app = one.with_only_columns(lines.app_name).limit(1).scalar_subquery()
+        owner = one.with_only_columns(lines.account).limit(1).scalar_subquery()
+        runners_of_app = select(runners.c.runner_id).where(app == app_name, owner == account)
 
         async def oldest(connection: AsyncConnection) -> int | None:
             found: list[int] = []
@@ -80,16 +81,12 @@ class SqlLogStore:
         at = await self._database.read(oldest)
         return None if at is None else moment(at)
 
-    async def page(self, query: LogQuery) -> LogPage:
-        """Some lines: a runner's in the order of their sequence, others by (timestamp, runner, sequence).
-
-        Raises:
-            Invalid: the cursor (field `cursor`) was not given out by this store.
-        """
+    async def page(self, account: AccountId, query: LogQuery) -> LogPage:
+        """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
         limit = max(1, min(query.limit, _MOST_LINES))
 
         async def rows(connection: AsyncConnection) -> list[LogEntry]:
-            chosen = _chosen(connection, query).limit(limit + 1)
+            chosen = _chosen(connection, query).where(owned_by(LOG_LINES, account)).limit(limit + 1)
             return from_rows(cast("Iterable[_Row]", await connection.execute(chosen)))
 
         found = await self._database.read(rows)
@@ -128,6 +125,7 @@ def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
                 entry.level.value,
                 entry.source.value,
                 message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8"),
+                entry.account,
                 entry.app_name,
                 entry.revision_id,
                 entry.request_id,
@@ -140,7 +138,7 @@ def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
     """Rows, with their columns in the table's order, as lines."""
     found: list[LogEntry] = []
     known, at = -1, moment(0)
-    for runner_id, sequence, since, level, source, message, app_name, revision_id, request_id in rows:
+    for runner_id, sequence, since, level, source, message, account, app_name, revision_id, request_id in rows:
         if since != known:  # lines that were read together have the same
             known, at = since, moment(since)
         found.append(
@@ -151,6 +149,7 @@ def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
                 level=_LEVELS[level],
                 source=_SOURCES[source],
                 message=message,
+                account=AccountId(account),
                 app_name=app_name,
                 revision_id=revision_id,
                 request_id=request_id,

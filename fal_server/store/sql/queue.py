@@ -11,13 +11,14 @@ from typing import cast
 from sqlalchemy import RowMapping, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
 from fal_server.ports import Vault
 from fal_server.ports.queue import RequestFilter
 from fal_server.store.sql import dialect
 from fal_server.store.sql.database import Database
-from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES
+from fal_server.store.sql.tables import REQUEST_CONTENTS, REQUESTS, WEBHOOK_DELIVERIES, owned_by
 
 _FORGET_BATCH = 500
 
@@ -66,9 +67,8 @@ class SqlQueueStore:
 
         return await self._database.read(work)
 
-    async def get(self, request_id: str) -> QueuedRequest | None:
-        """One request, or None."""
-        query = select(REQUESTS).where(REQUESTS.c.request_id == request_id)
+    async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
+        query = select(REQUESTS).where(owned_by(REQUESTS, account), REQUESTS.c.request_id == request_id)
 
         async def work(connection: AsyncConnection) -> QueuedRequest | None:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -76,17 +76,16 @@ class SqlQueueStore:
 
         return await self._database.read(work)
 
-    async def content(self, request_id: str) -> Content | None:
-        """What a request carries, or None."""
-        return await self._database.read(lambda connection: self._content(connection, request_id))
+    async def content(self, account: AccountId, request_id: str) -> Content | None:
+        return await self._database.read(lambda connection: self._content(connection, account, request_id))
 
-    async def answer(self, request_id: str) -> Answer | None:
-        """The answer of a completed request, or None."""
+    async def answer(self, account: AccountId, request_id: str) -> Answer | None:
         contents = REQUEST_CONTENTS.c
         query = (
             select(REQUESTS.c.status, contents.sealed_answer, contents.sealed_answer_body)
             .join(REQUEST_CONTENTS, REQUESTS.c.request_id == contents.request_id)
-            .where(REQUESTS.c.request_id == request_id, REQUESTS.c.state == State.COMPLETED.value)
+            .where(owned_by(REQUESTS, account), REQUESTS.c.request_id == request_id)
+            .where(REQUESTS.c.state == State.COMPLETED.value)
         )
 
         async def work(connection: AsyncConnection) -> RowMapping | None:
@@ -99,10 +98,9 @@ class SqlQueueStore:
         body = self._open(request_id, "answer body", row["sealed_answer_body"]).encode("latin-1")
         return Answer(status=row["status"], headers=headers, body=body)
 
-    async def find(self, query: RequestFilter) -> list[QueuedRequest]:
-        """Requests, newest first."""
+    async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
         rows = REQUESTS.c
-        chosen = select(REQUESTS).where(rows.app_name == query.app_name)
+        chosen = select(REQUESTS).where(owned_by(REQUESTS, account), rows.app_name == query.app_name)
         if query.state is not None:
             chosen = chosen.where(rows.state == query.state.value)
         if query.dead is not None:
@@ -122,7 +120,7 @@ class SqlQueueStore:
         async def work(connection: AsyncConnection) -> Content | None:
             if not await _change(connection, request, State.IN_QUEUE, request.attempt - 1):
                 return None
-            return await self._content(connection, request.request_id)
+            return await self._content(connection, request.account, request.request_id)
 
         return await self._database.write(work)
 
@@ -223,19 +221,21 @@ class SqlQueueStore:
 
         await self._database.write(work)
 
-    async def deliveries(self, request_id: str) -> list[Delivery]:
-        """The tries to deliver a request's webhook, in order."""
+    async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
         tries = WEBHOOK_DELIVERIES.c
-        query = select(WEBHOOK_DELIVERIES).where(tries.request_id == request_id).order_by(tries.number)
+        query = select(WEBHOOK_DELIVERIES).join(REQUESTS, REQUESTS.c.request_id == tries.request_id)
+        query = query.where(owned_by(REQUESTS, account), tries.request_id == request_id).order_by(tries.number)
 
         async def work(connection: AsyncConnection) -> list[Delivery]:
             return [Delivery(**row) for row in (await connection.execute(query)).mappings()]
 
         return await self._database.read(work)
 
-    async def _content(self, connection: AsyncConnection, request_id: str) -> Content | None:
+    async def _content(self, connection: AsyncConnection, account: AccountId, request_id: str) -> Content | None:
         contents = REQUEST_CONTENTS.c
-        query = select(contents.sealed_request, contents.sealed_body).where(contents.request_id == request_id)
+        query = select(contents.sealed_request, contents.sealed_body)
+        query = query.join(REQUESTS, REQUESTS.c.request_id == contents.request_id)
+        query = query.where(owned_by(REQUESTS, account), contents.request_id == request_id)
         row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             return None

@@ -8,17 +8,19 @@ from dataclasses import asdict
 from sqlalchemy import RowMapping, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
 from fal_server.ports import Vault
 from fal_server.store.sql.apps import scaling_from
 from fal_server.store.sql.database import explained
-from fal_server.store.sql.tables import REVISIONS
+from fal_server.store.sql.tables import REVISIONS, owned_by
 
 
 def to_row(revision: Revision, vault: Vault) -> dict[str, object]:
     """A revision as a row."""
     specs = [[spec.kind, spec.configuration] for spec in revision.environments]
     return {
+        "account": revision.account,
         "revision_id": revision.revision_id,
         "app_name": revision.app_name,
         "environment": revision.environment,
@@ -52,6 +54,7 @@ def from_row(row: RowMapping, vault: Vault) -> Revision:
     """
     specs = json.loads(vault.open(_context(row["revision_id"]), row["sealed_environments"]))
     return Revision(
+        account=AccountId(row["account"]),
         revision_id=row["revision_id"],
         app_name=row["app_name"],
         environment=row["environment"],
@@ -87,18 +90,19 @@ async def add(connection: AsyncConnection, revision: Revision, vault: Vault) -> 
         await connection.execute(insert(REVISIONS), to_row(revision, vault))
 
 
-async def get(connection: AsyncConnection, revision_id: str, vault: Vault) -> Revision | None:
-    """One revision."""
-    query = select(REVISIONS).where(REVISIONS.c.revision_id == revision_id)
+async def get(connection: AsyncConnection, account: Accounts, revision_id: str, vault: Vault) -> Revision | None:
+    """Return one revision, or None."""
+    query = select(REVISIONS).where(owned_by(REVISIONS, account), REVISIONS.c.revision_id == revision_id)
     row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else from_row(row, vault)
 
 
 async def list_all(
-    connection: AsyncConnection, app_name: str | None, environment: str | None, vault: Vault
+    connection: AsyncConnection, account: Accounts, app_name: str | None, environment: str | None, vault: Vault
 ) -> list[Revision]:
-    """Revisions, newest first."""
-    query = select(REVISIONS).order_by(REVISIONS.c.created_at.desc(), REVISIONS.c.revision_id.desc())
+    """Return revisions, newest first."""
+    query = select(REVISIONS).where(owned_by(REVISIONS, account))
+    query = query.order_by(REVISIONS.c.created_at.desc(), REVISIONS.c.revision_id.desc())
     if app_name is not None:
         query = query.where(REVISIONS.c.app_name == app_name)
     if environment is not None:
@@ -106,20 +110,22 @@ async def list_all(
     return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
 
 
-async def page(connection: AsyncConnection, after: str, limit: int, vault: Vault) -> list[Revision]:
-    """Some revisions, by id."""
-    query = select(REVISIONS).where(REVISIONS.c.revision_id > after).order_by(REVISIONS.c.revision_id).limit(limit)
+async def page(connection: AsyncConnection, account: Accounts, after: str, limit: int, vault: Vault) -> list[Revision]:
+    """Return the next revisions by id."""
+    query = select(REVISIONS).where(owned_by(REVISIONS, account), REVISIONS.c.revision_id > after)
+    query = query.order_by(REVISIONS.c.revision_id).limit(limit)
     return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
 
 
-async def remove(connection: AsyncConnection, revision_id: str) -> bool:
-    """Delete.
+async def remove(connection: AsyncConnection, account: Accounts, revision_id: str) -> bool:
+    """Delete a revision; False if it does not exist.
 
     Raises:
         Precondition: an app serves it or is moving to it.
     """
     with explained(missing=f"revision {revision_id!r} is in use by an app: move the app to another revision first"):
-        result = await connection.execute(delete(REVISIONS).where(REVISIONS.c.revision_id == revision_id))
+        mine = delete(REVISIONS).where(owned_by(REVISIONS, account), REVISIONS.c.revision_id == revision_id)
+        result = await connection.execute(mine)
     return result.rowcount > 0
 
 

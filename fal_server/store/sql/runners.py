@@ -9,10 +9,11 @@ from sqlalchemy import RowMapping, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.history import StateChange
+from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
-from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS
+from fal_server.store.sql.tables import RUNNER_EVENTS, RUNNERS, owned_by
 
 _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 
@@ -20,6 +21,7 @@ _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
     """A runner as a row."""
     return {
+        "account": runner.account,
         "runner_id": runner.runner_id,
         "app_name": runner.app_name,
         "environment": runner.environment,
@@ -63,6 +65,7 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
         Unavailable: the vault cannot open it.
     """
     return Runner(
+        account=AccountId(row["account"]),
         runner_id=row["runner_id"],
         app_name=row["app_name"],
         environment=row["environment"],
@@ -121,25 +124,32 @@ async def save(
         )
 
 
-async def history(connection: AsyncConnection, runner_id: str) -> list[StateChange]:
-    """What a runner went through, in order."""
-    query = select(RUNNER_EVENTS).where(RUNNER_EVENTS.c.runner_id == runner_id).order_by(RUNNER_EVENTS.c.sequence)
+async def history(connection: AsyncConnection, account: Accounts, runner_id: str) -> list[StateChange]:
+    """Return a runner's state changes, oldest first."""
+    query = select(RUNNER_EVENTS).join(RUNNERS, RUNNERS.c.runner_id == RUNNER_EVENTS.c.runner_id)
+    query = query.where(owned_by(RUNNERS, account), RUNNER_EVENTS.c.runner_id == runner_id)
+    query = query.order_by(RUNNER_EVENTS.c.sequence)
     return [
         StateChange(runner_id=row["runner_id"], at=row["at"], state=RunnerState(row["state"]), reason=row["reason"])
         for row in (await connection.execute(query)).mappings()
     ]
 
 
-async def get(connection: AsyncConnection, runner_id: str, vault: Vault) -> Runner | None:
-    """One runner."""
-    row = (await connection.execute(select(RUNNERS).where(RUNNERS.c.runner_id == runner_id))).mappings().one_or_none()
+async def get(connection: AsyncConnection, account: Accounts, runner_id: str, vault: Vault) -> Runner | None:
+    """Return one runner, or None."""
+    query = select(RUNNERS).where(owned_by(RUNNERS, account), RUNNERS.c.runner_id == runner_id)
+    row = (await connection.execute(query)).mappings().one_or_none()
     return None if row is None else from_row(row, vault)
 
 
-async def list_all(connection: AsyncConnection, ended_since: datetime | None, vault: Vault) -> list[Runner]:
-    """Those that live and, where asked, those that ended at or after a moment; oldest first."""
+async def list_all(
+    connection: AsyncConnection, account: Accounts, ended_since: datetime | None, vault: Vault
+) -> list[Runner]:
+    """Return the living runners, and those that ended at or after a time if given, oldest first."""
     wanted = ~_ENDED if ended_since is None else or_(~_ENDED, RUNNERS.c.ended_at >= ended_since)
-    query = select(RUNNERS).where(wanted).order_by(RUNNERS.c.created_at, RUNNERS.c.runner_id)
+    query = (
+        select(RUNNERS).where(owned_by(RUNNERS, account), wanted).order_by(RUNNERS.c.created_at, RUNNERS.c.runner_id)
+    )
     return [from_row(row, vault) for row in (await connection.execute(query)).mappings()]
 
 

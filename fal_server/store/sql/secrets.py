@@ -6,14 +6,16 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.accounts import SealedSecret
+from fal_server.core.identity import AccountId
 from fal_server.store.sql.database import explained
 from fal_server.store.sql.dialect import upsert
-from fal_server.store.sql.tables import SECRETS
+from fal_server.store.sql.tables import SECRETS, owned_by
 
 
 def to_row(secret: SealedSecret) -> dict[str, object]:
     """A secret as a row."""
     return {
+        "account": secret.account,
         "environment": secret.environment,
         "name": secret.name,
         "sealed": secret.sealed,
@@ -25,6 +27,7 @@ def to_row(secret: SealedSecret) -> dict[str, object]:
 def from_row(row: RowMapping) -> SealedSecret:
     """A row as a secret."""
     return SealedSecret(
+        account=AccountId(row["account"]),
         environment=row["environment"],
         name=row["name"],
         sealed=row["sealed"],
@@ -43,15 +46,16 @@ async def save(connection: AsyncConnection, secret: SealedSecret) -> None:
         await connection.execute(upsert(connection, SECRETS), to_row(secret))
 
 
-async def list_all(connection: AsyncConnection, environment: str | None) -> list[SealedSecret]:
-    """Secrets by environment and name."""
-    query = select(SECRETS).order_by(SECRETS.c.environment, SECRETS.c.name)
+async def list_all(connection: AsyncConnection, account: AccountId, environment: str | None) -> list[SealedSecret]:
+    """Return secrets by environment and name."""
+    query = select(SECRETS).where(owned_by(SECRETS, account)).order_by(SECRETS.c.environment, SECRETS.c.name)
     if environment is not None:
         query = query.where(SECRETS.c.environment == environment)
     return [from_row(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def remove(connection: AsyncConnection, environment: str, name: str) -> bool:
-    """Delete; False where it was not there."""
-    chosen = delete(SECRETS).where(SECRETS.c.environment == environment, SECRETS.c.name == name)
+async def remove(connection: AsyncConnection, account: AccountId, environment: str, name: str) -> bool:
+    """Delete a secret; False if it does not exist."""
+    chosen = delete(SECRETS).where(owned_by(SECRETS, account))
+    chosen = chosen.where(SECRETS.c.environment == environment, SECRETS.c.name == name)
     return (await connection.execute(chosen)).rowcount > 0

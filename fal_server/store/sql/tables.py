@@ -7,14 +7,18 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     Table,
+    true,
 )
 
+from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, Accounts
 from fal_server.store.sql.columns import Text, UtcTimestamp
 
 METADATA = MetaData(
@@ -27,6 +31,12 @@ METADATA = MetaData(
 )
 _JSON = JSON(none_as_null=True)
 
+
+def _account() -> Column[str]:
+    """The owner of a row. The default is for rows from before there were accounts: every insert gives a value."""
+    return Column("account", Text, nullable=False, server_default=LOCAL)
+
+
 # Facts about the database itself, such as the proof of its master key.
 SETTINGS = Table(
     "settings",
@@ -38,6 +48,7 @@ SETTINGS = Table(
 ENVIRONMENTS = Table(
     "environments",
     METADATA,
+    Column("account", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("description", Text),
     Column("is_default", Boolean, nullable=False),
@@ -48,6 +59,7 @@ ENVIRONMENTS = Table(
 REVISIONS = Table(
     "revisions",
     METADATA,
+    _account(),
     Column("revision_id", Text, primary_key=True),
     Column("app_name", Text, nullable=False),
     Column("environment", Text, nullable=False),
@@ -70,15 +82,16 @@ REVISIONS = Table(
     Column("skip_retry_conditions", _JSON, nullable=False),
     Column("metadata", _JSON, nullable=False),
     Column("source_code", Text),
-    Index(None, "app_name", "created_at"),
-    Index(None, "environment", "created_at"),
+    Index(None, "account", "app_name", "created_at"),
+    Index(None, "account", "environment", "created_at"),
 )
 
 APPS = Table(
     "apps",
     METADATA,
+    Column("account", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    Column("environment", Text, ForeignKey(ENVIRONMENTS.c.name), nullable=False, index=True),
+    Column("environment", Text, nullable=False),
     Column("revision_id", Text, ForeignKey(REVISIONS.c.revision_id), nullable=False, index=True),
     Column("next_revision_id", Text, ForeignKey(REVISIONS.c.revision_id), index=True),
     Column("auth_mode", Text, nullable=False),
@@ -87,12 +100,15 @@ APPS = Table(
     Column("updated_at", UtcTimestamp, nullable=False),
     Column("next_auth_mode", Text),
     Column("next_scaling", _JSON),
+    ForeignKeyConstraint(["account", "environment"], [ENVIRONMENTS.c.account, ENVIRONMENTS.c.name]),
+    Index(None, "account", "environment"),
 )
 
 # A runner is remembered for a while after its app and revision are gone: no foreign keys.
 RUNNERS = Table(
     "runners",
     METADATA,
+    _account(),
     Column("runner_id", Text, primary_key=True),
     Column("app_name", Text, nullable=False),
     Column("environment", Text, nullable=False),
@@ -143,6 +159,7 @@ RUNNER_EVENTS = Table(
 KEYS = Table(
     "keys",
     METADATA,
+    _account(),
     Column("key_id", Text, primary_key=True),
     Column("secret_hash", Text, nullable=False),
     Column("scope", Text, nullable=False),
@@ -156,11 +173,13 @@ KEYS = Table(
 SECRETS = Table(
     "secrets",
     METADATA,
-    Column("environment", Text, ForeignKey(ENVIRONMENTS.c.name, ondelete="CASCADE"), primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", UtcTimestamp, nullable=False),
     Column("default_exposed", Boolean),
+    ForeignKeyConstraint(["account", "environment"], [ENVIRONMENTS.c.account, ENVIRONMENTS.c.name], ondelete="CASCADE"),
 )
 
 LOG_LINES = Table(
@@ -172,11 +191,12 @@ LOG_LINES = Table(
     Column("level", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("message", Text, nullable=False),
+    _account(),
     Column("app_name", Text, nullable=False),
     Column("revision_id", Text, nullable=False),
     Column("request_id", Text),
     Index(None, "runner_id", "timestamp"),
-    Index("log_lines_app_ix", "app_name", "timestamp", "runner_id", "sequence"),
+    Index("log_lines_app_ix", "app_name", "account", "timestamp", "runner_id", "sequence"),
     Index("log_lines_time_ix", "timestamp", "runner_id", "sequence"),
     sqlite_with_rowid=False,
 )
@@ -186,6 +206,7 @@ REQUESTS = Table(
     "requests",
     METADATA,
     Column("request_id", Text, primary_key=True),
+    _account(),
     Column("app_name", Text, nullable=False),
     Column("path", Text, nullable=False),
     Column("method", Text, nullable=False),
@@ -213,7 +234,7 @@ REQUESTS = Table(
     Column("webhook", Text, nullable=False),
     Column("webhook_attempts", Integer, nullable=False),
     Column("webhook_at", UtcTimestamp),
-    Index(None, "app_name", "created_at"),
+    Index(None, "app_name", "account", "created_at"),
     Index(None, "state", "completed_at"),
     Index(None, "webhook", "webhook_at"),
 )
@@ -237,3 +258,8 @@ WEBHOOK_DELIVERIES = Table(
     Column("status", Integer),
     Column("error", Text),
 )
+
+
+def owned_by(table: Table, account: Accounts) -> ColumnElement[bool]:
+    """Restrict a query to the rows of an account: the one place that decides what an account can see."""
+    return true() if account is EVERY_ACCOUNT else table.c.account == account

@@ -15,6 +15,7 @@ import cloudpickle
 import pytest
 
 from fal_server.core.containers import CONTAINER
+from fal_server.core.identity import LOCAL
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.revisions import EnvironmentSpec, Payload
 from fal_server.core.runners import Runner
@@ -75,6 +76,7 @@ class EngineUnderTest(ABC):
 
     def runner(self, spec: LaunchSpec, node: str = "", handle: str = "") -> Runner:
         return Runner(
+            account=LOCAL,
             runner_id=spec.runner_id,
             app_name=spec.app_name,
             environment=spec.environment,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import LOCAL
 from tests.store import strategies as some
 
 
@@ -16,19 +17,19 @@ async def test_a_hundred_tasks_at_once(store):
         name = f"n{number:03}"
         await store.register(some.revision(name, app_name=name), some.app(name, name))
         await store.save_runners([some.runner(name, at=number)])
-        await store.save_runners([replace(await store.get_runner(name), reason=name)])
-        return await store.get_app(name)
+        await store.save_runners([replace(await store.get_runner(LOCAL, name), reason=name)])
+        return await store.get_app(LOCAL, name)
 
     apps = await asyncio.gather(*(one(number) for number in range(100)))
-    assert [app.name for app in apps] == [app.name for app in await store.list_apps(None)]
-    assert [(r.runner_id, r.reason) for r in await store.list_runners(None)] == [(a.name, a.name) for a in apps]
+    assert [app.name for app in apps] == [app.name for app in await store.list_apps(LOCAL, None)]
+    assert [(r.runner_id, r.reason) for r in await store.list_runners(LOCAL, None)] == [(a.name, a.name) for a in apps]
 
 
 async def test_one_of_many_gets_the_name(store):
     added = await asyncio.gather(*(store.add_environment(some.environment("dev")) for _ in range(20)))
     assert sorted(added) == [False] * 19 + [True]
     await store.add_key(some.key("k"))
-    revoked = await asyncio.gather(*(store.revoke_key("k", some.later(n)) for n in range(20)))
+    revoked = await asyncio.gather(*(store.revoke_key(LOCAL, "k", some.later(n)) for n in range(20)))
     assert sorted(revoked) == [False] * 19 + [True]
 
 
@@ -41,8 +42,8 @@ async def test_cancelled_callers_leave_whole_transactions(reopen):
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     store = await reopen()  # what was cancelled goes on until it is whole
-    revisions = {revision.revision_id[1:] for revision in await store.list_revisions(None, None)}
-    apps = {app.name[1:] for app in await store.list_apps(None)}
+    revisions = {revision.revision_id[1:] for revision in await store.list_revisions(LOCAL, None, None)}
+    apps = {app.name[1:] for app in await store.list_apps(LOCAL, None)}
     assert revisions == apps
     assert apps >= {str(number) for number in range(0, 50, 2)}
 
@@ -53,13 +54,13 @@ async def test_closing_lets_what_is_under_way_finish(reopen):
     await asyncio.sleep(0)
     store = await reopen()
     await asyncio.gather(*tasks)
-    assert len(await store.list_keys()) == 10
+    assert len(await store.list_keys(LOCAL)) == 10
 
 
 async def test_a_closed_store_says_so(store):
     await store.close()
     await store.close()
     with pytest.raises(Unavailable, match="closed"):
-        await store.get_app("hello")
+        await store.get_app(LOCAL, "hello")
     with pytest.raises(Unavailable, match="closed"):
         await store.logs.append([some.line(1)])

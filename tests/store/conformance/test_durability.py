@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogQuery
 from fal_server.store import AesVault, open_store
 from tests.store import strategies as some
@@ -34,14 +35,14 @@ asyncio.run(main())
 
 async def test_reopening_finds_everything(reopen):
     store = await reopen()
-    main = await store.list_environments()
+    main = await store.list_environments(LOCAL)
     await store.register(some.revision("r1"), some.app("hello", "r1"))
     await store.logs.append([some.line(1)])
     store = await reopen()
-    assert await store.get_revision("r1") == some.revision("r1")
-    assert await store.get_app("hello") == some.app("hello", "r1")
-    assert await store.logs.last_sequence("a") == 1
-    assert await store.list_environments() == main
+    assert await store.get_revision(LOCAL, "r1") == some.revision("r1")
+    assert await store.get_app(LOCAL, "hello") == some.app("hello", "r1")
+    assert await store.logs.last_sequence(LOCAL, "a") == 1
+    assert await store.list_environments(LOCAL) == main
 
 
 @pytest.mark.parametrize("writes", [1, 40])
@@ -60,12 +61,12 @@ async def test_killed_writer(durable, writes):
     acknowledged = max([writes, *(int(number) for number in printed.split())])
     store = await open_store(durable, AesVault(bytes(range(32))))
     try:
-        revisions = {revision.revision_id for revision in await store.list_revisions(None, None)}
+        revisions = {revision.revision_id for revision in await store.list_revisions(LOCAL, None, None)}
         assert revisions >= {f"r{n}" for n in range(1, acknowledged + 1)}
-        assert (await store.get_app("hello")).revision_id == f"r{len(revisions)}"
+        assert (await store.get_app(LOCAL, "hello")).revision_id == f"r{len(revisions)}"
         for n in range(1, acknowledged + 1):
-            assert await store.get_runner(f"n{n}") == some.runner(f"n{n}")
-        lines = (await store.logs.page(LogQuery(runner_id="a", limit=10_000))).entries
+            assert await store.get_runner(LOCAL, f"n{n}") == some.runner(f"n{n}")
+        lines = (await store.logs.page(LOCAL, LogQuery(runner_id="a", limit=10_000))).entries
         assert len(lines) >= 10 * acknowledged
         assert len(lines) % 10 == 0
     finally:

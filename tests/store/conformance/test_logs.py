@@ -10,19 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogQuery, LogSource
 from tests.store import strategies as some
 
 
 async def messages(store, **query):
-    return [entry.message for entry in (await store.logs.page(LogQuery(**query))).entries]
+    return [entry.message for entry in (await store.logs.page(LOCAL, LogQuery(**query))).entries]
 
 
 async def walk(store, **query):
     """All pages of a query."""
     found, after = [], None
     while True:
-        page = await store.logs.page(LogQuery(after=after, **query))
+        page = await store.logs.page(LOCAL, LogQuery(after=after, **query))
         found += page.entries
         after = page.cursor
         if not page.more:
@@ -37,9 +38,9 @@ async def test_a_line_is_kept_once(store):
 
 
 async def test_last_sequence(store):
-    assert await store.logs.last_sequence("a") == 0
+    assert await store.logs.last_sequence(LOCAL, "a") == 0
     await store.logs.append([some.line(7), some.line(3), some.line(9, runner_id="b")])
-    assert await store.logs.last_sequence("a") == 7
+    assert await store.logs.last_sequence(LOCAL, "a") == 7
 
 
 async def test_lines_above_a_sequence(store):
@@ -49,17 +50,17 @@ async def test_lines_above_a_sequence(store):
 
 
 async def test_the_oldest_line_that_is_not_known(store):
-    assert await store.logs.first_unsent("hello", {}, None) is None
+    assert await store.logs.first_unsent(LOCAL, "hello", {}, None) is None
     await store.logs.append([some.line(n, runner_id=name, at=at + n) for at, name in enumerate("abc") for n in (1, 2)])
     await store.logs.append([some.line(1, runner_id="other", at=0, app_name="other")])
-    assert await store.logs.first_unsent("hello", {}, None) == some.later(1)
-    assert await store.logs.first_unsent("hello", {}, some.later(2)) == some.later(2)
-    assert await store.logs.first_unsent("hello", {"a": 2}, None) == some.later(2)
+    assert await store.logs.first_unsent(LOCAL, "hello", {}, None) == some.later(1)
+    assert await store.logs.first_unsent(LOCAL, "hello", {}, some.later(2)) == some.later(2)
+    assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2}, None) == some.later(2)
     # What is known of a runner counts whatever the time is; for others the time does.
-    assert await store.logs.first_unsent("hello", {"a": 1}, some.later(50)) == some.later(2)
-    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2, "c": 1}, None) == some.later(4)
-    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2, "c": 2}, None) is None
-    assert await store.logs.first_unsent("hello", {"a": 2, "b": 2}, some.later(5)) is None
+    assert await store.logs.first_unsent(LOCAL, "hello", {"a": 1}, some.later(50)) == some.later(2)
+    assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2, "b": 2, "c": 1}, None) == some.later(4)
+    assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2, "b": 2, "c": 2}, None) is None
+    assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2, "b": 2}, some.later(5)) is None
 
 
 async def test_a_runner_is_ordered_by_sequence_an_app_by_time(store):
@@ -126,12 +127,12 @@ async def test_half_a_surrogate_pair_does_not_cost_the_batch(store):
 
 
 async def test_pages_end(store):
-    empty = await store.logs.page(LogQuery(runner_id="a"))
+    empty = await store.logs.page(LOCAL, LogQuery(runner_id="a"))
     assert (empty.entries, empty.more) == ((), False)
     await store.logs.append([some.line(n) for n in range(1, 4)])
-    page = await store.logs.page(LogQuery(runner_id="a", limit=3, after=empty.cursor))
+    page = await store.logs.page(LOCAL, LogQuery(runner_id="a", limit=3, after=empty.cursor))
     assert (len(page.entries), page.more) == (3, False)
-    end = await store.logs.page(LogQuery(runner_id="a", after=page.cursor))
+    end = await store.logs.page(LOCAL, LogQuery(runner_id="a", after=page.cursor))
     assert (end.entries, end.cursor, end.more) == ((), page.cursor, False)
 
 
@@ -173,10 +174,10 @@ async def test_pages_keep_within_their_times(store, newest_first, chosen, limit)
 
 async def test_cursors_stand_while_lines_come_and_go(store):
     await store.logs.append([some.line(n) for n in range(1, 6)])
-    first = await store.logs.page(LogQuery(app_name="hello", limit=3))
+    first = await store.logs.page(LOCAL, LogQuery(app_name="hello", limit=3))
     await store.logs.append([some.line(6), some.line(7, runner_id="b", at=2)])
     assert await store.logs.forget(some.later(4)) == 4
-    rest = await store.logs.page(LogQuery(app_name="hello", after=first.cursor))
+    rest = await store.logs.page(LOCAL, LogQuery(app_name="hello", after=first.cursor))
     assert [entry.sequence for entry in rest.entries] == [4, 5, 6]
 
 
@@ -185,7 +186,7 @@ async def test_cursors_stand_while_lines_come_and_go(store):
 )
 async def test_a_foreign_cursor_is_refused(store, cursor):
     with pytest.raises(InvalidArgument, match="not given out") as caught:
-        await store.logs.page(LogQuery(runner_id="a", after=cursor))
+        await store.logs.page(LOCAL, LogQuery(runner_id="a", after=cursor))
     assert caught.value.field == "cursor"
 
 

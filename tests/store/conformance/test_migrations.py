@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from pathlib import Path
+
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import JSON, BigInteger, LargeBinary, String, column, insert, table
+from sqlalchemy import JSON, BigInteger, Boolean, LargeBinary, MetaData, String, column, delete, insert, table
 
+from fal_server.core.identity import EVERY_ACCOUNT, LOCAL
+from fal_server.core.logs import LogQuery
+from fal_server.core.queue import Content, QueuedRequest
+from fal_server.services.submission import Submission, idempotency
 from fal_server.store import AesVault, open_store
 from fal_server.store.sql import dialect, migrations
 from fal_server.store.sql.columns import Text, UtcTimestamp
@@ -77,7 +85,99 @@ async def test_living_runners_of_an_earlier_version_are_found_again(durable):
             await connection.execute(insert(runners).values(**row, sealed_token=sealed))
     await engine.dispose()
     store = await open_store(durable, VAULT)
-    found = {runner.runner_id: runner for runner in await store.list_runners(None)}
+    found = {runner.runner_id: runner for runner in await store.list_runners(LOCAL, None)}
     await store.close()
     assert (found["ready"].handle, found["ready"].host, found["ready"].port) == ("4711/12345", "127.0.0.1", 20001)
     assert (found["coming"].handle, found["coming"].host) == ("", "")
+
+
+ROWS_OF_0004 = Path(__file__).with_name("rows_of_0004.json")
+
+
+def fill(connection):
+    """Insert the rows that the code of version 0004 wrote, one of each noun or more."""
+    brought_to("0004")(connection)
+    tables = MetaData()
+    tables.reflect(connection)
+    connection.execute(delete(tables.tables["environments"]))
+    for name, rows in json.loads(ROWS_OF_0004.read_text()).items():
+        columns = tables.tables[name].c
+        for row in rows:
+            connection.execute(insert(tables.tables[name]), {key: held(columns[key], row[key]) for key in row})
+
+
+def held(column_, value):
+    """A value of the file as its column takes it."""
+    match column_.type:
+        case _ if value is None:
+            return None
+        case Boolean():
+            return bool(value)
+        case JSON():
+            return json.loads(value)
+        case LargeBinary():
+            return base64.b64decode(value["base64"])
+        case _:
+            return value
+
+
+async def test_everything_of_an_earlier_version_belongs_to_the_local_account(durable):
+    engine = dialect.create_engine(durable)
+    async with engine.begin() as connection:
+        await connection.run_sync(fill)
+    await engine.dispose()
+    store = await open_store(durable, VAULT)
+    try:
+        apps = await store.list_apps(LOCAL, None)
+        assert [(app.name, app.environment, app.revision_id, app.next_revision_id) for app in apps] == [
+            ("hello", "main", "r1", "r3"),
+            ("hello--dev", "dev", "r2", None),
+        ]
+        assert [app.scaling.keep_alive for app in apps] == [7, 7]
+        assert apps[1].next_scaling.keep_alive == 8
+        assert {revision.revision_id for revision in await store.list_revisions(LOCAL, None, None)} == {
+            "r1",
+            "r2",
+            "r3",
+        }
+        assert [(runner.runner_id, runner.token) for runner in await store.list_runners(LOCAL, None)] == [
+            ("n1", "secret")
+        ]
+        assert [change.reason for change in await store.runner_history(LOCAL, "n1")] == ["ready"]
+        assert [(key.key_id, key.permissions) for key in await store.list_keys(LOCAL)] == [("k1", ("*",))]
+        environments = await store.list_environments(LOCAL)
+        assert [(one.name, one.description, one.is_default) for one in environments] == [
+            ("main", None, True),
+            ("dev", "for trying", False),
+        ]
+        secrets = await store.list_secrets(LOCAL, None)
+        assert [(one.environment, one.name, one.default_exposed) for one in secrets] == [
+            ("dev", "TOKEN", False),
+            ("main", "TOKEN", None),
+        ]
+        assert [VAULT.open(f"{one.environment}/TOKEN", one.sealed) for one in secrets] == ["hunter2", "hunter3"]
+        lines = (await store.logs.page(LOCAL, LogQuery(app_name="hello"))).entries
+        assert [entry.message for entry in lines] == ["line 1", "line 2", "line 3"]
+        assert (await store.queue.content(LOCAL, "q1")).body == b"body"
+        assert (await store.queue.answer(LOCAL, "q2")).body == b"answer"
+        assert [delivery.status for delivery in await store.queue.deliveries(LOCAL, "q2")] == [200]
+        first = await store.queue.get(LOCAL, "q1")
+        again = QueuedRequest(
+            account=LOCAL,
+            request_id="q9",
+            app_name="hello",
+            path="/",
+            created_at=first.created_at,
+            idempotency=idempotency(
+                Submission(account=LOCAL, app_name="hello", path="/", caller="k1", idempotency_key="once")
+            ),
+        )
+        assert await store.queue.add(again, Content()) == first, "an Idempotency-Key from before is not known again"
+        owners = {row.account for row in await store.list_runners(EVERY_ACCOUNT, None)}
+        assert owners == {LOCAL}
+        assert await store.delete_environment(LOCAL, "none") is False
+        await store.delete_app(LOCAL, "hello--dev")
+        assert await store.delete_environment(LOCAL, "dev")
+        assert [one.environment for one in await store.list_secrets(LOCAL, None)] == ["main"]
+    finally:
+        await store.close()

@@ -8,6 +8,7 @@ import pytest
 
 from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
+from fal_server.core.identity import LOCAL
 from fal_server.core.runners import RunnerState
 from tests.store import strategies as some
 
@@ -15,26 +16,26 @@ from tests.store import strategies as some
 async def test_register_writes_revision_and_app(store):
     await store.register(some.revision("r1"), some.app("hello", "r1"))
     await store.register(some.revision("r2", at=1), some.app("hello", "r2"))
-    assert (await store.get_app("hello")).revision_id == "r2"
-    assert [r.revision_id for r in await store.list_revisions("hello", None)] == ["r2", "r1"]
+    assert (await store.get_app(LOCAL, "hello")).revision_id == "r2"
+    assert [r.revision_id for r in await store.list_revisions(LOCAL, "hello", None)] == ["r2", "r1"]
 
 
 async def test_register_is_both_or_neither(store):
     with pytest.raises(FailedPrecondition, match="'hello'"):
         await store.register(some.revision("r1"), some.app("hello", "elsewhere"))
-    assert await store.get_revision("r1") is None
+    assert await store.get_revision(LOCAL, "r1") is None
     await store.register(some.revision("r1"), some.app("hello", "r1"))
     changed = replace(some.app("hello", "r1"), environment="main", updated_at=some.later(9))
     with pytest.raises(AlreadyExists, match="'r1'"):
         await store.register(some.revision("r1"), changed)
-    assert (await store.get_app("hello")).updated_at == some.START
+    assert (await store.get_app(LOCAL, "hello")).updated_at == some.START
 
 
 async def test_revisions_come_page_by_page(store):
     for number in (3, 1, 5, 2, 4):
         await store.add_revision(some.revision(f"r{number}"))
     pages, last = [], ""
-    while page := await store.page_revisions(last, 2):
+    while page := await store.page_revisions(LOCAL, last, 2):
         pages.append([revision.revision_id for revision in page])
         last = pages[-1][-1]
     assert pages == [["r1", "r2"], ["r3", "r4"], ["r5"]]
@@ -46,7 +47,7 @@ async def test_revisions_are_found_by_app_and_environment(store):
     await store.add_revision(some.revision("r3", app_name="a", environment="dev", at=2))
 
     async def ids(app_name, environment):
-        return [r.revision_id for r in await store.list_revisions(app_name, environment)]
+        return [r.revision_id for r in await store.list_revisions(LOCAL, app_name, environment)]
 
     assert await ids(None, None) == ["r2", "r3", "r1"]
     assert await ids("a", None) == ["r3", "r1"]
@@ -57,12 +58,12 @@ async def test_revisions_are_found_by_app_and_environment(store):
 async def test_a_revision_in_use_stays(store):
     await store.register(some.revision("r1"), some.app("hello", "r1"))
     with pytest.raises(FailedPrecondition, match="'r1' is in use"):
-        await store.delete_revision("r1")
-    assert await store.delete_app("hello") == some.app("hello", "r1")
-    assert await store.delete_app("hello") is None
-    assert await store.delete_revision("r1")
-    assert not await store.delete_revision("r1")
-    assert await store.get_revision("r1") is None
+        await store.delete_revision(LOCAL, "r1")
+    assert await store.delete_app(LOCAL, "hello") == some.app("hello", "r1")
+    assert await store.delete_app(LOCAL, "hello") is None
+    assert await store.delete_revision(LOCAL, "r1")
+    assert not await store.delete_revision(LOCAL, "r1")
+    assert await store.get_revision(LOCAL, "r1") is None
 
 
 async def test_apps_are_listed_by_name(store):
@@ -70,10 +71,10 @@ async def test_apps_are_listed_by_name(store):
     await store.register(some.revision("r1"), some.app("b", "r1"))
     await store.register(some.revision("r2"), some.app("a", "r2"))
     await store.register(some.revision("r3"), some.app("c--dev", "r3", environment="dev"))
-    assert [app.name for app in await store.list_apps(None)] == ["a", "b", "c--dev"]
-    assert [app.name for app in await store.list_apps("main")] == ["a", "b"]
-    assert await store.list_apps("none") == []
-    assert await store.get_app("none") is None
+    assert [app.name for app in await store.list_apps(LOCAL, None)] == ["a", "b", "c--dev"]
+    assert [app.name for app in await store.list_apps(LOCAL, "main")] == ["a", "b"]
+    assert await store.list_apps(LOCAL, "none") == []
+    assert await store.get_app(LOCAL, "none") is None
 
 
 async def test_runners_are_saved_all_or_none(store):
@@ -82,27 +83,27 @@ async def test_runners_are_saved_all_or_none(store):
     naive = replace(some.runner("d"), created_at=some.START.replace(tzinfo=None))
     with pytest.raises(Exception, match="naive"):
         await store.save_runners([replace(some.runner("a"), reason="changed"), some.runner("c"), naive])
-    assert await store.get_runner("c") is None
-    assert (await store.get_runner("a")).reason == ""
+    assert await store.get_runner(LOCAL, "c") is None
+    assert (await store.get_runner(LOCAL, "a")).reason == ""
 
 
 async def test_of_two_copies_of_a_runner_the_later_stays(store):
     await store.save_runners([some.runner("a"), replace(some.runner("a"), reason="later")])
-    assert (await store.get_runner("a")).reason == "later"
+    assert (await store.get_runner(LOCAL, "a")).reason == "later"
 
 
 async def test_ended_runners_are_listed_on_demand_and_forgotten(store):
     old, new = some.runner("old", at=1, ended_at=10), some.runner("new", at=2, ended_at=20)
     live = some.runner("live", at=0)
     await store.save_runners([new, old, live])
-    assert await store.list_runners(None) == [live]
-    assert await store.list_runners(some.later(20)) == [live, new]
-    assert await store.list_runners(some.later(0)) == [live, old, new]
+    assert await store.list_runners(LOCAL, None) == [live]
+    assert await store.list_runners(LOCAL, some.later(20)) == [live, new]
+    assert await store.list_runners(LOCAL, some.later(0)) == [live, old, new]
     assert await store.forget_runners(some.later(20)) == 1
     assert await store.forget_runners(some.later(20)) == 0
-    assert await store.get_runner("old") is None
-    assert await store.get_runner("new") == new
-    assert await store.get_runner("live") == live
+    assert await store.get_runner(LOCAL, "old") is None
+    assert await store.get_runner(LOCAL, "new") == new
+    assert await store.get_runner(LOCAL, "live") == live
 
 
 async def test_keys_are_revoked_once(store):
@@ -110,12 +111,12 @@ async def test_keys_are_revoked_once(store):
     await store.add_key(some.key("k1", at=1))
     with pytest.raises(AlreadyExists, match="'k1'"):
         await store.add_key(some.key("k1"))
-    assert [key.key_id for key in await store.list_keys()] == ["k1", "k2"]
-    assert await store.revoke_key("k1", some.later(5))
-    assert not await store.revoke_key("k1", some.later(6))
-    assert not await store.revoke_key("none", some.later(6))
-    assert [key.key_id for key in await store.list_keys()] == ["k2"]
-    assert (await store.get_key("k1")).revoked_at == some.later(5)
+    assert [key.key_id for key in await store.list_keys(LOCAL)] == ["k1", "k2"]
+    assert await store.revoke_key(LOCAL, "k1", some.later(5))
+    assert not await store.revoke_key(LOCAL, "k1", some.later(6))
+    assert not await store.revoke_key(LOCAL, "none", some.later(6))
+    assert [key.key_id for key in await store.list_keys(LOCAL)] == ["k2"]
+    assert (await store.get_key(LOCAL, "k1")).revoked_at == some.later(5)
 
 
 async def test_secrets_are_replaced_listed_deleted(store):
@@ -124,21 +125,21 @@ async def test_secrets_are_replaced_listed_deleted(store):
     await store.save_secret(some.secret("A", environment="dev"))
     await store.save_secret(some.secret("A"))
     await store.save_secret(some.secret("B", b"changed"))
-    assert [(s.environment, s.name, s.sealed) for s in await store.list_secrets(None)] == [
+    assert [(s.environment, s.name, s.sealed) for s in await store.list_secrets(LOCAL, None)] == [
         ("dev", "A", b"\x01sealed"),
         ("main", "A", b"\x01sealed"),
         ("main", "B", b"changed"),
     ]
-    assert [s.name for s in await store.list_secrets("main")] == ["A", "B"]
-    assert await store.delete_secret("main", "A")
-    assert not await store.delete_secret("main", "A")
-    assert [s.name for s in await store.list_secrets("main")] == ["B"]
+    assert [s.name for s in await store.list_secrets(LOCAL, "main")] == ["A", "B"]
+    assert await store.delete_secret(LOCAL, "main", "A")
+    assert not await store.delete_secret(LOCAL, "main", "A")
+    assert [s.name for s in await store.list_secrets(LOCAL, "main")] == ["B"]
     with pytest.raises(FailedPrecondition, match="'none' does not exist"):
         await store.save_secret(some.secret("A", environment="none"))
 
 
 async def test_main_is_there_from_the_start(store):
-    (main,) = await store.list_environments()
+    (main,) = await store.list_environments(LOCAL)
     assert (main.name, main.is_default, main.created_at.tzinfo is not None) == ("main", True, True)
 
 
@@ -146,22 +147,22 @@ async def test_environments_take_their_secrets_along(store):
     for name in ("dev", "alpha"):
         assert await store.add_environment(some.environment(name))
     assert not await store.add_environment(replace(some.environment("dev"), description="again"))
-    assert (await store.get_environment("dev")).description is None
-    assert [e.name for e in await store.list_environments()] == ["main", "alpha", "dev"]
+    assert (await store.get_environment(LOCAL, "dev")).description is None
+    assert [e.name for e in await store.list_environments(LOCAL)] == ["main", "alpha", "dev"]
     await store.save_secret(some.secret("A", environment="dev"))
-    assert await store.delete_environment("dev")
-    assert not await store.delete_environment("dev")
-    assert await store.get_environment("dev") is None
+    assert await store.delete_environment(LOCAL, "dev")
+    assert not await store.delete_environment(LOCAL, "dev")
+    assert await store.get_environment(LOCAL, "dev") is None
     await store.add_environment(some.environment("dev"))
-    assert await store.list_secrets("dev") == []
+    assert await store.list_secrets(LOCAL, "dev") == []
 
 
 async def test_an_environment_with_apps_stays(store):
     await store.add_environment(some.environment("dev"))
     await store.register(some.revision("r1"), some.app("hello--dev", "r1", environment="dev"))
     with pytest.raises(FailedPrecondition, match="'dev' still has apps"):
-        await store.delete_environment("dev")
-    assert await store.get_environment("dev") is not None
+        await store.delete_environment(LOCAL, "dev")
+    assert await store.get_environment(LOCAL, "dev") is not None
 
 
 async def test_what_a_runner_went_through_is_kept_in_order_and_goes_with_it(store):
@@ -172,16 +173,16 @@ async def test_what_a_runner_went_through_is_kept_in_order_and_goes_with_it(stor
     await store.save_runners([some.runner("a"), some.runner("b")], first)
     more = [change("a", 2, RunnerState.PENDING), change("a", 3, RunnerState.TERMINATED)]
     await store.save_runners([some.runner("a", ended_at=3)], more)
-    assert await store.runner_history("a") == [first[0], *more]
-    assert await store.runner_history("b") == [first[1]]
-    assert await store.runner_history("c") == []
+    assert await store.runner_history(LOCAL, "a") == [first[0], *more]
+    assert await store.runner_history(LOCAL, "b") == [first[1]]
+    assert await store.runner_history(LOCAL, "c") == []
     assert await store.forget_runners(some.later(4)) == 1
-    assert await store.runner_history("a") == []
-    assert await store.runner_history("b") == [first[1]]
+    assert await store.runner_history(LOCAL, "a") == []
+    assert await store.runner_history(LOCAL, "b") == [first[1]]
 
 
 async def test_a_change_is_kept_only_with_its_runner(store):
     stray = StateChange(runner_id="nobody", at=some.START, state=RunnerState.PENDING)
     with pytest.raises(Exception, match=r"(?i)foreign key"):
         await store.save_runners([some.runner("a")], [stray])
-    assert await store.get_runner("a") is None
+    assert await store.get_runner(LOCAL, "a") is None

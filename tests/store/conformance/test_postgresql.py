@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fal_server.core.faults import FailedPrecondition, Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.store import AesVault, open_store
 from tests.store import strategies as some
 
@@ -29,7 +30,7 @@ async def test_one_controller_at_a_time(url):
     await first.add_key(some.key("k"))
     await first.close()
     second = await open_store(url, VAULT)
-    assert len(await second.list_keys()) == 1
+    assert len(await second.list_keys(LOCAL)) == 1
     await second.close()
 
 
@@ -39,7 +40,7 @@ async def test_it_goes_on_when_all_connections_were_cut(url, server, name):
     assert int(server.ask(CUT.format(name))) >= 2
     await store.add_key(some.key("b"))
     await store.add_key(some.key("c"))  # by now the cut of the claim's own connection was heard of
-    assert [key.key_id for key in await store.list_keys()] == ["a", "b", "c"]
+    assert [key.key_id for key in await store.list_keys(LOCAL)] == ["a", "b", "c"]
     with pytest.raises(FailedPrecondition):  # it was taken again
         await open_store(url, VAULT)
     await store.close()
@@ -51,7 +52,7 @@ async def test_one_that_lost_its_claim_writes_no_more(url, server, name):
     second = await open_store(url, VAULT)
     with pytest.raises(FailedPrecondition, match="another controller uses"):
         await first.add_key(some.key("k"))
-    assert await second.list_keys() == []
+    assert await second.list_keys(LOCAL) == []
     await first.close()
     await second.close()
 

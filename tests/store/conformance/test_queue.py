@@ -9,6 +9,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Content, Priority, QueuedRequest, State, WebhookState
 from fal_server.core.webhooks import Delivery
 from fal_server.ports.queue import RequestFilter
@@ -20,7 +21,7 @@ ANSWER = Answer(status=200, headers=(("content-type", "a/b"),), body=bytes(range
 
 def request(request_id: str = "q", at: float = 0, **changes) -> QueuedRequest:
     values = {"request_id": request_id, "app_name": "a", "path": "/x", "created_at": some.later(at)}
-    return QueuedRequest(**(values | changes))
+    return QueuedRequest(account=LOCAL, **(values | changes))
 
 
 def begun(made: QueuedRequest) -> QueuedRequest:
@@ -33,18 +34,18 @@ def ended(made: QueuedRequest, at: float = 9, **changes) -> QueuedRequest:
 
 async def test_a_request_and_what_it_carries(store):
     assert await store.queue.add(request(), CONTENT) == request()
-    assert await store.queue.get("q") == request()
-    assert await store.queue.content("q") == CONTENT
-    assert await store.queue.get("none") is None
-    assert await store.queue.content("none") is None
-    assert await store.queue.answer("q") is None
+    assert await store.queue.get(LOCAL, "q") == request()
+    assert await store.queue.content(LOCAL, "q") == CONTENT
+    assert await store.queue.get(LOCAL, "none") is None
+    assert await store.queue.content(LOCAL, "none") is None
+    assert await store.queue.answer(LOCAL, "q") is None
 
 
 async def test_an_idempotency_is_one_requests(store):
     first = request("q1", idempotency="i", fingerprint="1")
     assert await store.queue.add(first, CONTENT) == first
     assert await store.queue.add(request("q2", idempotency="i", fingerprint="2"), CONTENT) == first
-    assert await store.queue.get("q2") is None
+    assert await store.queue.get(LOCAL, "q2") is None
     await store.queue.add(request("q3"), CONTENT)
     await store.queue.add(request("q4"), CONTENT)
 
@@ -59,19 +60,19 @@ async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, besid
     assert all(one == winners[one.idempotency] for one in took)
     for one in made:
         accepted = one in took
-        assert (await store.queue.get(one.request_id) is not None) is accepted
-        assert (await store.queue.content(one.request_id) is not None) is accepted
+        assert (await store.queue.get(LOCAL, one.request_id) is not None) is accepted
+        assert (await store.queue.content(LOCAL, one.request_id) is not None) is accepted
 
 
 async def test_an_attempt_is_begun_once(store):
     await store.queue.add(request(), CONTENT)
     assert await store.queue.begin(begun(request())) == CONTENT
     assert await store.queue.begin(begun(request())) is None
-    assert await store.queue.get("q") == begun(request())
+    assert await store.queue.get(LOCAL, "q") == begun(request())
     waiting = replace(begun(request()), state=State.IN_QUEUE, retries={"timeout": 1}, not_before=some.later(7))
     assert await store.queue.put_back(waiting)
     assert not await store.queue.put_back(waiting)
-    assert await store.queue.get("q") == waiting
+    assert await store.queue.get(LOCAL, "q") == waiting
     assert await store.queue.begin(begun(waiting)) == CONTENT
     assert not await store.queue.put_back(waiting), "an older attempt has nothing to say"
 
@@ -83,8 +84,8 @@ async def test_a_request_ends_once(store):
     assert not await store.queue.complete(ended(request()), ANSWER), "of an attempt that is over"
     assert await store.queue.complete(done, ANSWER)
     assert not await store.queue.complete(done, Answer(status=500))
-    assert await store.queue.answer("q") == ANSWER
-    assert await store.queue.get("q") == done
+    assert await store.queue.answer(LOCAL, "q") == ANSWER
+    assert await store.queue.get(LOCAL, "q") == done
     assert await store.queue.begin(begun(request())) is None
 
 
@@ -103,7 +104,7 @@ async def test_requests_are_found_newest_first(store):
     await store.queue.complete(ended(request("q2", 2), dead=True), ANSWER)
 
     async def ids(**query):
-        return [one.request_id for one in await store.queue.find(RequestFilter(**({"app_name": "a"} | query)))]
+        return [one.request_id for one in await store.queue.find(LOCAL, RequestFilter(**({"app_name": "a"} | query)))]
 
     assert await ids() == ["q2", "q1"]
     assert await ids(limit=1) == ["q2"]
@@ -122,10 +123,10 @@ async def test_the_dead_are_revived(store):
     await store.queue.delivered(replace(dead, webhook_attempts=1), tried)
     assert await store.queue.revive(request(webhook=WebhookState.WAITING))
     assert not await store.queue.revive(request())
-    assert await store.queue.get("q") == request(webhook=WebhookState.WAITING)
-    assert await store.queue.answer("q") is None
-    assert await store.queue.deliveries("q") == []
-    assert await store.queue.content("q") == CONTENT
+    assert await store.queue.get(LOCAL, "q") == request(webhook=WebhookState.WAITING)
+    assert await store.queue.answer(LOCAL, "q") is None
+    assert await store.queue.deliveries(LOCAL, "q") == []
+    assert await store.queue.content(LOCAL, "q") == CONTENT
 
 
 async def test_old_requests_are_forgotten_with_all_they_had(store):
@@ -138,11 +139,11 @@ async def test_old_requests_are_forgotten_with_all_they_had(store):
     assert await store.queue.forget(some.later(20), some.later(10)) == 2
     assert await store.queue.forget(some.later(20), some.later(10)) == 0
     for gone in ("old", "long-dead"):
-        assert await store.queue.get(gone) is None
-        assert await store.queue.content(gone) is None
-        assert await store.queue.deliveries(gone) == []
+        assert await store.queue.get(LOCAL, gone) is None
+        assert await store.queue.content(LOCAL, gone) is None
+        assert await store.queue.deliveries(LOCAL, gone) == []
     for there in ("new", "dead", "waits"):
-        assert await store.queue.get(there) is not None
+        assert await store.queue.get(LOCAL, there) is not None
 
 
 async def test_webhooks_are_due_in_order_and_noted_once(store):
@@ -160,11 +161,11 @@ async def test_webhooks_are_due_in_order_and_noted_once(store):
     await store.queue.delivered(failed, Delivery(request_id="q1", number=1, at=some.later(12), status=200))
     good = replace(failed, webhook=WebhookState.DELIVERED, webhook_attempts=2, webhook_at=None)
     await store.queue.delivered(good, Delivery(request_id="q1", number=2, at=some.later(50), status=204))
-    assert [(one.number, one.status, one.error) for one in await store.queue.deliveries("q1")] == [
+    assert [(one.number, one.status, one.error) for one in await store.queue.deliveries(LOCAL, "q1")] == [
         (1, None, "no"), (2, 204, None),
     ]  # fmt: skip
     assert await store.queue.next_webhook_at() == some.later(20)
-    assert (await store.queue.get("q1")).webhook is WebhookState.DELIVERED
+    assert (await store.queue.get(LOCAL, "q1")).webhook is WebhookState.DELIVERED
 
 
 async def test_it_is_there_after_a_restart_and_sealed(reopen, contents):
@@ -173,7 +174,7 @@ async def test_it_is_there_after_a_restart_and_sealed(reopen, contents):
     await store.queue.begin(begun(request()))
     await store.queue.complete(ended(begun(request())), replace(ANSWER, body=b"hunter2"))
     store = await reopen()
-    assert (await store.queue.answer("q")).body == b"hunter2"
+    assert (await store.queue.answer(LOCAL, "q")).body == b"hunter2"
     assert b"requests" in contents()
     assert b"hunter2" not in contents()
 
@@ -185,6 +186,7 @@ moments = st.none() | st.integers(0, 10**6).map(some.later)
 @given(
     made=st.builds(
         QueuedRequest,
+        account=st.just(LOCAL),
         request_id=st.just(""),
         app_name=texts,
         path=texts,
@@ -224,5 +226,5 @@ moments = st.none() | st.integers(0, 10**6).map(some.later)
 async def test_requests_come_back_as_they_went(store, made, content):
     made = replace(made, request_id=str(uuid.uuid4()))  # an id that is drawn comes again
     await store.queue.add(made, content)
-    assert await store.queue.get(made.request_id) == made
-    assert await store.queue.content(made.request_id) == content
+    assert await store.queue.get(LOCAL, made.request_id) == made
+    assert await store.queue.content(LOCAL, made.request_id) == content
