@@ -42,7 +42,7 @@ class Cancellable(Protocol):
 C = TypeVar("C", bound=Cancellable)
 
 
-class Answers(Protocol[R_co]):
+class ResponseStream(Protocol[R_co]):
     """A call in flight that has many answers."""
 
     def __iter__(self) -> Iterator[R_co]: ...
@@ -163,7 +163,7 @@ class Calls:
             finally:
                 call.cancel()
 
-    def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> Answers[R]:
+    def open(self, method: grpc.UnaryStreamMultiCallable[Q, R], request: Q) -> ResponseStream[R]:
         """Open a call with many answers. Its reader translates errors."""
         return _started(lambda: method(request, metadata=self._credentials.metadata()))
 
@@ -177,7 +177,7 @@ class Calls:
         requests: Iterator[Q],
         *,
         timeout_seconds: float | None,
-    ) -> Answers[R]:
+    ) -> ResponseStream[R]:
         """Open a call with many requests and many answers. Its reader translates errors."""
         return _started(lambda: method(requests, timeout=timeout_seconds, metadata=self._credentials.metadata()))
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from fal.api.apps import AppsNamespace
-from fal.api.connection import Connection
+from fal.api.connection import ClientConnection
 from fal.api.environments import EnvironmentsNamespace
 from fal.api.keys import KeysNamespace
 from fal.api.queue import QueueNamespace
@@ -54,7 +54,7 @@ class SyncServerlessClient:
     team: str | None = None
 
     def __post_init__(self) -> None:
-        self._connection = Connection(self.host, self.api_key, self.profile, self.team)
+        self._connection = ClientConnection(self.host, self.api_key, self.profile, self.team)
         self._opening = threading.Lock()
         self._opened: Controller | None = None
 

@@ -41,7 +41,7 @@ PAIRS = [
     (calls.Calls, aio_calls.AsyncCalls),
     (rest.Rest, rest_aio.AsyncRest),
     (client.SyncServerlessClient, aio_client.AsyncServerlessClient),
-    (connection.Connection, aio_connection.AsyncConnection),
+    (connection.ClientConnection, aio_connection.AsyncClientConnection),
     (apps.AppsNamespace, aio_apps.AsyncAppsNamespace),
     (runners.RunnersNamespace, aio_runners.AsyncRunnersNamespace),
     (keys.KeysNamespace, aio_keys.AsyncKeysNamespace),

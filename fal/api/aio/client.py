@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 from fal.api.aio.apps import AsyncAppsNamespace
-from fal.api.aio.connection import AsyncConnection
+from fal.api.aio.connection import AsyncClientConnection
 from fal.api.aio.environments import AsyncEnvironmentsNamespace
 from fal.api.aio.keys import AsyncKeysNamespace
 from fal.api.aio.queue import AsyncQueueNamespace
@@ -54,7 +54,7 @@ class AsyncServerlessClient:
     team: str | None = None
 
     def __post_init__(self) -> None:
-        self._connection = AsyncConnection(self.host, self.api_key, self.profile, self.team)
+        self._connection = AsyncClientConnection(self.host, self.api_key, self.profile, self.team)
         self._opening = asyncio.Lock()
         self._opened: AsyncController | None = None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fal_grpc.credentials import Credentials
 
 
-class AsyncConnection:
+class AsyncClientConnection:
     """The settings of a client, resolved once, and whether it may still make calls."""
 
     def __init__(self, host: str | None, api_key: str | None, profile: str | None, team: str | None) -> None:
