@@ -1,8 +1,8 @@
-"""Inside a worker that was started ahead: what the environment's last runs imported is there before there is a job.
+"""Imports in a worker, before there is a job, what earlier runs of its environment imported.
 
-Part of the worker, so the standard library alone and Python 3.8. A plain start must not be told from this one. So what
-an import could see of a job that is not there yet is watched; where the job's own would have been another (a variable,
-a file of the app, a package installed meanwhile), the process begins anew with the job in its hand, as a plain start.
+Part of the worker: the standard library alone, Python 3.8. The app must not notice any difference to a cold start. So
+this watches what an import could see of the job that is not there yet. If the job would have shown it something else (a
+variable, a file of the app, a package installed meanwhile), the process starts cold with the job.
 """
 
 # ruff: noqa: ANN401, UP006, UP035, UP045, PTH118, PTH123, PTH208
@@ -19,47 +19,47 @@ import sys
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 MOST_MODULES = 5000
-# What the interpreter, the loader and C libraries read without asking os.environ.
+# The interpreter, the loader and C libraries read these past os.environ.
 _UNSEEN = re.compile(
     r"PYTHON.*|LD_.*|LC_.*|LANG(UAGE)?|TZ|MALLOC_.*|GLIBC_.*|\w+_NUM_THREADS|(OMP|MKL|KMP|NPY|GRPC|CUDA|NVIDIA|NCCL|"
     r"TORCH|PYTORCH|TF|XLA|JAX|UV|OPENSSL|SSL)_.*"
 )
-# Whose files a device of the machine is used through; a process that waits must hold none.
+# Files of the machine's devices; a process that waits must not hold any open.
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 _VIEW = {"FAL_DATA_DIR": "/data", "FAL_APP_DIR": "/app"}  # see mounts
 
 
-class Imports:
-    """A file with the modules that runs of an environment imported, in that order.
+class ImportList:
+    """A file with the modules that runs of an environment imported, in their order.
 
     Attributes:
         names: the modules.
-        until: the one that must wait for the job, and with it all that follow, which may need it; "" where none must.
+        until: the module that must wait for the job, with all that follow and may need it; "" if none must.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self.names: List[str] = []
         self.until = ""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not there yet, or not ours: nothing known
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # missing, or not ours: nothing is known
             with open(path, encoding="utf-8") as file:
-                kept = json.load(file)
-            self.names, self.until = [str(name) for name in kept["names"]], str(kept["until"])
+                found = json.load(file)
+            self.names, self.until = [str(name) for name in found["names"]], str(found["until"])
 
     def add(self, names: Iterable[str]) -> None:
-        """Remember these too."""
+        """Add these modules."""
         known = set(self.names)
-        fresh = [name for name in names if name not in known]
-        if fresh and len(self.names) < MOST_MODULES:
-            self.names = (self.names + fresh)[:MOST_MODULES]
+        new = [name for name in names if name not in known]
+        if new and len(self.names) < MOST_MODULES:
+            self.names = (self.names + new)[:MOST_MODULES]
             self._write()
 
     def early(self) -> List[str]:
-        """What may be imported without a job."""
+        """The modules that can be imported without a job."""
         return self.names[: self.names.index(self.until)] if self.until in self.names else self.names
 
     def stop_before(self, name: str) -> None:
-        """Import this, and what follows, only when there is a job."""
+        """Import this module, and those that follow, only when there is a job."""
         if name in self.early():
             self.until = name
             self._write()
@@ -72,55 +72,53 @@ class Imports:
             os.replace(draft, self._path)  # noqa: PTH105
 
 
-def remember(path: str, places: Iterable[str]) -> None:
-    """Note what this process has imported of its environment: never the app's own.
+def remember(path: str, directories: Iterable[str]) -> None:
+    """List what this process has imported of its environment, but nothing of the app's own.
 
     Args:
-        path: the file; "" notes nothing.
-        places: the directories that were on sys.path before the app's were.
+        path: the file; "" lists nothing.
+        directories: those of sys.path without the app's.
     """
     if path:
-        Imports(path).add(_imported(tuple(os.path.join(place, "") for place in places if place)))
+        ImportList(path).add(_imported(tuple(os.path.join(directory, "") for directory in directories if directory)))
 
 
-def _imported(places: Tuple[str, ...]) -> Iterator[str]:
+def _imported(directories: Tuple[str, ...]) -> Iterator[str]:
     for name, module in list(sys.modules.items()):
-        with contextlib.suppress(Exception):  # what stands there may be anything, and answer with anything
+        with contextlib.suppress(Exception):  # sys.modules may hold any object, which may raise anything
             spec = getattr(module, "__spec__", None)
             origin = getattr(spec, "origin", None)
-            if isinstance(origin, str) and getattr(spec, "name", None) == name and origin.startswith(places):
+            if isinstance(origin, str) and getattr(spec, "name", None) == name and origin.startswith(directories):
                 yield name
 
 
 class _Environ(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - subscripted, it would not be Python 3.8
-    """os.environ while modules are imported ahead: notes what is read, and by whose import."""
+    """os.environ during prewarming: notes which variables are read, and by whose import."""
 
     reads: Dict[str, Tuple[str, Optional[str]]] = {}  # noqa: RUF012
     importing = ""
     all_read = False
 
     def __getitem__(self, key: Any) -> Any:
-        """As ever."""
         value = self._data.get(self.encodekey(key)) if isinstance(key, str) else None  # type: ignore[attr-defined]
         self.reads.setdefault(key, (type(self).importing, None if value is None else os.fsdecode(value)))
         return super().__getitem__(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """As ever. What an import itself has set, it may read."""
+        # An import may read what it has set itself.
         self.reads.setdefault(key, ("", os.fsdecode(value)))
         super().__setitem__(key, value)
 
     def __iter__(self) -> Any:
-        """As ever."""
         type(self).all_read = True
         return super().__iter__()
 
 
 class PrewarmedProcess:
-    """A process without a job.
+    """This process, as long as it has no job.
 
     Args:
-        imports_file: what to import; see Imports.
+        imports_file: lists what to import; see ImportList.
     """
 
     def __init__(self, imports_file: str) -> None:
@@ -129,8 +127,8 @@ class PrewarmedProcess:
         self._stamps = {path: _stamp(path) for path in sys.path}
 
     def import_all(self) -> bool:
-        """Import what is listed and not there yet; False where this process must not be used for a job any more."""
-        listed = Imports(self._file)
+        """Import what is listed; return False if this process must not take a job any more."""
+        listed = ImportList(self._file)
         kind = type(os.environ)
         os.environ.__class__ = _Environ
         try:
@@ -138,7 +136,7 @@ class PrewarmedProcess:
                 if name in sys.modules:
                     continue
                 _Environ.importing, _Environ.all_read = name, False
-                with contextlib.suppress(Exception, SystemExit):  # who needs it sees the error
+                with contextlib.suppress(Exception, SystemExit):  # the app sees the error if it needs the module
                     importlib.import_module(name)
                 if _Environ.all_read or _has_children() or _has_devices():
                     listed.stop_before(name)
@@ -148,11 +146,11 @@ class PrewarmedProcess:
         return True
 
     def incompatibility(self, job: Dict[str, Any]) -> str:
-        """Why this job must have a process that has imported nothing; "" where it need not."""
+        """Why this job needs a cold process, or "" if this one will do."""
         environ = self._environ(job)
         for name, (module, value) in _Environ.reads.items():
             if module and environ.get(name) != value:
-                Imports(self._file).stop_before(module)
+                ImportList(self._file).stop_before(module)
                 return f"{module} looks at {name} when it is imported"
         for name in {*environ, *self._before}:
             if _UNSEEN.fullmatch(name) and environ.get(name) != self._before.get(name):
@@ -164,8 +162,8 @@ class PrewarmedProcess:
             return "the environment was changed"
         return ""
 
-    def take(self, job: Dict[str, Any]) -> None:
-        """Have the job's environment variables from now on, and what imports made of the former ones."""
+    def adopt_job(self, job: Dict[str, Any]) -> None:
+        """Take over the job's environment variables, and keep the changes that imports made."""
         environ = self._environ(job)
         made = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
         gone = [name for name in self._before if name not in os.environ]
@@ -175,9 +173,9 @@ class PrewarmedProcess:
             os.environ.pop(name, None)
 
     def restart_cold(self, job: Dict[str, Any], results: int) -> None:
-        """Become a plain start of the job; the process stays the same."""
+        """Start the job cold, in the same process."""
         environ = self._environ(job)
-        given = os.memfd_create("job", 0)  # type: ignore[attr-defined, unused-ignore]  # not for another program to open
+        given = os.memfd_create("job", 0)  # type: ignore[attr-defined, unused-ignore]  # no other program can open it
         text = json.dumps({name: value for name, value in job.items() if name != "environ"}).encode() + b"\n"
         while text:
             text = text[os.write(given, text) :]
@@ -191,9 +189,9 @@ class PrewarmedProcess:
         os.execve(sys.executable, [sys.executable, program, str(given), str(results)], environ)  # noqa: S606
 
     def _environ(self, job: Dict[str, Any]) -> Dict[str, str]:
-        """The job's variables; the view of the file system is the one that this process has."""
+        """The job's variables, with this process's view of the file system."""
         environ: Dict[str, str] = dict(job["environ"])
-        environ.update({name: place for name, place in _VIEW.items() if self._before.get(name) == place})
+        environ.update({name: path for name, path in _VIEW.items() if self._before.get(name) == path})
         return environ
 
 
@@ -203,7 +201,7 @@ def _entries_of(job: Dict[str, Any]) -> Iterator[str]:
         yield from os.listdir(path)
     source = job.get("function", {})
     if source.get("method") == "fal_source":
-        import zipfile  # seldom needed, and slow to import
+        import zipfile  # seldom needed, slow to import
 
         with zipfile.ZipFile(source["path"]) as bundle:
             for name in bundle.namelist():
@@ -220,9 +218,9 @@ def _tops() -> Set[str]:
 
 
 def _stamp(path: str) -> int:
-    """What changes when something is installed into a directory, or removed; not when bytecode is kept in it."""
+    """A number that changes when something is installed into a directory or removed, but not with bytecode."""
     found: Set[Tuple[str, int]] = set()
-    with contextlib.suppress(OSError):  # a path need not be there
+    with contextlib.suppress(OSError):  # a directory of sys.path may be missing
         for entry in os.scandir(path or "."):
             if entry.name != "__pycache__":
                 installed = entry.name.endswith((".dist-info", ".egg-info", ".pth", ".egg-link"))
@@ -237,14 +235,14 @@ def _has_children() -> bool:
             with open(f"/proc/self/task/{thread}/children", "rb") as file:
                 if file.read(1):
                     return True
-        except OSError:  # the thread has ended, or the kernel does not tell
+        except OSError:  # the thread has ended, or the kernel has no such file
             continue
     return False
 
 
 def _has_devices() -> bool:
     for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that the list was read through
+        with contextlib.suppress(OSError):  # the descriptor that the list was read through
             if os.readlink("/proc/self/fd/" + descriptor).startswith(_DEVICES):  # noqa: PTH115
                 return True
     return False

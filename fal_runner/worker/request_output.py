@@ -1,9 +1,8 @@
-"""Inside the worker: what a request prints carries the request's id to the shim, and the text stays what it was.
+"""Adds a request's id to what it prints, for the shim, without changing the text.
 
-Part of the worker, so the standard library alone and Python 3.8. Covered is what goes through `sys.stdout` and
-`sys.stderr` (print, logging, warnings, tracebacks) in a request's own tasks, and in the threads that its framework
-starts for it, under every app that uvicorn serves. What the app's own threads, child processes and C code print has no
-id.
+Part of the worker: the standard library alone, Python 3.8. It covers what goes through `sys.stdout` and `sys.stderr`
+(print, logging, warnings, tracebacks) in a request's own tasks, and in the threads that its framework starts for it, in
+every app that uvicorn serves. Output of the app's own threads, child processes and C code has no id.
 """
 
 # ruff: noqa: ANN401, UP006, UP035, UP045
@@ -20,19 +19,19 @@ from contextvars import ContextVar
 from typing import Any, Callable, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
-_ID = re.compile(rb"[!-~]{1,128}")  # what the shim's side of the frames takes
-_PIPE_BUF = 4096  # the kernel keeps writes of at most so many bytes in one piece (pipe(7))
+_ID = re.compile(rb"[!-~]{1,128}")  # as the shim's FrameReader takes it
+_PIPE_BUF = 4096  # the kernel does not split writes of at most so many bytes (pipe(7))
 _END = b"\x1f"
 
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
 
 
 class RequestWriter(io.RawIOBase):
-    """The binary side of a standard stream, unbuffered: framed within a request, outside of one as it is.
+    """The binary side of a standard stream: unbuffered, and framed within a request.
 
     Args:
         fd: the stream's descriptor; stays open.
-        mark: what frames begin with.
+        mark: the start of every frame.
     """
 
     def __init__(self, fd: int, mark: str = "") -> None:
@@ -41,20 +40,18 @@ class RequestWriter(io.RawIOBase):
         self._mark = mark.encode()
         self._within_line: Set[bytes] = set()
 
-    def begin(self, mark: str) -> None:
-        """From now on frames begin with this."""
+    def set_mark(self, mark: str) -> None:
+        """Set the start of every frame."""
         self._mark = mark.encode()
 
     def writable(self) -> bool:
-        """It is."""
         return True
 
     def fileno(self) -> int:
-        """For who writes past it, or hands it to a child."""
+        # For code that writes past it, or passes it to a child.
         return self._fd
 
     def isatty(self) -> bool:
-        """It is a pipe."""
         return False
 
     def write(self, data: Any) -> int:
@@ -73,7 +70,7 @@ class RequestWriter(io.RawIOBase):
         return len(view)
 
     def end(self, request_id: bytes) -> None:
-        """The request prints no more: what it left without a newline is a line."""
+        """End the request's output; what it left without a newline becomes a line."""
         if request_id in self._within_line:
             self._within_line.discard(request_id)
             self._write(self._mark + b"0000" + request_id + _END)
@@ -83,12 +80,12 @@ class RequestWriter(io.RawIOBase):
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
-            except BlockingIOError:  # the app, or a program of its own, has set the pipe so
+            except BlockingIOError:  # the app or a child has made the pipe non-blocking
                 select.select([], [self._fd], [])
 
 
 class RequestStreams:
-    """Standard output and error, framed as soon as there are requests."""
+    """Standard output and error, framed once there are requests."""
 
     def __init__(self) -> None:
         self._plain: List[Tuple[str, Any]] = []
@@ -96,7 +93,7 @@ class RequestStreams:
         self._after_first: Optional[Callable[[], None]] = None
 
     def install(self) -> None:
-        """From now on `sys.stdout` and `sys.stderr` know the request; a second time changes nothing."""
+        """Replace `sys.stdout` and `sys.stderr`; a second call changes nothing."""
         if self._plain:
             return
         for name in ("stdout", "stderr"):
@@ -115,24 +112,24 @@ class RequestStreams:
             setattr(sys, name, text)
 
     def begin(self, mark: str, after_first: Callable[[], None]) -> None:
-        """There will be requests.
+        """Frame the output of requests from now on.
 
         Args:
-            mark: what frames begin with.
-            after_first: called when the first of them is over.
+            mark: the start of every frame.
+            after_first: called after the first request.
         """
         self._after_first = after_first
         for writer in self._writers:
-            writer.begin(mark)
+            writer.set_mark(mark)
 
     def uninstall(self) -> None:
-        """There will be no requests: the plain streams again."""
+        """Restore the plain streams, since there will be no requests."""
         for name, plain in self._plain:
             setattr(sys, name, plain)
         self._plain = []
 
     def tag(self, config: Any) -> None:
-        """Have every app that uvicorn loads from now on tell its requests apart; `config` is uvicorn.config."""
+        """Wrap every app that uvicorn loads from now on; `config` is uvicorn.config."""
         plain = config.Config.load
 
         @functools.wraps(plain)
@@ -143,7 +140,7 @@ class RequestStreams:
         config.Config.load = load
 
     def end(self, request_id: bytes) -> None:
-        """The request is over."""
+        """End the output of a request."""
         for writer in self._writers:
             writer.end(request_id)
         after_first, self._after_first = self._after_first, None
@@ -152,7 +149,7 @@ class RequestStreams:
 
 
 class _Tagged:
-    """An ASGI app whose requests are known while they run."""
+    """An ASGI app that sets CURRENT for each request."""
 
     def __init__(self, app: Any, streams: RequestStreams) -> None:
         self._app = app

@@ -1,9 +1,9 @@
-"""The program inside a runner: it loads the app in the app's own environment and calls it.
+"""The program inside a runner: loads the app in the app's own environment and calls it.
 
-Run by path with the environment's interpreter (Python 3.8 or newer), it uses the standard library and whatever module
+The environment's interpreter (Python 3.8 or newer) runs it by path; it uses the standard library and whatever module
 loads the app's pickle. `worker.py JOB_FD RESULT_FD [IMPORTS]`: the job comes as a line of JSON on one inherited pipe,
-and what is to be told goes back on the other; standard output and error are the app's alone. With IMPORTS it is started
-before there is a job (see ahead).
+and messages go back on the other; standard output and error are the app's alone. With IMPORTS it is started before
+there is a job (see prewarm).
 """
 
 # ruff: noqa: ANN401, BLE001, S104, PTH118, PTH120, PTH123, SIM115, UP006, UP035, UP045
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 if sys.path and sys.path[0] and __file__.startswith(sys.path[0]):
-    sys.path.pop(0)  # this file's directory: its neighbours are not for the app to import
+    sys.path.pop(0)  # this file's directory: the app must not import its siblings
 
 import asyncio
 import functools
@@ -34,17 +34,17 @@ _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
 class Binding:
-    """Where the app really listens: on loopback only, and on the ports that this runner was given.
+    """Makes the app listen on loopback only, and on the ports of this runner.
 
-    A published app listens on every address, where anybody on the network could call a private app past the gateway;
-    and its port is the same in each of its runners. So a listening TCP socket's "any address" becomes `host`, and a
-    port that the code asks for becomes the runner's own. Reached are sockets made in Python, asyncio's and uvloop's
-    servers, also in forked children; not servers that bind in C (gRPC) nor other programs that the app starts.
+    A published app listens on every address, where anybody on the network could call a private app past the gateway,
+    and on the same port in each of its runners. So the "any address" of a listening TCP socket becomes `host`, and a
+    port that the code asks for becomes the runner's own. This covers sockets made in Python and the servers of asyncio
+    and uvloop, in forked children too, but not servers that bind in C (gRPC), nor other programs that the app starts.
 
     Args:
-        host: the address instead of "any".
+        host: replaces "any address".
         ports: the port that the code names -> the port that it gets.
-        listening: told each port that is listened on.
+        listening: called with each port that is listened on.
     """
 
     def __init__(self, host: str, ports: Dict[int, int], listening: Callable[[int], None]) -> None:
@@ -53,7 +53,7 @@ class Binding:
         self._listening = listening
 
     def install(self) -> None:
-        """From now on, and in uvloop as soon as it is imported."""
+        """Apply this from now on, in uvloop as soon as that is imported."""
         self._patch_sockets()
         self._patch_loop(asyncio.BaseEventLoop)
         after_import("uvloop", lambda module: self._patch_loop(module.Loop))
@@ -70,7 +70,7 @@ class Binding:
         @functools.wraps(plain_listen)
         def listen(sock: socket.socket, *backlog: int) -> None:
             plain_listen(sock, *backlog)
-            self._tell([sock])
+            self._report([sock])
 
         socket.socket.bind = bind  # type: ignore[method-assign, assignment]
         socket.socket.listen = listen  # type: ignore[method-assign, assignment]
@@ -92,19 +92,19 @@ class Binding:
                 host = self._host if host is None or (isinstance(host, str) and host in _ANY_ADDRESS) else host
             server = await plain(loop, factory, host, port, **options)
             if server.is_serving():
-                self._tell(server.sockets)
+                self._report(server.sockets)
             return server
 
         loop_class.create_server = create_server
 
-    def _tell(self, sockets: Any) -> None:
+    def _report(self, sockets: Any) -> None:
         for sock in sockets:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 self._listening(sock.getsockname()[1])
 
 
 def after_import(name: str, callback: Callable[[Any], None]) -> None:
-    """Call back with a module as soon as it was imported; at once where it is."""
+    """Call back with a module once it is imported; at once if it is already."""
     if name in sys.modules:
         callback(sys.modules[name])
     else:
@@ -112,14 +112,14 @@ def after_import(name: str, callback: Callable[[Any], None]) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls back when one module was imported, once."""
+    """Calls back once, when one module was imported."""
 
     def __init__(self, name: str, callback: Callable[[Any], None]) -> None:
         self._name = name
         self._callback = callback
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        """Find it as if this finder were not there, and have it call back after it ran."""
+        """Find the module without this finder, and call back after it ran."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -137,7 +137,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
 
 def sibling(name: str) -> Any:
-    """A file beside this one, as a module that the app's imports do not meet."""
+    """Load a file beside this one as a module under a name that no import of the app's finds."""
     spec = importlib.util.spec_from_file_location("_fal_" + name, os.path.join(os.path.dirname(__file__), name + ".py"))
     assert spec is not None
     assert spec.loader is not None
@@ -149,7 +149,7 @@ def sibling(name: str) -> Any:
 def load(source: Dict[str, str]) -> Any:
     """Load an object with the module that wrote it; a bundle of sources brings its own loader."""
     if source["method"] == SOURCE_METHOD:
-        import zipfile  # only then: every start would wait for it
+        import zipfile  # here, or every start would wait for it
 
         with zipfile.ZipFile(source["path"]) as bundle:
             code = compile(bundle.read("bootstrap.py"), "<fal_bootstrap>", "exec")
@@ -171,7 +171,7 @@ def resolve(entrypoint: str) -> Any:
 
 
 def accepted(function: Any, offered: Dict[str, int]) -> Dict[str, int]:
-    """Those of the keyword arguments that the callable takes."""
+    """Select the keyword arguments that the callable takes."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -187,9 +187,9 @@ async def _await(awaitable: Any) -> Any:
 
 
 def call(job: Dict[str, Any]) -> Any:
-    """Load what the job names, call it on this, the main, thread, and wait for what it returns.
+    """Load the job's callable, call it on this thread, the main one, and wait for its result.
 
-    The main thread is where a callable marked for it must run, and the others may: signals reach their handlers there.
+    A callable that is marked for the main thread must run there, and any other may: signals reach their handlers there.
     """
     function = load(job["function"]) if job.get("function") else resolve(job["entrypoint"])
     arguments: List[Any] = []
@@ -203,10 +203,10 @@ def call(job: Dict[str, Any]) -> Any:
 
 
 def dumped(method: str, value: Any) -> bytes:
-    """The object as bytes; an exception that cannot be serialised travels as a RuntimeError with its text.
+    """Serialise an object; an exception that cannot be serialised becomes a RuntimeError with its text.
 
     Raises:
-        Exception: a value that is no exception cannot be serialised.
+        Exception: the value cannot be serialised.
     """
     module = importlib.import_module(method)
     try:
@@ -218,7 +218,7 @@ def dumped(method: str, value: Any) -> bytes:
 
 
 def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
-    """The head of a result: its method and, for an exception, what it was in words."""
+    """The head of a result: its method and, for an exception, its type, message and traceback."""
     if error is None:
         return {"method": method, "raised": False}
     return {
@@ -231,7 +231,7 @@ def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
 
 
 def own_part(error: BaseException) -> Any:
-    """The traceback from where the app's own code begins."""
+    """The traceback without this program's own frames at its start."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None and step.tb_frame.f_code.co_filename == __file__:
         step = step.tb_next
@@ -239,42 +239,38 @@ def own_part(error: BaseException) -> Any:
 
 
 class ResultChannel:
-    """The way back to the shim: lines of JSON; the bytes of a result follow theirs.
-
-    Args:
-        fd: the pipe.
-    """
+    """The pipe to the shim: lines of JSON; the bytes of a result follow their line."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._pipe = open(fd, "wb")
         self._lock = threading.Lock()
-        self._told: List[int] = []
+        self._reported: List[int] = []
 
-    def tell(self, head: Dict[str, Any], body: bytes = b"") -> None:
-        """Send a line, and what belongs to it."""
+    def send(self, head: Dict[str, Any], body: bytes = b"") -> None:
+        """Send a line, and the bytes that belong to it."""
         with self._lock:
             self._pipe.write(json.dumps(head).encode() + b"\n" + body)
             self._pipe.flush()
 
     def listening(self, port: int) -> None:
-        """Tell, once, that a port is open."""
-        if port not in self._told:
-            self._told.append(port)
-            self.tell({"listening": port})
+        """Say once that a port is open."""
+        if port not in self._reported:
+            self._reported.append(port)
+            self.send({"listening": port})
 
 
-def run(job: Dict[str, Any], teller: ResultChannel) -> int:
-    """Do the job; returns the exit code."""
+def run(job: Dict[str, Any], channel: ResultChannel) -> int:
+    """Do the job; return the exit code."""
     method = job["method"]
-    if method == SOURCE_METHOD:  # which is no way of writing results
+    if method == SOURCE_METHOD:  # which cannot write results
         method = "cloudpickle" if importlib.util.find_spec("cloudpickle") else "pickle"
     try:
         value = call(job)
-        # What serves returns nothing when it stops; but who asks a class for its description gives the port as well.
+        # A server returns nothing when it stops; but a class that is asked for its description has a port as well.
         if value is not None or not job.get("port"):
             body = dumped(method, value)
-            teller.tell(dict(outcome(method, None), length=len(body)), body)
+            channel.send(dict(outcome(method, None), length=len(body)), body)
     except SystemExit:
         raise
     except BaseException as error:
@@ -283,35 +279,35 @@ def run(job: Dict[str, Any], teller: ResultChannel) -> int:
         sys.stderr.write(head["traceback"])
         sys.stderr.flush()
         body = dumped(method, error)
-        teller.tell(dict(head, length=len(body)), body)
+        channel.send(dict(head, length=len(body)), body)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def wait_for_job(pipe: BinaryIO, teller: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
-    """Import ahead until there is a job, and be its process from then on."""
-    ahead = sibling("prewarm").PrewarmedProcess(imports)
+def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: Any) -> Dict[str, Any]:
+    """Import what is listed until there is a job, then become its process."""
+    prewarmed = sibling("prewarm").PrewarmedProcess(imports)
     take_tag = sibling("process_tag").take_tag
-    streams.install()  # what is imported may keep them
-    inspect.getsourcelines(load)  # compiles what reads source, as FastAPI does at the first request of an endpoint
+    streams.install()  # imported modules may keep references to them
+    inspect.getsourcelines(load)  # warms up reading source, which FastAPI does at an endpoint's first request
     message: Dict[str, Any] = {"again": 0}
     while "again" in message:
-        if not ahead.import_all():
+        if not prewarmed.import_all():
             sys.exit(0)
-        teller.tell({"ahead": message["again"]})
+        channel.send({"ahead": message["again"]})
         text = pipe.readline()
         if not text:
-            sys.exit(0)  # there never was a runner for it
+            sys.exit(0)  # no runner ever came
         message = json.loads(text)
     try:
-        take_tag(message["environ"]["FAL_RUNNER_MARK"])  # fails where an import took it out of the environment
-        why = ahead.incompatibility(message)
+        take_tag(message["environ"]["FAL_RUNNER_MARK"])  # fails if an import removed it
+        why = prewarmed.incompatibility(message)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-    teller.tell({"took": not why, "why": why})
+    channel.send({"took": not why, "why": why})
     if why:
-        ahead.restart_cold(message, teller.fd)
-    ahead.take(message)
+        prewarmed.restart_cold(message, channel.fd)
+    prewarmed.adopt_job(message)
     if not message.get("port"):
         streams.uninstall()
     return message
@@ -321,39 +317,39 @@ def main() -> None:
     """Read the job, then do it."""
     job_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(result_fd, False)
-    teller = ResultChannel(result_fd)
+    channel = ResultChannel(result_fd)
     streams = sibling("request_output").RequestStreams()
     with open(job_fd, "rb") as pipe:
         os.set_inheritable(job_fd, False)
         if len(sys.argv) > 3:
-            job = wait_for_job(pipe, teller, sys.argv[3], streams)
+            job = wait_for_job(pipe, channel, sys.argv[3], streams)
         else:
             text = pipe.readline()
             if not text:
                 sys.exit("fal: the shim ended before it gave this worker its job")
             job = json.loads(text)
     sys.argv[:] = [job["name"]]
-    places = list(sys.path)
+    environment = list(sys.path)
     for directory in job["paths"]:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
 
     def remember() -> None:
         if job.get("imports"):
-            sibling("prewarm").remember(job["imports"], places)
+            sibling("prewarm").remember(job["imports"], environment)
 
     def listening(port: int) -> None:
         if port == job["port"]:
-            teller.listening(port)
+            channel.listening(port)
             remember()
 
     if job.get("port"):
         streams.install()
         streams.begin(job["mark"], remember)
         after_import("uvicorn.config", streams.tag)
-        Binding(job["bind_host"], {asked: given for asked, given in ports if asked and given}, listening).install()
+        Binding(job["bind_host"], {wanted: given for wanted, given in ports if wanted and given}, listening).install()
     try:
-        code = run(job, teller)
+        code = run(job, channel)
     finally:
         remember()
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Shims that were started ahead: they become a runner's like any other, and end with the engine."""
+"""Warm shims: one becomes a runner's like any other, and they end with the engine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def waiting() -> list[int]:
     return [child.pid for child in children if has_variable(child.pid, TAG_VARIABLE, NO_TAG)]
 
 
-async def warm_pool() -> list[int]:
-    """The shims that wait, as soon as there are any: one is started in the background."""
+async def warm_pool(size: int = 1) -> list[int]:
+    """Wait until so many shims wait: a new process has no environment to read until its exec is done."""
     async with asyncio.timeout(60):
-        while not (found := waiting()):  # noqa: ASYNC110 - another process tells nobody
+        while len(found := waiting()) != size:  # noqa: ASYNC110 - another process notifies nobody
             await asyncio.sleep(0)
     return found
 
@@ -38,7 +38,7 @@ async def test_a_runner_gets_the_shim_that_waits_and_it_is_its_own(rig):
     (warm_shim,) = await warm_pool()
     runner = await rig.start(wait_for_the_end)
     assert rig.shim(runner).pid == warm_shim
-    assert has_variable(warm_shim, TAG_VARIABLE, tag_of(runner.token)), "whoever looks from outside sees whose it is"
+    assert has_variable(warm_shim, TAG_VARIABLE, tag_of(runner.token)), "its tag is visible from outside"
     assert await rig.restart(adopt=runner), "a later controller finds it"
     await rig.engine.kill(runner)
     await rig.until(runner, Event.GONE)
@@ -66,6 +66,6 @@ async def test_one_that_died_is_no_obstacle(rig):
 
 async def test_those_that_wait_end_with_the_engine(rig):
     await rig.restart(warm_shims=2)
-    assert len(waiting()) == 2
+    await warm_pool(2)
     await rig.restart()
     assert waiting() == []
