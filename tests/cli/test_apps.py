@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from fal_cli.main import main
-from fal_grpc.v1 import app_pb2, revision_pb2
+from fal_grpc.v1 import app_pb2, revision_pb2, runner_pb2
 
 KEYS = {
     *("alias", "revision", "auth_mode", "keep_alive", "max_concurrency", "max_multiplexing", "active_runners"),
@@ -116,6 +116,44 @@ def test_list_rev(controller, capsys):
     assert (new["app_name"], new["current"], new["message"]) == ("hello", True, "a note")
     assert new["annotations"] == {"GIT": "abc"}
     assert (old["current"], old["message"], old["annotations"]) == (None, None, {})
+
+
+def test_get_shows_everything_about_an_app(apps, capsys):
+    revision = revision_pb2.ApplicationInfo(application_id="rev-1", current=True, message="a note")
+    revision.created_at.FromDatetime(datetime(2026, 1, 31, 9, tzinfo=UTC))
+    apps.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision])
+    apps.answers["ListAliasRunners"] = runner_pb2.ListAliasRunnersResponse(
+        runners=[runner_pb2.RunnerInfo(runner_id="r-1", state=runner_pb2.RunnerInfo.IDLE)]
+    )
+    explained = app_pb2.ExplainAppResponse(failed_starts=2, last_failure="exit code 1", next_revision="rev-2")
+    explained.app.CopyFrom(app())
+    apps.answers["ExplainApp"] = explained
+    assert main(["apps", "get", "hello"]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "hello",
+        "rev-1",
+        "1 IDLE",
+        "moves to rev-2",
+        "2 in a row; the last one: exit code 1",
+        "a note",
+        "r-1",
+    ):
+        assert part in shown
+    assert main(["apps", "get", "hello", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["alias"], found["last_failure"], found["runners"][0]["runner_id"]) == ("hello", "exit code 1", "r-1")
+    assert found["revisions"][0]["message"] == "a note"
+
+
+def test_get_needs_nothing_that_other_controllers_lack(apps, capsys):
+    apps.answers["ListApplications"] = revision_pb2.ListApplicationsResult()
+    apps.answers["ListAliasRunners"] = runner_pb2.ListAliasRunnersResponse()
+    assert main(["apps", "get", "hello", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["alias"], found["in_flight"], found["addresses"]) == ("hello", None, {})
+    assert main(["apps", "get", "nosuch"]) == 1
+    assert "there is no application 'nosuch'" in capsys.readouterr().err
 
 
 def test_rollout(controller, capsys):

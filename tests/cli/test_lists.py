@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
+import subprocess
 import sys
 from datetime import UTC, datetime
 
+import grpc
 import pytest
 
 from fal_cli.main import main
@@ -171,3 +174,48 @@ def test_revisions_have_json(full, capsys):
     (found,) = json.loads(capsys.readouterr().out)["revisions"]
     assert found["application_id"] == REVISION
     assert found["created_at"] == "2026-01-31T09:00:00+00:00"
+
+
+def test_a_watched_list_is_shown_again_when_it_changes(full):
+    names = iter(["a", "a", "b"])
+    latest = "b"
+
+    def listed(_request, _context):
+        return app_pb2.ListAliasesResult(aliases=[app_pb2.AliasInfo(alias=next(names, latest))])
+
+    full.answers["ListAliases"] = listed
+    with subprocess.Popen(
+        [sys.executable, "-m", "fal_cli", "apps", "list", "-o", "name", "--watch", "0.05"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["a\n", "b\n"]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_watched_list_clears_the_terminal_and_outlives_the_controller(full, monkeypatch, capsys):
+    answers = iter(
+        [
+            app_pb2.ListAliasesResult(aliases=[app_pb2.AliasInfo(alias="a")]),
+            (grpc.StatusCode.UNAVAILABLE, "gone"),
+            (grpc.StatusCode.PERMISSION_DENIED, "revoked"),
+        ]
+    )
+
+    def listed(_request, context):
+        answer = next(answers)
+        if isinstance(answer, tuple):
+            context.abort(*answer)
+        return answer
+
+    full.answers["ListAliases"] = listed
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        assert main(["apps", "list", "--watch", "0.01"]) == 1
+    assert terminal.getvalue().startswith("\x1b[H\x1b[2J\x1b[3JEvery 0.01 s, Ctrl-C ends.")
+    assert "revoked" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import ENVIRONMENTS as ENVIRONMENT_NAMES
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, shown_time
 from fal_cli.prompts import add_yes_option, at_terminal, confirm
 
@@ -57,9 +57,7 @@ def add_arguments(parser: FalParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        environments = client.environments.list()
-    write_items(args, ENVIRONMENTS, environments)
+    run_list(args, lambda client: client.environments.list(), lambda found: write_items(args, ENVIRONMENTS, found))
 
 
 def _create(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fal_cli.exit_codes import CommandError
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, sort_items, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, sort_items, write_items
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint, wants_colour
@@ -89,8 +89,12 @@ def _files(args: argparse.Namespace) -> Generator[Files]:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with _files(args) as files:
-        entries = files.entries(args.path)
+    from fal.files import Files
+
+    run_list(args, lambda client: Files(client.rest()).entries(args.path), lambda entries: _write(args, entries))
+
+
+def _write(args: argparse.Namespace, entries: Sequence[RemoteFile]) -> None:
     if args.output != "pretty" or args.columns:
         write_items(args, FILES, entries)
         return

@@ -12,7 +12,7 @@ from fal_cli.ids import KEYS as KEY_IDS
 from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.prompts import add_yes_option, confirm
 
@@ -121,9 +121,7 @@ def _ask() -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        keys = client.keys.list()
-    write_items(args, KEYS, keys)
+    run_list(args, lambda client: client.keys.list(), lambda keys: write_items(args, KEYS, keys))
 
 
 def _revoke(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from fal_cli.ids import APPS, resolve
 from fal_cli.ids import REQUESTS as REQUEST_IDS
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
 from fal_cli.prompts import add_yes_option, at_terminal, confirm
@@ -98,9 +98,11 @@ def _flush(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        found = client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit)
-    write_items(args, REQUESTS, found)
+    run_list(
+        args,
+        lambda client: client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit),
+        lambda found: write_items(args, REQUESTS, found),
+    )
 
 
 def _get(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import SECRETS as SECRET_NAMES
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_note, shown_time
 from fal_cli.prompts import add_yes_option, confirm
 
@@ -106,9 +106,11 @@ def _read(name: str) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        secrets = client.secrets.list(environment_name=args.env)
-    write_items(args, SECRETS, secrets)
+    run_list(
+        args,
+        lambda client: client.secrets.list(environment_name=args.env),
+        lambda secrets: write_items(args, SECRETS, secrets),
+    )
 
 
 def _unset(args: argparse.Namespace) -> None:

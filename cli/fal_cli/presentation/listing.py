@@ -6,15 +6,22 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from fal_cli.completion import complete_words
-from fal_cli.options import add_output_options
+from fal_cli.options import add_output_options, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import LIST_FORMATS, print_note, write_list, write_table
 from fal_cli.presentation.table import Column
 
+if TYPE_CHECKING:
+    from fal.api import SyncServerlessClient
+
 Item = TypeVar("Item")
+Fetched = TypeVar("Fetched")
+_WATCH_SECONDS = 2.0
+# Home, then clear to the end, and what was scrolled away.
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class Listing(Generic[Item]):
 
 
 def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
-    """Add --output, --json, --columns and --sort."""
+    """Add --output, --json, --columns, --sort and --watch."""
     add_output_options(parser, forms=LIST_FORMATS)
 
     def read_columns(text: str) -> list[Field[Item]]:
@@ -79,6 +86,16 @@ def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
             raise argparse.ArgumentTypeError(f"'{text}': write NAME, NAME:asc or NAME:desc")
         return _field(listing, name), direction == "desc"
 
+    watch = parser.add_argument(
+        "--watch",
+        "-w",
+        nargs="?",
+        const=_WATCH_SECONDS,
+        type=seconds_type,
+        metavar="SECONDS",
+        help=f"Show the list again and again, every {_WATCH_SECONDS:g} seconds by default.",
+    )
+    parser.beyond(watch)
     names = ", ".join(field.name for field in listing.fields)
     columns = parser.add_argument(
         "--columns", type=read_columns, metavar="NAME[,NAME]", help=f"Show these columns, in this order: {names}."
@@ -87,6 +104,48 @@ def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
     for action in (columns, order):
         complete_words(action, lambda: [field.name for field in listing.fields])
         parser.beyond(action)
+
+
+def run_list(
+    args: argparse.Namespace,
+    fetch: Callable[[SyncServerlessClient], Fetched],
+    write: Callable[[Fetched], None],
+) -> None:
+    """Fetch and write a list: once, or with --watch again and again until Ctrl-C.
+
+    A terminal shows the latest list only; a pipe gets each list that differs from the one before.
+
+    Args:
+        args: the parsed command line.
+        fetch: returns the items.
+        write: writes the items.
+    """
+    with open_client(args) as client:
+        found = fetch(client)
+        if args.watch is not None:
+            _watch(args.watch, found, lambda: fetch(client), write)
+    write(found)
+
+
+def _watch(seconds: float, found: Fetched, fetch: Callable[[], Fetched], write: Callable[[Fetched], None]) -> NoReturn:
+    import time
+
+    from fal_grpc.errors import UnavailableError
+
+    shown: Fetched | None = None
+    while True:
+        if sys.stdout.isatty():
+            sys.stdout.write(f"{_CLEAR}Every {seconds:g} s, Ctrl-C ends. {time.strftime('%H:%M:%S')}\n\n")
+            write(found)
+        elif found != shown:
+            write(found)
+        sys.stdout.flush()
+        shown = found
+        time.sleep(seconds)
+        try:
+            found = fetch()
+        except UnavailableError as error:
+            print_note(str(error))
 
 
 def _field(listing: Listing[Item], name: str) -> Field[Item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from fal_cli.presentation.printable import visible
 from fal_cli.presentation.style import paint, wants_colour
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fal_cli.presentation.table import Column
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
+# No terminal is narrower, so shorter texts need no look at its width.
+_NARROW = 40
 LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
@@ -79,21 +81,26 @@ def shown_time(at: datetime | None) -> str:
 
 def print_line(message: str) -> None:
     """Write a message that is the result to standard output; a terminal breaks it between words only."""
-    text = visible(message)
-    width = terminal_width()
-    if width is not None and len(text) > width:
-        from fal_cli.presentation.table import fold_lines
-
-        text = fold_lines(text, width)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_fitted(visible(message), sys.stdout) + "\n")
 
 
 def print_note(message: str) -> None:
     """Write a message beside the result to standard error."""
-    sys.stderr.write(visible(message) + "\n")
+    sys.stderr.write(_fitted(visible(message), sys.stderr) + "\n")
 
 
 def print_error(message: str) -> None:
     """Write an error to standard error."""
-    head = paint("Error:", "red", "bold", colour=wants_colour(sys.stderr))
-    sys.stderr.write(f"{head} {visible(message)}\n")
+    text = _fitted(f"Error: {visible(message)}", sys.stderr).removeprefix("Error:")
+    sys.stderr.write(paint("Error:", "red", "bold", colour=wants_colour(sys.stderr)) + text + "\n")
+
+
+def _fitted(text: str, stream: TextIO) -> str:
+    """Return a text whose lines are broken between words, so that a terminal does not break them within one."""
+    if len(text) < _NARROW or not stream.isatty():
+        return text
+    from shutil import get_terminal_size
+
+    from fal_cli.presentation.table import fold_lines
+
+    return fold_lines(text, get_terminal_size().columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fal_cli.commands.apps import logs, scaling
+from fal_cli.commands.apps import details, logs, scaling
 from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
@@ -15,13 +15,13 @@ from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_env_option, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
 from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
-from fal_cli.presentation.listing import add_list_options, write_items
+from fal_cli.presentation.listing import add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note
 from fal_cli.presentation.runners import RUNNERS, write_gpus, write_runners
 from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
-    from fal.api import AliasInfo
+    from fal.api import AliasInfo, SyncServerlessClient
 
 _SCALE_NUMBERS = {
     "keep_alive": "Seconds that a runner without requests is kept.",
@@ -43,6 +43,7 @@ def add_arguments(parser: FalParser) -> None:
     """Declare `fal apps` and its sub-commands."""
     commands = add_commands(parser)
     _add_list(commands)
+    details.add_command_to(commands)
     list_rev = _add(commands, "list-rev", "List application revisions.", _list_rev)
     complete_ids(list_rev.add_argument("app_name", nargs="?", help="Application name."), APP_NAMES)
     add_list_options(list_rev, REVISIONS)
@@ -105,21 +106,24 @@ def _add_scale(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        apps = client.apps.list(filter=args.filter, environment_name=args.env)
+    run_list(args, lambda client: _chosen(args, client), lambda apps: write_apps(args, apps))
+
+
+def _chosen(args: argparse.Namespace, client: SyncServerlessClient) -> list[AliasInfo]:
+    apps = client.apps.list(filter=args.filter, environment_name=args.env)
     if args.regions:
         apps = [app for app in apps if not set(args.regions).isdisjoint(app.valid_regions)]
     if args.sort_by_runners:
-        apps = sorted(apps, key=lambda app: app.active_runners)
-    else:
-        apps = sorted(apps, key=lambda app: app.alias)
-    write_apps(args, apps)
+        return sorted(apps, key=lambda app: app.active_runners)
+    return sorted(apps, key=lambda app: app.alias)
 
 
 def _list_rev(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        revisions = client.apps.list_rev(args.app_name, environment_name=args.env)
-    write_items(args, REVISIONS, revisions)
+    run_list(
+        args,
+        lambda client: client.apps.list_rev(args.app_name, environment_name=args.env),
+        lambda revisions: write_items(args, REVISIONS, revisions),
+    )
 
 
 def _set_rev(args: argparse.Namespace) -> None:
@@ -154,9 +158,14 @@ def _rollout(args: argparse.Namespace) -> None:
 
 
 def _runners(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        runners = client.apps.runners(args.app_name, since=since_for(args), environment_name=args.env)
-    write_runners(args, of_states(runners, args.state), alias=False)
+    since = since_for(args)
+    run_list(
+        args,
+        lambda client: of_states(
+            client.apps.runners(args.app_name, since=since, environment_name=args.env), args.state
+        ),
+        lambda runners: write_runners(args, runners, alias=False),
+    )
 
 
 def _delete(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from fal_cli.ids import RUNNERS as RUNNER_IDS
 from fal_cli.ids import resolve
 from fal_cli.options import add_client_options, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, add_command, add_commands
-from fal_cli.presentation.listing import add_list_options
+from fal_cli.presentation.listing import add_list_options, run_list
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import ENDED_STATES, RUNNERS, describe_end, write_gpus, write_runner, write_runners
 
@@ -61,9 +61,12 @@ def _add_ending(commands: Commands, name: str, help: str) -> FalParser:  # noqa:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        runners = of_states(client.runners.list(since=since_for(args)), args.state)
-    write_runners(args, runners)
+    since = since_for(args)
+    run_list(
+        args,
+        lambda client: of_states(client.runners.list(since=since), args.state),
+        lambda runners: write_runners(args, runners),
+    )
 
 
 def _get(args: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import EXECS as EXEC_IDS
 from fal_cli.ids import RUNNERS, resolve
-from fal_cli.options import add_client_options, open_client, seconds_type
+from fal_cli.options import add_client_options, seconds_type
 from fal_cli.parser import Commands, FalParser, add_command
-from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
+from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time
 from fal_cli.presentation.printable import one_line
 
@@ -106,9 +106,11 @@ def _attach(args: argparse.Namespace) -> int:
 
 
 def _execs(args: argparse.Namespace) -> None:
-    with open_client(args) as client:
-        found = client.runners.execs(args.id and resolve(client, RUNNERS, args.id, args))
-    write_items(args, EXECS, found)
+    run_list(
+        args,
+        lambda client: client.runners.execs(args.id and resolve(client, RUNNERS, args.id, args)),
+        lambda found: write_items(args, EXECS, found),
+    )
 
 
 def _document(found: ExecInfo) -> dict[str, object]:
