@@ -1,6 +1,6 @@
-"""Every command of the official packages: what it is known to come to here, and where the two clients differ.
+"""The commands of the official packages, with remarks, and the differences between the two clients.
 
-`tests.interop.report` makes docs/reference/compatibility.md of this and of what the tests saw.
+`tests.interop.report` makes docs/reference/compatibility.md from this and from the tests' results.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Something that the two clients do not send alike, and why.
+    """Something that the two clients send differently, and why.
 
     Attributes:
-        commands: a pattern of the commands that it concerns.
-        place: a pattern of the field in which it shows; empty where a whole request does.
+        commands: a pattern of the commands concerned.
+        place: a pattern of the field that differs; empty if a whole request does.
         extra: a pattern of what only the official client calls: a method, and the entry point of a Run.
         what: what differs.
-        why: why it stays so.
+        why: the reason to keep it.
     """
 
     commands: str
@@ -31,49 +31,49 @@ DIFFERENCES = (
     Difference(
         commands="deploy",
         extra="ListAliases",
-        what="The official client lists the apps before a deploy; ours does so only where it needs the answer.",
-        why="It wants to know whether this is a first deploy, to print a tip.",
+        what="The official client lists the apps before a deploy; ours only if it needs the answer.",
+        why="It prints a tip at a first deploy.",
     ),
     Difference(
         commands=r"(deploy|run) .*(tiny|served|EveryOption|OldForm|InAnImage|by-file)",
         place=r"environments\[0\]\.configuration\.requirements",
-        what="What serves HTTP asks for other packages beside the app's own.",
-        why="Each client sends its own serving code along, by value, and asks for what that code imports.",
+        what="For an app that serves HTTP, each asks for other packages beside the app's own.",
+        why="Each client sends its own serving code by value, and asks for the packages that this code imports.",
     ),
     Difference(
         commands=r"(deploy|run) .*(InAnImage|in_an_image)",
         place=r"configuration\.image\.docker_ignore",
-        what="The files that an image is not built of go as regular expressions, which are written another way.",
+        what="The regular expressions for files that an image leaves out look different.",
         why="They match the same paths.",
     ),
     Difference(
         commands=r"run by-",
         place=r"request\.application_name",
         what="`fal run NAME` of an app in pyproject.toml: ours calls it NAME, theirs by its class or entry point.",
-        why="NAME is what is asked for, and what addresses and logs are then looked for under.",
+        why="The user asks for NAME, and looks for addresses and logs under it.",
     ),
     Difference(
         commands=r"run by-entry",
         extra=r"Run .*\.build_metadata",
-        what="`fal run` of an entry point: theirs asks the code for its paths first, by a run of its own.",
-        why="Theirs prints an address for each path, ours the one that they are below.",
+        what="`fal run` of an entry point: theirs asks the code for its paths first, with a separate run.",
+        why="Theirs prints an address for each path, ours their common prefix.",
     ),
     Difference(
         commands="run .*--no-cache",
         place=r"environments\[0\]\.force",
-        what="`fal run --no-cache`: ours asks for a build from nothing, theirs does not.",
-        why="That is what the flag is for.",
+        what="`fal run --no-cache`: ours asks for a new build, theirs does not.",
+        why="The flag is for that.",
     ),
     Difference(
         commands="runners shell",
         place=r"request\.tty",
         what="`fal runners shell` with a pipe on its standard input: theirs asks for a terminal, ours for pipes.",
-        why="What is piped into a shell shall not be echoed, nor its end be lost. On a terminal both ask for one.",
+        why="A terminal would echo the piped input and lose its end. On a terminal both ask for one.",
     ),
     Difference(
         commands="runners logs",
-        what="The official client reads logs over REST; ours by `fal.v1.Logs`, or over REST where that is lacking.",
-        why="Lines arrive in order, with a cursor, over the connection that is there already.",
+        what="The official client reads logs over REST; ours by `fal.v1.Logs` if the controller has it.",
+        why="Lines arrive in order, with a cursor, over the connection that is already open.",
     ),
 )
 
@@ -95,13 +95,13 @@ class Command:
     unseen: str = ""
 
 
-_BRACKETS = "What stands in `[brackets]` is lost on the screen: the official client reads it as markup."
-_TIMES = "Times are right where `TZ=UTC`: the official client takes local time for UTC."
-_CLOUD = "It talks to the service's own pages, whose addresses cannot be changed."
+_BRACKETS = "Text in `[brackets]` is missing on the screen: the official client reads it as markup."
+_TIMES = "Times are right with `TZ=UTC`: the official client takes local time for UTC."
+_CLOUD = "It uses the service's own pages, whose addresses are fixed."
 
 FAL = (
     Command(name="runners list", remark=_TIMES),
-    Command(name="runners logs", remark=f"{_BRACKETS} `-n 5` gives the oldest five lines and `-n +5` the newest."),
+    Command(name="runners logs", remark=f"{_BRACKETS} `-n 5` shows the oldest five lines and `-n +5` the newest."),
     Command(name="runners logs --follow"),
     Command(name="runners stop"),
     Command(name="runners stop --replace"),
@@ -121,7 +121,7 @@ FAL = (
     Command(name="apps delete"),
     Command(name="apps delete --env"),
     Command(name="apps delete-rev"),
-    Command(name="keys create", remark="Without a flag it asks, and needs a terminal."),
+    Command(name="keys create", remark="Without a flag it asks, so it needs a terminal."),
     Command(name="keys create --permission"),
     Command(name="keys list", remark="A key of a preset other than `FULL` and `API` has no scope, and shows `-`."),
     Command(name="keys revoke"),
@@ -140,25 +140,26 @@ FAL = (
     Command(name="files rm"),
     Command(
         name="files upload-url",
-        unseen="Addresses of this machine are refused, and a test reaches no others.",
+        unseen="The controller refuses addresses of its own machine, and the tests reach no others.",
     ),
     Command(name="deploy (class app)"),
     Command(
-        name="deploy (function)", remark="It is kept, but nothing calls it: a function without `serve` has no port."
+        name="deploy (function)",
+        remark="It is stored, but nothing can call it: a function without `serve` has no port.",
     ),
     Command(name="deploy (served function)"),
     Command(name="deploy (app files)"),
     Command(
         name="deploy (pyproject.toml, python_entry_point)",
-        remark="Requirements must be had by the controller: a path on the deployer's machine is refused.",
+        remark="The controller must be able to get the requirements: a path on the deployer's machine is refused.",
     ),
     Command(
         name="deploy (container)",
-        unseen="It needs podman or docker beside the controller, and is refused at once where there is neither.",
+        unseen="It needs podman or docker beside the controller, and is refused at once if there is neither.",
     ),
     Command(
         name="deploy (requirements that are a local directory)",
-        remark="Over TLS only: `https` is written into the upload.",
+        remark="Over TLS only: the upload always uses `https`.",
     ),
     Command(name="deploy --attach/--detach"),
     Command(name="deploy --check"),
@@ -168,29 +169,29 @@ FAL = (
     Command(name="deploy --strategy"),
     Command(
         name="deploy (pyproject.toml, image)",
-        unseen="It needs podman or docker beside the controller, and is refused at once where there is neither.",
+        unseen="It needs podman or docker beside the controller, and is refused at once if there is neither.",
     ),
     Command(name="run (function)"),
     Command(name="run (class app)"),
     Command(name="run (python_entry_point)"),
-    Command(name="run --local", remark="It asks no controller."),
-    Command(name="api", remark="Over TLS only: `https` is written into it."),
+    Command(name="run --local", remark="It calls no controller."),
+    Command(name="api", remark="Over TLS only: it always uses `https`."),
     Command(name="auth whoami"),
     Command(name="auth login", cannot=_CLOUD),
     Command(name="auth logout", cannot=_CLOUD),
     Command(
         name="account list, set, unset",
-        cannot="The official client wants a login with the service; keys do not do. There is one account here.",
+        cannot="The official client needs a login with the service; keys do not suffice. There is one account here.",
     ),
-    Command(name="--team", remark="Ignored, as with every key: the key decides whose things are meant."),
+    Command(name="--team", remark="Ignored, as with every key: the key decides the account."),
     Command(name="profile list"),
-    Command(name="profile create, set, host, unset, delete", remark="They ask no controller."),
+    Command(name="profile create, set, host, unset, delete", remark="They call no controller."),
     Command(
-        name="profile key", unseen="It asks for the key at a terminal and writes it to a file; no controller is asked."
+        name="profile key", unseen="It asks for the key at a terminal and writes it to a file; it calls no controller."
     ),
     Command(name="doctor"),
     Command(name="completion"),
-    Command(name="create", cannot="It fetches a template from GitHub; nothing of a controller is asked."),
+    Command(name="create", cannot="It fetches a template from GitHub and calls no controller."),
 )
 
 SDK = (
@@ -202,7 +203,7 @@ SDK = (
     Command(name="SyncServerlessClient().deploy"),
 )
 
-_BY_NAME = "through a proxy that leads the service's names here (docs/howto/tls.md)."
+_BY_NAME = "through a proxy for the service's names (docs/howto/tls.md)."
 
 FAL_CLIENT = (
     Command(name="run"),
@@ -212,9 +213,9 @@ FAL_CLIENT = (
     Command(name="stream"),
     Command(name="realtime", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
     Command(name="ws_connect", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
-    Command(name="upload, upload_file, upload_image", remark=f"By their fixed addresses: {_BY_NAME}"),
+    Command(name="upload, upload_file, upload_image", remark=f"Their addresses are fixed: {_BY_NAME}"),
     Command(name="run_async, submit_async, subscribe_async, stream_async"),
     Command(name="status_async, result_async, cancel_async"),
     Command(name="realtime_async, ws_connect (asyncio)", remark=f"With `use_jwt=False`, or {_BY_NAME}"),
-    Command(name="upload, upload_file, upload_image (asyncio)", remark=f"By their fixed addresses: {_BY_NAME}"),
+    Command(name="upload, upload_file, upload_image (asyncio)", remark=f"Their addresses are fixed: {_BY_NAME}"),
 )

@@ -1,4 +1,4 @@
-"""Make docs/reference/compatibility.md from what the last run with the official packages saw; `--check` compares only.
+"""Make docs/reference/compatibility.md from the last run with the official packages; `--check` compares only.
 
 Run by `make compatibility` and `make test-interop`.
 """
@@ -18,23 +18,23 @@ NEXT = "run `make test-interop`, then `make compatibility`, and commit the page"
 
 HEAD = """# The official packages with this controller
 
-<!-- Made by `make compatibility` of what `make test-interop` saw. Change tests/interop/commands.py instead. -->
+<!-- Made by `make compatibility` from the results of `make test-interop`. Change tests/interop/commands.py instead. -->
 
-Run against a controller of this project, as they come from PyPI: {packages}.
-A row says `works` where every test that uses the command passed. `fal env` prints the variables that point them at a
+The packages from PyPI run against a controller of this project: {packages}.
+A row says `works` if every test that uses the command passed. `fal env` prints the variables that point them at a
 controller.
 """
 
 
 def packages() -> str:
-    """The versions that were run, from the lock file."""
+    """Return the versions under test, from the lock file."""
     lock = (ROOT / "requirements" / "interop.txt").read_text()
     found = re.findall(r"^(fal|fal-client|isolate-proto)==([^ ;\\]+)", lock, re.MULTILINE)
     return ", ".join(f"`{name}` {version}" for name, version in found)
 
 
 def outcome(command: Command, seen: Mapping[str, bool]) -> str:
-    """What came of a command, in a word or a few."""
+    """Return the outcome of a command, in a few words."""
     if command.cannot:
         return "cannot work"
     if command.unseen:
@@ -47,7 +47,7 @@ def outcome(command: Command, seen: Mapping[str, bool]) -> str:
 
 
 def table(title: str, prefix: str, commands: Iterable[Command], seen: Mapping[str, bool]) -> list[str]:
-    """One section of the page."""
+    """Return one section of the page."""
     rows = [
         f"| `{prefix}{each.name}` | {outcome(each, seen)} | {each.cannot or each.unseen or each.remark} |"
         for each in commands
@@ -56,7 +56,7 @@ def table(title: str, prefix: str, commands: Iterable[Command], seen: Mapping[st
 
 
 def page(seen: Mapping[str, bool]) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Raises:
         KeyError: tests cover commands that no table has.
@@ -71,9 +71,9 @@ def page(seen: Mapping[str, bool]) -> str:
         *table("`fal_client`, over TLS", "fal_client.", FAL_CLIENT, seen),
         "## The other way round",
         "",
-        "The `fal` command of this project sends any controller what the official one sends: a test has both send each",
-        "command to the same recording controller, made from isolate-proto's own service, and compares field by field.",
-        "Pickled bytes and pinned versions aside, these differ:",
+        "The `fal` command of this project sends what the official one sends. A test lets both send each command to",
+        "the same recording controller, made from isolate-proto's own service, and compares field by field. Apart from",
+        "pickled bytes and pinned versions, these differ:",
         "",
         *(f"- {known.what} {known.why}" for known in DIFFERENCES),
         "",
@@ -90,7 +90,7 @@ def main() -> None:
         PAGE.write_text(made)
         print(f"wrote {PAGE.relative_to(ROOT)}")
     elif not PAGE.exists() or PAGE.read_text() != made:
-        sys.exit(f"docs/reference/compatibility.md is not what this run saw: {NEXT}")
+        sys.exit(f"docs/reference/compatibility.md differs from the results of this run: {NEXT}")
 
 
 if __name__ == "__main__":

@@ -79,9 +79,7 @@ def _explain(args: argparse.Namespace) -> None:
     print_line(f"{found.app.alias} is on revision {found.app.revision}")
     if found.next_revision:
         print_line(f"A rolling deploy moves it to revision {found.next_revision} when a runner of that is ready")
-    print_line(
-        f"Requests: {found.load.in_flight} in flight, {found.load.queued} waiting, {found.load.ripe} of them ripe"
-    )
+    print_line(f"Requests: {found.load.in_flight} in flight, {found.load.queued} waiting, {found.load.ripe} eligible")
     counts = ", ".join(f"{count} {state.value}" for state, count in found.runners.items()) or "none"
     print_line(f"Runners: {counts}")
     print_line(f"Wanted: {found.arithmetic}")
