@@ -61,7 +61,7 @@ class QueueWorker:
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; the next controller starts what this cuts off again."""
         async with asyncio.TaskGroup() as tasks:
-            taking = tasks.create_task(Rounds("queue", self._round).run(self._queue.news))
+            taking = tasks.create_task(Rounds("queue", self._round).run(self._queue.requests_changed))
             await every("deleting old requests", SWEEP_SECONDS, self.sweep).run_until(stopping)
             taking.cancel()
         await self.close()

@@ -1,4 +1,4 @@
-"""Listing, scaling, moving, rolling out and deleting apps."""
+"""Lists, scales, moves, rolls out and deletes apps."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Apps:
         self._clock = clock
 
     async def list(self, scope: Scope, environment: str | None) -> Sequence[AppView]:
-        """Apps by name; None is those of all environments.
+        """Return apps by name; None means all environments.
 
         Raises:
-            Invalid: that cannot be an environment's name.
+            InvalidArgument: that cannot be an environment's name.
             NotFound: there is no such environment.
         """
         wanted = await self._catalog.existing_environment(scope.account, environment) if environment else None
@@ -54,10 +54,10 @@ class Apps:
         auth_mode: AuthMode | None,
         strategy: Strategy | None,
     ) -> AppView:
-        """Move an app to one of its revisions (a rollback, mostly); an app that is not there is made.
+        """Move an app to one of its revisions, mostly a rollback; create the app if it does not exist.
 
         Args:
-            strategy: None and rolling wait for a ready runner of the revision; recreate moves at once.
+            strategy: rolling, like None, waits for a ready runner of the revision; recreate moves at once.
 
         Raises:
             NotFound: there is no such revision, or it belongs to another app.
@@ -72,7 +72,7 @@ class Apps:
                 f"revision {revision_id!r} is one of app {revision.app_name!r}, not of {full!r}: "
                 f"`fal apps list-rev {full}` shows those of the app"
             )
-        # Whoever asks for it wants it tried, also where its starts failed before.
+        # The caller wants it tried even if its starts failed before.
         self._fleet.forgive(full, revision_id)
         now = self._clock.now()
 
@@ -102,14 +102,14 @@ class Apps:
         auth_mode: AuthMode | None = None,
         reset_scale: bool = False,
     ) -> App:
-        """The app on its way to one of its revisions: at once, or, rolling, when a runner of that is ready.
+        """Return the app moved to a revision: at once or, if rolling, once a runner of it is ready.
 
-        Rolling protects the old revision also where it has no runner at the moment: a revision that never becomes
-        ready never gets the traffic. An app that is paused, or a revision without a port, has no runner to wait for.
-        What comes with the revision takes effect with it: the old one is not served by rules that it was not made for.
+        Rolling protects the old revision even while it has no runner, because a revision that never becomes ready
+        never gets traffic. A paused app and a revision without a port have no runner to wait for. Settings that come
+        with the revision take effect with it, because the old revision was not made for them.
 
         Args:
-            auth_mode: who may call it from then on; None leaves that.
+            auth_mode: who may call the app from then on; None leaves that.
             reset_scale: take all settings from the code from then on.
         """
         if (
@@ -136,14 +136,14 @@ class Apps:
     async def update(
         self, scope: Scope, name: str, environment: str, changes: Mapping[str, int | tuple[str, ...] | None]
     ) -> AppView:
-        """Change scaling settings; what is not named stays.
+        """Change scaling settings; the others stay.
 
         Args:
             changes: by the field names of core.scaling.Scaling; request_start_timeout 0 clears it.
 
         Raises:
             NotFound: there is no such app.
-            Invalid: an unknown setting, or a value out of bounds.
+            InvalidArgument: a setting is unknown, or its value out of bounds.
         """
         full = (await self._catalog.require_in(scope.account, name, environment)).name
         unknown = sorted(set(changes) - _SETTINGS)
@@ -155,9 +155,9 @@ class Apps:
 
         def scaled(app: App) -> App:
             scaling = _with(app.scaling, values)
-            # A deploy on its way brings its settings along: what is asked for now is to hold after it, too.
-            coming = None if app.next_scaling is None else _with(app.next_scaling, values)
-            return replace(app, scaling=scaling, next_scaling=coming, updated_at=self._clock.now())
+            # A rolling deploy brings its own settings, so that this change has to be made in them, too.
+            next_scaling = None if app.next_scaling is None else _with(app.next_scaling, values)
+            return replace(app, scaling=scaling, next_scaling=next_scaling, updated_at=self._clock.now())
 
         return self.view(await self._catalog.change(full, scaled))
 
@@ -178,7 +178,7 @@ class Apps:
                 )
 
     async def delete(self, scope: Scope, name: str, environment: str) -> App:
-        """Delete an app; its runners finish what they have and stop. Its revisions stay until deleted themselves.
+        """Delete an app; its runners finish their requests and stop, its revisions stay.
 
         Raises:
             NotFound: there is no such app.
@@ -189,12 +189,12 @@ class Apps:
         self._fleet.forgive(app.name)
         return app
 
-    def attachment(self, scope: Scope, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
-        """What stays with a rolling deploy."""
+    def rollout_watcher(self, scope: Scope, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
+        """Return a watcher that waits for a rolling deploy."""
         return RolloutWatcher(scope, self._catalog, self._fleet, logs, self._clock, log)
 
     def view(self, app: App) -> AppView:
-        """An app with what is true of it now."""
+        """Return an app with its current state."""
         replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
         rolling = app.next_revision_id is not None or replacing
         return AppView(app=app, active_runners=self._fleet.active(app.name), is_rolling=rolling)

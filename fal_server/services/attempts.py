@@ -1,4 +1,4 @@
-"""One attempt at a queued request: a place on a runner, the request there, the answer back, and what follows."""
+"""Makes an attempt at a queued request: gets a slot, sends the request, and decides what follows."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from fal_server.services.queue import Queue
 from fal_server.services.submission import refusal
 
 log = logging.getLogger(__name__)
-# No runner can be had, or the database cannot be written: the request looks again after so long. This is no retry.
+# How long to wait before trying again to get a runner or write the database. Does not count as a retry.
 _AGAIN_SECONDS = 2.0
 # The pause after each attempt; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=0.5, longest_seconds=60.0, jitter=0)
-# How the platform answers where the app gave no answer.
+# The status of requests that the app did not answer.
 _STATUS = {Condition.TIMEOUT: 504, Condition.SERVER_ERROR: 503, Condition.CONNECTION_ERROR: 503}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The request is over."""
+    """The request is completed."""
 
     answer: Answer
     error: str | None = None
@@ -53,23 +53,23 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """The request waits again, after an attempt."""
+    """The request waits for another attempt."""
 
     request: QueuedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
-    """The request waits on: there was no attempt."""
+    """The request waits on, because no attempt was made."""
 
     request: QueuedRequest
 
 
 class AttemptRunner:
-    """Carries requests that were taken out of line.
+    """Make attempts at requests that were taken out of line.
 
     Args:
-        store: where the beginning of an attempt is written before a byte goes to the runner.
+        store: the start of an attempt is written here before a byte goes to the runner.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class AttemptRunner:
         self._clock = clock
 
     async def run_attempt(self, live: LiveRequest) -> None:
-        """Make one attempt, and store what came of it. Cancelled, it leaves the request to the next controller."""
+        """Make one attempt and store its result; if cancelled, leave the request to the next controller."""
         if live.cancelled.is_set():
-            return  # before this began: whoever asked for its end writes it
+            return  # whoever cancelled it writes its end
         attempt = asyncio.get_running_loop().create_task(self._attempt(live), name=f"request {live.request.request_id}")
         live.attempt = attempt
         try:
@@ -102,19 +102,19 @@ class AttemptRunner:
             raise
         if live.cancelled.is_set():
             if not attempt.cancelled():
-                attempt.exception()  # it is over, whatever it was about to say
+                attempt.exception()  # the request is cancelled, whatever the attempt would have said
             await self._queue.end_cancelled(live)
             return
-        match _came_of(attempt, live):
+        match _result_of(attempt, live):
             case Done(answer=answer, error=error, error_type=error_type, dead=dead):
                 await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
             case Retry(request=request):
                 await self._queue.put_back(live, request)
             case Requeue(request=request):
-                self._queue.wait_on(request, _AGAIN_SECONDS)
+                self._queue.requeue(request, _AGAIN_SECONDS)
 
     async def expire(self, live: LiveRequest) -> None:
-        """End a request whose start deadline has passed while it was in line."""
+        """Complete a request whose start deadline passed while it was in line."""
         late = _too_late(live.request)
         await self._queue.end(live, late.answer, error=late.error, error_type=late.error_type)
 
@@ -142,8 +142,8 @@ class AttemptRunner:
         except NotFound as fault:
             return _gone(fault.message)
         except Fault as fault:
-            # It failed to start, or nothing can start now: the request stays where it is, and this is no retry.
-            return _still(request, fault)
+            # No runner can start: the request keeps its place, and this does not count as a retry.
+            return _requeued(request, fault)
         outcome = Outcome.CLIENT_GONE
         try:
             result, outcome = await self._run(live, app, lease)
@@ -154,7 +154,7 @@ class AttemptRunner:
     async def _run(self, live: LiveRequest, app: App, lease: Lease) -> tuple[Done | Retry | Requeue, Outcome]:
         waiting = live.request
         now = self._clock.now()
-        begun = replace(
+        started = replace(
             waiting,
             state=State.IN_PROGRESS,
             attempt=waiting.attempt + 1,
@@ -164,19 +164,19 @@ class AttemptRunner:
             runner_id=lease.runner_id,
             alone=app.scaling.max_multiplexing == 1,
         )
-        # Before the write: where that is cut off, the request may be written as begun, and must be ended as that.
-        live.request = begun
+        # Set before the write: if that is cut off, the request may be stored as started and has to be ended as such.
+        live.request = started
         try:
-            content = await self._store.begin(begun)
+            content = await self._store.begin(started)
         except Fault as fault:
             live.request = waiting
-            return _still(waiting, fault), Outcome.DONE
-        self._queue.news.notify()
+            return _requeued(waiting, fault), Outcome.DONE
+        self._queue.requests_changed.notify()
         if content is None:
             live.request = waiting
             return _gone("the request was changed by somebody else"), Outcome.DONE
         try:
-            seen = await self._client.send(lease.host, lease.port, begun, content, float(app.scaling.request_timeout))
+            seen = await self._client.send(lease.host, lease.port, started, content, float(app.scaling.request_timeout))
         except NodeTrouble as fault:
             log.warning("request %s waits: %s", waiting.request_id, fault.message)
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
@@ -188,31 +188,31 @@ class AttemptRunner:
             fields = dict(seen.headers)
             asked = fields.get(HEALTH_CHECK, "0") != "0"
             self._dispatcher.answered(lease, fields.get(RUNNER_HINTS), health_check=asked)
-        verdict = decide_retry(begun, seen, await self._policy(lease.slot.revision_id))
-        outcome = verdict.outcome
-        if verdict.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
+        decision = decide_retry(started, seen, await self._policy(lease.slot.revision_id))
+        outcome = decision.outcome
+        if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
             outcome = Outcome.RUNNER_FAILED
-        return self._follow(begun, seen, verdict), outcome
+        return self._follow(started, seen, decision), outcome
 
-    def _follow(self, begun: QueuedRequest, seen: Answer | Failure, verdict: RetryDecision) -> Done | Retry:
-        if verdict.retry is None:
+    def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
+        if decision.retry is None:
             answer = (
                 seen if isinstance(seen, Answer) else refusal(_STATUS[seen.condition], seen.error_type, seen.detail)
             )
-            return Done(answer=answer, error=verdict.error, error_type=verdict.error_type, dead=verdict.dead)
-        condition = verdict.retry.value
+            return Done(answer=answer, error=decision.error, error_type=decision.error_type, dead=decision.dead)
+        condition = decision.retry.value
         log.info(
             "request %s is tried again after attempt %d (%s): %s",
-            begun.request_id, begun.attempt, condition, verdict.error,
+            started.request_id, started.attempt, condition, decision.error,
         )  # fmt: skip
         again = replace(
-            begun,
+            started,
             state=State.IN_QUEUE,
-            retries={**begun.retries, condition: begun.retries.get(condition, 0) + 1},
-            not_before=self._clock.now() + timedelta(seconds=RETRIES.pause(begun.attempt)),
+            retries={**started.retries, condition: started.retries.get(condition, 0) + 1},
+            not_before=self._clock.now() + timedelta(seconds=RETRIES.pause(started.attempt)),
             lease_until=None,
-            error=verdict.error,
-            error_type=verdict.error_type,
+            error=decision.error,
+            error_type=decision.error_type,
         )
         return Retry(request=again)
 
@@ -226,13 +226,13 @@ class AttemptRunner:
         return policy_of(revision.retry_config, revision.skip_retry_conditions)
 
 
-def _still(request: QueuedRequest, fault: Fault) -> Requeue:
+def _requeued(request: QueuedRequest, fault: Fault) -> Requeue:
     log.info("request %s waits on: %s", request.request_id, fault.message)
     return Requeue(request=request)
 
 
-def _came_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest) -> Done | Retry | Requeue:
-    """What an attempt returned; a mistake in this program ends the request with an error, rather than never."""
+def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest) -> Done | Retry | Requeue:
+    """Return what an attempt returned; an unexpected error completes the request, so that it does not hang."""
     try:
         return attempt.result()
     except (Exception, asyncio.CancelledError):

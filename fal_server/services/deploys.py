@@ -1,4 +1,4 @@
-"""Building environments and deploying revisions, with the build's log as it comes."""
+"""Builds environments and deploys revisions, with the build's log as it is written."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ class Deploys:
     """The use cases of builds and deploys.
 
     Args:
-        urls: an app's full name -> where it answers.
-        logs: where an attached deploy finds what its first runner says, and where what a build said is stored; None
-            shows and stores none of that.
-        files: the uploaded files of apps; None takes `blobs`.
+        urls: return the URLs of an app, given its full name.
+        logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
+        files: the uploaded files of apps; None means `blobs`.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class Deploys:
         self._deploying: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def build(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
-        """Build an environment; its log lines as they come, then what was built.
+        """Build an environment; yield its log lines as they are written, then what was built.
 
         Raises:
-            Invalid, Unsupported, Precondition: as Builder.build.
-            NotFound: there is no such environment; nothing was built for what could not be deployed.
+            InvalidArgument, Unimplemented, FailedPrecondition: like Builder.build.
+            NotFound: there is no such environment, so that nothing was built that could not be deployed.
         """
         await existing_environment(self._store, scope.account, code.environment_name)
         async with aclosing(streamed(partial(self.built, code))) as events:
@@ -82,24 +81,24 @@ class Deploys:
     async def deploy(
         self, scope: Scope, request: DeployRequest
     ) -> AsyncGenerator[LogEntry | Registered | Deployed, None]:
-        """Deploy: check everything, build, store the revision, move the app. Deploys of one app wait for each other.
+        """Check everything, build, store the revision and move the app; one deploy of an app at a time.
 
-        A rolling deploy of an app that is there stays until the app has moved, unless the request says to detach;
-        hanging up leaves the rollout to go on.
+        A rolling deploy of an existing app waits until the app has moved, unless the request says to detach. The
+        rollout goes on if the caller hangs up.
 
         Raises:
-            Invalid: something in the request is wrong; nothing was changed.
+            InvalidArgument: something in the request is wrong; nothing was changed.
             NotFound: there is no such environment; nothing was changed.
-            Precondition: the build failed, or a secret or file that the code names is missing; nothing was changed.
-                Or the new revision did not become ready: the app stays where it was.
-            Aborted: a newer deploy took this one's place.
+            FailedPrecondition: the build failed, or a secret or file that the code names is missing, and nothing was
+                changed; or the new revision did not become ready, and the app stays on the old one.
+            Aborted: a newer deploy replaced this one.
         """
         async with aclosing(streamed(partial(self._deploy, scope, request))) as events:
             async for event in events:
                 yield event
 
     async def built(self, code: CodeRequest, log: BuildLog) -> BuiltEnvironment:
-        """The environment of a request: found, or built."""
+        """Return the environment of a request, which is built if it does not exist."""
         if not code.environments:
             raise InvalidArgument("environments", "environments is empty: say which environment the code runs in")
         spec = code.environments[0].with_context(code.files)
@@ -113,11 +112,12 @@ class Deploys:
     async def revision(
         self, account: AccountId, code: CodeRequest, app_name: str, environment: str, scaling: Scaling
     ) -> Revision:
-        """Check a request's code and keep it as a revision (which is not stored yet).
+        """Check a request's code and return it as a revision, which is not stored yet.
 
         Raises:
-            Invalid: no callable, one that is too large, a number out of bounds, or a file outside the app's directory.
-            Precondition: a file that it names was not uploaded, or a secret that it names is not set.
+            InvalidArgument: no callable or a too large one, a number out of bounds, or a file outside the app's
+                directory.
+            FailedPrecondition: a file that it names was not uploaded, or a secret that it names is not set.
         """
         if code.function is None and not code.entrypoint:
             if not any(spec.runs_itself for spec in code.environments[:1]):
@@ -182,11 +182,11 @@ class Deploys:
             raise InvalidArgument("application_name", "application_name is empty: name the app")
         name = names.app_name(code.application_name, environment)
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
-        asked = scaling_of(code.scaling)
+        scaling = scaling_of(code.scaling)
         async with self._deploying[name]:
             built = await self.built(code, log)
             revision = replace(
-                await self.revision(account, code, name, environment, asked),
+                await self.revision(account, code, name, environment, scaling),
                 metadata=request.metadata,
                 source_code=request.source_code,
                 retry_config=request.retry_config,
@@ -202,9 +202,9 @@ class Deploys:
                 )
             )
             await self._build_lines.store(built.env_id, revision)
-        # Not under the lock: a later deploy must be able to take this one's place.
+        # Not under the lock, so that a later deploy can replace this one.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
-            await self._apps.attachment(scope, self._logs, log).wait(name, revision.revision_id)
+            await self._apps.rollout_watcher(scope, self._logs, log).wait(name, revision.revision_id)
             app = self._catalog.get(name) or app
         return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
 
@@ -233,8 +233,8 @@ class Deploys:
     async def _check_secrets(self, account: AccountId, secret_names: tuple[str, ...] | None, environment: str) -> None:
         if not secret_names:
             return
-        there = {secret.name for secret in await self._store.list_secrets(account, environment)}
-        missing = [name for name in dict.fromkeys(secret_names) if name not in there]
+        existing = {secret.name for secret in await self._store.list_secrets(account, environment)}
+        missing = [name for name in dict.fromkeys(secret_names) if name not in existing]
         if missing:
             listed = ", ".join(name[:80] for name in missing[:10])
             raise FailedPrecondition(
@@ -254,10 +254,10 @@ class Deploys:
 
 
 def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
-    """The settings that a request gives, with the platform's defaults for the rest.
+    """Return the settings of a request, with the platform's defaults for the rest.
 
     Raises:
-        Invalid: a value out of bounds, an unknown setting or machine type.
+        InvalidArgument: a setting or machine type is unknown, or a value out of bounds.
     """
     unknown = sorted(set(settings) - {field.name for field in fields(Scaling)})
     if unknown:
@@ -275,14 +275,14 @@ def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
 
 
 async def streamed(work: Callable[[Callable[[E], Awaitable[None]]], Awaitable[T]]) -> AsyncGenerator[E | T, None]:
-    """Run `work`, yield what it logs as it comes and its result last; closing the iterator cancels it."""
+    """Run `work`; yield what it reports, then its result. Closing the iterator cancels it."""
     lines: asyncio.Queue[E | None] = asyncio.Queue(maxsize=1000)
 
     async def working() -> T:
         try:
             return await work(lines.put)
         finally:
-            if not lines.full():  # else nobody waits for a line, and the end is seen after the last one
+            if not lines.full():  # if it is full, nobody waits for a line, and the end is seen after the last one
                 lines.put_nowait(None)
 
     task = asyncio.ensure_future(working())

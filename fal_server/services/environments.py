@@ -1,4 +1,4 @@
-"""Environments: separate places, each with apps and secrets of its own; `main` is always there."""
+"""Environments, each with apps and secrets of its own; `main` always exists."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ _MOST_NAMED = 10
 
 
 class Environments:
-    """The use cases of environments.
-
-    Args:
-        store: where they are kept.
-        clock: the time.
-    """
+    """The use cases of environments."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -31,22 +26,22 @@ class Environments:
         self._changes = asyncio.Lock()
 
     async def bootstrap(self, account: AccountId) -> None:
-        """See to it that `main` is there."""
+        """Create `main` if it does not exist."""
         await self._store.add_environment(
             Environment(account=account, name=MAIN, description=None, is_default=True, created_at=self._clock.now())
         )
 
     async def list(self, scope: Scope) -> Sequence[Environment]:
-        """All of them, the default one first, then by name."""
+        """Return all environments, the default one first, then by name."""
         return await self._store.list_environments(scope.account)
 
     async def create(self, scope: Scope, name: str, description: str | None = None) -> Environment:
-        """Make an environment without apps or secrets.
+        """Create an environment without apps or secrets.
 
         Raises:
-            Invalid: the name or the description does not do.
+            InvalidArgument: the name or the description is not valid.
             AlreadyExists: there is one of that name.
-            Exhausted: there are as many as may be.
+            ResourceExhausted: there are too many environments.
         """
         checked = self._named(name)
         if description is not None:
@@ -64,20 +59,20 @@ class Environments:
                     f"there are {MOST_ENVIRONMENTS} environments already: delete one that is not needed"
                 )
             if checked == MAIN or not await self._store.add_environment(made):
-                raise AlreadyExists(f"environment {checked!r} is there already: choose another name")
+                raise AlreadyExists(f"environment {checked!r} exists already: choose another name")
         return made
 
     async def delete(self, scope: Scope, name: str) -> None:
         """Delete an environment and the secrets in it.
 
         Raises:
-            Invalid: that cannot be an environment's name.
+            InvalidArgument: that cannot be an environment's name.
             NotFound: there is no such environment.
-            Precondition: it is `main`, or there are apps in it.
+            FailedPrecondition: it is `main`, or there are apps in it.
         """
         checked = self._named(name)
         if checked == MAIN:
-            raise FailedPrecondition(f"environment {MAIN!r} is always there: it cannot be deleted")
+            raise FailedPrecondition(f"environment {MAIN!r} always exists: it cannot be deleted")
         async with self._changes:
             await existing_environment(self._store, scope.account, checked, "name")
             apps = [app.name for app in await self._store.list_apps(scope.account, checked)]

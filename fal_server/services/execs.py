@@ -1,4 +1,4 @@
-"""Commands in runners: which runners can be entered, and the line to each one's commands."""
+"""Commands in runners: which runners can be entered, and the channel to each one's commands."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _NOTICES = {
 
 
 def require_enterable(runner: Runner) -> None:
-    """Refuse a runner in which nothing can be started.
+    """Check that a command can be started in a runner.
 
     Raises:
         NotFound: it has ended.
-        Precondition: it has no process yet, or is being ended.
+        FailedPrecondition: it has no process yet, or is being ended.
     """
     require_there(runner)
     if runner.state in WITHOUT_PROCESS:
         why = f" ({runner.reason})" if runner.reason else ""
         raise FailedPrecondition(f"runner {runner.runner_id} is {runner.state}{why}: wait until it has started")
     if runner.state not in _ENTERABLE:
-        raise FailedPrecondition(f"runner {runner.runner_id} is {runner.state}: nothing can run in it any more")
+        raise FailedPrecondition(f"runner {runner.runner_id} is {runner.state}: no command can start in it")
 
 
 def require_there(runner: Runner) -> None:
-    """Refuse a runner that is gone, as a stop or a kill of it is refused.
+    """Check that a runner has not ended.
 
     Raises:
         NotFound: it has ended.
@@ -49,18 +49,18 @@ def require_there(runner: Runner) -> None:
 
 
 class Execs:
-    """The use cases of commands that survive the link. Nothing is kept here: the runners themselves know."""
+    """The use cases of commands that survive a broken connection; the runners themselves know their commands."""
 
     def __init__(self, fleet: Fleet, engine: ExecEngine) -> None:
         self._fleet = fleet
         self._engine = engine
 
     async def enter(self, scope: Scope, runner_id: str) -> tuple[ExecChannel, str]:
-        """The line to a runner in which a command shall be started, and what a person should know of it.
+        """Return the channel to a runner for starting a command, and a notice for people.
 
         Raises:
             NotFound: there is no such runner, or it has ended.
-            Precondition: it has no process yet, or is being ended.
+            FailedPrecondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(scope, runner_id)
@@ -68,11 +68,11 @@ class Execs:
         return self._engine.execs(runner), _NOTICES.get(runner.state, "").format(runner_id)
 
     async def line(self, scope: Scope, runner_id: str) -> ExecChannel:
-        """The line to a runner's commands, whatever becomes of it.
+        """Return the channel to the commands of a runner that has a process.
 
         Raises:
             NotFound: there is no such runner, or it has ended.
-            Precondition: it has no process yet.
+            FailedPrecondition: it has no process yet.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(scope, runner_id)
@@ -82,7 +82,7 @@ class Execs:
         return self._engine.execs(runner)
 
     async def everywhere(self, scope: Scope, ask: Callable[[ExecChannel], Coroutine[object, object, T]]) -> Sequence[T]:
-        """Ask every runner of the account; one that cannot be reached, or refuses, has no answer."""
+        """Ask every runner of the account, and skip those that cannot be reached or refuse."""
         runners = [runner for runner in self._fleet.of_account(scope.account) if runner.state not in WITHOUT_PROCESS]
         answers = await asyncio.gather(*(self._asked(runner, ask) for runner in runners))
         return [answer for answer in answers if answer is not None]

@@ -1,4 +1,4 @@
-"""Why an app has the runners that it has, and how many it would have under another load or with other settings."""
+"""Explains why an app has its runners, and simulates other loads and settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Explanation:
 
     Attributes:
         runners: how many there are in each state, as shown.
-        decisions: of late, oldest first; those before `known_since` are not known.
+        decisions: the latest ones, oldest first; those before `known_since` are not known.
     """
 
     app: AppView
@@ -45,7 +45,7 @@ class Explanation:
 
 
 class Explainer:
-    """The use cases of looking into scaling."""
+    """The use cases of understanding scaling."""
 
     def __init__(
         self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, apps: Apps, decisions: Decisions
@@ -58,7 +58,7 @@ class Explainer:
         self._simulations = 0
 
     async def explain(self, scope: Scope, name: str, environment: str) -> Explanation:
-        """What the controller sees of an app, the arithmetic, and what it decided of late.
+        """Return an app's load, the arithmetic, and the latest decisions.
 
         Raises:
             NotFound: there is no such app.
@@ -86,20 +86,20 @@ class Explainer:
         arrivals: Sequence[Arrival],
         start_seconds: float,
     ) -> tuple[Scaling, SimulationResult]:
-        """Play requests through the rules of scaling.
+        """Simulate requests under the rules of scaling.
 
         Args:
-            name: the app whose settings hold; empty for those of a new app.
-            settings: others to try instead, by the field names of core.scaling.Scaling.
-            start_seconds: from the order for a runner to where it takes requests.
+            name: the app whose settings are used; empty uses those of a new app.
+            settings: settings to try instead, by the field names of core.scaling.Scaling.
+            start_seconds: from the order for a runner until it takes requests.
 
         Returns:
-            The settings that held, and what would have been.
+            The settings that were used, and the result.
 
         Raises:
             NotFound: there is no such app.
-            Invalid: a setting is unknown or out of bounds, or the trace cannot be played.
-            Exhausted: too many are played at once.
+            InvalidArgument: a setting is unknown or out of bounds, or the trace cannot be simulated.
+            ResourceExhausted: too many simulations are under way.
         """
         base = Scaling()
         if name:
@@ -109,9 +109,9 @@ class Explainer:
             raise ResourceExhausted(f"{self._simulations} simulations are under way: try again when they are done")
         self._simulations += 1
         try:
-            course = simulate(scaling, arrivals, start_seconds)
+            simulation = simulate(scaling, arrivals, start_seconds)
             while True:
-                next(course)
+                next(simulation)
                 await asyncio.sleep(0)  # requests of apps go first
         except StopIteration as done:
             return scaling, done.value
@@ -120,15 +120,15 @@ class Explainer:
 
 
 def changed(base: Scaling, settings: Mapping[str, int]) -> Scaling:
-    """Settings with some of them changed.
+    """Return the settings with some of them changed.
 
     Raises:
-        Invalid: one is unknown or out of bounds.
+        InvalidArgument: one is unknown or out of bounds.
     """
     unknown = sorted(set(settings) - _SETTINGS)
     if unknown:
         known = ", ".join(sorted(_SETTINGS))
-        raise InvalidArgument("settings", f"{unknown[0]} is not a setting that can be tried: there are {known}")
+        raise InvalidArgument("settings", f"{unknown[0]} is not a setting that can be tried: use one of {known}")
     values: dict[str, int | None] = dict(settings)
     if values.get("request_start_timeout") == 0:
         values["request_start_timeout"] = None

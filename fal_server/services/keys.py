@@ -1,4 +1,4 @@
-"""API keys: made, listed and revoked; a key's secret is shown once and kept as a hash."""
+"""API keys: creates, lists and revokes them. A secret is shown once and stored as a hash."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ class Keys:
     """The use cases of keys.
 
     Args:
-        store: where keys are kept.
-        clock: the time.
-        access: told of every revocation, which counts from then on.
+        access: forgets a revoked key, so that it is rejected from then on.
     """
 
     def __init__(self, store: Store, clock: Clock, access: Authenticator) -> None:
@@ -52,19 +50,19 @@ class Keys:
         permissions: Sequence[str] | None = None,
         alias: str = "",
     ) -> tuple[str, str]:
-        """Make a key that may do what `permissions` list, else what `preset` means, else `scope`, else everything.
+        """Create a key with `permissions`, else those of `preset`, else those of `scope`, else all.
 
         Args:
-            creator: who asks; the key cannot do more than its creator. None is the controller itself.
+            creator: the caller, whose permissions the key cannot exceed; None is the controller itself.
             alias: a note for people, at most 256 characters.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
-            Invalid: a preset or permission is unknown, or the note cannot be kept.
-            Denied: the creator lacks some of it.
-            Exhausted: there are as many keys as may be.
+            InvalidArgument: a preset or permission is unknown, or the note is not valid.
+            PermissionDenied: the creator lacks some of the permissions.
+            ResourceExhausted: there are too many keys.
         """
         if permissions is not None:
             name, granted = "", checked_permissions(permissions)
@@ -97,16 +95,16 @@ class Keys:
         return key.key_id, secret
 
     async def list(self, scope: Scope) -> Sequence[Key]:
-        """The keys that are not revoked, oldest first."""
+        """Return the keys that are not revoked, oldest first."""
         return await self._store.list_keys(scope.account)
 
     async def revoke(self, scope: Scope, key_id: str) -> None:
-        """End a key: when this returns, no call is accepted with it.
+        """Revoke a key; when this returns, no call is accepted with it.
 
         Raises:
-            Invalid: that is no id.
+            InvalidArgument: that is no id.
             NotFound: there is no such key, or it is revoked already.
-            Precondition: it is the last one that may do everything; without it nobody could make another.
+            FailedPrecondition: it is the last key with all permissions, without which nobody could create another.
         """
         await self._revoke(scope.account, key_id)
 
@@ -128,40 +126,36 @@ class Keys:
             raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
 
     async def replacement_for(self, written: str | None, alias: str) -> str | None:
-        """The administrator's key to be written down at a start, as `id:secret`; None where what is written may stay.
+        """Return the administrator's key to write to its file as `id:secret`; None if the file may stay.
 
         Args:
-            written: what the file holds that has it; None where there is no such file.
-            alias: of such keys.
+            written: the content of the file; None if it does not exist.
+            alias: of administrator's keys.
         """
         known = await self._store.list_keys(LOCAL)
         if written is None:
             if any(key.alias != alias for key in known):
-                return None  # it was removed on purpose: there are others
+                return None  # the file was removed on purpose, because there are other keys
             key_id, secret = await self.create(None, alias=alias)
-            for key in known:  # a start that was cut off before it wrote its key down: nobody has that
+            for key in known:  # from a start that ended before it wrote its key, so nobody has that one
                 await self._revoke(LOCAL, key.key_id)
             return f"{key_id}:{secret}"
         key_id, _, secret = written.strip().partition(":")
         found = await self._store.get_key(LOCAL, key_id) if _ID.fullmatch(key_id) else None
         if found is not None and found.secret_hash == hash_secret(secret):
-            return None  # also a revoked one: that was somebody's wish
+            return None  # even a revoked one, because somebody revoked it
         key_id, secret = await self.create(None, alias=alias)
         return f"{key_id}:{secret}"
 
     async def bootstrap(self, alias: str = "made at the first start") -> tuple[str, str] | None:
-        """The first ADMIN key, where there is none yet.
-
-        Returns:
-            (key id, secret), or None where there is an ADMIN key, whose secret only its holder knows.
-        """
+        """Create the first ADMIN key; return id and secret, or None if there is an ADMIN key."""
         if any(EVERYTHING in key.permissions for key in await self._store.list_keys(LOCAL)):
             return None
         return await self.create(None, preset="FULL", alias=alias)
 
 
 def coarse_scope(key: Key) -> KeyScope | None:
-    """A key's permissions in the older form, which has two words; None where neither says it."""
+    """Return a key's permissions as the older scope; None if no scope says the same."""
     for scope, preset in PRESET_OF_SCOPE.items():
         if set(key.permissions) == set(PRESETS[preset]):
             return scope

@@ -1,4 +1,4 @@
-"""Collects what a new runner is given: its code, files, environment, variables and secrets."""
+"""Collects what a new runner gets: code, files, environment, variables and secrets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RevealSecrets = Callable[[AccountId, str, tuple[str, ...] | None], Awaitable[dic
 
 
 class LaunchSpecs:
-    """Turns a runner's row into the order that an engine takes.
+    """Make the launch specifications of runners.
 
     Args:
-        reveal: (environment, names or None for all exposed ones) -> the secrets' values.
-        variables: what every runner is told about where it runs, such as FAL_RUN_HOST.
-        runner_key: a runner's id -> the key that lets it store files, as `id:secret`.
+        reveal: return the values of an environment's secrets by name, or of all exposed ones for None.
+        variables: what every runner gets to know where it runs, such as FAL_RUN_HOST.
+        runner_key: return the key with which a runner stores files, as `id:secret`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LaunchSpecs:
         """Collect everything for one runner.
 
         Raises:
-            FailedPrecondition: its revision is gone, or a secret that it names.
+            FailedPrecondition: its revision or a secret that it names does not exist.
             InvalidArgument: its revision names no environment.
         """
         revision = await self._catalog.find_revision(runner.account, runner.revision_id)

@@ -1,4 +1,4 @@
-"""Log lines: taken in, read page by page, and followed as they are written, without gap or repetition."""
+"""Log ingestion, pagination and gap-free following."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _Subject: TypeAlias = "tuple[str, AccountId, str]"  # ("runner", account, its id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBatch:
-    """Some lines of a stream; none is a sign of life.
+    """Lines of a stream; an empty batch is a sign of life.
 
     Attributes:
-        cursor: what to go on from after this batch.
-        last: the runner has ended, and all that it wrote was sent.
-        runner: with `last`: the runner, where it is still known.
+        cursor: continues the stream after this batch.
+        last: whether the runner has ended and all its lines were sent.
+        runner: with `last`, the runner, if it is still known.
     """
 
     entries: tuple[LogEntry, ...]
@@ -53,10 +53,7 @@ class Logs:
     """The use cases of logs.
 
     Args:
-        log_store: where the lines are.
-        store: what knows the runners and apps.
-        clock: the time.
-        sign_of_life_seconds: an empty batch is sent after so long without a line.
+        sign_of_life_seconds: after how long without a line an empty batch is sent.
     """
 
     def __init__(
@@ -74,15 +71,15 @@ class Logs:
         self._followers: dict[_Subject, set[Follower]] = {}
         self._open = 0
         self._intake = Intake(self._store_lines)
-        self._stored: dict[str, int] = {}  # the last line of runners that write
-        # Held while lines are stored: a follower joins before or after a batch, never in its middle.
+        self._stored: dict[str, int] = {}  # the last stored line of each runner that writes
+        # Held while lines are stored, so that a follower joins before or after a batch, never in its middle.
         self._storing = asyncio.Lock()
 
     async def ingest(self, entries: Sequence[LogEntry]) -> None:
-        """Keep these lines, and hand them to who follows them. Durable when it returns.
+        """Store lines and hand them to their followers; they are durable when this returns.
 
-        Lines that are known already do no harm: a runner that does not know whether a batch arrived sends it again.
-        Lines of several callers are stored together.
+        Lines that are stored already are ignored, because a runner sends a batch again if it does not know whether it
+        arrived. Lines of several callers are stored together.
         """
         if entries:
             await self._intake.put(entries)
@@ -98,7 +95,7 @@ class Logs:
             try:
                 await self._log_store.append(entries)
             except BaseException:
-                # Whether they are stored is not known.
+                # It is not known whether they are stored.
                 for runner_id in {entry.runner_id for entry in entries}:
                     self._stored.pop(runner_id, None)
                 for follower in {follower for _, followers in followed for follower in followers}:
@@ -109,7 +106,7 @@ class Logs:
                     follower.release(lines)
 
     async def _new(self, entries: Sequence[LogEntry]) -> list[Sequence[LogEntry]]:
-        """Those that are not stored yet, of each runner by itself; a runner's lines come in order."""
+        """Return the lines that are not stored yet, grouped by runner; a runner's lines are in order."""
         found: list[Sequence[LogEntry]] = []
         for runner_id, group in groupby(entries, _RUNNER_OF):
             lines = list(group)
@@ -126,17 +123,17 @@ class Logs:
         return found
 
     def runner_ended(self, runner: Runner) -> None:
-        """The end of a runner is stored and all its lines were taken in: streams that follow it may end."""
+        """Let streams that follow a runner end, because its end and all its lines are stored."""
         self._stored.pop(runner.runner_id, None)
         for follower in self._followers.get(("runner", runner.account, runner.runner_id), ()):
             follower.look = True
             follower.wake.set()
 
     async def page(self, scope: Scope, query: LogQuery) -> LogPage:
-        """Some lines, in the query's order.
+        """Return a page of lines, in the query's order.
 
         Raises:
-            Invalid: neither a runner nor an app is named, or the limits or the cursor make no sense.
+            InvalidArgument: neither a runner nor an app is named, or the limits or the cursor are not valid.
             NotFound: there is no such runner or app, and no line of it.
         """
         if not 1 <= query.limit <= MOST_ON_A_PAGE:
@@ -151,18 +148,17 @@ class Logs:
     async def follow(
         self, scope: Scope, query: LogQuery, cursor: str | None = None, *, from_now: bool = False
     ) -> AsyncGenerator[LogBatch]:
-        """Lines as they are written, oldest first. For a runner it ends after the last line of an ended one.
+        """Yield lines as they are written, oldest first; end after the last line of an ended runner.
 
         Args:
-            query: whose lines; `since` says where to begin, None with the first line kept. Its order, cursor and
-                limit do not count.
-            cursor: go on after the batch that had it.
-            from_now: without a cursor: only lines that are written from now on.
+            query: which lines; `since` None starts with the oldest. Its order, cursor and limit are ignored.
+            cursor: continue after the batch that had it.
+            from_now: without a cursor, yield only lines that are written from now on.
 
         Raises:
-            Invalid: neither a runner nor an app is named, or the cursor makes no sense.
+            InvalidArgument: neither a runner nor an app is named, or the cursor is not valid.
             NotFound: there is no such runner or app, and no line of it.
-            Exhausted: too many streams are open.
+            ResourceExhausted: too many streams are open.
         """
         position = Position.read(cursor) if cursor else Position(self._clock.now() if from_now else query.since)
         query = replace(query, newest_first=False, until=None, after=None, limit=_BATCH, since=position.since)
@@ -191,7 +187,7 @@ class Logs:
                     yield LogBatch(entries=(), cursor=position.cursor(), last=True, runner=runner)
                     return
                 if silent:
-                    # Who follows learns that the stream is open, and has a cursor from the start.
+                    # Tell the caller that the stream is open, and give it a cursor from the start.
                     silent = False
                     yield LogBatch(entries=(), cursor=position.cursor())
                 try:
@@ -206,12 +202,12 @@ class Logs:
     async def _catch_up(
         self, scope: Scope, query: LogQuery, position: Position, follower: Follower
     ) -> AsyncGenerator[LogBatch]:
-        """The lines after a position that are stored, and do not wait in memory."""
+        """Yield the stored lines after a position that do not wait in memory."""
         newest = LogQuery(runner_id=query.runner_id, app_name=query.app_name, newest_first=True, limit=1)
         last = (await self._log_store.page(scope.account, newest)).entries
         if not last:
             return
-        # What is stored from now on is not read in vain.
+        # Do not read lines that are stored from now on, which wait in memory.
         query = replace(query, until=last[0].timestamp + _TICK)
         sent = position.sent()
         if query.runner_id is not None:
@@ -220,7 +216,7 @@ class Logs:
             oldest = await self._log_store.first_unsent(scope.account, query.app_name, sent, position.floor)
             if oldest is None:
                 return
-            starts = [moment for moment in (query.since, oldest) if moment is not None]
+            starts = [at for at in (query.since, oldest) if at is not None]
             query = replace(query, since=max(starts, default=None))
         more = True
         while more:
@@ -232,7 +228,7 @@ class Logs:
                 yield LogBatch(entries=entries, cursor=position.cursor())
 
     async def _has_ended(self, scope: Scope, query: LogQuery, follower: Follower) -> tuple[bool, Runner | None]:
-        """Whether nothing more can come. Asked before the lines are read: lines are stored before the end is."""
+        """Return whether no more lines can come; call it before reading, as lines are stored before the end."""
         if query.runner_id is None or not follower.look:
             return False, None
         follower.look = False
@@ -255,7 +251,7 @@ class Logs:
             raise InvalidArgument("selector", "selector names neither a runner nor an app: name one")
 
     def _whose(self, entry: LogEntry) -> set[Follower]:
-        """Who follows the runner or the app of a line."""
+        """Return the followers of a line's runner and app."""
         if not self._followers:
             return set()
         subjects = (("runner", entry.account, entry.runner_id), ("app", entry.account, entry.app_name))
@@ -284,7 +280,7 @@ class Logs:
 
 
 def _portions(entries: Sequence[LogEntry]) -> Iterator[tuple[LogEntry, ...]]:
-    """Lines in batches that clients' usual limits on a message let through."""
+    """Split lines into batches within the usual limit of a message."""
     portion: list[LogEntry] = []
     size = 0
     for entry in entries:

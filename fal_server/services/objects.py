@@ -1,4 +1,4 @@
-"""The use cases of files that are fetched by their address: what apps make, and what callers upload for them."""
+"""Public files, fetched by their URL: what apps make and what callers upload for them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _TYPE = re.compile(r"[0-9A-Za-z!#$&^_.+-]{1,64}/[0-9A-Za-z!#$&^_.+-]{1,64}(?:\s*
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """A file that is to come: its address is known already.
+    """A file whose URL is known before its content.
 
     Attributes:
-        life: how long it is kept from when it is complete; None keeps it.
+        life: how long it is kept once it is complete; None keeps it forever.
     """
 
     account: AccountId
@@ -43,16 +43,16 @@ class Reserved:
 
     @property
     def path(self) -> str:
-        """The path of its address."""
+        """Return the path of its URL."""
         return f"/storage/f/{self.object_id}/{quote(self.name)}"
 
 
 class Objects:
-    """What is done with public files.
+    """The use cases of public files.
 
     Args:
         drafts: on the same file system as the store.
-        life: how long a file is kept that comes without a word about that; None keeps it.
+        life: how long a file is kept if its sender does not say; None keeps it forever.
     """
 
     def __init__(self, store: ObjectStore, drafts: Drafts, clock: Clock, life: timedelta | None) -> None:
@@ -65,15 +65,15 @@ class Objects:
     def reserve(
         self, account: AccountId, name: str | None, content_type: str | None, lifecycle: str | None
     ) -> Reserved:
-        """An address for a file.
+        """Reserve a URL for a file.
 
         Args:
-            name: shown in the address; what does not fit there is replaced.
-            content_type: None or something that is none means any bytes.
-            lifecycle: the header that says how long it is kept, JSON: `{"expiration_duration_seconds": 3600}`.
+            name: shown in the URL; characters that do not fit are replaced.
+            content_type: None or an invalid one means any bytes.
+            lifecycle: the header that says how long to keep it, as JSON: `{"expiration_duration_seconds": 3600}`.
 
         Raises:
-            Invalid: the lifecycle is malformed.
+            InvalidArgument: the lifecycle is malformed.
         """
         kind = content_type if content_type and _TYPE.fullmatch(content_type) else "application/octet-stream"
         shown = _UNFIT.sub("_", name or "").strip("._")[-_NAME_BYTES:]
@@ -90,7 +90,7 @@ class Objects:
 
         Raises:
             TooLarge: it is too large.
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot store it.
         """
         draft = await received(self._drafts, chunks, most_bytes=MOST_BYTES)
         try:
@@ -99,14 +99,14 @@ class Objects:
             draft.discard()
 
     async def complete(self, upload_id: str, size: int | None = None) -> StoredObject:
-        """Put an upload in parts together.
+        """Assemble an upload in parts.
 
         Args:
-            size: in bytes, as the sender counted; None is not compared.
+            size: in bytes, as counted by the sender; None is not compared.
 
         Raises:
             NotFound: there is no such upload.
-            Invalid: a part is missing, or the size is another.
+            InvalidArgument: a part is missing, or the size is another.
         """
         draft = await self.parts.assembled(upload_id)
         try:
@@ -119,7 +119,7 @@ class Objects:
         return stored
 
     async def get(self, object_id: str) -> tuple[StoredObject, Path]:
-        """What is known of a file, and where its content is.
+        """Return what is known about a file, and the path of its content.
 
         Raises:
             NotFound: there is none, or it has expired.
@@ -130,7 +130,7 @@ class Objects:
         return stored, path
 
     async def forget(self) -> int:
-        """Delete what has expired; how many."""
+        """Delete expired files; return how many."""
         return await asyncio.to_thread(self._store.forget, self._clock.now())
 
     async def _publish(self, reserved: Reserved, draft: Draft) -> StoredObject:

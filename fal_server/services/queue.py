@@ -1,4 +1,4 @@
-"""The durable queue: requests are accepted, asked after, cancelled, listed and put in line again."""
+"""The durable queue: accepts, shows, cancels, lists and requeues requests."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from fal_server.services.submission import CANCELLED, Submission, fingerprint, i
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
-# The caller of a request without a key, where callers are named.
+# Stands for callers without a key.
 PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """A request, and how many are ahead of it."""
+    """A request, and how many requests are ahead of it."""
 
     request: QueuedRequest
     position: int = 0
 
 
 class Queue:
-    """The queue's use cases. What it says to have done is in the store.
+    """The use cases of the queue; whatever a call returns is stored.
 
     Args:
-        changed: notified where the number of runners may have to change.
+        changed: notified when the number of runners may have to change.
 
     Attributes:
-        news: notified at every change of a request.
-        webhook_due: notified where a webhook is to be delivered.
+        requests_changed: notified at every change of a request.
+        webhook_due: notified when a webhook has to be delivered.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Queue:
         self._logs = logs
         self._clock = clock
         self._changed = changed
-        self.news = ChangeNotifier()
+        self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
-        """Read what an earlier controller accepted, at the start: what was under way then is begun again.
+        """Read the requests of an earlier controller, once at the start; attempts under way start again.
 
-        One controller has the database, so an attempt that is under way in it is nobody's.
+        Only one controller uses the database, so nobody works on an attempt that is under way in it.
         """
         for request in await self._store.load():
             if request.state is State.IN_QUEUE:
@@ -92,11 +92,12 @@ class Queue:
                 self._backlog.add(waiting)
 
     async def submit(self, submission: Submission) -> QueueStatus:
-        """Accept a request; when this returns, nothing but its caller can make it undone.
+        """Accept a request; when this returns, it is stored and will be completed.
 
         Raises:
             NotFound: there is no such app, or it has no port.
-            Invalid: the webhook's address or the Idempotency-Key is wrong, or that key was used for another request.
+            InvalidArgument: the webhook's URL or the Idempotency-Key is not valid, or the key was used for another
+                request.
         """
         app = self._catalog.get(submission.app_name)
         if app is None or app.account != submission.account:
@@ -130,10 +131,10 @@ class Queue:
         return await run_to_completion(self._accept(request, content))
 
     async def status(self, account: AccountId, app_name: str, request_id: str) -> QueueStatus:
-        """A request as it stands.
+        """Return the status of a request.
 
         Raises:
-            NotFound: the app has no such request (any more).
+            NotFound: the app has no such request, or it has expired.
         """
         live = self._backlog.get(request_id)
         if live is not None and (live.request.account, live.request.app_name) == (account, app_name):
@@ -144,16 +145,16 @@ class Queue:
         return QueueStatus(request=request)
 
     async def result(self, account: AccountId, app_name: str, request_id: str) -> tuple[QueuedRequest, Answer | None]:
-        """A request with its answer; None where it is not completed.
+        """Return a request and its answer, which is None until it is completed.
 
         Raises:
-            NotFound: the app has no such request (any more).
+            NotFound: the app has no such request, or it has expired.
         """
         request = (await self.status(account, app_name, request_id)).request
         return request, await self._store.answer(account, request_id) if request.state is State.COMPLETED else None
 
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
-        """What the app wrote during the last attempt: the request's lines, or all where the runner had no other."""
+        """Return the log lines of the last attempt: the request's, or all if the runner had no other request."""
         if request.runner_id is None or request.started_at is None:
             return ()
         query = LogQuery(
@@ -167,11 +168,11 @@ class Queue:
         return [entry for entry in page.entries if entry.request_id in own]
 
     async def cancel(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
-        """End a request, also one that a runner is working on: the app sees its caller go.
+        """Cancel a request; an app that works on it sees its client disconnect.
 
         Raises:
-            NotFound: the app has no such request (any more).
-            Precondition: it is completed.
+            NotFound: the app has no such request, or it has expired.
+            FailedPrecondition: it is completed.
         """
         live = self._backlog.get(request_id)
         mine = live is not None and (live.request.account, live.request.app_name) == (account, app_name)
@@ -187,10 +188,10 @@ class Queue:
         return live.request
 
     async def flush(self, account: AccountId, app_name: str, caller: str | None = None) -> int:
-        """Cancel the requests of an app that wait; how many.
+        """Cancel the waiting requests of an app; return how many.
 
         Args:
-            caller: those of one key alone, or PUBLIC; None is all.
+            caller: only those of this key, or PUBLIC; None means all.
 
         Raises:
             NotFound: there is no such app.
@@ -274,13 +275,13 @@ class Queue:
         await run_to_completion(work())
         return again
 
-    # What those who carry requests say.
+    # Called by the attempts.
 
-    def wait_on(self, request: QueuedRequest, pause_seconds: float) -> None:
-        """A request keeps its place: its app has no runner, and none is asked for before the pause is over."""
+    def requeue(self, request: QueuedRequest, pause_seconds: float) -> None:
+        """Put a request back in its place, and pause its app, because no runner of it can be had."""
         self._backlog.add(request)
         self._backlog.pause(request.app_name, self._clock.now() + timedelta(seconds=pause_seconds))
-        self.news.notify()
+        self.requests_changed.notify()
 
     async def end(
         self,
@@ -328,7 +329,7 @@ class Queue:
             self.webhook_due.notify()
 
     async def end_cancelled(self, live: LiveRequest) -> None:
-        """Write the end that a request's caller asked for."""
+        """Complete a request that its caller cancelled."""
         await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
@@ -361,9 +362,9 @@ class Queue:
         await self.end_cancelled(live)
 
     def _notify(self) -> None:
-        self.news.notify()
+        self.requests_changed.notify()
         self._changed.notify()
 
 
 def _unknown(app_name: str, request_id: str) -> NotFound:
-    return NotFound(f"app {app_name!r} has no request {request_id[:80]!r}: it never had, or its time here is over")
+    return NotFound(f"app {app_name!r} has no request {request_id[:80]!r}: it never existed or has expired")

@@ -1,4 +1,4 @@
-"""Listing and deleting revisions."""
+"""Lists and deletes revisions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Revisions:
         self._fleet = fleet
 
     async def list(self, scope: Scope, app_name: str | None, environment: str | None) -> Sequence[RevisionView]:
-        """Revisions, newest first.
+        """Return revisions, newest first.
 
         Args:
-            app_name: of this app only.
-            environment: of this environment; empty or None is all where no app is named, `main` otherwise.
+            app_name: only those of this app.
+            environment: only those of this environment; "" and None mean all, or `main` if an app is named.
 
         Raises:
             NotFound: there is no such app, or no such environment.
@@ -52,7 +52,7 @@ class Revisions:
 
         Raises:
             NotFound: there is none of that id.
-            Precondition: an app serves it, or is moving to it.
+            FailedPrecondition: an app is on it, or is moving to it.
         """
         names.identifier(revision_id, "application_id")
         for app in self._catalog.apps:

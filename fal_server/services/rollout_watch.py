@@ -1,4 +1,4 @@
-"""Staying with a rolling deploy until the app has moved or the revision was given up, and showing what it says."""
+"""Waits for a rolling deploy, and shows what the new revision's first runners write."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LAST_LINES_SECONDS = 10.0
 
 
 class RolloutWatcher:
-    """One deploy's view of its rollout.
+    """Wait for one rollout.
 
     Args:
-        logs: where the first runner's lines are; None shows none.
-        log: takes them.
+        logs: follows the lines of the new runners; None shows none.
+        log: gets the lines.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class RolloutWatcher:
         self._clock = clock
         self._log = log
         self._tails: dict[str, asyncio.Task[None]] = {}
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
 
     async def wait(self, app_name: str, revision_id: str) -> None:
         """Wait until the app is on the revision.
 
         Raises:
-            Precondition: the revision was given up: its runner failed to start, or fits nowhere.
-            Aborted: a newer deploy or `set-rev` took its place.
+            FailedPrecondition: the revision was given up, because its runner failed to start or fits on no machine.
+            Aborted: a newer deploy or `set-rev` replaced it.
             NotFound: the app was deleted.
         """
         try:
@@ -63,16 +63,16 @@ class RolloutWatcher:
     async def _settled(self, app_name: str, revision_id: str) -> bool:
         app = self._catalog.get(app_name)
         if app is None:
-            raise NotFound(f"app {app_name!r} was deleted while revision {revision_id} was on its way")
+            raise NotFound(f"app {app_name!r} was deleted while it moved to revision {revision_id}")
         if app.revision_id == revision_id:
             return True
         if app.next_revision_id == revision_id:
             return False
         why = self._catalog.why_abandoned(revision_id)
         if why is None:
-            raise Aborted(f"a newer change of app {app_name!r} took the place of revision {revision_id}")
+            raise Aborted(f"a newer change of app {app_name!r} replaced revision {revision_id}")
         if self._tails:
-            # A failed runner's stream ends by itself, after its last line.
+            # The stream of a failed runner ends by itself after its last line.
             await asyncio.wait(self._tails.values(), timeout=_LAST_LINES_SECONDS)
         failed = self._fleet.failures(app_name, revision_id).runner_id
         hint = f". `fal runners logs {failed}` shows what it wrote" if failed else ""
@@ -82,8 +82,8 @@ class RolloutWatcher:
         )
 
     async def _show(self, runner: Runner) -> None:
-        if runner.state in NO_PROCESS and runner.reason and runner.reason not in self._said:
-            self._said.add(runner.reason)
+        if runner.state in NO_PROCESS and runner.reason and runner.reason not in self._shown:
+            self._shown.add(runner.reason)
             await self._log(
                 LogEntry(
                     runner_id=runner.runner_id,

@@ -1,4 +1,4 @@
-"""Listing, stopping, killing and entering runners."""
+"""Lists, stops, kills and enters runners."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Runners:
         self._clock = clock
 
     async def list(self, scope: Scope, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
-        """All runners, oldest first.
+        """Return all runners, oldest first.
 
         Args:
-            since: also those that ended at or after this moment, at most 24 hours ago.
-            include_pending: also those that have no process yet.
+            since: include those that ended at or after this time, at most 24 hours ago.
+            include_pending: include those that have no process yet.
 
         Raises:
-            Invalid: `since` lies too far back.
+            InvalidArgument: `since` is too long ago.
         """
         return self._views(await self._all(scope, since), include_pending)
 
     async def list_for_app(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
     ) -> Sequence[RunnerView]:
-        """The runners of one app, as `list`.
+        """Return the runners of one app, like `list`.
 
         Raises:
             NotFound: there is no such app.
@@ -58,10 +58,10 @@ class Runners:
         return self._views(mine, include_pending)
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
-        """One runner, also one that has ended, with what it went through.
+        """Return one runner, even an ended one, with its history.
 
         Raises:
-            NotFound: there is none of that id (any more).
+            NotFound: there is none of that id, or its row was deleted.
         """
         runner = await self._require(scope, runner_id)
         view = self._view(runner, held=self._floor_holds(runner.app_name))
@@ -71,22 +71,23 @@ class Runners:
     async def stop(
         self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None
     ) -> None:
-        """Stop a runner gracefully: no further requests, those that it has are finished, then SIGTERM.
+        """Stop a runner gracefully: no further requests, finish those it has, then SIGTERM.
 
-        Stopping one that is stopping already is done.
+        Stopping a runner twice is no error.
 
         Args:
-            replace_first: start another one and wait until it is ready, first.
-            grace_seconds: from SIGTERM to SIGKILL; None is what its app says.
+            replace_first: first start another one and wait until it is ready.
+            grace_seconds: from SIGTERM to SIGKILL; None takes the app's setting.
 
         Raises:
             NotFound: there is none of that id, or it has ended.
-            Invalid: the grace is out of bounds.
+            InvalidArgument: the grace is out of bounds.
         """
         runner = await self._require_alive(scope, runner_id)
         if grace_seconds is not None and not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
-            words = f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
-            raise InvalidArgument("grace_seconds", words)
+            raise InvalidArgument(
+                "grace_seconds", f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
+            )
         grace = runner.grace_seconds if grace_seconds is None else grace_seconds
         if replace_first and runner.routable and not runner.ephemeral:
             await self._fleet.change(
@@ -109,7 +110,7 @@ class Runners:
 
         Raises:
             NotFound: there is no such runner, or it has ended.
-            Precondition: it has no process yet, or is being ended.
+            FailedPrecondition: it has no process yet, or is being ended.
             Unavailable: it cannot be reached.
         """
         runner = await self._require(scope, runner_id)
@@ -119,10 +120,10 @@ class Runners:
     async def _all(self, scope: Scope, since: datetime | None) -> Sequence[Runner]:
         if since is None:
             return self._fleet.of_account(scope.account)
-        # A minute of grace, so that "24h" said by a client is not too much when it arrives.
+        # One minute more, so that "24h" is not too long ago when a client's call arrives.
         if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
             raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
-        # The living first: one that ends in between is then in both, and shown as ended.
+        # The living ones first: a runner that ends in between is then in both, and shown as ended.
         known = {r.runner_id: r for r in self._fleet.of_account(scope.account)}
         known |= {r.runner_id: r for r in await self._fleet.ended_since(scope.account, since)}
         return sorted(known.values(), key=lambda r: (r.created_at, r.runner_id))
@@ -136,7 +137,7 @@ class Runners:
     async def _require_alive(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._require(scope, runner_id)
         if runner.ended:
-            raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'no reason is known'})")
+            raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'the reason is not known'})")
         return runner
 
     def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
@@ -148,7 +149,7 @@ class Runners:
         return [self._view(r, held=held[r.app_name]) for r in shown]
 
     def _floor_holds(self, app_name: str) -> bool:
-        """Whether an app has no more ready runners than it is to keep, so that none of them expires."""
+        """Return whether an app has no more ready runners than it keeps, so that none of them expires."""
         app = self._catalog.get(app_name)
         if app is None:
             return True

@@ -27,7 +27,7 @@ from fal_server.services.views import CodeRequest, RunEnded, RunStarted, Urls
 
 
 class Runs:
-    """The use case of `fal run`: build, start one runner, hand its logs and its result over, end it.
+    """The use case of `fal run`: build, start one runner, return its logs and its result, end it.
 
     Args:
         changed: notified by the fleet at every change.
@@ -61,7 +61,7 @@ class Runs:
         Yields the build's log, RunStarted, the runner's log, and RunEnded last.
 
         Raises:
-            Invalid, Unsupported, Precondition: as Deploys.deploy; nothing was started.
+            InvalidArgument, Unimplemented, FailedPrecondition: like Deploys.deploy; nothing was started.
         """
         environment = await existing_environment(self._store, scope.account, code.environment_name)
         scaling = scaling_of(code.scaling)
@@ -114,10 +114,10 @@ class Runs:
                 await self._fleet.stop(run_id, "the call that started it has ended")
                 await self._ended(run_id)
             finally:
-                # Where a second cancellation stopped the waiting, the reconciler ends and releases what is left.
+                # If a second cancellation ended the wait, the reconciler ends and releases the runner.
                 self._catalog.drop_ephemeral(app)
                 if self._fleet.get(run_id) is None:
-                    # Here, not when it ended: its result was to be read first.
+                    # Only now, because its result had to be read first.
                     await run_to_completion(self._engine.release(run_id))
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
@@ -130,11 +130,11 @@ class Runs:
             except Fault as fault:
                 reason = ended.reason or fault.message
         if result is not None and result.raised and revision.serves_http:
-            result = None  # what ends a server is its runner's failure, not an answer
+            result = None  # a server that raised has failed; that is no result
         return RunEnded(run_id=runner.runner_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:
-        """Wait until nothing is left of the runner; a second cancellation stops the waiting, not the ending."""
+        """Wait until the runner has ended; a second cancellation stops the wait, not the end."""
         seen = self._changed.count
         while self._fleet.get(runner_id) is not None:
             seen = await self._changed.wait(seen)

@@ -1,4 +1,4 @@
-"""Secrets: written, listed by name, given to runners; a value is sealed before it is stored and never read back."""
+"""Secrets: a value is sealed before it is stored, given to runners, and never shown."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ MOST_VALUE_BYTES = 64 * 1024
 
 
 class Secrets:
-    """The use cases of secrets.
-
-    Args:
-        store: where they are kept, sealed.
-        vault: what seals and opens them.
-        clock: the time.
-    """
+    """The use cases of secrets."""
 
     def __init__(self, store: Store, vault: Vault, clock: Clock) -> None:
         self._store = store
@@ -40,17 +34,17 @@ class Secrets:
         environment: str | None = None,
         default_exposed: bool | None = None,
     ) -> None:
-        """Write a secret, new or in place of what it was.
+        """Create or replace a secret.
 
         Args:
             value: at most 64 KiB in UTF-8; may be empty.
             environment: None means `main`.
-            default_exposed: whether runners of code that names no secrets get it; None counts as yes.
+            default_exposed: whether runners whose code names no secrets get it; None means yes.
 
         Raises:
-            Invalid: the name or the value cannot be an environment variable's.
+            InvalidArgument: the name or the value cannot be an environment variable's.
             NotFound: there is no such environment.
-            Exhausted: the environment has as many secrets as may be.
+            ResourceExhausted: the environment has too many secrets.
         """
         secret_name(name)
         try:
@@ -63,7 +57,7 @@ class Secrets:
             )
         if "\0" in value:
             raise InvalidArgument(
-                "value", f"the value of secret {name} holds a NUL character, which no environment variable can"
+                "value", f"the value of secret {name} contains a NUL character, which no environment variable can"
             )
         where = await existing_environment(self._store, scope.account, environment)
         sealed = SealedSecret(
@@ -86,7 +80,7 @@ class Secrets:
         """Delete a secret.
 
         Raises:
-            Invalid: that cannot be a secret's name.
+            InvalidArgument: that cannot be a secret's name.
             NotFound: there is no such environment, or no such secret in it.
         """
         secret_name(name)
@@ -95,38 +89,38 @@ class Secrets:
             raise NotFound(f"there is no secret {name} in environment {where!r}: `fal secrets list` shows the names")
 
     async def list(self, scope: Scope, environment: str | None = None) -> Sequence[SealedSecret]:
-        """The secrets of an environment, by name, still sealed.
+        """Return the secrets of an environment by name, still sealed.
 
         Raises:
-            Invalid: that cannot be an environment's name.
+            InvalidArgument: that cannot be an environment's name.
             NotFound: there is no such environment.
         """
         where = await existing_environment(self._store, scope.account, environment)
         return await self._store.list_secrets(scope.account, where)
 
     async def reveal_for(self, account: AccountId, environment: str, names: Iterable[str] | None) -> dict[str, str]:
-        """The variables for a new runner.
+        """Return the secrets of a new runner as variables.
 
         Args:
-            environment: where the app is.
-            names: those that the code asks for; None: all that are exposed by default.
+            environment: the app's environment.
+            names: the secrets that the code names; None means all that are exposed by default.
 
         Raises:
-            Precondition: one that the code asks for is not set.
+            FailedPrecondition: a secret that the code names is not set.
             Unavailable: the vault's key is not the one that they were sealed with.
         """
-        there = {secret.name: secret for secret in await self._store.list_secrets(account, environment)}
+        existing = {secret.name: secret for secret in await self._store.list_secrets(account, environment)}
         if names is None:
-            wanted = [secret for secret in there.values() if secret.default_exposed is not False]
+            wanted = [secret for secret in existing.values() if secret.default_exposed is not False]
         else:
-            asked = list(dict.fromkeys(names))
-            missing = [name for name in asked if name not in there]
+            named = list(dict.fromkeys(names))
+            missing = [name for name in named if name not in existing]
             if missing:
                 raise FailedPrecondition(
                     f"the code asks for secrets that environment {environment!r} lacks: {', '.join(missing)}; "
                     "set them with `fal secrets set`"
                 )
-            wanted = [there[name] for name in asked]
+            wanted = [existing[name] for name in named]
         return {
             secret.name: self._vault.open(_context(account, environment, secret.name), secret.sealed)
             for secret in wanted

@@ -1,4 +1,4 @@
-"""A request as it is handed in to the queue, what it is known by, and the platform's own answers."""
+"""A request that is submitted to the queue, its identity, and the platform's own answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _LONGEST_KEY = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A request as it was handed in.
+    """A submitted request.
 
     Attributes:
-        path: what the app is asked for, with the query.
-        headers: for the app: without the platform's key and without those of one connection.
-        caller: the id of the caller's key; None for a public call.
-        start_seconds: nothing is begun after so long; None leaves that to the app.
-        webhook_url: who is told of the end.
-        idempotency_key: a second submission of the caller with the same key is the first one.
+        path: the path for the app, with the query.
+        headers: for the app, without the platform's key and hop-by-hop fields.
+        caller: the id of the caller's key; None for a call without one.
+        start_seconds: do not start it after this long; None leaves that to the app.
+        webhook_url: called when the request is completed.
+        idempotency_key: a second submission of the caller with the same key returns the first request.
     """
 
     account: AccountId
@@ -42,18 +42,18 @@ class Submission:
 
 
 def refusal(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
-    """An answer of the platform's own, where the app gave none."""
+    """Return an answer of the platform itself, for a request that the app did not answer."""
     headers = (("content-type", "application/json"), ("x-fal-error-type", error_type), *fields)
     body = json.dumps({"detail": detail, "error_type": error_type}).encode()
     return Answer(status=status, headers=headers, body=body)
 
 
-# 499 is what the app's own framework answers where the caller has gone.
+# 499 is what web frameworks answer if the client has closed the connection.
 CANCELLED = refusal(499, "client_cancelled", "the request was cancelled")
 
 
 def idempotency(submission: Submission) -> str | None:
-    """What a repeated submission is known by: account, and a hash of caller, app and Idempotency-Key; None without.
+    """Return account and a hash of caller, app and Idempotency-Key, to identify repetitions; None without a key.
 
     Raises:
         UnusableIdempotencyKey: the key is empty or too long.
@@ -67,7 +67,7 @@ def idempotency(submission: Submission) -> str | None:
 
 
 def fingerprint(submission: Submission) -> str:
-    """A hash of what is asked, to tell a repetition from another request under the same key."""
+    """Return a hash of the request, to tell a repetition from another request with the same key."""
     return _hash(submission.method, submission.path, hashlib.sha256(submission.body).hexdigest())
 
 

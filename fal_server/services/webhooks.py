@@ -60,7 +60,7 @@ class Webhooks:
         except Fault:
             raise
         except Exception as failure:
-            # It counts, or a webhook that cannot be sent stays the first that is due for ever.
+            # Count it; otherwise a webhook that cannot be sent would stay the first that is due forever.
             log.exception("the webhook of request %s failed unexpectedly", request.request_id)
             status, error = None, f"the webhook cannot be sent: {type(failure).__name__}"
         now = self._clock.now()

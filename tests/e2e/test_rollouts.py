@@ -89,7 +89,7 @@ def test_of_two_deploys_at_once_the_later_wins_and_both_are_kept(rollouts: Rollo
     for version, ended in zip(("left", "right"), done, strict=True):
         if ended.returncode:
             assert version != answer
-            assert "took the place" in ended.stderr
+            assert "replaced revision" in ended.stderr
 
 
 def test_a_runner_that_asks_for_a_check_and_fails_it_is_replaced(rollouts: Rollouts) -> None:

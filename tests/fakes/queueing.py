@@ -146,7 +146,7 @@ class Queueing:
             while not true():
                 waits = [
                     asyncio.ensure_future(signal.wait(signal.count))
-                    for signal in (self.queue.news, self.platform.changed)
+                    for signal in (self.queue.requests_changed, self.platform.changed)
                 ]
                 try:
                     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=0.05)

@@ -192,7 +192,7 @@ async def test_a_newer_deploy_ends_the_older_one_that_is_under_way(platform: Pla
     await platform.until(lambda: platform.engine.alive)
     platform.engine.start_as = Start.READY
     newer = await platform.deploy()
-    with pytest.raises(Aborted, match="took the place"):
+    with pytest.raises(Aborted, match="replaced revision"):
         await older
     assert platform.app().revision_id == newer.revision_id
 

@@ -1,4 +1,4 @@
-"""Environments: `main` is always there; one with apps stays."""
+"""Environments: `main` is always exists; one with apps stays."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_one_with_apps_stays_and_they_are_named(environments: Environments
 
 
 async def test_main_stays(environments: Environments) -> None:
-    with pytest.raises(FailedPrecondition, match="always there"):
+    with pytest.raises(FailedPrecondition, match="always exists"):
         await environments.delete(SCOPE, "main")
 
 

@@ -69,7 +69,7 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
     [
         (RunnerState.PENDING, "wait until it has started"),
         (RunnerState.FAILURE_DELAY, "wait until it has started"),
-        (RunnerState.TERMINATING, "nothing can run in it any more"),
+        (RunnerState.TERMINATING, "no command can start in it"),
     ],
 )
 async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:

@@ -114,11 +114,11 @@ async def test_webhooks_that_cannot_be_sent_hold_up_no_other(q):
     request_id = await q.submit(webhook_url=URL)
     await q.completed(request_id)
     await tried(q, request_id, 1)
-    (delivery,) = await q.queue.deliveries(request_id)
+    (delivery,) = await q.queue.deliveries(LOCAL, request_id)
     assert delivery.error is None
     for request_id in poisoned:
         await tried(q, request_id, 1)
-    (delivery,) = await q.queue.deliveries(poisoned[0])
+    (delivery,) = await q.queue.deliveries(LOCAL, poisoned[0])
     assert delivery.error == "the webhook cannot be sent: RuntimeError"
 
 

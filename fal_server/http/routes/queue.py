@@ -120,7 +120,7 @@ class QueueRoutes:
         async def events() -> AsyncGenerator[bytes]:
             last, silent_seconds = "", 0.0
             while True:
-                seen = self._queue.news.count
+                seen = self._queue.requests_changed.count
                 try:
                     status = await self._queue.status(app.account, app.name, request_id)
                     content = await self._described(status, base, logs=logs)
@@ -134,7 +134,7 @@ class QueueRoutes:
                 if status.request.state is State.COMPLETED or draining.is_set():
                     return
                 # Log lines do not notify, and neither does draining.
-                if await self._queue.news.wait(seen, _LOOK_SECONDS) == seen:
+                if await self._queue.requests_changed.wait(seen, _LOOK_SECONDS) == seen:
                     silent_seconds += _LOOK_SECONDS
                 if silent_seconds >= COMMENT_SECONDS:
                     yield COMMENT
