@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 from fal_grpc.v1 import log_pb2 as pb
 from fal_server.core import names
+from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.runners import Runner
 from fal_server.grpc.caller import Caller
-from fal_server.grpc.convert import named, optional_moment, timestamp
+from fal_server.grpc.convert import named, optional_time, timestamp
 from fal_server.grpc.lines import SOURCES, stored_lines
 from fal_server.grpc.streams import closing
 from fal_server.services.logs import MOST_CHARACTERS, MOST_ON_A_PAGE, Logs
@@ -28,7 +26,7 @@ _ORDERS: dict[int, str] = {
     pb.ListLogsRequest.ORDER_NEWEST_FIRST: "newest first",
     pb.ListLogsRequest.ORDER_OLDEST_FIRST: _OLDEST_FIRST,
 }
-_Asked: TypeAlias = "pb.ListLogsRequest | pb.LogSelector"
+_Listing: TypeAlias = "pb.ListLogsRequest | pb.LogSelector"
 
 
 class LogHandlers:
@@ -38,18 +36,18 @@ class LogHandlers:
         self._logs = logs
 
     async def list_logs(self, request: pb.ListLogsRequest, caller: Caller) -> pb.ListLogsResponse:
-        """One page. The token says where it ended, how many lines are still wanted, and of which request it is."""
+        """Return one page. Its token holds where it ended, how many lines are still wanted, and for which listing."""
         for number, field in ((request.lines, "lines"), (request.page_size, "page_size")):
             if number < 0:
                 raise InvalidArgument(field, f"{field} is {number}: use 0 or more")
-        mark = _mark(_whole(request))
-        after, left = _open_token(request.page_token, mark, "page_token") if request.page_token else (None, None)
+        digest = _digest(_without_paging(request))
+        after, left = _read_token(request.page_token, digest, "page_token") if request.page_token else (None, None)
         left = (request.lines or None) if left is None else left
         limit = min(request.page_size or _USUAL_PAGE, MOST_ON_A_PAGE)
         query = replace(
             _query(request.selector),
-            since=optional_moment(request, "since"),
-            until=optional_moment(request, "until"),
+            since=optional_time(request, "since"),
+            until=optional_time(request, "until"),
             newest_first=named(request.order, _ORDERS, "order") != _OLDEST_FIRST,
             after=after,
             limit=limit if left is None else min(limit, left),
@@ -61,26 +59,25 @@ class LogHandlers:
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
         response = pb.ListLogsResponse.FromString(stored_lines(page.entries))
-        response.next_page_token = _token(page.cursor, left, mark) if more else ""
+        response.next_page_token = write_cursor([page.cursor, left, digest]) if more else ""
         return response
 
     async def follow_logs(self, request: pb.FollowLogsRequest, caller: Caller) -> AsyncGenerator[pb.FollowLogsResponse]:
-        """Lines as they are written."""
-        mark = _mark(request.selector)
-        query = replace(_query(request.selector), since=optional_moment(request, "since"))
-        cursor = _open_token(request.cursor, mark, "cursor")[0] if request.HasField("cursor") else None
+        """Yield lines as they are written."""
+        digest = _digest(request.selector)
+        query = replace(_query(request.selector), since=optional_time(request, "since"))
+        cursor = _read_token(request.cursor, digest, "cursor")[0] if request.HasField("cursor") else None
         batches = self._logs.follow(caller.scope, query, cursor, from_now=request.WhichOneof("start") is None)
         async with closing(batches) as stream:
             async for batch in stream:
                 response = pb.FollowLogsResponse.FromString(stored_lines(batch.entries))
-                response.cursor = _token(batch.cursor, None, mark)
+                response.cursor = write_cursor([batch.cursor, None, digest])
                 if batch.last:
                     response.runner_ended.CopyFrom(_ended(request.selector.runner_id, batch.runner))
                 yield response
 
 
 def _query(selector: pb.LogSelector) -> LogQuery:
-    """Whose lines, and which."""
     sources = tuple(named(number, SOURCES, "selector.sources") for number in selector.sources)
     query = LogQuery(sources=sources, search=selector.search or None, request_id=selector.request_id or None)
     match selector.WhichOneof("target"):
@@ -94,7 +91,7 @@ def _query(selector: pb.LogSelector) -> LogQuery:
 
 
 def _fitting(entries: Sequence[LogEntry]) -> int:
-    """How many of these lines a client's usual limit on a message lets through; one at least."""
+    """Return how many of these lines fit into a message that clients take by default; at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(entry.message)
@@ -105,7 +102,7 @@ def _fitting(entries: Sequence[LogEntry]) -> int:
 
 def _ended(runner_id: str, runner: Runner | None) -> pb.RunnerEnded:
     if runner is None:
-        return pb.RunnerEnded(runner_id=runner_id, reason="the runner ended so long ago that no more is known of it")
+        return pb.RunnerEnded(runner_id=runner_id, reason="the runner ended so long ago that no more is known about it")
     return pb.RunnerEnded(
         runner_id=runner_id,
         ended_at=timestamp(runner.ended_at) if runner.ended_at else None,
@@ -114,8 +111,7 @@ def _ended(runner_id: str, runner: Runner | None) -> pb.RunnerEnded:
     )
 
 
-def _whole(request: pb.ListLogsRequest) -> pb.ListLogsRequest:
-    """What must be the same for all pages of a listing."""
+def _without_paging(request: pb.ListLogsRequest) -> pb.ListLogsRequest:
     listing = pb.ListLogsRequest()
     listing.CopyFrom(request)
     listing.ClearField("page_token")
@@ -123,31 +119,25 @@ def _whole(request: pb.ListLogsRequest) -> pb.ListLogsRequest:
     return listing
 
 
-def _mark(asked: _Asked) -> str:
-    """Tells whether two requests ask the same; no secret is in it."""
-    return hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()[:16]
+def _digest(listing: _Listing) -> str:
+    """Return a text by which all pages of one listing know each other; it keeps no secret."""
+    return hashlib.sha256(listing.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
-def _token(cursor: str, left: int | None, mark: str) -> str:
-    text = json.dumps([cursor, left, mark], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _open_token(token: str, mark: str, field: str) -> tuple[str, int | None]:
-    """What is in a token.
+def _read_token(token: str, digest: str, field: str) -> tuple[str, int | None]:
+    """Return a token's cursor, and how many lines are still wanted.
 
     Raises:
-        Invalid: it is none, or belongs to another request.
+        InvalidArgument: it is not a token, or belongs to another listing.
     """
     try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        match json.loads(base64.b64decode(padded, altchars=b"-_", validate=True)):
-            case [str(cursor), None | int() as left, str(its_mark)] if left is None or left > 0:
+        match read_cursor(token):
+            case [str(cursor), None | int() as left, str(of_listing)] if left is None or left > 0:
                 pass
             case _:
                 raise ValueError(token)
-    except (binascii.Error, ValueError, RecursionError):
-        raise InvalidArgument(field, f"{field} was not given out by this controller: begin again without it") from None
-    if its_mark != mark:
+    except ValueError:
+        raise InvalidArgument(field, f"this controller did not make that {field}: start again without it") from None
+    if of_listing != digest:
         raise InvalidArgument(field, f"{field} belongs to another request: repeat the one that it came from")
     return cursor, left

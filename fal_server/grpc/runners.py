@@ -11,7 +11,7 @@ from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
-from fal_server.grpc.convert import optional_moment, timestamp
+from fal_server.grpc.convert import optional_time, timestamp
 from fal_server.grpc.shell import serve_shell
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.runners import Runners
@@ -40,7 +40,7 @@ class RunnerHandlers:
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
         """All runners."""
         views = await self._runners.list(
-            caller.scope, since=optional_moment(request, "start_time"), include_pending=request.list_pending
+            caller.scope, since=optional_time(request, "start_time"), include_pending=request.list_pending
         )
         return pb.ListRunnersResponse(runners=[runner_info(view) for view in views])
 
@@ -52,7 +52,7 @@ class RunnerHandlers:
             caller.scope,
             request.alias,
             request.environment_name or MAIN,
-            since=optional_moment(request, "start_time"),
+            since=optional_time(request, "start_time"),
             include_pending=request.list_pending,
         )
         return pb.ListAliasRunnersResponse(runners=[runner_info(view) for view in views])

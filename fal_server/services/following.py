@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.logs import LogEntry, LogQuery
 
@@ -65,8 +63,7 @@ class Position:
             None if self.floor is None else _microseconds(self.floor),
             {runner: [sequence, _microseconds(at)] for runner, (sequence, at) in self._sent.items()},
         ]
-        text = json.dumps(position, separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return write_cursor(position)
 
     @classmethod
     def read(cls, cursor: str) -> Position:
@@ -76,12 +73,14 @@ class Position:
             InvalidArgument: it is not a cursor.
         """
         try:
-            padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-            since, floor, sent = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            position = cls(None if since is None else _time(since))
-            position.floor = None if floor is None else _time(floor)
-            position._sent = {str(runner): (int(number), _time(at)) for runner, (number, at) in sent.items()}
-        except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            match read_cursor(cursor):
+                case [None | int() as since, None | int() as floor, dict(sent)]:
+                    position = cls(None if since is None else _time(since))
+                    position.floor = None if floor is None else _time(floor)
+                    position._sent = {str(runner): (int(number), _time(at)) for runner, (number, at) in sent.items()}
+                case _:
+                    raise ValueError(cursor)
+        except (ValueError, TypeError, OverflowError):
             raise InvalidArgument(
                 "cursor", "this controller did not make that cursor: start again without one"
             ) from None

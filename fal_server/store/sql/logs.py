@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +10,7 @@ from typing import TypeAlias, cast
 from sqlalchemy import ColumnElement, Select, delete, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
@@ -160,8 +158,7 @@ def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
 
 def cursor_after(entry: LogEntry) -> str:
     """The place right after a line. It names the line's position, not a row: the line itself may be forgotten."""
-    position = json.dumps([microseconds(entry.timestamp), entry.runner_id, entry.sequence], separators=(",", ":"))
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+    return write_cursor([microseconds(entry.timestamp), entry.runner_id, entry.sequence])
 
 
 def position_of(cursor: str) -> tuple[int, str, int]:
@@ -171,13 +168,12 @@ def position_of(cursor: str) -> tuple[int, str, int]:
         Invalid: it is not a cursor.
     """
     try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        match json.loads(base64.b64decode(padded, altchars=b"-_", validate=True)):
+        match read_cursor(cursor):
             case [int(timestamp), str(runner_id), int(sequence)] if max(abs(timestamp), abs(sequence)) < 2**63:
                 return timestamp, runner_id, sequence
             case _:
                 pass
-    except (binascii.Error, ValueError, RecursionError):
+    except ValueError:
         pass
     raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
 
