@@ -1,4 +1,4 @@
-"""Who is calling: from a key's two halves to the principal, with a small cache that a revocation empties at once."""
+"""Authenticates keys, with a small cache that a revocation empties at once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import EVERY_ACCOUNT, Principal, Scope
 from fal_server.ports import Clock, Store
 
-# A key that another controller on the same database revoked is refused here after this.
+# How long a key is trusted after a look-up; one that another controller revoked is refused after this.
 _TRUSTED = timedelta(seconds=30)
 _MOST_CACHED = 10_000
 _LONGEST_ID = 128
-# What an unknown key is compared with, so that it takes as long as a wrong one.
+# Compared with the secret of an unknown key, so that it takes as long as a wrong secret.
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 def hash_secret(secret: str) -> str:
-    """The form in which a key's secret is stored: SHA-256, hexadecimal; 32 random bytes need no slow hash."""
+    """Return the stored form of a secret, SHA-256 in hexadecimal; 32 random bytes need no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -32,12 +32,7 @@ class _Known(NamedTuple):
 
 
 class Authenticator:
-    """Authentication of callers.
-
-    Args:
-        store: where the keys are.
-        clock: the time, for how long a key that was good is not looked up again.
-    """
+    """Authenticates callers by their keys."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -46,17 +41,17 @@ class Authenticator:
         self._revocations = 0
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
-        """Who holds this key, where it was looked up lately; None says nothing but that `authenticate` must."""
+        """Return the caller if this key was looked up lately; None means that `authenticate` has to look."""
         known = self._known.get(key_id)
         if known is None or known.until <= self._clock.now():
             return None
         return known.principal if hmac.compare_digest(known.secret_hash, hash_secret(secret)) else None
 
     async def authenticate(self, key_id: str, secret: str) -> Principal:
-        """Who holds this key.
+        """Return the caller who holds this key.
 
         Raises:
-            Unauthenticated: there is no such key, the secret is not its, or it is revoked.
+            Unauthenticated: the key is unknown or revoked, or the secret is wrong.
         """
         principal = self.cached(key_id, secret)
         if principal is not None:
@@ -70,13 +65,13 @@ class Authenticator:
         if key.revoked_at is not None:
             raise Unauthenticated(f"key {key.key_id} is revoked: create another one")
         principal = principal_of(key)
-        # A revocation that came while the key was being read must not be undone by what was read.
+        # A key that was revoked while it was read must not be remembered.
         if before == self._revocations:
             self._remember(key, principal)
         return principal
 
     def forget(self, key_id: str) -> None:
-        """A key was revoked: from now on it is refused."""
+        """Refuse a key from now on, because it was revoked."""
         self._revocations += 1
         self._known.pop(key_id, None)
 
@@ -87,5 +82,5 @@ class Authenticator:
 
 
 def principal_of(key: Key) -> Principal:
-    """The caller that a key stands for."""
+    """Return the caller that a key stands for."""
     return Principal(key_id=key.key_id, scope=Scope(account=key.account, permissions=frozenset(key.permissions)))

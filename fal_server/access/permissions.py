@@ -1,4 +1,4 @@
-"""Who may do what: the permissions, the presets they come in, and the one that each call needs. Pure."""
+"""The permissions that a key can hold, and the presets that they come in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
 WRITE_FILES = "serverless:files:write"
 
-# Every permission there is. A key holds these words, or patterns over them: `*` stands for one part, at the end for
-# all that follow, so `serverless:*:read` reads and `serverless:*` does all of it.
+# A key holds permissions, or patterns: `*` stands for one part, or at the end for all that follow, so
+# `serverless:*:read` may read everything serverless, and `serverless:*` may do everything.
 PERMISSIONS = frozenset(
     {
         "account:read",
@@ -59,7 +59,7 @@ _DEVELOP = (
     "serverless:runs:write",
 )
 
-# The presets that clients can name. Whoever may deploy or run code can read the secrets that its runners get.
+# By name, as clients send it. Whoever may deploy or run code can read the secrets that its runners get.
 PRESETS: dict[str, tuple[str, ...]] = {
     "FULL": (EVERYTHING,),
     "API": (CALL_APPS,),
@@ -75,7 +75,7 @@ PRESET_OF_SCOPE: dict[KeyScope, str] = {KeyScope.ADMIN: "FULL", KeyScope.API: "A
 
 
 def covers(held: str, wanted: str) -> bool:
-    """Whether the pattern `held` permits all that `wanted`, a permission or a pattern, does."""
+    """Return whether a permission or pattern permits all that another does."""
     have, want = held.split(":"), wanted.split(":")
     for position, part in enumerate(have):
         if position >= len(want):
@@ -83,7 +83,7 @@ def covers(held: str, wanted: str) -> bool:
         if part == EVERYTHING:
             if position == len(have) - 1:
                 return True
-            # One part only: a `*` at the end of `wanted` would reach further.
+            # This `*` stands for one part, but one at the end of `wanted` for all that follow.
             if want[position] == EVERYTHING and position == len(want) - 1:
                 return False
         elif part != want[position]:
@@ -91,13 +91,13 @@ def covers(held: str, wanted: str) -> bool:
     return len(have) == len(want)
 
 
-@lru_cache(maxsize=4096)  # asked for every request, of few keys
+@lru_cache(maxsize=4096)  # called for every request, with few different keys
 def _any_covers(held: frozenset[str], wanted: str) -> bool:
     return any(covers(one, wanted) for one in held)
 
 
 def allows(principal: Principal, permission: str) -> bool:
-    """Whether the caller holds a permission."""
+    """Return whether the caller holds a permission."""
     return _any_covers(principal.scope.permissions, permission)
 
 
@@ -116,10 +116,10 @@ def require(principal: Principal, permission: str) -> None:
 
 
 def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, ...]:
-    """The permissions of a preset; upper and lower case alike.
+    """Return the permissions of a preset, whose name may be in lower case.
 
     Raises:
-        Invalid: there is no such preset.
+        InvalidArgument: there is no such preset.
     """
     permissions = PRESETS.get(preset.upper())
     if permissions is None:
@@ -129,10 +129,10 @@ def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, 
 
 
 def checked_permissions(permissions: Iterable[str], field: str = "policy.permissions") -> tuple[str, ...]:
-    """Permissions as a user listed them: each known or a pattern over known ones, sorted, without repetition.
+    """Return the permissions that a user listed, sorted and without repetition.
 
     Raises:
-        Invalid: none is given, or one means nothing here.
+        InvalidArgument: there is none, or one matches no known permission.
     """
     wanted = sorted(set(permissions))
     if not wanted:
@@ -145,6 +145,6 @@ def checked_permissions(permissions: Iterable[str], field: str = "policy.permiss
 
 
 def excess(wanted: Iterable[str], held: Iterable[str]) -> tuple[str, ...]:
-    """What of `wanted` is not covered by `held`; empty where nothing exceeds it."""
+    """Return those of `wanted` that `held` does not cover."""
     have = tuple(held)
     return tuple(permission for permission in wanted if not any(covers(own, permission) for own in have))

@@ -1,4 +1,4 @@
-"""Handlers for apps, which the wire calls aliases, and the settings that apps and revisions show alike."""
+"""Handlers for apps, which the wire calls aliases, and conversions of their settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fal_grpc.v1 import app_pb2 as pb
 from fal_server.core.apps import AuthMode, Strategy
 from fal_server.core.names import MAIN
 from fal_server.core.scaling import Scaling
-from fal_server.grpc import explain as insight
+from fal_server.grpc import explain
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
 from fal_server.services.apps import Apps
@@ -37,17 +37,15 @@ _SETTINGS = {
 class AppHandlers:
     """fal.v1.Apps."""
 
-    def __init__(self, apps: Apps, insight: Explainer) -> None:
+    def __init__(self, apps: Apps, explainer: Explainer) -> None:
         self._apps = apps
-        self._insight = insight
+        self._explainer = explainer
 
     async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
-        """The apps of an environment."""
         views = await self._apps.list(caller.scope, request.environment_name or MAIN)
         return pb.ListAliasesResult(aliases=[alias_info(view) for view in views])
 
     async def set_alias(self, request: pb.SetAliasRequest, caller: Caller) -> pb.SetAliasResult:
-        """Point an app at a revision."""
         view = await self._apps.set_revision(
             caller.scope,
             request.alias,
@@ -61,14 +59,12 @@ class AppHandlers:
         return pb.SetAliasResult(alias_info=alias_info(view))
 
     async def delete_alias(self, request: pb.DeleteAliasRequest, caller: Caller) -> pb.DeleteAliasResult:
-        """Delete an app."""
         app = await self._apps.delete(caller.scope, request.alias, request.environment_name or MAIN)
         return pb.DeleteAliasResult(revision=app.revision_id)
 
     async def update_application(
         self, request: pb.UpdateApplicationRequest, caller: Caller
     ) -> pb.UpdateApplicationResult:
-        """Change settings; core.scaling checks the bounds."""
         changes = numbers_set(request)
         if request.machine_types:
             changes["machine_types"] = tuple(request.machine_types)
@@ -82,37 +78,34 @@ class AppHandlers:
     async def rollout_application(
         self, request: pb.RolloutApplicationRequest, caller: Caller
     ) -> pb.RolloutApplicationResult:
-        """Replace an app's runners."""
         await self._apps.rollout(
             caller.scope, request.application_name, request.environment_name or MAIN, force=request.force
         )
         return pb.RolloutApplicationResult()
 
     async def explain_app(self, request: pb.ExplainAppRequest, caller: Caller) -> pb.ExplainAppResponse:
-        """Why an app has the runners that it has."""
-        told = await self._insight.explain(caller.scope, request.application_name, request.environment_name or MAIN)
-        return insight.explanation(told, alias_info(told.app))
+        found = await self._explainer.explain(caller.scope, request.application_name, request.environment_name or MAIN)
+        return explain.explanation(found, alias_info(found.app))
 
     async def simulate_app(self, request: pb.SimulateAppRequest, caller: Caller) -> pb.SimulateAppResponse:
-        """Play requests through the rules of scaling."""
-        scaling, played = await self._insight.simulate(
+        scaling, result = await self._explainer.simulate(
             caller.scope,
             request.application_name,
             request.environment_name or MAIN,
-            insight.settings(request, _SETTINGS),
-            insight.arrivals(request),
+            explain.settings(request, _SETTINGS),
+            explain.arrivals(request),
             request.start_seconds,
         )
-        return insight.course(played, settings_of(scaling))
+        return explain.simulation(result, settings_of(scaling))
 
 
 def numbers_set(message: Message) -> dict[str, int | tuple[str, ...]]:
-    """The numeric settings that a message sets, by the field names of core.scaling.Scaling."""
+    """Return the numeric settings that a message sets, by the field names of core.scaling.Scaling."""
     return {setting: getattr(message, field) for field, setting in _SETTINGS.items() if message.HasField(field)}
 
 
 def alias_info(view: AppView) -> pb.AliasInfo:
-    """An app for the wire."""
+    """Return an app for the wire."""
     app = view.app
     info = settings_of(app.scaling)
     info.alias = app.name
@@ -125,7 +118,7 @@ def alias_info(view: AppView) -> pb.AliasInfo:
 
 
 def settings_of(scaling: Scaling) -> pb.AliasInfo:
-    """An app's settings alone, for the wire."""
+    """Return the settings of an app for the wire."""
     return pb.AliasInfo(
         max_concurrency=scaling.max_concurrency,
         max_multiplexing=scaling.max_multiplexing,

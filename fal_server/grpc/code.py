@@ -1,4 +1,4 @@
-"""From the requests that carry code (deploy, build, run) to what the services take."""
+"""Conversions of the requests that carry code: deploy, build and run."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _MOST_PORT = 65_535
 
 
 def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
-    """What to build.
+    """Return what to build.
 
     Raises:
-        Invalid: there is no environment definition, or a field is malformed.
+        InvalidArgument: there is no environment, or a field is malformed.
     """
     if not request.environments:
         raise InvalidArgument("environments", "environments is empty: describe the environment to build")
@@ -56,11 +56,11 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
 
 
 def run_request(request: Code) -> CodeRequest:
-    """What to run, and what it needs.
+    """Return what to run, and what it needs.
 
     Raises:
-        Invalid: there is no callable, or a field is malformed.
-        Unsupported: it asks for volumes.
+        InvalidArgument: there is no callable, or a field is malformed.
+        Unimplemented: it asks for volumes.
     """
     _check_callable(request)
     if request.volumes:
@@ -92,11 +92,11 @@ def run_request(request: Code) -> CodeRequest:
 
 
 def deploy_request(request: revision_pb2.RegisterApplicationRequest) -> DeployRequest:
-    """What to deploy, and how.
+    """Return what to deploy, and how.
 
     Raises:
-        Invalid: there is no callable, or a field is malformed.
-        Unsupported: it asks for volumes.
+        InvalidArgument: there is no callable, or a field is malformed.
+        Unimplemented: it asks for volumes.
     """
     code = run_request(request)
     scaling = dict(code.scaling)
@@ -128,7 +128,7 @@ def deploy_request(request: revision_pb2.RegisterApplicationRequest) -> DeployRe
 
 
 def _check_callable(request: Code) -> None:
-    """Only an image can say itself what it runs."""
+    """Demand a callable, unless there is an image, which can have a command of its own."""
     chosen = request.WhichOneof("callable")
     if chosen is None and not any(environment.kind == "container" for environment in request.environments):
         raise InvalidArgument("function", "neither function nor entrypoint is set: send the code to run, or name it")
@@ -157,7 +157,6 @@ def _environments(definitions: Iterable[run_pb2.EnvironmentDefinition]) -> tuple
 
 
 def _scaling(machine: run_pb2.MachineRequirements) -> dict[str, int | tuple[str, ...]]:
-    """Only what is set; core.scaling checks the bounds."""
     settings = numbers_set(machine)
     machine_types = tuple(machine.machine_types) or ((machine.machine_type,) if machine.machine_type else ())
     if machine_types:

@@ -1,4 +1,4 @@
-"""The second name of every method, by which published clients call it, and the description of it for reflection."""
+"""The second name of every method, which published clients use, and its description for reflection."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FULL_NAME = f"{PACKAGE}.{SERVICE}"
 
 
 def reflection_pool(services: Iterable[ServiceDescriptor], others: Iterable[bytes]) -> DescriptorPool:
-    """What reflection answers from: the files of these services, of others, and one that describes the second name.
+    """Return what reflection describes: these services, their second name, and other files.
 
-    The pool is one of its own: a process that has the published stubs too knows another file for that name.
+    It is not the default pool, where the published stubs, if a process has them, own the second name.
 
     Args:
         services: those whose methods have the second name.
-        others: further files to describe, serialised, without dependencies.
+        others: more files, serialised and without dependencies.
     """
     described = list(services)
     pool = DescriptorPool()
@@ -43,7 +43,7 @@ def _add(pool: DescriptorPool, file: FileDescriptor, seen: set[str]) -> None:
 
 
 def _second_name(services: Iterable[ServiceDescriptor]) -> FileDescriptorProto:
-    """One service with the methods of all."""
+    """Describe one service that has the methods of all."""
     file = FileDescriptorProto(name="fal_grpc/controller.proto", package=PACKAGE, syntax="proto3")
     second = file.service.add(name=SERVICE)
     for service in services:

@@ -18,7 +18,6 @@ class EnvironmentHandlers:
     async def list_environments(
         self, request: pb.ListEnvironmentsRequest, caller: Caller
     ) -> pb.ListEnvironmentsResponse:
-        """All environments."""
         return pb.ListEnvironmentsResponse(
             environments=[_info(each) for each in await self._environments.list(caller.scope)]
         )
@@ -26,16 +25,14 @@ class EnvironmentHandlers:
     async def create_environment(
         self, request: pb.CreateEnvironmentRequest, caller: Caller
     ) -> pb.CreateEnvironmentResponse:
-        """Make an environment."""
-        made = await self._environments.create(
+        created = await self._environments.create(
             caller.scope, request.name, request.description if request.HasField("description") else None
         )
-        return pb.CreateEnvironmentResponse(environment=_info(made))
+        return pb.CreateEnvironmentResponse(environment=_info(created))
 
     async def delete_environment(
         self, request: pb.DeleteEnvironmentRequest, caller: Caller
     ) -> pb.DeleteEnvironmentResponse:
-        """Delete an environment with its secrets."""
         await self._environments.delete(caller.scope, request.name)
         return pb.DeleteEnvironmentResponse()
 

@@ -1,4 +1,4 @@
-"""Handlers for commands in runners: each request goes to its runner as it is, and so does each answer to the caller."""
+"""Handlers for commands in runners; requests and responses pass to and from the runner as they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ class ExecHandlers:
         self._execs = execs
 
     async def start_exec(self, request: pb.StartExecRequest, caller: Caller) -> pb.StartExecResponse:
-        """Start one."""
         line, notice = await self._execs.enter(caller.scope, request.runner_id)
         answer = await line.call("StartExec", request.SerializeToString())
         response = pb.StartExecResponse.FromString(answer)
@@ -30,14 +29,12 @@ class ExecHandlers:
         return response
 
     async def read_exec(self, request: pb.ReadExecRequest, caller: Caller) -> AsyncGenerator[bytes]:
-        """What it writes."""
         line = await self._line(caller, request.runner_id, request.exec_id)
         async with closing(line.read(request.SerializeToString())) as messages:
             async for message in messages:
                 yield message
 
     async def write_exec(self, requests: AsyncIterator[pb.WriteExecRequest], caller: Caller) -> bytes:
-        """Its input."""
         first = await anext(requests, None)
         if first is None:
             raise InvalidArgument(
@@ -47,19 +44,16 @@ class ExecHandlers:
         return await line.write(_serialised(first, requests))
 
     async def signal_exec(self, request: pb.SignalExecRequest, caller: Caller) -> bytes:
-        """Signal it."""
         return await self._call(caller, "SignalExec", request)
 
     async def resize_exec(self, request: pb.ResizeExecRequest, caller: Caller) -> bytes:
-        """Tell it its terminal's size."""
         return await self._call(caller, "ResizeExec", request)
 
     async def close_exec(self, request: pb.CloseExecRequest, caller: Caller) -> bytes:
-        """Hang it up."""
         return await self._call(caller, "CloseExec", request)
 
     async def get_exec(self, request: pb.GetExecRequest, caller: Caller) -> pb.GetExecResponse:
-        """One of them, wherever it is."""
+        """Return one command, from whichever runner has it if none is named."""
         _require_id(request.exec_id)
         data = request.SerializeToString()
         if request.runner_id:
@@ -69,12 +63,12 @@ class ExecHandlers:
         if not found:
             raise NotFound(
                 f"there is no command {request.exec_id!r}, or it ended too long ago: "
-                "`fal runners execs` lists those that there are"
+                "`fal runners execs` shows which exist"
             )
         return pb.GetExecResponse.FromString(found[0])
 
     async def list_execs(self, request: pb.ListExecsRequest, caller: Caller) -> pb.ListExecsResponse:
-        """All of one runner, or all."""
+        """Return the commands of one runner, or of all, in the order of their start."""
         data = request.SerializeToString()
         if request.runner_id:
             line = await self._execs.line(caller.scope, request.runner_id)

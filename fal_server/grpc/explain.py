@@ -1,4 +1,4 @@
-"""Conversions of explanations and simulations of apps."""
+"""Conversions of explanations and simulations."""
 
 from __future__ import annotations
 
@@ -11,50 +11,54 @@ from fal_server.grpc.runners import STATES
 from fal_server.services.explain import Explanation
 
 
-def explanation(told: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:
-    """An explanation for the wire."""
+def explanation(found: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:
+    """Return an explanation for the wire."""
     return pb.ExplainAppResponse(
         app=app,
-        load=_load(told.load),
+        load=_load(found.load),
         decision=pb.ScalingDecision(
-            start_below=told.decision.start_below, keep=told.decision.keep, arithmetic=told.decision.reason
+            start_below=found.decision.start_below,
+            keep=found.decision.keep,
+            arithmetic=found.decision.reason,
         ),
-        runners=[pb.RunnerCount(state=STATES[state], count=count) for state, count in sorted(told.runners.items())],
+        runners=[pb.RunnerCount(state=STATES[state], count=count) for state, count in sorted(found.runners.items())],
         decisions=[
             pb.AppDecision(
                 at=timestamp(one.at), action=one.action, subject=one.subject, reason=one.reason, load=_load(one.load)
             )
-            for one in told.decisions
+            for one in found.decisions
         ],
-        known_since=timestamp(told.known_since),
-        next_revision=told.app.app.next_revision_id,
-        failed_starts=told.failed_starts,
-        last_failure=told.last_failure or None,
+        known_since=timestamp(found.known_since),
+        next_revision=found.app.app.next_revision_id,
+        failed_starts=found.failed_starts,
+        last_failure=found.last_failure or None,
     )
 
 
 def settings(request: pb.SimulateAppRequest, fields: dict[str, str]) -> dict[str, int]:
-    """The settings to try, by the field names of core.scaling.Scaling.
+    """Return the settings to try, by the field names of core.scaling.Scaling.
 
     Args:
-        fields: the wire's names -> those.
+        fields: the name on the wire -> the field.
 
     Raises:
-        Invalid: there is no setting of such a name.
+        InvalidArgument: a setting is unknown.
     """
     unknown = sorted(set(request.settings) - set(fields))
     if unknown:
-        raise InvalidArgument("settings", f"{unknown[0][:80]} is no setting: there are {', '.join(sorted(fields))}")
+        raise InvalidArgument(
+            "settings", f"{unknown[0][:80]} is not a setting: use some of {', '.join(sorted(fields))}"
+        )
     return {fields[name]: value for name, value in request.settings.items()}
 
 
 def arrivals(request: pb.SimulateAppRequest) -> list[Arrival]:
-    """The requests to play."""
+    """Return the requests to play."""
     return [Arrival(at=one.at_seconds, duration=one.duration_seconds) for one in request.arrivals]
 
 
-def course(played: SimulationResult, app: pb.AliasInfo) -> pb.SimulateAppResponse:
-    """What would have been, for the wire."""
+def simulation(result: SimulationResult, settings: pb.AliasInfo) -> pb.SimulateAppResponse:
+    """Return the result of a simulation for the wire."""
     return pb.SimulateAppResponse(
         points=[
             pb.SimulationPoint(
@@ -64,16 +68,16 @@ def course(played: SimulationResult, app: pb.AliasInfo) -> pb.SimulateAppRespons
                 in_flight=point.in_flight,
                 queued=point.queued,
             )
-            for point in played.points
+            for point in result.points
         ],
-        settings=app,
-        started=played.started,
-        most_runners=played.most_runners,
-        runner_seconds=played.runner_seconds,
-        wait_seconds_p50=played.wait_of(50),
-        wait_seconds_p95=played.wait_of(95),
-        wait_seconds_max=played.wait_of(100),
-        unserved=played.unserved,
+        settings=settings,
+        started=result.started,
+        most_runners=result.most_runners,
+        runner_seconds=result.runner_seconds,
+        wait_seconds_p50=result.wait_of(50),
+        wait_seconds_p95=result.wait_of(95),
+        wait_seconds_max=result.wait_of(100),
+        unserved=result.unserved,
     )
 
 

@@ -13,7 +13,7 @@ _SCOPES: dict[int, KeyScope] = {
     pb.CreateUserKeyRequest.API: KeyScope.API,
 }
 _SCOPE_NUMBERS = {KeyScope.ADMIN: pb.CreateUserKeyRequest.ADMIN, KeyScope.API: pb.CreateUserKeyRequest.API}
-# Sent for a key that neither word of the older form describes: readers take an unknown number for "no scope".
+# For a key that neither scope of the older form describes; readers take an unknown number for "no scope".
 _NO_SCOPE = pb.CreateUserKeyRequest.Scope.ValueType(1000)
 
 
@@ -24,7 +24,7 @@ class KeyHandlers:
         self._keys = keys
 
     async def create_user_key(self, request: pb.CreateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:
-        """Make a key. Where several ways to say what it may do are used, policy counts, then preset, then scope."""
+        """Create a key. Its permissions come from the policy, else from the preset, else from the scope."""
         key_id, secret = await self._keys.create(
             caller.principal,
             scope=named(request.scope, _SCOPES, "scope") if request.HasField("scope") else None,
@@ -35,11 +35,9 @@ class KeyHandlers:
         return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
 
     async def list_user_keys(self, request: pb.ListUserKeysRequest, caller: Caller) -> pb.ListUserKeysResponse:
-        """The keys, without their secrets."""
         return pb.ListUserKeysResponse(user_keys=[_info(key) for key in await self._keys.list(caller.scope)])
 
     async def revoke_user_key(self, request: pb.RevokeUserKeyRequest, caller: Caller) -> pb.RevokeUserKeyResponse:
-        """End a key."""
         await self._keys.revoke(caller.scope, request.key_id)
         return pb.RevokeUserKeyResponse()
 

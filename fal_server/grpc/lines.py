@@ -9,7 +9,7 @@ from fal_grpc.varint import varint
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.grpc.convert import timestamp
 
-# What precedes a field on the wire: its number, and whether a length or the number itself follows.
+# The tags of fields on the wire: the number, and whether a length or the value itself follows.
 _ENTRIES = bytes((pb.FollowLogsResponse.ENTRIES_FIELD_NUMBER << 3 | 2,))
 _SEQUENCE = bytes((pb.LogEntry.SEQUENCE_FIELD_NUMBER << 3,))
 _MESSAGE = bytes((pb.LogEntry.MESSAGE_FIELD_NUMBER << 3 | 2,))
@@ -20,7 +20,7 @@ _LEVELS = {
     LogLevel.WARNING: pb.WARNING,
     LogLevel.ERROR: pb.ERROR,
 }
-_SPEAKERS = {
+_SHORT_SOURCES = {
     LogSource.BUILD: pb.BUILDER,
     LogSource.SYSTEM: pb.BRIDGE,
     LogSource.STDOUT: pb.USER,
@@ -41,20 +41,20 @@ _SOURCE_NUMBERS = {
 
 
 def short_line(entry: LogEntry) -> pb.Log:
-    """A line as the caller of a build, deploy or run gets it."""
+    """Return a line as builds, deploys and runs stream it."""
     return pb.Log(
         message=entry.message,
-        source=_SPEAKERS[entry.source],
+        source=_SHORT_SOURCES[entry.source],
         level=_LEVELS[entry.level],
         timestamp=timestamp(entry.timestamp),
     )
 
 
 def stored_lines(entries: Iterable[LogEntry]) -> bytes:
-    """Lines as they are stored, as field 1 of a message on the wire; `FromString` makes the message of it.
+    """Return stored lines as the serialised field 1 of a message; `FromString` makes the message.
 
-    Written byte by byte, which takes half the time of making a message of each line: what lines have in common with the
-    one before is serialised once.
+    This takes half the time of building a message for each line, because what consecutive lines share is serialised
+    once.
     """
     parts: list[bytes] = []
     known: tuple[object, ...] = ()

@@ -1,4 +1,4 @@
-"""Handlers for revisions, which the wire calls applications: building, deploying, listing, deleting."""
+"""Handlers for revisions, which the wire calls applications."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RevisionHandlers:
     async def build_environment(
         self, request: pb.BuildEnvironmentRequest, caller: Caller
     ) -> AsyncGenerator[pb.BuildEnvironmentResult]:
-        """Build an environment; every message names it."""
+        """Build an environment; every message has its id."""
         code = build_request(request)
         env_id = code.environments[0].env_id
         async with closing(self._deploys.build(caller.scope, code)) as steps:
@@ -48,7 +48,7 @@ class RevisionHandlers:
     async def register_application(
         self, request: pb.RegisterApplicationRequest, caller: Caller
     ) -> AsyncGenerator[pb.RegisterApplicationResult]:
-        """Deploy. Published clients read nothing after the result, so the addresses are in the same message."""
+        """Deploy. The addresses are in the message of the result, since published clients read nothing after it."""
         async with closing(self._deploys.deploy(caller.scope, deploy_request(request))) as steps:
             async for step in steps:
                 if isinstance(step, Deployed):
@@ -70,7 +70,6 @@ class RevisionHandlers:
                     yield pb.RegisterApplicationResult(logs=[short_line(step)])
 
     async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
-        """Revisions, newest first."""
         views = await self._revisions.list(
             caller.scope, request.application_name or None, request.environment_name or MAIN
         )
@@ -79,13 +78,12 @@ class RevisionHandlers:
     async def delete_application(
         self, request: pb.DeleteApplicationRequest, caller: Caller
     ) -> pb.DeleteApplicationResult:
-        """Delete a revision that no app points at."""
         await self._revisions.delete(caller.scope, request.application_id)
         return pb.DeleteApplicationResult()
 
 
 def application_info(view: RevisionView) -> pb.ApplicationInfo:
-    """A revision for the wire."""
+    """Return a revision for the wire."""
     revision, scaling = view.revision, view.revision.scaling
     return pb.ApplicationInfo(
         application_id=revision.revision_id,
@@ -121,5 +119,5 @@ def _annotations(value: Json) -> list[pb.Annotation]:
 
 
 def service_urls(urls: Urls) -> run_pb2.ServiceURLs:
-    """An app's addresses for the wire."""
+    """Return the addresses of an app for the wire."""
     return run_pb2.ServiceURLs(playground=urls.playground, run=urls.run, queue=urls.queue, ws=urls.ws, log=urls.log)

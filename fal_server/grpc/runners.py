@@ -1,4 +1,4 @@
-"""Handlers for runners: listing, stopping, killing; entering one is in shell.py."""
+"""Handlers for runners; shell.py has the one that enters a runner."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class RunnerHandlers:
         self._runners = runners
 
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
-        """All runners."""
         views = await self._runners.list(
             caller.scope, since=optional_time(request, "start_time"), include_pending=request.list_pending
         )
@@ -47,7 +46,6 @@ class RunnerHandlers:
     async def list_alias_runners(
         self, request: pb.ListAliasRunnersRequest, caller: Caller
     ) -> pb.ListAliasRunnersResponse:
-        """The runners of one app."""
         views = await self._runners.list_for_app(
             caller.scope,
             request.alias,
@@ -58,11 +56,9 @@ class RunnerHandlers:
         return pb.ListAliasRunnersResponse(runners=[runner_info(view) for view in views])
 
     async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
-        """One runner."""
         return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(caller.scope, request.runner_id)))
 
     async def stop_runner(self, request: pb.StopRunnerRequest, caller: Caller) -> pb.StopRunnerResponse:
-        """Stop a runner in order."""
         await self._runners.stop(
             caller.scope,
             request.runner_id,
@@ -72,19 +68,17 @@ class RunnerHandlers:
         return pb.StopRunnerResponse()
 
     async def kill_runner(self, request: pb.KillRunnerRequest, caller: Caller) -> pb.KillRunnerResponse:
-        """Kill a runner at once."""
         await self._runners.kill(caller.scope, request.runner_id)
         return pb.KillRunnerResponse()
 
     def shell_runner(
         self, requests: AsyncIterator[pb.ShellRunnerInput], caller: Caller
     ) -> AsyncGenerator[pb.ShellRunnerOutput]:
-        """Run a command, or a shell, inside a runner."""
         return serve_shell(self._runners, requests, caller)
 
 
 def runner_info(view: RunnerView) -> pb.RunnerInfo:
-    """A runner for the wire."""
+    """Return a runner for the wire."""
     runner = view.runner
     return pb.RunnerInfo(
         runner_id=runner.runner_id,

@@ -1,4 +1,4 @@
-"""Handlers for ephemeral runs; when the caller hangs up, the run ends."""
+"""Handlers for runs, which end when their caller hangs up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunHandlers:
         self._runs = runs
 
     async def run(self, request: pb.HostedRun, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
-        """Run once. What comes before the run has its id (the log of a build) goes without one."""
+        """Run once. Messages before the run has an id, such as the log of a build, have none."""
         run_id, env_id = "", request.env_id or None
         async with closing(self._runs.run(caller.scope, run_request(request))) as steps:
             async for step in steps:
@@ -47,16 +47,16 @@ class RunHandlers:
     def interactive_run(
         self, requests: AsyncIterator[pb.InteractiveRunRequest], caller: Caller
     ) -> AsyncGenerator[pb.InteractiveRunResponse]:
-        """Refused: no published client calls it."""
+        """Refuse: no published client calls it."""
         raise Unimplemented("InteractiveRun is not served by this controller: call Run, and again after each change")
 
     def map(self, request: pb.HostedMap, caller: Caller) -> AsyncGenerator[pb.HostedRunResult]:
-        """Refused: no published client calls it."""
+        """Refuse: no published client calls it."""
         raise Unimplemented("Map is not served by this controller: call Run once for each input")
 
 
 def _ended(step: RunEnded, env_id: str | None) -> pb.HostedRunResult:
-    """The last message. A callable that raised was run successfully, as far as the platform goes."""
+    """Return the last message. A callable that raised still counts as run successfully."""
     if step.result is None:
         reason = log_pb2.Log(message=step.reason, source=log_pb2.BRIDGE, level=log_pb2.ERROR)
         reason.timestamp.GetCurrentTime()

@@ -1,4 +1,4 @@
-"""Handlers for secrets: names and dates go out, values never do."""
+"""Handlers for secrets; values never leave the controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SecretHandlers:
         self._secrets = secrets
 
     async def set_secret(self, request: pb.SetSecretRequest, caller: Caller) -> pb.SetSecretResponse:
-        """Write a secret; without a value, delete it."""
+        """Set a secret, or delete it if there is no value."""
         if request.HasField("value"):
             await self._secrets.set(
                 caller.scope,
@@ -29,7 +29,6 @@ class SecretHandlers:
         return pb.SetSecretResponse()
 
     async def list_secrets(self, request: pb.ListSecretsRequest, caller: Caller) -> pb.ListSecretsResponse:
-        """The secrets of an environment, by name."""
         return pb.ListSecretsResponse(
             secrets=[
                 pb.Secret(

@@ -1,4 +1,4 @@
-"""The gRPC server: every method of the contract, health and reflection, on a Unix socket, a loopback port, or both."""
+"""The gRPC server: the contract, health and reflection, on a Unix socket, a loopback port, or both."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
     ("grpc.max_concurrent_streams", 1000),
-    # Clients ping each 30 seconds, also between calls; a server that did not expect it would hang up on them.
+    # Clients ping every 30 seconds, also between calls; by default the server would hang up on them.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # A caller whose machine is gone is noticed, and its shells and streams end.
+    # Notices that a caller's machine is gone, so that its shells and streams end.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.so_reuseport", 0),  # a port that is taken is an error
@@ -39,11 +39,7 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
 class GrpcServer:
-    """The controller's gRPC face. Made and used in one running event loop.
-
-    Args:
-        services: what its handlers call.
-    """
+    """Serves gRPC. Create and use it in one running event loop."""
 
     def __init__(self, services: Services) -> None:
         self._server = grpc.aio.server(options=OPTIONS, interceptors=[AccessInterceptor(services.authenticator)])
@@ -82,18 +78,18 @@ class GrpcServer:
         return bound
 
     async def set_serving(self, *, serving: bool) -> None:
-        """What health checks are told."""
+        """Set what health checks answer."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Take no further calls; those under way have so long to finish, and are then cancelled. None is at once."""
+        """Refuse new calls, and cancel those that have not finished after the grace; None cancels at once."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 
     def _reflection(self) -> list[grpc.GenericRpcHandler]:
-        """Both versions of the protocol, which differ in name alone."""
+        """Return the handlers of both versions of the protocol, which differ only in name."""
         pool = compat.reflection_pool(
             SERVICES, (health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb)
         )

@@ -1,4 +1,4 @@
-"""A command or login shell inside a runner: input and output go both ways until the exit code, which comes alone."""
+"""A command or login shell inside a runner: streams both ways until the exit code."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MOST_COMMAND_BYTES = 128 * 1024  # Linux takes no longer argument
 async def serve_shell(
     runners: Runners, requests: AsyncIterator[pb.ShellRunnerInput], caller: Caller
 ) -> AsyncGenerator[pb.ShellRunnerOutput]:
-    """One session. When the caller goes away, this is closed and hangs the command up.
+    """Serve one session. When the caller leaves, this is closed and hangs the command up.
 
     Raises:
-        Invalid: the first message names no runner, or a later one makes no sense.
+        InvalidArgument: the first message names no runner, or a later one makes no sense.
         Unavailable: the link to the runner broke before the exit code.
     """
     first = await anext(requests, None)
@@ -33,11 +33,11 @@ async def serve_shell(
     session = await runners.exec(caller.scope, first.runner_id, request)
     try:
         await caller.accept()
-        keyboard = asyncio.create_task(_pump(session, first, requests, tty=request.tty))
+        sending = asyncio.create_task(_send_input(session, first, requests, tty=request.tty))
         try:
             async with closing(session.output()) as output:
                 while True:
-                    part = await _next(output, keyboard)
+                    part = await _next(output, sending)
                     if part is None:
                         raise Unavailable("the link to the runner broke: how the command ended is not known")
                     if part.data:
@@ -47,26 +47,26 @@ async def serve_shell(
                         yield pb.ShellRunnerOutput(exit_code=part.exit_code)
                         return
         finally:
-            keyboard.cancel()
+            sending.cancel()
             with suppress(asyncio.CancelledError, Fault):
-                await keyboard
+                await sending
     finally:
         await session.close()
 
 
-async def _next(output: AsyncIterator[ExecOutput], keyboard: asyncio.Task[None]) -> ExecOutput | None:
-    """The next output; None at its end. A caller who sends nonsense ends the wait.
+async def _next(output: AsyncIterator[ExecOutput], sending: asyncio.Task[None]) -> ExecOutput | None:
+    """Return the next output, or None at its end.
 
     Raises:
-        Invalid: what the caller sent makes no sense.
+        InvalidArgument: the caller meanwhile sent a message that makes no sense.
     """
     reading = asyncio.ensure_future(_anext(output))
     try:
-        if not keyboard.done():
-            await asyncio.wait((reading, keyboard), return_when=asyncio.FIRST_COMPLETED)
-        if keyboard.done() and not keyboard.cancelled():
-            failure = keyboard.exception()
-            # A command that reads no more, or has gone, still has an exit code to tell.
+        if not sending.done():
+            await asyncio.wait((reading, sending), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not sending.cancelled():
+            failure = sending.exception()
+            # A command that no longer reads, or has ended, still has an exit code to send.
             if failure is not None and not (isinstance(failure, Fault) and not isinstance(failure, InvalidArgument)):
                 raise failure
         return await reading
@@ -81,22 +81,22 @@ def _anext(output: AsyncIterator[ExecOutput]) -> Awaitable[ExecOutput | None]:
     return anext(output, None)
 
 
-async def _pump(
+async def _send_input(
     session: ExecSession, first: pb.ShellRunnerInput, requests: AsyncIterator[pb.ShellRunnerInput], *, tty: bool
 ) -> None:
-    """Carry the caller's input to the command.
+    """Pass the caller's input to the command.
 
-    With a terminal, an input that ends leaves the command as it is, as with a terminal whose user types no more.
+    With a terminal, the end of the input means nothing, as when a user stops typing.
     """
-    open_input = await _carry(session, first, tty=tty, open_input=True)
+    open_input = await _send(session, first, tty=tty, open_input=True)
     async for message in requests:
-        open_input = await _carry(session, message, tty=tty, open_input=open_input)
+        open_input = await _send(session, message, tty=tty, open_input=open_input)
     if open_input and not tty:
         await session.send_eof()
 
 
-async def _carry(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool, open_input: bool) -> bool:
-    """Carry one message; whether the input is still open after it."""
+async def _send(session: ExecSession, message: pb.ShellRunnerInput, *, tty: bool, open_input: bool) -> bool:
+    """Pass one message on, and return whether the input is still open."""
     if message.HasField("tty_size"):
         height, width = _size(message.tty_size)
         if tty:
@@ -118,8 +118,8 @@ def _exec_request(first: pb.ShellRunnerInput) -> ExecRequest:
     if sum(len(argument.encode()) for argument in command) > _MOST_COMMAND_BYTES:
         raise InvalidArgument("command", f"command is longer than {_MOST_COMMAND_BYTES} bytes: pass the rest as input")
     if command and not command[0]:
-        raise InvalidArgument("command", "command begins with an empty word: name the program to run")
-    # Clients older than the field mean a terminal.
+        raise InvalidArgument("command", "command starts with an empty text: name the program to run")
+    # Clients that are older than the field mean a terminal.
     tty = first.tty if first.HasField("tty") else True
     if not first.HasField("tty_size"):
         return ExecRequest(command=command, tty=tty)

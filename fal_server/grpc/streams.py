@@ -1,4 +1,4 @@
-"""Iterators of services that must be closed when their stream ends, however it ends."""
+"""Closes the iterator of a service when its stream ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def closing(iterator: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
-    """Closes an iterator at the end, where it can be closed: what it holds (a build, a run, a session) ends with it."""
+    """Close the iterator at the end, because a build, a run or a session ends with it."""
     try:
         yield iterator
     finally:

@@ -1,8 +1,8 @@
-"""The platform of the services' tests and the gRPC server of its own, for tests of who may do what."""
+"""Fixtures of other rooms: the platform of the services' tests, and the gRPC server with its keys."""
 
 from __future__ import annotations
 
-from tests.grpc.conftest import plane
+from tests.grpc.conftest import stack
 from tests.services.conftest import idle
 
-__all__ = ["idle", "plane"]
+__all__ = ["idle", "stack"]

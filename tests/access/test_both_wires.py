@@ -42,10 +42,10 @@ SAME = {
 HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sorted(PERMISSIONS))]
 
 
-def everything(plane) -> tuple[Starlette, Uploader]:
+def everything(stack) -> tuple[Starlette, Uploader]:
     """Both applications with every route. There are no services: a call that is admitted fails."""
     nothing: Any = object()
-    guard = Guard(plane.access, Tokens(bytes(32), plane.store, plane.clock, lambda _: True))
+    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: True))
     routes = [
         *QueueRoutes(nothing, nothing, guard).routes,
         *QueueAdminRoutes(nothing, Account(), nothing, guard).routes,
@@ -64,8 +64,8 @@ def client_of(app: Starlette) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://here")
 
 
-async def header_of(plane, permissions: Sequence[str]) -> dict[str, str]:
-    key_id, secret = await plane.keys.create(None, permissions=permissions)
+async def header_of(stack, permissions: Sequence[str]) -> dict[str, str]:
+    key_id, secret = await stack.keys.create(None, permissions=permissions)
     return {"authorization": f"Key {key_id}:{secret}"}
 
 
@@ -73,8 +73,8 @@ def filled(path: str) -> str:
     return re.sub(r"\{[^}]*\}", "x", path)
 
 
-def test_the_table_has_every_route_and_no_other(plane) -> None:
-    rest, uploader = everything(plane)
+def test_the_table_has_every_route_and_no_other(stack) -> None:
+    rest, uploader = everything(stack)
     found = {
         (method, route.path)
         for app in (rest, uploader.app)
@@ -85,8 +85,8 @@ def test_the_table_has_every_route_and_no_other(plane) -> None:
     assert {needed for needed in ROUTE_PERMISSIONS.values() if isinstance(needed, str)} <= PERMISSIONS
 
 
-def test_a_route_without_a_row_stops_the_start(plane) -> None:
-    guard = Guard(plane.access, Tokens(bytes(32), plane.store, plane.clock, lambda _: True))
+def test_a_route_without_a_row_stops_the_start(stack) -> None:
+    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: True))
     for make in (guard.route, guard.open_route):
         with pytest.raises(KeyError):
             make("GET", "/new", None)
@@ -94,8 +94,8 @@ def test_a_route_without_a_row_stops_the_start(plane) -> None:
         guard.open_route("GET", "/users/current", None)
 
 
-async def test_every_route_needs_its_permission_and_no_other(plane) -> None:
-    rest, uploader = everything(plane)
+async def test_every_route_needs_its_permission_and_no_other(stack) -> None:
+    rest, uploader = everything(stack)
     async with client_of(rest) as rest_client, client_of(uploader.app) as uploader_client:
         for (method, path), needed in ROUTE_PERMISSIONS.items():
             client = uploader_client if path.startswith("/v1/") else rest_client
@@ -105,8 +105,8 @@ async def test_every_route_needs_its_permission_and_no_other(plane) -> None:
             keys = {
                 "no key": {},
                 "a wrong key": {"authorization": "Key nobody:secret"},
-                "the permission": await header_of(plane, enough),
-                "all others": await header_of(plane, sorted(PERMISSIONS - {*enough, "serverless:apps:run"})),
+                "the permission": await header_of(stack, enough),
+                "all others": await header_of(stack, sorted(PERMISSIONS - {*enough, "serverless:apps:run"})),
             }
             open_to_all = needed is Admission.ANYONE
             wanted = {"no key": 401, "a wrong key": 401, "all others": 403}
@@ -118,8 +118,8 @@ async def test_every_route_needs_its_permission_and_no_other(plane) -> None:
                     assert answer.status_code == wanted[name], (method, path, name)
 
 
-async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(plane) -> None:
-    rest, uploader = everything(plane)
+async def test_a_key_is_checked_before_a_byte_of_the_body_is_read(stack) -> None:
+    rest, uploader = everything(stack)
 
     async def receive() -> dict[str, object]:
         raise AssertionError("the body was read")
@@ -149,17 +149,17 @@ def test_the_same_thing_needs_the_same_permission_on_both_wires() -> None:
 
 
 @pytest.mark.parametrize(("name", "permissions"), HOLDERS, ids=[name for name, _ in HOLDERS])
-async def test_both_wires_admit_the_same_keys(plane, name, permissions) -> None:
-    key_id, secret = await plane.keys.create(None, permissions=permissions)
+async def test_both_wires_admit_the_same_keys(stack, name, permissions) -> None:
+    key_id, secret = await stack.keys.create(None, permissions=permissions)
     metadata = (("auth-key-id", key_id), ("auth-key", secret))
-    rest, _ = everything(plane)
+    rest, _ = everything(stack)
     async with client_of(rest) as client:
         for (method, path), rpc in SAME.items():
             answer = await client.request(method, filled(path), headers={"authorization": f"Key {key_id}:{secret}"})
             denied = False
             descriptor = next(found for found in METHODS.values() if found.full_name == rpc)
             try:
-                await answers(plane.channel, descriptor, b"", metadata)
+                await answers(stack.channel, descriptor, b"", metadata)
             except grpc.aio.AioRpcError as error:
                 denied = error.code() is grpc.StatusCode.PERMISSION_DENIED
                 words = error.details()

@@ -309,7 +309,7 @@ class FakeSession:
 
 
 @dataclass
-class Plane:
+class Stack:
     """A running server, what is behind it, and how to call it."""
 
     store: SqlStore
@@ -345,7 +345,7 @@ def metadata(key: tuple[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 @pytest.fixture
-async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
+async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     vault = AesVault(bytes(32))
     store = await open_store(getattr(request, "param", None), vault)
     clock = ManualClock()
@@ -376,7 +376,7 @@ async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
     assert admin is not None
     api = await keys.create(None, preset="API")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Plane(
+        yield Stack(
             store=store,
             clock=clock,
             access=access,

@@ -82,15 +82,15 @@ def forget_peak() -> None:
 
 
 @pytest.mark.parametrize("path", ["/fal.v1.Runners/ListRunners", "/controller.IsolateController/ShellRunner"])
-async def test_a_call_without_a_key_is_refused_before_it_has_sent_a_message(plane, path) -> None:
-    stream = await Stream.open(plane.port, path)
+async def test_a_call_without_a_key_is_refused_before_it_has_sent_a_message(stack, path) -> None:
+    stream = await Stream.open(stack.port, path)
     assert b"the call has no key" in await stream.answer()
     await stream.close()
 
 
-async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_message(plane) -> None:
-    key = [(b"auth-key-id", plane.api[0].encode()), (b"auth-key", plane.api[1].encode())]
-    stream = await Stream.open(plane.port, "/fal.v1.Runners/ListRunners", *key)
+async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_message(stack) -> None:
+    key = [(b"auth-key-id", stack.api[0].encode()), (b"auth-key", stack.api[1].encode())]
+    stream = await Stream.open(stack.port, "/fal.v1.Runners/ListRunners", *key)
     assert b"serverless:runners:read" in await stream.answer()
     await stream.close()
 
@@ -100,11 +100,11 @@ async def test_a_call_without_the_permission_is_refused_before_it_has_sent_a_mes
     ["/fal.v1.Runners/ListRunners", "/fal.v1.Runners/ShellRunner", "/grpc.health.v1.Health/Check",
      "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"],
 )  # fmt: skip
-async def test_six_calls_of_zeros_take_no_memory(plane, path) -> None:
+async def test_six_calls_of_zeros_take_no_memory(stack, path) -> None:
     bomb = gzip.compress(ZEROS)
     forget_peak()
     before = peak_bytes()
-    streams = [await Stream.open(plane.port, path, (b"grpc-encoding", b"gzip")) for _ in range(6)]
+    streams = [await Stream.open(stack.port, path, (b"grpc-encoding", b"gzip")) for _ in range(6)]
     for stream in streams:
         stream.send_message(bomb, compressed=True)
     for stream in streams:
@@ -113,20 +113,20 @@ async def test_six_calls_of_zeros_take_no_memory(plane, path) -> None:
     assert peak_bytes() - before < len(ZEROS) / 2
 
 
-async def test_a_key_does_not_allow_compression_either(plane) -> None:
-    key = [(name.encode(), value.encode()) for name, value in plane.metadata]
-    stream = await Stream.open(plane.port, "/fal.v1.Runners/ListRunners", *key, (b"grpc-encoding", b"gzip"))
+async def test_a_key_does_not_allow_compression_either(stack) -> None:
+    key = [(name.encode(), value.encode()) for name, value in stack.metadata]
+    stream = await Stream.open(stack.port, "/fal.v1.Runners/ListRunners", *key, (b"grpc-encoding", b"gzip"))
     stream.send_message(gzip.compress(b""), compressed=True)
     assert b"gzip" in await stream.answer()
     await stream.close()
 
 
-async def test_metadata_has_a_limit(plane) -> None:
-    call = EnvironmentsStub(plane.channel).ListEnvironments
+async def test_metadata_has_a_limit(stack) -> None:
+    call = EnvironmentsStub(stack.channel).ListEnvironments
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call(ListEnvironmentsRequest(), metadata=(*plane.metadata, ("x-long", "v" * 40_000)))
+        await call(ListEnvironmentsRequest(), metadata=(*stack.metadata, ("x-long", "v" * 40_000)))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    await call(ListEnvironmentsRequest(), metadata=(*plane.metadata, ("x-long", "v" * 10_000)))
+    await call(ListEnvironmentsRequest(), metadata=(*stack.metadata, ("x-long", "v" * 10_000)))
 
 
 @pytest.mark.parametrize("method", ["Revisions.BuildEnvironment", "Apps.ListAliases", "Revisions.RegisterApplication"])

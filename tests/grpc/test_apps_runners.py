@@ -61,11 +61,11 @@ def plain(message) -> dict[str, object]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-async def test_an_app_shows_all_its_settings(plane) -> None:
-    plane.apps.add(scaling=SCALING, auth_mode=AuthMode.SHARED, next_revision_id="rev-2")
-    plane.apps.add("plain")
-    plane.apps.add("other--staging", environment="staging")
-    listed = await AppsStub(plane.channel).ListAliases(app_pb2.ListAliasesRequest(), metadata=plane.metadata)
+async def test_an_app_shows_all_its_settings(stack) -> None:
+    stack.apps.add(scaling=SCALING, auth_mode=AuthMode.SHARED, next_revision_id="rev-2")
+    stack.apps.add("plain")
+    stack.apps.add("other--staging", environment="staging")
+    listed = await AppsStub(stack.channel).ListAliases(app_pb2.ListAliasesRequest(), metadata=stack.metadata)
     first, second = listed.aliases
     assert plain(first) == SHOWN | {
         "alias": "hello",
@@ -74,28 +74,28 @@ async def test_an_app_shows_all_its_settings(plane) -> None:
         "is_rolling": True,
     }
     assert not second.HasField("request_start_timeout")
-    there = await AppsStub(plane.channel).ListAliases(
-        app_pb2.ListAliasesRequest(environment_name="staging"), metadata=plane.metadata
+    there = await AppsStub(stack.channel).ListAliases(
+        app_pb2.ListAliasesRequest(environment_name="staging"), metadata=stack.metadata
     )
     assert [each.alias for each in there.aliases] == ["other--staging"]
 
 
-async def test_a_revision_shows_all_its_settings(plane) -> None:
+async def test_a_revision_shows_all_its_settings(stack) -> None:
     revision = Revision(
         account=LOCAL,
         revision_id="rev-1",
         app_name="hello",
         environment="main",
-        created_at=plane.clock.now(),
+        created_at=stack.clock.now(),
         environments=(),
         function=None,
         entrypoint="a:b",
         scaling=SCALING,
         metadata={"openapi": {}, "message": "a note", "annotations": {"GIT": "abc"}},
     )
-    plane.revisions.views = [RevisionView(revision=revision, active_runners=1, current=True)]
+    stack.revisions.views = [RevisionView(revision=revision, active_runners=1, current=True)]
     request = revision_pb2.ListApplicationsRequest(application_name="hello")
-    listed = await RevisionsStub(plane.channel).ListApplications(request, metadata=plane.metadata)
+    listed = await RevisionsStub(stack.channel).ListApplications(request, metadata=stack.metadata)
     assert [plain(each) for each in listed.applications] == [
         SHOWN
         | {"application_id": "rev-1", "created_at": "2026-03-01T12:00:00Z", "application_name": "hello"}
@@ -103,8 +103,8 @@ async def test_a_revision_shows_all_its_settings(plane) -> None:
     ]
 
 
-async def test_only_what_is_set_is_changed_and_zero_is_a_value(plane) -> None:
-    plane.apps.add()
+async def test_only_what_is_set_is_changed_and_zero_is_a_value(stack) -> None:
+    stack.apps.add()
     request = app_pb2.UpdateApplicationRequest(
         application_name="hello",
         keep_alive=0,
@@ -113,8 +113,8 @@ async def test_only_what_is_set_is_changed_and_zero_is_a_value(plane) -> None:
         machine_types=["L"],
         valid_regions=["eu-north"],
     )
-    answer = await AppsStub(plane.channel).UpdateApplication(request, metadata=plane.metadata)
-    assert plane.apps.calls == [
+    answer = await AppsStub(stack.channel).UpdateApplication(request, metadata=stack.metadata)
+    assert stack.apps.calls == [
         (
             "hello",
             "main",
@@ -130,45 +130,45 @@ async def test_only_what_is_set_is_changed_and_zero_is_a_value(plane) -> None:
     assert (answer.alias_info.keep_alive, answer.alias_info.scaling_delay_seconds) == (0, 30)
 
 
-async def test_an_app_is_moved_rolled_out_and_deleted(plane) -> None:
-    plane.apps.add()
-    apps = AppsStub(plane.channel)
+async def test_an_app_is_moved_rolled_out_and_deleted(stack) -> None:
+    stack.apps.add()
+    apps = AppsStub(stack.channel)
     plainly = app_pb2.SetAliasRequest(alias="hello", revision="rev-2")
     fully = app_pb2.SetAliasRequest(
         alias="hello", revision="rev-3", auth_mode=app_pb2.PUBLIC, deployment_strategy=app_pb2.RECREATE
     )
-    await apps.SetAlias(plainly, metadata=plane.metadata)
-    answer = await apps.SetAlias(fully, metadata=plane.metadata)
+    await apps.SetAlias(plainly, metadata=stack.metadata)
+    answer = await apps.SetAlias(fully, metadata=stack.metadata)
     assert (answer.alias_info.revision, answer.alias_info.auth_mode) == ("rev-3", app_pb2.PUBLIC)
     for force in (None, False, True):
         request = app_pb2.RolloutApplicationRequest(application_name="hello", force=force)
-        await apps.RolloutApplication(request, metadata=plane.metadata)
-    assert plane.apps.calls == [
+        await apps.RolloutApplication(request, metadata=stack.metadata)
+    assert stack.apps.calls == [
         ("hello", "main", "rev-2", None, None),
         ("hello", "main", "rev-3", AuthMode.PUBLIC, Strategy.RECREATE),
         ("hello", "main", False),
         ("hello", "main", False),
         ("hello", "main", True),
     ]
-    gone = await apps.DeleteAlias(app_pb2.DeleteAliasRequest(alias="hello"), metadata=plane.metadata)
+    gone = await apps.DeleteAlias(app_pb2.DeleteAliasRequest(alias="hello"), metadata=stack.metadata)
     assert gone.revision == "rev-3"
 
 
-async def test_a_runner_shows_what_is_true_of_it(plane) -> None:
-    now = plane.clock.now()
-    plane.runners.add(
-        plane.runner("idle", reason="because", ready_at=now, node="here"),
+async def test_a_runner_shows_what_is_true_of_it(stack) -> None:
+    now = stack.clock.now()
+    stack.runners.add(
+        stack.runner("idle", reason="because", ready_at=now, node="here"),
         state=RunnerState.RUNNING,
         in_flight=1,
         uptime_seconds=12.5,
         leases=(RequestLease(request_id="q", caller="u", started_at=now),),
     )
-    plane.runners.add(
-        plane.runner("gone", state=RunnerState.TERMINATED, ended_at=now + timedelta(seconds=1), exit_code=0),
+    stack.runners.add(
+        stack.runner("gone", state=RunnerState.TERMINATED, ended_at=now + timedelta(seconds=1), exit_code=0),
         expires_in_seconds=0,
     )
-    runners = RunnersStub(plane.channel)
-    listed = await runners.ListRunners(runner_pb2.ListRunnersRequest(list_pending=True), metadata=plane.metadata)
+    runners = RunnersStub(stack.channel)
+    listed = await runners.ListRunners(runner_pb2.ListRunnersRequest(list_pending=True), metadata=stack.metadata)
     assert [plain(each) for each in listed.runners] == [
         {
             "runner_id": "idle",
@@ -203,26 +203,27 @@ async def test_a_runner_shows_what_is_true_of_it(plane) -> None:
         },
     ]
     assert listed.runners[0].HasField("state")
-    one = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="gone"), metadata=plane.metadata)
+    one = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="gone"), metadata=stack.metadata)
     assert one.runner == listed.runners[1]
 
 
-async def test_which_runners_are_asked_for(plane) -> None:
-    plane.runners.add(plane.runner())
-    runners = RunnersStub(plane.channel)
+async def test_which_runners_are_asked_for(stack) -> None:
+    stack.runners.add(stack.runner())
+    runners = RunnersStub(stack.channel)
     since = Timestamp(seconds=1_700_000_000, nanos=5000)
-    await runners.ListRunners(runner_pb2.ListRunnersRequest(), metadata=plane.metadata)
+    await runners.ListRunners(runner_pb2.ListRunnersRequest(), metadata=stack.metadata)
     await runners.ListAliasRunners(
-        runner_pb2.ListAliasRunnersRequest(alias="hello", list_pending=True, start_time=since), metadata=plane.metadata
+        runner_pb2.ListAliasRunnersRequest(alias="hello", list_pending=True, start_time=since),
+        metadata=stack.metadata,
     )
-    await runners.StopRunner(runner_pb2.StopRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
+    await runners.StopRunner(runner_pb2.StopRunnerRequest(runner_id="runner-1"), metadata=stack.metadata)
     await runners.StopRunner(
         runner_pb2.StopRunnerRequest(runner_id="runner-1", replace_first=True, grace_seconds=0),
-        metadata=plane.metadata,
+        metadata=stack.metadata,
     )
-    await runners.KillRunner(runner_pb2.KillRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
-    moment = since.ToDatetime(tzinfo=plane.clock.now().tzinfo)
-    assert plane.runners.calls == [
+    await runners.KillRunner(runner_pb2.KillRunnerRequest(runner_id="runner-1"), metadata=stack.metadata)
+    moment = since.ToDatetime(tzinfo=stack.clock.now().tzinfo)
+    assert stack.runners.calls == [
         (None, False),
         ("hello", moment, True),
         ("runner-1", False, None),
@@ -263,22 +264,22 @@ def test_whether_another_takes_its_place(runner_, changes, shown) -> None:
     assert runner_pb2.RunnerInfo.ReplaceState.Name(runner_info(view).replacement) == shown
 
 
-async def test_one_runner_comes_with_what_it_went_through(plane) -> None:
-    runners = RunnersStub(plane.channel)
+async def test_one_runner_comes_with_what_it_went_through(stack) -> None:
+    runners = RunnersStub(stack.channel)
     moves = [
         (RunnerState.PENDING, "1 requests"),
         (RunnerState.PENDING, "ordered on local as XS"),
         (RunnerState.IDLE, ""),
     ]
     history = tuple(
-        StateChange(runner_id="runner-1", at=plane.clock.now(), state=state, reason=reason) for state, reason in moves
+        StateChange(runner_id="runner-1", at=stack.clock.now(), state=state, reason=reason) for state, reason in moves
     )
     phases = StartPhases(waiting=1.5, environment=0.25, setup=3.0)
-    plane.runners.add(make_runner("runner-1"), history=history, phases=phases)
-    answer = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="runner-1"), metadata=plane.metadata)
+    stack.runners.add(make_runner("runner-1"), history=history, phases=phases)
+    answer = await runners.GetRunner(runner_pb2.GetRunnerRequest(runner_id="runner-1"), metadata=stack.metadata)
     info = answer.runner
     assert [(STATE_WORDS[c.state], c.reason) for c in info.state_changes] == [(s.value, r) for s, r in moves]
-    assert info.state_changes[0].at.ToDatetime(tzinfo=UTC) == plane.clock.now()
+    assert info.state_changes[0].at.ToDatetime(tzinfo=UTC) == stack.clock.now()
     assert (info.start_phases.waiting_seconds, info.start_phases.setup_seconds) == (1.5, 3.0)
     assert not info.start_phases.HasField("first_byte_seconds")
     got = from_wire(info)
@@ -287,9 +288,9 @@ async def test_one_runner_comes_with_what_it_went_through(plane) -> None:
     assert (got.start_phases.environment, got.start_phases.first_byte) == (0.25, None)
 
 
-async def test_an_app_is_explained(plane) -> None:
-    apps = AppsStub(plane.channel)
-    told = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=plane.metadata)
+async def test_an_app_is_explained(stack) -> None:
+    apps = AppsStub(stack.channel)
+    told = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=stack.metadata)
     assert (told.load.in_flight, told.load.queued, told.load.ripe) == (3, 2, 1)
     assert told.decision.start_below == 4
     assert "4 requests / 1 at once = 4 runners" in told.decision.arithmetic
@@ -298,14 +299,14 @@ async def test_an_app_is_explained(plane) -> None:
     assert (told.next_revision, told.failed_starts, told.last_failure) == ("r2", 1, "setup() raised")
 
 
-async def test_a_load_is_simulated(plane) -> None:
-    apps = AppsStub(plane.channel)
+async def test_a_load_is_simulated(stack) -> None:
+    apps = AppsStub(stack.channel)
     arrivals = [app_pb2.SimulatedArrival(at_seconds=i, duration_seconds=5) for i in range(20)]
     told = await apps.SimulateApp(
         app_pb2.SimulateAppRequest(
             arrivals=arrivals, start_seconds=1, settings={"max_concurrency": 3, "scaling_delay_seconds": 2}
         ),
-        metadata=plane.metadata,
+        metadata=stack.metadata,
     )
     assert told.settings.max_concurrency == told.most_runners == 3
     assert told.settings.scaling_delay_seconds == 2

@@ -64,9 +64,9 @@ async def all_of(stream) -> list:
     return [message async for message in stream]
 
 
-async def test_a_build_names_its_environment_in_every_message(plane) -> None:
-    plane.deploys.steps = [
-        plane.line("b", 1, "Collecting", source=LogSource.BUILD),
+async def test_a_build_names_its_environment_in_every_message(stack) -> None:
+    stack.deploys.steps = [
+        stack.line("b", 1, "Collecting", source=LogSource.BUILD),
         Built(env_id="built"),
     ]
     request = revision_pb2.BuildEnvironmentRequest(
@@ -78,13 +78,13 @@ async def test_a_build_names_its_environment_in_every_message(plane) -> None:
         files=[run_pb2.File(hash=HASH, relative_path="a/b.py")],
     )
     request.environments[0].force = True
-    first, last = await all_of(RevisionsStub(plane.channel).BuildEnvironment(request, metadata=plane.metadata))
+    first, last = await all_of(RevisionsStub(stack.channel).BuildEnvironment(request, metadata=stack.metadata))
     [log] = first.logs
     assert (log.message, log.source, log.level) == ("Collecting", log_pb2.BUILDER, log_pb2.INFO)
     assert first.env_id == SPEC.env_id
     assert not first.HasField("status")
     assert (last.env_id, last.status.state) == ("built", Status.SUCCESS)
-    [code] = plane.deploys.asked
+    [code] = stack.deploys.asked
     assert code == CodeRequest(
         environments=(SPEC,),
         force_build=True,
@@ -104,15 +104,15 @@ async def test_a_build_names_its_environment_in_every_message(plane) -> None:
     assert type(code.environments[0].configuration["workers"]) is int
 
 
-async def test_a_failed_build_says_why(plane) -> None:
-    plane.deploys.steps = [FailedPrecondition("No matching distribution found for nothing==9")]
+async def test_a_failed_build_says_why(stack) -> None:
+    stack.deploys.steps = [FailedPrecondition("No matching distribution found for nothing==9")]
     request = revision_pb2.BuildEnvironmentRequest(environments=[VENV])
     with pytest.raises(grpc.aio.AioRpcError, match="No matching distribution"):
-        await all_of(RevisionsStub(plane.channel).BuildEnvironment(request, metadata=plane.metadata))
+        await all_of(RevisionsStub(stack.channel).BuildEnvironment(request, metadata=stack.metadata))
 
 
-async def test_a_deploy_is_handed_over_whole(plane) -> None:
-    now = plane.clock.now()
+async def test_a_deploy_is_handed_over_whole(stack) -> None:
+    now = stack.clock.now()
     app = App(
         account=LOCAL,
         name="hello",
@@ -123,9 +123,9 @@ async def test_a_deploy_is_handed_over_whole(plane) -> None:
         created_at=now,
         updated_at=now,
     )
-    plane.deploys.steps = [
-        plane.line("b", 1, "starting", source=LogSource.SYSTEM, level=LogLevel.WARNING),
-        plane.line("b", 2, "print", source=LogSource.STDERR, level=LogLevel.ERROR),
+    stack.deploys.steps = [
+        stack.line("b", 1, "starting", source=LogSource.SYSTEM, level=LogLevel.WARNING),
+        stack.line("b", 2, "print", source=LogSource.STDERR, level=LogLevel.ERROR),
         Deployed(app=app, revision_id="rev-9", urls=URLS, env_id="env"),
     ]
     request = revision_pb2.RegisterApplicationRequest(
@@ -155,7 +155,7 @@ async def test_a_deploy_is_handed_over_whole(plane) -> None:
     )
     request.metadata.update({"openapi": {"paths": {}}, "message": "hi"})
     first, second, last = await all_of(
-        RevisionsStub(plane.channel).RegisterApplication(request, metadata=plane.metadata)
+        RevisionsStub(stack.channel).RegisterApplication(request, metadata=stack.metadata)
     )
     assert [(m.logs[0].source, m.logs[0].level) for m in (first, second)] == [
         (log_pb2.BRIDGE, log_pb2.WARNING),
@@ -163,7 +163,7 @@ async def test_a_deploy_is_handed_over_whole(plane) -> None:
     ]
     # In one message: published clients read nothing after the result.
     assert (last.result.application_id, last.service_urls.run, last.env_id) == ("rev-9", "http://h/r", "env")
-    assert plane.deploys.asked == [
+    assert stack.deploys.asked == [
         DeployRequest(
             code=CodeRequest(
                 environments=(SPEC,),
@@ -208,15 +208,15 @@ async def test_a_deploy_is_handed_over_whole(plane) -> None:
     ]
 
 
-async def test_what_is_left_out_of_a_deploy_stays_open(plane) -> None:
+async def test_what_is_left_out_of_a_deploy_stays_open(stack) -> None:
     request = revision_pb2.RegisterApplicationRequest(
         entrypoint="pkg.mod:Thing.run",
         max_concurrency=4,
         health_check_path="/h",
         machine_requirements=run_pb2.MachineRequirements(machine_type="M"),
     )
-    await all_of(RevisionsStub(plane.channel).RegisterApplication(request, metadata=plane.metadata))
-    assert plane.deploys.asked == [
+    await all_of(RevisionsStub(stack.channel).RegisterApplication(request, metadata=stack.metadata))
+    assert stack.deploys.asked == [
         DeployRequest(
             code=CodeRequest(
                 environments=(),
@@ -228,25 +228,25 @@ async def test_what_is_left_out_of_a_deploy_stays_open(plane) -> None:
     ]
 
 
-async def test_an_image_needs_no_callable(plane) -> None:
+async def test_an_image_needs_no_callable(stack) -> None:
     image = run_pb2.EnvironmentDefinition(kind="container")
     request = revision_pb2.RegisterApplicationRequest(environments=[image])
-    await all_of(RevisionsStub(plane.channel).RegisterApplication(request, metadata=plane.metadata))
-    assert plane.deploys.asked[0].code.function is None
+    await all_of(RevisionsStub(stack.channel).RegisterApplication(request, metadata=stack.metadata))
+    assert stack.deploys.asked[0].code.function is None
 
 
-async def run(plane, *steps: object) -> list[run_pb2.HostedRunResult]:
-    plane.runs.steps = list(steps)
+async def run(stack, *steps: object) -> list[run_pb2.HostedRunResult]:
+    stack.runs.steps = list(steps)
     request = run_pb2.HostedRun(function=FUNCTION, environments=[VENV], auth_mode=app_pb2.PUBLIC)
-    return await all_of(RunsStub(plane.channel).Run(request, metadata=plane.metadata))
+    return await all_of(RunsStub(stack.channel).Run(request, metadata=stack.metadata))
 
 
-async def test_a_run_is_in_progress_and_then_has_its_value(plane) -> None:
+async def test_a_run_is_in_progress_and_then_has_its_value(stack) -> None:
     messages = await run(
-        plane,
-        plane.line("b", 1, "building", source=LogSource.BUILD),
+        stack,
+        stack.line("b", 1, "building", source=LogSource.BUILD),
         RunStarted(run_id="run-1", urls=URLS, env_id="env"),
-        plane.line("run-1", 1, "hello"),
+        stack.line("run-1", 1, "hello"),
         RunEnded(run_id="run-1", result=RunResult(method="cloudpickle", definition=b"42")),
     )
     assert [m.status.state for m in messages] == [Status.IN_PROGRESS] * 3 + [Status.SUCCESS]
@@ -256,11 +256,11 @@ async def test_a_run_is_in_progress_and_then_has_its_value(plane) -> None:
     assert messages[2].env_id == "env"
     assert (messages[3].return_value.method, messages[3].return_value.definition) == ("cloudpickle", b"42")
     assert not messages[3].return_value.was_it_raised
-    assert plane.runs.asked[0].auth_mode is AuthMode.PUBLIC
-    assert plane.runs.closed == 1
+    assert stack.runs.asked[0].auth_mode is AuthMode.PUBLIC
+    assert stack.runs.closed == 1
 
 
-async def test_code_that_raises_was_run_successfully(plane) -> None:
+async def test_code_that_raises_was_run_successfully(stack) -> None:
     raised = RunResult(
         method="cloudpickle",
         definition=b"e",
@@ -269,7 +269,7 @@ async def test_code_that_raises_was_run_successfully(plane) -> None:
         exception_type="ValueError",
         exception_message="no",
     )
-    [last] = await run(plane, RunEnded(run_id="r", result=raised))
+    [last] = await run(stack, RunEnded(run_id="r", result=raised))
     value = last.return_value
     assert last.status.state == Status.SUCCESS
     assert (value.was_it_raised, value.stringized_traceback, value.exception_type_name, value.exception_message) == (
@@ -280,14 +280,14 @@ async def test_code_that_raises_was_run_successfully(plane) -> None:
     )
 
 
-async def test_a_run_without_a_result_says_why(plane) -> None:
-    [last] = await run(plane, RunEnded(run_id="r", result=None, reason="killed: out of memory"))
+async def test_a_run_without_a_result_says_why(stack) -> None:
+    [last] = await run(stack, RunEnded(run_id="r", result=None, reason="killed: out of memory"))
     assert last.status.state == Status.INTERNAL_FAILURE
     assert [log.message for log in last.logs] == ["killed: out of memory"]
     assert not last.HasField("return_value")
 
 
-async def test_a_caller_that_hangs_up_ends_the_run(plane) -> None:
+async def test_a_caller_that_hangs_up_ends_the_run(stack) -> None:
     ended = asyncio.Event()
 
     async def endless() -> None:
@@ -296,8 +296,8 @@ async def test_a_caller_that_hangs_up_ends_the_run(plane) -> None:
         finally:
             ended.set()
 
-    plane.runs.steps = [RunStarted(run_id="r", urls=URLS, env_id="e"), endless]
-    stream = RunsStub(plane.channel).Run(run_pb2.HostedRun(function=FUNCTION), metadata=plane.metadata)
+    stack.runs.steps = [RunStarted(run_id="r", urls=URLS, env_id="e"), endless]
+    stream = RunsStub(stack.channel).Run(run_pb2.HostedRun(function=FUNCTION), metadata=stack.metadata)
     await stream.read()
     stream.cancel()
     async with asyncio.timeout(30):

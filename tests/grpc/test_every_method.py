@@ -39,11 +39,11 @@ def test_no_two_services_have_a_method_of_one_name() -> None:
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["fal.v1", "controller"])
-async def test_who_may_call(plane, second) -> None:
-    key_id, secret = plane.admin
-    revoked = await plane.keys.create(None, preset="FULL")
-    await plane.access.authenticate(*revoked)
-    await plane.keys.revoke(SCOPE, revoked[0])
+async def test_who_may_call(stack, second) -> None:
+    key_id, secret = stack.admin
+    revoked = await stack.keys.create(None, preset="FULL")
+    await stack.access.authenticate(*revoked)
+    await stack.keys.revoke(SCOPE, revoked[0])
     denied = grpc.StatusCode.PERMISSION_DENIED
     callers = {
         (): UNAUTHENTICATED,
@@ -53,44 +53,44 @@ async def test_who_may_call(plane, second) -> None:
         (("auth-key-id", revoked[0]), ("auth-key", revoked[1])): UNAUTHENTICATED,
         (("authorization", f"Basic {key_id}:{secret}"),): UNAUTHENTICATED,
         (("authorization", "Bearer a-token"),): UNAUTHENTICATED,
-        (("auth-key-id", plane.api[0]), ("auth-key", plane.api[1])): denied,
+        (("auth-key-id", stack.api[0]), ("auth-key", stack.api[1])): denied,
         (("auth-key-id", key_id), ("auth-key", secret)): None,
         (("authorization", f"Key {key_id}:{secret}"),): None,
         (("authorization", f"bearer {key_id}:{secret}"),): None,
     }
     for method in METHODS:
         for metadata, expected in callers.items():
-            status, _, _ = await call(plane.channel, method, metadata, second=second)
+            status, _, _ = await call(stack.channel, method, metadata, second=second)
             if expected is None:
                 assert status not in (UNAUTHENTICATED, denied), (method.name, metadata)
             else:
                 assert status is expected, (method.name, metadata)
 
 
-async def test_one_permission_is_enough_and_needed(plane) -> None:
+async def test_one_permission_is_enough_and_needed(stack) -> None:
     for method in METHODS:
         needed = METHOD_PERMISSIONS[method.full_name]
-        mine = await plane.keys.create(None, permissions=[needed])
-        others = await plane.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
-        allowed, _, _ = await call(plane.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))
-        refused, words, _ = await call(plane.channel, method, (("auth-key-id", others[0]), ("auth-key", others[1])))
+        mine = await stack.keys.create(None, permissions=[needed])
+        others = await stack.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
+        allowed, _, _ = await call(stack.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))
+        refused, words, _ = await call(stack.channel, method, (("auth-key-id", others[0]), ("auth-key", others[1])))
         # A key that makes keys must not give more than it has: that, too, is a lack of permission.
         assert allowed is not grpc.StatusCode.PERMISSION_DENIED or method.name == "CreateUserKey", method.name
         assert refused is grpc.StatusCode.PERMISSION_DENIED, method.name
         assert needed in words
 
 
-async def test_both_names_answer_alike(plane) -> None:
+async def test_both_names_answer_alike(stack) -> None:
     for method in METHODS:
         data = b"\xff" if method.name == "CreateUserKey" else None  # no two keys are alike
-        first = await call(plane.channel, method, plane.metadata, data=data)
-        second = await call(plane.channel, method, plane.metadata, data=data, second=True)
+        first = await call(stack.channel, method, stack.metadata, data=data)
+        second = await call(stack.channel, method, stack.metadata, data=data, second=True)
         assert first == second, method.name
 
 
-async def test_bytes_that_are_no_request(plane) -> None:
+async def test_bytes_that_are_no_request(stack) -> None:
     for method in METHODS:
-        code, words, _ = await call(plane.channel, method, plane.metadata, data=b"\xff\xff\xff")
+        code, words, _ = await call(stack.channel, method, stack.metadata, data=b"\xff\xff\xff")
         if method.name == "InteractiveRun":
             assert code is grpc.StatusCode.UNIMPLEMENTED  # before anything is read
         else:
@@ -98,7 +98,7 @@ async def test_bytes_that_are_no_request(plane) -> None:
             assert method.input_type.full_name in words
 
 
-async def test_without_a_key_the_bytes_are_not_even_read(plane) -> None:
+async def test_without_a_key_the_bytes_are_not_even_read(stack) -> None:
     for method in METHODS:
-        code, _, _ = await call(plane.channel, method, (), data=b"\xff\xff\xff")
+        code, _, _ = await call(stack.channel, method, (), data=b"\xff\xff\xff")
         assert code is UNAUTHENTICATED, method.name

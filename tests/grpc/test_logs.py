@@ -19,13 +19,13 @@ R1 = pb.LogSelector(runner_id="runner-1")
 HELLO = pb.LogSelector(app=pb.AppLogTarget(app="hello"))
 
 
-async def pages(plane, **fields) -> list[list[int]]:
+async def pages(stack, **fields) -> list[list[int]]:
     """The sequences of all pages of a listing."""
     found: list[list[int]] = []
     token = ""
     while True:
         request = pb.ListLogsRequest(page_token=token, **fields)
-        answer = await LogsStub(plane.channel).ListLogs(request, metadata=plane.metadata)
+        answer = await LogsStub(stack.channel).ListLogs(request, metadata=stack.metadata)
         found.append([entry.sequence for entry in answer.entries])
         token = answer.next_page_token
         if not token:
@@ -36,11 +36,11 @@ def numbers(messages) -> list[int]:
     return [entry.sequence for message in messages for entry in message.entries]
 
 
-async def test_a_line_as_it_is_stored(plane) -> None:
-    await plane.logs.ingest(
-        [plane.line("runner-1", 1, "hi", level=LogLevel.ERROR, source=LogSource.STDERR, request_id="q")]
+async def test_a_line_as_it_is_stored(stack) -> None:
+    await stack.logs.ingest(
+        [stack.line("runner-1", 1, "hi", level=LogLevel.ERROR, source=LogSource.STDERR, request_id="q")]
     )
-    answer = await LogsStub(plane.channel).ListLogs(pb.ListLogsRequest(selector=R1), metadata=plane.metadata)
+    answer = await LogsStub(stack.channel).ListLogs(pb.ListLogsRequest(selector=R1), metadata=stack.metadata)
     assert [MessageToDict(entry, preserving_proto_field_name=True) for entry in answer.entries] == [
         {
             "runner_id": "runner-1",
@@ -57,107 +57,107 @@ async def test_a_line_as_it_is_stored(plane) -> None:
     assert answer.next_page_token == ""
 
 
-async def test_pages_in_both_orders_and_a_limit_over_all(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", number) for number in range(1, 8)])
+async def test_pages_in_both_orders_and_a_limit_over_all(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", number) for number in range(1, 8)])
     oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
-    assert await pages(plane, selector=R1) == [[7, 6, 5, 4, 3, 2, 1]]
-    assert await pages(plane, selector=R1, page_size=3) == [[7, 6, 5], [4, 3, 2], [1]]
-    assert await pages(plane, selector=HELLO, page_size=3, order=oldest) == [[1, 2, 3], [4, 5, 6], [7]]
-    assert await pages(plane, selector=R1, page_size=3, lines=5) == [[7, 6, 5], [4, 3]]
-    assert await pages(plane, selector=R1, page_size=3, lines=3) == [[7, 6, 5]]
-    assert await pages(plane, selector=R1, page_size=1_000_000, order=oldest) == [[1, 2, 3, 4, 5, 6, 7]]
+    assert await pages(stack, selector=R1) == [[7, 6, 5, 4, 3, 2, 1]]
+    assert await pages(stack, selector=R1, page_size=3) == [[7, 6, 5], [4, 3, 2], [1]]
+    assert await pages(stack, selector=HELLO, page_size=3, order=oldest) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert await pages(stack, selector=R1, page_size=3, lines=5) == [[7, 6, 5], [4, 3]]
+    assert await pages(stack, selector=R1, page_size=3, lines=3) == [[7, 6, 5]]
+    assert await pages(stack, selector=R1, page_size=1_000_000, order=oldest) == [[1, 2, 3, 4, 5, 6, 7]]
 
 
-async def test_what_is_looked_for(plane) -> None:
-    await plane.logs.ingest(
+async def test_what_is_looked_for(stack) -> None:
+    await stack.logs.ingest(
         [
-            plane.line("runner-1", 1, "Apple"),
-            plane.line("runner-1", 2, "pear", request_id="q"),
-            plane.line("runner-1", 3, "pineapple", source=LogSource.SYSTEM),
+            stack.line("runner-1", 1, "Apple"),
+            stack.line("runner-1", 2, "pear", request_id="q"),
+            stack.line("runner-1", 3, "pineapple", source=LogSource.SYSTEM),
         ]
     )
-    assert await pages(plane, selector=pb.LogSelector(runner_id="runner-1", search="APPLE")) == [[3, 1]]
-    assert await pages(plane, selector=pb.LogSelector(runner_id="runner-1", request_id="q")) == [[2]]
+    assert await pages(stack, selector=pb.LogSelector(runner_id="runner-1", search="APPLE")) == [[3, 1]]
+    assert await pages(stack, selector=pb.LogSelector(runner_id="runner-1", request_id="q")) == [[2]]
     system = pb.LogSelector(runner_id="runner-1", sources=[pb.LogEntry.SOURCE_SYSTEM])
-    assert await pages(plane, selector=system) == [[3]]
+    assert await pages(stack, selector=system) == [[3]]
     request = pb.ListLogsRequest(selector=R1)
-    request.since.FromDatetime(plane.clock.now() + timedelta(milliseconds=2))
-    request.until.FromDatetime(plane.clock.now() + timedelta(milliseconds=3))
-    assert await pages(plane, selector=R1, since=request.since, until=request.until) == [[2]]
-    assert await pages(plane, selector=R1, until=request.since) == [[1]]
+    request.since.FromDatetime(stack.clock.now() + timedelta(milliseconds=2))
+    request.until.FromDatetime(stack.clock.now() + timedelta(milliseconds=3))
+    assert await pages(stack, selector=R1, since=request.since, until=request.until) == [[2]]
+    assert await pages(stack, selector=R1, until=request.since) == [[1]]
 
 
-async def test_a_token_belongs_to_its_request(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", number) for number in range(1, 4)])
-    stub = LogsStub(plane.channel)
-    answer = await stub.ListLogs(pb.ListLogsRequest(selector=R1, page_size=1), metadata=plane.metadata)
+async def test_a_token_belongs_to_its_request(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", number) for number in range(1, 4)])
+    stub = LogsStub(stack.channel)
+    answer = await stub.ListLogs(pb.ListLogsRequest(selector=R1, page_size=1), metadata=stack.metadata)
     for other in (
         pb.ListLogsRequest(selector=HELLO, page_token=answer.next_page_token),
         pb.ListLogsRequest(selector=R1, lines=2, page_token=answer.next_page_token),
     ):
         with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
-            await stub.ListLogs(other, metadata=plane.metadata)
+            await stub.ListLogs(other, metadata=stack.metadata)
 
 
-async def test_a_stream_ends_with_how_the_runner_ended(plane) -> None:
-    living = plane.runner(state=RunnerState.SETUP)
-    await plane.store.save_runners([living])
-    await plane.logs.ingest([plane.line("runner-1", 1)])
-    stream = LogsStub(plane.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=R1, since={"seconds": 0}), metadata=plane.metadata
+async def test_a_stream_ends_with_how_the_runner_ended(stack) -> None:
+    living = stack.runner(state=RunnerState.SETUP)
+    await stack.store.save_runners([living])
+    await stack.logs.ingest([stack.line("runner-1", 1)])
+    stream = LogsStub(stack.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=R1, since={"seconds": 0}), metadata=stack.metadata
     )
     assert numbers([await stream.read()]) == [1]
-    await plane.logs.ingest([plane.line("runner-1", 2)])
+    await stack.logs.ingest([stack.line("runner-1", 2)])
     assert numbers([await stream.read()]) == [2]
-    await plane.logs.ingest([plane.line("runner-1", 3)])
-    ended = replace(living, state=RunnerState.TERMINATED, ended_at=plane.clock.now(), exit_code=143, reason="stopped")
-    await plane.store.save_runners([ended])
-    plane.logs.runner_ended(ended)
+    await stack.logs.ingest([stack.line("runner-1", 3)])
+    ended = replace(living, state=RunnerState.TERMINATED, ended_at=stack.clock.now(), exit_code=143, reason="stopped")
+    await stack.store.save_runners([ended])
+    stack.logs.runner_ended(ended)
     rest = []
     while (message := await stream.read()) is not grpc.aio.EOF:
         rest.append(message)
     assert numbers(rest) == [3]
     last = rest[-1].runner_ended
     assert (last.runner_id, last.exit_code, last.reason) == ("runner-1", 143, "stopped")
-    assert last.ended_at.ToDatetime(tzinfo=plane.clock.now().tzinfo) == plane.clock.now()
+    assert last.ended_at.ToDatetime(tzinfo=stack.clock.now().tzinfo) == stack.clock.now()
     # Resumed after its end, it ends again, and repeats nothing.
-    again = LogsStub(plane.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=R1, cursor=rest[-1].cursor), metadata=plane.metadata
+    again = LogsStub(stack.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=R1, cursor=rest[-1].cursor), metadata=stack.metadata
     )
     assert [(len(m.entries), m.HasField("runner_ended")) async for m in again] == [(0, True)]
 
 
-async def test_from_now_on_means_what_is_written_later(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", 1)])
-    plane.clock.advance(3600)
-    stream = LogsStub(plane.channel).FollowLogs(pb.FollowLogsRequest(selector=HELLO), metadata=plane.metadata)
+async def test_from_now_on_means_what_is_written_later(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", 1)])
+    stack.clock.advance(3600)
+    stream = LogsStub(stack.channel).FollowLogs(pb.FollowLogsRequest(selector=HELLO), metadata=stack.metadata)
     async with asyncio.timeout(30):
         first = await stream.read()  # the stream is open: what comes now is in it
     assert (numbers([first]), bool(first.cursor)) == ([], True)
-    later = plane.clock.now() + timedelta(seconds=1)
-    await plane.logs.ingest([plane.line("runner-1", 2, timestamp=later)])
+    later = stack.clock.now() + timedelta(seconds=1)
+    await stack.logs.ingest([stack.line("runner-1", 2, timestamp=later)])
     assert numbers([await stream.read()]) == [2]
     stream.cancel()
 
 
-async def test_a_cursor_belongs_to_its_selector(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", 1)])
-    stub = LogsStub(plane.channel)
-    stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=plane.metadata)
+async def test_a_cursor_belongs_to_its_selector(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", 1)])
+    stub = LogsStub(stack.channel)
+    stream = stub.FollowLogs(pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=stack.metadata)
     cursor = (await stream.read()).cursor
     stream.cancel()
     with pytest.raises(grpc.aio.AioRpcError, match="belongs to another request"):
         _ = [
-            m async for m in stub.FollowLogs(pb.FollowLogsRequest(selector=R1, cursor=cursor), metadata=plane.metadata)
+            m async for m in stub.FollowLogs(pb.FollowLogsRequest(selector=R1, cursor=cursor), metadata=stack.metadata)
         ]
 
 
-async def test_a_hundred_streams_each_get_every_line_once(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", 1)])
+async def test_a_hundred_streams_each_get_every_line_once(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", 1)])
 
     async def follow() -> list[int]:
         request = pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0})
-        stream = LogsStub(plane.channel).FollowLogs(request, metadata=plane.metadata)
+        stream = LogsStub(stack.channel).FollowLogs(request, metadata=stack.metadata)
         found: list[int] = []
         while len(found) < 50:
             found += numbers([await stream.read()])
@@ -167,23 +167,23 @@ async def test_a_hundred_streams_each_get_every_line_once(plane) -> None:
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         streams = [group.create_task(follow()) for _ in range(100)]
         for number in range(2, 51):
-            await plane.logs.ingest([plane.line("runner-1", number)])
+            await stack.logs.ingest([stack.line("runner-1", number)])
     assert [task.result() for task in streams] == [list(range(1, 51))] * 100
 
 
-async def test_long_lines_stay_below_the_usual_limit_of_a_message(plane) -> None:
+async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack) -> None:
     """A client that sets no limit of its own takes 4 MiB."""
-    await plane.logs.ingest([plane.line("runner-1", number, "\u2603" * 300_000) for number in range(1, 9)])
+    await stack.logs.ingest([stack.line("runner-1", number, "\u2603" * 300_000) for number in range(1, 9)])
     oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
-    assert await pages(plane, selector=R1, order=oldest) == [[number] for number in range(1, 9)]
-    assert await pages(plane, selector=R1, lines=3) == [[8], [7], [6]]
-    stream = LogsStub(plane.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=plane.metadata
+    assert await pages(stack, selector=R1, order=oldest) == [[number] for number in range(1, 9)]
+    assert await pages(stack, selector=R1, lines=3) == [[8], [7], [6]]
+    stream = LogsStub(stack.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=HELLO, since={"seconds": 0}), metadata=stack.metadata
     )
     messages = [await stream.read() for _ in range(3)]
     stream.cancel()
-    again = LogsStub(plane.channel).FollowLogs(
-        pb.FollowLogsRequest(selector=HELLO, cursor=messages[-1].cursor), metadata=plane.metadata
+    again = LogsStub(stack.channel).FollowLogs(
+        pb.FollowLogsRequest(selector=HELLO, cursor=messages[-1].cursor), metadata=stack.metadata
     )
     messages += [await again.read() for _ in range(5)]
     again.cancel()

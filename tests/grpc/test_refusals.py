@@ -40,10 +40,10 @@ def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
 
 
 @pytest.mark.parametrize("kind", faults.Fault.__subclasses__(), ids=lambda kind: kind.__name__)
-async def test_each_fault_has_its_code_and_details(plane, kind) -> None:
-    plane.apps.fault = kind("alias", "words") if kind is faults.InvalidArgument else kind("words")
+async def test_each_fault_has_its_code_and_details(stack, kind) -> None:
+    stack.apps.fault = kind("alias", "words") if kind is faults.InvalidArgument else kind("words")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=(*plane.metadata, ("x-request-id", "r-1")))
+        await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-1")))
     error = caught.value
     assert error.code().name == kind.reason
     assert error.details() == details(error).message == "words"
@@ -55,10 +55,10 @@ async def test_each_fault_has_its_code_and_details(plane, kind) -> None:
     assert len(unpacked(error, RetryInfo)) == (kind is faults.Unavailable)
 
 
-async def test_what_nobody_expected_shows_its_id_and_nothing_else(plane, caplog) -> None:
-    plane.apps.fault = ZeroDivisionError("the inside")
+async def test_what_nobody_expected_shows_its_id_and_nothing_else(stack, caplog) -> None:
+    stack.apps.fault = ZeroDivisionError("the inside")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=(*plane.metadata, ("x-request-id", "r-2")))
+        await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-2")))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "r-2" in caught.value.details()
     assert "inside" not in str(caught.value)
@@ -66,7 +66,7 @@ async def test_what_nobody_expected_shows_its_id_and_nothing_else(plane, caplog)
     assert (record.request_id, record.exc_info[0]) == ("r-2", ZeroDivisionError)
 
 
-async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
+async def test_a_call_that_is_cancelled_is_cancelled_inside(stack) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(scope: object, environment: str | None) -> list[object]:
@@ -77,8 +77,8 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
             ended.set()
         return []
 
-    plane.apps.list = wait
-    call = AppsStub(plane.channel).ListAliases(ALIASES, metadata=plane.metadata)
+    stack.apps.list = wait
+    call = AppsStub(stack.channel).ListAliases(ALIASES, metadata=stack.metadata)
     waiting = asyncio.ensure_future(call)
     async with asyncio.timeout(30):
         await started.wait()
@@ -89,10 +89,10 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(plane) -> None:
 
 
 @pytest.mark.parametrize("words", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
-async def test_a_long_message_still_arrives(plane, words) -> None:
-    plane.apps.fault = faults.FailedPrecondition("begin " + words + " the end")
+async def test_a_long_message_still_arrives(stack, words) -> None:
+    stack.apps.fault = faults.FailedPrecondition("begin " + words + " the end")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await AppsStub(plane.channel).ListAliases(ALIASES, metadata=plane.metadata)
+        await AppsStub(stack.channel).ListAliases(ALIASES, metadata=stack.metadata)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details().startswith("begin ")
     assert caught.value.details().endswith(" the end")
@@ -106,18 +106,18 @@ def test_messages_are_short_enough_for_trailers(words: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in BAD}))
-async def test_bad_requests(plane, name) -> None:
-    plane.apps.add()
+async def test_bad_requests(stack, name) -> None:
+    stack.apps.add()
     for _, request, status, field in [row for row in BAD if row[0] == name]:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await answers(plane.channel, METHODS[name], request.SerializeToString(), plane.metadata)
+            await answers(stack.channel, METHODS[name], request.SerializeToString(), stack.metadata)
         error = caught.value
         named = [v.field for each in unpacked(error, BadRequest) for v in each.field_violations]
         assert (error.code(), named) == (status, [field] if field else []), (str(request)[:200], error.details())
         assert 0 < len(error.details()) < 2100
         assert "\x1b" not in error.details()
-    listed = await EnvironmentsStub(plane.channel).ListEnvironments(
-        environment_pb2.ListEnvironmentsRequest(), metadata=plane.metadata
+    listed = await EnvironmentsStub(stack.channel).ListEnvironments(
+        environment_pb2.ListEnvironmentsRequest(), metadata=stack.metadata
     )
     assert [each.name for each in listed.environments] == ["main"]
 

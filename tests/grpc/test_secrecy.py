@@ -27,15 +27,15 @@ def everything(record: logging.LogRecord) -> str:
     return f"{record.getMessage()} {record.__dict__!r} {logging.Formatter().format(record)}"
 
 
-async def test_nothing_secret_is_logged_or_answered(plane, caplog) -> None:
+async def test_nothing_secret_is_logged_or_answered(stack, caplog) -> None:
     caplog.set_level(logging.DEBUG)
-    secrets, keys = SecretsStub(plane.channel), KeysStub(plane.channel)
+    secrets, keys = SecretsStub(stack.channel), KeysStub(stack.channel)
     answers = [
-        await secrets.SetSecret(secret_pb2.SetSecretRequest(name="A", value=VALUE), metadata=plane.metadata),
-        await secrets.ListSecrets(secret_pb2.ListSecretsRequest(), metadata=plane.metadata),
+        await secrets.SetSecret(secret_pb2.SetSecretRequest(name="A", value=VALUE), metadata=stack.metadata),
+        await secrets.ListSecrets(secret_pb2.ListSecretsRequest(), metadata=stack.metadata),
     ]
-    made = await keys.CreateUserKey(key_pb2.CreateUserKeyRequest(), metadata=plane.metadata)
-    answers.append(await keys.ListUserKeys(key_pb2.ListUserKeysRequest(), metadata=plane.metadata))
+    made = await keys.CreateUserKey(key_pb2.CreateUserKeyRequest(), metadata=stack.metadata)
+    answers.append(await keys.ListUserKeys(key_pb2.ListUserKeysRequest(), metadata=stack.metadata))
     refusals = []
     for request in (
         secret_pb2.SetSecretRequest(name="0", value=VALUE),
@@ -44,41 +44,41 @@ async def test_nothing_secret_is_logged_or_answered(plane, caplog) -> None:
         secret_pb2.SetSecretRequest(name="A", value=VALUE * 10_000),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await secrets.SetSecret(request, metadata=plane.metadata)
+            await secrets.SetSecret(request, metadata=stack.metadata)
         refusals.append(caught.value)
 
     # Where something fails that nobody expected, the request must not be in the traceback's words either.
     async def fail() -> None:
         raise ZeroDivisionError
 
-    plane.runs.steps = [fail]
+    stack.runs.steps = [fail]
     function = run_pb2.SerializedObject(method="json", definition=VALUE.encode())
     with pytest.raises(grpc.aio.AioRpcError):
-        await RunsStub(plane.channel).Run(run_pb2.HostedRun(function=function), metadata=plane.metadata).read()
+        await RunsStub(stack.channel).Run(run_pb2.HostedRun(function=function), metadata=stack.metadata).read()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await keys.ListUserKeys(
-            key_pb2.ListUserKeysRequest(), metadata=(("auth-key-id", plane.admin[0]), ("auth-key", VALUE))
+            key_pb2.ListUserKeysRequest(), metadata=(("auth-key-id", stack.admin[0]), ("auth-key", VALUE))
         )
     refusals.append(caught.value)
     written = "\n".join(everything(record) for record in caplog.records)
     shown = "\n".join([*map(str, answers), *map(str, refusals), *(str(r.trailing_metadata()) for r in refusals)])
     assert "SetSecret OK" in written
     assert "ZeroDivisionError" in written
-    for word in (VALUE, plane.admin[1], plane.api[1], made.key_secret):
+    for word in (VALUE, stack.admin[1], stack.api[1], made.key_secret):
         assert word not in written
         assert word not in shown
 
 
-async def test_nothing_secret_is_in_the_files(tmp_path: Path, plane) -> None:
+async def test_nothing_secret_is_in_the_files(tmp_path: Path, stack) -> None:
     vault = AesVault(bytes(range(32)))
     store = await open_store(tmp_path / "state.db", vault)
-    await Environments(store, plane.clock).bootstrap(LOCAL)
-    secrets = Secrets(store, vault, plane.clock)
+    await Environments(store, stack.clock).bootstrap(LOCAL)
+    secrets = Secrets(store, vault, stack.clock)
     for value in (OLD, VALUE):
         await secrets.set(SCOPE, "A", value)
     await secrets.set(SCOPE, "GONE", VALUE)
     await secrets.unset(SCOPE, "GONE")
-    made = [await Keys(store, plane.clock, plane.access).create(None) for _ in range(3)]
+    made = [await Keys(store, stack.clock, stack.access).create(None) for _ in range(3)]
 
     def files() -> bytes:
         return b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))

@@ -28,8 +28,8 @@ from fal_server.grpc.server import GrpcServer
 LIST = environment_pb2.ListEnvironmentsRequest()
 
 
-async def reflect(plane, version: str, **question: str) -> reflection_pb2.ServerReflectionResponse:
-    method = plane.channel.stream_stream(
+async def reflect(stack, version: str, **question: str) -> reflection_pb2.ServerReflectionResponse:
+    method = stack.channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
@@ -39,8 +39,8 @@ async def reflect(plane, version: str, **question: str) -> reflection_pb2.Server
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_lists_every_service_without_a_key(plane, version) -> None:
-    listed = await reflect(plane, version, list_services="")
+async def test_reflection_lists_every_service_without_a_key(stack, version) -> None:
+    listed = await reflect(stack, version, list_services="")
     names = {service.name for service in listed.list_services_response.service}
     assert names >= {service.full_name for service in SERVICES} | {compat.FULL_NAME, "grpc.health.v1.Health"}
 
@@ -48,8 +48,8 @@ async def test_reflection_lists_every_service_without_a_key(plane, version) -> N
 @pytest.mark.parametrize(
     "service", [*(service.full_name for service in SERVICES), compat.FULL_NAME, "grpc.health.v1.Health"]
 )
-async def test_reflection_gives_files_that_stand_on_their_own(plane, service) -> None:
-    answer = await reflect(plane, "v1alpha", file_containing_symbol=service)
+async def test_reflection_gives_files_that_stand_on_their_own(stack, service) -> None:
+    answer = await reflect(stack, "v1alpha", file_containing_symbol=service)
     files = {
         file.name: file
         for file in map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
@@ -72,19 +72,19 @@ async def test_reflection_gives_files_that_stand_on_their_own(plane, service) ->
         assert found.methods_by_name["ShellRunner"].client_streaming
 
 
-async def test_health_needs_no_key_and_says_when_it_is_over(plane) -> None:
-    stub = health_pb2_grpc.HealthStub(plane.channel)
+async def test_health_needs_no_key_and_says_when_it_is_over(stack) -> None:
+    stub = health_pb2_grpc.HealthStub(stack.channel)
     response = health_pb2.HealthCheckResponse
     for service in ("", "fal.v1.Runners", compat.FULL_NAME):
         assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == response.SERVING
-    await plane.server.set_serving(serving=False)
+    await stack.server.set_serving(serving=False)
     assert (await stub.Check(health_pb2.HealthCheckRequest())).status == response.NOT_SERVING
 
 
-async def test_a_call_keeps_the_id_that_it_came_with(plane, caplog) -> None:
-    stub = EnvironmentsStub(plane.channel)
+async def test_a_call_keeps_the_id_that_it_came_with(stack, caplog) -> None:
+    stub = EnvironmentsStub(stack.channel)
     with caplog.at_level(logging.INFO, "fal_server.grpc"):
-        call = stub.ListEnvironments(LIST, metadata=(*plane.metadata, ("x-request-id", "my-call.1")))
+        call = stub.ListEnvironments(LIST, metadata=(*stack.metadata, ("x-request-id", "my-call.1")))
         assert dict(await call.initial_metadata())["x-request-id"] == "my-call.1"
         await call
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -95,61 +95,61 @@ async def test_a_call_keeps_the_id_that_it_came_with(plane, caplog) -> None:
         "my-call.1",
         "ListEnvironments",
         "OK",
-        plane.admin[0],
+        stack.admin[0],
     )
     assert (second.request_id, second.code, second.key_id) == ("my-call.2", "UNAUTHENTICATED", "")
     assert "my-call.1" in first.getMessage()
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "[bold]"])
-async def test_an_id_that_is_unfit_for_a_log_is_replaced(plane, given) -> None:
-    call = EnvironmentsStub(plane.channel).ListEnvironments(LIST, metadata=(*plane.metadata, ("x-request-id", given)))
+async def test_an_id_that_is_unfit_for_a_log_is_replaced(stack, given) -> None:
+    call = EnvironmentsStub(stack.channel).ListEnvironments(LIST, metadata=(*stack.metadata, ("x-request-id", given)))
     sent = dict(await call.initial_metadata())["x-request-id"]
     assert sent != given
     assert len(sent) == 32
     await call
 
 
-async def test_a_hundred_calls_at_once(plane) -> None:
-    secrets, environments = SecretsStub(plane.channel), EnvironmentsStub(plane.channel)
+async def test_a_hundred_calls_at_once(stack) -> None:
+    secrets, environments = SecretsStub(stack.channel), EnvironmentsStub(stack.channel)
 
     async def one(number: int) -> None:
         await secrets.SetSecret(
-            secret_pb2.SetSecretRequest(name=f"S_{number}", value=str(number)), metadata=plane.metadata
+            secret_pb2.SetSecretRequest(name=f"S_{number}", value=str(number)), metadata=stack.metadata
         )
-        await environments.ListEnvironments(LIST, metadata=plane.metadata)
+        await environments.ListEnvironments(LIST, metadata=stack.metadata)
 
     async with asyncio.TaskGroup() as group:
         for number in range(100):
             group.create_task(one(number))
-    listed = await secrets.ListSecrets(secret_pb2.ListSecretsRequest(), metadata=plane.metadata)
+    listed = await secrets.ListSecrets(secret_pb2.ListSecretsRequest(), metadata=stack.metadata)
     assert len(listed.secrets) == 100
 
 
-async def test_a_blocking_client_and_a_unix_socket(plane, tmp_path) -> None:
+async def test_a_blocking_client_and_a_unix_socket(stack, tmp_path) -> None:
     def ask(target: str) -> int:
         with grpc.insecure_channel(target) as channel:
-            return len(EnvironmentsStub(channel).ListEnvironments(LIST, metadata=plane.metadata).environments)
+            return len(EnvironmentsStub(channel).ListEnvironments(LIST, metadata=stack.metadata).environments)
 
-    assert await asyncio.to_thread(ask, f"127.0.0.1:{plane.port}") == 1
-    server = GrpcServer(plane.services)
+    assert await asyncio.to_thread(ask, f"127.0.0.1:{stack.port}") == 1
+    server = GrpcServer(stack.services)
     path = tmp_path / "grpc.sock"
     assert await server.start(unix_socket=path) == 0
     assert await asyncio.to_thread(ask, f"unix:{path}") == 1
     await server.stop()
 
 
-async def test_a_port_that_is_taken_is_an_error(plane) -> None:
-    server = GrpcServer(plane.services)
+async def test_a_port_that_is_taken_is_an_error(stack) -> None:
+    server = GrpcServer(stack.services)
     with pytest.raises(Unavailable, match="cannot be listened on"):
-        await server.start(port=plane.port)
+        await server.start(port=stack.port)
     await server.stop()
 
 
-async def test_a_request_of_many_mebibytes_is_read(plane) -> None:
+async def test_a_request_of_many_mebibytes_is_read(stack) -> None:
     big = secret_pb2.SetSecretRequest(name="BIG", value="x" * (20 * 1024 * 1024))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await SecretsStub(plane.channel).SetSecret(big, metadata=plane.metadata)
+        await SecretsStub(stack.channel).SetSecret(big, metadata=stack.metadata)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -169,7 +169,7 @@ RETRIES = {
 }
 
 
-async def test_clients_that_retry_see_unavailable_only_when_they_give_up(plane) -> None:
+async def test_clients_that_retry_see_unavailable_only_when_they_give_up(stack) -> None:
     calls = 0
 
     class Starting:
@@ -180,20 +180,20 @@ async def test_clients_that_retry_see_unavailable_only_when_they_give_up(plane) 
                 raise Unavailable("starting: try again")
             return []
 
-    plane.apps.list = Starting().list
+    stack.apps.list = Starting().list
     options = [("grpc.service_config", json.dumps(RETRIES)), ("grpc.enable_retries", 1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{plane.port}", options=options) as channel:
-        await AppsStub(channel).ListAliases(ListAliasesRequest(), metadata=plane.metadata)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.port}", options=options) as channel:
+        await AppsStub(channel).ListAliases(ListAliasesRequest(), metadata=stack.metadata)
     assert calls == 3
 
 
-async def test_stopping_ends_streams_and_tells_health(plane) -> None:
-    await plane.logs.ingest([plane.line("runner-1", 1)])
+async def test_stopping_ends_streams_and_tells_health(stack) -> None:
+    await stack.logs.ingest([stack.line("runner-1", 1)])
     selector = LogSelector(app=AppLogTarget(app="hello"))
     start = FollowLogsRequest(selector=selector)
     start.since.FromSeconds(0)
-    stream = LogsStub(plane.channel).FollowLogs(start, metadata=plane.metadata)
+    stream = LogsStub(stack.channel).FollowLogs(start, metadata=stack.metadata)
     assert (await stream.read()).entries
-    await plane.server.stop()
+    await stack.server.stop()
     with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
         await stream.read()

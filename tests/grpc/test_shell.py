@@ -16,36 +16,36 @@ Input = pb.ShellRunnerInput
 
 
 @pytest.fixture
-def session(plane):
-    plane.runners.add(plane.runner("r"))
-    plane.runners.session = plane.session()
-    return plane.runners.session
+def session(stack):
+    stack.runners.add(stack.runner("r"))
+    stack.runners.session = stack.session()
+    return stack.runners.session
 
 
-def shell(plane, requests=None):
-    return RunnersStub(plane.channel).ShellRunner(requests, metadata=plane.metadata)
+def shell(stack, requests=None):
+    return RunnersStub(stack.channel).ShellRunner(requests, metadata=stack.metadata)
 
 
 async def seen(stream) -> list[tuple[bytes, int, int | None]]:
     return [(each.data, each.stream, each.exit_code if each.HasField("exit_code") else None) async for each in stream]
 
 
-async def test_a_command_without_a_terminal(plane, session) -> None:
+async def test_a_command_without_a_terminal(stack, session) -> None:
     first = Input(runner_id="r", command=["cat", "-n"], tty=False)
-    parts = await seen(shell(plane, iter([first, Input(data=b"abc"), Input(close=True)])))
+    parts = await seen(shell(stack, iter([first, Input(data=b"abc"), Input(close=True)])))
     # The exit code is the last message, and nothing else is in it.
     assert parts == [(b"ABC", 1, None), (b"bye", 2, None), (b"", 0, 0)]
-    assert plane.runners.calls == [("r", ExecRequest(command=("cat", "-n"), tty=False))]
+    assert stack.runners.calls == [("r", ExecRequest(command=("cat", "-n"), tty=False))]
     assert session.closed.is_set()
 
 
-async def test_an_input_that_ends_without_close_is_at_its_end(plane, session) -> None:
-    parts = await seen(shell(plane, iter([Input(runner_id="r", command=["cat"], tty=False)])))
+async def test_an_input_that_ends_without_close_is_at_its_end(stack, session) -> None:
+    parts = await seen(shell(stack, iter([Input(runner_id="r", command=["cat"], tty=False)])))
     assert parts == [(b"bye", 2, None), (b"", 0, 0)]
 
 
-async def test_with_a_terminal_the_command_outlives_the_input(plane, session) -> None:
-    stream = shell(plane)
+async def test_with_a_terminal_the_command_outlives_the_input(stack, session) -> None:
+    stream = shell(stack)
     await stream.write(Input(runner_id="r"))
     await stream.write(Input(tty_size=pb.TerminalSize(height=50, width=132)))
     await stream.write(Input(data=b"ls\n"))
@@ -60,24 +60,24 @@ async def test_with_a_terminal_the_command_outlives_the_input(plane, session) ->
     assert await stream.read() is grpc.aio.EOF
     assert session.sizes == [(50, 132)]
     # Clients older than the field mean a terminal; an empty command is a login shell.
-    assert plane.runners.calls == [("r", ExecRequest(command=(), tty=True))]
+    assert stack.runners.calls == [("r", ExecRequest(command=(), tty=True))]
 
 
-async def test_the_first_message_may_hold_everything(plane, session) -> None:
+async def test_the_first_message_may_hold_everything(stack, session) -> None:
     first = Input(
         runner_id="r", tty=True, tty_size=pb.TerminalSize(height=10, width=20), data=b"exit 3", command=["sh"]
     )
-    assert await seen(shell(plane, iter([first]))) == [(b"", 0, 3)]
-    assert plane.runners.calls == [("r", ExecRequest(command=("sh",), tty=True, height=10, width=20))]
+    assert await seen(shell(stack, iter([first]))) == [(b"", 0, 3)]
+    assert stack.runners.calls == [("r", ExecRequest(command=("sh",), tty=True, height=10, width=20))]
 
 
-async def test_output_and_exit_code_in_one_become_two_messages(plane, session) -> None:
+async def test_output_and_exit_code_in_one_become_two_messages(stack, session) -> None:
     await session.outputs.put(ExecOutput(data=b"x", exit_code=5))
-    assert await seen(shell(plane, iter([Input(runner_id="r")]))) == [(b"x", 1, None), (b"", 0, 5)]
+    assert await seen(shell(stack, iter([Input(runner_id="r")]))) == [(b"x", 1, None), (b"", 0, 5)]
 
 
-async def test_a_caller_that_goes_away_hangs_the_command_up(plane, session) -> None:
-    stream = shell(plane)
+async def test_a_caller_that_goes_away_hangs_the_command_up(stack, session) -> None:
+    stream = shell(stack)
     await stream.write(Input(runner_id="r"))
     await stream.write(Input(data=b"x"))
     await stream.read()
@@ -86,8 +86,8 @@ async def test_a_caller_that_goes_away_hangs_the_command_up(plane, session) -> N
         await session.closed.wait()
 
 
-async def test_a_session_is_open_before_it_says_anything(plane, session) -> None:
-    stream = shell(plane)
+async def test_a_session_is_open_before_it_says_anything(stack, session) -> None:
+    stream = shell(stack)
     await stream.write(Input(runner_id="r"))
     async with asyncio.timeout(30):
         assert "x-request-id" in dict(await stream.initial_metadata())
@@ -101,26 +101,26 @@ async def refused(stream) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def test_nothing_at_all_names_no_runner(plane) -> None:
-    assert (await refused(shell(plane, iter([])))).code() is grpc.StatusCode.INVALID_ARGUMENT
+async def test_nothing_at_all_names_no_runner(stack) -> None:
+    assert (await refused(shell(stack, iter([])))).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
     "nonsense", [[Input(tty_size=pb.TerminalSize(height=0, width=80))], [Input(close=True), Input(data=b"late")]]
 )
-async def test_nonsense_ends_the_session(plane, session, nonsense) -> None:
+async def test_nonsense_ends_the_session(stack, session, nonsense) -> None:
     async def put_nothing(*_: object) -> None: ...
 
     session.send_eof = put_nothing
-    error = await refused(shell(plane, iter([Input(runner_id="r", tty=False), *nonsense])))
+    error = await refused(shell(stack, iter([Input(runner_id="r", tty=False), *nonsense])))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert session.closed.is_set()
 
 
-async def test_a_broken_link_is_no_exit_code(plane, session) -> None:
+async def test_a_broken_link_is_no_exit_code(stack, session) -> None:
     await session.outputs.put(ExecOutput(data=b"so far"))
     await session.outputs.put(None)
-    stream = shell(plane)
+    stream = shell(stack)
     await stream.write(Input(runner_id="r"))
     assert (await stream.read()).data == b"so far"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -130,7 +130,7 @@ async def test_a_broken_link_is_no_exit_code(plane, session) -> None:
     assert "not known" in error.details()
 
 
-async def test_a_command_that_reads_no_more_still_tells_its_exit_code(plane, session) -> None:
+async def test_a_command_that_reads_no_more_still_tells_its_exit_code(stack, session) -> None:
     written = asyncio.Event()
 
     async def broken(data: bytes) -> None:
@@ -138,7 +138,7 @@ async def test_a_command_that_reads_no_more_still_tells_its_exit_code(plane, ses
         raise Unavailable("it reads no more")
 
     session.write = broken
-    stream = shell(plane, iter([Input(runner_id="r", data=b"x")]))
+    stream = shell(stack, iter([Input(runner_id="r", data=b"x")]))
     async with asyncio.timeout(30):
         await written.wait()
     await session.outputs.put(ExecOutput(exit_code=9))

@@ -1,1 +1,1 @@
-"""The paths that the controller answers itself: REST, queue, files, tokens, metrics, logs."""
+"""The paths that the controller answers itself: runners and logs, the account, queue, files, tokens."""

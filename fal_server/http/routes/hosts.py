@@ -1,4 +1,4 @@
-"""What the host of a request's address says: the published clients put `queue.` before it to address the queue."""
+"""Hosts: the published clients put `queue.` before a host to address the queue."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ CLOUD_HOSTS = (
     "rest.alpha.fal.ai",
     "api.alpha.fal.ai",
 )
-"""What the published clients call by name. A proxy can lead that here; to all others it is the cloud."""
+"""Hosts that the published clients have built in. They lead here only through a proxy."""
 
 
 def is_cloud_host(host: str) -> bool:
-    """Whether a host, with or without its port, is one that leads here by a proxy alone."""
+    """Return whether a host, with or without its port, leads here only through a proxy."""
     return host.partition(":")[0].lower() in CLOUD_HOSTS
 
 
 def is_queue_host(host: str) -> bool:
-    """Whether a host, with or without its port, is the queue's: `queue.fal.run`, or `queue.` before any other name."""
+    """Return whether a host, with or without its port, is the queue's: its name starts with `queue.`."""
     return host[: len(_QUEUE_LABEL)].lower() == _QUEUE_LABEL
 
 
 def queue_base(scheme: str, host: str) -> str:
-    """Where the queue's own addresses begin, as seen by who asked this host."""
+    """Return the beginning of the queue's addresses, for a caller of this host."""
     return f"{scheme}://{host}" + ("" if is_queue_host(host) else QUEUE_PREFIX)

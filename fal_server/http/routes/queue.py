@@ -99,7 +99,7 @@ class QueueRoutes:
         return response
 
     async def _cancel(self, app: RoutedApp, request_id: str) -> Response:
-        """Cancel; the statuses and words are those that the published clients read."""
+        """Cancel, and answer as the published clients expect it."""
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
             await self._queue.cancel(app.account, app.name, request_id)

@@ -1,4 +1,4 @@
-"""What stands behind the front door: the controller's own pages under their reserved paths, apps under all others."""
+"""Routes requests: reserved paths to the controller itself, all others to apps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import RequestIds, origin_form
 
-# First segments of paths that are the controller's own, now or later: no account may have one of them as its nickname.
+# The first segments of the controller's own paths, also of later ones. No account may have one as its nickname.
 RESERVED_OWNERS = frozenset(
     {
         "account", "api", "applications", "auth", "billing", "comfy", "docs", "favicon.ico", "files", "health", "logs",
@@ -25,7 +25,7 @@ _RESERVED = frozenset(name.encode() for name in RESERVED_OWNERS)
 class Router:
     """Sends each exchange to the gateway or to the controller's own ASGI application.
 
-    What is asked of a queue host for an app is meant for the queue: it is answered as if below /queue.
+    On a queue host, the path of an app means the queue, as if it were below /queue.
     """
 
     def __init__(self, gateway: Gateway, rest: AsgiAdapter) -> None:
@@ -35,7 +35,6 @@ class Router:
         self._ids = RequestIds()
 
     def drain(self) -> None:
-        """The door is closing."""
         self._rest.drain()
 
     def suspend(self, reason: str) -> None:
