@@ -1,4 +1,4 @@
-"""`fal profile` and `fal doctor`."""
+"""`fal profile`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from fal.config import load
 from fal_cli.main import main
-from fal_cli.version import VERSION
 
 
 @pytest.fixture
@@ -69,25 +68,3 @@ def test_a_malformed_key_is_refused_and_not_repeated(piped, capsys):
     assert "KEY_ID:KEY_SECRET" in captured.err
     assert "nonsense-secret" not in captured.err
     assert load().setting("work", "key") is None
-
-
-def test_doctor_shows_host_and_key_and_their_sources(monkeypatch, capsys):
-    monkeypatch.setenv("FAL_KEY", "kid:very-secret")
-    monkeypatch.setenv("FAL_GRPC_HOST", "127.0.0.1:8080")
-    assert main(["doctor", "--json"]) == 0
-    text = capsys.readouterr().out
-    found = json.loads(text)
-    assert "very-secret" not in text
-    assert found["fal"] == VERSION
-    assert (found["FAL_HOST"], found["FAL_HOST from"]) == ("127.0.0.1:8080", "FAL_GRPC_HOST")
-    assert (found["FAL_KEY"], found["FAL_KEY from"]) == ("kid", "FAL_KEY")
-    assert main(["doctor"]) == 0
-    assert "very-secret" not in capsys.readouterr().out
-
-
-def test_doctor_works_without_a_key_and_reports_what_is_malformed(monkeypatch, home, capsys):
-    assert main(["doctor", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["FAL_KEY"] == ""
-    (home / "config.toml").write_text("not toml")
-    assert main(["doctor", "--json"]) == 0
-    assert "is not valid TOML" in json.loads(capsys.readouterr().out)["problem"]

@@ -81,21 +81,21 @@ def shown_time(at: datetime | None) -> str:
 
 def print_line(message: str) -> None:
     """Write a message that is the result to standard output; a terminal breaks it between words only."""
-    sys.stdout.write(_fitted(visible(message), sys.stdout) + "\n")
+    sys.stdout.write(fitted(visible(message), sys.stdout) + "\n")
 
 
 def print_note(message: str) -> None:
     """Write a message beside the result to standard error."""
-    sys.stderr.write(_fitted(visible(message), sys.stderr) + "\n")
+    sys.stderr.write(fitted(visible(message), sys.stderr) + "\n")
 
 
 def print_error(message: str) -> None:
     """Write an error to standard error."""
-    text = _fitted(f"Error: {visible(message)}", sys.stderr).removeprefix("Error:")
+    text = fitted(f"Error: {visible(message)}", sys.stderr).removeprefix("Error:")
     sys.stderr.write(paint("Error:", "red", "bold", colour=wants_colour(sys.stderr)) + text + "\n")
 
 
-def _fitted(text: str, stream: TextIO) -> str:
+def fitted(text: str, stream: TextIO) -> str:
     """Return a text whose lines are broken between words, so that a terminal does not break them within one."""
     if len(text) < _NARROW or not stream.isatty():
         return text

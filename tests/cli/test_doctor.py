@@ -1,0 +1,96 @@
+"""`fal doctor`: what it finds wrong, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import socket
+from importlib.metadata import Distribution
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fal_cli.main import main
+from fal_cli.version import VERSION
+from fal_grpc.v1 import app_pb2
+
+
+@pytest.fixture
+def diagnosis(home, capsys):
+    """Return a function that runs the doctor and returns the code and the JSON."""
+
+    def run():
+        code = main(["doctor", "--json", "--state-dir", str(home / "state")])
+        text = capsys.readouterr().out
+        assert "very-secret" not in text
+        return code, json.loads(text)
+
+    return run
+
+
+def problems(document):
+    return {check["name"]: check for check in document["checks"] if check["status"] == "problem"}
+
+
+def test_all_is_well(controller, monkeypatch, diagnosis):
+    monkeypatch.setenv("FAL_KEY", "kid:very-secret")
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult()
+    code, document = diagnosis()
+    assert (code, document["healthy"], problems(document)) == (0, True, {})
+    assert document["fal"] == VERSION
+    assert (document["FAL_HOST"], document["FAL_HOST from"]) == (f"127.0.0.1:{controller.port}", "FAL_GRPC_HOST")
+    assert (document["FAL_KEY"], document["FAL_KEY from"]) == ("kid", "FAL_KEY")
+    names = [check["name"] for check in document["checks"]]
+    assert names == ["fal", "settings", "controller", "key", "controller here", "uv", "containers", "cgroup", "disk"]
+
+
+def test_a_key_that_may_not_list_apps_is_a_valid_key(controller, diagnosis):
+    controller.answers["ListAliases"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    assert diagnosis()[0] == 0
+
+
+def test_a_key_that_is_refused(controller, diagnosis):
+    controller.answers["ListAliases"] = (grpc.StatusCode.UNAUTHENTICATED, "the key is unknown")
+    code, document = diagnosis()
+    assert code == 1
+    assert list(problems(document)) == ["key"]
+    assert "fal profile key" in problems(document)["key"]["fix"]
+
+
+def test_no_controller(monkeypatch, diagnosis):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{bound.getsockname()[1]}")
+        monkeypatch.setenv("FAL_KEY", "kid:very-secret")
+        code, document = diagnosis()
+    assert code == 1
+    assert problems(document)["controller"]["fix"] == "`fal up -d` starts a controller here."
+
+
+def test_no_key_and_settings_that_are_malformed(home, diagnosis):
+    code, document = diagnosis()
+    assert code == 1
+    assert list(problems(document)) == ["key"]
+    (home / "config.toml").write_text("not toml")
+    code, document = diagnosis()
+    assert code == 1
+    assert "is not valid TOML" in problems(document)["settings"]["detail"]
+
+
+def test_the_other_package_in_the_same_environment(controller, tmp_path: Path, monkeypatch, diagnosis):
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult()
+    metadata = tmp_path / "packages" / "fal-1.83.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fal\nVersion: 1.83.0\n")
+    monkeypatch.syspath_prepend(str(metadata.parent))
+    assert Distribution.from_name("fal").version == "1.83.0"
+    code, document = diagnosis()
+    assert code == 1
+    assert "fal 1.83.0 is installed in the same environment" in problems(document)["other package"]["detail"]
+
+
+def test_people_get_a_line_a_check_with_the_way_to_fix_it(home, capsys):
+    assert main(["doctor", "--state-dir", str(home / "state")]) == 1
+    shown = capsys.readouterr().out
+    assert f"\u2713 fal: {VERSION}" in shown
+    assert "\u2717 key: there is none\n    `fal up -d` starts a controller" in shown
