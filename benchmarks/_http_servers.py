@@ -55,6 +55,9 @@ class Clock:
         """Return the time."""
         return datetime.now(UTC)
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 async def serve_app() -> None:
     """Print the port, then serve until stdin is closed."""

@@ -23,6 +23,9 @@ class _Clock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 def _lines(runner: int, first: int, count: int, width: int) -> list[LogEntry]:
     now = datetime.now(UTC)

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 
 from fal_server.composition.addresses import Addresses, bind_addresses
 from fal_server.composition.admin_key import ensure_admin_key
+from fal_server.composition.clock import open_clock, save_clock
 from fal_server.composition.execution import Execution, build_execution
 from fal_server.composition.faces import Faces, open_faces
 from fal_server.composition.files import build_files, listen_for_runners
@@ -31,14 +31,6 @@ from fal_server.services.adoption import give_up, reattach
 from fal_server.services.logs import Logs
 
 log = logging.getLogger(__name__)
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        """Return the time in UTC."""
-        return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +130,12 @@ class Controller:
 
 async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) -> Parts:
     """Build every part; when this returns, requests are answered, but no loop runs yet."""
-    clock = SystemClock()
+    clock = open_clock(state.clock)
+    save_clock(state.clock, clock)
     addresses = await bind_addresses(settings)
     for bound in addresses.sockets:
         stack.callback(bound.close)
-    certificates = Certificates(state.tls, settings.tls, clock.now) if settings.tls else None
+    certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
     storage = await open_storage(state=state, settings=settings, stack=stack)
     live = build_live(store=storage.store, clock=clock, owner=settings.account.nickname)

@@ -63,6 +63,11 @@ class StateDir:
         return self.root / "fal.db"
 
     @property
+    def clock(self) -> Path:
+        """The last reading of the controller's clock."""
+        return self.root / "clock.json"
+
+    @property
     def blobs(self) -> Path:
         """Code and app files, by content hash."""
         return self.root / "blobs"

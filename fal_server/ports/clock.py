@@ -7,8 +7,12 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The time."""
+    """Two clocks, both aware and in UTC."""
 
     def now(self) -> datetime:
-        """The current moment, aware, in UTC."""
+        """Return the controller's time, by which every duration is counted. It never steps."""
+        ...
+
+    def wall(self) -> datetime:
+        """Return the machine's wall clock, for what other machines compare with theirs."""
         ...

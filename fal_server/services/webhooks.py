@@ -79,7 +79,7 @@ class Webhooks:
         if content is None or content.webhook_url is None or answer is None:
             return None, "the request is gone"
         body = payload(request, answer)
-        timestamp = int(self._clock.now().timestamp())
+        timestamp = int(self._clock.wall().timestamp())  # receivers compare it with their own clocks
         signature = self._signer.sign(message(request.request_id, self._user_id, timestamp, body))
         headers = signature_headers(request.request_id, self._user_id, timestamp, signature)
         call = SignedCall(url=content.webhook_url, headers=(("content-type", "application/json"), *headers), body=body)

@@ -41,6 +41,9 @@ class Clock:
     def now(self) -> datetime:
         return self.at
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 @pytest.fixture
 async def store() -> AsyncIterator[SqlStore]:

@@ -54,6 +54,9 @@ class FakeClock:
     def now(self) -> datetime:
         return self.moment
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def advance(self, seconds: float) -> None:
         self.moment += timedelta(seconds=seconds)
         self._changed.notify()

@@ -54,6 +54,9 @@ class ManualClock:
     def now(self) -> datetime:
         return self.at
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
 

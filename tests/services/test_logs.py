@@ -30,6 +30,9 @@ class Clock:
     def now(self) -> datetime:
         return NOON
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 def line(runner_id: str, sequence: int, after: float | None = None, message: str = "") -> LogEntry:
     """A line, `after` seconds after noon."""

@@ -25,6 +25,9 @@ class Clock:
     def now(self) -> datetime:
         return NOON
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 @pytest.fixture
 async def store() -> AsyncIterator[SqlStore]:

@@ -1,0 +1,104 @@
+"""The controller's clock: counts durations by the time since boot, and follows the wall clock without steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fal_server.composition.state import boot_id, write_private
+
+# A wall clock before this was never set; its first correction is taken at once.
+PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
+# How fast the time follows a wall clock that stepped. Durations are right within this share meanwhile.
+SLEW = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockReading:
+    """What one run leaves for the next.
+
+    Attributes:
+        boot: the id of the boot in which `uptime` counts.
+        uptime: seconds since the boot, suspended ones included.
+        at: the controller's time then, in seconds since 1970.
+    """
+
+    boot: str
+    uptime: float
+    at: float
+
+
+class SteadyClock:
+    """A clock that no step of the wall clock moves by more than a tenth of the time that passes.
+
+    A machine that is suspended or meets its time server steps by seconds to hours. If durations followed, runners
+    would be ended as idle, starts would fail as too slow, and pauses would last for hours.
+
+    Args:
+        before: the last reading of an earlier run; in the same boot the time goes on from there.
+        wall: the wall clock, in seconds since 1970.
+        uptime: seconds since the boot.
+        boot: the id of this boot.
+    """
+
+    def __init__(
+        self,
+        before: ClockReading | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        boot: str = "",
+    ) -> None:
+        self._wall = wall
+        self._uptime = uptime
+        self._boot = boot
+        self._last = uptime()
+        goes_on = before is not None and before.boot == boot and before.uptime <= self._last
+        self._at = before.at + self._last - before.uptime if before is not None and goes_on else wall()
+
+    def now(self) -> datetime:
+        uptime, wall = self._uptime(), self._wall()
+        passed = max(uptime - self._last, 0.0)
+        self._last = max(uptime, self._last)
+        drift = wall - self._at - passed
+        if self._at < PLAUSIBLE.timestamp() <= wall:
+            self._at = wall
+        else:
+            self._at += passed + max(-SLEW * passed, min(SLEW * passed, drift))
+        return datetime.fromtimestamp(self._at, UTC)
+
+    def wall(self) -> datetime:
+        return datetime.fromtimestamp(self._wall(), UTC)
+
+    @property
+    def behind(self) -> timedelta:
+        """How far the wall clock is ahead."""
+        return self.wall() - self.now()
+
+    def reading(self) -> ClockReading:
+        """Return what the next run needs."""
+        at = self.now().timestamp()
+        return ClockReading(boot=self._boot, uptime=self._last, at=at)
+
+
+def open_clock(path: Path) -> SteadyClock:
+    """Return a clock that goes on from the reading in a file; a damaged file is ignored."""
+    try:
+        before = ClockReading(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        before = None
+    return SteadyClock(before, boot=boot_id())
+
+
+def save_clock(path: Path, clock: SteadyClock) -> None:
+    """Keep the reading for the next run.
+
+    Raises:
+        Unavailable: the disk does not take it.
+    """
+    reading = clock.reading()
+    write_private(path, json.dumps({"boot": reading.boot, "uptime": reading.uptime, "at": reading.at}) + "\n")

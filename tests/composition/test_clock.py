@@ -1,0 +1,83 @@
+"""No step of the wall clock moves a duration by more than a tenth, in one run or from one to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fal_server.composition.clock import PLAUSIBLE, SLEW, ClockReading, SteadyClock, open_clock, save_clock
+
+START = PLAUSIBLE.timestamp() + 1e6
+HOUR = 3600.0
+
+
+class Machine:
+    """A machine whose wall clock can be set."""
+
+    def __init__(self, wall: float = START) -> None:
+        self.uptime, self.step = 100.0, wall - 100.0
+
+    def wall(self) -> float:
+        return self.uptime + self.step
+
+    def clock(self, before: ClockReading | None = None, boot: str = "b1") -> SteadyClock:
+        return SteadyClock(before, wall=self.wall, uptime=lambda: self.uptime, boot=boot)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1e5), st.floats(-1e8, 1e8), st.sampled_from(["look", "restart", "do not look"])),
+        max_size=30,
+    )
+)
+def test_durations_are_right_within_a_tenth_whatever_the_wall_clock_does(steps) -> None:
+    machine = Machine(START + 2e9)
+    clock = machine.clock()
+    began, elapsed = clock.now(), 0.0
+    for seconds, step, then in steps:
+        machine.uptime += seconds
+        machine.step += step
+        elapsed += seconds
+        if then == "restart":
+            clock = machine.clock(clock.reading())
+        if then == "look":
+            clock.now()
+    counted = (clock.now() - began).total_seconds()
+    assert (1 - SLEW) * elapsed - 0.01 <= counted <= (1 + SLEW) * elapsed + 0.01
+
+
+def test_the_wall_clock_is_caught_up_with() -> None:
+    machine = Machine()
+    clock = machine.clock()
+    machine.step += HOUR
+    for _ in range(11):
+        machine.uptime += HOUR
+        clock.now()
+    assert abs(clock.behind.total_seconds()) < 0.001
+
+
+def test_a_clock_that_was_never_set_is_corrected_at_once() -> None:
+    machine = Machine(1000.0)
+    clock = machine.clock()
+    assert clock.now().year == 1970
+    machine.step = START
+    assert abs(clock.behind.total_seconds()) < 0.001
+
+
+def test_another_boot_begins_with_the_wall_clock() -> None:
+    machine = Machine()
+    reading = machine.clock().reading()
+    machine.step += 24 * HOUR
+    assert abs(machine.clock(reading, boot="b2").behind.total_seconds()) < 0.001
+    assert machine.clock(reading, boot="b1").behind.total_seconds() > 23 * HOUR
+
+
+def test_a_reading_is_kept_and_a_damaged_one_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "clock.json"
+    clock = open_clock(path)
+    save_clock(path, clock)
+    assert abs((open_clock(path).now() - clock.now()).total_seconds()) < 5
+    path.write_text('{"boot": 1')
+    assert abs(open_clock(path).behind.total_seconds()) < 1
