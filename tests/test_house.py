@@ -272,3 +272,11 @@ def test_every_record_of_live_says_who_owns_it() -> None:
         if isinstance(node, ast.ClassDef) and not kinds.search(ast.get_docstring(node) or "")
     ]
     assert not unsaid
+
+
+@pytest.mark.parametrize("name", ["docs/explanation/architecture.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_files_that_a_page_names_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    rooms = "|".join((*PRODUCT, "tests", "docs", "scripts", "protos"))
+    named = re.findall(rf"`((?:{rooms})/[\w./-]+)`", text)
+    assert not [path for path in named if not (ROOT / path).exists()]
