@@ -20,7 +20,6 @@ import pickle
 import sys
 import tempfile
 import traceback
-import types
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Mapping
@@ -325,7 +324,7 @@ def make_class(
     maker: type,
     metaclass: type,
     name: str,
-    bases: tuple[object, ...],
+    bases: tuple[type, ...],
     attributes: dict[str, object],
     tracker_id: str,
 ) -> type:
@@ -333,12 +332,8 @@ def make_class(
 
     What `__init_subclass__` and the metaclass did at the deploy is in the attributes.
     """
-    resolved = types.resolve_bases(bases)
-    namespace = dict(attributes)
-    if resolved is not bases:
-        namespace["__orig_bases__"] = bases
-    with _quiet_subclassing(resolved):
-        made: type = maker.__new__(metaclass, name, resolved, namespace)
+    with _quiet_subclassing(bases):
+        made: type = maker.__new__(metaclass, name, bases, dict(attributes))
     return _tracked(tracker_id, made)
 
 
@@ -354,8 +349,9 @@ def _quiet_subclassing(bases: tuple[type, ...]) -> Generator[None, None, None]:
     def ignore(_cls: object, /, **_options: object) -> None:
         """Do nothing."""
 
+    # Classes that a program made and may change; those of C are neither.
     every = [cls for base in bases for cls in base.__mro__ if "__init_subclass__" in vars(cls)]
-    changed = {cls: vars(cls)["__init_subclass__"] for cls in every if cls.__flags__ & (1 << 9)}
+    changed = {cls: vars(cls)["__init_subclass__"] for cls in every if cls.__flags__ & (3 << 8) == 1 << 9}
     for cls in changed:
         type.__setattr__(cls, "__init_subclass__", classmethod(ignore))
     try:

@@ -9,6 +9,7 @@ import enum
 import functools
 import io
 import os
+import struct
 import sys
 import threading
 import typing
@@ -101,6 +102,9 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         """Return how to pickle `obj`, or NotImplemented for the usual way."""
         if isinstance(obj, type):
             return self._class(obj)
+        if isinstance(obj, FunctionType) and obj.__code__.co_filename.endswith("_validate_call.py"):
+            # What pydantic compiled for it refers to itself: it is compiled again.
+            return sys.modules["pydantic"].validate_call, (obj.raw_function,)  # type: ignore[attr-defined]
         if isinstance(obj, FunctionType | ModuleType):
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented or isinstance(obj, ModuleType):
@@ -141,7 +145,10 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         maker = self._maker(type(cls))
         if maker is None:
             return reduced
-        return (self._bootstrap.make_class, (maker, *reduced[1][:5]), *reduced[2:])
+        metaclass, name, _, attributes, tracker_id = reduced[1][:5]
+        attributes |= {key: vars(cls)[key] for key in ("__slots__", "__orig_bases__") if key in vars(cls)}
+        arguments = (maker, metaclass, name, cls.__bases__, attributes, tracker_id)
+        return (self._bootstrap.make_class, arguments, *reduced[2:])
 
     def _maker(self, metaclass: type) -> type | None:
         """Return whose `__new__` makes an empty class of a metaclass; None if only the metaclass itself can."""
@@ -197,6 +204,10 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
             return threading.local, (), vars(obj)
         if type(obj) is concurrent.futures.ThreadPoolExecutor:
             return concurrent.futures.ThreadPoolExecutor, (obj._max_workers,)  # noqa: SLF001 - nothing else tells
+        if isinstance(obj, io.TextIOWrapper | io.BufferedIOBase | io.RawIOBase) and not isinstance(obj, io.BytesIO):
+            raise TypeError("cannot pickle an open file")  # cloudpickle would send what is in it
+        if isinstance(obj, struct.Struct):
+            return struct.Struct, (obj.format,)
         if type(obj) is weakref.ref:
             return weakref.ref, (obj(),)
         if isinstance(obj, weakref.WeakValueDictionary | weakref.WeakKeyDictionary):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import io
 import json
-import marshal
 import os
 import sys
 import zipfile
@@ -222,7 +222,7 @@ def pack(
         "bootstrap.py": source_of("fal.deploy.bootstrap").encode(),
     }
     entries |= {f"{SOURCE_DIR}{path}": content for path, content in sources.files.items()}
-    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime()}
+    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime().items()}
     entries |= {name: content for name, content in (("call", call), ("payload", payload)) if content is not None}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -231,10 +231,12 @@ def pack(
     return buffer.getvalue()
 
 
-def _runtime() -> Iterator[tuple[str, bytes]]:
-    """Yield this project's modules as compiled files that are imported without a source beside them."""
+@functools.cache
+def _runtime() -> dict[str, bytes]:
+    """Return this project's modules as compiled files that are imported without a source beside them, by path."""
+    found: dict[str, bytes] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")
         path = name.replace(".", "/") + ("/__init__.pyc" if is_package else ".pyc")
-        code = marshal.loads(compiled(name, source_of(name)))  # noqa: S302 - our own code
-        yield path, importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+        found[path] = importlib.util.MAGIC_NUMBER + bytes(12) + compiled(name, source_of(name))
+    return found

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +75,7 @@ class Runner:
             stderr=subprocess.PIPE,
             text=True,
             cwd=directory,
+            start_new_session=True,
             env={
                 "PATH": os.environ["PATH"],
                 "IS_ISOLATE_AGENT": "1",
@@ -119,7 +121,7 @@ class Runner:
         return f"http://127.0.0.1:{self.wait_for(r'running on http://127.0.0.1:([0-9]+)')[1]}"
 
     def post(self, path: str, **options: object) -> httpx.Response:
-        return httpx.post(self.url + path, **options)
+        return httpx.post(self.url + path, timeout=None, **options)
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path)
@@ -135,7 +137,8 @@ class Runner:
         return code
 
     def close(self) -> None:
-        self.process.kill()
+        with suppress(ProcessLookupError):  # what it forked holds its pipes, too
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for reader in self._readers:
             reader.join()
