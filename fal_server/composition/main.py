@@ -23,7 +23,7 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.tls import TlsSettings
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument
-from fal_server.engines.local.descriptors import raise_descriptor_limit
+from fal_server.engines.local.machine import raise_descriptor_limit
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 3

@@ -70,6 +70,12 @@ async def test_environment_interpreter_and_directory_are_the_apps(rig: Any, runn
     assert (await rig.run(runner, "pwd", cwd="/")).stdout == b"/\n"
 
 
+async def test_a_shim_of_an_older_version_has_no_socket_for_commands(rig: Any, runner: Any) -> None:
+    (rig.root / "runners" / runner.runner_id / "exec.sock").unlink()
+    with pytest.raises(Unavailable, match=r"started by an older version.*`fal apps rollout`"):
+        await rig.run(runner, "true")
+
+
 async def test_a_signal_during_the_start_is_not_lost(rig: Any, runner: Any) -> None:
     """The shim ignores SIGINT, and a command that is only being started would ignore it too."""
     for _ in range(5):

@@ -184,12 +184,12 @@ async def test_a_waiting_worker_ends_with_its_controller(rig: Any, tmp_path: Pat
     with theirs:
         warm_shim = WarmShim(start_process(theirs), ours, warmed=warmed.set)
     recipe = {"python": sys.executable, "directory": str(tmp_path), "env": {}, "imports_file": str(tmp_path / "none")}
-    warm_shim.tell(recipe)
+    warm_shim.send(recipe)
     async with asyncio.timeout(30):
         await warmed.wait()
     assert warm_shim.worker is not None
     handles = [os.pidfd_open(warm_shim.worker), os.pidfd_open(warm_shim.pid)]
-    warm_shim.let_go()  # as the kernel does where the controller is killed
+    warm_shim.release()  # as the kernel does if the controller is killed
     for handle in handles:
         await ended(handle)
     await asyncio.to_thread(os.waitpid, warm_shim.pid, 0)

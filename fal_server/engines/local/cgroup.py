@@ -1,7 +1,7 @@
-"""A control group (version 2) for each runner, where the machine lets us make one: its processes end together.
+"""Gives each runner its own control group (version 2), if the machine allows it, so that its processes end together.
 
-The mark in the environment and the shim as subreaper find what a runner has as long as either is there. A daemon that
-wiped its environment, left its session and lost its shim carries nothing any more; its control group it cannot leave.
+The tag in the environment and the shim as subreaper find a runner's processes as long as either is there. A daemon that
+wiped its environment, left its session and lost its shim has neither, but it cannot leave its control group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class RunnerGroups:
     """Makes groups below one group of the machine.
 
     Args:
-        base: a directory of a cgroup2 file system that this process may write; no controller need be enabled in it.
+        base: a directory of a cgroup2 file system that this process may write; it needs no controllers.
     """
 
     def __init__(self, base: Path) -> None:
@@ -33,9 +33,9 @@ class RunnerGroups:
     def detect(
         cls, mounts: Path = Path("/proc/self/mounts"), own: Path = Path("/proc/self/cgroup")
     ) -> RunnerGroups | None:
-        """Groups below the one that this process is in; None without cgroup2, its `cgroup.kill`, or leave to write.
+        """Make groups below this process's own; None without cgroup2, `cgroup.kill`, or permission to write.
 
-        Empty groups that an earlier controller left are removed.
+        Removes empty groups that an earlier controller left.
 
         Args:
             mounts: the file systems, as in proc(5).
@@ -65,15 +65,15 @@ class RunnerGroups:
                     left.rmdir()
         return cls(base)
 
-    def admit(self, pids: Sequence[int], mark: str, directory: Path) -> bool:
-        """Put a runner's shim into a group of its own; False where that is refused.
+    def admit(self, pids: Sequence[int], tag: str, directory: Path) -> bool:
+        """Put a runner's shim into its own group; return False if that is refused.
 
         Args:
-            pids: the shim and, where it has one already, its worker.
-            mark: the runner's.
-            directory: the runner's; which group it is is noted there.
+            pids: the shim and, if it has one already, its worker.
+            tag: the runner's tag.
+            directory: the runner's directory, which gets a note of the group.
         """
-        group = self._base / f"fal-{mark}"
+        group = self._base / f"fal-{tag}"
         try:
             (directory / _NOTE).write_text(str(group))
             group.mkdir(exist_ok=True)
@@ -86,9 +86,9 @@ class RunnerGroups:
         return True
 
 
-async def end_group(directory: Path, mark: str) -> None:
-    """Kill all that is in a runner's group, and remove the group; nothing where it has none, or another's is noted."""
-    group = _noted(directory, mark)
+async def end_group(directory: Path, tag: str) -> None:
+    """Kill everything in a runner's group and remove the group; do nothing if it has none."""
+    group = _noted(directory, tag)
     if group is None:
         return
     try:
@@ -96,20 +96,20 @@ async def end_group(directory: Path, mark: str) -> None:
     except OSError:
         return
     end = asyncio.get_running_loop().time() + _EMPTY_SECONDS
-    # The kernel tells of this by a change of the file alone: it is looked at again, for some milliseconds.
+    # The kernel only changes the file, so read it again, for some milliseconds.
     while _populated(group) or not _removed(group):
         if asyncio.get_running_loop().time() > end:
             return
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
-def _noted(directory: Path, mark: str) -> Path | None:
-    """The runner's group: its name must be the runner's own, so that a forged note ends nothing of anybody else's."""
+def _noted(directory: Path, tag: str) -> Path | None:
+    """The group in the note, if it has the runner's name, so that a forged note cannot end other processes."""
     try:
         group = Path((directory / _NOTE).read_text())
     except (OSError, ValueError):
         return None
-    return group if group.name == f"fal-{mark}" and (group / "cgroup.kill").exists() else None
+    return group if group.name == f"fal-{tag}" and (group / "cgroup.kill").exists() else None
 
 
 def _populated(group: Path) -> bool:

@@ -1,5 +1,4 @@
-"""What the directory of a runner in a container has beside that of another: the engine's note, and what stands for the
-interpreter."""
+"""Adds to the directory of a runner in a container: a note for the engine, and a stand-in for the interpreter."""
 
 from __future__ import annotations
 
@@ -23,33 +22,33 @@ _NOTE = "container.json"
 _INTERPRETER = "interpreter"
 _SHARED = "container"
 _SOCKET_VARIABLE = "FAL_API_SOCKET"
-# What an engine itself reads: an app's variable of that name would change how it works.
+# The engine reads these itself: an app's variable of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|USER|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
 )
 
 
 def interpreter(directory: Path) -> Path:
-    """What the shim starts instead of an interpreter: it takes the same arguments."""
+    """The program that the shim starts instead of an interpreter, with the same arguments."""
     return directory / _INTERPRETER
 
 
 def container_variables(directory: Path) -> Mapping[str, str]:
-    """Tells the shim's sessions that they belong into the container."""
+    """The variables by which the shim's commands run inside the container."""
     return {NOTE_VARIABLE: str(directory / _NOTE)}
 
 
 def lay_out_container(directory: Path, container: Container, launch: LaunchSpec, variables: Mapping[str, str]) -> None:
-    """Write what the container is run with; nothing secret.
+    """Write how to run the container; nothing in it is secret.
 
     Args:
-        directory: the runner's, already made.
-        variables: the runner's; of these the note has the names alone.
+        directory: the runner's directory, which exists.
+        variables: the runner's variables; the note has their names alone.
     """
     shared = directory / _SHARED
     shared.mkdir(mode=0o700)
     for module in (Path(fal_runner.__file__).parent / "worker").glob("*.py"):
-        shutil.copy(module, shared)  # worker.py, and its neighbours that it loads
+        shutil.copy(module, shared)  # worker.py, and the siblings that it loads
     note: Note = {
         "engine": str(container.engine),
         "variables": {name: value for name, value in os.environ.items() if _ENGINES_OWN.fullmatch(name)},
@@ -70,13 +69,13 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:
-    """/data, and the socket to which apps hand the files that they make."""
+    """/data, and the socket through which apps upload files."""
     data, socket = launch.variables.get(DATA_VARIABLE), launch.variables.get(_SOCKET_VARIABLE)
     return [*([f"{data}:/data"] if data else []), *([f"{socket}:{socket}"] if socket else [])]
 
 
 def remove_container(directory: Path) -> None:
-    """End what a runner's container left, where it has one; nothing where it has none."""
+    """Remove a runner's container, if it has one."""
     try:
         note = read_note(directory / _NOTE)
     except (OSError, ValueError):

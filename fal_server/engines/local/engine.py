@@ -1,4 +1,4 @@
-"""The Engine port on this machine: each runner is a shim process, found again by its directory, process and token."""
+"""Runs runners on this machine, each as a shim that is found again by its directory, process and token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fal_server.core.machines import Node
 from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.container import remove_container
-from fal_server.engines.local.disk import LEAST_FREE_MIB, disk_trouble
+from fal_server.engines.local.machine import LEAST_FREE_MIB, disk_trouble
 from fal_server.engines.local.ownership import find_shim, reap, sweep, tags_in
 from fal_server.engines.local.prepared import PreparedLaunch, Preparer
 from fal_server.engines.local.shim_process import LocalShimProcess, handle_of
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalEngine:
-    """Runs runners on this machine. To be made and used in one event loop.
+    """Implements Engine on this machine. Make and use it in one event loop.
 
     Args:
         runners_dir: holds a directory for each runner, named by its id; made with mode 0700.
@@ -66,12 +66,12 @@ class LocalEngine:
         files: the uploaded files of apps.
         sink: stores log lines.
         last_sequence: says how far a runner's lines are stored.
-        home: HOME of all runners; by default `home` beside `runners_dir`.
-        least_free_mib: where less is free on the disk of `runners_dir`, nothing is started.
-        warm_shims: how many shims to start ahead, each about 25 MiB, so that a runner's start need not wait for one.
-        warm_workers: for how many of the environments used last to start a shim with a worker ahead, which has imported
-            what their runners do: about 25 MiB and what that takes.
-        rest_seconds: how long after a runner's start nothing is started ahead.
+        home: the HOME of all runners; by default `home` beside `runners_dir`.
+        least_free_mib: with less free space on the disk of `runners_dir`, nothing is started.
+        warm_shims: how many shims to start ahead, so that a runner need not wait for one; about 25 MiB each.
+        warm_workers: for how many of the environments used last to start a worker ahead, which imports what their
+            runners import; about 25 MiB and those modules each.
+        rest_seconds: how long after a runner's start to start nothing ahead.
     """
 
     def __init__(
@@ -102,24 +102,16 @@ class LocalEngine:
         self._imports = self._runners_dir.with_name("imports") if warm_workers else None
         if self._imports is not None:
             keep_imports(self._imports)
-        places = self._runners_dir.with_name("warm")
-        self.warm_pool = WarmPool(warm_shims, warm_workers, start_process, places, rest_seconds)
+        warm_dir = self._runners_dir.with_name("warm")
+        self.warm_pool = WarmPool(warm_shims, warm_workers, start_process, warm_dir, rest_seconds)
         self._warm_keys: dict[str, WarmKey] = {}
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
 
     def nodes(self) -> Sequence[Node]:
-        """This machine, and whether anything can be started on it now."""
         return (replace(self._node, trouble=disk_trouble(self._runners_dir, self._least_free_mib)),)
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
-        """Start a runner; asking again with the same attempt token gives the first one.
-
-        LAUNCHED is also observed, before anything else of the runner.
-
-        Raises:
-            Unavailable: it could not be started; nothing is left of it. NodeTrouble where the machine is to blame.
-        """
         link = self._links.get(spec.runner_id)
         if link is not None and link.token == spec.token:
             return self._node.name, link.process.handle
@@ -130,8 +122,7 @@ class LocalEngine:
             await self._clean_up(directory, spec.token)
             trouble = disk_trouble(self._runners_dir, self._least_free_mib)
             if NodeTrouble.explains(error) or (trouble and isinstance(error, Exception)):
-                words = f"runner {spec.runner_id} could not be started: {trouble or error}"
-                raise NodeTrouble(words) from error
+                raise NodeTrouble(f"runner {spec.runner_id} could not be started: {trouble or error}") from error
             if isinstance(error, OSError | ValueError | Unavailable):
                 raise Unavailable(f"runner {spec.runner_id} could not be started: {error}") from error
             raise
@@ -140,26 +131,20 @@ class LocalEngine:
         return self._node.name, link.process.handle
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
-        """SIGTERM to the worker now, SIGKILL to its whole group when the grace is over."""
         link = self._links.get(runner.runner_id)
         if link is not None:
             await link.stop(grace_seconds)
         else:
-            await self._end_stranger(runner)
+            await self._end_unfollowed(runner)
 
     async def kill(self, runner: Runner) -> None:
-        """SIGKILL to its whole group now; what is not marked as its own is not touched."""
         link = self._links.get(runner.runner_id)
         if link is not None:
             await link.kill()
         else:
-            await self._end_stranger(runner)
+            await self._end_unfollowed(runner)
 
     async def adopt(self, runner: Runner) -> Adopted | None:
-        """Watch a runner of an earlier controller again; None where it is gone, and then nothing of it is alive.
-
-        What a dead shim left of its log is stored first.
-        """
         link = self._links.get(runner.runner_id)
         if link is not None:
             return Adopted(node=self._node.name, handle=link.process.handle)
@@ -186,70 +171,43 @@ class LocalEngine:
         return None
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
-        """Run a command beside the worker, in its environment and directory.
-
-        Raises:
-            Unavailable: the runner cannot be reached.
-            Precondition: it has ended.
-            Exhausted: too many commands run in it.
-            Invalid: there can be no such command.
-        """
         session = ShimExecSession(self.execs(runner), runner.runner_id)
         await session.begin(request)
         return session
 
     def execs(self, runner: Runner) -> ShimExecChannel:
-        """The line to the runner's commands.
-
-        Raises:
-            Unavailable: the runner cannot be reached, or has ended.
-        """
         return self._followed(runner).client.execs(runner.runner_id)
 
     async def result(self, runner: Runner) -> RunResult:
-        """Wait for the value that a function returned.
-
-        Raises:
-            Unavailable: the runner ended without one.
-        """
         return await self._followed(runner).result()
 
     async def observations(self) -> AsyncIterator[Observation]:
-        """What happens to the runners, in order for each runner: LAUNCHED, READY, STOPPING, GONE.
-
-        GONE comes when nothing of the runner is alive and its last lines were given to the sink (or that took too
-        long). After adoption everything is told again. Ends when the engine is closed.
-        """
-        while (seen := await self._observations.get()) is not None:
-            yield seen
+        while (observation := await self._observations.get()) is not None:
+            yield observation
 
     async def release(self, runner_id: str) -> None:
-        """End the shim and delete the runner's directory, once its last log lines are stored."""
         directory = self._directory(runner_id)
         link = self._links.get(runner_id)
         if link is not None:
             await link.release()
             await end_group(directory, tag_of(link.token))
         await asyncio.to_thread(_delete, directory)
-        self._links.pop(runner_id, None)  # only now: where this is cancelled, close() finishes it
+        self._links.pop(runner_id, None)  # only now: if this is cancelled, close() finishes it
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
-        """The directories here that are none of these runners', nor of one that is followed."""
         names = await asyncio.to_thread(lambda: sorted(entry.name for entry in self._runners_dir.iterdir()))
         return [name for name in names if name not in known and name not in self._links]
 
     async def release_strangers(self, known: Sequence[str]) -> None:
-        """End and delete what lies in the runners' directory and is none of these; at the controller's start."""
         for name in await self.left_behind(known):
             directory = self._runners_dir / name
-            for mark in await asyncio.to_thread(tags_in, directory):
-                await sweep(mark, directory)
+            for tag in await asyncio.to_thread(tags_in, directory):
+                await sweep(tag, directory)
             await asyncio.to_thread(_delete, directory)
 
     async def close(self) -> None:
-        """Let go of the runners without ending them: they go on and can be adopted. What has ended is released."""
         await self.warm_pool.close()
-        ended = [runner_id for runner_id, link in self._links.items() if link.over]
+        ended = [runner_id for runner_id, link in self._links.items() if link.finished]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
         links, self._links = list(self._links.values()), {}
         await asyncio.gather(*(link.close() for link in links))
@@ -258,7 +216,7 @@ class LocalEngine:
     def _directory(self, runner_id: str) -> Path:
         directory = self._runners_dir / runner_id
         if directory.parent != self._runners_dir or runner_id in {"", ".", ".."}:
-            raise Unavailable(f"{runner_id!r} is no runner's id")
+            raise Unavailable(f"{runner_id!r} is not the id of a runner")
         return directory
 
     def _followed(self, runner: Runner) -> RunnerLink:
@@ -282,16 +240,16 @@ class LocalEngine:
             emit=self._observe,
         )
 
-    def _observe(self, seen: Observation) -> None:
-        self._observations.put_nowait(seen)
-        warm_key = self._warm_keys.get(seen.runner_id)
-        if warm_key is not None and seen.event in {Event.READY, Event.GONE}:
-            self.warm_pool.learn(warm_key)  # now, and at the end, its worker has noted what it has imported
-        if seen.event is Event.GONE:
-            self._warm_keys.pop(seen.runner_id, None)
+    def _observe(self, observation: Observation) -> None:
+        self._observations.put_nowait(observation)
+        warm_key = self._warm_keys.get(observation.runner_id)
+        if warm_key is not None and observation.event in {Event.READY, Event.GONE}:
+            self.warm_pool.learn(warm_key)  # its worker has just listed what it has imported
+        if observation.event is Event.GONE:
+            self._warm_keys.pop(observation.runner_id, None)
 
     async def _begin(self, directory: Path, launch: PreparedLaunch) -> RunnerLink:
-        """A shim that has taken the order; one that an earlier controller left half-way is used."""
+        """Start a shim and its worker, or use a shim that an earlier controller left half way."""
         token = launch.spec.token
         identity = find_shim(directory, token)
         warm_key = warm_key_of(launch, self._home, self._imports) if self._imports is not None else None
@@ -320,14 +278,14 @@ class LocalEngine:
     async def _clean_up(self, directory: Path, token: str) -> None:
         if await asyncio.to_thread(directory.exists):
             identity = ShimIdentity.read(directory)
-            for mark in {tag_of(token)} | ({identity.tag} if identity is not None else set()):
-                await sweep(mark, directory)
+            for tag in {tag_of(token)} | ({identity.tag} if identity is not None else set()):
+                await sweep(tag, directory)
             if identity is not None:
                 await reap(identity)
             await asyncio.to_thread(_delete, directory)
 
-    async def _end_stranger(self, runner: Runner) -> None:
-        """A runner that is not followed: whatever is left of it ends, and that is its end."""
+    async def _end_unfollowed(self, runner: Runner) -> None:
+        """End whatever is left of a runner that is not followed, and report its end."""
         await sweep(tag_of(runner.token), self._directory(runner.runner_id))
         self._observations.put_nowait(Observation(runner_id=runner.runner_id, event=Event.GONE, node=self._node.name))
 
@@ -341,7 +299,7 @@ class LocalEngine:
 
 
 def _delete(path: Path) -> None:
-    """A runner's directory, and its container where it had one."""
+    """Delete a runner's directory and its container, if it has one."""
     remove_container(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which processes of this machine are a runner's, seen from outside of its shim, and the end of all of them."""
+"""Finds which processes of this machine are a runner's, without its shim, and ends them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fal_runner.shim.address import ShimIdentity
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.engines.local.cgroup import end_group
 
-_QUIET_LOOKS = 3
+_QUIET_LISTINGS = 3
 _PAUSE_SECONDS = 0.005
 
 
 def find_shim(directory: Path, token: str) -> ShimIdentity | None:
-    """The shim of a runner, where it is alive: pid, start time, boot and mark agree, or it is not ours."""
+    """Find the living shim of a runner: its pid, start time, boot and tag must agree, or it is not ours."""
     identity = ShimIdentity.read(directory)
     if identity is None or identity.tag != tag_of(token) or identity.boot_id != boot_id():
         return None
@@ -38,42 +38,40 @@ def find_shim(directory: Path, token: str) -> ShimIdentity | None:
 
 
 def tags_in(directory: Path) -> set[str]:
-    """The marks of the runner whose directory this is: what its shim wrote down, and what its processes carry.
+    """The tags of the runner of this directory: the one that its shim wrote down, and those of its processes.
 
-    The former may be lost in a power cut or never have been written; shim and worker have the directory, or one in
-    it, as their working directory, whatever is on disk.
+    The former may be lost in a power cut, or was never written. Whatever is on disk, shim and worker have the directory
+    or one inside it as their working directory.
     """
     identity = ShimIdentity.read(directory)
     found = {identity.tag} if identity is not None else set[str]()
-    for seen in all_processes():
-        place = working_directory(seen.pid)
-        if place is not None and place.is_relative_to(directory) and (mark := variable_of(seen.pid, TAG_VARIABLE)):
-            found.add(mark)
+    for process in all_processes():
+        path = working_directory(process.pid)
+        if path is not None and path.is_relative_to(directory) and (tag := variable_of(process.pid, TAG_VARIABLE)):
+            found.add(tag)
     return found
 
 
 async def reap(identity: ShimIdentity) -> None:
-    """Take in the end of a dead shim, where this process is its parent; another child with its number is left alone."""
-    seen = process_info(identity.pid)
-    if seen is not None and seen.started_ticks == identity.started_ticks:
+    """Reap a dead shim if this process is its parent, but no other child with its number."""
+    found = process_info(identity.pid)
+    if found is not None and found.started_ticks == identity.started_ticks:
         with contextlib.suppress(ChildProcessError):
             await asyncio.to_thread(os.waitpid, identity.pid, os.WNOHANG)
 
 
-async def sweep(mark: str, directory: Path) -> None:
-    """Kill a runner's group, and every process that carries its mark with its children and sessions.
+async def sweep(tag: str, directory: Path) -> None:
+    """Kill a runner's group, and every process with its tag, with children and sessions; return when none is alive.
 
-    Returns when none is alive.
-
-    One look that finds nothing proves little: a process in the middle of its exec has no environment to be read, and
-    one that was forked while /proc was listed may be missing. So several must, with pauses between them.
+    One listing that finds nothing proves little: a process in the middle of its exec has no environment to read, and
+    one that was forked meanwhile may be missing. So several in a row must find nothing, with pauses between them.
     """
-    await end_group(directory, mark)
+    await end_group(directory, tag)
     quiet, pause = 0, _PAUSE_SECONDS
-    while quiet < _QUIET_LOOKS:
-        alive = await asyncio.to_thread(processes_of, mark)
-        for seen in alive:
-            send_signal(seen)
+    while quiet < _QUIET_LISTINGS:
+        alive = await asyncio.to_thread(processes_of, tag)
+        for process in alive:
+            send_signal(process)
         quiet, pause = (0, min(0.1, pause * 2)) if alive else (quiet + 1, _PAUSE_SECONDS)
-        if quiet < _QUIET_LOOKS:
+        if quiet < _QUIET_LISTINGS:
             await asyncio.sleep(pause)

@@ -1,4 +1,4 @@
-"""A new runner on this machine: its directory, its shim's process, and what the shim is told about the worker."""
+"""Starts a runner on this machine: its directory, its shim's process, and the specification of its worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fal_runner.worker.process_tag import NO_TAG, TAG_VARIABLE
 from fal_server.core.faults import Unavailable
 from fal_server.engines.local.cgroup import RunnerGroups
 from fal_server.engines.local.container import container_variables, interpreter, lay_out_container
-from fal_server.engines.local.descriptors import restore_descriptor_limit
+from fal_server.engines.local.machine import restore_descriptor_limit
 from fal_server.engines.local.ownership import sweep
 from fal_server.engines.local.prepared import PreparedLaunch
 from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
@@ -32,23 +32,23 @@ from fal_server.engines.local.warm_pool import APP_NAME, WarmKey, WarmShim
 log = logging.getLogger(__name__)
 _LISTEN_SECONDS = 30.0
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LAST_WORDS = 2000
+_LAST_OUTPUT = 2000
 _ALWAYS = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 BIND_HOST = "127.0.0.1"
 _OURS = {"IS_ISOLATE_AGENT": "1", "FAL_RUNNER_HOST": BIND_HOST}
-_TOLD_TO_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # of a controller's runners; a secret may have the name of one
+_SHARED_BY_ALL = (DATA_VARIABLE, "SSL_CERT_FILE")  # among a controller's runners; a secret may have such a name
 
 
 def app_directory(directory: Path) -> Path:
-    """Where the worker runs: the app's files at their relative paths."""
+    """The working directory of the worker, with the app's files at their relative paths."""
     return directory / APP_NAME
 
 
 def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: WarmShim | None = None) -> None:
-    """Make the runner's directory with the app's files in it; they are copied, since blobs are shared and apps write.
+    """Make the runner's directory, with a copy of the app's files, to which the app may write.
 
     Args:
-        spare: the shim that it is for, whose worker runs in what becomes the directory with the app's files.
+        warm_shim: the shim that it is for; the directory of its worker becomes that of the app's files.
 
     Raises:
         Unavailable: a file's path leads out of the directory.
@@ -57,8 +57,8 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
     work = app_directory(directory)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, parents=True)
-    if warm_shim is not None and warm_shim.place is not None:
-        (warm_shim.place / APP_NAME).rename(work)
+    if warm_shim is not None and warm_shim.directory is not None:
+        (warm_shim.directory / APP_NAME).rename(work)
     else:
         work.mkdir(mode=0o700)
     for relative_path, content in launch.files:
@@ -66,7 +66,7 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
         if not target.is_relative_to(work) or target == work:
             raise Unavailable(f"the app's file {relative_path!r} lies outside of the app's directory")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(content, target)  # with the permissions: a script stays one that can be run
+        shutil.copy(content, target)  # with the permissions, so that a script can still be run
     if launch.environment.container is not None:
         lay_out_container(directory, launch.environment.container, launch.spec, variables_of(launch, home))
 
@@ -74,16 +74,16 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
 async def spawn_shim(
     directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None = None, warm_shim: WarmShim | None = None
 ) -> ShimIdentity:
-    """Start a shim, in a session and, where there are groups, in a control group of its own; wait until it listens.
+    """Start a shim in its own session and, if there are groups, control group; wait until it listens.
 
-    Its worker is being started then, or was not, for a reason that Start tells.
+    By then its worker is being started, or could not be, for a reason that Start returns.
 
     Args:
         spec: the runner's worker.
-        spare: a shim that was started already; where it has died, another is started.
+        warm_shim: a shim that was started already; if it has died, another is started.
 
     Raises:
-        Unavailable: it ended, or did not answer in time; the message has its last words.
+        Unavailable: it ended, or did not answer in time; the message has its last output.
     """
     if warm_shim is not None:
         if (found := await _assign(warm_shim, directory, spec, groups)) is not None:
@@ -94,20 +94,20 @@ async def spawn_shim(
         warm_shim = WarmShim(start_process(theirs), ours)
     identity = await _assign(warm_shim, directory, spec, groups)
     if identity is None:
-        raise Unavailable(f"the shim did not start: {last_words(directory)}")
+        raise Unavailable(f"the shim did not start: {last_output(directory)}")
     return identity
 
 
 async def _assign(
     warm_shim: WarmShim, directory: Path, spec: shim_pb2.RunnerSpec, groups: RunnerGroups | None
 ) -> ShimIdentity | None:
-    """Tell a shim whose it is, and wait until it listens; None where it does not, and then it is gone."""
+    """Name the runner to a shim, and wait until it listens; None if it does not, and then it is ended."""
     pids = [warm_shim.pid] if warm_shim.worker is None else [warm_shim.pid, warm_shim.worker]
     if groups is not None and not groups.admit(pids, tag_of(spec.token), directory):
-        log.warning("the runner in %s has no control group of its own: its processes are told by their mark", directory)
+        log.warning("the runner in %s has no control group of its own: its processes are found by their tag", directory)
     order = {"token": spec.token, "directory": str(directory)}
-    told = base64.b64encode(spec.SerializeToString()).decode()
-    warm_shim.tell({**order, "spec": told} if len(told) < MOST_ORDER_BYTES // 2 else order)
+    encoded = base64.b64encode(spec.SerializeToString()).decode()
+    warm_shim.send({**order, "spec": encoded} if len(encoded) < MOST_ORDER_BYTES // 2 else order)
     try:
         async with asyncio.timeout(_LISTEN_SECONDS):
             listens = await warm_shim.listens()
@@ -120,30 +120,30 @@ async def _assign(
     if not listens or identity is None or identity.pid != warm_shim.pid:
         await warm_shim.end()
         return None
-    warm_shim.let_go()
+    warm_shim.release()
     return identity
 
 
-def last_words(directory: Path) -> str:
-    """The end of what a shim wrote to its own log, on one line."""
+def last_output(directory: Path) -> str:
+    """The end of a shim's own log, on one line."""
     try:
         text = (directory / LOG_NAME).read_text(errors="replace")
     except OSError:
         text = ""
-    words = " | ".join(text[-_LAST_WORDS:].strip().splitlines())
-    if words:
-        return words
+    output = " | ".join(text[-_LAST_OUTPUT:].strip().splitlines())
+    if output:
+        return output
     try:
         full = os.statvfs(directory).f_bavail == 0
     except OSError:
         full = False
-    return f"the disk of {directory} is full" if full else "it said nothing"
+    return f"the disk of {directory} is full" if full else "it wrote nothing"
 
 
 def spec_of(
     directory: Path, launch: PreparedLaunch, home: Path, warm_key: WarmKey | None = None
 ) -> shim_pb2.RunnerSpec:
-    """What the shim is told; the only place where it gets the variables from."""
+    """Describe the worker to the shim; only here does it get the variables."""
     work = str(app_directory(directory))
     spec = shim_pb2.RunnerSpec(
         runner_id=launch.spec.runner_id,
@@ -172,25 +172,25 @@ def spec_of(
     elif launch.spec.entrypoint is not None:
         spec.entrypoint = launch.spec.entrypoint
     elif launch.environment.container is not None:
-        spec.entrypoint = "image:cmd"  # not read: the image says what it runs
+        spec.entrypoint = "image:cmd"  # not used: the image says what it runs
     if (setup := launch.spec.setup) is not None:
         spec.setup_func.CopyFrom(shim_pb2.SerializedFile(path=str(launch.setup), method=setup.method))
     return spec
 
 
 def variables_of(launch: PreparedLaunch, home: Path) -> dict[str, str]:
-    """All that a worker and what it starts have in their environment; nothing of the controller's own.
+    """The whole environment of a worker and its children; nothing of the controller's own.
 
-    HOME is one directory for all runners, so that what libraries keep below it (models, compiled kernels) is there for
-    the next runner, while the files of the user who runs the controller are not.
+    HOME is one directory for all runners, so that what libraries keep there (models, compiled kernels) serves the next
+    runner, while the files of the user who runs the controller stay out of reach.
     """
-    told = dict(launch.spec.variables)
+    variables = dict(launch.spec.variables)
     if launch.environment.container is not None:
-        told.pop(DATA_VARIABLE, None)  # it is mounted; and the engine must see the machine as it is
+        variables.pop(DATA_VARIABLE, None)  # it is mounted, and the engine must see the machine as it is
         common = {"PATH": _SYSTEM_PATH, **_ALWAYS}  # an image has its own
     else:
         common = _common(launch.environment.python, home)
-    return {**common, **told, **_OURS, "FAL_RUNNER_ID": launch.spec.runner_id}
+    return {**common, **variables, **_OURS, "FAL_RUNNER_ID": launch.spec.runner_id}
 
 
 def _common(python: Path, home: Path) -> dict[str, str]:
@@ -200,36 +200,38 @@ def _common(python: Path, home: Path) -> dict[str, str]:
 
 
 def keep_imports(imports: Path) -> None:
-    """Make the directory for what environments import, and forget those that are not there any more."""
+    """Make the directory of import lists, and delete the lists of environments that are gone."""
     imports.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in imports.iterdir():
         try:
-            there = Path(json.loads(file.read_text())["python"]).exists()
+            exists = Path(json.loads(file.read_text())["python"]).exists()
         except (OSError, ValueError, TypeError, KeyError):
-            there = False  # a draft, or not ours
-        if not there:
+            exists = False  # a draft, or not ours
+        if not exists:
             file.unlink(missing_ok=True)
 
 
 def warm_key_of(launch: PreparedLaunch, home: Path, imports: Path) -> WarmKey | None:
-    """What a worker for the next such runner is started ahead with; None where none can be.
+    """How to start a worker ahead for the next such runner; None if that is not possible.
 
     Args:
-        imports: a directory for what environments import.
+        imports: the directory of import lists.
     """
     if launch.environment.container is not None:
         return None
     spec = launch.spec
-    told = {name: value for name in _TOLD_TO_ALL if (value := spec.variables.get(name)) and value not in spec.redact}
+    shared = {
+        name: value for name in _SHARED_BY_ALL if (value := spec.variables.get(name)) and value not in spec.redact
+    }
     return WarmKey(
         python=launch.environment.python,
-        env={**_common(launch.environment.python, home), **_OURS, **told},
+        env={**_common(launch.environment.python, home), **_OURS, **shared},
         imports_file=imports / f"{hashlib.sha256(os.fsencode(launch.environment.python)).hexdigest()}.json",
     )
 
 
 def start_process(handshake: socket.socket) -> int:
-    """Start a shim that waits on a socket for its directory and token; its pid."""
+    """Start a shim that waits on a socket for its directory and token; return its pid."""
     package_root = Path(fal_runner.__file__).parent.parent
     environment = {
         "PATH": _SYSTEM_PATH,
@@ -247,5 +249,5 @@ def start_process(handshake: socket.socket) -> int:
         start_new_session=True,
     )
     restore_descriptor_limit(process.pid)
-    process.returncode = 0  # it outlives this object on purpose; who watches it reaps it by its pid
+    process.returncode = 0  # it outlives this object on purpose, and is reaped by its pid
     return process.pid

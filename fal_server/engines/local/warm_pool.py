@@ -1,7 +1,7 @@
-"""What was started ahead for runners to come: shims, and for the environments used last, shims with a worker.
+"""Starts shims ahead for later runners, and for the environments used last, shims with a worker.
 
-A shim that waits has loaded Python and gRPC; a worker that waits has imported what its environment's last runs did.
-Each is taken once, and replaced in the background.
+A warm shim has loaded Python and gRPC; a warm worker has imported what its environment's last runs imported. Each is
+used once, and replaced in the background.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from fal_server.aio.tasks import TaskSet
 log = logging.getLogger(__name__)
 Key: TypeAlias = tuple[str, ...]
 APP_NAME = "app"
-"""The directory in a runner's own where the worker runs."""
-# So long after the last start, and not later than after so many of them, since others may come all the time.
+"""The directory in a runner's directory in which the worker runs."""
+# The pool is filled so long after the last start, but after at most so many rests, since starts may never pause.
 REST_SECONDS = 2.0
 _MOST_RESTS = 5
-# An environment that nobody has used for so long is not worth the memory.
+# An environment that was not used for so long is not worth the memory.
 IDLE_SECONDS = 3600.0
 _READY = "ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmKey:
-    """What a worker is started ahead with; nothing of it is secret.
+    """Which runners a warm worker suits, and how to start it; nothing in it is secret.
 
     Attributes:
-        python: the interpreter of the environment; a rebuilt one has another path.
+        python: the interpreter of the environment; a rebuilt environment has another path.
         env: the variables that every runner of the environment has.
-        imports_file: where runs of the environment note what they import.
+        imports_file: lists what runs of the environment import.
     """
 
     python: Path
@@ -52,33 +52,33 @@ class WarmKey:
 
     @property
     def key(self) -> Key:
-        """The same for all whose workers can stand in for each other."""
+        """The same for all runners whose workers can replace each other."""
         return (str(self.python), *(f"{name}={value}" for name, value in sorted(self.env.items())))
 
 
 class WarmShim:
-    """A shim's process, still our child, and the socket on which it is told what to be; it ends with that.
+    """A shim's process, still our child, and the socket that will name its runner; it ends with the socket.
 
     Args:
-        pid: its number.
+        pid: its process id.
         connection: our end of the socket.
-        place: a directory with the one that its worker is in, where it has a worker.
-        warmed: called whenever that has imported what it is to import.
+        directory: contains the working directory of its worker, if it has one.
+        warmed: called whenever the worker has imported all that is listed.
 
     Attributes:
-        worker: the pid of its worker, once that has imported all that it is to import.
+        worker: the pid of its worker, once that has imported all that is listed.
     """
 
     def __init__(
         self,
         pid: int,
         connection: socket.socket,
-        place: Path | None = None,
+        directory: Path | None = None,
         warmed: Callable[[], object] = lambda: None,
     ) -> None:
         self.pid = pid
         self._warmed = warmed
-        self.place = place
+        self.directory = directory
         self.worker: int | None = None
         self._connection = connection
         self._loop = asyncio.get_running_loop()
@@ -90,35 +90,35 @@ class WarmShim:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be told anything."""
+        """Whether it still reads from the socket."""
         return not self._listens.done()
 
-    def tell(self, message: Mapping[str, object]) -> None:
-        """Send a line; a shim that has died says so by its end."""
-        with contextlib.suppress(OSError):
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send a line."""
+        with contextlib.suppress(OSError):  # its end will be noticed
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def look_again(self) -> None:
-        """Have its worker import what was noted meanwhile."""
+        """Have its worker import what was listed meanwhile."""
         self.worker = None
         self._looks += 1
-        self.tell({"again": self._looks})
+        self.send({"again": self._looks})
 
     async def listens(self) -> bool:
-        """Wait until it serves the runner that it was told of; False where it has ended."""
+        """Wait until it serves its runner; return False if it has ended."""
         return await asyncio.shield(self._listens)
 
-    def let_go(self) -> None:
-        """It is a runner's now."""
+    def release(self) -> None:
+        """Leave it to its runner."""
         self._loop.remove_reader(self._connection)
         self._connection.close()
-        if self.place is not None:
-            shutil.rmtree(self.place, ignore_errors=True)
+        if self.directory is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     async def end(self) -> None:
-        """Kill it, which has served nobody, with its worker; and take in its end."""
-        self.let_go()
-        os.kill(self.pid, signal.SIGKILL)  # still our child: the number cannot be another's
+        """Kill it and its worker, which have served nobody, and reap it."""
+        self.release()
+        os.kill(self.pid, signal.SIGKILL)  # still our child, so the number cannot be reused
         await asyncio.to_thread(os.waitpid, self.pid, 0)
 
     def _read(self) -> None:
@@ -143,18 +143,18 @@ class WarmShim:
 
 
 class WarmPool:
-    """Keeps some ready. To be made and used in one event loop.
+    """Keeps some shims ready. Make and use it in one event loop.
 
     Args:
-        shims: how many without a worker; 0 keeps none.
-        workers: for how many environments one with a worker; 0 keeps none.
-        start: starts a process that waits on the socket's other end; its pid.
-        places: a directory for those of the workers; on the file system of the runners' own, and emptied now.
-        rest_seconds: how long after a start nothing is started here, so that the runner has the processor for itself.
-        idle_seconds: after so long without a runner of its environment a worker ends.
+        shims: how many to keep without a worker.
+        workers: for how many environments to keep one with a worker.
+        start: starts a process that waits on the other end of the socket, and returns its pid.
+        root: for the workers' directories; on the file system of the runners' directories, and emptied now.
+        rest_seconds: how long after a start to start nothing, so that the runner has the processor for itself.
+        idle_seconds: how long to keep the worker of an environment that is not used.
 
     Attributes:
-        warmed: set whenever a worker has imported what it is to import.
+        warmed: set whenever a worker has imported all that is listed.
     """
 
     def __init__(
@@ -162,29 +162,29 @@ class WarmPool:
         shims: int,
         workers: int,
         start: Callable[[socket.socket], int],
-        places: Path,
+        root: Path,
         rest_seconds: float = REST_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._shims = shims
         self._workers = workers
         self._start = start
-        self._places = places
+        self._root = root
         self._rest_seconds = rest_seconds
         self._idle_seconds = idle_seconds
         self.warmed = asyncio.Event()
         self._plain: deque[WarmShim] = deque()
         self._warm: dict[Key, WarmShim] = {}
-        self._used: dict[Key, tuple[WarmKey, float]] = {}  # the one used last is the last
-        self._learnt: set[Key] = set()
+        self._used: dict[Key, tuple[WarmKey, float]] = {}  # in the order of their last use
+        self._learned: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
         self._endings = TaskSet(log)
-        shutil.rmtree(places, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         self._fill()
 
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:
-        """One that waits, with a worker where there is one for this; None without any. It may have died meanwhile."""
+        """Take a warm shim, with a worker if there is one for this key; None if there is none. It may have died."""
         self._use(warm_key)
         warm = None if warm_key is None else self._warm.get(warm_key.key)
         if warm_key is not None and warm is not None and warm.worker is not None and warm.alive:
@@ -192,18 +192,18 @@ class WarmPool:
         return self._plain.popleft() if self._plain else None
 
     def learn(self, warm_key: WarmKey) -> None:
-        """A runner has come to a point where its environment's imports are known better."""
-        self._learnt.add(warm_key.key)
+        """Note that the list of this environment's imports may have grown."""
+        self._learned.add(warm_key.key)
         self._use(warm_key)
 
     @property
     def workers(self) -> list[int]:
-        """The pids of the workers that have imported all that is known to be imported."""
-        known = [warm_shim.worker for key, warm_shim in self._warm.items() if key not in self._learnt]
+        """The pids of the workers that have imported all that is listed."""
+        known = [warm_shim.worker for key, warm_shim in self._warm.items() if key not in self._learned]
         return [pid for pid in known if pid is not None]
 
     async def close(self) -> None:
-        """End those that wait."""
+        """End all that wait."""
         self._shims = self._workers = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -220,15 +220,15 @@ class WarmPool:
             self._used[warm_key.key] = (warm_key, loop.time())
         if self._shims or self._workers:
             self._due = min(self._due, loop.time() + _MOST_RESTS * self._rest_seconds)
-            self._look_again_at(min(self._due, loop.time() + self._rest_seconds))
+            self._fill_at(min(self._due, loop.time() + self._rest_seconds))
 
-    def _look_again_at(self, when: float) -> None:
+    def _fill_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(when, self._fill)
 
     def _fill(self) -> None:
-        """Bring what waits to what is wanted: end what is not, start what is missing, tell what has changed."""
+        """End what is not wanted any more, start what is missing, and pass on what has changed."""
         self._timer, self._due = None, float("inf")
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
         used = [key for key, (_, at) in self._used.items() if at > oldest]
@@ -241,31 +241,31 @@ class WarmPool:
             for key, (warm_key, _) in self._used.items():
                 if key not in self._warm:
                     self._warm[key] = self._start_warm(warm_key)
-                elif key in self._learnt:
+                elif key in self._learned:
                     self._warm[key].look_again()
-        except OSError as error:  # no room for a process or a directory: the next runner is started without
+        except OSError as error:  # no room for a process or a directory; the next runner starts cold
             log.warning("nothing is kept ready for runners: %s", error.strerror)
-        self._learnt.clear()
+        self._learned.clear()
         if self._used:
-            self._look_again_at(min(at for _, at in self._used.values()) + self._idle_seconds)
+            self._fill_at(min(at for _, at in self._used.values()) + self._idle_seconds)
 
-    def _start_one(self, place: Path | None = None) -> WarmShim:
+    def _start_one(self, directory: Path | None = None) -> WarmShim:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                return WarmShim(self._start(theirs), ours, place, self.warmed.set)
+                return WarmShim(self._start(theirs), ours, directory, self.warmed.set)
             except OSError:
                 ours.close()
                 raise
 
     def _start_warm(self, warm_key: WarmKey) -> WarmShim:
-        place = self._places / secrets.token_hex(8)
-        directory = place / APP_NAME
-        directory.mkdir(mode=0o700, parents=True)
-        warm_shim = self._start_one(place)
-        env = {**warm_key.env, APP_VARIABLE: str(directory)}
-        recipe = {"python": str(warm_key.python), "directory": str(directory), "env": env}
-        warm_shim.tell({**recipe, "imports_file": str(warm_key.imports_file)})
+        directory = self._root / secrets.token_hex(8)
+        app = directory / APP_NAME
+        app.mkdir(mode=0o700, parents=True)
+        warm_shim = self._start_one(directory)
+        env = {**warm_key.env, APP_VARIABLE: str(app)}
+        recipe = {"python": str(warm_key.python), "directory": str(app), "env": env}
+        warm_shim.send({**recipe, "imports_file": str(warm_key.imports_file)})
         return warm_shim
 
     def _end(self, warm_shim: WarmShim) -> None:

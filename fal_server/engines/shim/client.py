@@ -1,4 +1,4 @@
-"""The calls to one shim over its unix socket."""
+"""Calls one shim over its unix socket."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ShimClient:
         self._metadata = ((TOKEN_METADATA, token),)
 
     async def start(self, spec: shim_pb2.RunnerSpec) -> None:
-        """Have the worker started.
+        """Start the worker.
 
         Raises:
             Unavailable: the shim cannot, and says why.
@@ -60,10 +60,10 @@ class ShimClient:
             raise Unavailable(error.details() or str(error.code())) from error
 
     async def status(self) -> shim_pb2.ShimStatus:
-        """All that the shim knows.
+        """Ask for the shim's status.
 
         Raises:
-            grpc.aio.AioRpcError: it does not answer, or the token is not its own.
+            grpc.aio.AioRpcError: it does not answer, or has another token.
         """
         response = await self._stub.GetStatus(
             shim_pb2.GetStatusRequest(), timeout=_CALL_SECONDS, metadata=self._metadata, wait_for_ready=True
@@ -71,25 +71,25 @@ class ShimClient:
         return response.status
 
     def watch(self, after: int) -> Watching:
-        """Events after this one."""
+        """Stream the events after this one."""
         return self._stub.Watch(shim_pb2.WatchRequest(after=after), metadata=self._metadata)
 
     def logs(self, after: int) -> Logging:
-        """Entries after this one."""
+        """Stream the log entries after this one."""
         return self._stub.StreamLogs(shim_pb2.StreamLogsRequest(after_sequence=after), metadata=self._metadata)
 
     async def ack_logs(self, sequence: int) -> None:
-        """Entries up to this one are stored."""
+        """Acknowledge that the entries up to this one are stored."""
         request = shim_pb2.AckLogsRequest(sequence=sequence)
         await self._stub.AckLogs(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def stop(self, grace_seconds: float) -> None:
-        """SIGTERM, and SIGKILL after the grace."""
+        """Have the shim send SIGTERM, and SIGKILL after the grace."""
         request = shim_pb2.StopRequest(grace_seconds=grace_seconds)
         await self._stub.Stop(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def kill(self) -> None:
-        """SIGKILL."""
+        """Have the shim send SIGKILL to everything."""
         await self._stub.Kill(shim_pb2.KillRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def shut_down(self) -> None:
@@ -97,11 +97,11 @@ class ShimClient:
         await self._stub.Shutdown(shim_pb2.ShutdownRequest(), timeout=_CALL_SECONDS, metadata=self._metadata)
 
     def execs(self, runner_id: str) -> ShimExecChannel:
-        """The line to the commands beside the worker."""
+        """The channel to the commands beside the worker."""
         return ShimExecChannel(self._execs, self._token, runner_id, self._links)
 
     async def close(self) -> None:
-        """Let go of the channel, and of the calls under way."""
+        """Close the channel and the open calls."""
         for link in self._links:
             link.close()
         await self._channel.close()

@@ -1,4 +1,4 @@
-"""The line to a shim's commands: fal.v1.Execs on their own socket, without looking into what is carried."""
+"""Passes calls of fal.v1.Execs to a shim on their own socket, without looking into the messages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _KINDS: dict[str, type[Fault]] = {
 
 
 class ShimExecChannel:
-    """Implements ExecChannel. Each call has a connection of its own, and ends with it.
+    """Implements ExecChannel. Each call has its own connection, and ends with it.
 
     Args:
         address: the path of the socket.
         token: the runner's token.
         runner_id: for messages.
-        links: those that are open stand here, to be closed by who lets go of the runner.
+        links: holds the open connections; whoever stops following the runner closes them.
     """
 
     def __init__(self, address: Path, token: str, runner_id: str, links: set[MessageSocket]) -> None:
@@ -45,7 +45,6 @@ class ShimExecChannel:
         self._links = links
 
     async def call(self, method: str, request: bytes) -> bytes:
-        """Call a method that has one answer."""
         try:
             async with asyncio.timeout(_CALL_SECONDS), self.open(method) as link:
                 await link.send(request)
@@ -54,7 +53,6 @@ class ShimExecChannel:
             raise Unavailable(f"runner {self._runner_id} did not answer in {_CALL_SECONDS:g} seconds") from None
 
     async def read(self, request: bytes) -> AsyncGenerator[bytes]:
-        """ReadExec."""
         async with self.open("ReadExec") as link:
             await link.send(request)
             while isinstance(received := await link.receive(), bytes):
@@ -62,16 +60,14 @@ class ShimExecChannel:
             self.check(received)
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
-        """WriteExec."""
         async with self.open("WriteExec") as link:
-            with suppress(ConnectionBroken):  # it was ended from the other side; how is learnt below
+            with suppress(ConnectionBroken):  # the shim ended the call; its status follows
                 async for request in requests:
                     await link.send(request)
                 link.end_sending()
             return await self._last(link)
 
     async def _last(self, link: MessageSocket) -> bytes:
-        """The one answer."""
         answer = await link.receive()
         if not isinstance(answer, bytes):
             self.check(answer)
@@ -81,10 +77,10 @@ class ShimExecChannel:
 
     @asynccontextmanager
     async def open(self, method: str) -> AsyncGenerator[MessageSocket]:
-        """A connection on which the method is called.
+        """Open a connection and call the method on it.
 
         Raises:
-            Unavailable: the runner cannot be reached, or the link broke.
+            Unavailable: the runner cannot be reached, or the connection broke.
         """
         connection = socket.socket(socket.AF_UNIX)
         path = SocketPath(self._address)
@@ -93,7 +89,7 @@ class ShimExecChannel:
             connection.connect(path.path)
         except OSError as error:
             connection.close()
-            raise Unavailable(f"runner {self._runner_id} takes no commands now: {error}") from error
+            raise Unavailable(self._unreachable(error)) from error
         finally:
             path.close()
         link = MessageSocket(connection)
@@ -107,12 +103,20 @@ class ShimExecChannel:
             self._links.discard(link)
             link.close()
 
+    def _unreachable(self, error: OSError) -> str:
+        if isinstance(error, FileNotFoundError) and self._address.parent.exists():
+            return (
+                f"runner {self._runner_id} was started by an older version, which takes no commands this way: "
+                "`fal apps rollout` of its app replaces it"
+            )
+        return f"runner {self._runner_id} takes no commands now: {error}"
+
     def check(self, status: Status | bytes | None) -> None:
-        """Raise the refusal that a status is; what is none means that the link broke.
+        """Raise the fault that a status stands for.
 
         Raises:
-            Fault: it was refused.
-            Unavailable: there is no status.
+            Fault: the call was refused.
+            Unavailable: there is no status, so the connection broke.
         """
         if not isinstance(status, Status):
             raise Unavailable(f"the link to runner {self._runner_id} ended too early")

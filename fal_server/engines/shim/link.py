@@ -1,4 +1,4 @@
-"""One runner as the engine follows it: events, log lines and the end, over whatever happens to the connection."""
+"""Follows one runner through its shim: events, log lines and the end, whatever happens to the connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fal_server.ports import LastSequence, LogSink, RunResult
 
 log = logging.getLogger(__name__)
 
-_DRAIN_SECONDS = 5.0  # how long the end of a runner waits for its last lines to be stored
+_DRAIN_SECONDS = 5.0  # how long a runner's end waits until its last lines are stored
 _RELEASE_SECONDS = 30.0
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -72,12 +72,12 @@ class RunnerLink:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether nothing of it is alive and all of its lines are stored."""
         return bool(self._tasks) and all(task.done() for task in self._tasks)
 
     def follow(self) -> None:
-        """Begin to watch."""
+        """Start to follow."""
         loop = asyncio.get_running_loop()
         self.process.watch()
         self._observe(Event.LAUNCHED)
@@ -85,23 +85,23 @@ class RunnerLink:
         self._tasks = [pump, loop.create_task(self._watch(pump), name=f"watch of {self._runner_id}")]
 
     async def stop(self, grace_seconds: float) -> None:
-        """SIGTERM, SIGKILL after the grace; a shim that does not answer is ended with all that it has."""
+        """Send SIGTERM, and SIGKILL after the grace; end a shim that does not answer, with all its processes."""
         await self._ask(self.client.stop(max(0.0, grace_seconds)))
 
     async def kill(self) -> None:
-        """SIGKILL to all, through the shim or, where it does not answer, past it."""
+        """Send SIGKILL to all, through the shim, or past it if it does not answer."""
         await self._ask(self.client.kill())
 
     async def result(self) -> RunResult:
-        """What the function returned or raised.
+        """Wait for what the function returned or raised.
 
         Raises:
-            Unavailable: the runner ended without.
+            Unavailable: the runner ended without a result.
         """
         return await asyncio.shield(self._result)
 
     async def release(self) -> None:
-        """End the shim; to be called when the runner's end is stored. Waits for its last lines to be stored."""
+        """End the shim, once its last lines are stored; call it when the runner's end is stored."""
         if self._exited is None and not self.process.died.is_set():
             await self.kill()
         if self._tasks:
@@ -118,10 +118,10 @@ class RunnerLink:
         await self.close()
 
     async def store_leftover(self, stored: int = 0) -> None:
-        """Store what a dead shim could not send, from the disk.
+        """Store what a dead shim could not send.
 
         Args:
-            stored: up to which sequence lines are known to have been stored, though they may be forgotten since.
+            stored: the sequence up to which lines were stored, though they may have been deleted since.
         """
         after = max(stored, await self._last_sequence(self._runner_id))
         async for entries in self.process.leftover(after):
@@ -137,7 +137,7 @@ class RunnerLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._result.done():
             self._result.set_exception(Unavailable(f"the controller let go of runner {self._runner_id}"))
-        self._result.exception()  # looked at, so that asyncio does not complain that nobody did
+        self._result.exception()  # retrieved, or asyncio complains
         self.process.close()
         await self.client.close()
 
@@ -168,7 +168,7 @@ class RunnerLink:
         )
 
     async def _watch(self, pump: asyncio.Task[None]) -> None:
-        """Follow the events to the last one, or to the shim's own end."""
+        """Follow the events to the last one, or to the end of the shim."""
         position = failures = 0
         while self._exited is None and self.process.alive():
             try:
@@ -207,7 +207,7 @@ class RunnerLink:
                 return
 
     async def _finish(self, pump: asyncio.Task[None]) -> None:
-        """Report the end, once nothing is alive and the last lines are stored."""
+        """Report the end once nothing is alive and the last lines are stored."""
         if self._exited is None:
             reason = "its shim ended before it did; all of its processes were killed"
             log.warning("runner %s: %s", self._runner_id, reason)
@@ -220,7 +220,7 @@ class RunnerLink:
         self._observe(Event.GONE, reason=reason)
 
     async def _pump_logs(self) -> None:
-        """Carry lines from the shim to the sink, each once, and let the shim forget them; to the very last."""
+        """Carry lines from the shim to the sink, to the very last, and let the shim forget them."""
         acks = LogAcknowledger(self.client.ack_logs)
         try:
             await self._carry_logs(acks)
@@ -229,7 +229,7 @@ class RunnerLink:
 
     async def _carry_logs(self, acks: LogAcknowledger) -> None:
         after: int | None = None
-        complete = told = False
+        complete = warned = False
         failures = 0
         while not complete:
             try:
@@ -245,15 +245,15 @@ class RunnerLink:
                     await acks.last()
                     complete = True
                 else:
-                    await self.process.sweep()  # so that nothing writes any more
+                    await self.process.sweep()  # so that nothing writes to it any more
                     await self.store_leftover(after)
                     complete = True
             except grpc.aio.AioRpcError as error:
                 log.debug("runner %s: reading its log broke off: %s", self._runner_id, error.details())
             except Fault as fault:
-                if not told:  # once, not at every try: a full disk is not to be filled with this
+                if not warned:  # once, because the log may be on the same full disk
                     log.warning("runner %s: its log lines cannot be stored yet: %s", self._runner_id, fault.message)
-                told = True
+                warned = True
             except Exception:
                 log.exception("runner %s: its log lines could not be stored; trying again", self._runner_id)
             if not complete:

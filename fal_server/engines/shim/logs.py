@@ -1,4 +1,4 @@
-"""A shim's log lines: from the wire's entries to the domain's, and acknowledged when they are stored."""
+"""Converts a shim's log lines, and acknowledges them when they are stored."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _ACK_SECONDS = 1.0
 _ACK_LINES = 5_000
-_MOST_TOGETHER = 4_000  # lines of a transaction: others who write wait for its end
-_AHEAD = 8  # messages of about 256 KiB that wait while others are stored
+_MOST_TOGETHER = 4_000  # lines in a transaction; other writers wait for its end
+_AHEAD = 8  # messages of about 256 KiB that wait while earlier ones are stored
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOURCES = {
     log_pb2.LogEntry.SOURCE_BUILD: LogSource.BUILD,
@@ -40,22 +40,21 @@ _LEVELS = {
 def entries_from_wire(
     entries: Iterable[log_pb2.LogEntry], *, account: AccountId, runner_id: str, app_name: str, revision_id: str
 ) -> list[LogEntry]:
-    """A shim's entries, with the names that all entries of its runner share."""
+    """Convert a shim's entries, adding the names that all entries of its runner share."""
     found: list[LogEntry] = []
-    # Lines that were read together have the same time, level and source; each look into a message has its price.
+    # Lines that were read together share their timestamp, and each conversion takes time.
     known = (-1, 0)
-    moment = _EPOCH
+    timestamp = _EPOCH
     for entry in entries:
-        stamp = entry.timestamp
-        place = (stamp.seconds, stamp.nanos)
-        if place != known:
-            known = place
-            moment = _EPOCH + timedelta(seconds=place[0], microseconds=place[1] // 1000)
+        parts = (entry.timestamp.seconds, entry.timestamp.nanos)
+        if parts != known:
+            known = parts
+            timestamp = _EPOCH + timedelta(seconds=parts[0], microseconds=parts[1] // 1000)
         found.append(
             LogEntry(
                 runner_id=runner_id,
                 sequence=entry.sequence,
-                timestamp=moment,
+                timestamp=timestamp,
                 level=_LEVELS[entry.level],
                 source=_SOURCES[entry.source],
                 message=entry.message,
@@ -69,52 +68,52 @@ def entries_from_wire(
 
 
 class LogAcknowledger:
-    """Tells a shim now and then how far its lines are stored, beside their storing, so that its spool may forget them.
+    """Tells a shim now and then how far its lines are stored, so that its spool may delete them.
 
-    What is not told does no harm: the spool keeps it longer.
+    An acknowledgement that is lost does no harm: the spool keeps the lines longer.
 
     Args:
-        send: tells it up to which sequence.
+        send: sends the sequence to the shim.
     """
 
     def __init__(self, send: Callable[[int], Awaitable[None]]) -> None:
         self._send = send
-        self._told = 0
+        self._sent = 0
         self._stored = 0
         self._next_at = 0.0
         self._due = asyncio.Event()
-        self._telling: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     def stored(self, sequence: int) -> None:
-        """Lines up to this one are stored: durably, or a power cut would take them from both sides."""
+        """Note that lines up to this one are stored durably; else a power cut would lose them on both sides."""
         self._stored = sequence
-        if sequence - self._told >= _ACK_LINES:
+        if sequence - self._sent >= _ACK_LINES:
             self._due.set()
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell_when_due())
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_when_due())
 
     async def last(self) -> None:
-        """There will be no more: what was not told yet is now."""
+        """Send what was not sent yet; no more lines come."""
         self._due.set()
-        if self._telling is not None:
-            await self._telling
+        if self._sending is not None:
+            await self._sending
 
     def close(self) -> None:
-        """Tell nothing more."""
-        if self._telling is not None:
-            self._telling.cancel()
+        """Send nothing more."""
+        if self._sending is not None:
+            self._sending.cancel()
 
-    async def _tell_when_due(self) -> None:
-        """At once after a silence, else a second after the last time, or after so many lines."""
-        while self._told < self._stored:
+    async def _send_when_due(self) -> None:
+        """Send at once after a silence, else a second after the last time or after so many lines."""
+        while self._sent < self._stored:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._next_at):
                     await self._due.wait()
             self._due.clear()
-            if not await self._tell():
+            if not await self._acknowledge():
                 return
 
-    async def _tell(self) -> bool:
+    async def _acknowledge(self) -> bool:
         self._next_at = asyncio.get_running_loop().time() + _ACK_SECONDS
         sequence = self._stored
         try:
@@ -122,7 +121,7 @@ class LogAcknowledger:
         except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
             log.debug("an acknowledgement of log lines did not arrive: %s", error)
             return False
-        self._told = sequence
+        self._sent = sequence
         return True
 
 
@@ -130,9 +129,9 @@ async def batched(
     batches: AsyncIterable[shim_pb2.StreamLogsResponse],
     convert: Callable[[Iterable[log_pb2.LogEntry]], list[LogEntry]],
 ) -> AsyncGenerator[list[LogEntry]]:
-    """A shim's lines; those that came while the earlier ones were stored, in one piece: one transaction for all.
+    """Yield a shim's lines, joining those that came while the earlier ones were stored, for one transaction.
 
-    Each message is converted when it comes, so while earlier lines are written.
+    Each message is converted when it comes, while earlier lines are written.
     """
     received: asyncio.Queue[list[LogEntry] | Exception | None] = asyncio.Queue(_AHEAD)
 

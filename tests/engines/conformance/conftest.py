@@ -60,6 +60,7 @@ class EngineUnderTest(ABC):
 
     def spec(self, *, ends: bool = False, packages: EnvironmentSpec | None = None) -> LaunchSpec:
         return LaunchSpec(
+            account=LOCAL,
             runner_id=secrets.token_hex(16),
             app_name="shop",
             environment="main",
@@ -76,7 +77,7 @@ class EngineUnderTest(ABC):
 
     def runner(self, spec: LaunchSpec, node: str = "", handle: str = "") -> Runner:
         return Runner(
-            account=LOCAL,
+            account=spec.account,
             runner_id=spec.runner_id,
             app_name=spec.app_name,
             environment=spec.environment,

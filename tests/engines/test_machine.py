@@ -10,7 +10,7 @@ import pytest
 from fal_server.builders.process import failure
 from fal_server.core.faults import FailedPrecondition, NodeTrouble, Unavailable
 from fal_server.engines.local import LocalEngine
-from fal_server.engines.local.disk import disk_trouble
+from fal_server.engines.local.machine import disk_trouble
 from tests.engines.conftest import NODE
 
 EVERYTHING_MIB = 1 << 40
