@@ -116,13 +116,44 @@ def test_from_up_to_down(state_dir, capsys):
     assert json.loads(capsys.readouterr().out)["secrets"][0]["name"] == "A"
 
     again = fal("up", "-d")
-    assert again.returncode == 1
-    assert f"a controller (pid {controller.pid}) is already running on {state_dir}" in again.stderr
+    assert again.returncode == 0
+    assert f"A controller (pid {controller.pid}) is already running on {state_dir}" in again.stderr
+    assert controller.host in again.stdout
 
     assert main(["down"]) == 0
     assert find_controller(state_dir) is None
     assert main(["down"]) == 0
     assert "No controller runs" in capsys.readouterr().err
+
+
+def test_nobody_is_locked_out(state_dir, capsys):
+    assert fal("up", "--detach", "--port", "0").returncode == 0
+    controller = find_controller(state_dir)
+    assert main(["profile", "delete", "local"]) == 0
+    assert fal("up", "-d").returncode == 0
+    assert load().current_profile == "local"
+    assert main(["keys", "create", "--scope", "ADMIN"]) == 0
+    assert main(["keys", "revoke", controller.key().partition(":")[0]]) == 0
+    capsys.readouterr()
+
+    assert main(["status", "--json"]) == 0, "it runs, whatever the key is"
+    status = json.loads(capsys.readouterr().out)
+    assert (status["running"], status["apps"]) == (True, None)
+    assert "revoked" in status["problem"]
+    refused = fal("up", "-d")
+    assert refused.returncode == 0
+    assert f"echo lost > {state_dir}/admin.key; fal down; fal up -d" in refused.stderr
+    (state_dir / "admin.key").write_text("lost")
+    assert main(["down"]) == 0
+    assert fal("up", "-d", "--port", "0").returncode == 0
+    assert main(["keys", "list"]) == 0
+
+    (state_dir / "admin.key").unlink()
+    without = fal("up", "-d")
+    assert without.returncode == 0
+    assert "The profile keeps the key that it has" in without.stderr
+    assert main(["keys", "list"]) == 0
+    assert main(["status"]) == 0
 
 
 def test_in_the_foreground_until_ctrl_c(state_dir):
@@ -152,6 +183,7 @@ def test_a_start_that_fails_says_why(state_dir, flags):
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+    assert done.stderr.count("Error: ") == 1
 
 
 def test_nothing_runs(state_dir, capsys):

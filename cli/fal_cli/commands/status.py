@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from datetime import timedelta
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
-from fal_cli.exit_codes import ExitCode
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_output_options
 from fal_cli.parser import FalParser
-from fal_cli.presentation.output import print_error, write_document
+from fal_cli.presentation.output import print_error, print_note, write_document
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -35,27 +36,22 @@ def _status(args: argparse.Namespace) -> int:
         return ExitCode.OK
     states = document["runners_by_state"]
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) if isinstance(states, dict) else ""
+    if document["apps"] is None:
+        print_note(f"Apps and runners are not known: {document['problem']}")
     lines = [
         f"Controller:  {controller.version}, running (pid {controller.pid})",
         f"Address:     {controller.host} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)",
         f"State dir:   {controller.state_dir}",
         f"Uptime:      {timedelta(seconds=int(controller.uptime_seconds()))}",
-        f"Apps:        {document['apps']}",
-        f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""),
     ]
+    if document["apps"] is not None:
+        lines.append(f"Apps:        {document['apps']}")
+        lines.append(f"Runners:     {document['runners']}" + (f" ({counts})" if counts else ""))
     sys.stdout.write("\n".join(lines) + "\n")
     return ExitCode.OK
 
 
 def _describe(controller: ControllerProcess) -> dict[str, object]:
-    from fal.api import SyncServerlessClient
-
-    with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
-        apps = client.apps.list()
-        runners = client.runners.list()
-    states: dict[str, int] = {}
-    for runner in runners:
-        states[runner.state.value] = states.get(runner.state.value, 0) + 1
     return {
         "running": True,
         "version": controller.version,
@@ -65,7 +61,20 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
         "grpc_port": controller.grpc_port,
         "state_dir": str(controller.state_dir),
         "uptime_seconds": int(controller.uptime_seconds()),
-        "apps": len(apps),
-        "runners": len(runners),
-        "runners_by_state": states,
+        **_count(controller),
     }
+
+
+def _count(controller: ControllerProcess) -> dict[str, object]:
+    """Return how many apps and runners there are; that it runs is known without a key, this is not."""
+    from fal.api import SyncServerlessClient
+    from fal_grpc.errors import FalError
+
+    try:
+        with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:
+            apps = client.apps.list()
+            runners = client.runners.list()
+    except (CommandError, FalError) as error:
+        return {"apps": None, "runners": None, "runners_by_state": None, "problem": str(error)}
+    states = Counter(runner.state.value for runner in runners)
+    return {"apps": len(apps), "runners": len(runners), "runners_by_state": dict(states)}

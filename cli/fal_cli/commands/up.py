@@ -56,10 +56,10 @@ def _up(args: argparse.Namespace) -> int:
     state_dir = args.state_dir.absolute()
     running = find_controller(state_dir)
     if running is not None:
-        raise CommandError(
-            f"a controller (pid {running.pid}) is already running on {state_dir}, at {running.host}; `fal down` stops "
-            "it, --state-dir chooses another directory"
-        )
+        # Not an error: whoever lost the profile or the key gets them back.
+        print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
+        _greet(running, "`fal down` stops it, --state-dir chooses another directory.")
+        return 0
     arguments = ["--state-dir", str(state_dir), *as_arguments(args)]
     if getattr(args, "debug", False):
         arguments.append("--debug")
@@ -126,6 +126,8 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         with log.open(errors="replace") as lines:
             lines.seek(start if start <= log.stat().st_size else 0)  # the log was rotated
             last = "".join(lines.readlines()[-_LOG_LINES:]).strip()
+        if last.startswith("Error: ") and "\n" not in last:
+            raise CommandError(f"{last.removeprefix('Error: ')}\nThe log is {log}.")
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
     _greet(controller, "`fal down` stops it.")
     # The controller runs on; Popen must not warn about that.
@@ -150,6 +152,25 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         '  eval "$(fal env)"    points every fal client of this shell at it'
     )
     sys.stdout.flush()
+    _warn_of_key(controller)
+
+
+def _warn_of_key(controller: ControllerProcess) -> None:
+    """Say how to get a new key if the controller refuses the one that it hands out, as after it was revoked."""
+    from fal.api import SyncServerlessClient
+    from fal_grpc.errors import FalError, UnauthenticatedError
+
+    try:
+        host = f"http://127.0.0.1:{controller.grpc_port}"
+        with SyncServerlessClient(host=host, api_key=controller.key()) as client:
+            client.apps.list()
+    except UnauthenticatedError as error:
+        path = controller.state_dir / "admin.key"
+        print_note(
+            f"The key in {path} is not accepted: {error}\nTo get a new one: echo lost > {path}; fal down; fal up -d"
+        )
+    except (CommandError, FalError):
+        return
 
 
 def _write_profile(controller: ControllerProcess) -> bool:
@@ -164,7 +185,10 @@ def _write_profile(controller: ControllerProcess) -> bool:
             config.unset(PROFILE, "ca_file")
         else:
             config.set(PROFILE, "ca_file", str(controller.ca_file))
-        config.set(PROFILE, "key", controller.key())
+        try:
+            config.set(PROFILE, "key", controller.key())
+        except CommandError as error:
+            print_note(f"The profile keeps the key that it has: {error}")
         current = load().current_profile
         if current not in config.profiles:
             config.set_current(PROFILE)
