@@ -388,7 +388,7 @@ class UpdateApplicationRequest(_message.Message):
     keep_alive: _builtins.int
     """Seconds that a runner without requests is kept."""
     max_multiplexing: _builtins.int
-    """Most requests at a time on one runner. The next deploy sets it anew from the code."""
+    """Most requests at a time on one runner. The next deploy takes it from the code again."""
     max_concurrency: _builtins.int
     """Most runners at a time."""
     min_concurrency: _builtins.int
@@ -396,7 +396,7 @@ class UpdateApplicationRequest(_message.Message):
     request_timeout: _builtins.int
     """Seconds after which a request is cut off."""
     startup_timeout: _builtins.int
-    """Seconds that a runner has to become ready. The next deploy sets it anew from the code."""
+    """Seconds that a runner has to become ready. The next deploy takes it from the code again."""
     concurrency_buffer: _builtins.int
     """Runners kept above what the load needs."""
     concurrency_buffer_perc: _builtins.int
@@ -415,7 +415,7 @@ class UpdateApplicationRequest(_message.Message):
 
     @_builtins.property
     def machine_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Machine types that the runners may have. The next deploy sets them anew from the code."""
+        """Machine types that the runners may have. The next deploy takes them from the code again."""
 
     def __init__(
         self,
@@ -608,11 +608,11 @@ class ExplainAppResponse(_message.Message):
     FAILED_STARTS_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     next_revision: _builtins.str
-    """The revision that a rolling deploy is moving to; unset where none is under way."""
+    """The revision that a rolling deploy is moving to; unset if none is in progress."""
     failed_starts: _builtins.int
     """Starts of its revision that failed in a row."""
     last_failure: _builtins.str
-    """Why the last of them did; unset where none did."""
+    """Why the last of them did; unset if none did."""
     @_builtins.property
     def app(self) -> Global___AliasInfo:
         """The app with its settings."""
@@ -631,7 +631,7 @@ class ExplainAppResponse(_message.Message):
 
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppDecision]:
-        """What was decided of late, the oldest first. The controller keeps it in memory: it begins anew when that starts."""
+        """Recent decisions, the oldest first. The controller has them in memory: a restart clears them."""
 
     @_builtins.property
     def known_since(self) -> _timestamp_pb2.Timestamp:
@@ -667,7 +667,7 @@ Global___ExplainAppResponse: _TypeAlias = ExplainAppResponse  # noqa: Y015
 
 @_typing.final
 class AppLoad(_message.Message):
-    """AppLoad is what an app has to do at one moment."""
+    """AppLoad is what an app has to do at one time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -774,7 +774,7 @@ class AppDecision(_message.Message):
 
     @_builtins.property
     def load(self) -> Global___AppLoad:
-        """What the app had to do at that moment."""
+        """What the app had to do at that time."""
 
     def __init__(
         self,
@@ -829,7 +829,7 @@ class SimulateAppRequest(_message.Message):
     environment_name: _builtins.str
     """Environment that the app is in; unset means "main"."""
     start_seconds: _builtins.float
-    """Seconds from the order for a runner to where it takes requests."""
+    """Seconds from the order for a runner until it takes requests."""
     @_builtins.property
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Settings to try instead, by the names that UpdateApplicationRequest has for them."""
@@ -943,7 +943,7 @@ Global___SimulateAppResponse: _TypeAlias = SimulateAppResponse  # noqa: Y015
 
 @_typing.final
 class SimulationPoint(_message.Message):
-    """SimulationPoint is one moment of a simulation."""
+    """SimulationPoint is one point in time of a simulation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -90,7 +90,7 @@ class AppsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """SetAlias points an app at a revision, and makes the app where there is none of that name. How traffic moves over is
+        """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
         the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
 
         Status codes:
@@ -136,7 +136,7 @@ class AppsServicer(object):
 
     def RolloutApplication(self, request, context):
         """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-        replacement has begun; `is_rolling` of the app says whether it still goes on.
+        replacement has started; `is_rolling` of the app says whether it still goes on.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -151,7 +151,7 @@ class AppsServicer(object):
 
     def ExplainApp(self, request, context):
         """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
-        it decided of late.
+        it decided recently.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.

@@ -45,7 +45,7 @@ class AppsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_app_pb2.SetAliasRequest, _app_pb2.SetAliasResult]
-    """SetAlias points an app at a revision, and makes the app where there is none of that name. How traffic moves over is
+    """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
     the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
 
     Status codes:
@@ -79,7 +79,7 @@ class AppsStub:
     """
     RolloutApplication: _grpc.UnaryUnaryMultiCallable[_app_pb2.RolloutApplicationRequest, _app_pb2.RolloutApplicationResult]
     """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-    replacement has begun; `is_rolling` of the app says whether it still goes on.
+    replacement has started; `is_rolling` of the app says whether it still goes on.
 
     Status codes:
     - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -90,7 +90,7 @@ class AppsStub:
     """
     ExplainApp: _grpc.UnaryUnaryMultiCallable[_app_pb2.ExplainAppRequest, _app_pb2.ExplainAppResponse]
     """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
-    it decided of late.
+    it decided recently.
 
     Status codes:
     - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -128,7 +128,7 @@ class AppsAsyncStub(AppsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_app_pb2.SetAliasRequest, _app_pb2.SetAliasResult]  # type: ignore[assignment]
-    """SetAlias points an app at a revision, and makes the app where there is none of that name. How traffic moves over is
+    """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
     the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
 
     Status codes:
@@ -162,7 +162,7 @@ class AppsAsyncStub(AppsStub):
     """
     RolloutApplication: _aio.UnaryUnaryMultiCallable[_app_pb2.RolloutApplicationRequest, _app_pb2.RolloutApplicationResult]  # type: ignore[assignment]
     """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-    replacement has begun; `is_rolling` of the app says whether it still goes on.
+    replacement has started; `is_rolling` of the app says whether it still goes on.
 
     Status codes:
     - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -173,7 +173,7 @@ class AppsAsyncStub(AppsStub):
     """
     ExplainApp: _aio.UnaryUnaryMultiCallable[_app_pb2.ExplainAppRequest, _app_pb2.ExplainAppResponse]  # type: ignore[assignment]
     """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
-    it decided of late.
+    it decided recently.
 
     Status codes:
     - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -220,7 +220,7 @@ class AppsServicer(metaclass=_abc_1.ABCMeta):
         request: _app_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_app_pb2.SetAliasResult, _abc.Awaitable[_app_pb2.SetAliasResult]]:
-        """SetAlias points an app at a revision, and makes the app where there is none of that name. How traffic moves over is
+        """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
         the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
 
         Status codes:
@@ -272,7 +272,7 @@ class AppsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_app_pb2.RolloutApplicationResult, _abc.Awaitable[_app_pb2.RolloutApplicationResult]]:
         """RolloutApplication replaces the runners of an app with new ones of the same revision. It returns when the
-        replacement has begun; `is_rolling` of the app says whether it still goes on.
+        replacement has started; `is_rolling` of the app says whether it still goes on.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.
@@ -289,7 +289,7 @@ class AppsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_app_pb2.ExplainAppResponse, _abc.Awaitable[_app_pb2.ExplainAppResponse]]:
         """ExplainApp says why an app has the number of runners that it has: what the controller sees, the arithmetic, and what
-        it decided of late.
+        it decided recently.
 
         Status codes:
         - INVALID_ARGUMENT: the name is empty; BadRequest names the field.

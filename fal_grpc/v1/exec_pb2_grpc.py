@@ -195,7 +195,7 @@ class ExecsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CloseExec(self, request, context):
-        """CloseExec ends a command: SIGHUP to all of its processes, SIGKILL after 2 seconds. It returns when that has begun.
+        """CloseExec ends a command: SIGHUP to all of its processes, SIGKILL after 2 seconds. It returns when this has started.
         One that has ended is left alone, and the call succeeds.
 
         Status codes:

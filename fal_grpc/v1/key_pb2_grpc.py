@@ -84,7 +84,7 @@ class KeysServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeUserKey(self, request, context):
-        """RevokeUserKey ends a key: from the moment of the answer no call is accepted with it.
+        """RevokeUserKey ends a key: after the answer no call is accepted with it.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

@@ -53,7 +53,7 @@ class KeysStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RevokeUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]
-    """RevokeUserKey ends a key: from the moment of the answer no call is accepted with it.
+    """RevokeUserKey ends a key: after the answer no call is accepted with it.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -89,7 +89,7 @@ class KeysAsyncStub(KeysStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RevokeUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]  # type: ignore[assignment]
-    """RevokeUserKey ends a key: from the moment of the answer no call is accepted with it.
+    """RevokeUserKey ends a key: after the answer no call is accepted with it.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -140,7 +140,7 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RevokeUserKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RevokeUserKeyResponse, _abc.Awaitable[_key_pb2.RevokeUserKeyResponse]]:
-        """RevokeUserKey ends a key: from the moment of the answer no call is accepted with it.
+        """RevokeUserKey ends a key: after the answer no call is accepted with it.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

@@ -177,7 +177,7 @@ class LogEntry(_message.Message):
     message: _builtins.str
     """The text, without the newline at its end. Values of secrets are replaced by asterisks."""
     request_id: _builtins.str
-    """The request that was being served when the line was written, where that is known; else empty."""
+    """The request that was being served when the line was written, if known; else empty."""
     app: _builtins.str
     """Name of the app that the runner serves; empty for a runner of a one-off run without a name."""
     revision: _builtins.str
@@ -327,11 +327,11 @@ class ListLogsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only entries at or after this moment; unset means from the first one kept."""
+        """Only entries at or after this time; unset means from the first one kept."""
 
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Only entries before this moment; unset means up to now."""
+        """Only entries before this time; unset means up to now."""
 
     def __init__(
         self,
@@ -399,7 +399,7 @@ class FollowLogsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """With the first entry at or after this moment."""
+        """With the first entry at or after this time."""
 
     def __init__(
         self,
@@ -467,7 +467,7 @@ class RunnerEnded(_message.Message):
     runner_id: _builtins.str
     """The runner."""
     exit_code: _builtins.int
-    """Exit code of its process; 128 and the signal's number for one that a signal ended. Unset where no process ran."""
+    """Exit code of its process; 128 and the signal's number for one that a signal ended. Unset if no process ran."""
     reason: _builtins.str
     """Why it ended, in words for a person."""
     @_builtins.property

@@ -67,7 +67,7 @@ class LogsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def FollowLogs(self, request, context):
-        """FollowLogs streams entries as they are written, oldest first, from a cursor or a moment on. A stream that was cut
+        """FollowLogs streams entries as they are written, oldest first, from a cursor or a time on. A stream that was cut
         is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
         stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 

@@ -45,7 +45,7 @@ class LogsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     FollowLogs: _grpc.UnaryStreamMultiCallable[_log_pb2.FollowLogsRequest, _log_pb2.FollowLogsResponse]
-    """FollowLogs streams entries as they are written, oldest first, from a cursor or a moment on. A stream that was cut
+    """FollowLogs streams entries as they are written, oldest first, from a cursor or a time on. A stream that was cut
     is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
     stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 
@@ -76,7 +76,7 @@ class LogsAsyncStub(LogsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     FollowLogs: _aio.UnaryStreamMultiCallable[_log_pb2.FollowLogsRequest, _log_pb2.FollowLogsResponse]  # type: ignore[assignment]
-    """FollowLogs streams entries as they are written, oldest first, from a cursor or a moment on. A stream that was cut
+    """FollowLogs streams entries as they are written, oldest first, from a cursor or a time on. A stream that was cut
     is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
     stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 
@@ -116,7 +116,7 @@ class LogsServicer(metaclass=_abc_1.ABCMeta):
         request: _log_pb2.FollowLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_log_pb2.FollowLogsResponse], _abc.AsyncIterator[_log_pb2.FollowLogsResponse]]:
-        """FollowLogs streams entries as they are written, oldest first, from a cursor or a moment on. A stream that was cut
+        """FollowLogs streams entries as they are written, oldest first, from a cursor or a time on. A stream that was cut
         is resumed without gap or repetition by asking again with the last cursor that was received. For a runner the
         stream ends by itself, with a message that says how the runner ended; for an app it goes on until it is cancelled.
 

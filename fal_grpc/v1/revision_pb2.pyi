@@ -202,17 +202,17 @@ class RegisterApplicationRequest(_message.Message):
     auth_mode: _app_pb2.ApplicationAuthMode.ValueType
     """Who may call the app; unset leaves it as it is, and makes a new app private."""
     max_concurrency: _builtins.int
-    """Older form of machine_requirements.max_concurrency; ignored where that is given."""
+    """Older form of machine_requirements.max_concurrency; ignored if that is given."""
     deployment_strategy: _app_pb2.DeploymentStrategy.ValueType
     """How traffic moves over; unset means ROLLING."""
     scale: _builtins.bool
-    """Take the scaling settings of this request also where the app has some; unset or false keeps the app's."""
+    """Take the scaling settings of this request even if the app has some; unset or false keeps the app's."""
     private_logs: _builtins.bool
     """Show the app's logs to its owner alone."""
     source_code: _builtins.str
     """Source of the app, to show to people."""
     health_check_path: _builtins.str
-    """Older form of health_check_config.path; ignored where that is given."""
+    """Older form of health_check_config.path; ignored if that is given."""
     environment_name: _builtins.str
     """Environment to deploy to; unset means "main"."""
     termination_grace_period_seconds: _builtins.int

@@ -93,7 +93,7 @@ class EnvironmentDefinition(_message.Message):
     kind: _builtins.str
     """How it is made: "virtualenv", "container" and others."""
     force: _builtins.bool
-    """Build it anew even if the same one was built before."""
+    """Build it again even if the same one was built before."""
     @_builtins.property
     def configuration(self) -> _struct_pb2.Struct:
         """What is in it, in the terms of its kind; a virtualenv has `python_version` and `requirements`."""
@@ -711,7 +711,7 @@ class HostedRunStatus(_message.Message):
         IN_PROGRESS: HostedRunStatus._State.ValueType  # 0
         """Under way."""
         SUCCESS: HostedRunStatus._State.ValueType  # 1
-        """Done; a run's return value is in the same message, also where it is an exception."""
+        """Done; a run's return value is in the same message, even if it is an exception."""
         INTERNAL_FAILURE: HostedRunStatus._State.ValueType  # 2
         """The platform could not do it."""
 
@@ -721,7 +721,7 @@ class HostedRunStatus(_message.Message):
     IN_PROGRESS: HostedRunStatus.State.ValueType  # 0
     """Under way."""
     SUCCESS: HostedRunStatus.State.ValueType  # 1
-    """Done; a run's return value is in the same message, also where it is an exception."""
+    """Done; a run's return value is in the same message, even if it is an exception."""
     INTERNAL_FAILURE: HostedRunStatus.State.ValueType  # 2
     """The platform could not do it."""
 

@@ -77,7 +77,7 @@ class RunsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InteractiveRun(self, request_iterator, context):
-        """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it anew.
+        """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it again.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

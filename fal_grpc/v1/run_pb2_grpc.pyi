@@ -52,7 +52,7 @@ class RunsStub:
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     InteractiveRun: _grpc.StreamStreamMultiCallable[_run_pb2.InteractiveRunRequest, _run_pb2.InteractiveRunResponse]
-    """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it anew.
+    """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it again.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -90,7 +90,7 @@ class RunsAsyncStub(RunsStub):
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     InteractiveRun: _aio.StreamStreamMultiCallable[_run_pb2.InteractiveRunRequest, _run_pb2.InteractiveRunResponse]  # type: ignore[assignment]
-    """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it anew.
+    """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it again.
 
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
@@ -137,7 +137,7 @@ class RunsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_run_pb2.InteractiveRunRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.InteractiveRunResponse], _abc.AsyncIterator[_run_pb2.InteractiveRunResponse]]:
-        """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it anew.
+        """InteractiveRun is Run for a callable that the caller replaces while it runs, by sending it again.
 
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.

@@ -55,7 +55,7 @@ class RunnerInfo(_message.Message):
         """It waits before it starts, because starts of the same app failed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """State is where a runner is in its life. It goes PENDING, DOCKER_PULL (only where an image is fetched), SETUP, IDLE
+        """State is where a runner is in its life. It goes PENDING, DOCKER_PULL (only if an image is fetched), SETUP, IDLE
         or RUNNING by turns, DRAINING (only with requests in flight), TERMINATING, TERMINATED.
         """
 
@@ -127,7 +127,7 @@ class RunnerInfo(_message.Message):
     in_flight_requests: _builtins.int
     """Requests that it is serving."""
     expiration_countdown: _builtins.int
-    """Seconds until it goes, if no further request comes; unset while it serves, or where it is kept anyhow."""
+    """Seconds until it goes, if no further request comes; unset while it serves, or if it is kept anyway."""
     uptime: _builtins.float
     """Seconds since its process was started; 0 before that."""
     revision: _builtins.str
@@ -258,7 +258,7 @@ class RunnerStateChange(_message.Message):
     ordered, is pending still, for another reason.
     """
     reason: _builtins.str
-    """Why, in words for a person; empty where there is nothing to say."""
+    """Why, in words for a person; empty if there is nothing to say."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was taken."""
@@ -293,7 +293,7 @@ class RunnerStartPhases(_message.Message):
     environment_seconds: _builtins.float
     """From that to its process: its environment was found or built, its code and secrets collected."""
     setup_seconds: _builtins.float
-    """From that to where it could take requests: its code was loaded, setup() ran, its port was opened."""
+    """From that until it could take requests: its code was loaded, setup() ran, its port was opened."""
     first_byte_seconds: _builtins.float
     """From its first request to the first byte of the answer."""
     def __init__(
@@ -339,7 +339,7 @@ class ListRunnersRequest(_message.Message):
     """Also those that are not up yet: pending, delayed, being set up."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Also those that ended at or after this moment; unset means none that ended."""
+        """Also those that ended at or after this time; unset means none that ended."""
 
     def __init__(
         self,
@@ -404,7 +404,7 @@ class ListAliasRunnersRequest(_message.Message):
     """Environment that the app is in; unset means "main"."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Also those that ended at or after this moment; unset means none that ended."""
+        """Also those that ended at or after this time; unset means none that ended."""
 
     def __init__(
         self,

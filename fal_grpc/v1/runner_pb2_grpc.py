@@ -75,7 +75,7 @@ class RunnersServicer(object):
         """ListRunners returns the runners of all apps of the caller that are up.
 
         Status codes:
-        - INVALID_ARGUMENT: `start_time` is no valid moment; BadRequest names the field.
+        - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -88,7 +88,7 @@ class RunnersServicer(object):
         """ListAliasRunners returns the runners of one app.
 
         Status codes:
-        - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid moment; BadRequest names the field.
+        - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid time; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such app or environment.
@@ -114,7 +114,7 @@ class RunnersServicer(object):
 
     def StopRunner(self, request, context):
         """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
-        it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
+        it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.

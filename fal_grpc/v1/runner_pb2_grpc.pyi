@@ -37,7 +37,7 @@ class RunnersStub:
     """ListRunners returns the runners of all apps of the caller that are up.
 
     Status codes:
-    - INVALID_ARGUMENT: `start_time` is no valid moment; BadRequest names the field.
+    - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -46,7 +46,7 @@ class RunnersStub:
     """ListAliasRunners returns the runners of one app.
 
     Status codes:
-    - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid moment; BadRequest names the field.
+    - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid time; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such app or environment.
@@ -64,7 +64,7 @@ class RunnersStub:
     """
     StopRunner: _grpc.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]
     """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
-    it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
+    it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -110,7 +110,7 @@ class RunnersAsyncStub(RunnersStub):
     """ListRunners returns the runners of all apps of the caller that are up.
 
     Status codes:
-    - INVALID_ARGUMENT: `start_time` is no valid moment; BadRequest names the field.
+    - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -119,7 +119,7 @@ class RunnersAsyncStub(RunnersStub):
     """ListAliasRunners returns the runners of one app.
 
     Status codes:
-    - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid moment; BadRequest names the field.
+    - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid time; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such app or environment.
@@ -137,7 +137,7 @@ class RunnersAsyncStub(RunnersStub):
     """
     StopRunner: _aio.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]  # type: ignore[assignment]
     """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
-    it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
+    it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.
@@ -186,7 +186,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         """ListRunners returns the runners of all apps of the caller that are up.
 
         Status codes:
-        - INVALID_ARGUMENT: `start_time` is no valid moment; BadRequest names the field.
+        - INVALID_ARGUMENT: `start_time` is no valid time; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - UNAVAILABLE: the controller is starting or stopping; try again.
@@ -201,7 +201,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         """ListAliasRunners returns the runners of one app.
 
         Status codes:
-        - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid moment; BadRequest names the field.
+        - INVALID_ARGUMENT: the name is empty, or `start_time` is no valid time; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such app or environment.
@@ -231,7 +231,7 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.StopRunnerResponse, _abc.Awaitable[_runner_pb2.StopRunnerResponse]]:
         """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
-        it outlives its grace, made to. It returns when that has begun. Stopping one that is stopping already succeeds.
+        it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty, or the grace is out of its range; BadRequest names the field.

@@ -52,7 +52,7 @@ class SecretsServicer(object):
     """
 
     def SetSecret(self, request, context):
-        """SetSecret writes a secret, or deletes it where no value is given. Runners that start from then on get it; running
+        """SetSecret writes a secret, or deletes it if no value is given. Runners that start from then on get it; running
         ones keep what they have.
 
         Status codes:

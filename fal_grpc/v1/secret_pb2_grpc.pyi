@@ -34,7 +34,7 @@ class SecretsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SecretsAsyncStub: ...
     SetSecret: _grpc.UnaryUnaryMultiCallable[_secret_pb2.SetSecretRequest, _secret_pb2.SetSecretResponse]
-    """SetSecret writes a secret, or deletes it where no value is given. Runners that start from then on get it; running
+    """SetSecret writes a secret, or deletes it if no value is given. Runners that start from then on get it; running
     ones keep what they have.
 
     Status codes:
@@ -62,7 +62,7 @@ class SecretsAsyncStub(SecretsStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetSecret: _aio.UnaryUnaryMultiCallable[_secret_pb2.SetSecretRequest, _secret_pb2.SetSecretResponse]  # type: ignore[assignment]
-    """SetSecret writes a secret, or deletes it where no value is given. Runners that start from then on get it; running
+    """SetSecret writes a secret, or deletes it if no value is given. Runners that start from then on get it; running
     ones keep what they have.
 
     Status codes:
@@ -93,7 +93,7 @@ class SecretsServicer(metaclass=_abc_1.ABCMeta):
         request: _secret_pb2.SetSecretRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_secret_pb2.SetSecretResponse, _abc.Awaitable[_secret_pb2.SetSecretResponse]]:
-        """SetSecret writes a secret, or deletes it where no value is given. Runners that start from then on get it; running
+        """SetSecret writes a secret, or deletes it if no value is given. Runners that start from then on get it; running
         ones keep what they have.
 
         Status codes:

@@ -88,7 +88,7 @@ class RunnerSpec(_message.Message):
     working_dir: _builtins.str
     """Absolute path of the directory that the worker runs in."""
     files_dir: _builtins.str
-    """Absolute path of the directory with the app's files, to be importable; empty where the app has none."""
+    """Absolute path of the directory with the app's files, to be importable; empty if the app has none."""
     serves_http: _builtins.bool
     """Whether the app serves HTTP. The shim then picks a free port, and the worker is ready when that port is open;
     otherwise it is ready at once and its result is what counts.
@@ -100,7 +100,7 @@ class RunnerSpec(_message.Message):
     termination_grace_seconds: _builtins.float
     """Seconds that the worker has after SIGTERM, where Stop does not say otherwise."""
     app_port: _builtins.int
-    """The port that the app's code asks for; where the code listens on it, the picked port takes its place. 0: none."""
+    """The port that the app's code asks for; if the code listens on it, the picked port takes its place. 0: none."""
     app_metrics_port: _builtins.int
     """The same for metrics."""
     imports_file: _builtins.str
@@ -597,9 +597,9 @@ class WorkerReady(_message.Message):
     PORT_FIELD_NUMBER: _builtins.int
     METRICS_PORT_FIELD_NUMBER: _builtins.int
     port: _builtins.int
-    """The port; 0 where the app serves none."""
+    """The port; 0 if the app serves none."""
     metrics_port: _builtins.int
-    """The port of its metrics; 0 where it serves none."""
+    """The port of its metrics; 0 if it serves none."""
     def __init__(
         self,
         *,

@@ -112,7 +112,7 @@ def _routes(
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
-        *AccountRoutes(use_cases.runners, settings.account, guard).routes,
+        *AccountRoutes(use_cases.gpus, settings.account, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
     ]

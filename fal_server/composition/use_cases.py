@@ -19,6 +19,7 @@ from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
 from fal_server.services.explain import Explainer
+from fal_server.services.gpus import Gpus
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
 from fal_server.services.queue import Queue
@@ -39,6 +40,7 @@ class UseCases:
     environments: Environments
     execs: Execs
     explainer: Explainer
+    gpus: Gpus
     keys: Keys
     logs: Logs
     queue: Queue
@@ -96,6 +98,7 @@ async def build_use_cases(
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),
+        gpus=Gpus(fleet, catalog),
         keys=Keys(store, clock, access),
         logs=logs,
         queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed),

@@ -13,7 +13,7 @@ EVERY_SECONDS = 0.5
 
 
 class StateWatch:
-    """Suspend HTTP while the state directory is missing, because accepted work would be lost.
+    """Suspends HTTP while what is acknowledged would be kept nowhere; the store refuses writes by itself.
 
     Args:
         trouble: returns why the state directory cannot be used, or "".

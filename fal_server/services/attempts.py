@@ -29,7 +29,8 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
-from fal_server.services.queue import Queue, error_answer
+from fal_server.services.queue import Queue
+from fal_server.services.submission import refusal
 
 log = logging.getLogger(__name__)
 # How long to wait before trying again to get a runner or write the database. Does not count as a retry.
@@ -181,7 +182,7 @@ class AttemptRunner:
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
             return Retry(request=replace(waiting, not_before=later)), Outcome.DONE  # no attempt is used up
         except AnswerTooLarge as error:
-            answer = error_answer(502, "internal_error", str(error))
+            answer = refusal(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         if isinstance(seen, Answer):
             fields = dict(seen.headers)
@@ -196,9 +197,7 @@ class AttemptRunner:
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:
             answer = (
-                seen
-                if isinstance(seen, Answer)
-                else error_answer(_STATUS[seen.condition], seen.error_type, seen.detail)
+                seen if isinstance(seen, Answer) else refusal(_STATUS[seen.condition], seen.error_type, seen.detail)
             )
             return Done(answer=answer, error=decision.error, error_type=decision.error_type, dead=decision.dead)
         condition = decision.retry.value
@@ -239,18 +238,16 @@ def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest)
     except (Exception, asyncio.CancelledError):
         log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
         detail = "the controller failed; its log says why"
-        return Done(
-            answer=error_answer(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True
-        )
+        return Done(answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True)
 
 
 def _too_late(request: QueuedRequest) -> Done:
     assert request.start_deadline is not None
     seconds = (request.start_deadline - request.created_at).total_seconds()
     detail = f"no runner of {request.app_name!r} took the request within {seconds:g} s"
-    answer = error_answer(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
+    answer = refusal(504, "request_timeout", detail, ("x-fal-request-timeout-type", "user"))
     return Done(answer=answer, error=detail, error_type="request_timeout")
 
 
 def _gone(detail: str) -> Done:
-    return Done(answer=error_answer(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)
+    return Done(answer=refusal(404, "bad_request", detail), error=detail, error_type="bad_request", dead=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
@@ -16,13 +16,14 @@ from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import AccountId, Scope
-from fal_server.core.logs import LogEntry, LogSource
+from fal_server.core.logs import LogEntry
 from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import Catalog, existing_environment
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
 from fal_server.services.apps import Apps
+from fal_server.services.build_lines import BuildLines
 from fal_server.services.logs import Logs
 from fal_server.services.views import Built, CodeRequest, Deployed, DeployRequest, Registered, Urls
 
@@ -30,60 +31,6 @@ E = TypeVar("E")
 T = TypeVar("T")
 MAX_FUNCTION_BYTES = 64 * 1024 * 1024
 MOST_GPUS = 64
-_MOST_ENVIRONMENTS = 32
-_MOST_BUILD_LINES = 5000  # the last ones of one build
-_LINES_AT_ONCE = 1000
-
-
-class BuildLines:
-    """Hold the lines of the latest builds, because a build often ends before its app is known.
-
-    Args:
-        logs: stores an app's lines; None stores none.
-    """
-
-    def __init__(self, logs: Logs | None) -> None:
-        self._logs = logs
-        self._kept: OrderedDict[str, deque[LogEntry]] = OrderedDict()
-
-    def keeping(self, env_id: str, log: BuildLog) -> BuildLog:
-        """Return a build log that keeps the lines of a new build and passes them on."""
-        lines: deque[LogEntry] = deque(maxlen=_MOST_BUILD_LINES)
-
-        async def keep(entry: LogEntry) -> None:
-            if not lines:
-                self._kept[env_id] = lines
-                self._kept.move_to_end(env_id)
-                while len(self._kept) > _MOST_ENVIRONMENTS:
-                    self._kept.popitem(last=False)
-            lines.append(entry)
-            await log(entry)
-
-        return keep
-
-    async def store(self, env_id: str, revision: Revision) -> None:
-        """Store the lines of an environment's build, once, as those of a revision.
-
-        Lines are numbered by runner, so each build has an id that no runner can have.
-        """
-        lines = self._kept.pop(env_id, None)
-        if self._logs is None or not lines:
-            return
-        runner_id = f"build-{env_id[:12]}-{revision.revision_id[:8]}"
-        entries = [
-            replace(
-                entry,
-                runner_id=runner_id,
-                sequence=number,
-                source=LogSource.BUILD,
-                account=revision.account,
-                app_name=revision.app_name,
-                revision_id=revision.revision_id,
-            )
-            for number, entry in enumerate(lines, 1)
-        ]
-        for start in range(0, len(entries), _LINES_AT_ONCE):
-            await self._logs.ingest(entries[start : start + _LINES_AT_ONCE])
 
 
 class Deploys:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
@@ -20,7 +18,6 @@ from fal_server.core.queue import (
     MOST_ATTEMPTS,
     Answer,
     Content,
-    Priority,
     QueuedRequest,
     State,
     WebhookState,
@@ -31,40 +28,12 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
+from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
 # Stands for callers without a key.
 PUBLIC = "public"
-_LONGEST_KEY = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A submitted request.
-
-    Attributes:
-        path: the path for the app, with the query.
-        headers: for the app, without the platform's key and hop-by-hop fields.
-        caller: the id of the caller's key; None for a call without one.
-        start_seconds: do not start it after this long; None leaves that to the app.
-        webhook_url: called when the request is completed.
-        idempotency_key: a second submission of the caller with the same key returns the first request.
-    """
-
-    account: AccountId
-    app_name: str
-    path: str
-    method: str = "POST"
-    headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
-    body: bytes = field(repr=False, default=b"")
-    caller: str | None = None
-    priority: Priority = Priority.NORMAL
-    hint: str | None = None
-    start_seconds: float | None = None
-    no_retry: bool = False
-    webhook_url: str | None = field(repr=False, default=None)
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +42,6 @@ class QueueStatus:
 
     request: QueuedRequest
     position: int = 0
-
-
-def error_answer(status: int, error_type: str, detail: str, *fields: tuple[str, str]) -> Answer:
-    """Return an answer of the platform itself, for a request that the app did not answer."""
-    headers = (("content-type", "application/json"), ("x-fal-error-type", error_type), *fields)
-    body = json.dumps({"detail": detail, "error_type": error_type}).encode()
-    return Answer(status=status, headers=headers, body=body)
-
-
-# 499 is what web frameworks answer if the client has closed the connection.
-CANCELLED = error_answer(499, "client_cancelled", "the request was cancelled")
 
 
 class Queue:
@@ -127,7 +85,7 @@ class Queue:
             live = LiveRequest(request)
             if request.attempt >= MOST_ATTEMPTS:
                 detail = f"the controller ended during the last of {MOST_ATTEMPTS} attempts"
-                await self.end(live, error_answer(503, "internal_error", detail), error=detail, dead=True)
+                await self.end(live, refusal(503, "internal_error", detail), error=detail, dead=True)
                 continue
             waiting = replace(request, state=State.IN_QUEUE, lease_until=None, not_before=None)
             if await self._store.put_back(waiting):
@@ -410,26 +368,3 @@ class Queue:
 
 def _unknown(app_name: str, request_id: str) -> NotFound:
     return NotFound(f"app {app_name!r} has no request {request_id[:80]!r}: it never existed or has expired")
-
-
-def idempotency(submission: Submission) -> str | None:
-    """Return account and a hash of caller, app and Idempotency-Key, to identify repetitions; None without a key.
-
-    Raises:
-        UnusableIdempotencyKey: the key is empty or too long.
-    """
-    key = submission.idempotency_key
-    if key is None:
-        return None
-    if not key or len(key) > _LONGEST_KEY:
-        raise UnusableIdempotencyKey(f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
-    return f"{submission.account}/{_hash(submission.caller or '', submission.app_name, key)}"
-
-
-def fingerprint(submission: Submission) -> str:
-    """Return a hash of the request, to tell a repetition from another request with the same key."""
-    return _hash(submission.method, submission.path, hashlib.sha256(submission.body).hexdigest())
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,9 +10,8 @@ from fal_server.core import autoscale, names
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.identity import Scope
-from fal_server.core.machines import resources_of
 from fal_server.core.revisions import MAX_GRACE_SECONDS
-from fal_server.core.runners import NO_PROCESS, Runner
+from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.fleet import Fleet
@@ -68,22 +67,6 @@ class Runners:
         view = self._view(runner, held=self._floor_holds(runner.app_name))
         history = tuple(await self._fleet.history(scope.account, runner_id))
         return replace(view, history=history, phases=start_phases(runner))
-
-    def gpus_by_app(self, scope: Scope) -> Mapping[str, Mapping[str, int]]:
-        """Return for each app how many GPUs its living runners hold, by GPU.
-
-        A CPU machine type counts its runners instead, which published clients leave out of their sums.
-        """
-        found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps if app.account == scope.account}
-        for runner in self._fleet.of_account(scope.account):
-            if runner.ended or runner.state in NO_PROCESS:
-                continue
-            revision = self._catalog.known_revision(runner.revision_id)
-            held = resources_of(runner.machine_type, revision.num_gpus if revision else None).gpus
-            counts = found.setdefault(runner.app_name, {})
-            for name, count in (held or {runner.machine_type.upper(): 1}).items():
-                counts[name] = counts.get(name, 0) + count
-        return found
 
     async def stop(
         self, scope: Scope, runner_id: str, *, replace_first: bool, grace_seconds: int | None = None

@@ -14,7 +14,8 @@ from fal_server.core.webhooks import SignedCall
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.attempts import AttemptRunner
-from fal_server.services.queue import Queue, QueueStatus, Submission
+from fal_server.services.queue import Queue, QueueStatus
+from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks
 from fal_server.store.crypto.signing import EdSigner
 from fal_server.store.sql.queue import SqlQueueStore

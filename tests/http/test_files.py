@@ -16,7 +16,6 @@ import pytest
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
-from fal_server.core.identity import Scope
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
@@ -37,8 +36,8 @@ from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
 
 
-class Runners:
-    def gpus_by_app(self, scope: Scope) -> dict[str, dict[str, int]]:
+class Gpus:
+    def gpus_by_app(self) -> dict[str, dict[str, int]]:
         return {"one": {"GPU-H100": 2}, "two": {"GPU-H100": 1, "GPU-L40": 4}}
 
 
@@ -60,7 +59,7 @@ class Desk:
             *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
-            *AccountRoutes(Runners(), Account(), guard).routes,
+            *AccountRoutes(Gpus(), Account(), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
         self.house: Server

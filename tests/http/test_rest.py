@@ -46,12 +46,14 @@ class NoTokens:
         return None
 
 
+class NoGpus:
+    def gpus_by_app(self) -> dict[str, dict[str, int]]:
+        return {}
+
+
 class Runners:
     def __init__(self) -> None:
         self.runners: dict[str, Runner] = {}
-
-    def gpus_by_app(self, scope: Scope) -> dict[str, dict[str, int]]:
-        return {}
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         try:
@@ -121,7 +123,7 @@ class Controller:
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller]:
     logs, runners = Logs(lines), Runners()
     guard = Guard(Keys(), NoTokens())
-    routes = [*RunnerRoutes(runners, logs, guard).routes, *AccountRoutes(runners, Account(), guard).routes]
+    routes = [*RunnerRoutes(runners, logs, guard).routes, *AccountRoutes(NoGpus(), Account(), guard).routes]
     rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
     async with (
         running_server(rest=rest) as h,

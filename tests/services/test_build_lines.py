@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogQuery, LogSource
-from fal_server.services.deploys import BuildLines
+from fal_server.services.build_lines import BuildLines
 from fal_server.services.views import Built
 from tests.fakes.domain import SCOPE, make_revision
 from tests.fakes.platform import Platform, code_request

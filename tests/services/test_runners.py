@@ -239,14 +239,3 @@ async def _ready_by_hand(idle: Platform) -> str:
     await idle.until(lambda: idle.fleet.get(runner.runner_id).state is RunnerState.SETUP)
     await idle.fleet.observe(Observation(runner_id=runner.runner_id, event=Event.READY, port=1))
     return runner.runner_id
-
-
-async def test_gpus_are_counted_by_living_runners(platform: Platform) -> None:
-    await platform.deploy("at-rest")
-    await platform.deploy("on-cpu", scaling={"min_concurrency": 2, "machine_types": ("S",)})
-    await platform.deploy("on-gpu", scaling={"min_concurrency": 1, "machine_types": ("GPU-A",)}, num_gpus=2)
-    await platform.until(lambda: sum(runner.routable for runner in platform.fleet.runners) == 3)
-    assert platform.runners.gpus_by_app(SCOPE) == {"at-rest": {}, "on-cpu": {"S": 2}, "on-gpu": {"GPU-A": 2}}
-    await platform.apps.delete(SCOPE, "on-gpu", "")
-    await platform.until(lambda: len([one for one in platform.fleet.runners if not one.ended]) == 2)
-    assert platform.runners.gpus_by_app(SCOPE) == {"at-rest": {}, "on-cpu": {"S": 2}}

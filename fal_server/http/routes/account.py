@@ -10,14 +10,14 @@ from starlette.responses import JSONResponse, Response
 from fal_server.core.accounts import Account
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
-from fal_server.services.runners import Runners
+from fal_server.services.gpus import Gpus
 
 
 class AccountRoutes:
     """The routes of the one account that a controller serves."""
 
-    def __init__(self, runners: Runners, account: Account, guard: Guard) -> None:
-        self._runners = runners
+    def __init__(self, gpus: Gpus, account: Account, guard: Guard) -> None:
+        self._gpus = gpus
         self._account = account
         self.routes = [
             guard.route("GET", "/users/current", self._current_user),
@@ -33,7 +33,7 @@ class AccountRoutes:
         return JSONResponse([{**self._names(), "is_org": False}])
 
     async def _metrics(self, request: Request, caller: Principal) -> Response:
-        apps = self._runners.gpus_by_app(caller.scope)
+        apps = self._gpus.gpus_by_app()
         return JSONResponse(
             {
                 "summary": {"total_gpu_by_type": _sum(apps.values())},

@@ -13,7 +13,7 @@ from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.live.dispatch import RoutedApp
-from fal_server.services.queue import Submission
+from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 # Headers that the queue reads itself or that end at a hop, and `Accept-Encoding`: the client that fetches the result

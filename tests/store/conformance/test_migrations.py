@@ -15,7 +15,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, LargeBinary, MetaData, String,
 from fal_server.core.identity import EVERY_ACCOUNT, LOCAL
 from fal_server.core.logs import LogQuery
 from fal_server.core.queue import Content, QueuedRequest
-from fal_server.services.queue import Submission, idempotency
+from fal_server.services.submission import Submission, idempotency
 from fal_server.store import AesVault, open_store
 from fal_server.store.sql import dialect, migrations
 from fal_server.store.sql.columns import Text, UtcTimestamp

@@ -1,0 +1,34 @@
+"""How many GPUs the living runners hold, by app and machine type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fal_server.core.machines import resources_of
+from fal_server.core.runners import NO_PROCESS
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
+
+
+class Gpus:
+    """Counts the GPUs of living runners."""
+
+    def __init__(self, fleet: Fleet, catalog: Catalog) -> None:
+        self._fleet = fleet
+        self._catalog = catalog
+
+    def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
+        """Return for each app how many GPUs its living runners hold, by GPU.
+
+        A CPU machine type counts its runners instead, which published clients leave out of their sums.
+        """
+        found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps}
+        for runner in self._fleet.runners:
+            if runner.ended or runner.state in NO_PROCESS:
+                continue
+            revision = self._catalog.known_revision(runner.revision_id)
+            held = resources_of(runner.machine_type, revision.num_gpus if revision else None).gpus
+            counts = found.setdefault(runner.app_name, {})
+            for name, count in (held or {runner.machine_type.upper(): 1}).items():
+                counts[name] = counts.get(name, 0) + count
+        return found
