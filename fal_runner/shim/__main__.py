@@ -33,6 +33,8 @@ from fal_runner.worker.process_tag import take_tag
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # No compression: gRPC inflates a message whole, whoever sent it.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),
 ]
 

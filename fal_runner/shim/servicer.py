@@ -65,10 +65,11 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_METADATA and isinstance(value, str) and self.passes(value):
                 return await continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
+        # A stream's handler: gRPC reads the request of a unary method before it calls the handler.
+        return grpc.stream_stream_rpc_method_handler(_refuse)
 
 
-async def _refuse(_request: bytes, context: Context) -> bytes:
+async def _refuse(_requests: object, context: Context) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the metadata {TOKEN_METADATA} is not this runner's token")
 
 

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 import jwt
 
 from fal_server.access.permissions import WRITE_FILES
+from fal_server.core.accounts import Key
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, AccountId, Principal, Scope
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
@@ -75,26 +76,28 @@ class Tokens:
         allowed = claims.get("apps")
         if not isinstance(allowed, list) or not {app, f"{owner}/{app}"} & set(map(str, allowed)):
             return None
-        return await self._holder(claims)
+        key = await self._key_of(claims)
+        return None if key is None else key.key_id
 
     async def uploader(self, token: str) -> Principal | None:
         """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""
         if token.startswith(_RUNNER):
             runner_id, _, _ = token.removeprefix(_RUNNER).partition(":")
             good = hmac.compare_digest(self.runner_key(runner_id).encode(), token.encode(errors="surrogatepass"))
-            return _uploader(runner_id) if good and self._lives(runner_id) else None
+            # One account has all runners; its id will be in the token when there are more.
+            return _uploader(runner_id, LOCAL) if good and self._lives(runner_id) else None
         claims = self._claims(token, UPLOADS)
-        holder = None if claims is None else await self._holder(claims)
-        return None if holder is None else _uploader(holder)
+        key = None if claims is None else await self._key_of(claims)
+        return None if key is None else _uploader(key.key_id, key.account)
 
     def runner_key(self, runner_id: str) -> str:
         """Return the key that a runner uploads with, in the form of a platform's key: `id:secret`."""
         secret = hmac.digest(self._secret, b"runner " + runner_id.encode(errors="surrogatepass"), hashlib.sha256)
         return f"{_RUNNER}{runner_id}:{secret.hex()}"
 
-    async def _holder(self, claims: dict[str, object]) -> str | None:
+    async def _key_of(self, claims: dict[str, object]) -> Key | None:
         key = await self._store.get_key(EVERY_ACCOUNT, str(claims.get("sub")))
-        return key.key_id if key is not None and key.revoked_at is None else None
+        return key if key is not None and key.revoked_at is None else None
 
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:
         now = self._clock.wall()
@@ -118,5 +121,5 @@ class Tokens:
         return claims if isinstance(expires, int | float) and expires > self._clock.wall().timestamp() else None
 
 
-def _uploader(key_id: str) -> Principal:
-    return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({WRITE_FILES})))
+def _uploader(key_id: str, account: AccountId) -> Principal:
+    return Principal(key_id=key_id, scope=Scope(account=account, permissions=frozenset({WRITE_FILES})))
