@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from fal_server.core.checks import check_bounds
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
 from fal_server.core.scaling import Scaling
+
+MOST_GPUS = 64
+_MOST_PORT = 65_535
+_LONGEST_PATH = 2000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -76,10 +85,27 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFile:
-    """A file that goes with the code: its content's hash and where it appears below the app's directory."""
+    """A file that goes with the code.
+
+    Attributes:
+        hash: the name under which it was uploaded, 64 hexadecimal digits.
+        relative_path: where the app finds it, below its directory.
+
+    Raises:
+        InvalidArgument: the hash is not one, or the path leads out of the directory.
+    """
 
     hash: str
     relative_path: str
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.hash):
+            raise InvalidArgument("hash", "hash is not a SHA-256 of 64 hexadecimal digits")
+        path = PurePosixPath(self.relative_path)
+        if path.is_absolute() or ".." in path.parts or not path.parts or not self.relative_path.isprintable():
+            raise InvalidArgument(
+                "relative_path", "relative_path must lie below the app's directory: no leading '/', no '..'"
+            )
 
 
 class HealthMethod(StrEnum):
@@ -91,7 +117,11 @@ class HealthMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """How a ready runner is asked whether it is well; times in seconds."""
+    """How a ready runner is asked whether it is well; times in seconds.
+
+    Raises:
+        InvalidArgument: the path is not one, or a number is too small.
+    """
 
     path: str
     start_period_seconds: int = 30
@@ -100,6 +130,34 @@ class HealthCheck:
     call_regularly: bool = True
     allow_on_busy: bool = False
     method: HealthMethod = HealthMethod.GET
+
+    def __post_init__(self) -> None:
+        path = self.path
+        if not path.startswith("/") or not path.isprintable() or " " in path or len(path) > _LONGEST_PATH:
+            raise InvalidArgument(
+                "path", "path is not a path: begin with '/', and leave out spaces and control characters"
+            )
+        check_bounds("start_period_seconds", self.start_period_seconds, 0)
+        check_bounds("timeout_seconds", self.timeout_seconds, 1)
+        check_bounds("failure_threshold", self.failure_threshold, 1)
+
+
+def check_limits(
+    *,
+    exposed_port: int | None,
+    metrics_port: int | None,
+    num_gpus: int | None,
+    termination_grace_seconds: int | None,
+) -> None:
+    """Check the numbers that a request with code and the revision made of it share; None is not set.
+
+    Raises:
+        InvalidArgument: one is out of bounds.
+    """
+    check_bounds("exposed_port", exposed_port, 1, _MOST_PORT)
+    check_bounds("metrics_port", metrics_port, 1, _MOST_PORT)
+    check_bounds("num_gpus", num_gpus, 0, MOST_GPUS)
+    check_bounds("termination_grace_period_seconds", termination_grace_seconds, 0, MAX_GRACE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +172,9 @@ class Revision:
         secret_names: the secrets to give to its runners; None means all that are exposed by default.
         scaling: the settings that the code asked for.
         metadata: what the deployer sent along, such as the OpenAPI description.
+
+    Raises:
+        InvalidArgument: a number is out of bounds, as `check_limits` has them.
     """
 
     account: AccountId
@@ -139,6 +200,14 @@ class Revision:
     skip_retry_conditions: tuple[str, ...] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict[str, Json])
     source_code: str | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(
+            exposed_port=self.exposed_port,
+            metrics_port=self.metrics_port,
+            num_gpus=self.num_gpus,
+            termination_grace_seconds=self.termination_grace_seconds,
+        )
 
     @property
     def serves_http(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
+from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument
+from fal_server.core.machines import resources_of
 
-# name -> (least, most); None: no upper bound. docs/explanation/architecture.md, "How many runners", has the meanings.
-BOUNDS: dict[str, tuple[int, int | None]] = {
+# name -> (least, most). docs/explanation/architecture.md, "How many runners", has the meanings.
+BOUNDS: dict[str, tuple[int, int]] = {
     "keep_alive": (0, 7 * 24 * 3600),
     "min_concurrency": (0, 10_000),
     "max_concurrency": (0, 10_000),
@@ -39,14 +41,8 @@ class Scaling:
     regions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in BOUNDS and isinstance(value, int):
-                least, most = BOUNDS[field.name]
-                if value < least or (most is not None and value > most):
-                    raise InvalidArgument(
-                        field.name, f"{field.name} is {value}: it must lie between {least} and {most}"
-                    )
+        for name, (least, most) in BOUNDS.items():
+            check_bounds(name, getattr(self, name), least, most)
         if self.min_concurrency > self.max_concurrency:
             raise InvalidArgument(
                 "min_concurrency",
@@ -55,6 +51,8 @@ class Scaling:
             )
         if not self.machine_types:
             raise InvalidArgument("machine_types", "machine_types is empty: name at least one machine type")
+        for machine_type in self.machine_types:
+            resources_of(machine_type)
 
 
 def carried_over(kept: Scaling, code: Scaling) -> Scaling:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import TypeAlias
+
+from google.protobuf.message import Message
 
 from fal_grpc.v1 import revision_pb2, run_pb2
 from fal_server.core.apps import Strategy
+from fal_server.core.checks import inside
 from fal_server.core.faults import InvalidArgument, Unimplemented
 from fal_server.core.json_reader import read_json
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod
@@ -32,7 +34,7 @@ _RETRY_CONDITIONS: dict[int, str] = {
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MOST_PORT = 65_535
+_HEALTH_NUMBERS = ("start_period_seconds", "timeout_seconds", "failure_threshold")
 
 
 def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
@@ -49,7 +51,7 @@ def build_request(request: revision_pb2.BuildEnvironmentRequest) -> CodeRequest:
         application_name=request.application_name,
         environment_name=request.environment_name,
         scaling=_scaling(request.machine_requirements),
-        num_gpus=_num_gpus(request.machine_requirements),
+        num_gpus=_optional(request.machine_requirements, "num_gpus"),
         files=_files(request.files),
         secret_names=tuple(request.secrets.names) if request.HasField("secrets") else None,
     )
@@ -80,9 +82,9 @@ def run_request(request: Code) -> CodeRequest:
         environment_name=request.environment_name,
         auth_mode=named(request.auth_mode, AUTH_MODES, "auth_mode") if request.HasField("auth_mode") else None,
         scaling=_scaling(machine),
-        exposed_port=_port(machine.exposed_port, "exposed_port") if machine.HasField("exposed_port") else None,
-        metrics_port=_port(machine.metrics_port, "metrics_port") if machine.HasField("metrics_port") else None,
-        num_gpus=_num_gpus(machine),
+        exposed_port=_optional(machine, "exposed_port"),
+        metrics_port=_optional(machine, "metrics_port"),
+        num_gpus=_optional(machine, "num_gpus"),
         files=_files(request.files),
         secret_names=tuple(request.secrets.names) if request.HasField("secrets") else None,
         health_check=_health_check(request.health_check_config) if request.HasField("health_check_config") else None,
@@ -104,13 +106,13 @@ def deploy_request(request: revision_pb2.RegisterApplicationRequest) -> DeployRe
         scaling.setdefault("max_concurrency", request.max_concurrency)
     health_check = code.health_check
     if health_check is None and request.HasField("health_check_path"):
-        health_check = HealthCheck(path=_health_path(request.health_check_path, "health_check_path"))
+        health_check = _check_of_path(request.health_check_path)
     return DeployRequest(
         code=replace(
             code,
             scaling=scaling,
             health_check=health_check,
-            termination_grace_seconds=_grace(request),
+            termination_grace_seconds=_optional(request, "termination_grace_period_seconds"),
             private_logs=request.private_logs,
         ),
         strategy=named(request.deployment_strategy, STRATEGIES, "deployment_strategy")
@@ -166,83 +168,43 @@ def _scaling(machine: run_pb2.MachineRequirements) -> dict[str, int | tuple[str,
     return settings
 
 
-def _num_gpus(machine: run_pb2.MachineRequirements) -> int | None:
-    if not machine.HasField("num_gpus"):
-        return None
-    if machine.num_gpus < 0:
-        raise InvalidArgument("num_gpus", f"num_gpus is {machine.num_gpus}: use 0 or more")
-    return machine.num_gpus
-
-
-def _port(number: int, field: str) -> int:
-    if not 1 <= number <= _MOST_PORT:
-        raise InvalidArgument(field, f"{field} is {number}: a port lies between 1 and {_MOST_PORT}")
+def _optional(message: Message, field: str) -> int | None:
+    number: int | None = getattr(message, field) if message.HasField(field) else None
     return number
 
 
 def _files(files: Iterable[run_pb2.File]) -> tuple[AppFile, ...]:
     found: list[AppFile] = []
     for place, file in enumerate(files):
-        if not _SHA256.fullmatch(file.hash):
-            raise InvalidArgument(
-                f"files[{place}].hash", f"files[{place}].hash is not a SHA-256 of 64 hexadecimal digits"
-            )
-        path = PurePosixPath(file.relative_path)
-        if path.is_absolute() or ".." in path.parts or not path.parts or not file.relative_path.isprintable():
-            raise InvalidArgument(
-                f"files[{place}].relative_path",
-                f"files[{place}].relative_path must lie below the app's directory: no leading '/', no '..'",
-            )
-        found.append(AppFile(hash=file.hash, relative_path=file.relative_path))
+        with inside(f"files[{place}]"):
+            found.append(AppFile(hash=file.hash, relative_path=file.relative_path))
     return tuple(found)
 
 
 def _health_check(config: run_pb2.ApplicationHealthCheckConfig) -> HealthCheck:
-    check = HealthCheck(path=_health_path(config.path, "health_check_config.path"))
-    if config.HasField("start_period_seconds"):
-        check = replace(check, start_period_seconds=_at_least(0, config.start_period_seconds, "start_period_seconds"))
-    if config.HasField("timeout_seconds"):
-        check = replace(check, timeout_seconds=_at_least(1, config.timeout_seconds, "timeout_seconds"))
-    if config.HasField("failure_threshold"):
-        check = replace(check, failure_threshold=_at_least(1, config.failure_threshold, "failure_threshold"))
-    if config.HasField("call_regularly"):
-        check = replace(check, call_regularly=config.call_regularly)
-    if config.HasField("method"):
-        check = replace(check, method=named(config.method, _METHODS, "health_check_config.method"))
-    return replace(check, allow_on_busy=config.allow_on_busy)
-
-
-def _at_least(least: int, number: int, field: str) -> int:
-    if number < least:
-        raise InvalidArgument(
-            f"health_check_config.{field}", f"health_check_config.{field} is {number}: use at least {least}"
+    method = named(config.method, _METHODS, "health_check_config.method") if config.HasField("method") else None
+    numbers = {field: number for field in _HEALTH_NUMBERS if (number := _optional(config, field)) is not None}
+    with inside("health_check_config"):
+        return HealthCheck(
+            path=config.path,
+            call_regularly=config.call_regularly if config.HasField("call_regularly") else True,
+            allow_on_busy=config.allow_on_busy,
+            method=method or HealthMethod.GET,
+            **numbers,
         )
-    return number
 
 
-def _health_path(path: str, field: str) -> str:
-    if not path.startswith("/") or not path.isprintable() or " " in path or len(path) > 2000:
-        raise InvalidArgument(
-            field, f"{field} is not a path: begin with '/', and leave out spaces and control characters"
-        )
-    return path
+def _check_of_path(path: str) -> HealthCheck:
+    try:
+        return HealthCheck(path=path)
+    except InvalidArgument as fault:
+        raise InvalidArgument("health_check_path", f"health_check_{fault.message}") from None
 
 
 def _env_id(env_id: str) -> str:
     if not _SHA256.fullmatch(env_id):
         raise InvalidArgument("env_id", "env_id is not one that BuildEnvironment returned")
     return env_id
-
-
-def _grace(request: revision_pb2.RegisterApplicationRequest) -> int | None:
-    if not request.HasField("termination_grace_period_seconds"):
-        return None
-    seconds = request.termination_grace_period_seconds
-    if seconds < 0:
-        raise InvalidArgument(
-            "termination_grace_period_seconds", f"termination_grace_period_seconds is {seconds}: use 0 or more"
-        )
-    return seconds
 
 
 def _retry_config(text: str) -> str:

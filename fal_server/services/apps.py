@@ -9,7 +9,6 @@ from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.identity import Scope
-from fal_server.core.machines import resources_of
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
 from fal_server.core.scaling import Scaling, carried_over
@@ -201,7 +200,4 @@ class Apps:
 
 
 def _with(scaling: Scaling, values: Mapping[str, int | tuple[str, ...] | None]) -> Scaling:
-    changed = replace(scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values
-    for machine_type in changed.machine_types:
-        resources_of(machine_type)
-    return changed
+    return replace(scaling, **values)  # type: ignore[arg-type]  # __post_init__ checks the values

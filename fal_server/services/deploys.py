@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 from fal_server.core import names
@@ -17,8 +16,7 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import AccountId, Scope
 from fal_server.core.logs import LogEntry
-from fal_server.core.machines import resources_of
-from fal_server.core.revisions import MAX_GRACE_SECONDS, Payload, Revision
+from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import Catalog, existing_environment
 from fal_server.ports import Blobs, Builder, BuildLog, BuiltEnvironment, Clock, DeployedFiles, Store
@@ -30,7 +28,6 @@ from fal_server.services.views import Built, CodeRequest, Deployed, DeployReques
 E = TypeVar("E")
 T = TypeVar("T")
 MAX_FUNCTION_BYTES = 64 * 1024 * 1024
-MOST_GPUS = 64
 
 
 class Deploys:
@@ -115,8 +112,7 @@ class Deploys:
         """Check a request's code and return it as a revision, which is not stored yet.
 
         Raises:
-            InvalidArgument: no callable or a too large one, a number out of bounds, or a file outside the app's
-                directory.
+            InvalidArgument: no callable, two, or one that is too large.
             FailedPrecondition: a file that it names was not uploaded, or a secret that it names is not set.
         """
         if code.function is None and not code.entrypoint:
@@ -126,25 +122,8 @@ class Deploys:
                 raise InvalidArgument("exposed_port", "exposed_port is not set: say where the image listens")
         if code.function is not None and code.entrypoint:
             raise InvalidArgument("callable", "both function and entrypoint are set: say one thing to run")
-        if code.num_gpus is not None and not 0 <= code.num_gpus <= MOST_GPUS:
-            raise InvalidArgument("num_gpus", f"num_gpus is {code.num_gpus}: it must lie between 0 and {MOST_GPUS}")
-        grace = 5 if code.termination_grace_seconds is None else code.termination_grace_seconds
-        if not 0 <= grace <= MAX_GRACE_SECONDS:
-            raise InvalidArgument(
-                "termination_grace_period_seconds",
-                f"termination_grace_period_seconds is {grace}: it must lie between 0 and {MAX_GRACE_SECONDS}",
-            )
-        for port, field in ((code.exposed_port, "exposed_port"), (code.metrics_port, "metrics_port")):
-            if port is not None and not 0 < port < 65536:
-                raise InvalidArgument(field, f"{field} is {port}: it must lie between 1 and 65535")
         await self._check_secrets(account, code.secret_names, environment)
         for file in code.files:
-            path = PurePosixPath(file.relative_path)
-            if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file.relative_path:
-                raise InvalidArgument(
-                    "files",
-                    f"file {file.relative_path[:80]!r} would lie outside the app's directory: use a path below it",
-                )
             try:
                 self._files.path(file.hash)
             except NotFound:
@@ -169,7 +148,7 @@ class Deploys:
             secret_names=code.secret_names,
             scaling=scaling,
             health_check=code.health_check,
-            termination_grace_seconds=grace,
+            termination_grace_seconds=5 if code.termination_grace_seconds is None else code.termination_grace_seconds,
             private_logs=code.private_logs,
         )
 
@@ -268,10 +247,7 @@ def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
         values["max_concurrency"] = max(least, Scaling().max_concurrency)
     if values.get("request_start_timeout") == 0:
         del values["request_start_timeout"]
-    scaling = Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
-    for machine_type in scaling.machine_types:
-        resources_of(machine_type)
-    return scaling
+    return Scaling(**values)  # type: ignore[arg-type]  # __post_init__ checks the values
 
 
 async def streamed(work: Callable[[Callable[[E], Awaitable[None]]], Awaitable[T]]) -> AsyncGenerator[E | T, None]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fal_server.core import autoscale, names
+from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.identity import Scope
@@ -84,10 +85,7 @@ class Runners:
             InvalidArgument: the grace is out of bounds.
         """
         runner = await self._require_alive(scope, runner_id)
-        if grace_seconds is not None and not 0 <= grace_seconds <= MAX_GRACE_SECONDS:
-            raise InvalidArgument(
-                "grace_seconds", f"grace_seconds is {grace_seconds}: it must lie between 0 and {MAX_GRACE_SECONDS}"
-            )
+        check_bounds("grace_seconds", grace_seconds, 0, MAX_GRACE_SECONDS)
         grace = runner.grace_seconds if grace_seconds is None else grace_seconds
         if replace_first and runner.routable and not runner.ephemeral:
             await self._fleet.change(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fal_server.core.apps import App, AuthMode, Strategy
-from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Json, Revision
+from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Json, Revision, check_limits
 from fal_server.ports import RunResult
 
 
@@ -35,6 +35,9 @@ class CodeRequest:
     Attributes:
         function: (method, pickled bytes); exactly one of `function` and `entrypoint` is set, or neither for a build.
         scaling: only the settings that the request set, by the field names of core.scaling.Scaling.
+
+    Raises:
+        InvalidArgument: a number is out of bounds, so that nothing is built for what cannot be deployed.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -57,6 +60,14 @@ class CodeRequest:
     private_logs: bool = False
     build_environment: bool = True
     env_id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(
+            exposed_port=self.exposed_port,
+            metrics_port=self.metrics_port,
+            num_gpus=self.num_gpus,
+            termination_grace_seconds=self.termination_grace_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

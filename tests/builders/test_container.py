@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,9 +199,13 @@ async def test_a_wrong_configuration_is_refused_before_anything_starts(builder, 
 
 
 async def test_files_outside_of_the_context_and_missing_ones(builder, files, lines):
-    outside = AppFile(hash=files.put("x.txt", "x").hash, relative_path="../x.txt")
+    outside = spec()
+    outside = replace(
+        outside,
+        configuration={**outside.configuration, "context_files": [["../x.txt", files.put("x.txt", "x").hash]]},
+    )
     with pytest.raises(InvalidArgument, match="outside"):
-        await build(builder, spec().with_context([outside]), lines)
+        await build(builder, outside, lines)
     with pytest.raises(FailedPrecondition, match="not uploaded"):
         await build(builder, spec().with_context([AppFile(hash="0" * 64, relative_path="x.txt")]), lines)
 

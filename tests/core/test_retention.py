@@ -65,10 +65,10 @@ def test_what_revisions_name() -> None:
         environments=(spec,),
         function=Payload(method="cloudpickle", blob="f"),
         setup=Payload(method="cloudpickle", blob="s"),
-        files=(AppFile(hash="h", relative_path="a"),),
+        files=(AppFile(hash="0" * 64, relative_path="a"),),
     )
     needed = Needed(blobs=frozenset({"before"})).plus([one])
-    assert (needed.blobs, needed.files, needed.env_ids) == ({"before", "f", "s"}, {"h"}, {spec.env_id})
+    assert (needed.blobs, needed.files, needed.env_ids) == ({"before", "f", "s"}, {"0" * 64}, {spec.env_id})
 
 
 times = st.integers(0, 100).map(lambda day: day * DAY)

@@ -22,6 +22,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
 moments = st.integers(-(10**14), 10**16).map(lambda number: START + timedelta(microseconds=number))
 small = st.integers(0, 2**31 - 1)
+positive = st.integers(1, 2**31 - 1)
+ports = st.integers(1, 65_535)
+hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 jsons = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | floats | texts,
@@ -44,16 +47,16 @@ scalings = st.builds(
     concurrency_buffer=st.integers(0, 50),
     max_multiplexing=st.integers(1, 50),
     request_start_timeout=maybe(st.integers(0, 50)),
-    machine_types=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    machine_types=st.lists(st.sampled_from(["XS", "XL", "GPU-A"]), min_size=1, max_size=3).map(tuple),
     regions=text_tuples,
 )
 payloads = st.builds(Payload, method=texts, blob=texts)
 health_checks = st.builds(
     HealthCheck,
-    path=texts,
+    path=names.map(lambda name: f"/{name}"),
     start_period_seconds=small,
-    timeout_seconds=small,
-    failure_threshold=small,
+    timeout_seconds=positive,
+    failure_threshold=positive,
     call_regularly=st.booleans(),
     allow_on_busy=st.booleans(),
     method=st.sampled_from(HealthMethod),
@@ -70,14 +73,14 @@ revisions = st.builds(
     entrypoint=maybe(texts),
     setup=maybe(payloads),
     run_on_main_thread=st.booleans(),
-    exposed_port=maybe(small),
-    metrics_port=maybe(small),
-    num_gpus=maybe(small),
-    files=st.lists(st.builds(AppFile, hash=texts, relative_path=texts), max_size=2).map(tuple),
+    exposed_port=maybe(ports),
+    metrics_port=maybe(ports),
+    num_gpus=maybe(st.integers(0, 64)),
+    files=st.lists(st.builds(AppFile, hash=hashes, relative_path=names), max_size=2).map(tuple),
     secret_names=maybe(text_tuples),
     scaling=scalings,
     health_check=maybe(health_checks),
-    termination_grace_seconds=small,
+    termination_grace_seconds=st.integers(0, 30),
     private_logs=st.booleans(),
     retry_config=maybe(texts),
     skip_retry_conditions=text_tuples,

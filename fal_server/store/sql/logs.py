@@ -107,21 +107,28 @@ class SqlLogStore:
 
 
 def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
-    """Lines as rows. What cannot be encoded (half a surrogate pair) is replaced rather than lost with its batch."""
+    """Return lines as rows; half a surrogate pair is replaced, because else its whole batch could not be stored."""
     rows: list[_Row] = []
-    known, at = None, 0
+    # Lines that are read together share their time, and mostly their level and source: each is converted once.
+    timestamp, at = None, 0
+    level, level_value = LogLevel.INFO, LogLevel.INFO.value
+    source, source_value = LogSource.STDOUT, LogSource.STDOUT.value
     for entry in entries:
-        if entry.timestamp is not known:  # lines that were read together have the same
-            known = entry.timestamp
-            at = microseconds(known)
+        if entry.timestamp is not timestamp:
+            timestamp = entry.timestamp
+            at = microseconds(timestamp)
+        if entry.level is not level:
+            level, level_value = entry.level, entry.level.value
+        if entry.source is not source:
+            source, source_value = entry.source, entry.source.value
         message = entry.message
         rows.append(
             (
                 entry.runner_id,
                 entry.sequence,
                 at,
-                entry.level.value,
-                entry.source.value,
+                level_value,
+                source_value,
                 message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8"),
                 entry.account,
                 entry.app_name,
