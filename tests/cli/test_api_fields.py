@@ -14,6 +14,7 @@ from fal_cli.commands.api.fields import parse_fields
 from fal_cli.commands.api.hosts import find_hosts, split_id
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.main import build_parser
+from fal_cli.options import in_environment
 from fal_grpc.errors import InsecureChannelError
 
 VALUES = st.recursive(
@@ -138,3 +139,11 @@ def test_flags_may_stand_anywhere(words):
     assert (parsed.model_id, parsed.arguments, parsed.direct, parsed.hint) == ("app", ["a=1", "b=2"], True, "h")
     with pytest.raises(SystemExit):
         build_parser(["api"]).parse_args(["api", *words, "--unknown"])
+
+
+@pytest.mark.parametrize(
+    ("app", "environment", "name"),
+    [("a", None, "a"), ("a", "main", "a"), ("a", "staging", "a--staging"), ("a--staging", "staging", "a--staging")],
+)
+def test_an_app_in_an_environment(app, environment, name):
+    assert in_environment(app, environment) == name

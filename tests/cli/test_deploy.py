@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -131,8 +132,22 @@ def test_check_without_a_terminal_wants_yes(deployed, app_file, capsys):
     )
     assert done.returncode == 2
     assert "add --yes" in done.stderr
+
+
+def test_check_shows_what_the_deploy_would_change(deployed, app_file, capsys):
     assert main(["deploy", app_file, "--check", "--yes"]) == 0
-    assert "About to deploy:" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "About to deploy:" in shown
+    assert re.search(r"^  name +hello$", shown, re.MULTILINE)
+    assert re.search(r"^  revision +the first one of a new application$", shown, re.MULTILINE)
+    assert re.search(r"^  auth +private$", shown, re.MULTILINE)
+    deployed.answers["ListAliases"] = app_pb2.ListAliasesResult(
+        aliases=[app_pb2.AliasInfo(alias="hello", revision="rev-0", auth_mode=app_pb2.PUBLIC)]
+    )
+    assert main(["deploy", app_file, "--check", "--yes", "--auth", "shared"]) == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"^  revision +a new one instead of rev-0$", shown, re.MULTILINE)
+    assert re.search(r"^  auth +shared instead of public$", shown, re.MULTILINE)
 
 
 def test_a_file_that_is_not_there(controller, capsys):

@@ -164,6 +164,15 @@ def test_an_unknown_column_is_wrong_usage_and_calls_nobody(full, arguments, mess
     assert full.asked == []
 
 
+def test_json_is_indented_for_a_person_and_one_line_in_a_pipe(full, monkeypatch, capsys):
+    main(["keys", "list", "--json"])
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    indented = shown(monkeypatch, ["keys", "list", "--json"], 80)
+    assert indented.startswith('{\n  "keys": [\n')
+    assert json.loads(indented) == json.loads(line)
+
+
 def test_names_alone(full, capsys):
     assert main(["runners", "list", "-o", "name"]) == 0
     assert capsys.readouterr().out.splitlines() == list(IDS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser
+from fal_cli.presentation.apps import app_name
 from fal_cli.presentation.output import print_line, print_note, write_document
 from fal_cli.presentation.printable import visible
 from fal_cli.prompts import ask, at_terminal
@@ -142,23 +143,43 @@ def _annotations(pairs: list[str]) -> Mapping[str, str]:
 
 
 def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
-    """Show what the deploy would do, and ask whether to go on."""
+    """Show what the deploy would change, and ask whether to go on."""
+    from fal.deploy.preparation import prepare
+
+    app = prepare(args.app_ref, app_name=args.app_name, auth=args.auth)
+    known = {app_name(found): found for found in client.apps.list(environment_name=args.env)}
+    current = known.get(app.app_name)
+    auth = app.auth or (current.auth_mode if current else "private")
+    strategy = (args.strategy == "rolling" and app.strategy) or args.strategy
+    from_code = current is None or args.reset_scale or app.reset_scale
     summary = {
-        "application": args.app_ref or "(found here)",
-        "name": args.app_name or "(its own)",
+        "application": app.display_name,
+        "name": app.app_name,
         "environment": args.env or "main",
         "controller": str(client.settings.target),
-        "auth": args.auth or "(as it is)",
-        "strategy": args.strategy,
-        "scale": "from the code" if args.reset_scale else "as it is",
+        "revision": f"a new one instead of {current.revision}" if current else "the first one of a new application",
+        "auth": auth if current is None or current.auth_mode == auth else f"{auth} instead of {current.auth_mode}",
+        "strategy": strategy,
+        "scale": "from the code" if from_code else "as it is",
+        "machine type": _texts(app.options.get("machine_type")) or "the default",
+        "kind": app.kind,
+        "requirements": _texts(app.options.get("requirements")) or "none",
+        "files": f"{len(app.files)}" if app.files else "none",
     }
-    print_note("About to deploy:\n" + "\n".join(f"  {name:<12} {value}" for name, value in summary.items()))
+    print_note("About to deploy:\n" + "\n".join(f"  {name:<13} {value}" for name, value in summary.items()))
     if args.yes:
         return
     if not at_terminal():
         raise CommandError("--check asks before it deploys, and there is no terminal: add --yes", ExitCode.USAGE)
     if not ask("Deploy?"):
         raise CommandError("nothing was deployed")
+
+
+def _texts(value: object) -> str:
+    """Return a text, or a list of texts, in one line."""
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(_texts, value)))
+    return value if isinstance(value, str) else ""
 
 
 def _sent(result: DeploymentResult) -> str:

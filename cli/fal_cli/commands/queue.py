@@ -11,7 +11,7 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS, resolve
 from fal_cli.ids import REQUESTS as REQUEST_IDS
-from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, in_environment, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
@@ -66,6 +66,7 @@ def add_arguments(parser: FalParser) -> None:
 
 def _add_app(parser: FalParser) -> None:
     add_client_options(parser)
+    add_env_option(parser)
     complete_ids(parser.add_argument("app_name", help=_APP_HELP), APPS)
 
 
@@ -77,6 +78,7 @@ def _limit(text: str) -> int:
 
 
 def _size(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         by_user = client.queue.size_by_user(args.app_name) if args.by_user else None
         size = client.queue.size(args.app_name) if by_user is None else sum(by_user.values())
@@ -89,6 +91,7 @@ def _size(args: argparse.Namespace) -> None:
 
 
 def _flush(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         if at_terminal() and not args.yes:
             confirm(args, f"Cancel the {client.queue.size(args.app_name)} requests that wait for '{args.app_name}'?")
@@ -98,6 +101,7 @@ def _flush(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     run_list(
         args,
         lambda client: client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit),
@@ -106,6 +110,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _get(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         request = client.queue.get(args.app_name, resolve(client, REQUEST_IDS, args.request_id, args))
     item = _item(request)
@@ -123,6 +128,7 @@ def _get(args: argparse.Namespace) -> None:
 
 
 def _cancel(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
             client.queue.cancel(args.app_name, request_id)
@@ -130,6 +136,7 @@ def _cancel(args: argparse.Namespace) -> None:
 
 
 def _redrive(args: argparse.Namespace) -> None:
+    args.app_name = in_environment(args.app_name, args.env)
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
     with open_client(args) as client:

@@ -36,11 +36,15 @@ def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> No
 
 
 def write_document(form: str, document: Mapping[str, object]) -> None:
-    """Write one document: `yaml` as YAML, `json` and `jsonl` as one line of JSON."""
+    """Write one document: `yaml` as YAML, `jsonl` as one line of JSON, `json` too but indented on a terminal."""
     if form == "yaml":
         import yaml
 
         yaml.safe_dump(document, sys.stdout, sort_keys=False, default_flow_style=False)
+    elif form == "json" and sys.stdout.isatty():
+        import json
+
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         write_line(document)
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from fal_cli.commands.api.fields import parse_fields
 from fal_cli.commands.api.hosts import find_hosts, split_id
 from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
+from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.options import add_client_options, open_client, seconds_type
+from fal_cli.ids import ENVIRONMENTS
+from fal_cli.options import add_client_options, in_environment, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note, write_line
 
@@ -57,6 +59,8 @@ def add_arguments(parser: FalParser) -> None:
     parser.epilog = _EPILOG
     parser.set_defaults(handler=_api)
     add_client_options(parser)
+    # FAL_ENV is not its default: the app may be another owner's.
+    complete_ids(parser.add_argument("--env", help="Environment of the app (defaults to main)."), ENVIRONMENTS)
     parser.add_argument("model_id", help="OWNER/APP, or OWNER/APP/PATH; APP alone is your own.")
     parser.add_argument("arguments", nargs="*", metavar="key=value", help="The call's arguments.")
     how = parser.add_mutually_exclusive_group()
@@ -77,6 +81,9 @@ def _api(args: argparse.Namespace) -> int:
         hosts = find_hosts(settings)
         nickname = None if "/" in args.model_id.strip("/") else _nickname(client)
         path, app = split_id(args.model_id, nickname)
+        rest = path.removeprefix(app)
+        app = in_environment(app, args.env)
+        path = app + rest
         fields = parse_fields(args.arguments)
         if args.realtime:
             if fields:

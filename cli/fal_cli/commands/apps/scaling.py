@@ -83,9 +83,8 @@ def _explain(args: argparse.Namespace) -> None:
     counts = ", ".join(f"{count} {state.value}" for state, count in found.runners.items()) or "none"
     print_line(f"Runners: {counts}")
     print_line(f"Wanted: {found.arithmetic}")
-    print_line(
-        f"Below {found.start_below} runners some are started; above {found.keep}, idle ones end after keep_alive"
-    )
+    below = f"Below {found.start_below} runners some are started; above" if found.start_below > 0 else "Above"
+    print_line(f"{below} {found.keep}, idle ones end after keep_alive")
     if found.failed_starts:
         print_line(
             f"Failed starts in a row: {found.failed_starts}; the last one: {found.last_failure or 'no reason is known'}"
