@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 from fal.app.context import RequestContext, current_request
 from fal.app.endpoints import Route, route_of
 from fal.app.health import HealthCheckConfig
-from fal.app.options import Options, check_kind, check_options
+from fal.app.options import Options, check_kind, check_options, nearest_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -166,6 +166,15 @@ class App:
         return {
             key: value for key, value in found.items() if value is not None and (value != [] or key == "machine_type")
         }
+
+    @classmethod
+    def near_misses(cls) -> dict[str, str]:
+        """Return attributes that look like misspelt options, and the options that they look like."""
+        known = set(dir(App)) | Options.__annotations__.keys()
+        own = {name for base in cls.__mro__ if base is not App and issubclass(base, App) for name in vars(base)}
+        plain = {name for name in own - known if not name.startswith("_") and not callable(getattr(cls, name))}
+        found = {name: nearest_option(name) for name in sorted(plain)}
+        return {name: option for name, option in found.items() if option is not None}
 
     @classmethod
     def get_health_check_config(cls) -> HealthCheckConfig | None:

@@ -162,6 +162,13 @@ def check_kind(options: Mapping[str, object], owner: str) -> str:
     return kind
 
 
+def nearest_option(name: str) -> str | None:
+    """Return the option that a name is a misspelling of; None if it looks like none."""
+    plain = {option.replace("_", ""): option for option in Options.__annotations__ if not option.startswith("_")}
+    near = difflib.get_close_matches(name.replace("_", ""), plain, n=1, cutoff=0.85)
+    return plain[near[0]] if near else None
+
+
 def _nearest(name: str) -> str:
     near = difflib.get_close_matches(name, Options.__annotations__, n=1)
     return f": did you mean {near[0]!r}?" if near else f". The options are {', '.join(sorted(Options.__annotations__))}"

@@ -326,7 +326,6 @@ def make_class(
     name: str,
     bases: tuple[type, ...],
     attributes: dict[str, object],
-    tracker_id: str,
 ) -> type:
     """Make an empty class, whose attributes follow, without what a class statement does.
 
@@ -334,14 +333,7 @@ def make_class(
     """
     with _quiet_subclassing(bases):
         made: type = maker.__new__(metaclass, name, bases, dict(attributes))
-    return _tracked(tracker_id, made)
-
-
-def _tracked(tracker_id: str, made: type) -> type:
-    """Return the class that this process has already for a class of the deployer, else the new one."""
-    machinery = importlib.import_module("cloudpickle.cloudpickle")
-    found: type = machinery._lookup_class_or_track(tracker_id, made)  # noqa: SLF001 - pickles name its functions anyway
-    return found
+    return made
 
 
 @contextlib.contextmanager
@@ -361,10 +353,10 @@ def _quiet_subclassing(bases: tuple[type, ...]) -> Generator[None, None, None]:
             type.__setattr__(cls, "__init_subclass__", method)
 
 
-def make_enum(metaclass: type, name: str, bases: tuple[type, ...], module: str, qualname: str, tracker_id: str) -> type:
+def make_enum(metaclass: type, name: str, bases: tuple[type, ...], module: str, qualname: str) -> type:
     """Make an empty enum; `fill_enum` follows."""
     made: type = type.__new__(metaclass, name, bases, {"__module__": module, "__qualname__": qualname})
-    return _tracked(tracker_id, made)
+    return made
 
 
 def fill_enum(cls: type, state: tuple[dict[str, object], dict[str, dict[str, object]]]) -> type:

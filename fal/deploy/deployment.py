@@ -13,11 +13,19 @@ from fal.deploy.errors import BuildFailedError, DeployError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
 from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
-from fal.deploy.results import DeploymentResult, DeployOptions, endpoint_paths, endpoint_urls, read_result
+from fal.deploy.results import (
+    DeploymentResult,
+    DeployOptions,
+    build_failure,
+    endpoint_paths,
+    endpoint_urls,
+    read_result,
+)
 from fal.deploy.upload import FileStore, Sender
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.controller import Controller
+from fal_grpc.errors import FailedPreconditionError
 
 _SHOWN_LINES = 20
 
@@ -136,17 +144,19 @@ def build(
     lines: list[str] = []
     controller = client.controller()
     with closing(controller.build_environment(request)) as stream:
-        for result in stream:
-            lines.extend(log.message for log in result.logs)
-            if handler is not None:
-                handler(result)
-            if result.state is RunState.SUCCESS:
-                return replace(app, methods=result.callable_methods)
-            if result.state is RunState.INTERNAL_FAILURE:
-                said = (
-                    "see its log above this" if handler else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
-                )
-                raise BuildFailedError(f"the environment of {app.app_name} could not be built: {said}")
+        try:
+            for result in stream:
+                lines.extend(log.message for log in result.logs)
+                if handler is not None:
+                    handler(result)
+                if result.state is RunState.SUCCESS:
+                    return replace(app, methods=result.callable_methods)
+                if result.state is RunState.INTERNAL_FAILURE:
+                    raise build_failure(app, lines, shown=handler is not None)
+        except FailedPreconditionError as error:
+            if not lines or lines[-1] not in error.details:
+                raise
+            raise build_failure(app, lines, shown=handler is not None) from error
     raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
 
 

@@ -14,11 +14,19 @@ from fal.deploy.errors import BuildFailedError, DeployError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
 from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
-from fal.deploy.results import DeploymentResult, DeployOptions, endpoint_paths, endpoint_urls, read_result
+from fal.deploy.results import (
+    DeploymentResult,
+    DeployOptions,
+    build_failure,
+    endpoint_paths,
+    endpoint_urls,
+    read_result,
+)
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.aio import AsyncController
+from fal_grpc.errors import FailedPreconditionError
 
 _SHOWN_LINES = 20
 
@@ -137,17 +145,19 @@ async def build(
     lines: list[str] = []
     controller = await client.controller()
     async with aclosing(controller.build_environment(request)) as stream:
-        async for result in stream:
-            lines.extend(log.message for log in result.logs)
-            if handler is not None:
-                handler(result)
-            if result.state is RunState.SUCCESS:
-                return replace(app, methods=result.callable_methods)
-            if result.state is RunState.INTERNAL_FAILURE:
-                said = (
-                    "see its log above this" if handler else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
-                )
-                raise BuildFailedError(f"the environment of {app.app_name} could not be built: {said}")
+        try:
+            async for result in stream:
+                lines.extend(log.message for log in result.logs)
+                if handler is not None:
+                    handler(result)
+                if result.state is RunState.SUCCESS:
+                    return replace(app, methods=result.callable_methods)
+                if result.state is RunState.INTERNAL_FAILURE:
+                    raise build_failure(app, lines, shown=handler is not None)
+        except FailedPreconditionError as error:
+            if not lines or lines[-1] not in error.details:
+                raise
+            raise build_failure(app, lines, shown=handler is not None) from error
     raise BuildFailedError(f"the build of {app.app_name}'s environment ended without a word on its success: try again")
 
 

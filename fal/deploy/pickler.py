@@ -145,9 +145,9 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         maker = self._maker(type(cls))
         if maker is None:
             return reduced
-        metaclass, name, _, attributes, tracker_id = reduced[1][:5]
+        metaclass, name, _, attributes = reduced[1][:4]
         attributes |= {key: vars(cls)[key] for key in ("__slots__", "__orig_bases__") if key in vars(cls)}
-        arguments = (maker, metaclass, name, cls.__bases__, attributes, tracker_id)
+        arguments = (maker, metaclass, name, cls.__bases__, attributes)
         return (self._bootstrap.make_class, arguments, *reduced[2:])
 
     def _maker(self, metaclass: type) -> type | None:
@@ -170,7 +170,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         arguments = (type(cls), cls.__name__, cls.__bases__, cls.__module__, cls.__qualname__)
         return (
             self._bootstrap.make_enum,
-            (*arguments, machinery._get_or_create_tracker_id(cls)),  # noqa: SLF001 - as cloudpickle's own classes
+            arguments,
             (attributes, details),
             None,
             None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +169,7 @@ def _with_code(
     call: tuple[tuple[object, ...], Mapping[str, object]],
     limit_max_requests: int | None,
 ) -> PreparedApp:
+    _warn_of_near_misses(loaded)
     metadata = _metadata(loaded)
     packer = _Packer(loaded, options, kind, limit_max_requests)
     setup = options.get("setup_function")
@@ -228,10 +230,29 @@ def _kind(options: Mapping[str, object], owner: str) -> str:
 
 
 def _metadata(loaded: LoadedApp) -> dict[str, object]:
+    # FastAPI logs what it then raises, and the error below says it once more.
+    fastapi_log = logging.getLogger("fastapi")
+    disabled, fastapi_log.disabled = fastapi_log.disabled, True
     try:
         return loaded.target.build_metadata()
     except Exception as error:
-        raise AppFileError(f"{loaded.symbol} in {loaded.path} cannot be described: {error}") from error
+        text = str(error)
+        if "python-multipart" in text:
+            text = (
+                "it takes form data, and python-multipart is not installed here, where the app is described: "
+                "pip install python-multipart (a runner gets it by the app's requirements)"
+            )
+        raise AppFileError(f"{loaded.symbol} in {loaded.path} cannot be described: {text}") from error
+    finally:
+        fastapi_log.disabled = disabled
+
+
+def _warn_of_near_misses(loaded: LoadedApp) -> None:
+    if isinstance(loaded.target, type):
+        for name, option in loaded.target.near_misses().items():
+            logging.getLogger(__name__).warning(
+                "%s.%s is no option and has no effect: did you mean %r?", loaded.symbol, name, option
+            )
 
 
 class _Packer:

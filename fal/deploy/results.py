@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from fal.deploy.errors import UserFunctionError
+from fal.deploy.errors import BuildFailedError, UserFunctionError
+from fal.deploy.preparation import PreparedApp
+from fal.deploy.requirements import serving_requirements
 from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
 
+_SHOWN_LINES = 20
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -101,3 +104,20 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
             return value.load()  # raises, and says what one can do
         return plain
     return value.load(allow_pickle=allow_pickle)
+
+
+def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> BuildFailedError:
+    """Return the error of a build that failed.
+
+    Args:
+        app: the app.
+        lines: the log of the build.
+        shown: whether the log was shown as it came; then it is not repeated.
+    """
+    said = "see its log above this" if shown else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
+    words = "\n".join(lines)
+    given = str(app.options.get("requirements"))
+    pinned = [pin for pin in serving_requirements(realtime=False) if "==" in pin and pin in given]
+    ours = [pin for pin in pinned if pin.partition("==")[0] in words]
+    note = f"\n{', '.join(ours)} comes from the deploy: the app was described with it" if ours else ""
+    return BuildFailedError(f"the environment of {app.app_name} could not be built: {said}{note}")

@@ -114,7 +114,9 @@ def test_a_module_of_the_deploy_that_is_not_beside_the_app_stays(place):
 
 
 def test_the_same_app_is_the_same_bundle(place):
-    assert app(place).function.bundle == app(place).function.bundle
+    top = "import enum\nclass Kind(enum.Enum):\n    A = 1\nclass Held:\n    kind = Kind.A"
+    first, second = (app(place, top=top, value="Held.kind.value").function.bundle for _ in range(2))
+    assert first == second
 
 
 def test_no_path_of_the_deployer_is_in_the_sources(place):
