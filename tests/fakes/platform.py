@@ -48,17 +48,17 @@ class FakeClock:
     """A Clock that the test moves."""
 
     def __init__(self, changed: ChangeNotifier) -> None:
-        self.moment = START
+        self.time = START
         self._changed = changed
 
     def now(self) -> datetime:
-        return self.moment
+        return self.time
 
     def wall(self) -> datetime:
         return self.now()
 
     def advance(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
+        self.time += timedelta(seconds=seconds)
         self._changed.notify()
 
 
@@ -79,7 +79,7 @@ class FakeBuilder:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            for number, words in enumerate(("resolving", "installing"), 1):
+            for number, text in enumerate(("resolving", "installing"), 1):
                 await log(
                     LogEntry(
                         account=LOCAL,
@@ -88,7 +88,7 @@ class FakeBuilder:
                         timestamp=START,
                         level=LogLevel.INFO,
                         source=LogSource.BUILD,
-                        message=words,
+                        message=text,
                     )
                 )
                 await asyncio.sleep(0)
@@ -114,21 +114,21 @@ class FakeBuilder:
 
 
 class FakeProber:
-    """A HealthProber: the test says which ports are unwell, and why.
+    """A HealthProber: the test says which ports are unhealthy, and why.
 
     Attributes:
-        unwell: what is wrong, by port; "*" means every port.
+        unhealthy: what is wrong, by port; "*" means every port.
         asked: the probed ports, in order.
     """
 
     def __init__(self) -> None:
-        self.unwell: dict[int | str, str] = {}
+        self.unhealthy: dict[int | str, str] = {}
         self.asked: list[int] = []
 
     async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
         self.asked.append(port)
         await asyncio.sleep(0)
-        return self.unwell.get(port) or self.unwell.get("*")
+        return self.unhealthy.get(port) or self.unhealthy.get("*")
 
 
 class FailingStore:

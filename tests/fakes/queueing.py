@@ -115,11 +115,11 @@ class Queueing:
         self.store = FailingQueueStore(platform.store.queue)
         self.backlog = platform.backlog
         self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
-        carrier = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
+        attempts = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
         self.worker = QueueWorker(
             self.queue,
             self.backlog,
-            carrier,
+            attempts,
             platform.catalog,
             self.store,
             self.clock,

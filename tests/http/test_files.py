@@ -288,9 +288,9 @@ async def test_a_request_says_how_long_its_file_is_kept(desk: Desk) -> None:
 async def test_a_file_uploaded_by_a_name_of_the_cloud_is_fetched_at_the_controllers_own(desk: Desk) -> None:
     through = {"host": "v3.fal.media"}
     url = (await desk.client.post("/files/upload", content=b"x", headers=through)).json()["access_url"]
-    begun = (await desk.client.post("/storage/upload/initiate", json={}, headers={"host": "rest.fal.ai:443"})).json()
+    started = (await desk.client.post("/storage/upload/initiate", json={}, headers={"host": "rest.fal.ai:443"})).json()
     parts = (await desk.client.post("/files/upload/multipart", headers=through)).json()["access_url"]
-    for address in (url, begun["file_url"], parts):
+    for address in (url, started["file_url"], parts):
         assert address.startswith("http://door.example:7400/storage/f/")
     assert (await desk.client.get(url.partition(":7400")[2])).content == b"x"
     refused = await desk.client.post("/files/upload", content=b"x", headers={"host": "a b"})
@@ -299,27 +299,27 @@ async def test_a_file_uploaded_by_a_name_of_the_cloud_is_fetched_at_the_controll
 
 async def test_the_ways_of_the_published_clients_to_upload(desk: Desk) -> None:
     about = {"file_name": "a.txt", "content_type": "text/plain"}
-    begun = (await desk.client.post("/storage/upload/initiate?storage_type=gcs", json=about)).json()
+    started = (await desk.client.post("/storage/upload/initiate?storage_type=gcs", json=about)).json()
     async with httpx.AsyncClient(trust_env=False) as anybody:
-        assert (await anybody.put(begun["upload_url"], content=b"whole")).status_code == 200
-        fetched = await anybody.get(begun["file_url"])
+        assert (await anybody.put(started["upload_url"], content=b"whole")).status_code == 200
+        fetched = await anybody.get(started["file_url"])
         assert (fetched.text, fetched.headers["content-type"]) == ("whole", "text/plain")
 
-        begun = (await desk.client.post("/storage/upload/initiate-multipart", json=about)).json()
-        place = (await anybody.post(f"{begun['upload_url']}/1")).json()["upload_url"]
+        started = (await desk.client.post("/storage/upload/initiate-multipart", json=about)).json()
+        place = (await anybody.post(f"{started['upload_url']}/1")).json()["upload_url"]
         assert (await anybody.put(place, content=b"one ")).headers["etag"]
-        assert (await anybody.put(f"{begun['upload_url']}/2", content=b"two")).headers["etag"]
-        assert (await anybody.get(begun["file_url"])).status_code == 404
-        assert (await anybody.post(f"{begun['upload_url']}/complete", json={"parts": []})).status_code == 200
-        assert (await anybody.get(begun["file_url"])).text == "one two"
+        assert (await anybody.put(f"{started['upload_url']}/2", content=b"two")).headers["etag"]
+        assert (await anybody.get(started["file_url"])).status_code == 404
+        assert (await anybody.post(f"{started['upload_url']}/complete", json={"parts": []})).status_code == 200
+        assert (await anybody.get(started["file_url"])).text == "one two"
 
         token = (await desk.client.post("/storage/auth/token?storage_type=fal-cdn-v3", json={})).json()
         bearer = {"authorization": f"{token['token_type']} {token['token']}", "x-fal-file-name": "b.bin"}
-        begun = (await anybody.post(f"{token['base_url']}/files/upload/multipart", headers=bearer)).json()
-        part = f"{begun['access_url']}/multipart/{begun['uploadId']}"
+        started = (await anybody.post(f"{token['base_url']}/files/upload/multipart", headers=bearer)).json()
+        part = f"{started['access_url']}/multipart/{started['uploadId']}"
         assert (await anybody.put(f"{part}/1", content=b"cdn", headers=bearer)).headers["etag"]
         assert (await anybody.post(f"{part}/complete", json={"parts": []}, headers=bearer)).status_code == 200
-        assert (await anybody.get(begun["access_url"])).content == b"cdn"
+        assert (await anybody.get(started["access_url"])).content == b"cdn"
         assert (await anybody.get(f"{token['base_url']}/files/list//data", headers=bearer)).status_code == 401
 
 
@@ -336,13 +336,13 @@ async def test_a_runner_stores_files_over_its_socket(desk: Desk, tmp_path: Path)
         assert status.json() == {"state": "completed"}
         assert (await runner.get("/v1/uploads/AAAAAAAAAAAAAAAAAAAAAAAA")).status_code == 404
 
-        begun = (await runner.post("/v1/upload-sessions")).json()
-        assert begun["state"] == "receiving"
-        session = f"/v1/upload-sessions/{begun['upload_id']}"
+        started = (await runner.post("/v1/upload-sessions")).json()
+        assert started["state"] == "receiving"
+        session = f"/v1/upload-sessions/{started['upload_id']}"
         assert (await runner.put(f"{session}/body", content=b"streamed")).status_code == 204
         assert (await runner.post(f"{session}/finish", json={"size_bytes": 3})).status_code == 400
         assert (await runner.post(f"{session}/finish", json={"size_bytes": 8})).status_code == 202
-        assert (await desk.client.get(begun["file_url"])).content == b"streamed"
+        assert (await desk.client.get(started["file_url"])).content == b"streamed"
         assert (await runner.delete(session)).status_code == 202
 
         dead = {"authorization": f"Key {desk.tokens.runner_key('dead')}"}

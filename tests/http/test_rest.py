@@ -207,7 +207,7 @@ async def test_a_runner() -> None:
         assert datetime.fromisoformat(got["started_at"]) == waiting.created_at
         got = (await c.client.get("/runners/old", headers=ADMIN)).json()
         assert datetime.fromisoformat(got["started_at"]) == START + timedelta(seconds=1)
-        # Lines before this moment are read, so one that was written at the end is too.
+        # Lines before this time are read, so one that was written at the end is too.
         assert datetime.fromisoformat(got["ended_at"]) == START + timedelta(seconds=2, microseconds=1)
         missing = await c.client.get("/runners/none", headers=ADMIN)
         assert (missing.status_code, missing.json()["detail"]) == (404, "there is no runner none")
@@ -256,7 +256,7 @@ async def test_a_wrong_question_about_logs(params: dict[str, str]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 7))
 def test_paging_gives_every_line_once(moments: list[int], size: int) -> None:
-    """However many lines were written in one moment."""
+    """However many lines were written at the same time."""
     lines = [line(n, START + timedelta(microseconds=at)) for n, at in enumerate(sorted(moments), 1)]
 
     async def read() -> list[int]:

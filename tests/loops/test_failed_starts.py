@@ -32,8 +32,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
 
 async def restarted(before: Platform, store: SqlStore, directory: Path) -> Platform:
     after = Platform(store, directory, before.engine)
-    after.clock.moment = before.clock.moment
-    after.prober.unwell = before.prober.unwell
+    after.clock.time = before.clock.time
+    after.prober.unhealthy = before.prober.unhealthy
     await after.catalog.load()
     await after.fleet.load()
     return after
@@ -50,7 +50,7 @@ async def never_healthy(platform: Platform) -> float:
     last = delayed(platform)
     if last is not None:
         assert last.not_before is not None
-        platform.clock.moment = last.not_before
+        platform.clock.time = last.not_before
         platform.changed.notify()
     await platform.until(lambda: any(r.state is S.IDLE for r in platform.fleet.runners))
     asked = len(platform.prober.asked)
@@ -65,7 +65,7 @@ async def never_healthy(platform: Platform) -> float:
 
 async def test_never_healthy_runners_wait_longer_each_time_across_restarts(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
-    platform.prober.unwell["*"] = "GET /health answered 500"
+    platform.prober.unhealthy["*"] = "GET /health answered 500"
     async with running(platform):
         await platform.deploy(scaling=SCALING, health_check=CHECK)
         assert await never_healthy(platform) == 30
@@ -79,7 +79,7 @@ async def test_never_healthy_runners_wait_longer_each_time_across_restarts(store
 
 
 async def test_a_ready_runner_ends_no_delay_before_it_has_passed_its_check(platform: Platform) -> None:
-    platform.prober.unwell["*"] = "GET /health answered 500"
+    platform.prober.unhealthy["*"] = "GET /health answered 500"
     deployed = await platform.deploy(scaling={**SCALING, "min_concurrency": 2}, health_check=CHECK)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
     platform.clock.advance(2)
@@ -89,7 +89,7 @@ async def test_a_ready_runner_ends_no_delay_before_it_has_passed_its_check(platf
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE])
     await platform.reconciler.tick()
     assert len(platform.fleet.runners) == 1, "a second runner is tried before the first is healthy"
-    platform.prober.unwell.clear()
+    platform.prober.unhealthy.clear()
     platform.clock.advance(2)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
     assert platform.fleet.failures("a", deployed.revision_id).count == 0

@@ -27,18 +27,18 @@ def well(platform: Platform) -> bool:
 async def test_a_deploy_moves_only_when_a_check_has_passed(platform: Platform) -> None:
     first = await platform.deploy(scaling=SCALING, health_check=REGULAR)
     await platform.until(lambda: platform.fleet.runners and well(platform))
-    platform.prober.unwell["*"] = "GET /health answered 500"
+    platform.prober.unhealthy["*"] = "GET /health answered 500"
     second = asyncio.get_running_loop().create_task(platform.deploy(scaling=SCALING, health_check=REGULAR))
     await platform.until(lambda: len(platform.prober.asked) > 1 and len(platform.fleet.runners) == 2)
     assert platform.app().revision_id == first.revision_id
-    platform.prober.unwell.clear()
+    platform.prober.unhealthy.clear()
     platform.clock.advance(2)
     assert (await second).revision_id == platform.app().revision_id
 
 
 async def test_a_revision_that_never_gets_healthy_is_given_up(platform: Platform) -> None:
     first = await platform.deploy(scaling=SCALING)
-    platform.prober.unwell["*"] = "GET /health answered 500"
+    platform.prober.unhealthy["*"] = "GET /health answered 500"
     second = asyncio.get_running_loop().create_task(platform.deploy(scaling=SCALING, health_check=REGULAR))
 
     async def time() -> None:
@@ -60,7 +60,7 @@ async def test_an_unhealthy_runner_finishes_its_requests_and_is_replaced(platfor
     lease = await platform.get()
     port = platform.the_runner().port
     assert port is not None
-    platform.prober.unwell[port] = "GET /health was not answered within 5 s"
+    platform.prober.unhealthy[port] = "GET /health was not answered within 5 s"
     for _ in range(2):
         count = len(platform.prober.asked)
         platform.clock.advance(15)
@@ -82,7 +82,7 @@ async def test_a_response_asks_for_a_check(platform: Platform) -> None:
     asked = len(platform.prober.asked)
     platform.clock.advance(100)
     lease = await platform.get()
-    platform.prober.unwell["*"] = "POST /health answered 503"
+    platform.prober.unhealthy["*"] = "POST /health answered 503"
     platform.dispatcher.answered(lease, "model-a, model-b", health_check=True)
     assert lease.slot.hints == {"model-a", "model-b"}
     platform.dispatcher.release(lease, Outcome.DONE)

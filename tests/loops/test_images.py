@@ -76,7 +76,7 @@ async def test_a_full_disk_is_no_failed_start(platform: Platform) -> None:
 async def test_a_controller_that_dies_meanwhile_starts_another_runner(platform: Platform, tmp_path: Path) -> None:
     runner = await pulling(platform)
     after = Platform(platform.store, tmp_path / "after", platform.engine)
-    after.clock.moment = platform.clock.moment
+    after.clock.time = platform.clock.time
     await after.catalog.load()
     await after.fleet.load()
     assert after.the_runner().state is S.DOCKER_PULL

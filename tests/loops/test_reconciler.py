@@ -250,7 +250,7 @@ async def test_a_drain_survives_a_restart(store: SqlStore, tmp_path: Path) -> No
 
 async def restarted(before: Platform, store: SqlStore, directory: Path) -> Platform:
     after = Platform(store, directory, before.engine)
-    after.clock.moment = before.clock.moment
+    after.clock.time = before.clock.time
     await after.catalog.load()
     await after.fleet.load()
     return after

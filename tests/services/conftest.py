@@ -12,7 +12,7 @@ from tests.fakes.platform import Platform, opened, running
 
 @pytest.fixture
 async def idle(tmp_path: Path) -> AsyncIterator[Platform]:
-    """Without loops: a test plans by hand."""
+    """A platform without loops, so that a test plans by hand."""
     async with opened(tmp_path) as platform:
         yield platform
 

@@ -1,4 +1,4 @@
-"""Apps and their revisions: listing, scaling, moving, rolling out, deleting."""
+"""Apps and their revisions: list, scale, move, roll out, delete."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ async def test_list_shows_apps_by_name_with_their_runners(platform: Platform) ->
 
 
 @pytest.mark.parametrize("environment", ["main", "there", "nowhere"])
-async def test_what_is_not_there_is_named_the_environment_first(platform: Platform, environment: str) -> None:
+async def test_a_missing_environment_is_reported_before_a_missing_app(platform: Platform, environment: str) -> None:
     await Environments(platform.store, platform.clock).create(SCOPE, "there", None)
-    words = "there is no environment 'nowhere'" if environment == "nowhere" else r"there is no app 'none\b"
+    message = "there is no environment 'nowhere'" if environment == "nowhere" else r"there is no app 'none\b"
     for asked in (
         platform.apps.update(SCOPE, "none", environment, {}),
         platform.apps.rollout(SCOPE, "none", environment, force=False),
         platform.apps.delete(SCOPE, "none", environment),
         platform.revisions.list(SCOPE, "none", environment),
     ):
-        with pytest.raises(NotFound, match=words):
+        with pytest.raises(NotFound, match=message):
             await asked
     for listing in (platform.apps.list(SCOPE, environment), platform.revisions.list(SCOPE, None, environment)):
         if environment == "nowhere":
-            with pytest.raises(NotFound, match=words):
+            with pytest.raises(NotFound, match=message):
                 await listing
         else:
             assert list(await listing) == []
 
 
-async def test_update_changes_what_is_named_and_reaches_the_store(platform: Platform) -> None:
+async def test_update_changes_only_the_given_settings_and_is_stored(platform: Platform) -> None:
     await platform.deploy(scaling={"keep_alive": 60, "request_start_timeout": 9})
     view = await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 5, "request_start_timeout": 0})
     assert (view.app.scaling.keep_alive, view.app.scaling.max_concurrency) == (60, 5)
@@ -61,7 +61,7 @@ async def test_update_changes_what_is_named_and_reaches_the_store(platform: Plat
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"speed": 1}, "speed is not a scaling setting"),
         ({"min_concurrency": 9}, "above max_concurrency 2"),
@@ -70,14 +70,14 @@ async def test_update_changes_what_is_named_and_reaches_the_store(platform: Plat
         ({"max_multiplexing": 0}, "between 1 and"),
     ],
 )
-async def test_wrong_settings_change_nothing(platform: Platform, changes: dict, words: str) -> None:
+async def test_wrong_settings_change_nothing(platform: Platform, changes: dict, message: str) -> None:
     before = (await platform.deploy()).app
-    with pytest.raises(InvalidArgument, match=words):
+    with pytest.raises(InvalidArgument, match=message):
         await platform.apps.update(SCOPE, "a", "", changes)
     assert platform.app() == before
 
 
-async def test_changes_at_once_do_not_undo_each_other(platform: Platform) -> None:
+async def test_concurrent_changes_do_not_undo_each_other(platform: Platform) -> None:
     await platform.deploy()
     await asyncio.gather(
         platform.apps.update(SCOPE, "a", "", {"keep_alive": 33}),
@@ -91,7 +91,7 @@ async def test_changes_at_once_do_not_undo_each_other(platform: Platform) -> Non
     assert await platform.store.get_app(LOCAL, "a") == app
 
 
-async def test_a_change_whose_caller_hangs_up_is_whole(platform: Platform) -> None:
+async def test_a_change_whose_caller_hangs_up_is_completed(platform: Platform) -> None:
     await platform.deploy()
     calling = asyncio.create_task(platform.apps.update(SCOPE, "a", "", {"keep_alive": 33}))
     await asyncio.sleep(0)
@@ -212,7 +212,7 @@ async def test_revisions_are_listed_newest_first_and_deleted_when_unused(platfor
             await call()
 
 
-async def test_a_revision_on_its_way_cannot_be_deleted(platform: Platform) -> None:
+async def test_a_revision_that_an_app_moves_to_cannot_be_deleted(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.WAITS
     coming = await platform.deploy(attach=False)

@@ -1,4 +1,4 @@
-"""What a build said is found among the lines of the app that was deployed on it."""
+"""A build's lines are stored with those of the app that is deployed on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_build_that_was_asked_for_before_the_deploy(platform: Platform) 
     assert await lines_of(platform, "a") == expected
     page = await platform.logs.page(SCOPE, LogQuery(runner_id=runner_id))
     assert {entry.revision_id for entry in page.entries} == {revision_id}
-    # The environment is there, so nothing is built and nothing said.
+    # The environment exists, so nothing is built and no line is written.
     await platform.deploy()
     await platform.deploy("b")
     assert await lines_of(platform, "a") == expected

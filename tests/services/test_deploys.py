@@ -1,4 +1,4 @@
-"""Deploys: what is checked before anything changes, which settings survive, and how an app moves."""
+"""Deploys: checks before any change, which settings survive, and how an app moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
 
 
-async def test_the_first_deploy_makes_the_app_and_streams_the_build(platform: Platform) -> None:
+async def test_the_first_deploy_creates_the_app_and_streams_the_build(platform: Platform) -> None:
     request = deploy_request(scaling={"keep_alive": 60, "max_multiplexing": 4}, metadata={"openapi": {}})
     *lines, last = [event async for event in platform.deploys.deploy(SCOPE, request)]
     assert [line.message for line in lines if isinstance(line, LogEntry)] == ["resolving", "installing"]
@@ -45,7 +45,7 @@ async def test_a_deploy_says_which_revision_is_stored_and_which_one_it_replaces(
     assert listed == {new.revision_id: False, next_one.revision_id: True}
 
 
-async def test_a_further_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
+async def test_a_later_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
     await platform.deploy(scaling={"keep_alive": 60, "max_multiplexing": 1}, auth_mode=AuthMode.PUBLIC)
     await platform.apps.update(SCOPE, "a", "", {"max_concurrency": 7})
     await platform.deploy(
@@ -66,7 +66,7 @@ async def test_reset_scale_takes_all_settings_of_the_code(platform: Platform, st
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault", "words"),
+    ("changes", "fault", "message"),
     [
         ({"application_name": ""}, InvalidArgument, "application_name is empty"),
         ({"application_name": "a b"}, InvalidArgument, "is not an app's name"),
@@ -87,19 +87,19 @@ async def test_reset_scale_takes_all_settings_of_the_code(platform: Platform, st
         ({"env_id": "other"}, InvalidArgument, "env_id is not that of the given environment"),
     ],
 )
-async def test_what_is_wrong_is_said_and_changes_nothing(
-    platform: Platform, changes: dict, fault: type[Fault], words: str
+async def test_invalid_requests_change_nothing(
+    platform: Platform, changes: dict, fault: type[Fault], message: str
 ) -> None:
     await platform.secrets.set(SCOPE, "HAVE", "value")
     before = (await platform.deploy()).app
     with pytest.raises(fault) as raised:
         await platform.deploy(**changes)
-    assert words in raised.value.message
+    assert message in raised.value.message
     assert platform.app() == before
     assert len(await platform.store.list_revisions(LOCAL, None, None)) == 1
 
 
-async def test_a_failed_build_is_told_and_changes_nothing(platform: Platform) -> None:
+async def test_a_failed_build_changes_nothing(platform: Platform) -> None:
     platform.builder.fails = "no matching distribution found for nothing==1"
     with pytest.raises(FailedPrecondition, match="no matching distribution"):
         await platform.deploy()
@@ -113,7 +113,7 @@ async def test_a_build_alone(platform: Platform) -> None:
     assert platform.builder.builds == 1
 
 
-async def test_nothing_is_built_for_an_environment_that_is_not_there(platform: Platform) -> None:
+async def test_nothing_is_built_for_a_missing_environment(platform: Platform) -> None:
     built = platform.builder.builds
     with pytest.raises(NotFound, match="there is no environment 'nowhere'"):
         await anext(platform.deploys.build(SCOPE, code_request(environment_name="nowhere", force_build=True)))
@@ -217,7 +217,7 @@ async def test_hanging_up_leaves_a_rollout_to_go_on(platform: Platform) -> None:
     await platform.until(lambda: platform.app().revision_id == coming)
 
 
-async def test_an_attached_deploy_shows_what_its_runner_says_to_the_last_line(platform: Platform) -> None:
+async def test_an_attached_deploy_shows_its_runner_s_log_to_the_last_line(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.WAITS
     heard: asyncio.Queue[LogEntry] = asyncio.Queue()
@@ -232,8 +232,8 @@ async def test_an_attached_deploy_shows_what_its_runner_says_to_the_last_line(pl
     runner_id = platform.the_runner().runner_id
     build_line = await anext(platform.deploys.build(SCOPE, code_request(force_build=True)))
     said = [
-        replace(build_line, runner_id=runner_id, sequence=n, message=words, app_name="a")
-        for n, words in enumerate(("loading", "Traceback"), 1)
+        replace(build_line, runner_id=runner_id, sequence=n, message=text, app_name="a")
+        for n, text in enumerate(("loading", "Traceback"), 1)
     ]
     await platform.logs.ingest(said)
     platform.engine.gone(runner_id, "exit code 1", 1)

@@ -1,4 +1,4 @@
-"""Requests to runners: order, limits, hopeless waits, and that no place is ever lost."""
+"""Requests to runners: order, limits, hopeless waits, and that no slot is ever lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_first_come_first_served(platform: Platform) -> None:
     assert order == list(range(20))
 
 
-async def test_a_cancelled_waiter_loses_its_place_and_the_next_gets_it(platform: Platform) -> None:
+async def test_a_cancelled_request_loses_its_place_to_the_next(platform: Platform) -> None:
     await platform.deploy(scaling={"max_concurrency": 1})
     lease = await platform.get()
     impatient, patient = platform.ask(), platform.ask()
@@ -63,7 +63,7 @@ async def test_a_cancelled_waiter_loses_its_place_and_the_next_gets_it(platform:
 
 
 @pytest.mark.parametrize("granted_first", [True, False])
-async def test_a_place_granted_in_the_moment_of_hanging_up_goes_on(platform: Platform, granted_first: bool) -> None:
+async def test_a_slot_given_while_the_caller_hangs_up_is_passed_on(platform: Platform, granted_first: bool) -> None:
     await platform.deploy(scaling={"max_concurrency": 1})
     lease = await platform.get()
     leaving, next_one = platform.ask(), platform.ask()
@@ -120,7 +120,7 @@ async def test_an_app_may_ask_for_its_runner_to_be_stopped(platform: Platform) -
     await platform.until(lambda: platform.engine.stopped == [(one.runner_id, 5)])
 
 
-async def test_a_failing_runner_is_ended_though_the_store_fails_at_first(platform: Platform) -> None:
+async def test_a_failing_runner_is_ended_even_if_the_store_fails_at_first(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
     platform.faulty.failures_left = 2
@@ -128,7 +128,7 @@ async def test_a_failing_runner_is_ended_though_the_store_fails_at_first(platfor
     await platform.until(lambda: platform.engine.killed == [lease.runner_id])
 
 
-async def test_waiting_calls_are_told_when_the_start_fails_and_nothing_else_comes(platform: Platform) -> None:
+async def test_waiting_calls_fail_when_the_start_fails_and_no_other_runner_starts(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.ENDS
     with pytest.raises(Unavailable) as raised:
@@ -156,14 +156,14 @@ async def test_waiting_calls_wait_on_while_another_runner_starts(platform: Platf
         await two
 
 
-async def test_waiting_calls_are_told_where_no_node_could_ever_fit(platform: Platform) -> None:
+async def test_waiting_calls_fail_if_no_node_can_ever_fit(platform: Platform) -> None:
     await platform.deploy(scaling={"machine_types": ("GPU-Z",)})
     platform.engine.machines = [Node(name="small", total=Resources(memory_mib=9999, gpus={}))]
     with pytest.raises(Unavailable, match="1 x GPU-Z asked for, 0 free"):
         await platform.get()
 
 
-async def test_calls_wait_for_a_runner_that_serves_though_no_other_can_come(platform: Platform) -> None:
+async def test_calls_wait_for_a_serving_runner_though_no_other_can_start(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
     await platform.apps.update(SCOPE, "a", "", {"machine_types": ("GPU-Z",)})
@@ -174,7 +174,7 @@ async def test_calls_wait_for_a_runner_that_serves_though_no_other_can_come(plat
         assert (await waiting).runner_id == lease.runner_id
 
 
-async def test_calls_wait_where_there_is_no_room_now(platform: Platform) -> None:
+async def test_calls_wait_while_there_is_no_room(platform: Platform) -> None:
     await platform.deploy(scaling={"max_concurrency": 2})
     platform.engine.machines = [Node(name="small", total=Resources(memory_mib=512, gpus={}))]
     lease = await platform.get()
@@ -185,7 +185,7 @@ async def test_calls_wait_where_there_is_no_room_now(platform: Platform) -> None
         assert (await waiting).runner_id == lease.runner_id
 
 
-async def test_a_deleted_app_turns_its_callers_away(platform: Platform) -> None:
+async def test_deleting_an_app_fails_its_callers(platform: Platform) -> None:
     await platform.deploy()
     platform.engine.start_as = Start.WAITS
     waiting = platform.ask()
@@ -209,7 +209,7 @@ async def test_a_function_cannot_be_called(platform: Platform) -> None:
     assert platform.engine.launched == []
 
 
-async def test_raising_max_multiplexing_serves_who_waits(platform: Platform) -> None:
+async def test_raising_max_multiplexing_serves_waiting_requests(platform: Platform) -> None:
     await platform.deploy(scaling={"max_concurrency": 1})
     await platform.get()
     waiting = platform.ask()
@@ -219,7 +219,7 @@ async def test_raising_max_multiplexing_serves_who_waits(platform: Platform) -> 
         await waiting
 
 
-async def test_find_knows_the_owner_and_who_may_call(platform: Platform) -> None:
+async def test_find_checks_the_owner_and_says_who_may_call(platform: Platform) -> None:
     await platform.deploy(scaling={"request_timeout": 7})
     found = platform.dispatcher.find("me", "a")
     assert found is not None
@@ -228,7 +228,7 @@ async def test_find_knows_the_owner_and_who_may_call(platform: Platform) -> None
     assert platform.dispatcher.find("me", "b") is None
 
 
-async def test_closing_turns_everybody_away(idle: Platform) -> None:
+async def test_closing_fails_every_waiting_request(idle: Platform) -> None:
     await idle.deploy()
     waiting = idle.ask()
     await idle.until(lambda: idle.dispatcher.busy)
@@ -245,7 +245,7 @@ steps = st.lists(
 
 @settings(max_examples=15, deadline=None)
 @given(steps, st.integers(1, 3), st.integers(1, 3))
-def test_no_place_is_lost_or_given_twice(
+def test_no_slot_is_lost_or_given_twice(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]], most: int, multiplexing: int
 ) -> None:
     asyncio.run(_play(tmp_path_factory.mktemp("blobs"), history, most, multiplexing))

@@ -1,4 +1,4 @@
-"""Environments: `main` is always exists; one with apps stays."""
+"""Environments: `main` always exists, and one with apps cannot be deleted."""
 
 from __future__ import annotations
 

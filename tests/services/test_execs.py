@@ -1,4 +1,4 @@
-"""Which runners can be entered with a command, and what is said where they cannot."""
+"""Which runners a command can enter, and what the errors say."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def one(platform: Platform) -> Runner:
     return platform.the_runner()
 
 
-async def test_a_runner_that_is_up_is_entered_without_a_word(one: Runner) -> None:
+async def test_a_ready_runner_is_entered_without_a_notice(one: Runner) -> None:
     execs = Execs(Fleet(one), Lines())  # type: ignore[arg-type]
     assert await execs.enter(SCOPE, one.runner_id) == (one.runner_id, "")
 
@@ -55,7 +55,7 @@ async def test_a_runner_that_is_up_is_entered_without_a_word(one: Runner) -> Non
 @pytest.mark.parametrize(
     ("state", "word"), [(RunnerState.SETUP, "not ready yet"), (RunnerState.DRAINING, "is draining")]
 )
-async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
+async def test_a_starting_or_draining_runner_is_entered_with_a_notice(
     one: Runner, state: RunnerState, word: str
 ) -> None:
     execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
@@ -72,13 +72,13 @@ async def test_one_that_is_starting_or_ending_is_entered_with_a_notice(
         (RunnerState.TERMINATING, "no command can start in it"),
     ],
 )
-async def test_one_without_a_process_says_so(one: Runner, state: RunnerState, word: str) -> None:
+async def test_a_runner_without_a_process_cannot_be_entered(one: Runner, state: RunnerState, word: str) -> None:
     execs = Execs(Fleet(replace(one, state=state)), Lines())  # type: ignore[arg-type]
     with pytest.raises(FailedPrecondition, match=word):
         await execs.enter(SCOPE, one.runner_id)
 
 
-async def test_what_runs_is_reached_to_the_end_of_its_runner(one: Runner) -> None:
+async def test_commands_are_reached_until_their_runner_ends(one: Runner) -> None:
     ending = replace(one, state=RunnerState.TERMINATING)
     assert await Execs(Fleet(ending), Lines()).line(SCOPE, one.runner_id) == one.runner_id  # type: ignore[arg-type]
     gone = Execs(Fleet(replace(one, state=RunnerState.TERMINATED)), Lines())  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def line(runner_id: str, sequence: int, after: float) -> LogEntry:
-    """A line, `after` seconds after noon."""
+    """Return a line, `after` seconds after noon."""
     return LogEntry(
         account=LOCAL,
         runner_id=runner_id,
@@ -32,7 +32,7 @@ def line(runner_id: str, sequence: int, after: float) -> LogEntry:
 @pytest.mark.parametrize(
     "cursor", ["x", "W10", "bnVsbA", "WzEsMiwzXQ", "W251bGwsbnVsbCx7ImEiOjF9XQ", "WzFlOTksbnVsbCx7fV0"]
 )
-def test_cursors_that_are_none(cursor: str) -> None:
+def test_invalid_cursors(cursor: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Position.read(cursor)
     assert caught.value.field == "cursor"
@@ -40,7 +40,7 @@ def test_cursors_that_are_none(cursor: str) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=30), st.booleans())
-def test_a_cursor_is_the_place_that_it_was_made_of(lines: list[tuple[str, int]], floored: bool) -> None:
+def test_a_cursor_is_read_back_as_the_same_position(lines: list[tuple[str, int]], floored: bool) -> None:
     position = Position(NOON if floored else None)
     for number, (runner_id, after) in enumerate(lines, 1):
         position.advance([line(runner_id, number, after)])

@@ -1,4 +1,4 @@
-"""Lines of many runners on their way into the store: few transactions, and no acknowledgement before one is done."""
+"""Lines of many runners share transactions, and none is acknowledged before it is stored."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def line(runner_id: str, sequence: int) -> LogEntry:
 
 
 class Disk:
-    """Takes lines when it is let, and chokes on what it is told to."""
+    """Stores lines when the test allows it, and fails for lines that the test names."""
 
     def __init__(self) -> None:
         self.transactions: list[list[tuple[str, int]]] = []
-        self.begun, self.open = asyncio.Event(), asyncio.Event()
+        self.started, self.open = asyncio.Event(), asyncio.Event()
         self.open.set()
         self.full = False
         self.poison: set[str] = set()
 
     async def store(self, entries: Sequence[LogEntry]) -> None:
-        self.begun.set()
+        self.started.set()
         await self.open.wait()
         if self.full:
             raise Unavailable("the disk is full")
@@ -49,13 +49,13 @@ class Disk:
         self.transactions.append([(entry.runner_id, entry.sequence) for entry in entries])
 
 
-async def test_what_comes_while_others_are_stored_is_stored_together() -> None:
+async def test_lines_that_arrive_during_a_transaction_share_the_next() -> None:
     disk = Disk()
     disk.open.clear()
     lines = Intake(disk.store)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         first = group.create_task(lines.put([line("first", 1)]))
-        await disk.begun.wait()
+        await disk.started.wait()
         others = [group.create_task(lines.put([line(f"r{number}", 1)])) for number in range(50)]
         await asyncio.sleep(0)
         assert not first.done()
@@ -64,7 +64,7 @@ async def test_what_comes_while_others_are_stored_is_stored_together() -> None:
     assert disk.transactions == [[("first", 1)], [(f"r{number}", 1) for number in range(50)]]
 
 
-async def test_a_lot_does_not_wait_and_is_cut_into_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_lines_do_not_wait_and_are_split_into_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "_ENOUGH_LINES", 10)
     monkeypatch.setattr(intake, "_MOST_LINES", 25)
     disk = Disk()
@@ -76,13 +76,13 @@ async def test_a_lot_does_not_wait_and_is_cut_into_transactions(monkeypatch: pyt
     assert [len(transaction) for transaction in disk.transactions] == [1, 20, 20, 10]
 
 
-async def test_where_one_cannot_be_stored_none_that_waits_is() -> None:
+async def test_a_failed_write_fails_all_waiting_batches() -> None:
     disk = Disk()
     disk.open.clear()
     lines = Intake(disk.store)
     async with asyncio.timeout(30):
         first = asyncio.create_task(lines.put([line("a", 1)]))
-        await disk.begun.wait()
+        await disk.started.wait()
         second = asyncio.create_task(lines.put([line("a", 2)]))
         await asyncio.sleep(0)
         disk.full = True
@@ -95,7 +95,7 @@ async def test_where_one_cannot_be_stored_none_that_waits_is() -> None:
     assert disk.transactions == [[("a", 1), ("a", 2)]]
 
 
-async def test_lines_that_the_store_chokes_on_keep_nobody_else_from_storing() -> None:
+async def test_lines_that_break_the_store_fail_alone() -> None:
     disk = Disk()
     disk.poison = {"bad"}
     lines = Intake(disk.store)
@@ -106,7 +106,7 @@ async def test_lines_that_the_store_chokes_on_keep_nobody_else_from_storing() ->
     assert disk.transactions == [[("a", 1)], [("b", 1)]]
 
 
-async def test_nothing_is_kept_of_a_runner_after_what_was_not() -> None:
+async def test_no_line_is_stored_after_a_line_of_its_runner_that_was_not() -> None:
     disk = Disk()
     disk.poison = {"bad"}
     lines = Intake(disk.store)
@@ -119,13 +119,13 @@ async def test_nothing_is_kept_of_a_runner_after_what_was_not() -> None:
     assert disk.transactions == [[("a", 1)], [("a", 2)]]
 
 
-async def test_who_does_not_wait_any_more_changes_nothing() -> None:
+async def test_a_cancelled_caller_changes_nothing() -> None:
     disk = Disk()
     disk.open.clear()
     lines = Intake(disk.store)
     async with asyncio.timeout(30):
         gone = asyncio.create_task(lines.put([line("a", 1)]))
-        await disk.begun.wait()
+        await disk.started.wait()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         disk.open.set()

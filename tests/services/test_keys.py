@@ -1,4 +1,4 @@
-"""Keys: what is stored of them, what they may do, and that nobody can lock themselves out."""
+"""Keys: what is stored, what they may do, and that the last ADMIN key stays."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def keys(store: SqlStore, access: Authenticator) -> Keys:
     return Keys(store, Clock(), access)
 
 
-async def test_of_a_secret_only_its_hash_is_kept(keys: Keys, store: SqlStore) -> None:
+async def test_only_the_hash_of_a_secret_is_stored(keys: Keys, store: SqlStore) -> None:
     key_id, secret = await keys.create(None, alias="ci")
     key = await store.get_key(LOCAL, key_id)
     assert key is not None
@@ -87,7 +87,7 @@ async def test_no_key_exceeds_its_creator(keys: Keys, access: Authenticator) -> 
             await keys.create(creator, **more)  # type: ignore[arg-type]
 
 
-async def test_the_first_key_is_made_once(keys: Keys, access: Authenticator) -> None:
+async def test_the_first_key_is_created_once(keys: Keys, access: Authenticator) -> None:
     await keys.create(None, preset="API")
     first = await keys.bootstrap()
     assert first is not None
@@ -95,7 +95,7 @@ async def test_the_first_key_is_made_once(keys: Keys, access: Authenticator) -> 
     assert await keys.bootstrap() is None
 
 
-async def test_a_key_that_was_written_down_badly_is_made_again(keys: Keys, access: Authenticator) -> None:
+async def test_a_damaged_key_file_gets_a_new_key(keys: Keys, access: Authenticator) -> None:
     first = await keys.replacement_for(None, "first")
     assert first is not None
     assert await keys.replacement_for(f"{first}\n", "first") is None
@@ -131,7 +131,7 @@ async def test_one_admin_key_always_stays(keys: Keys, store: SqlStore) -> None:
     assert len(await keys.list(SCOPE)) == 1
 
 
-async def test_what_is_not_there_cannot_be_revoked(keys: Keys) -> None:
+async def test_a_missing_key_cannot_be_revoked(keys: Keys) -> None:
     key_id, _ = await keys.create(None, preset="API")
     await keys.revoke(SCOPE, key_id)
     for gone in (key_id, "nobody"):
@@ -139,7 +139,7 @@ async def test_what_is_not_there_cannot_be_revoked(keys: Keys) -> None:
             await keys.revoke(SCOPE, gone)
 
 
-async def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_keys_is_limited(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.keys.MOST_KEYS", 3)
     answers = await asyncio.gather(*(keys.create(None) for _ in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers].count(ResourceExhausted) == 2

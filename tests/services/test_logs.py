@@ -1,4 +1,4 @@
-"""Following logs: every line once, whatever comes between the store and the stream."""
+"""Following logs: every line once, whatever happens between store and stream."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 def line(runner_id: str, sequence: int, after: float | None = None, message: str = "") -> LogEntry:
-    """A line, `after` seconds after noon."""
+    """Return a line, `after` seconds after noon."""
     return LogEntry(
         account=LOCAL,
         runner_id=runner_id,
@@ -76,7 +76,7 @@ def logs(store: SqlStore) -> Logs:
 
 
 async def collected(logs: Logs, count: int, query: LogQuery = ALL, cursor: str | None = None) -> list[LogEntry]:
-    """The first lines of a stream."""
+    """Return the first lines of a stream."""
     found: list[LogEntry] = []
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, query, cursor)) as batches:
         if count == 0:
@@ -93,7 +93,7 @@ def keys(entries: Sequence[LogEntry]) -> list[tuple[str, int]]:
 
 
 class Interrupted:
-    """A log store in which something happens at each read and each write."""
+    """A log store that calls the test at each read and each write."""
 
     def __init__(self, inner: LogStore, *, before_page=None, after_page=None, before_append=None) -> None:
         self._inner = inner
@@ -124,7 +124,7 @@ class Interrupted:
         return await self._inner.forget(before)
 
 
-async def test_what_was_and_what_comes(logs: Logs) -> None:
+async def test_stored_and_new_lines(logs: Logs) -> None:
     await logs.ingest([line("a", 1), line("a", 2)])
     reading = asyncio.create_task(collected(logs, 4))
     await logs.ingest([line("a", 3)])
@@ -132,7 +132,7 @@ async def test_what_was_and_what_comes(logs: Logs) -> None:
     assert keys(await reading) == [("a", n) for n in (1, 2, 3, 4)]
 
 
-async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
+async def test_a_repeated_batch_arrives_once(logs: Logs) -> None:
     await logs.ingest([line("a", 1)])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
@@ -141,8 +141,8 @@ async def test_a_batch_that_is_sent_again_comes_once(logs: Logs) -> None:
         assert keys((await anext(batches)).entries) == [("a", 2), ("a", 3)]
 
 
-async def test_lines_that_are_forgotten_meanwhile_are_no_gap_and_no_repetition(logs: Logs, store: SqlStore) -> None:
-    """As retention does while a log is followed, and between two streams."""
+async def test_deleted_lines_cause_no_gap_and_no_repetition(logs: Logs, store: SqlStore) -> None:
+    """Retention deletes lines while a log is followed, and between two streams."""
     await logs.ingest([line("a", 1), line("a", 2)])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         first = await anext(batches)
@@ -154,21 +154,21 @@ async def test_lines_that_are_forgotten_meanwhile_are_no_gap_and_no_repetition(l
     assert keys(await collected(logs, 1, cursor=first.cursor)) == [("a", 4)]
 
 
-async def test_a_line_that_is_late_comes_too(logs: Logs) -> None:
-    """Runners push on their own: one's older line may arrive after another's younger one."""
+async def test_a_late_line_arrives_too(logs: Logs) -> None:
+    """Runners send independently: an older line of one may arrive after a newer one of another."""
     await logs.ingest([line("a", 1, after=10)])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
         assert keys((await anext(batches)).entries) == [("a", 1)]
         await logs.ingest([line("b", 1, after=5)])
         late = await anext(batches)
         assert keys(late.entries) == [("b", 1)]
-    # Also where the stream is cut, and lines arrive in between.
+    # Also if the stream is cut off and lines arrive in between.
     await logs.ingest([line("c", 1, after=2), line("a", 2, after=11)])
     assert keys(await collected(logs, 2, cursor=late.cursor)) == [("c", 1), ("a", 2)]
 
 
-@pytest.mark.parametrize("moment", ["before_page", "after_page"])
-async def test_a_line_that_comes_while_history_is_read(store: SqlStore, moment: str) -> None:
+@pytest.mark.parametrize("when", ["before_page", "after_page"])
+async def test_a_line_that_arrives_while_history_is_read(store: SqlStore, when: str) -> None:
     arrived = False
 
     async def arrive() -> None:
@@ -177,16 +177,16 @@ async def test_a_line_that_comes_while_history_is_read(store: SqlStore, moment: 
             arrived = True
             await logs.ingest([line("b", 1, after=0.5), line("a", 3)])
 
-    interrupted = Interrupted(store.logs, **{moment: arrive})
+    interrupted = Interrupted(store.logs, **{when: arrive})
     logs = Logs(interrupted, store, Clock())
     await store.logs.append([line("a", 1), line("a", 2)])
     await store.save_runners([runner()])
-    # Subjects are looked up with a page of their own: the app is there already.
+    # Subjects are looked up with a page of their own, so the app has to exist already.
     found = await collected(logs, 3, LogQuery(runner_id="a"))
     assert keys(found) == [("a", 1), ("a", 2), ("a", 3)]
 
 
-async def test_a_follower_that_comes_while_a_batch_is_stored(store: SqlStore) -> None:
+async def test_a_follower_that_joins_while_a_batch_is_stored(store: SqlStore) -> None:
     storing, go_on = asyncio.Event(), asyncio.Event()
 
     async def pause() -> None:
@@ -204,7 +204,7 @@ async def test_a_follower_that_comes_while_a_batch_is_stored(store: SqlStore) ->
     assert keys(await reading) == [("a", 1)]
 
 
-async def test_more_than_may_wait_is_read_from_the_store(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_lines_are_read_from_the_store(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_MOST_WAITING", 5)
     await logs.ingest([line("a", 1)])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
@@ -216,8 +216,8 @@ async def test_more_than_may_wait_is_read_from_the_store(logs: Logs, monkeypatch
     assert keys(found) == [("a", n) for n in range(1, 41)]
 
 
-async def test_a_write_of_which_nobody_knows_whether_it_came(store: SqlStore) -> None:
-    """The lines are stored, and then the call fails, as when it is cancelled in between."""
+async def test_a_write_with_an_unknown_result(store: SqlStore) -> None:
+    """The lines are stored and then the call fails, as if it were cancelled in between."""
 
     class Broken(Interrupted):
         async def append(self, entries: Sequence[LogEntry]) -> None:
@@ -264,7 +264,7 @@ async def test_the_stream_ends_after_the_last_line(logs: Logs, store: SqlStore) 
     assert found[-1].last
 
 
-async def test_a_runner_of_which_only_lines_are_left(logs: Logs) -> None:
+async def test_a_runner_with_only_lines_left(logs: Logs) -> None:
     await logs.ingest([line("a", 1)])
     batches = [batch async for batch in logs.follow(SCOPE, LogQuery(runner_id="a"))]
     assert (batches[-1].last, batches[-1].runner) == (True, None)
@@ -283,7 +283,7 @@ async def test_a_silent_stream_gives_signs_of_life_and_sees_what_others_stored(s
     assert keys(found) == [("a", 2)]
 
 
-async def test_only_what_is_asked_for_is_followed(logs: Logs) -> None:
+async def test_only_requested_lines_are_followed(logs: Logs) -> None:
     await logs.ingest([line("a", 1, message="One Apple")])
     query = replace(ALL, search="apple", since=NOON + timedelta(seconds=1))
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, query)) as batches:
@@ -295,7 +295,7 @@ async def test_only_what_is_asked_for_is_followed(logs: Logs) -> None:
         assert keys((await anext(batches)).entries) == [("a", 4)]
 
 
-async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
+async def test_missing_runners_and_apps_cannot_be_followed(logs: Logs) -> None:
     for query, fault in (
         (LogQuery(runner_id="nobody"), NotFound),
         (LogQuery(app_name="nothing"), NotFound),
@@ -311,13 +311,13 @@ async def test_who_is_not_there_cannot_be_followed(logs: Logs) -> None:
 @pytest.mark.parametrize(
     "query", [LogQuery(runner_id="a", limit=0), LogQuery(runner_id="a", since=NOON, until=NOON - timedelta(seconds=1))]
 )
-async def test_limits_that_make_no_sense(logs: Logs, query: LogQuery) -> None:
+async def test_invalid_limits(logs: Logs, query: LogQuery) -> None:
     await logs.ingest([line("a", 1)])
     with pytest.raises(InvalidArgument):
         await logs.page(SCOPE, query)
 
 
-async def test_there_is_an_end_to_streams(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_streams_is_limited(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.logs.MOST_FOLLOWERS", 1)
     await logs.ingest([line("a", 1)])
     async with aclosing(logs.follow(SCOPE, ALL)) as first:
@@ -327,9 +327,7 @@ async def test_there_is_an_end_to_streams(logs: Logs, monkeypatch: pytest.Monkey
     assert keys(await collected(logs, 1)) == [("a", 1)]
 
 
-async def test_of_very_many_runners_those_that_wrote_last_are_known(
-    logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cursor_keeps_the_runners_that_wrote_last(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "_MOST_RUNNERS", 2)
     await logs.ingest([line(name, 1, after=at) for at, name in enumerate("abc")])
     async with asyncio.timeout(30), aclosing(logs.follow(SCOPE, ALL)) as batches:
@@ -348,10 +346,10 @@ async def test_of_very_many_runners_those_that_wrote_last_are_known(
     cuts=st.lists(st.integers(1, 10), max_size=4),
     before=st.integers(0, 12),
 )
-async def test_every_line_comes_once_through_any_cuts(
+async def test_every_line_arrives_once_through_any_cuts(
     arrivals: list[tuple[str, int, int]], batch: int, cuts: list[int], before: int
 ) -> None:
-    """Two runners push batches, some late, while a follower reads, is cut off, and resumes with its last cursor."""
+    """Two runners send batches, some late, while a follower reads, is cut off, and resumes from its cursor."""
     store = await open_store(None, AesVault(bytes(32)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fal_server.services.logs._BATCH", batch)

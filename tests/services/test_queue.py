@@ -1,4 +1,4 @@
-"""The queue's use cases over a real store, with runners that answer as they are told."""
+"""The queue's use cases on a real store, with runners that answer as the test says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def answer_of(q: Queueing, request_id: str) -> Answer:
     return answer
 
 
-async def test_a_request_is_carried_to_a_runner_and_its_answer_kept(q):
+async def test_a_request_is_sent_to_a_runner_and_its_answer_stored(q):
     q.client.usual = Answer(status=201, headers=(("content-type", "text/plain"),), body=b"\x00\xffdone")
     request_id = await q.submit(path="/x?y=1", method="PUT", headers=(("x-mine", "1"),), body=b"\xfe in")
     done = await q.completed(request_id)
@@ -47,7 +47,7 @@ async def test_a_request_is_carried_to_a_runner_and_its_answer_kept(q):
     assert done.runner_id == sent.runner_id
 
 
-async def test_an_app_must_be_there_and_have_a_port(q):
+async def test_an_app_must_exist_and_have_a_port(q):
     with pytest.raises(NotFound, match="no app 'none'"):
         await q.submit("none")
     await q.platform.deploy("function", exposed_port=None)
@@ -57,7 +57,7 @@ async def test_an_app_must_be_there_and_have_a_port(q):
         await q.submit(webhook_url="file:///etc/passwd")
 
 
-async def test_a_request_is_known_to_its_app_alone(q):
+async def test_a_request_is_found_only_through_its_app(q):
     await q.platform.deploy("b")
     request_id = await q.submit()
     for ask in (q.queue.status, q.queue.result, q.queue.cancel, q.queue.redrive):
@@ -131,7 +131,7 @@ async def test_a_gateway_error_has_the_runner_probed(q):
     await q.until(lambda: done.runner_id in q.platform.engine.killed)
 
 
-async def test_requests_of_an_app_that_is_not_there(q):
+async def test_requests_of_a_missing_app(q):
     done = await q.completed(await q.submit())
     with pytest.raises(NotFound, match="there is no app 'none'"):
         await q.queue.find(LOCAL, RequestFilter(app_name="none"))
@@ -166,7 +166,7 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
         await q.queue.redrive(LOCAL, "a", request_id)
 
 
-async def test_the_apps_budget_and_the_callers_word_are_kept(q):
+async def test_the_app_s_budget_and_the_caller_s_no_retry_are_kept(q):
     await q.platform.deploy("b", retry_config='{"connection_error": {"retries": 0}}')
     q.client.usual = BROKEN
     done = await q.completed(await q.submit("b"), "b")
@@ -223,7 +223,7 @@ async def test_a_request_that_waits_for_its_first_runner_is_cancelled(q):
     assert q.platform.dispatcher.load(q.platform.app()).queued == 0
 
 
-async def test_a_flush_cancels_what_waits(q):
+async def test_a_flush_cancels_waiting_requests(q):
     q.client.held.clear()
     first = await q.submit(caller="a")
     await q.until(lambda: q.client.under_way == 1)
@@ -265,7 +265,7 @@ async def test_the_apps_start_timeout_is_the_default(q):
     assert (made.start_deadline - made.created_at).total_seconds() == 3.5
 
 
-async def test_an_idempotency_key_stands_for_one_request(q):
+async def test_an_idempotency_key_identifies_one_request(q):
     first = await q.submit(body=b"1", caller="k", idempotency_key="once")
     await q.completed(first)
     assert await q.submit(body=b"1", caller="k", idempotency_key="once") == first
@@ -294,7 +294,7 @@ async def test_an_answer_that_is_too_large_is_an_error(q):
     assert (done.status, done.error, done.dead) == (502, "larger than kept", False)
 
 
-async def test_a_mistake_of_the_controllers_ends_the_request(q):
+async def test_an_unexpected_error_completes_the_request(q):
     q.client.answers = [RuntimeError("a mistake")]
     done = await q.completed(await q.submit())
     assert (done.status, done.error_type, done.dead) == (500, "internal_error", True)
@@ -318,7 +318,7 @@ async def test_logs_of_a_runner_with_one_request_at_a_time_are_the_requests(q):
     assert await q.queue.lines(done) == []
 
 
-async def test_a_cancellation_while_an_attempt_is_written_off_is_not_lost(q):
+async def test_a_cancellation_while_an_attempt_is_put_back_is_not_lost(q):
     q.client.answers = [BROKEN]
     q.store.failures = {"put_back": 1}
     request_id = await q.submit()
@@ -327,14 +327,14 @@ async def test_a_cancellation_while_an_attempt_is_written_off_is_not_lost(q):
     assert (ended.state, ended.error_type, len(q.client.sent)) == (State.COMPLETED, "client_cancelled", 1)
 
 
-async def test_after_a_restart_everything_is_begun_again_in_order(q):
+async def test_a_restart_starts_everything_again_in_order(q):
     q.client.held.clear()
     made = []
     for _ in range(3):
         made.append(await q.submit(caller="k"))
         q.clock.advance(1)
     await q.until(lambda: q.client.under_way == 1)
-    await q.worker.close()  # what it was about to write is lost, as at the end of the process
+    await q.worker.close()  # unwritten results are lost, as at the end of the process
     assert (await q.platform.store.queue.get(LOCAL, made[0])).state is State.IN_PROGRESS
     async with queueing(q.platform) as after:
         for request_id in made:
@@ -343,7 +343,7 @@ async def test_after_a_restart_everything_is_begun_again_in_order(q):
         assert [request.attempt for request, _ in after.client.sent] == [2, 1, 1]
 
 
-async def test_an_orderly_stop_begins_nothing_more(q):
+async def test_an_orderly_stop_starts_nothing_more(q):
     q.client.held.clear()
     first = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
@@ -377,7 +377,7 @@ async def test_a_request_that_ends_every_controller_is_given_up(q):
     assert (done.attempt, done.dead, done.status, after.client.sent) == (MOST_ATTEMPTS, True, 503, [])
 
 
-async def test_old_results_are_forgotten_and_the_dead_later(q):
+async def test_old_results_are_deleted_and_dead_requests_later(q):
     good = await q.submit()
     q.client.answers = [Answer(status=200), BROKEN]
     await q.completed(good)
@@ -392,7 +392,7 @@ async def test_old_results_are_forgotten_and_the_dead_later(q):
     assert await q.worker.sweep() == 1
 
 
-async def test_a_paused_app_is_asked_again_and_loses_nothing(q):
+async def test_a_paused_app_is_tried_again_and_loses_nothing(q):
     await q.platform.apps.update(SCOPE, "a", "", {"max_concurrency": 0})
     made = [await q.submit() for _ in range(20)]
     await q.until(lambda: q.backlog.next_change_at() is not None)

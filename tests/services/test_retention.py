@@ -1,4 +1,4 @@
-"""Clearing up: what revisions and runners need stays, everything else goes once it was not used for long."""
+"""Retention: content that revisions and runners need stays; the rest is deleted when it is old."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG_AGO = START - timedelta(days=30)
 
 
 class Built:
-    """The EnvironmentStore port: a list of generations."""
+    """An EnvironmentStore with a list of generations."""
 
     def __init__(self, *there: Generation) -> None:
         self.there = list(there)
@@ -36,8 +36,8 @@ class Built:
 
 
 def built(env_id: str, number: int = 1) -> Generation:
-    moment = LONG_AGO + timedelta(days=number)
-    return Generation(env_id=env_id, name=f"{env_id}-{number}", number=number, finished_at=moment, used_at=moment)
+    at = LONG_AGO + timedelta(days=number)
+    return Generation(env_id=env_id, name=f"{env_id}-{number}", number=number, finished_at=at, used_at=at)
 
 
 def age(*paths: Path) -> None:
@@ -51,7 +51,7 @@ def clearing(platform: Platform, files: DiskAppFiles, environments: Built, life:
     )
 
 
-async def test_only_what_nothing_needs_goes(platform: Platform, tmp_path: Path) -> None:
+async def test_only_unneeded_content_is_deleted(platform: Platform, tmp_path: Path) -> None:
     files = DiskAppFiles(tmp_path / "files")
     draft = tmp_path / "draft"
     hashes = [letter * 64 for letter in "abc"]
@@ -67,7 +67,7 @@ async def test_only_what_nothing_needs_goes(platform: Platform, tmp_path: Path) 
     stray, late = await platform.blobs.put(b"stray"), await platform.blobs.put(b"late")
     blobs = {path.name: path for path in platform.blobs._directory.glob("*/*")}
     age(*(path for name, path in blobs.items() if name != late))
-    age(files.path(hashes[0]), files.path(hashes[1]))  # the third was asked for just now
+    age(files.path(hashes[0]), files.path(hashes[1]))  # the third was used just now
     for name in (late, hashes[2]):
         path = blobs.get(name) or files.path(name)
         os.utime(path, (START.timestamp(), START.timestamp()))
@@ -105,7 +105,7 @@ async def test_a_runner_whose_revision_was_deleted_keeps_its_environment(platfor
     assert environments.there == []
 
 
-async def test_asking_for_content_keeps_it(platform: Platform, tmp_path: Path) -> None:
+async def test_using_content_keeps_it(platform: Platform, tmp_path: Path) -> None:
     blob = await platform.blobs.put(b"x")
     path = platform.blobs.path(blob)
     age(path)

@@ -1,4 +1,4 @@
-"""Runners as people see and end them, and what the fleet keeps of them."""
+"""Runners: how people see and end them, and how the fleet stores them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_runner_is_running_while_it_has_requests_and_expires_when_idle(p
     assert view.uptime_seconds == 63
 
 
-async def test_a_runner_that_the_floor_holds_does_not_expire(platform: Platform) -> None:
+async def test_a_runner_that_min_concurrency_keeps_does_not_expire(platform: Platform) -> None:
     await platform.deploy(scaling={"min_concurrency": 1, "keep_alive": 5})
     await platform.until(lambda: any(r.routable for r in platform.fleet.runners))
     platform.clock.advance(500)
@@ -48,7 +48,7 @@ async def test_a_runner_that_the_floor_holds_does_not_expire(platform: Platform)
     assert (view.state, view.expires_in_seconds) == (RunnerState.IDLE, None)
 
 
-async def test_the_list_has_pending_and_ended_ones_where_asked_for(platform: Platform) -> None:
+async def test_the_list_has_pending_and_ended_runners_on_request(platform: Platform) -> None:
     await platform.deploy("a")
     await platform.deploy("b")
     lease = await platform.get("a")
@@ -85,7 +85,7 @@ async def test_stop_drains_then_stops_with_the_app_s_grace(platform: Platform) -
     await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)
     assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
-    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # is done
+    await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # a second time is no error
     assert platform.engine.stopped == []
     platform.dispatcher.release(lease, Outcome.DONE)
     await platform.until(lambda: not platform.fleet.runners)
@@ -126,7 +126,7 @@ async def test_kill_does_not_wait_for_requests(platform: Platform) -> None:
     assert (await platform.runners.get(SCOPE, lease.runner_id)).runner.reason == "killed by request"
 
 
-async def test_a_kill_comes_through_to_one_that_ignores_its_stop(platform: Platform) -> None:
+async def test_a_kill_ends_a_runner_that_ignores_its_stop(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
     platform.dispatcher.release(lease, Outcome.DONE)
@@ -184,7 +184,7 @@ async def test_exec_reaches_the_engine_until_the_end(platform: Platform) -> None
         await platform.runners.exec(SCOPE, lease.runner_id, COMMAND)
 
 
-async def test_nothing_is_routed_from_the_moment_of_the_drain(idle: Platform) -> None:
+async def test_nothing_is_routed_once_a_drain_starts(idle: Platform) -> None:
     for ending in (idle.fleet.drain, idle.fleet.kill, idle.fleet.stop):
         runner_id = await _ready_by_hand(idle)
         task = asyncio.create_task(ending(runner_id, "why"))
@@ -215,7 +215,7 @@ async def test_a_caller_who_hangs_up_leaves_memory_and_store_the_same(idle: Plat
     assert (await idle.store.get_runner(LOCAL, runner_id)).desired is Desired.DRAIN
 
 
-async def test_listeners_hear_of_ready_and_of_every_end_once(platform: Platform) -> None:
+async def test_subscribers_are_called_once_for_ready_and_for_every_end(platform: Platform) -> None:
     heard: list[str] = []
     platform.fleet.subscribe(
         ready=lambda r: heard.append("ready"),

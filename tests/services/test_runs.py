@@ -1,4 +1,4 @@
-"""Ephemeral runs: one runner for one call, its result or the reason why there is none, and nothing left behind."""
+"""Ephemeral runs: one runner for one call, its result or the reason, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ async def test_a_crash_has_a_reason_and_no_result(platform: Platform) -> None:
     assert (events[-1].result, events[-1].reason) == (None, "it crashed")
 
 
-async def test_a_refused_start_is_told(platform: Platform) -> None:
+async def test_a_rejected_start_is_reported(platform: Platform) -> None:
     platform.engine.start_as = Start.REFUSED
     events = await play(platform)
     assert (events[-1].result, events[-1].reason) == (None, "no such interpreter")
 
 
-async def test_what_fits_nowhere_is_told(platform: Platform) -> None:
+async def test_a_run_that_fits_on_no_machine_is_reported(platform: Platform) -> None:
     platform.engine.machines = [Node(name="n", total=Resources(memory_mib=99, gpus={}))]
     events = await play(platform)
     assert "512 MiB of memory asked for, 99 free" in events[-1].reason
@@ -97,7 +97,7 @@ async def test_startup_timeout_ends_a_run(platform: Platform) -> None:
         ({"secret_names": ("LACK",)}, FailedPrecondition),
     ],
 )
-async def test_what_is_wrong_starts_nothing(platform: Platform, changes: dict, fault: type[Exception]) -> None:
+async def test_an_invalid_run_starts_nothing(platform: Platform, changes: dict, fault: type[Exception]) -> None:
     with pytest.raises(fault):
         _ = [e async for e in platform.runs.run(SCOPE, function_request(**changes))]
     assert platform.fleet.runners == []
@@ -105,7 +105,7 @@ async def test_what_is_wrong_starts_nothing(platform: Platform, changes: dict, f
 
 
 @pytest.mark.parametrize("name", ["tiny-app", "a--b", "mod.py::fn", "", "-", "ä" * 80])
-async def test_every_name_makes_an_app(platform: Platform, name: str) -> None:
+async def test_every_name_becomes_an_app_s_name(platform: Platform, name: str) -> None:
     events = platform.runs.run(SCOPE, code_request(name))
     async with aclosing(events), asyncio.timeout(20):
         async for event in events:
@@ -116,7 +116,7 @@ async def test_every_name_makes_an_app(platform: Platform, name: str) -> None:
     assert list(platform.catalog.ephemeral_apps) == []
 
 
-async def test_an_app_answers_until_its_caller_hangs_up_and_then_ends_though_it_is_busy(platform: Platform) -> None:
+async def test_an_app_answers_until_its_caller_hangs_up_even_if_it_is_busy(platform: Platform) -> None:
     events = platform.runs.run(SCOPE, code_request("demo"))
     async with aclosing(events), asyncio.timeout(20):
         async for event in events:
@@ -148,7 +148,7 @@ async def test_a_cancelled_call_ends_its_runner(platform: Platform) -> None:
     assert len(platform.engine.released) == 1
 
 
-async def test_a_second_cancellation_leaves_the_ending_to_the_controller(platform: Platform) -> None:
+async def test_a_second_cancellation_leaves_the_end_to_the_controller(platform: Platform) -> None:
     platform.engine.start_as, platform.engine.obeys_stop = Start.WAITS, False
     playing = asyncio.create_task(play(platform))
     await platform.until(lambda: any(r.started_at for r in platform.fleet.runners))
@@ -163,7 +163,7 @@ async def test_a_second_cancellation_leaves_the_ending_to_the_controller(platfor
 
 
 async def test_an_early_result_is_not_lost(platform: Platform) -> None:
-    """The function returns before the row says that its runner was launched."""
+    """The function returns before its runner's row says that it was launched."""
     platform.engine.start_as = Start.WAITS
     platform.engine.hold_start.clear()
     playing = asyncio.create_task(play(platform))

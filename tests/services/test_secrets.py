@@ -1,4 +1,4 @@
-"""Secrets: sealed in the store, opened for runners alone."""
+"""Secrets: sealed in the store, and opened only for runners."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_value_is_sealed_and_opened_for_runners(secrets: Secrets, store:
     assert await secrets.reveal_for(LOCAL, "main", None) == {"TOKEN": "geheim ☃"}
 
 
-async def test_who_names_none_gets_those_that_are_exposed(secrets: Secrets) -> None:
+async def test_code_that_names_no_secrets_gets_the_exposed_ones(secrets: Secrets) -> None:
     await secrets.set(SCOPE, "SHY", "1", default_exposed=False)
     await secrets.set(SCOPE, "OPEN", "2", default_exposed=True)
     await secrets.set(SCOPE, "PLAIN", "3")
@@ -62,7 +62,7 @@ async def test_who_names_none_gets_those_that_are_exposed(secrets: Secrets) -> N
     assert await secrets.reveal_for(LOCAL, "staging", None) == {}
 
 
-async def test_a_name_that_is_not_set_is_named(secrets: Secrets) -> None:
+async def test_a_missing_secret_is_named(secrets: Secrets) -> None:
     await secrets.set(SCOPE, "HERE", "1", environment="main")
     with pytest.raises(FailedPrecondition, match="THERE, NOR"):
         await secrets.reveal_for(LOCAL, "main", ["HERE", "THERE", "NOR"])
@@ -70,7 +70,7 @@ async def test_a_name_that_is_not_set_is_named(secrets: Secrets) -> None:
         await secrets.reveal_for(LOCAL, "staging", ["HERE"])
 
 
-async def test_a_second_value_takes_the_place_of_the_first(secrets: Secrets) -> None:
+async def test_a_second_value_replaces_the_first(secrets: Secrets) -> None:
     await secrets.set(SCOPE, "A", "1")
     await secrets.set(SCOPE, "A", "")
     assert await secrets.reveal_for(LOCAL, "main", ["A"]) == {"A": ""}
@@ -93,14 +93,14 @@ async def test_the_longest_value(secrets: Secrets) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800"])
-async def test_values_that_no_variable_can_have(secrets: Secrets, value: str) -> None:
+async def test_values_that_no_variable_can_hold(secrets: Secrets, value: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await secrets.set(SCOPE, "A", value)
     assert caught.value.field == "value"
     assert value not in caught.value.message
 
 
-async def test_a_sealed_value_opens_under_its_own_name_alone(secrets: Secrets, store: SqlStore) -> None:
+async def test_a_sealed_value_opens_only_under_its_own_name(secrets: Secrets, store: SqlStore) -> None:
     await secrets.set(SCOPE, "MINE", "geheim")
     [stored] = await store.list_secrets(LOCAL, "main")
     await store.save_secret(replace(stored, name="YOURS"))
@@ -110,7 +110,7 @@ async def test_a_sealed_value_opens_under_its_own_name_alone(secrets: Secrets, s
             await secrets.reveal_for(LOCAL, environment, [name])
 
 
-async def test_an_environment_takes_its_secrets_along(secrets: Secrets, store: SqlStore) -> None:
+async def test_deleting_an_environment_deletes_its_secrets(secrets: Secrets, store: SqlStore) -> None:
     environments = Environments(store, Clock())
     await secrets.set(SCOPE, "A", "1", environment="staging")
     await environments.delete(SCOPE, "staging")
@@ -120,16 +120,16 @@ async def test_an_environment_takes_its_secrets_along(secrets: Secrets, store: S
     assert await secrets.list(SCOPE, "staging") == []
 
 
-async def test_there_is_an_end_to_secrets(secrets: Secrets, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_secrets_is_limited(secrets: Secrets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fal_server.services.secrets.MOST_SECRETS", 3)
     answers = await asyncio.gather(*(secrets.set(SCOPE, f"S{n}", "x") for n in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers].count(ResourceExhausted) == 2
-    await secrets.set(SCOPE, "S0", "changed")  # one that is there can still change
+    await secrets.set(SCOPE, "S0", "changed")  # an existing one can still change
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200))
-async def test_every_text_comes_back_as_it_was(value: str) -> None:
+async def test_every_text_is_returned_unchanged(value: str) -> None:
     store = await open_store(None, AesVault(bytes(32)))
     try:
         await Environments(store, Clock()).bootstrap(LOCAL)

@@ -1,4 +1,4 @@
-"""Webhooks: signed, repeated until they are taken, given up after the tenth try, and each try noted."""
+"""Webhooks: signed, repeated until they succeed, given up after the tenth try."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 
 
 async def tried(q: Queueing, request_id: str, times: int) -> None:
-    """Wait until so many tries are noted."""
+    """Wait until this many tries are stored."""
     while len(await q.queue.deliveries(LOCAL, request_id)) < times:
         q.queue.webhook_due.notify()
         await q.until(lambda: True)
 
 
 def documented(name: str) -> Callable[..., bool]:
-    """What docs/reference/queue.md has receivers do."""
+    """Return the receiver's code from docs/reference/queue.md."""
     blocks: list[str] = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "queue.md").read_text(), re.DOTALL
     )
@@ -46,8 +46,8 @@ def documented(name: str) -> Callable[..., bool]:
     return found[name]
 
 
-async def test_a_webhook_is_signed_and_noted(q):
-    q.clock.moment = datetime.now(UTC)  # the receiver looks at a clock of its own
+async def test_a_webhook_is_signed_and_stored(q):
+    q.clock.time = datetime.now(UTC)  # the receiver has a clock of its own
     q.client.usual = Answer(status=200, body=b'{"x": 1}')
     request_id = await q.submit(webhook_url=URL)
     await q.completed(request_id)
@@ -67,7 +67,7 @@ async def test_a_webhook_is_signed_and_noted(q):
     assert (await q.get(request_id)).webhook is WebhookState.DELIVERED
 
 
-async def test_nobody_is_called_who_was_not_asked_for(q):
+async def test_a_request_without_a_webhook_calls_nobody(q):
     request_id = await q.submit()
     await q.completed(request_id)
     other = await q.submit(webhook_url=URL)
@@ -77,14 +77,14 @@ async def test_nobody_is_called_who_was_not_asked_for(q):
     assert (await q.get(request_id)).webhook is WebhookState.NONE
 
 
-async def test_a_cancelled_request_tells_so(q):
+async def test_a_cancelled_request_s_webhook_says_so(q):
     q.client.held.clear()
     request_id = await q.submit(webhook_url=URL)
     await q.until(lambda: q.client.under_way == 1)
     await q.queue.cancel(LOCAL, "a", request_id)
     await tried(q, request_id, 1)
-    told = json.loads(q.receivers.calls[0].body)
-    assert (told["status"], told["error"]) == ("ERROR", "the request was cancelled")
+    sent = json.loads(q.receivers.calls[0].body)
+    assert (sent["status"], sent["error"]) == ("ERROR", "the request was cancelled")
 
 
 def test_ten_tries_take_two_hours():
@@ -122,7 +122,7 @@ async def test_webhooks_that_cannot_be_sent_hold_up_no_other(q):
     assert delivery.error == "the webhook cannot be sent: RuntimeError"
 
 
-async def test_the_key_is_the_databases(q):
+async def test_the_key_belongs_to_the_database(q):
     again = await q.platform.store.webhook_signer()
     assert again.key_set() == q.webhooks.key_set()
     assert again.sign(b"x") == q.signer.sign(b"x")

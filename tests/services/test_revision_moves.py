@@ -1,4 +1,4 @@
-"""What comes with a revision takes effect with it; what a runner is told at its end; what the router acknowledges."""
+"""Moving to a revision with its settings, and ending runners in two phases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.platform import Platform, running
 LIVELY = {"min_concurrency": 1, "max_concurrency": 4, "keep_alive": 60}
 
 
-async def test_a_reset_and_a_new_auth_mode_come_with_the_revision_and_not_before(idle: Platform) -> None:
+async def test_a_reset_and_a_new_auth_mode_take_effect_with_the_revision(idle: Platform) -> None:
     async with running(idle) as platform:
         await platform.deploy(scaling=LIVELY, auth_mode=AuthMode.PUBLIC)
         await platform.until(lambda: platform.fleet.runners and platform.the_runner().routable)
@@ -34,7 +34,7 @@ async def test_a_reset_and_a_new_auth_mode_come_with_the_revision_and_not_before
         assert (app.next_auth_mode, app.next_scaling) == (None, None)
 
 
-async def test_what_comes_with_a_revision_that_fails_never_takes_effect(idle: Platform) -> None:
+async def test_settings_of_a_revision_that_fails_never_take_effect(idle: Platform) -> None:
     async with running(idle) as platform:
         await platform.deploy(scaling=LIVELY, auth_mode=AuthMode.PUBLIC)
         await platform.until(lambda: platform.fleet.runners and platform.the_runner().routable)
@@ -45,7 +45,7 @@ async def test_what_comes_with_a_revision_that_fails_never_takes_effect(idle: Pl
         assert [d.action for d in platform.decisions.of("a")][-1] == "abandon"
 
 
-async def test_a_stop_may_bring_its_own_grace_and_comes_after_the_acknowledgement(idle: Platform) -> None:
+async def test_a_stop_may_have_its_own_grace_and_follows_the_confirmation(idle: Platform) -> None:
     async with running(idle) as platform:
         await platform.deploy(scaling=LIVELY)
         await platform.until(lambda: platform.fleet.runners and platform.the_runner().routable)
