@@ -16,7 +16,7 @@ import fal
 
 
 class Input(BaseModel):
-    name: str = Field(default="world", description="Whom to greet.", examples=["Ada"])
+    name: str = Field(default="world", description="The name to greet.", examples=["Ada"])
 
 
 class Output(BaseModel):

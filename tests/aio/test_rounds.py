@@ -1,4 +1,4 @@
-"""Loops outlive whatever a single round raises, and end when they are told to."""
+"""Loops survive whatever a round raises, and end when stopped."""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ def test_each_input_is_answered(app):
 def test_an_error_is_told_and_ends_the_session(app, value):
     with session(app, "/realtime") as socket:
         socket.send(msgpack.packb(value))
-        told = json.loads(socket.recv(timeout=30))
-        assert (told["type"], told["error"]) == ("x-fal-error", "INTERNAL_ERROR")
+        message = json.loads(socket.recv(timeout=30))
+        assert (message["type"], message["error"]) == ("x-fal-error", "INTERNAL_ERROR")
         with pytest.raises(ConnectionClosed):
             socket.recv(timeout=30)
     with session(app, "/realtime") as socket:

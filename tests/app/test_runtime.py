@@ -97,14 +97,14 @@ class Sample(fal.App):
     @fal.endpoint("/cut")
     def cut(self) -> StreamingResponse:
         def broken():
-            yield "begun"
+            yield "started"
             raise ValueError("broken off")
 
         return StreamingResponse(broken())
 
     @fal.endpoint("/slow")
     def slow(self) -> str:
-        print("slow begun", flush=True)
+        print("slow started", flush=True)
         self.leave.wait(30)
         return "finished"
 
@@ -196,13 +196,13 @@ def test_sigterm_calls_handle_exit_at_once_finishes_requests_then_tears_down(sta
     answers = []
     caller = threading.Thread(target=lambda: answers.append(app.post("/slow", timeout=30)))
     caller.start()
-    app.wait_for("slow begun")
+    app.wait_for("slow started")
     app.terminate()  # handle_exit is what lets the request finish
     caller.join(timeout=30)
     assert answers[0].json() == "finished"
     assert app.wait() == 0
-    steps = [line for line in app.out if line in ("setup", "handle_exit", "teardown", "slow begun")]
-    assert steps == ["setup", "slow begun", "handle_exit", "teardown"]
+    steps = [line for line in app.out if line in ("setup", "handle_exit", "teardown", "slow started")]
+    assert steps == ["setup", "slow started", "handle_exit", "teardown"]
 
 
 ASYNC_LIFE = """
@@ -245,14 +245,14 @@ import fal
 
 class Sample(fal.App):
     def setup(self):
-        self.told = threading.Event()
+        self.signalled = threading.Event()
         print("setup", flush=True)
-        self.told.wait(30)
+        self.signalled.wait(30)
         print("set up")
 
     def handle_exit(self):
         print("handle_exit")
-        self.told.set()
+        self.signalled.set()
 
     def teardown(self):
         print("teardown")
@@ -273,7 +273,7 @@ def test_a_stop_during_setup_is_told_at_once_and_the_port_never_opens(start):
 
 
 def test_a_second_interrupt_ends_a_setup_that_does_not_listen(start):
-    app = start(STOPPED_EARLY.replace("self.told.set()", "pass"))
+    app = start(STOPPED_EARLY.replace("self.signalled.set()", "pass"))
     app.wait_for("^setup")
     app.process.send_signal(signal.SIGINT)
     app.wait_for("^handle_exit")

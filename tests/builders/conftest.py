@@ -1,4 +1,4 @@
-"""A package server on loopback that asks for a password and can be told to keep a download waiting."""
+"""A package server on loopback that asks for a password and can hold a download back."""
 
 from __future__ import annotations
 

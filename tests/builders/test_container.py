@@ -139,7 +139,7 @@ async def test_no_secret_is_an_argument_or_shown(builder, engine, files, lines):
     assert not [word for word in ("hush-hush", "pass-word") if word in repr(spec())]
 
 
-async def test_force_builds_anew_without_the_engines_cache(builder, engine, lines):
+async def test_force_builds_again_without_the_engines_cache(builder, engine, lines):
     await build(builder, spec(), lines)
     await build(builder, spec(), lines, force=True)
     first, second = engine.calls("build")

@@ -1,4 +1,4 @@
-"""Environments really built: shared, cancelled, killed, failed, built anew."""
+"""Environments really built: shared, cancelled, killed, failed, built again."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def test_the_reason_of_waiting_or_ending_is_shown(controller, capsys):
     assert "r-new is PENDING: no node has room" in said
     assert "r-old is TERMINATED: idle for keep_alive 10 s" in said
     assert main(["runners", "list", "--json"]) == 0
-    told = [found["reason"] for found in json.loads(capsys.readouterr().out)["runners"]]
-    assert told == ["no node has room", "idle for keep_alive 10 s"]
+    reasons = [found["reason"] for found in json.loads(capsys.readouterr().out)["runners"]]
+    assert reasons == ["no node has room", "idle for keep_alive 10 s"]
 
 
 def test_since_is_sent(controller, capsys):

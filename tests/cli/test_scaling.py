@@ -21,9 +21,9 @@ def played() -> AppSimulation:
         for i in range(41)
     ]
     message = app_pb2.SimulateAppResponse(settings=app_pb2.AliasInfo(max_concurrency=4), most_runners=4)
-    told = simulation(message)
+    simulated = simulation(message)
     return AppSimulation(
-        **{name: getattr(told, name) for name in told.__dataclass_fields__} | {"points": tuple(points)}
+        **{name: getattr(simulated, name) for name in simulated.__dataclass_fields__} | {"points": tuple(points)}
     )
 
 

@@ -221,8 +221,8 @@ def test_the_file_of_another_process_is_not_taken_for_a_controller(tmp_path, tex
 
 def test_the_file_of_a_running_process_is_taken_for_a_controller(tmp_path):
     path = tmp_path / "controller.json"
-    for told in (HERE, {name: value for name, value in HERE.items() if name != "boot_id"}):
-        path.write_text(json.dumps(told))
+    for stored in (HERE, {name: value for name, value in HERE.items() if name != "boot_id"}):
+        path.write_text(json.dumps(stored))
         found = find_controller(tmp_path)
         assert found is not None
         assert found.pid == os.getpid()

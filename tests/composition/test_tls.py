@@ -53,8 +53,8 @@ def test_the_bundle_holds_what_the_machine_trusts_already(tmp_path: Path, monkey
     both = other.ca_file.read_bytes() + b"\n" + certificates.ca_file.read_bytes()
     assert certificates.bundle.read_bytes() == both
     # As `fal env` sets it; what is missing counts for nothing.
-    for told in (certificates.bundle, tmp_path / "missing.pem"):
-        monkeypatch.setenv("SSL_CERT_FILE", str(told))
+    for named in (certificates.bundle, tmp_path / "missing.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(named))
         again = Certificates(tmp_path / "tls", TlsSettings(), ManualNow())
         assert again.bundle is not None
         assert len(ssl.create_default_context(cafile=str(again.bundle)).get_ca_certs()) > 10

@@ -40,7 +40,7 @@ def plain(value):
 
 @dataclass
 class Calls:
-    """A controller's calls: notes what is asked, and answers as told."""
+    """A controller's calls: records requests, and answers as set."""
 
     build: list[RunState | None] = field(default_factory=lambda: [None, RunState.SUCCESS])
     registered: list[tuple[str | None, ServiceURLs | None]] = field(

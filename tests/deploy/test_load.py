@@ -88,7 +88,7 @@ def test_nothing_is_left_behind(place):
     assert set(sys.modules) == modules
 
 
-def test_a_changed_file_is_loaded_anew(place):
+def test_a_changed_file_is_loaded_again(place):
     for name in ("One", "Two"):
         with load_app(write(place, APP.format(name))) as loaded:
             assert loaded.symbol == name

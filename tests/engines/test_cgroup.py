@@ -1,4 +1,4 @@
-"""Control groups of version 2: used where the machine has them, told apart where it has not, never another's."""
+"""Control groups of version 2: used if the machine has them, and never another's."""
 
 from __future__ import annotations
 

@@ -46,11 +46,11 @@ async def test_a_variable_that_an_import_looks_at_makes_it_a_plain_start(warm: A
     (mode, ahead), said = await run_and_say(warm, app, variables={"READER_MODE": "fast"})
     assert (mode, ahead) == ("fast", set())
     assert "reader looks at READER_MODE when it is imported" in said
-    assert f"process {second}" in said, "the same process has begun anew"
+    assert f"process {second}" in said, "the same process has started over"
     await warm.worker(first, second)
     (mode, ahead), said = await run_and_say(warm, app, variables={"READER_MODE": "slow"})
     assert (mode, ahead) == ("slow", {"early"}), "from now on what comes before it is imported ahead, and no more"
-    assert "anew" not in said
+    assert "started cold" not in said
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ async def test_what_differs_makes_it_a_plain_start(warm: Any, change: str, why: 
     if change == "file":
         options = {"files": {"library.py": b"who = 'the app'\n"}}
     if change == "package":
-        warm.environment.add("library", "who = 'installed anew'\n")
+        warm.environment.add("library", "who = 'installed later'\n")
         (warm.environment.packages / "library-2.dist-info").mkdir()
         shutil.rmtree(warm.environment.packages / "__pycache__", ignore_errors=True)
     (who, _, seed), said = await run_and_say(warm, app, **options)
     assert why in said
-    assert who == {"variable": "the environment", "file": "the app", "package": "installed anew"}[change]
+    assert who == {"variable": "the environment", "file": "the app", "package": "installed later"}[change]
     assert seed == ("1" if change == "variable" else None)
 
 
@@ -181,8 +181,8 @@ print("imported")
 
     assert (await warm.run(app))[:2] == (False, "wild")
     waiting = await warm.worker()
-    told, said = await run_and_say(warm, app)
-    assert told == (False, "wild", waiting)
+    result, said = await run_and_say(warm, app)
+    assert result == (False, "wild", waiting)
     assert "started cold" in said
 
 

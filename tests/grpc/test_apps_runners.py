@@ -222,10 +222,10 @@ async def test_which_runners_are_asked_for(stack) -> None:
         metadata=stack.metadata,
     )
     await runners.KillRunner(runner_pb2.KillRunnerRequest(runner_id="runner-1"), metadata=stack.metadata)
-    moment = since.ToDatetime(tzinfo=stack.clock.now().tzinfo)
+    since_time = since.ToDatetime(tzinfo=stack.clock.now().tzinfo)
     assert stack.runners.calls == [
         (None, False),
-        ("hello", moment, True),
+        ("hello", since_time, True),
         ("runner-1", False, None),
         ("runner-1", True, 0),
     ]
@@ -290,26 +290,26 @@ async def test_one_runner_comes_with_what_it_went_through(stack) -> None:
 
 async def test_an_app_is_explained(stack) -> None:
     apps = AppsStub(stack.channel)
-    told = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=stack.metadata)
-    assert (told.load.in_flight, told.load.queued, told.load.ripe) == (3, 2, 1)
-    assert told.decision.start_below == 4
-    assert "4 requests / 1 at once = 4 runners" in told.decision.arithmetic
-    assert {STATE_WORDS[c.state]: c.count for c in told.runners} == {"running": 2, "pending": 1}
-    assert [(d.action, d.subject, d.reason) for d in told.decisions] == [("start", "r1", "4 requests")]
-    assert (told.next_revision, told.failed_starts, told.last_failure) == ("r2", 1, "setup() raised")
+    explained = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=stack.metadata)
+    assert (explained.load.in_flight, explained.load.queued, explained.load.ripe) == (3, 2, 1)
+    assert explained.decision.start_below == 4
+    assert "4 requests / 1 at once = 4 runners" in explained.decision.arithmetic
+    assert {STATE_WORDS[c.state]: c.count for c in explained.runners} == {"running": 2, "pending": 1}
+    assert [(d.action, d.subject, d.reason) for d in explained.decisions] == [("start", "r1", "4 requests")]
+    assert (explained.next_revision, explained.failed_starts, explained.last_failure) == ("r2", 1, "setup() raised")
 
 
 async def test_a_load_is_simulated(stack) -> None:
     apps = AppsStub(stack.channel)
     arrivals = [app_pb2.SimulatedArrival(at_seconds=i, duration_seconds=5) for i in range(20)]
-    told = await apps.SimulateApp(
+    simulated = await apps.SimulateApp(
         app_pb2.SimulateAppRequest(
             arrivals=arrivals, start_seconds=1, settings={"max_concurrency": 3, "scaling_delay_seconds": 2}
         ),
         metadata=stack.metadata,
     )
-    assert told.settings.max_concurrency == told.most_runners == 3
-    assert told.settings.scaling_delay_seconds == 2
-    assert told.unserved == 0
-    assert max(point.in_flight for point in told.points) == 3
-    assert 0 < told.wait_seconds_p50 <= told.wait_seconds_p95 <= told.wait_seconds_max
+    assert simulated.settings.max_concurrency == simulated.most_runners == 3
+    assert simulated.settings.scaling_delay_seconds == 2
+    assert simulated.unserved == 0
+    assert max(point.in_flight for point in simulated.points) == 3
+    assert 0 < simulated.wait_seconds_p50 <= simulated.wait_seconds_p95 <= simulated.wait_seconds_max

@@ -48,9 +48,9 @@ def answer(method: Any) -> Any:
 def record(path: str, method: Any, request: Any, context: grpc.ServicerContext) -> None:
     """Write one message down with the metadata that carries credentials."""
     sent = dict(context.invocation_metadata())
-    told = {name: value for name, value in sent.items() if name.startswith(("auth", "fal-", "x-"))}
+    metadata = {name: value for name, value in sent.items() if name.startswith(("auth", "fal-", "x-"))}
     body = json_format.MessageToDict(request, preserving_proto_field_name=True)
-    line = json.dumps({"method": method.name, "request": body, "metadata": told})
+    line = json.dumps({"method": method.name, "request": body, "metadata": metadata})
     with WRITING, Path(path).open("a") as file:
         file.write(line + "\n")
 

@@ -39,9 +39,9 @@ def test_profiles_and_teams(official: Official, tmp_path: Path) -> None:
     own.fal("profile", "unset")
     own.fal("profile", "delete", "mine")
     assert own.json("profile", "list") == {"profiles": []}
-    told = official.fal("apps", "list", "--team", "another").stdout
-    assert "Ignoring explicit team" in told
-    assert "local" in told
+    output = official.fal("apps", "list", "--team", "another").stdout
+    assert "Ignoring explicit team" in output
+    assert "local" in output
 
 
 @covers("completion")

@@ -114,10 +114,10 @@ def test_subscribe(client: Official) -> None:
 updates = []
 def note(update):
     updates.append(type(update).__name__)
-result = fal_client.subscribe(APP, arguments={"text": "told "}, with_logs=True, on_queue_update=note)
+result = fal_client.subscribe(APP, arguments={"text": "heard "}, with_logs=True, on_queue_update=note)
 show([result["text"], updates[-1]])
 """
-    assert said(client, script) == ["told 1st", "Completed"]
+    assert said(client, script) == ["heard 1st", "Completed"]
 
 
 @covers("stream")

@@ -78,13 +78,13 @@ def test_requests_that_print_at_once_do_not_mix_their_lines() -> None:
     assert lines_of(stream, MARK) == [("", "plain"), ("one", "ab"), ("two", "xy"), ("two", "z")]
 
 
-def test_a_line_that_was_begun_comes_at_the_end() -> None:
+def test_an_unfinished_line_comes_at_the_end() -> None:
     assert lines_of(b"common" + framed("one", b"own"), MARK) == [("", "common"), ("one", "own")]
 
 
 def test_requests_that_never_end_a_line_do_not_pile_up() -> None:
-    stream = b"".join(framed(str(number), b"begun") for number in range(200))
-    assert lines_of(stream, MARK) == [(str(number), "begun") for number in range(200)]
+    stream = b"".join(framed(str(number), b"start") for number in range(200))
+    assert lines_of(stream, MARK) == [(str(number), "start") for number in range(200)]
 
 
 def test_a_pipe_with_many_writers_keeps_every_line_whole() -> None:
@@ -130,11 +130,11 @@ def test_a_line_without_end_is_ended_with_its_request() -> None:
     mark = new_mark()
     writer = RequestWriter(writing, mark)
     token = CURRENT.set(b"one")
-    writer.write(b"begun")
+    writer.write(b"start")
     writer.end(b"one")
     writer.end(b"one")
     CURRENT.reset(token)
     writer.write(b"\n")
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        assert lines_of(pipe.read(), mark) == [("one", "begun"), ("", "")]
+        assert lines_of(pipe.read(), mark) == [("one", "start"), ("", "")]

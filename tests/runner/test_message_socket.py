@@ -1,4 +1,4 @@
-"""Messages over a socket: whole, in order, with backpressure, and an end that is told from a break."""
+"""Messages over a socket: complete, in order, with backpressure; an end differs from a break."""
 
 from __future__ import annotations
 

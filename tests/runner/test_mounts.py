@@ -37,7 +37,7 @@ def process_info(data: Path | None, app: Path | None, *needed: str, join: int | 
     )
 
 
-def told(process: subprocess.Popen[str]) -> list:
+def report_of(process: subprocess.Popen[str]) -> list:
     assert process.stdout is not None
     return json.loads(process.stdout.readline())
 
@@ -60,7 +60,7 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> None:
     before = {name: Path(name).exists() for name in ("/data", "/app")}
     process = process_info(*places)
-    why, seen, data, app, _, proc, python = told(process)
+    why, seen, data, app, _, proc, python = report_of(process)
     if why:
         assert (data, app) == tuple(map(str, places))  # not allowed here: the variables say where they are
     else:
@@ -69,7 +69,7 @@ def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> Non
     assert proc
     assert python
     command = process_info(*places, join=process.pid)
-    why_not, also_seen, *_, left, _, _ = told(command)
+    why_not, also_seen, *_, left, _, _ = report_of(command)
     assert (why_not, also_seen, left) == ("", seen, False)
     end(command)
     end(process)
@@ -78,7 +78,7 @@ def test_data_and_app_are_there_or_it_says_why(places: tuple[Path, Path]) -> Non
 
 def test_what_is_needed_is_never_hidden(places: tuple[Path, Path]) -> None:
     process = process_info(*places, "/data/python/bin/python")
-    why, _, data, *_ = told(process)
+    why, _, data, *_ = report_of(process)
     assert "/data/python/bin/python is needed" in why
     assert data == str(places[0])
     end(process)
@@ -86,7 +86,7 @@ def test_what_is_needed_is_never_hidden(places: tuple[Path, Path]) -> None:
 
 def test_nothing_is_done_unless_asked_for(tmp_path: Path) -> None:
     process = process_info(None, None)
-    assert told(process)[0] == ""
+    assert report_of(process)[0] == ""
     assert Path(f"/proc/{process.pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
     end(process)
 
@@ -95,5 +95,5 @@ def test_a_process_that_is_gone_is_not_joined(places: tuple[Path, Path]) -> None
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     process = process_info(*places, join=gone.pid)
-    assert told(process)[0] == ""
+    assert report_of(process)[0] == ""
     end(process)

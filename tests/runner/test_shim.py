@@ -21,7 +21,7 @@ TOKEN = "the-token-of-this-runner"
 
 
 class Shim:
-    """A shim process that was told its token."""
+    """A shim process that has its token."""
 
     def __init__(self, directory: Path, *arguments: str, token: str = TOKEN) -> None:
         ours, theirs = socket.socketpair()

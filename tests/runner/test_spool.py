@@ -156,7 +156,7 @@ def test_reading_begins_anywhere(tmp_path: Path, after: int) -> None:
     spool.close()
 
 
-def test_a_segment_without_a_whole_record_is_written_anew(tmp_path: Path) -> None:
+def test_a_segment_without_a_whole_record_is_written_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.append([b"torn"])
     spool.close()
@@ -164,6 +164,6 @@ def test_a_segment_without_a_whole_record_is_written_anew(tmp_path: Path) -> Non
     segment.write_bytes(segment.read_bytes()[:-1])
     spool = Spool(tmp_path)
     assert spool.last == 0
-    spool.append([b"anew"])
-    assert [(record.sequence, record.payload) for record in read_all(spool, 0)] == [(1, b"anew")]
+    spool.append([b"again"])
+    assert [(record.sequence, record.payload) for record in read_all(spool, 0)] == [(1, b"again")]
     spool.close()

@@ -20,7 +20,7 @@ START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 # Text that every database can hold: no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
-moments = st.integers(-(10**14), 10**16).map(lambda number: START + timedelta(microseconds=number))
+times = st.integers(-(10**14), 10**16).map(lambda number: START + timedelta(microseconds=number))
 small = st.integers(0, 2**31 - 1)
 positive = st.integers(1, 2**31 - 1)
 ports = st.integers(1, 65_535)
@@ -67,7 +67,7 @@ revisions = st.builds(
     revision_id=st.builds(lambda: uuid4().hex),
     app_name=texts,
     environment=texts,
-    created_at=moments,
+    created_at=times,
     environments=st.lists(st.builds(EnvironmentSpec, kind=texts, configuration=json_objects), max_size=2).map(tuple),
     function=maybe(payloads),
     entrypoint=maybe(texts),
@@ -95,8 +95,8 @@ apps = st.builds(
     revision_id=st.just("r1"),
     auth_mode=st.sampled_from(AuthMode),
     scaling=scalings,
-    created_at=moments,
-    updated_at=moments,
+    created_at=times,
+    updated_at=times,
     next_revision_id=st.sampled_from([None, "r1", "r2"]),
     next_auth_mode=maybe(st.sampled_from(AuthMode)),
     next_scaling=maybe(scalings),
@@ -110,7 +110,7 @@ runners = st.builds(
     revision_id=texts,
     machine_type=texts,
     token=texts,
-    created_at=moments,
+    created_at=times,
     state=st.sampled_from(RunnerState),
     desired=st.sampled_from(Desired),
     reason=texts,
@@ -119,12 +119,12 @@ runners = st.builds(
     host=texts,
     port=maybe(small),
     metrics_port=maybe(small),
-    started_at=maybe(moments),
-    ready_at=maybe(moments),
-    draining_at=maybe(moments),
-    stopping_at=maybe(moments),
-    ended_at=maybe(moments),
-    not_before=maybe(moments),
+    started_at=maybe(times),
+    ready_at=maybe(times),
+    draining_at=maybe(times),
+    stopping_at=maybe(times),
+    ended_at=maybe(times),
+    not_before=maybe(times),
     exit_code=maybe(st.integers(-255, 255)),
     grace_seconds=small,
     kill=st.booleans(),
@@ -140,10 +140,10 @@ keys = st.builds(
     secret_hash=texts,
     scope=st.sampled_from(KeyScope),
     alias=texts,
-    created_at=moments,
+    created_at=times,
     preset=texts,
     permissions=text_tuples,
-    revoked_at=maybe(moments),
+    revoked_at=maybe(times),
 )
 sealed_secrets = st.builds(
     SealedSecret,
@@ -151,7 +151,7 @@ sealed_secrets = st.builds(
     environment=st.just("main"),
     name=names,
     sealed=st.binary(max_size=50),
-    created_at=moments,
+    created_at=times,
     default_exposed=maybe(st.booleans()),
 )
 environments = st.builds(
@@ -160,14 +160,14 @@ environments = st.builds(
     name=st.builds(lambda: uuid4().hex),
     description=maybe(texts),
     is_default=st.booleans(),
-    created_at=moments,
+    created_at=times,
 )
 log_entries = st.builds(
     LogEntry,
     account=st.just(LOCAL),
     runner_id=st.builds(lambda: uuid4().hex),
     sequence=st.integers(1, 2**60),
-    timestamp=moments,
+    timestamp=times,
     level=st.sampled_from(LogLevel),
     source=st.sampled_from(LogSource),
     message=texts,

@@ -1,4 +1,4 @@
-"""UploadFile: the missing python-multipart is told twice and for the wrong machine."""
+"""UploadFile: the missing python-multipart is reported twice and for the wrong machine."""
 
 import fal
 from fastapi import UploadFile

@@ -62,18 +62,18 @@ async def test_a_kill_of_a_runner_that_is_not_there_is_its_end(under: EngineUnde
 
 
 async def test_an_image_that_is_missing_is_built_before_the_start(under: EngineUnderTest) -> None:
-    told: list[bool] = []
+    reported: list[bool] = []
 
     async def building() -> None:
-        told.append(True)
+        reported.append(True)
 
     spec = under.spec(packages=IMAGE)
     under.started.append(under.runner(spec, *(await under.engine.start(spec, building))))
     await under.until(under.started[0], Event.READY)
-    assert told == [True]
+    assert reported == [True]
     again = under.spec(packages=IMAGE)
     under.started.append(under.runner(again, *(await under.engine.start(again, building))))
-    assert told == [True]
+    assert reported == [True]
 
 
 async def test_runners_outlive_the_controller_and_are_adopted(under: EngineUnderTest) -> None:

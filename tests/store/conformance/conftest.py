@@ -1,4 +1,4 @@
-"""The databases that the conformance suite runs against. A new one is one more case of `target`."""
+"""The databases of the conformance suite. A new one is one more case of `target`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DURABLE = ["file", "postgresql"]
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgresql]:
-    """A PostgreSQL server for this process's tests, started by the first that wants one."""
+    """Run a PostgreSQL server for this process's tests, from the first that needs one."""
     with tempfile.TemporaryDirectory(prefix="pg") as directory, postgresql(Path(directory)) as running:
         yield running
 
 
 def target(kind: str, request: pytest.FixtureRequest, directory: Path) -> Path | str | None:
-    """What `open_store` opens: the same database for the same test."""
+    """Return what `open_store` opens: the same database for the same test."""
     match kind:
         case "file":
             return directory / "store.db"
@@ -37,19 +37,19 @@ def target(kind: str, request: pytest.FixtureRequest, directory: Path) -> Path |
 
 @pytest.fixture(params=["memory", *DURABLE])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """Every kind of database."""
+    """Return every kind of database."""
     return target(request.param, request, tmp_path)
 
 
 @pytest.fixture(params=DURABLE)
 def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str | None:
-    """Those that outlive a process."""
+    """Return those that outlive a process."""
     return target(request.param, request, tmp_path)
 
 
 @pytest.fixture
 def contents(request: pytest.FixtureRequest, durable: Path | str | None) -> Callable[[], bytes]:
-    """Everything that a durable database holds, as its files or its dump."""
+    """Return everything in a durable database, as its files or its dump."""
     if isinstance(durable, Path):
         return lambda: b"".join(file.read_bytes() for file in durable.parent.rglob("*") if file.is_file())
     return lambda: request.getfixturevalue("server").dump(make_url(str(durable)).database)
@@ -64,7 +64,7 @@ async def store(database: Path | str | None) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 async def beside(database: Path | str | None, store: SqlStore) -> AsyncIterator[SqlStore]:
-    """Another store on the file of `store`; the same one where the database is one controller's."""
+    """Return another store on the file of `store`, or the same one if the database takes one controller."""
     if not isinstance(database, Path):
         yield store
         return
@@ -75,7 +75,7 @@ async def beside(database: Path | str | None, store: SqlStore) -> AsyncIterator[
 
 @pytest.fixture
 async def reopen(durable: Path | str | None) -> AsyncIterator[Opener]:
-    """Opens a durable database anew at each call, as after a restart."""
+    """Open a durable database again at each call, as after a restart."""
     opened: list[SqlStore] = []
 
     async def again() -> SqlStore:

@@ -1,4 +1,4 @@
-"""Two accounts in one database: each call shows what belongs to the account that asks, and nothing of the other."""
+"""Two accounts in one database: each call shows only what belongs to its account."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.store import strategies as some
 OTHER = AccountId("other")
 ACCOUNTS = (LOCAL, OTHER)
 
-# Method -> a call that names a thing of `owner`, on behalf of `account`. It is worth nothing unless they are the same.
+# Method -> a call that names a thing of `owner`, on behalf of `account`; it finds nothing unless they are the same.
 BY_ID = {
     "get_revision": lambda s, account, owner: s.get_revision(account, f"spare-{owner}"),
     "get_app": lambda s, account, owner: s.get_app(account, f"only-{owner}"),
@@ -39,7 +39,7 @@ BY_ID = {
     "delete_secret": lambda s, account, owner: s.delete_secret(account, "main", f"ONLY_{owner}"),
     "delete_environment": lambda s, account, owner: s.delete_environment(account, f"env-{owner}"),
 }
-# Method -> a call that lists things; both accounts have some that answer it.
+# Method -> a call that lists things; both accounts have some.
 LISTS = {
     "list_revisions": lambda s, account: s.list_revisions(account, "hello", "main"),
     "page_revisions": lambda s, account: s.page_revisions(account, "", 100),
@@ -60,7 +60,7 @@ OTHERWISE = {"page", "first_unsent"}
 
 
 async def fill(store, account):
-    """Give an account one of each noun, by names that the other has too and by names of its own."""
+    """Give an account one of each noun, under names that both have and under names of its own."""
     for name in ("main", f"env-{account}"):
         await store.add_environment(replace(some.environment(name), account=account))
     for number, name in enumerate(("hello", f"only-{account}")):
@@ -126,7 +126,7 @@ async def test_log_lines_are_the_accounts(two):
         assert (await two.logs.page(account, crossed)).entries == ()
         assert await two.logs.first_unsent(account, "hello", {}, None) == some.later(1)
         assert await two.logs.first_unsent(account, "hello", {f"runner-{account}": 1}, None) is None
-    # A cursor of one account leads the other to nothing of the first.
+    # A cursor of one account shows the other account nothing of the first.
     page = await two.logs.page(LOCAL, LogQuery(app_name="hello"))
     assert (await two.logs.page(OTHER, LogQuery(app_name="hello", after=page.cursor, newest_first=True))).entries == ()
 

@@ -1,4 +1,4 @@
-"""Many callers at once, and callers that give up."""
+"""Many concurrent callers, and callers that give up."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_cancelled_callers_leave_whole_transactions(reopen):
             await asyncio.sleep(0)
             task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    store = await reopen()  # what was cancelled goes on until it is whole
+    store = await reopen()  # a cancelled write still runs to its end
     revisions = {revision.revision_id[1:] for revision in await store.list_revisions(LOCAL, None, None)}
     apps = {app.name[1:] for app in await store.list_apps(LOCAL, None)}
     assert revisions == apps

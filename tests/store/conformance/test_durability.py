@@ -1,4 +1,4 @@
-"""What was acknowledged is there after a crash."""
+"""Acknowledged writes survive a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal_server.core.logs import LogQuery
 from fal_server.store import AesVault, open_store
 from tests.store import strategies as some
 
-# Writes without end and prints the number of each write once it was acknowledged.
+# Writes forever, and prints the number of each acknowledged write.
 WRITER = """
 import asyncio, itertools, sys
 sys.path.insert(0, sys.argv[2])

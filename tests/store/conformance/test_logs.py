@@ -1,4 +1,4 @@
-"""What each method of the LogStore port promises."""
+"""The promises of the LogStore port, method by method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def messages(store, **query):
 
 
 async def walk(store, **query):
-    """All pages of a query."""
+    """Return all pages of a query."""
     found, after = [], None
     while True:
         page = await store.logs.page(LOCAL, LogQuery(after=after, **query))
@@ -56,7 +56,7 @@ async def test_the_oldest_line_that_is_not_known(store):
     assert await store.logs.first_unsent(LOCAL, "hello", {}, None) == some.later(1)
     assert await store.logs.first_unsent(LOCAL, "hello", {}, some.later(2)) == some.later(2)
     assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2}, None) == some.later(2)
-    # What is known of a runner counts whatever the time is; for others the time does.
+    # For a runner in the cursor its position counts; for others the time does.
     assert await store.logs.first_unsent(LOCAL, "hello", {"a": 1}, some.later(50)) == some.later(2)
     assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2, "b": 2, "c": 1}, None) == some.later(4)
     assert await store.logs.first_unsent(LOCAL, "hello", {"a": 2, "b": 2, "c": 2}, None) is None

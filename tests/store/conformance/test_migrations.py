@@ -1,4 +1,4 @@
-"""The migrations make, in every database, what the tables say."""
+"""In every database the migrations make what the tables say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_migrations_make_what_the_tables_say(durable):
 
 
 def brought_to(version):
-    """Brings a database to an earlier version."""
+    """Bring a database to an earlier version."""
 
     def work(connection):
         config = Config()
@@ -107,7 +107,7 @@ def fill(connection):
 
 
 def held(column_, value):
-    """A value of the file as its column takes it."""
+    """Return a value of the file as its column takes it."""
     match column_.type:
         case _ if value is None:
             return None

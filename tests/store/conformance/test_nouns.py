@@ -1,4 +1,4 @@
-"""What each method of the Store port promises."""
+"""The promises of the Store port, method by method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is PostgreSQL's alone: who may open it, and what becomes of connections that break."""
+"""PostgreSQL only: which controller may open it, and broken connections."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ async def test_it_goes_on_when_all_connections_were_cut(url, server, name):
     await store.add_key(some.key("a"))
     assert int(server.ask(CUT.format(name))) >= 2
     await store.add_key(some.key("b"))
-    await store.add_key(some.key("c"))  # by now the cut of the claim's own connection was heard of
+    await store.add_key(some.key("c"))  # by now the driver noticed that the lock's connection broke
     assert [key.key_id for key in await store.list_keys(LOCAL)] == ["a", "b", "c"]
-    with pytest.raises(FailedPrecondition):  # it was taken again
+    with pytest.raises(FailedPrecondition):  # the lock was taken again
         await open_store(url, VAULT)
     await store.close()
 

@@ -1,4 +1,4 @@
-"""What each method of the QueueStore port promises."""
+"""The promises of the QueueStore port, method by method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def request(request_id: str = "q", at: float = 0, **changes) -> QueuedRequest:
     return QueuedRequest(account=LOCAL, **(values | changes))
 
 
-def begun(made: QueuedRequest) -> QueuedRequest:
+def started(made: QueuedRequest) -> QueuedRequest:
     return replace(made, state=State.IN_PROGRESS, attempt=made.attempt + 1, started_at=some.later(5), runner_id="n")
 
 
@@ -51,7 +51,7 @@ async def test_an_idempotency_is_one_requests(store):
 
 
 async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, beside):
-    """Through two stores on one database, as two controllers, or one that is being replaced, would have it."""
+    """Two stores on one database stand for two controllers, or one that is being replaced."""
     stores = (store, beside)
     made = [request(f"q{n}", idempotency=f"i{n % 4}", fingerprint=str(n)) for n in range(40)]
     took = await asyncio.gather(*(stores[n // 4 % 2].queue.add(one, CONTENT) for n, one in enumerate(made)))
@@ -64,35 +64,35 @@ async def test_of_many_at_once_with_one_idempotency_one_is_accepted(store, besid
         assert (await store.queue.content(LOCAL, one.request_id) is not None) is accepted
 
 
-async def test_an_attempt_is_begun_once(store):
+async def test_an_attempt_starts_once(store):
     await store.queue.add(request(), CONTENT)
-    assert await store.queue.begin(begun(request())) == CONTENT
-    assert await store.queue.begin(begun(request())) is None
-    assert await store.queue.get(LOCAL, "q") == begun(request())
-    waiting = replace(begun(request()), state=State.IN_QUEUE, retries={"timeout": 1}, not_before=some.later(7))
+    assert await store.queue.begin(started(request())) == CONTENT
+    assert await store.queue.begin(started(request())) is None
+    assert await store.queue.get(LOCAL, "q") == started(request())
+    waiting = replace(started(request()), state=State.IN_QUEUE, retries={"timeout": 1}, not_before=some.later(7))
     assert await store.queue.put_back(waiting)
     assert not await store.queue.put_back(waiting)
     assert await store.queue.get(LOCAL, "q") == waiting
-    assert await store.queue.begin(begun(waiting)) == CONTENT
+    assert await store.queue.begin(started(waiting)) == CONTENT
     assert not await store.queue.put_back(waiting), "an older attempt has nothing to say"
 
 
 async def test_a_request_ends_once(store):
     await store.queue.add(request(), CONTENT)
-    await store.queue.begin(begun(request()))
-    done = ended(begun(request()))
+    await store.queue.begin(started(request()))
+    done = ended(started(request()))
     assert not await store.queue.complete(ended(request()), ANSWER), "of an attempt that is over"
     assert await store.queue.complete(done, ANSWER)
     assert not await store.queue.complete(done, Answer(status=500))
     assert await store.queue.answer(LOCAL, "q") == ANSWER
     assert await store.queue.get(LOCAL, "q") == done
-    assert await store.queue.begin(begun(request())) is None
+    assert await store.queue.begin(started(request())) is None
 
 
 async def test_what_is_not_over_is_loaded_in_order(store):
     for request_id, at in (("q3", 3), ("q1", 1), ("q2", 2)):
         await store.queue.add(request(request_id, at), CONTENT)
-    await store.queue.begin(begun(request("q3", 3)))
+    await store.queue.begin(started(request("q3", 3)))
     await store.queue.complete(ended(request("q2", 2)), ANSWER)
     assert [one.request_id for one in await store.queue.load()] == ["q1", "q3"]
 
@@ -171,8 +171,8 @@ async def test_webhooks_are_due_in_order_and_noted_once(store):
 async def test_it_is_there_after_a_restart_and_sealed(reopen, contents):
     store = await reopen()
     await store.queue.add(request(), CONTENT)
-    await store.queue.begin(begun(request()))
-    await store.queue.complete(ended(begun(request())), replace(ANSWER, body=b"hunter2"))
+    await store.queue.begin(started(request()))
+    await store.queue.complete(ended(started(request())), replace(ANSWER, body=b"hunter2"))
     store = await reopen()
     assert (await store.queue.answer(LOCAL, "q")).body == b"hunter2"
     assert b"requests" in contents()
@@ -180,7 +180,7 @@ async def test_it_is_there_after_a_restart_and_sealed(reopen, contents):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-moments = st.none() | st.integers(0, 10**6).map(some.later)
+times = st.none() | st.integers(0, 10**6).map(some.later)
 
 
 @given(
@@ -200,11 +200,11 @@ moments = st.none() | st.integers(0, 10**6).map(some.later)
         attempt=st.integers(0, 10),
         retries=st.dictionaries(texts, st.integers(0, 9)),
         created_at=st.integers(0, 10**6).map(some.later),
-        not_before=moments,
-        start_deadline=moments,
-        started_at=moments,
-        completed_at=moments,
-        lease_until=moments,
+        not_before=times,
+        start_deadline=times,
+        started_at=times,
+        completed_at=times,
+        lease_until=times,
         runner_id=st.none() | texts,
         alone=st.booleans(),
         status=st.none() | st.integers(100, 599),
@@ -213,7 +213,7 @@ moments = st.none() | st.integers(0, 10**6).map(some.later)
         dead=st.booleans(),
         webhook=st.sampled_from(WebhookState),
         webhook_attempts=st.integers(0, 10),
-        webhook_at=moments,
+        webhook_at=times,
     ),
     content=st.builds(
         Content,
@@ -224,7 +224,7 @@ moments = st.none() | st.integers(0, 10**6).map(some.later)
 )
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_requests_come_back_as_they_went(store, made, content):
-    made = replace(made, request_id=str(uuid.uuid4()))  # an id that is drawn comes again
+    made = replace(made, request_id=str(uuid.uuid4()))  # a drawn id comes up again
     await store.queue.add(made, content)
     assert await store.queue.get(LOCAL, made.request_id) == made
     assert await store.queue.content(LOCAL, made.request_id) == content

@@ -1,4 +1,4 @@
-"""What is saved comes back equal, whatever it holds."""
+"""Every saved object comes back equal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogQuery
 from tests.store import strategies as some
 
-# One database serves all examples: each brings an id of its own.
+# All examples share one database, so each has its own id.
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -67,7 +67,7 @@ async def test_log_line(store, entry):
     assert (await store.logs.page(LOCAL, LogQuery(runner_id=entry.runner_id))).entries == (entry,)
 
 
-async def test_moments_come_back_in_utc_with_microseconds(store):
+async def test_times_come_back_in_utc_with_microseconds(store):
     elsewhere = timezone(timedelta(hours=5, minutes=30))
     await store.add_key(replace(some.key("k"), created_at=some.START.astimezone(elsewhere)))
     back = (await store.get_key(LOCAL, "k")).created_at
