@@ -1,4 +1,4 @@
-"""What builds the environments that apps run in: the adapters of the Builder port."""
+"""Builds the environments that apps run in: the adapters of the Builder port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of a `virtualenv` environment: what may stand in it, checked before anything is started."""
+"""Checks the configuration of a `virtualenv` environment before anything is started."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?=\s*(?:$|[\[<>=
 _LOCAL = re.compile(r"(?:^|@\s*)(?:file:|[./~])", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S+", re.IGNORECASE)
 _WEB_REQUIREMENT = re.compile(r"(?:git\+)?https?://\S+", re.IGNORECASE)
-# These change how requirements are found or built. All others of an installer's options name files of the
-# controller's machine (-r, -c, -e) or would change the installer's own behaviour.
+# These options say where requirements are found. An installer's other options name files of the controller's machine
+# (-r, -c, -e) or change how the installer itself behaves.
 _URL_OPTIONS = {
     "-i": "--index-url",
     "--index-url": "--index-url",
@@ -29,9 +29,9 @@ _URL_OPTIONS = {
 }
 _PACKAGE_OPTIONS = {"--no-binary", "--only-binary"}
 _PACKAGES = re.compile(r":all:|:none:|[A-Za-z0-9._,-]+")
-# In every environment: what a runner needs to load an app.
+# In every environment, because a runner needs them to load an app.
 ALWAYS = ("cloudpickle", "grpcio")
-# Keys that change nothing here: the installer is always uv, tags are for other builders.
+# Keys without effect here: the installer is always uv, and tags are for other builders.
 _IGNORED = {"resolver", "tags"}
 
 
@@ -41,7 +41,7 @@ class VirtualenvConfiguration:
 
     Attributes:
         python_version: `3.11`, or with a patch number `3.11.7`.
-        layers: the lines of a requirements file for each install, in their order; there is at least one.
+        layers: for each install, in their order, the lines of a requirements file; there is at least one.
     """
 
     python_version: str
@@ -51,11 +51,11 @@ class VirtualenvConfiguration:
 def parse(configuration: Mapping[str, Json]) -> VirtualenvConfiguration:
     """Check a configuration as a client sent it.
 
-    cloudpickle and grpcio are added where no requirement names them: the runner's worker loads the app with the one,
-    and an app that the published client pickled refers to the other.
+    cloudpickle and grpcio are added unless a requirement names them: the runner's worker loads the app with the former,
+    and an app that the published client pickled refers to the latter.
 
     Raises:
-        Invalid: it is wrong, or asks for what is not done here (field `environments`).
+        InvalidArgument: it is wrong, or asks for what is not done here (field `environments`).
     """
     given = {key: value for key, value in configuration.items() if value is not None and key not in _IGNORED}
     python_version = given.pop("python_version", f"{sys.version_info.major}.{sys.version_info.minor}")
@@ -103,7 +103,7 @@ def _strings(value: Json, name: str) -> list[str]:
 
 
 def _lines(layer: list[str]) -> list[str]:
-    """A layer as lines of a requirements file. An option's value may stand in the entry after it."""
+    """A layer as lines of a requirements file; the value of an option may be the next entry."""
     lines: list[str] = []
     entries = iter([entry for entry in layer if entry and not entry.startswith("#")])
     for entry in entries:
@@ -118,7 +118,7 @@ def _lines(layer: list[str]) -> list[str]:
 
 
 def _requirement(entry: str) -> str:
-    _plain(entry)
+    _check_plain(entry)
     if _LOCAL.search(entry):
         raise InvalidArgument(
             FIELD,
@@ -130,7 +130,7 @@ def _requirement(entry: str) -> str:
 
 
 def _option(name: str, value: str) -> str:
-    _plain(value)
+    _check_plain(value)
     if name in _URL_OPTIONS and _WEB.fullmatch(value):
         return f"{_URL_OPTIONS[name]} {value}"
     if name in _PACKAGE_OPTIONS and _PACKAGES.fullmatch(value):
@@ -141,8 +141,8 @@ def _option(name: str, value: str) -> str:
     )
 
 
-def _plain(entry: str) -> None:
-    """Each entry is one line of a requirements file: nothing in it may begin another line or be expanded."""
+def _check_plain(entry: str) -> None:
+    """Refuse an entry that would start another line of the requirements file, or be expanded."""
     if len(entry) > _LONGEST_REQUIREMENT:
         raise InvalidArgument(FIELD, f"requirement {_shown(entry)} is longer than {_LONGEST_REQUIREMENT} characters")
     if not entry.isprintable() or entry.endswith("\\"):
@@ -159,7 +159,7 @@ def _name(line: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A user's text for a message: cut short, and without what may be a password."""
+    """A user's text for a message: shortened, and without what may be a password."""
     text = repr(value)
     text = re.sub(r"://\S*@", "://****@", text)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Environments of the kind `container`: images, built by podman or docker, found again by their specification."""
+"""Builds environments of the kind `container` with podman or docker, and finds them by their specification."""
 
 from __future__ import annotations
 
@@ -13,29 +13,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import FIELD
-from fal_server.builders.containers import ContainerEngine, Engines
+from fal_server.builders.container_engine import ContainerEngine, ContainerEngines
 from fal_server.builders.image import ImageConfiguration, parse_image
 from fal_server.builders.process import failure
-from fal_server.builders.redaction import Redactor
-from fal_server.builders.sharing import SharedBuild
-from fal_server.builders.uses import changed_at, note_use
 from fal_server.core.containers import Container
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
 
-_WORDS_IN_ERROR = 25
-_MEMORY = Path("/dev/shm")  # noqa: S108 - passwords for registries lie there while an image is built, not on disk
+_LINES_IN_ERROR = 25
+_MEMORY = Path("/dev/shm")  # noqa: S108 - holds the passwords of registries during a build, so that none is on disk
 _LEAST_REDACTED = 4
 
 
 class ContainerBuilder:
-    """The Builder port for images. What is built is noted in a file for each environment; the image is the engine's.
+    """Implements Builder and EnvironmentStore for images: the engine keeps the image, a file notes its id.
 
     Args:
-        root: where the notes are kept; made (mode 0700) where it is missing.
+        root: where the notes are kept; made (mode 0700) if it is missing.
         files: the uploaded files, which Dockerfiles copy.
         environ: the controller's environment variables.
     """
@@ -43,18 +41,10 @@ class ContainerBuilder:
     def __init__(self, root: Path, files: DeployedFiles, environ: Mapping[str, str]) -> None:
         self._root = root.absolute()
         self._files = files
-        self._engines = Engines(environ)
+        self._engines = ContainerEngines(environ)
         self._under_way: dict[str, SharedBuild] = {}
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
-        """Build, or find what was built; see Builder.
-
-        Raises:
-            Invalid: the configuration is wrong (field `environments`).
-            Unsupported: neither podman nor docker can be used here.
-            Precondition: the build failed; the message holds the engine's words.
-            Unavailable: the disk does not take it.
-        """
         configuration = parse_image(spec)
         engine = await self._engines.find()
         if not force and (found := self.find(spec)):
@@ -72,7 +62,7 @@ class ContainerBuilder:
         return await build.follow(log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """What was built for this spec, where its engine is still there."""
+        """Find the note, if its engine is still installed."""
         env_id = spec.env_id
         try:
             note = json.loads(self._note(env_id).read_text())
@@ -90,23 +80,23 @@ class ContainerBuilder:
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """What was built for this spec, where its engine has the image still; what it has lost is forgotten here, too.
+        """Find the image if its engine still has it; else forget it here too.
 
         Raises:
-            Unsupported: neither podman nor docker can be used here.
+            Unimplemented: neither podman nor docker can be used here.
         """
         found = self.find(spec)
         if found is None or found.container is None:
             return None
         engine = await self._engines.find()
-        if await engine.run("image", "inspect", found.container.image, cwd=Path("/"), line=_unheard) == 0:
+        if await engine.run("image", "inspect", found.container.image, cwd=Path("/"), line=_drop) == 0:
             return found
         if spec.env_id not in self._under_way:
             self._note(spec.env_id).unlink(missing_ok=True)
         return None
 
     def generations(self) -> Sequence[Generation]:
-        """The images that were built; blocking. The engine keeps one of each alone under the environment's tag."""
+        """List the images that were built; the engine keeps only the newest under the environment's tag."""
         found: list[Generation] = []
         for note in self._root.glob("*.json"):
             env_id, finished_at = note.stem, changed_at(note)
@@ -116,7 +106,6 @@ class ContainerBuilder:
         return found
 
     async def delete(self, generation: Generation) -> bool:
-        """Forget an image, and have the engine remove it, unless it was used since it was looked at."""
         env_id = generation.env_id
         if (changed_at(self._used(env_id)) or generation.used_at) > generation.used_at:
             return False
@@ -127,12 +116,12 @@ class ContainerBuilder:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         program = ContainerEngine(path=Path(engine), variables=self._engines.variables())
-        with suppress(OSError):  # an engine that was removed has taken its images along
-            await program.run("image", "rm", _tag(env_id), cwd=Path("/"), line=_unheard)
+        with suppress(OSError):  # the engine was uninstalled, and its images with it
+            await program.run("image", "rm", _tag(env_id), cwd=Path("/"), line=_drop)
         return True
 
     async def close(self) -> None:
-        """Give up the builds that are under way."""
+        """Cancel the builds that are running."""
         for build in list(self._under_way.values()):
             await build.cancel()
 
@@ -145,11 +134,11 @@ class ContainerBuilder:
         line: Callable[[str], None],
     ) -> BuiltEnvironment:
         redact = _redactor(configuration)
-        words: deque[str] = deque(maxlen=_WORDS_IN_ERROR)
+        output: deque[str] = deque(maxlen=_LINES_IN_ERROR)
 
         def say(text: str) -> None:
             clean = redact(text)
-            words.append(clean)
+            output.append(clean)
             line(clean)
 
         work: Path | None = None
@@ -157,7 +146,7 @@ class ContainerBuilder:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
             await asyncio.to_thread(self._lay_out, work, configuration)
-            image = await self._image(env_id, engine, configuration, work, force, say, words)
+            image = await self._image(env_id, engine, configuration, work, force, say, output)
             await asyncio.to_thread(self._write, env_id, engine, configuration, image)
         except OSError as error:
             fault = NodeTrouble if NodeTrouble.explains(error) else Unavailable
@@ -177,15 +166,15 @@ class ContainerBuilder:
         work: Path,
         force: bool,
         say: Callable[[str], None],
-        words: deque[str],
+        output: deque[str],
     ) -> str:
-        """Have it built; its id."""
+        """Have the engine build it; return its id."""
         arguments = ["build", "--file", str(work / "Dockerfile"), "--iidfile", str(work / "image")]
-        arguments += ["--tag", _tag(env_id)]  # so that pruning leaves it alone
+        arguments += ["--tag", _tag(env_id)]  # pruning deletes images without a tag
         arguments += ["--no-cache"] if force else []
         variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
         for name in configuration.build_args:
-            arguments += ["--build-arg", name]  # the value is taken from the environment
+            arguments += ["--build-arg", name]  # the engine takes the value from its environment
         for number, (name, value) in enumerate({**configuration.secrets, **configuration.layers}.items()):
             variables[f"FAL_BUILD_SECRET_{number}"] = value
             arguments += ["--secret", f"id={name},type=env,src=FAL_BUILD_SECRET_{number}"]
@@ -197,11 +186,11 @@ class ContainerBuilder:
         finally:
             logins.close()
         if code != 0:
-            raise failure("the image could not be built", words)
+            raise failure("the image could not be built", output)
         return (work / "image").read_text().strip()
 
     def _lay_out(self, work: Path, configuration: ImageConfiguration) -> None:
-        """The Dockerfile, and beside it the directory that it copies from."""
+        """Write the Dockerfile, and beside it the directory that it copies from."""
         (work / "Dockerfile").write_text(configuration.dockerfile)
         context = work / "context"
         context.mkdir()
@@ -235,15 +224,15 @@ class ContainerBuilder:
 
 
 class _LoginFile:
-    """The passwords of registries in the form that both engines read, in memory, for the length of a build."""
+    """A file in memory with the passwords of registries, for one build, in the form that both engines read."""
 
     def __init__(self, configuration: ImageConfiguration) -> None:
         self._directory: Path | None = None
         self.variables: dict[str, str] = {}
         if not configuration.registries:
             return
-        place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-        self._directory = Path(tempfile.mkdtemp(prefix="fal-", dir=place))
+        parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+        self._directory = Path(tempfile.mkdtemp(prefix="fal-", dir=parent))
         auths = {
             host: {"auth": base64.b64encode(f"{login.username}:{login.password}".encode()).decode()}
             for host, login in configuration.registries.items()
@@ -254,7 +243,7 @@ class _LoginFile:
         self.variables = {"REGISTRY_AUTH_FILE": str(file), "DOCKER_CONFIG": str(self._directory)}
 
     def close(self) -> None:
-        """Delete them."""
+        """Delete the file."""
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -263,12 +252,12 @@ def _tag(env_id: str) -> str:
     return f"localhost/fal-grpc:{env_id[:40]}"
 
 
-def _unheard(line: str) -> None:
-    """What an inspection or a removal prints."""
+def _drop(line: str) -> None:
+    """Ignore the output of an inspection or a removal."""
 
 
 def _redactor(configuration: ImageConfiguration) -> Callable[[str], str]:
-    urls = Redactor([*configuration.layers.values(), configuration.dockerfile])
+    urls = UrlRedactor([*configuration.layers.values(), configuration.dockerfile])
     values = [*configuration.secrets.values(), *(login.password for login in configuration.registries.values())]
     known = sorted((value for value in values if len(value) >= _LEAST_REDACTED), key=len, reverse=True)
 

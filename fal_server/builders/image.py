@@ -1,4 +1,4 @@
-"""The configuration of a `container` environment: what may stand in it, and the Dockerfile that comes of it."""
+"""Checks the configuration of a `container` environment, and makes its Dockerfile."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REQUIREMENTS_SECRET = "fal_requirements"  # noqa: S105 - the name of a mount
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _REFERENCE = re.compile(r"[A-Za-z0-9][\w./:@-]{0,500}")
-# What the client says for builders elsewhere.
+# These are for builders elsewhere.
 _IGNORED = {"builder", "compression", "force_compression", "docker_context_dir", "docker_files_list", "docker_ignore"}
 _KNOWN = {"dockerfile_str", "image", "build_args", "secrets", "registries", "entrypoint", "cmd", "use_isolate"}
-# Theirs to set: an argument of that name would change how the engine itself works.
+# The engine reads these itself: an argument of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
 )
@@ -27,7 +27,7 @@ _ENGINES_OWN = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """Who one is at a registry."""
+    """The credentials for a registry."""
 
     username: str
     password: str = field(repr=False)
@@ -38,8 +38,8 @@ class ImageConfiguration:
     """A checked configuration.
 
     Attributes:
-        dockerfile: the whole text, with what a runner needs added.
-        layers: requirements files, by the name of the secret mount that the Dockerfile reads each from.
+        dockerfile: the whole text, with the additions that a runner needs.
+        layers: requirements files by the names of the secret mounts from which the Dockerfile reads them.
         context: path and hash of each file that the Dockerfile may copy.
     """
 
@@ -57,7 +57,7 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
     """Check a configuration as a client sent it.
 
     Raises:
-        Invalid: it is wrong (field `environments`).
+        InvalidArgument: it is wrong (field `environments`).
     """
     given = dict(spec.configuration)
     image = given.pop("image", None)
@@ -85,8 +85,8 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
         secrets=_texts(image.get("secrets"), "secrets", _SECRET_NAME),
         registries=_logins(image.get("registries")),
         context=tuple(_pair(item) for item in (context if isinstance(context, Sequence) else ())),
-        entrypoint=_words(image.get("entrypoint"), "entrypoint"),
-        cmd=_words(image.get("cmd"), "cmd"),
+        entrypoint=_command(image.get("entrypoint"), "entrypoint"),
+        cmd=_command(image.get("cmd"), "cmd"),
     )
 
 
@@ -111,7 +111,7 @@ def _check_python(version: str) -> str:
 
 
 def _install(secret: str, content: str) -> str:
-    """The hash is there so that other requirements are another layer: what is mounted does not count for the cache."""
+    # Mounted files do not count for the build cache; the digest makes other requirements another layer.
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return (
         f"RUN --mount=type=secret,id={secret} : {digest} && PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore "
@@ -129,7 +129,7 @@ def _texts(value: Json, name: str, allowed: re.Pattern[str]) -> dict[str, str]:
                     FIELD, f"image.{name} has {key[:80]!r}, which cannot be a name there: choose another"
                 )
         return {key: str(text) for key, text in value.items()}
-    raise InvalidArgument(FIELD, f"image.{name} is no table of texts")
+    raise InvalidArgument(FIELD, f"image.{name} is not a table of texts")
 
 
 def _logins(value: Json) -> dict[str, Login]:
@@ -143,7 +143,7 @@ def _logins(value: Json) -> dict[str, Login]:
     return logins
 
 
-def _words(value: Json, name: str) -> tuple[str, ...] | None:
+def _command(value: Json, name: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):

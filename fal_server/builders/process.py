@@ -1,4 +1,4 @@
-"""Runs a builder's program to its end, with its output line by line; nothing of it is left when it is cancelled."""
+"""Runs a builder's program to its end, with its output line by line; cancelling leaves nothing of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fal_server.core.faults import FailedPrecondition, Fault, NodeTrouble
 
-# As programs of every kind pass on what the system told them.
+# Programs of every kind pass on these messages of the system.
 _NODES_OWN = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 _LONGEST_LINE = 8_192
 _CHUNK = 65_536
@@ -27,15 +27,15 @@ async def run_lines(
     keep_open: Sequence[int] = (),
     warnings: bool = True,
 ) -> int:
-    """Run a program; cancelled, it is killed with all that it started.
+    """Run a program; if this is cancelled, kill it with all that it started.
 
     Args:
         command: the program and its arguments; nothing secret, since other users can see them.
         variables: all of its environment.
         line: called with each line of output.
-        stdin: what it reads.
+        stdin: its input.
         keep_open: descriptors that it inherits.
-        warnings: whether what it writes to stderr belongs to its output.
+        warnings: whether stderr belongs to its output.
 
     Returns:
         Its exit code.
@@ -46,9 +46,9 @@ async def run_lines(
     async with _started(command, cwd, variables, keep_open, warnings) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # One that ended already has closed its side, to which uvloop does not even write nothing.
+        # A program that has ended has closed its input, and uvloop raises for any write to it.
         if stdin and not process.stdin.is_closing():
-            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it read all: its words say why
+            with suppress(BrokenPipeError, ConnectionResetError):  # it failed before it had read all, and says why
                 process.stdin.write(stdin.encode())
                 await process.stdin.drain()
         process.stdin.close()
@@ -56,11 +56,11 @@ async def run_lines(
         return await process.wait()
 
 
-def failure(what: str, words: Iterable[str]) -> Fault:
-    """Why a program failed, in its own words: the machine's trouble where these speak of it, else what it was given."""
-    said = "\n".join(words)
-    fault = NodeTrouble if any(sign in said for sign in _NODES_OWN) else FailedPrecondition
-    return fault(f"{what}:\n{said}")
+def failure(what: str, lines: Iterable[str]) -> Fault:
+    """Why a program failed, by its output: NodeTrouble if that speaks of the machine, else FailedPrecondition."""
+    output = "\n".join(lines)
+    fault = NodeTrouble if any(sign in output for sign in _NODES_OWN) else FailedPrecondition
+    return fault(f"{what}:\n{output}")
 
 
 @asynccontextmanager
@@ -87,7 +87,7 @@ async def _started(
 
 
 async def _read_lines(stream: asyncio.StreamReader, line: Callable[[str], None]) -> None:
-    """Split into lines, however long; a longer one than the limit is cut."""
+    """Split a stream into lines, and cut those beyond the limit."""
     rest = b""
     while chunk := await stream.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")

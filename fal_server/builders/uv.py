@@ -1,4 +1,4 @@
-"""Runs uv: its environment variables, and the interpreters that it finds here."""
+"""Runs uv, and finds the interpreters of this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from uv import find_uv_bin
 
 from fal_server.builders.process import run_lines
 
-# What an installer may know: how to reach the network and where packages are. Builds run foreign code, and the
-# controller's own variables hold secrets.
+# An installer may know how to reach the network and where packages are. Builds run foreign code, and the controller's
+# own variables hold secrets.
 _PASSED = re.compile(
     r"PATH|HOME|USER|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|NETRC|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|CUDA_HOME|"
     r"(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
@@ -27,7 +27,7 @@ class Uv:
 
     Args:
         cache_dir: where packages are cached, unless UV_CACHE_DIR says otherwise.
-        environ: the controller's environment variables; of these uv gets what it needs.
+        environ: the controller's environment variables, of which uv gets those that it needs.
     """
 
     def __init__(self, cache_dir: Path, environ: Mapping[str, str]) -> None:
@@ -52,18 +52,7 @@ class Uv:
         keep_open: Sequence[int] = (),
         warnings: bool = True,
     ) -> int:
-        """Run to the end; cancelled, it is killed with all that it started.
-
-        Args:
-            arguments: of uv; nothing secret, since other users can see them.
-            stdin: what it reads.
-            line: called with each line of output.
-            keep_open: descriptors that it inherits.
-            warnings: whether what it writes to stderr belongs to its output.
-
-        Returns:
-            Its exit code.
-        """
+        """Run uv to its end, as `run_lines` does; return its exit code."""
         return await run_lines(
             (find_uv_bin(), *arguments),
             cwd=cwd,
@@ -75,7 +64,7 @@ class Uv:
         )
 
     async def find_python(self, version: str, cwd: Path) -> Path | None:
-        """The interpreter of a version such as `3.11`, the controller's own where that fits; None if there is none."""
+        """Find the interpreter of a version such as `3.11`, preferring the controller's own; None if there is none."""
         if version == f"{sys.version_info.major}.{sys.version_info.minor}":
             return Path(sys.executable)
         if version not in self._interpreters or not self._interpreters[version].exists():
@@ -87,7 +76,7 @@ class Uv:
         return self._interpreters[version]
 
     async def list_pythons(self, cwd: Path) -> list[str]:
-        """The minor versions that are here, newest first, such as `3.11`."""
+        """List the minor versions on this machine, newest first, such as `3.11`."""
         lines: list[str] = []
         query = ("python", "list", "--no-config", "--only-installed", "--output-format", "json")
         found = {(sys.version_info.major, sys.version_info.minor)}
@@ -99,8 +88,9 @@ class Uv:
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    """PATH, with pyenv's interpreters in place of its shims: a shim of a version that is not selected fails to run."""
+    """PATH, with pyenv's interpreters instead of its shims, which fail to run for versions that are not selected."""
     home = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME", "/")) / ".pyenv")
-    places = [place for place in environ.get("PATH", os.defpath).split(os.pathsep) if place != str(home / "shims")]
+    path = environ.get("PATH", os.defpath).split(os.pathsep)
+    directories = [directory for directory in path if directory != str(home / "shims")]
     versions = sorted(home.glob("versions/3.*/bin"))
-    return os.pathsep.join([*places, *map(str, versions)])
+    return os.pathsep.join([*directories, *map(str, versions)])

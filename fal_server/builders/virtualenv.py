@@ -1,4 +1,4 @@
-"""Environments of the kind `virtualenv`, built with uv and kept by the hash of their specification."""
+"""Builds environments of the kind `virtualenv` with uv, and keeps them by the hash of their specification."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import ALWAYS, FIELD, VirtualenvConfiguration, parse
 from fal_server.builders.process import failure
-from fal_server.builders.redaction import Redactor
-from fal_server.builders.sharing import SharedBuild
-from fal_server.builders.uses import changed_at, note_use
 from fal_server.builders.uv import Uv
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NodeTrouble, Unavailable, Unimplemented
 from fal_server.core.retention import Generation
@@ -23,26 +21,26 @@ from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment
 
 _DIRECTORY = re.compile(r"[0-9a-f]{64}-[0-9]+")
-# Written last: a directory without it is a build that is under way or was killed, and counts for nothing.
+# Written last: a directory without it is a build that is running or was killed, and does not count.
 _MARKER = ".fal-built"
-# Its content: how this version builds. What a version that does it otherwise has built is built anew.
+# Its content says how this version builds; what was built in another way is built again.
 _RECIPE = "1 " + " ".join(ALWAYS)
-# Changed whenever a deploy or a runner gets the environment.
+# Touched whenever a deploy or a runner gets the environment.
 _USED = ".fal-used"
-_WORDS_IN_ERROR = 25
+_LINES_IN_ERROR = 25
 
 
 class VirtualenvBuilder:
-    """The Builder port. Each build has a directory of its own, `<env_id>-<generation>`: a virtual environment cannot be
-    moved, and one that runners use is not to be changed when it is built anew.
+    """Implements Builder and EnvironmentStore.
 
-    While it is built, the builder and all that it started hold a lock on the directory; what is unfinished and not
-    locked was left by a killed controller, and is removed at construction.
+    Each build has its own directory, `<env_id>-<generation>`, because a virtual environment cannot be moved, and one
+    that runners use must not change. During a build, the builder and all that it started hold a lock on the directory;
+    one that is unfinished and not locked was left by a killed controller, and is removed at construction.
 
     Args:
-        root: where environments are kept; made (mode 0700) where it is missing.
+        root: where environments are kept; made (mode 0700) if it is missing.
         cache_dir: uv's cache, unless UV_CACHE_DIR says otherwise; fastest on the file system of `root`.
-        environ: the controller's environment variables. Of these uv gets proxies, certificates, UV_* and PIP_*.
+        environ: the controller's environment variables, of which uv gets proxies, certificates, UV_* and PIP_*.
 
     Raises:
         Unavailable: `root` cannot be made.
@@ -59,19 +57,6 @@ class VirtualenvBuilder:
             raise Unavailable(f"the environments in {root} cannot be used: {error.strerror}") from error
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
-        """Build, or find what was built; each line of output goes to `log` as it comes, from the start for all askers.
-
-        A build goes on while somebody waits for it. Lines are numbered from 1 and carry no runner's id.
-
-        Args:
-            force: build anew even where it is there, and look for newer packages; joins a build that is under way.
-
-        Raises:
-            Invalid: the configuration is wrong (field `environments`).
-            Unsupported: the kind cannot be built here.
-            Precondition: the build failed, or there is no such interpreter; the message holds the installer's words.
-            Unavailable: the directory cannot be made.
-        """
         _check_kind(spec.kind)
         configuration = parse(spec.configuration)
         if not force and (found := self.find(spec)):
@@ -89,7 +74,7 @@ class VirtualenvBuilder:
         return await build.follow(log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """What was built for this spec: its newest finished generation whose interpreter is still there."""
+        """Find the newest finished generation whose interpreter is still there."""
         env_id = spec.env_id
         for directory in sorted(self._generations(env_id), key=_generation, reverse=True):
             python = directory / "bin" / "python"
@@ -99,17 +84,12 @@ class VirtualenvBuilder:
         return None
 
     def generations(self) -> Sequence[Generation]:
-        """All that are finished; blocking.
-
-        Raises:
-            Unavailable: the disk cannot be read.
-        """
         found: list[Generation] = []
         try:
             for directory in self._generations("*"):
                 finished_at = changed_at(directory / _MARKER)
                 if finished_at is None:
-                    continue  # it is being built
+                    continue  # it is still being built
                 found.append(
                     Generation(
                         env_id=directory.name.rpartition("-")[0],
@@ -125,15 +105,10 @@ class VirtualenvBuilder:
         return found
 
     async def delete(self, generation: Generation) -> bool:
-        """Delete one, unless it was used since it was looked at; what a kill leaves of it counts as unfinished.
-
-        Raises:
-            Unavailable: the disk does not let it.
-        """
         directory = self._root / generation.name
         marker = directory / _MARKER
         try:
-            # Without a pause between the two, so that nobody finds it in between.
+            # No pause between the check and the unlink, so that nobody finds it in between.
             if (changed_at(directory / _USED) or generation.used_at) > generation.used_at:
                 return False
             marker.unlink()
@@ -145,19 +120,19 @@ class VirtualenvBuilder:
         return True
 
     async def close(self) -> None:
-        """Give up the builds that are under way; nothing is left of them."""
+        """Cancel the builds that are running; nothing is left of them."""
         for build in list(self._under_way.values()):
             await build.cancel()
 
     async def _build(
         self, env_id: str, configuration: VirtualenvConfiguration, force: bool, line: Callable[[str], None]
     ) -> BuiltEnvironment:
-        redact = Redactor(text for layer in configuration.layers for text in layer)
-        words: deque[str] = deque(maxlen=_WORDS_IN_ERROR)
+        redact = UrlRedactor(text for layer in configuration.layers for text in layer)
+        output: deque[str] = deque(maxlen=_LINES_IN_ERROR)
 
         def say(text: str) -> None:
             clean = redact(text)
-            words.append(clean)
+            output.append(clean)
             line(clean)
 
         version = configuration.python_version
@@ -169,7 +144,7 @@ class VirtualenvBuilder:
             )
         directory, lock = self._reserve(env_id)
         try:
-            await self._install(directory, interpreter, configuration, force, say, words, lock)
+            await self._install(directory, interpreter, configuration, force, say, output, lock)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
             if isinstance(error, OSError):
@@ -187,27 +162,27 @@ class VirtualenvBuilder:
         configuration: VirtualenvConfiguration,
         force: bool,
         say: Callable[[str], None],
-        words: deque[str],
+        output: deque[str],
         lock: int,
     ) -> None:
         say(f"Making a virtual environment with Python {configuration.python_version}")
         create = ("venv", "--no-project", "--quiet", "--python", str(interpreter), str(directory))
         if await self._uv.run(*create, cwd=self._root, line=say, keep_open=[lock]) != 0:
-            raise failure("the virtual environment could not be made", words)
+            raise failure("the virtual environment could not be made", output)
         for number, layer in enumerate(configuration.layers, 1):
             say(f"Installing requirements, {number} of {len(configuration.layers)}")
-            # Compiled here once, so that the first start of an app does not pay for it.
+            # Compiled here, once, or the first start of an app would take the time.
             install = ["pip", "install", "--compile-bytecode", "--python", str(directory), "--requirements", "-"]
             install += ["--refresh"] if force else []
             text = "\n".join(layer) + "\n"
             if await self._uv.run(*install, cwd=self._root, stdin=text, line=say, keep_open=[lock]) != 0:
-                raise failure("the requirements could not be installed", words)
+                raise failure("the requirements could not be installed", output)
         _mark(directory)
         say("The environment is built")
 
     def _reserve(self, env_id: str) -> tuple[Path, int]:
-        """Make the next generation's directory, locked for as long as the descriptor is open here or in a child."""
-        generation = max((_generation(place) for place in self._generations(env_id)), default=0) + 1
+        """Make the next generation's directory, locked as long as the descriptor is open here or in a child."""
+        generation = max(map(_generation, self._generations(env_id)), default=0) + 1
         directory = self._root / f"{env_id}-{generation}"
         try:
             directory.mkdir(mode=0o700)
@@ -219,7 +194,7 @@ class VirtualenvBuilder:
         return directory, lock
 
     def _generations(self, env_id: str) -> Iterator[Path]:
-        return (place for place in self._root.glob(f"{env_id}-*") if _DIRECTORY.fullmatch(place.name))
+        return (path for path in self._root.glob(f"{env_id}-*") if _DIRECTORY.fullmatch(path.name))
 
     def _remove_abandoned(self) -> None:
         for directory in self._generations("*"):
@@ -230,7 +205,7 @@ class VirtualenvBuilder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(directory, ignore_errors=True)
             except BlockingIOError:
-                continue  # an installer outlived its controller and still writes there
+                continue  # an installer outlived its controller and still writes to it
             finally:
                 os.close(lock)
 
@@ -256,7 +231,7 @@ def _generation(directory: Path) -> int:
 
 
 def _mark(directory: Path) -> None:
-    """On disk before it has its name: a marker is there whole or not at all."""
+    """Write the marker, whole or not at all."""
     draft = directory / f"{_MARKER}.draft"
     with draft.open("w") as file:
         file.write(_RECIPE)

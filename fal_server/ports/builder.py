@@ -1,4 +1,4 @@
-"""What builds the environments that apps run in."""
+"""Builds the environments that apps run in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BuildLog: TypeAlias = "Callable[[LogEntry], Awaitable[None]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEnvironment:
-    """A finished environment: its content hash, its interpreter, and the container that this is in, if any."""
+    """A finished environment: its content hash, its interpreter, and the container around it, if any."""
 
     env_id: str
     python: Path
@@ -25,10 +25,10 @@ class BuiltEnvironment:
 
 
 class EnvironmentStore(Protocol):
-    """What was built, of which nobody may need some any more."""
+    """The environments that were built, so that unneeded ones can be deleted."""
 
     def generations(self) -> Sequence[Generation]:
-        """All that are finished. Blocking.
+        """List all finished builds; blocking.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -36,34 +36,41 @@ class EnvironmentStore(Protocol):
         ...
 
     async def delete(self, generation: Generation) -> bool:
-        """Delete one; False where it has been used since it was looked at, or is gone. No build finds it from then on.
+        """Delete one build, which no runner gets from then on.
+
+        Returns:
+            False if it was used since it was listed, or is gone.
 
         Raises:
-            Unavailable: the disk does not let it.
+            Unavailable: the disk does not allow it.
         """
         ...
 
 
 class Builder(Protocol):
-    """Builds the environments that apps run in, each once however many ask."""
+    """Builds the environments that apps run in, each once, however many ask."""
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
-        """Build, or find what was built; each line of output goes to `log` as it comes.
+        """Build an environment, or find it.
+
+        A build goes on while somebody waits for it.
 
         Args:
-            force: build anew even where it is there.
+            force: build it again even if it is there, and look for newer packages; joins a build that is running.
+            log: gets each line of output as it comes, from the first one on, numbered from 1 and without a runner's id.
 
         Raises:
-            Invalid: the configuration is wrong (field `environments`).
-            Unsupported: the kind cannot be built here.
-            Precondition: the build failed; the message holds the installer's own words.
+            InvalidArgument: the configuration is wrong (field `environments`).
+            Unimplemented: this kind cannot be built here.
+            FailedPrecondition: the build failed; the message has the installer's output.
+            Unavailable: the disk cannot be written; NodeTrouble if the machine is to blame.
         """
         ...
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """What was built for this spec, without building."""
+        """Find what was built for this specification; None if nothing was."""
         ...
 
     async def present(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """The same, but where something outside of the state directory has it (a container engine), it was asked."""
+        """Find it and make sure that it is still there: a container engine, which has the images, is asked."""
         ...

@@ -1,4 +1,4 @@
-"""Where runners run: what a runner is given, what can be done with it, and what is seen of it."""
+"""Where runners run: what a runner is given, what can be done with it, and what is observed of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LogSink: TypeAlias = "Callable[[Sequence[LogEntry]], Awaitable[None]]"
 LastSequence: TypeAlias = "Callable[[str], Awaitable[int]]"
 """Returns the highest sequence that is stored for a runner, by its id; 0 for none."""
 Building: TypeAlias = "Callable[[], Awaitable[object]]"
-"""Takes note that an image is fetched or built for a runner that is to start."""
+"""Notes that an image is being fetched or built for a runner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +81,14 @@ class ExecOutput:
 
 
 class ExecSession(Protocol):
-    """A command under way. Closing it hangs the command up."""
+    """A running command; closing the session ends it."""
 
     async def write(self, data: bytes) -> None:
-        """Send to its stdin; waits while the command does not read."""
+        """Send to its stdin; wait while the command does not read."""
         ...
 
     async def resize(self, height: int, width: int) -> None:
-        """Tell a terminal's new size, in character cells."""
+        """Set the size of its terminal, in character cells."""
         ...
 
     async def send_eof(self) -> None:
@@ -96,25 +96,25 @@ class ExecSession(Protocol):
         ...
 
     async def signal(self, number: int) -> None:
-        """Send a signal to the command's group; on a terminal, to the foreground job."""
+        """Signal the command's process group; on a terminal, the foreground job."""
         ...
 
     def output(self) -> AsyncIterator[ExecOutput]:
-        """What it writes, as it comes; ends after the exit code.
+        """Yield what it writes, as it comes; the exit code is the last.
 
         Raises:
-            Unavailable: the link to the runner broke, so that the exit code is not known.
+            Unavailable: the connection to the runner broke, so the exit code is not known.
         """
         ...
 
     async def close(self) -> None:
-        """Hang up."""
+        """End the command with SIGHUP, and after 2 s with SIGKILL."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
-    """A runner of an earlier controller that is watched again; `exited`: its worker has ended, its shim waits."""
+    """A runner of an earlier controller that is followed again; `exited` says that its worker has ended."""
 
     node: str
     handle: str
@@ -134,28 +134,37 @@ class RunResult:
 
 
 class HealthProber(Protocol):
-    """Asks runners whether they are well."""
+    """Checks whether runners are healthy."""
 
     async def probe(self, host: str, port: int, check: HealthCheck) -> str | None:
-        """Make one check; None where it was answered with 2xx in time, else what is wrong, in words.
+        """Make one check.
+
+        Args:
+            host, port: where the app listens.
+
+        Returns:
+            None if the answer was 2xx in time, else what is wrong, for people to read.
 
         Raises:
-            NodeTrouble: this machine cannot ask now, which says nothing of the runner.
+            NodeTrouble: this machine cannot make the check now, which says nothing about the runner.
         """
         ...
 
 
 class Engine(Protocol):
-    """Where runners run. One task drives `observations()`; all else may be called from anywhere in the loop."""
+    """Runs runners. One task reads `observations()`; any task of the event loop may call the rest.
+
+    tests/engines/conformance holds every implementation to this.
+    """
 
     def nodes(self) -> Sequence[Node]:
-        """The machines that there are, with all that they have, and what is wrong with them; asked at every plan."""
+        """List the machines, what each has in all, and what is wrong with it; every plan asks."""
         ...
 
     async def start(self, spec: LaunchSpec, building: Building | None = None) -> tuple[str, str]:
         """Start a runner; return once its shim has taken the order, long before it is ready.
 
-        Its environment is built if it is not there.
+        Its environment is built if it is missing. A second start with the same token returns the first one.
 
         Args:
             building: awaited before an image is fetched or built, which may take minutes.
@@ -171,23 +180,37 @@ class Engine(Protocol):
         ...
 
     async def stop(self, runner: Runner, grace_seconds: float) -> None:
-        """SIGTERM now, SIGKILL of its whole group when the grace is over. Returns when asked, not when gone."""
+        """Send SIGTERM now, and SIGKILL to everything of it after the grace; return before it has ended.
+
+        A runner that is not there is reported as GONE.
+        """
         ...
 
     async def kill(self, runner: Runner) -> None:
-        """SIGKILL of its whole group now; never of anything that is not its own. Returns when asked."""
+        """Send SIGKILL to everything of it now, and to nothing else; return before it has ended.
+
+        A runner that is not there is reported as GONE.
+        """
         ...
 
     async def adopt(self, runner: Runner) -> Adopted | None:
-        """Watch again a runner that an earlier controller started; None where it is gone (all of it is, then)."""
+        """Follow a runner that an earlier controller started; its observations are repeated.
+
+        Returns:
+            None if it is gone. Then nothing of it is alive, and the log that it left is stored.
+        """
         ...
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
-        """The ids of runners of which something is kept here and that are none of these, nor adopted."""
+        """List the runners that left something here, except these and those that are followed.
+
+        Args:
+            known: the ids of runners to leave out.
+        """
         ...
 
     async def release_strangers(self, known: Sequence[str]) -> None:
-        """End and delete whatever is kept here of runners that are none of these, nor adopted."""
+        """End and delete what runners left here, except these and those that are followed."""
         ...
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
@@ -195,6 +218,9 @@ class Engine(Protocol):
 
         Raises:
             Unavailable: the runner cannot be reached.
+            FailedPrecondition: it has ended.
+            ResourceExhausted: too many commands run in it.
+            InvalidArgument: there can be no such command.
         """
         ...
 
@@ -202,18 +228,22 @@ class Engine(Protocol):
         """Wait for the value that an ephemeral runner's function returned.
 
         Raises:
-            Unavailable: the runner ended without one.
+            Unavailable: the runner ended without a result.
         """
         ...
 
     def observations(self) -> AsyncIterator[Observation]:
-        """What happens to the runners, in order for each runner."""
+        """Yield what happens to the runners: for each LAUNCHED, READY, STOPPING, GONE, in this order.
+
+        GONE comes once nothing of the runner is alive and its last lines are stored, or that took too long. Ends when
+        the engine is closed.
+        """
         ...
 
     async def release(self, runner_id: str) -> None:
-        """The end of this runner is stored: what was kept for it (spool, socket, directory) may go."""
+        """Delete what is kept for a runner (spool, socket, directory), now that its end is stored."""
         ...
 
     async def close(self) -> None:
-        """Let go of the runners without ending them: they go on and can be adopted."""
+        """Stop following the runners; they go on and can be adopted. Release those that have ended."""
         ...

@@ -1,4 +1,4 @@
-"""The port to commands in runners that survive the link. What is said about them passes the controller unread."""
+"""The port to commands in runners that outlive a connection; the controller passes their messages unread."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from fal_server.core.runners import Runner
 
 
 class ExecChannel(Protocol):
-    """The line to the commands of one runner.
+    """The channel to the commands of one runner.
 
-    Requests and answers are messages of fal.v1.Execs, serialised: whoever looks after the runner serves that service
-    itself, and a controller that took every piece of output apart and put it together again would be slower.
+    Requests and answers are serialised messages of fal.v1.Execs. The runner's shim serves that service itself, and a
+    controller that parsed every piece of output would be slower.
     """
 
     async def call(self, method: str, request: bytes) -> bytes:
         """Call a method that has one answer, by its name.
 
         Raises:
-            Fault: it was refused.
+            Fault: the call was refused.
             Unavailable: the runner cannot be reached.
         """
         ...
 
     def read(self, request: bytes) -> AsyncIterator[bytes]:
-        """ReadExec; raises as `call`."""
+        """ReadExec; raises like `call`."""
         ...
 
     async def write(self, requests: AsyncIterator[bytes]) -> bytes:
-        """WriteExec; raises as `call`, and whatever `requests` raises."""
+        """WriteExec; raises like `call`, and whatever `requests` raises."""
         ...
 
 
 class ExecEngine(Protocol):
-    """What commands run with."""
+    """Reaches the commands of runners."""
 
     def execs(self, runner: Runner) -> ExecChannel:
-        """The line to a runner's commands.
+        """The channel to a runner's commands.
 
         Raises:
             Unavailable: the runner cannot be reached.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_server.builders.redaction import Redactor
+from fal_server.builders.builds import UrlRedactor
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ from fal_server.builders.redaction import Redactor
     ],
 )
 def test_urls(text, shown):
-    assert Redactor([])(text) == shown
+    assert UrlRedactor([])(text) == shown
 
 
 def test_known_passwords_outside_of_urls():
-    redact = Redactor(["x @ https://git:hun%2Fter2@host/y"])
+    redact = UrlRedactor(["x @ https://git:hun%2Fter2@host/y"])
     assert redact("401 for hun/ter2 or hun%2Fter2 with git") == "401 for **** or **** with git"

@@ -1,4 +1,4 @@
-"""podman or docker on this machine: which of them can be used, and running it."""
+"""Finds a usable podman or docker on this machine, and runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fal_server.core.faults import Unimplemented
 _NAMES = ("podman", "docker")
 _CHOICE = "FAL_CONTAINER_ENGINE"
 _INFO_SECONDS = 20.0
-# What an engine may know: where its storage and its service are, and how to reach the network.
+# An engine may know where its storage and its service are, and how to reach the network.
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|XDG_\w+|DBUS_SESSION_BUS_ADDRESS|CONTAINERS?_\w+|DOCKER_\w+|"
     r"BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+|(?:HTTP|HTTPS|ALL|NO)_PROXY|(?:http|https|all|no)_proxy|"
@@ -29,7 +29,7 @@ class ContainerEngine:
     """An engine that answers.
 
     Attributes:
-        variables: the environment that it is run in.
+        variables: its environment variables.
     """
 
     path: Path
@@ -38,14 +38,14 @@ class ContainerEngine:
     async def run(
         self, *arguments: str, cwd: Path, line: Callable[[str], None], more: Mapping[str, str] | None = None
     ) -> int:
-        """Run it; the exit code. Secrets go into `more`, its further environment variables, never into arguments."""
+        """Run it and return the exit code; secrets go into `more`, as environment variables, not into arguments."""
         return await run_lines(
             (str(self.path), *arguments), cwd=cwd, variables={**self.variables, **(more or {})}, line=line
         )
 
 
-class Engines:
-    """Finds an engine, once; as long as there is none, it looks again each time.
+class ContainerEngines:
+    """Finds an engine once; as long as there is none, looks again each time.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the one to use.
@@ -57,14 +57,14 @@ class Engines:
         self._found: ContainerEngine | None = None
 
     def variables(self) -> Mapping[str, str]:
-        """The environment that engines are run in."""
+        """The environment variables of engines."""
         return self._variables
 
     async def find(self) -> ContainerEngine:
-        """The engine to use.
+        """Return the engine to use.
 
         Raises:
-            Unsupported: there is none, or none answers; the message says what each lacks.
+            Unimplemented: there is none, or none answers; the message says what each lacks.
         """
         if self._found is None:
             lacks: list[str] = []
@@ -74,11 +74,11 @@ class Engines:
                     lacks.append(f"{name} is not installed")
                     continue
                 engine = ContainerEngine(path=Path(path), variables=self._variables)
-                said = await _objection(engine)
-                if said is None:
+                problem = await _problem_with(engine)
+                if problem is None:
                     self._found = engine
                     return engine
-                lacks.append(f"`{name} info` failed ({said})")
+                lacks.append(f"`{name} info` failed ({problem})")
             raise Unimplemented(
                 f"containers cannot be built or run on this machine: {'; '.join(lacks)}. "
                 "Install podman, or deploy with kind 'virtualenv'"
@@ -86,17 +86,17 @@ class Engines:
         return self._found
 
 
-async def _objection(engine: ContainerEngine) -> str | None:
-    """Why an engine cannot be used; None where it can."""
-    words: list[str] = []
+async def _problem_with(engine: ContainerEngine) -> str | None:
+    """Why an engine cannot be used; None if it can."""
+    lines: list[str] = []
     try:
         async with asyncio.timeout(_INFO_SECONDS):
-            code = await engine.run("info", cwd=Path("/"), line=words.append)
+            code = await engine.run("info", cwd=Path("/"), line=lines.append)
     except TimeoutError:
         return f"no answer within {_INFO_SECONDS:g} s"
     except OSError as error:
         return error.strerror or str(error)
     if code == 0:
         return None
-    last = [word.strip() for word in words if word.strip()]
+    last = [line.strip() for line in lines if line.strip()]
     return last[-1][:300] if last else f"exit code {code}"
