@@ -19,7 +19,7 @@ class Wake(Protocol):
 
     @property
     def count(self) -> int:
-        """How often there was reason for a round."""
+        """Return how often there was reason for a round."""
         ...
 
     async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:

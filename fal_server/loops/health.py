@@ -58,7 +58,7 @@ class HealthLoop:
 
     @property
     def checking(self) -> int:
-        """How many checks are under way."""
+        """Return how many checks are under way."""
         return len(self._checking)
 
     async def _start_due(self) -> float:

@@ -209,7 +209,7 @@ class Queue:
         return flushed
 
     def size(self, account: AccountId, app_name: str) -> Mapping[str, int]:
-        """How many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
+        """Return how many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
 
         Raises:
             NotFound: there is no such app.
@@ -229,22 +229,22 @@ class Queue:
         return found
 
     async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
-        """The tries to deliver a request's webhook."""
+        """Return the tries to deliver a request's webhook."""
         return await self._store.deliveries(account, request_id)
 
     async def redrive(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
-        """Put a request in line again that was given up, as if it were new; its id stays.
+        """Queue a request that was given up again, as if it were new; its id stays.
 
         Raises:
-            NotFound: the app has no such request (any more), or the app itself is gone.
-            Precondition: it was not given up.
+            NotFound: the app has no such request, it has expired, or the app was deleted.
+            FailedPrecondition: it was not given up.
         """
         self._catalog.require(account, app_name)
         request = (await self.status(account, app_name, request_id)).request
         if not request.dead:
-            words = "is not completed" if request.state is not State.COMPLETED else "was not given up"
+            state = "is not completed" if request.state is not State.COMPLETED else "was not given up"
             raise FailedPrecondition(
-                f"request {request_id} {words}: only requests that were given up can be put in line again"
+                f"request {request_id} {state}: only requests that were given up can be put in line again"
             )
         again = replace(
             request,
