@@ -1,4 +1,4 @@
-"""The file ~/.fal/config.toml: reads profiles, and changes them without losing comments or leaving half a file."""
+"""Reads and changes profiles in ~/.fal/config.toml, keeping its comments."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from tomlkit.items import Table
 
 INTERNAL = "__internal__"
-"""The table that holds the client's own state: which profile is current, and for which team it acts."""
+"""The table with the client's own state: the current profile and the team that it acts for."""
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the client keeps its files: FAL_HOME_DIR, or ~/.fal."""
+    """Return where the client keeps its files: FAL_HOME_DIR, or ~/.fal."""
     return Path(environ.get("FAL_HOME_DIR") or "~/.fal").expanduser()
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The configuration file: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
+    """Return the configuration file: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
     return Path(environ.get("FAL_CONFIG_PATH") or "~/.fal/config.toml").expanduser()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the file said when it was read.
+    """The content of the file.
 
     Attributes:
         path: the file, which need not exist.
-        profiles: each profile's settings by its name; `key`, `host` and `ca_file` are the ones in use.
-        current_profile: the profile that is used unless another is asked for.
+        profiles: each profile's settings by its name; the client uses `key`, `host` and `ca_file`.
+        current_profile: the profile to use unless another is named.
         team: the team that a login token acts for.
         globals: the settings outside any profile.
     """
@@ -50,14 +50,14 @@ class Config:
     globals: Mapping[str, object]
 
     def __repr__(self) -> str:
-        """Without the settings themselves, since keys are among them."""
+        """Leave out the settings: keys are among them."""
         return f"Config(path={str(self.path)!r}, profiles={list(self.profiles)!r}, current={self.current_profile!r})"
 
     def setting(self, profile: str, name: str) -> str | None:
-        """A setting of a profile; None where it is not set, or empty.
+        """Return a setting of a profile; None if it is unset or empty.
 
         Raises:
-            ConfigError: there is no such profile, or the setting is no text.
+            ConfigError: there is no such profile, or the setting is not text.
         """
         if profile not in self.profiles:
             known = ", ".join(sorted(self.profiles)) or "none"
@@ -69,7 +69,7 @@ class Config:
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the file; one that is not there is the same as an empty one.
+    """Read the file; a missing one counts as empty.
 
     Raises:
         ConfigError: it cannot be read, or is not TOML of the expected form.
@@ -82,7 +82,9 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Mend it, or move it away and begin anew.") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}. Fix it, or move it away and start with an empty one."
+        ) from None
     internal = document.pop(INTERNAL, {})
     if not isinstance(internal, dict):
         raise ConfigError(f"{path}: {INTERNAL} must be a table")
@@ -96,7 +98,7 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
 
 
 class ConfigEditor:
-    """Changes to the file, within `edit`."""
+    """Changes the file, within `edit`."""
 
     def __init__(self, document: TOMLDocument, path: Path) -> None:
         self._document = document
@@ -104,7 +106,6 @@ class ConfigEditor:
 
     @property
     def profiles(self) -> list[str]:
-        """The names of the profiles."""
         from tomlkit.items import Table
 
         return [str(name) for name, item in self._document.items() if isinstance(item, Table) and name != INTERNAL]
@@ -113,7 +114,7 @@ class ConfigEditor:
         """Add a profile without settings.
 
         Raises:
-            ConfigError: there is one of that name, or the name cannot be one.
+            ConfigError: there is one of that name, or the name is not allowed.
         """
         import tomlkit
 
@@ -124,7 +125,7 @@ class ConfigEditor:
         self._document.add(name, tomlkit.table())
 
     def delete_profile(self, name: str) -> None:
-        """Remove a profile; if it was the current one, none is."""
+        """Remove a profile; if it was the current one, no profile is current."""
         self._profile(name)
         self._document.remove(name)
         if self._internal().get("profile") == name:
@@ -184,9 +185,9 @@ class ConfigEditor:
 
 @contextmanager
 def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Generator[ConfigEditor, None, None]:
-    """Change the file: all of the block's changes are written at its end, or none if it raises.
+    """Change the file: the block's changes are written at its end, or none if it raises.
 
-    The file is only readable by its owner (0600), comments stay, and others who edit at the same time wait.
+    Only its owner can read the file (0600). Comments stay. Another process that edits it at the same time waits.
 
     Raises:
         ConfigError: it cannot be read or written, or is not TOML.
@@ -194,7 +195,7 @@ def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    # A linked file stays a link.
+    # Resolved, so that a symbolic link stays one.
     path = (config_path(environ) if path is None else path).resolve()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -204,7 +205,9 @@ def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -
             yield ConfigEditor(document, path)
             _replace(path, tomlkit.dumps(document))
     except (TOMLKitError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Mend it, or move it away and begin anew.") from None
+        raise ConfigError(
+            f"{path} is not valid TOML: {error}. Fix it, or move it away and start with an empty one."
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be changed: {error.strerror}") from None
 
@@ -240,6 +243,6 @@ def _text(table: Mapping[str, object], name: str, *, where: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        # Not repeated: it may be a secret.
+        # The value is not repeated: it may be a secret.
         raise ConfigError(f"{where}: {name} must be text, not {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""ContainerImage: the image that an app runs in, described by a Dockerfile."""
+"""The image that an app runs in, described by a Dockerfile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLAG = re.compile(r"--[\w-]+(?:=(?:\"[^\"]*\"|\S+))?\s*")
 
 
 class ImageOptions(TypedDict, total=False):
-    """The attributes of a ContainerImage beside its Dockerfile."""
+    """The attributes of a ContainerImage, without its Dockerfile."""
 
     build_args: dict[str, str]
     registries: dict[str, dict[str, str]]
@@ -55,14 +55,14 @@ class ContainerImage:
         dockerfile_str: the Dockerfile's text.
         build_args: values for its ARGs.
         registries: for each registry's host, `username` and `password`.
-        builder: who builds it; the platform's choice if None.
+        builder: the program that builds it; None leaves it to the platform.
         compression: compression of the layers.
-        force_compression: compress layers anew that are compressed already.
-        secrets: values for the build's secret mounts. They and the registries' passwords are sent to the controller;
-            they are never part of a pickle or of a repr.
+        force_compression: compress layers again that are compressed already.
+        secrets: values for the build's secret mounts. They and the registries' passwords go to the controller, but
+            never into a pickle or a repr.
         entrypoint, cmd: instead of the image's own.
-        use_isolate: whether Python code of the app is run in it; False runs the image as it is.
-        context_dir: directory that COPY and ADD take files from.
+        use_isolate: whether the app's Python code runs in it; False runs the image as it is.
+        context_dir: the directory that COPY and ADD copy from.
         dockerignore: patterns of files to leave out, as in a .dockerignore.
         dockerignore_path: a file with such patterns; by default `.dockerignore` of the context directory.
 
@@ -101,12 +101,12 @@ class ContainerImage:
 
     @classmethod
     def from_dockerfile_str(cls, text: str, **options: Unpack[ImageOptions]) -> ContainerImage:
-        """An image from a Dockerfile's text; options as the attributes."""
+        """Return an image from a Dockerfile's text; options as the attributes."""
         return cls(text, **options)
 
     @classmethod
     def from_dockerfile(cls, path: str | os.PathLike[str], **options: Unpack[ImageOptions]) -> ContainerImage:
-        """An image from a Dockerfile; options as the attributes."""
+        """Return an image from a Dockerfile; options as the attributes."""
         try:
             text = Path(path).read_text()
         except FileNotFoundError:
@@ -116,11 +116,11 @@ class ContainerImage:
         return cls.from_dockerfile_str(text, **options)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Travel without secrets and passwords: a pickle is kept by the controller and loaded by every runner."""
+        """Leave out secrets and passwords: the controller keeps pickles, and every runner loads them."""
         return _bare_image, (self.dockerfile_str,)
 
     def to_dict(self) -> dict[str, object]:
-        """The image as a deploy sends it, passwords and secrets included."""
+        """Return the image as a deploy sends it, with passwords and secrets."""
         image: dict[str, object] = {
             "dockerfile_str": self.dockerfile_str,
             "build_args": self.build_args,
@@ -148,7 +148,7 @@ class ContainerImage:
     def add_dockerignore(
         self, patterns: Sequence[str] | None = None, path: str | os.PathLike[str] | None = None
     ) -> None:
-        """Set what is left out: by patterns, or by a file of patterns.
+        """Set which files are left out: by patterns, or by a file of patterns.
 
         Raises:
             ValueError: both are given, or neither.
@@ -159,7 +159,7 @@ class ContainerImage:
         self.dockerignore_path = path
 
     def get_copy_add_sources(self) -> list[str]:
-        """What the Dockerfile's COPY and ADD take from the context directory, in their order."""
+        """Return what COPY and ADD copy from the context directory, in order."""
         joined = re.sub(r"\\\n\s*", " ", self.dockerfile_str)
         found: list[str] = []
         for instruction, rest in _INSTRUCTION.findall(joined):
@@ -170,7 +170,7 @@ class ContainerImage:
 
 
 def _sources(rest: str) -> list[str]:
-    """The sources of one COPY or ADD, in either of its forms; the last word is the destination."""
+    """Return the sources of one COPY or ADD, in either form; the last word is the destination."""
     while match := _FLAG.match(rest):
         rest = rest[match.end() :]
     if rest.startswith("["):
@@ -188,7 +188,7 @@ def _bare_image(text: str) -> ContainerImage:
 
 
 def pattern_to_regex(pattern: str) -> str:
-    """A gitignore-style pattern as a regular expression over paths relative to the context directory."""
+    """Return a gitignore pattern as a regular expression for paths relative to the context directory."""
     directory_only = pattern.endswith("/")
     body = pattern.rstrip("/")
     anchored = "/" in body

@@ -1,4 +1,4 @@
-"""The errors that users catch, under their published names; what the client itself raises is in `fal_grpc.errors`."""
+"""The errors that users catch, under their published names."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ UnauthenticatedException = UnauthenticatedError
 
 
 class InternalFalServerlessError(FalServerlessException):
-    """The platform failed to run something that it had accepted."""
+    """The platform failed to run what it had accepted."""
 
 
 class FalSerializationError(FalServerlessException):
-    """Code or a value could not be made into bytes, or read back from them."""
+    """Code or a value could not be serialised or read back."""
 
 
 class FalMissingDependencyError(FalSerializationError):
@@ -52,12 +52,12 @@ class FalMissingDependencyError(FalSerializationError):
 
 
 class UserFunctionException(FalServerlessException):
-    """The user's own function raised; the cause is what it raised."""
+    """The user's function raised; the cause is its exception."""
 
 
 @dataclass(eq=False)
 class AppException(FalServerlessException):
-    """An app's answer that is an error.
+    """Answers a request with an error.
 
     Attributes:
         message: what the caller reads.
@@ -73,33 +73,33 @@ class AppException(FalServerlessException):
 
 @dataclass(eq=False)
 class GPUException(AppException):
-    """The GPU failed: the answer is 503, so that the platform replaces the runner."""
+    """The GPU failed; the answer is 503, so that the platform replaces the runner."""
 
-    message: str = "The GPU failed."
+    message: str = "GPU error"
     status_code: int = 503
 
 
 @dataclass(eq=False)
 class GPUOutOfMemoryException(GPUException):
-    """The GPU's memory is full."""
-
-    message: str = "The GPU is out of memory."
+    """The GPU is out of memory."""
 
 
 @dataclass(eq=False)
 class CUDAOutOfMemoryException(GPUOutOfMemoryException):
-    """The same, as CUDA says it."""
+    """CUDA reports that the GPU is out of memory."""
+
+    message: str = "CUDA error: out of memory"
 
 
 @dataclass(eq=False)
 class FieldException(FalServerlessException):
-    """An app's answer that a field of the request is wrong.
+    """Answers a request with an error in one of its fields.
 
     Attributes:
         field: the field.
         message: what is wrong with it.
         status_code: the HTTP status of the answer.
-        type: the kind of error, as pydantic names them.
+        type: the kind of error, in pydantic's terms.
         billable_units: units to charge for the answer.
     """
 
@@ -110,7 +110,7 @@ class FieldException(FalServerlessException):
     billable_units: int | float | str | None = 0
 
     def to_pydantic_format(self) -> dict[str, list[dict[str, object]]]:
-        """The body of the answer, in the form of a validation error."""
+        """Return the body of the answer, in the form of a validation error."""
         return {"detail": [{"loc": ["body", self.field], "msg": self.message, "type": self.type}]}
 
 

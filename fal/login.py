@@ -1,4 +1,4 @@
-"""The login token that the published client's `fal auth login` leaves: read, checked for its age, never refreshed."""
+"""Reads the login token that the published client's `fal auth login` stores; never refreshes it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from fal_grpc.errors import ConfigError, MissingCredentialsError
 
 MARGIN_SECONDS = 30 * 60
-"""A token must live so much longer to be used."""
+"""A token is used only if it is valid for this much longer."""
 
 
 def access_token(home: Path, *, now: float | None = None) -> str | None:
-    """The access token: the second line of the file `auth0_token`.
+    """Return the access token: the second line of the file `auth0_token`.
 
     Args:
         home: the directory of the file.
-        now: seconds since 1970; None means the clock's.
+        now: seconds since 1970; None means the current time.
 
     Returns:
-        The token; None where nobody has logged in.
+        The token; None if nobody has logged in.
 
     Raises:
         MissingCredentialsError: it has expired, or will within half an hour.
@@ -44,7 +44,7 @@ def access_token(home: Path, *, now: float | None = None) -> str | None:
 
 
 def _expiry(token: str, path: Path) -> float:
-    """When a JWT ends. Its signature is the controller's to check."""
+    """Return when a JWT expires. The controller checks its signature."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

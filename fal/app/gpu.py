@@ -1,10 +1,8 @@
-"""GPU faults: the exceptions that mean "this runner's GPU does not work", so that the platform replaces the runner."""
+"""Recognises exceptions that mean that the runner's GPU does not work, so that the platform replaces it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from fal.exceptions import AppException
+from fal.exceptions import CUDAOutOfMemoryException, GPUException
 
 _GPU_WORDS = ("cuda", "cudnn", "nvml", "nccl", "cublas", "cufft", "cusolver", "cusparse", "triton")
 _MEMORY_PHRASES = (
@@ -14,28 +12,8 @@ _MEMORY_PHRASES = (
 )
 
 
-@dataclass
-class GPUException(AppException):
-    """Answer 503: the GPU does not work."""
-
-    message: str = "GPU error"
-    status_code: int = 503
-
-
-@dataclass
-class GPUOutOfMemoryException(GPUException):
-    """The GPU has no memory left."""
-
-
-@dataclass
-class CUDAOutOfMemoryException(GPUOutOfMemoryException):
-    """The GPU has no memory left, says CUDA."""
-
-    message: str = "CUDA error: out of memory"
-
-
 def gpu_fault(error: BaseException) -> GPUException | None:
-    """The GPU fault that an app's exception stands for, told by its words; None for any other exception."""
+    """Return the GPU fault that an exception stands for, by its text; None for any other."""
     if isinstance(error, GPUException):
         return error
     text = str(error)
