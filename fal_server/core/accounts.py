@@ -10,7 +10,7 @@ from fal_server.core.identity import LOCAL, AccountId
 
 
 class KeyScope(StrEnum):
-    """How much a key may do: manage everything, or call apps."""
+    """The older form of a key's permissions: manage everything, or call apps."""
 
     ADMIN = "ADMIN"
     API = "API"
@@ -18,11 +18,11 @@ class KeyScope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key; of its secret only the SHA-256 is kept (32 random bytes need no slow hash).
+    """An API key. Only the SHA-256 of its secret is kept; 32 random bytes need no slow hash.
 
     Attributes:
-        preset: the policy preset it was made with, such as FULL; empty where permissions were listed.
-        permissions: what it may do, such as `serverless:apps:run`; `*` is everything.
+        preset: the policy preset that it was made with, such as FULL; empty if its permissions were listed.
+        permissions: such as `serverless:apps:run`; `*` is everything.
     """
 
     account: AccountId
@@ -38,7 +38,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSecret:
-    """A secret as it is stored: encrypted; only the vault can open it."""
+    """A secret as it is stored, encrypted; only the vault can decrypt it."""
 
     account: AccountId
     environment: str

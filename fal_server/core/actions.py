@@ -1,4 +1,4 @@
-"""What the reconciler's plan can say: the actions, each a value."""
+"""The actions that a plan of the reconciler consists of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """The delay of a runner in FAILURE_DELAY is over."""
+    """End the delay of a runner in FAILURE_DELAY."""
 
     runner_id: str
 
@@ -35,10 +35,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A PENDING runner finds no room: say why, look again later.
+    """Leave a PENDING runner that fits nowhere, say why, and try again later.
 
     Attributes:
-        hopeless: there are nodes, but none has so much even when it is empty.
+        hopeless: whether there are nodes, but none would have room even if it were empty.
     """
 
     runner_id: str
@@ -49,7 +49,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Send a runner no more requests; it stops when those that it has are done."""
+    """Send a runner no more requests; it stops when it has finished those it has."""
 
     runner_id: str
     reason: str
@@ -57,21 +57,21 @@ class Drain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmUnrouted:
-    """A runner is not to serve any more: the router is to confirm that it sends it no further request."""
+    """Have the router confirm that it sends no more requests to a runner that is to stop."""
 
     runner_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
-    """A runner that is to stop still has requests: it is DRAINING now."""
+    """Move a runner that is to stop and still has requests to DRAINING."""
 
     runner_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """SIGTERM with grace; planned again until the runner is gone, sent once."""
+    """Send SIGTERM with a grace time; planned until the runner is gone, sent once."""
 
     runner_id: str
     grace_seconds: int
@@ -79,7 +79,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """SIGKILL at once; planned again until the runner is gone, sent once."""
+    """Send SIGKILL; planned until the runner is gone, sent once."""
 
     runner_id: str
     reason: str
@@ -95,7 +95,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
-    """The next revision has a ready runner: the app moves to it."""
+    """Move an app to its next revision, which has a ready runner."""
 
     app_name: str
     revision_id: str
@@ -103,7 +103,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandon:
-    """The next revision's runner failed to start, or fits nowhere: the app stays where it is."""
+    """Give up a rolling deploy whose runner failed to start or fits nowhere; the app stays on its revision."""
 
     app_name: str
     revision_id: str

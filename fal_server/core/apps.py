@@ -11,7 +11,7 @@ from fal_server.core.scaling import Scaling
 
 
 class AuthMode(StrEnum):
-    """Who may call an app: holders of a key, anyone, or any account's key (who then pays; here like private)."""
+    """Who may call an app: holders of a key or anyone. SHARED is like PRIVATE here."""
 
     PRIVATE = "private"
     PUBLIC = "public"
@@ -19,7 +19,7 @@ class AuthMode(StrEnum):
 
 
 class Strategy(StrEnum):
-    """How an app moves to a new revision: at once, or after a runner of it is ready."""
+    """How an app moves to a new revision: at once, or when a runner of the revision is ready."""
 
     RECREATE = "recreate"
     ROLLING = "rolling"
@@ -27,14 +27,14 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """An app as it is wanted.
+    """An app's desired state.
 
     Attributes:
         name: unique in the account; carries its environment (`name--env`) outside `main`.
         revision_id: the revision that gets the traffic.
-        next_revision_id: the revision that a rolling deploy is moving to; None when none is under way.
-        next_auth_mode: who may call it once it has moved there; None leaves that as it is.
-        next_scaling: the settings from then on, where the deploy asked for those of the code; None keeps the app's.
+        next_revision_id: the revision that a rolling deploy is moving to; None if there is no such deploy.
+        next_auth_mode: who may call it after the move; None leaves that as it is.
+        next_scaling: the settings after the move, if the deploy asked for those of the code; None keeps the app's.
     """
 
     account: AccountId
@@ -53,7 +53,7 @@ class App:
 def settled(
     app: App, *, revision_id: str | None = None, scaling: Scaling | None = None, auth_mode: AuthMode | None = None
 ) -> App:
-    """The app with no move under way: on this revision, with these settings; None leaves what it has."""
+    """Return the app on a revision, with no deploy under way; None leaves what it has."""
     return replace(
         app,
         revision_id=revision_id or app.revision_id,

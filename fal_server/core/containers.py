@@ -1,4 +1,4 @@
-"""Containers: an image of an app, and the program that runs it."""
+"""A container: an image of an app, and the program that runs it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CONTAINER = "container"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """An image, and who runs it.
+    """An image, and the program that runs it.
 
     Attributes:
         engine: the program: podman or docker.
         image: the image's id.
-        entrypoint, cmd: instead of the image's own.
+        entrypoint, cmd: replace those of the image.
     """
 
     engine: Path

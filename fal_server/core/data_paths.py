@@ -1,4 +1,4 @@
-"""Paths below /data as callers name them: what they may look like, and their parts. Pure."""
+"""Check the paths below /data that callers give, and split them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _MOST_NAME_BYTES = 255
 
 
 def data_parts(path: str) -> tuple[str, ...]:
-    """The names that lead from /data to a file or directory; none for /data itself.
+    """Return the names between /data and a file or directory; none for /data itself.
 
     Args:
-        path: `/data/a/b`; the slash before it may be missing, and empty names and `.` mean nothing.
+        path: such as `/data/a/b`; the first slash may be missing, and empty names and `.` are ignored.
 
     Raises:
-        Invalid: it does not lie below /data, or has a name that no file can have.
+        InvalidArgument: it does not lie below /data, or has a name that no file can have.
     """
     shown = path[:200]
     if "\0" in path or len(path.encode(errors="surrogateescape")) > _MOST_BYTES:
@@ -32,10 +32,10 @@ def data_parts(path: str) -> tuple[str, ...]:
     if any(len(part.encode(errors="surrogateescape")) > _MOST_NAME_BYTES for part in parts):
         raise InvalidArgument("path", f"path {shown!r} has a name of more than {_MOST_NAME_BYTES} bytes")
     if parts[1:2] == (DRAFTS,):
-        raise InvalidArgument("path", f"path {shown!r} is the controller's own: choose another")
+        raise InvalidArgument("path", f"path {shown!r} is reserved for the controller: choose another")
     return parts[1:]
 
 
 def data_path(*parts: str) -> str:
-    """The path that callers see."""
+    """Return the path as callers see it."""
     return "/" + "/".join((ROOT, *parts))

@@ -1,4 +1,4 @@
-"""The line of one app's waiting requests: normal before low, fair between callers, oldest first. Pure."""
+"""The queue of one app's waiting requests: normal before low, fair between callers, oldest first."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ORDER = (Priority.NORMAL, Priority.LOW)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueEntry:
-    """A waiting request, as the line needs to know it.
+    """What the queue knows of a waiting request.
 
     Attributes:
-        number: counts the requests as they were accepted; one that is repeated keeps it, and so its place.
+        number: counts accepted requests; a retried request keeps its number, and so its place.
     """
 
     request_id: str
@@ -33,9 +33,9 @@ class QueueEntry:
 
 
 class FairQueue:
-    """Who is next. Between callers it goes round: whoever was served last has to let all others go first.
+    """Picks the next request. Callers take turns: the one served last lets all others go first.
 
-    A resting request (`not_before`) is counted, but is not next before its time.
+    A resting request (`not_before`) counts, but is not picked before its time.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class FairQueue:
         return iter(self._entries.values())
 
     def add(self, entry: QueueEntry, now: datetime) -> None:
-        """Put a request in line; one that is in it already is replaced."""
+        """Add a request, or replace it."""
         self.remove(entry.request_id)
         self._entries[entry.request_id] = entry
         self._ids[entry.number] = entry.request_id
@@ -70,7 +70,7 @@ class FairQueue:
             insort(self._lanes[entry.priority].setdefault(entry.caller, []), entry.number)
 
     def remove(self, request_id: str) -> QueueEntry | None:
-        """Take a request out; what it was, or None where it was not in line."""
+        """Remove and return a request; None if it is not in the queue."""
         entry = self._entries.pop(request_id, None)
         if entry is None:
             return None
@@ -82,7 +82,7 @@ class FairQueue:
             del numbers[at]
             if not numbers:
                 del lanes[entry.caller]
-        # What it left in the heaps is passed over when it comes up.
+        # Its items in the heaps are skipped when they come up.
         if not self._entries:
             self._resting.clear()
             self._deadlines.clear()
@@ -91,7 +91,7 @@ class FairQueue:
         return entry
 
     def take(self, now: datetime) -> QueueEntry | None:
-        """Take out the request whose turn it is; None where all rest or none is there."""
+        """Remove and return the next request; None if there is none or all rest."""
         self._wake(now)
         for priority in _ORDER:
             lanes = self._lanes[priority]
@@ -103,7 +103,7 @@ class FairQueue:
         return None
 
     def overdue(self, now: datetime) -> list[QueueEntry]:
-        """Take out the requests that may no longer be begun."""
+        """Remove and return the requests whose start deadline has passed."""
         found: list[QueueEntry] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, request_id = heapq.heappop(self._deadlines)
@@ -113,15 +113,15 @@ class FairQueue:
                 found.append(entry)
         return found
 
-    def next_moment(self) -> datetime | None:
-        """When time alone changes something: a rest ends or a deadline passes."""
+    def next_change_at(self) -> datetime | None:
+        """Return when the next rest ends or deadline passes; None if neither does."""
         return min((heap[0][0] for heap in (self._resting, self._deadlines) if heap), default=None)
 
     def position(self, request_id: str) -> int:
-        """How many requests are ahead, as things stand; 0 for one that is not in line.
+        """Return how many requests are ahead of this one; 0 if it is not in the queue.
 
-        Each other caller is ahead with as many requests as this caller has up to this one, or one fewer where the
-        round comes to this caller first.
+        Of each other caller, as many requests are ahead as this caller has before this one, and one more if that
+        caller's turn comes first.
         """
         entry = self._entries.get(request_id)
         if entry is None:
@@ -139,30 +139,26 @@ class FairQueue:
         return ahead
 
     def eligible(self, created_before: datetime) -> int:
-        """How many were made at or before a moment."""
+        """Return how many were created at or before a time."""
         return sum(entry.created_at <= created_before for entry in self._entries.values())
 
     def by_caller(self) -> dict[str | None, int]:
-        """How many requests each caller has in line."""
+        """Return how many requests each caller has in the queue."""
         counts: dict[str | None, int] = {}
         for entry in self._entries.values():
             counts[entry.caller] = counts.get(entry.caller, 0) + 1
         return counts
 
     def of_caller(self, caller: str | None) -> Iterable[QueueEntry]:
-        """A caller's requests."""
+        """Return a caller's requests."""
         return [entry for entry in self._entries.values() if entry.caller == caller]
 
     def _rank(self, priority: Priority, caller: str | None, first: int) -> _Rank:
-        """Whose turn it is: the caller who was served longest ago and, of those who never were, the oldest request.
-
-        Args:
-            first: the number of the caller's first request.
-        """
+        """Rank a caller: served longest ago first; callers who never were by their first request's number."""
         return self._served[priority].get(caller, 0), first
 
     def _wake(self, now: datetime) -> None:
-        """Let the requests in whose rest is over."""
+        """Move the requests whose rest is over to their lanes."""
         while self._resting and self._resting[0][0] <= now:
             not_before, request_id = heapq.heappop(self._resting)
             entry = self._entries.get(request_id)

@@ -1,11 +1,11 @@
-"""Why the controller refuses: one tree of errors, which the gRPC and HTTP faces turn into their own status codes."""
+"""The errors that the controller answers with; gRPC and HTTP turn them into their own status codes."""
 
 from __future__ import annotations
 
 import errno
 
-# What these say is about what the machine has left, not about what was asked for.
-_NODES_OWN = frozenset(
+# These say what the machine lacks; what was asked for is not to blame.
+_NODE_ERRORS = frozenset(
     {
         errno.ENOSPC,
         errno.EDQUOT,
@@ -22,7 +22,7 @@ _NODES_OWN = frozenset(
 
 
 class Fault(Exception):
-    """The root. The message says which thing is meant and what to do next; it is shown to the caller as it is."""
+    """The root. The message is shown to the caller; it says what is wrong and what to do next."""
 
     reason = "INTERNAL"
 
@@ -60,31 +60,31 @@ class NotFound(Fault):
 
 
 class AlreadyExists(Fault):
-    """A thing of that name is there already."""
+    """A thing of that name exists already."""
 
     reason = "ALREADY_EXISTS"
 
 
 class FailedPrecondition(Fault):
-    """The thing exists, but is not in a state in which this can be done."""
+    """The thing exists, but its state does not allow this."""
 
     reason = "FAILED_PRECONDITION"
 
 
 class Unauthenticated(Fault):
-    """No key, or one that is wrong or revoked."""
+    """The key is missing, wrong or revoked."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(Fault):
-    """The key is good, but its scope is too small."""
+    """The key is valid, but lacks a permission."""
 
     reason = "PERMISSION_DENIED"
 
 
 class ResourceExhausted(Fault):
-    """A limit is met, and waiting does not help."""
+    """A limit is reached, and waiting does not help."""
 
     reason = "RESOURCE_EXHAUSTED"
 
@@ -94,13 +94,13 @@ class TooLarge(ResourceExhausted):
 
 
 class Unimplemented(Fault):
-    """This controller does not do that."""
+    """This controller cannot do that."""
 
     reason = "UNIMPLEMENTED"
 
 
 class Unavailable(Fault):
-    """Not now: the same call may go through later."""
+    """It cannot be done now; the same call may succeed later."""
 
     reason = "UNAVAILABLE"
 
@@ -111,20 +111,20 @@ class NodeTrouble(Unavailable):
     @staticmethod
     def explains(error: BaseException) -> bool:
         """Whether an error is of this kind."""
-        return isinstance(error, NodeTrouble) or (isinstance(error, OSError) and error.errno in _NODES_OWN)
+        return isinstance(error, NodeTrouble) or (isinstance(error, OSError) and error.errno in _NODE_ERRORS)
 
 
 class StartTimedOut(Unavailable):
-    """A runner was not ready in the time that it may take."""
+    """A runner was not ready within its startup_timeout."""
 
 
 class DeadlineExceeded(Fault):
-    """The time that the caller gave is over."""
+    """The caller's time limit is over."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class Aborted(Fault):
-    """Something newer took this call's place."""
+    """A newer call replaced this one."""
 
     reason = "ABORTED"

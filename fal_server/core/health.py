@@ -1,4 +1,4 @@
-"""Whether a ready runner is well: when it is checked, and what a failed check means."""
+"""Decide when ready runners are checked, and what a failed check means."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 from fal_server.core.revisions import HealthCheck
 
 PERIOD_SECONDS = 15
-# A runner that has not passed a check yet is asked this often: a deploy may be waiting for it.
+# A runner that has not passed a check yet is checked this often, because a deploy may be waiting for it.
 UNPROVEN_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """What is known of a runner's health.
+    """The state of a runner's health checks.
 
     Attributes:
-        proven: it has passed a check.
-        failures: checks that failed in a row and counted.
-        checked_at: when the last one began.
-        asked: an answer of its asked for a check that was not begun yet.
+        proven: whether it has ever passed a check.
+        failures: how many checks in a row failed and counted.
+        checked_at: when the last check started.
+        asked: whether one of its answers asked for a check that has not started yet.
     """
 
     proven: bool = False
@@ -33,12 +33,12 @@ NEW = Vitals()
 
 
 def due_at(check: HealthCheck, vitals: Vitals, ready_at: datetime, *, busy: bool) -> datetime | None:
-    """When a runner's next check is due; None where it is not to be checked as things are.
+    """Return when a runner's next check is due; None if none is.
 
-    The first check is due at once, whatever its kind, because no traffic moves to a runner that has not passed one.
+    The first check is due at once, because no traffic moves to a runner that has not passed one.
 
     Args:
-        busy: it has requests in flight; then it is left alone unless the check allows that.
+        busy: whether it has requests in flight, during which it is only checked if `allow_on_busy` says so.
     """
     if busy and not check.allow_on_busy:
         return None
@@ -51,26 +51,23 @@ def due_at(check: HealthCheck, vitals: Vitals, ready_at: datetime, *, busy: bool
     return vitals.checked_at + timedelta(seconds=PERIOD_SECONDS) if check.call_regularly else None
 
 
-def begun(vitals: Vitals, now: datetime) -> Vitals:
-    """A check begins."""
+def started(vitals: Vitals, now: datetime) -> Vitals:
+    """Return the state after a check has started."""
     return replace(vitals, checked_at=now, asked=False)
 
 
 def passed(vitals: Vitals) -> Vitals:
-    """It was answered with 2xx in time."""
+    """Return the state after a check was answered with 2xx in time."""
     return replace(vitals, proven=True, failures=0)
 
 
 def failed(
     check: HealthCheck, vitals: Vitals, *, started_at: datetime, startup_timeout: int, now: datetime
 ) -> tuple[Vitals, bool]:
-    """It was not.
+    """Return the state after a failed check, and whether the runner counts as unhealthy.
 
-    In the start period (at least `startup_timeout`, from the runner's start) a failure does not count. Where checks
-    are made only when an answer asks for one, the app itself has raised the alarm: then one failure is enough.
-
-    Returns:
-        What is known now, and whether the runner counts as unhealthy.
+    In the start period (at least `startup_timeout`, from the runner's start) a failure does not count. If checks are
+    only made when an answer asks for one, the app itself has raised the alarm, and one failure is enough.
     """
     if vitals.proven and not check.call_regularly:
         return replace(vitals, failures=vitals.failures + 1), True

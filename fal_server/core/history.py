@@ -1,4 +1,4 @@
-"""What a runner went through: which changes are kept, and how long each part of its start took."""
+"""A runner's history: which state changes are kept, and how long each part of its start took."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fal_server.core.runners import Runner, RunnerState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange:
-    """One step in a runner's life.
+    """One entry of a runner's history.
 
     Attributes:
-        state: from then on. The same state comes twice in a row where a PENDING runner is held or its start ordered.
-        reason: in words for people; may be empty.
+        state: from then on. PENDING is repeated when the runner is held and when its start is ordered.
+        reason: for people; may be empty.
     """
 
     runner_id: str
@@ -25,12 +25,12 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartPhases:
-    """How long each part of a start took, in seconds; None where it is not over, or never began.
+    """How long each part of a start took, in seconds; None if it is not over or did not happen.
 
     Attributes:
-        waiting: from the decision that there be this runner to the order to start it on a node.
-        environment: from that to its process: the environment found or built, code and secrets collected.
-        setup: from that to where it could take requests.
+        waiting: from the runner's creation to the order to start it on a node.
+        environment: then to its process, while its environment, code and secrets are prepared.
+        setup: then until it takes requests.
         first_byte: from its first request to the first byte of the answer.
     """
 
@@ -41,10 +41,10 @@ class StartPhases:
 
 
 def change_between(before: Runner | None, after: Runner, now: datetime) -> StateChange | None:
-    """What is to be kept of a change to a runner's row; None where only details differ.
+    """Return the history entry for a change to a runner's row; None if there is none.
 
-    Kept are every new state, and within PENDING the first time that it is held and the order to start it. So one
-    runner keeps a dozen of them at most, however long it waits and however often the words change.
+    There is one for each new state, the first hold and the order to start. So a runner has at most a dozen, however
+    long it waits and however often its reason changes.
     """
     new = before is None or before.state is not after.state
     held = before is not None and before.not_before is None and after.not_before is not None
@@ -56,7 +56,7 @@ def change_between(before: Runner | None, after: Runner, now: datetime) -> State
 
 
 def start_phases(runner: Runner) -> StartPhases:
-    """How long each part of a runner's start took."""
+    """Return how long each part of a runner's start took."""
     return StartPhases(
         waiting=_between(runner.created_at, runner.ordered_at),
         environment=_between(runner.ordered_at, runner.started_at),

@@ -33,7 +33,7 @@ def within(accounts: Accounts, owner: AccountId) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppId:
-    """What identifies an app.
+    """The identity of an app.
 
     Attributes:
         account: the owner.

@@ -1,4 +1,4 @@
-"""A runner's states: the one function that moves a runner from one to the next, and the table of allowed moves."""
+"""The table of allowed moves between a runner's states, and the only function that makes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.core.runners import RANK, Desired, Runner, RunnerState
 
 S = RunnerState
 
-# docs/reference/runner-states.md is drawn from this table. A runner can end from every state; else they only move up.
+# docs/reference/runner-states.md is drawn from this table. A runner can end in every state; otherwise it only moves up.
 MOVES: dict[RunnerState, frozenset[RunnerState]] = {
     S.FAILURE_DELAY: frozenset({S.PENDING, S.TERMINATED}),
     S.PENDING: frozenset({S.DOCKER_PULL, S.SETUP, S.TERMINATED}),
@@ -24,24 +24,24 @@ MOVES: dict[RunnerState, frozenset[RunnerState]] = {
 
 
 class Event(StrEnum):
-    """What can be seen of a runner."""
+    """An event in the life of a runner."""
 
     DUE = "due"  # the delay after a failed start is over
-    PULLING = "pulling"  # the image that it runs in is fetched or built
-    LAUNCHED = "launched"  # the engine has taken the order; the shim is there
+    PULLING = "pulling"  # its image is being fetched or built
+    LAUNCHED = "launched"  # the engine has accepted the order; the shim runs
     READY = "ready"  # setup is done: the app's port is open (or its function runs)
-    UNROUTED = "unrouted"  # the router has acknowledged that it gets no more requests, and some are still open
+    UNROUTED = "unrouted"  # the router sends it no more requests, but some are still open
     STOPPING = "stopping"  # SIGTERM or SIGKILL was sent
     GONE = "gone"  # nothing of its process group is alive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Something seen of one runner.
+    """Something observed of one runner.
 
     Attributes:
-        reason: in words for people. A runner that was told to stop keeps the reason for which it was.
-        exit_code: GONE: the worker's exit code, 128 + number where a signal ended it; None where it is not known.
+        reason: for people. A runner that was asked to stop keeps the reason for that.
+        exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
     """
 
     runner_id: str
@@ -56,15 +56,14 @@ class Observation:
 
 
 def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
-    """The runner after an observation.
+    """Return the runner after an observation.
 
-    An observation that would move the state down, or by a move that the table lacks, changes nothing: reports may
-    come late or twice.
+    An observation whose move is not in the table changes nothing, because reports may come late or twice.
 
     Args:
         runner: as it is stored.
-        seen: what was seen.
-        now: the moment of the change.
+        seen: the observation.
+        now: the time of the change.
     """
     target = _TARGETS[seen.event]
     if target not in MOVES[runner.state]:
@@ -99,8 +98,8 @@ _TARGETS: dict[Event, RunnerState] = {
 
 
 def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
-    """A reason to wait ends with the waiting; why a runner was to stop says more than how it then ended."""
+    # A reason to wait ends with the wait. Why a runner was to stop says more than how it ended.
     if RANK[target] < RANK[S.DRAINING]:
         return seen.reason
-    told = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
-    return runner.reason if told and runner.reason else seen.reason or runner.reason
+    asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
+    return runner.reason if asked_to_stop and runner.reason else seen.reason or runner.reason

@@ -1,4 +1,4 @@
-"""Log lines, and the questions that can be asked of them."""
+"""Log lines, and queries for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNKNOWN = AccountId("")
 
 
 class LogSource(StrEnum):
-    """Who wrote a line: the environment's build, the platform, or the app on one of its two streams."""
+    """The origin of a line: the environment's build, the platform, or one of the app's streams."""
 
     BUILD = "build"
     SYSTEM = "system"
@@ -34,14 +34,14 @@ class LogLevel(StrEnum):
 class LogEntry:
     """One line. (runner_id, sequence) is unique: a second copy is dropped.
 
-    Nobody changes one. It is not declared frozen because one is made of every line that passes through, and making a
-    frozen one takes three times as long.
+    Treat it as frozen. It is not declared so because a frozen object takes three times as long to make, and every line
+    that passes through needs one.
 
     Attributes:
         sequence: counts a runner's lines from 1, without gaps.
         account, app_name, revision_id: those of the runner. A build does not know them: they are set before its lines
             are stored, and nobody can read a stored line without an account.
-        request_id: the request that it was written for, where known.
+        request_id: the request that it was written for, if that is known.
     """
 
     runner_id: str
@@ -58,15 +58,15 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which lines are asked for; what is None does not restrict.
+    """Which lines to return; None does not restrict.
 
     Attributes:
         since: lines at or after this.
         until: lines before this.
         search: a substring, case-insensitive.
-        newest_first: the order of the lines, and from which end `limit` counts.
-        after: lines that come later in the answer's order than this cursor, as `LogPage.cursor` gave it.
-        above: of a runner's lines, those with a higher sequence than this.
+        newest_first: the order of the lines, and so the end from which `limit` counts.
+        after: only lines behind this `LogPage.cursor`, in the same order.
+        above: only lines of a runner with a higher sequence than this.
         limit: at most so many lines, 1 to 10,000.
     """
 
@@ -85,7 +85,7 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some lines, and where to go on; `more` says whether there was anything beyond them at that moment."""
+    """Some lines, the cursor to go on from, and whether there were more lines at that time."""
 
     entries: tuple[LogEntry, ...]
     cursor: str

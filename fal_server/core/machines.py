@@ -1,4 +1,4 @@
-"""Machine types: labels with resources, and what fits on a node."""
+"""Machine types, their resources, and what fits on a node."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from fal_server.core.faults import InvalidArgument
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a machine type asks for and what a node has: CPU in thousandths of a core, memory in MiB, GPUs by label."""
+    """Resources of a machine type or a node: CPU in thousandths of a core, memory in MiB, GPUs by label."""
 
     milli_cpus: int = 0
     memory_mib: int = 0
     gpus: Mapping[str, int]
 
     def plus(self, other: Resources) -> Resources:
-        """The sum."""
         labels = set(self.gpus) | set(other.gpus)
         return Resources(
             milli_cpus=self.milli_cpus + other.milli_cpus,
@@ -27,7 +26,7 @@ class Resources:
         )
 
     def lacks_for(self, wanted: Resources) -> str | None:
-        """What is missing here for `wanted`, in words; None where it fits."""
+        """Return what is missing here for `wanted`, for people; None if it fits."""
         for label, count in sorted(wanted.gpus.items()):
             if self.gpus.get(label, 0) < count:
                 return f"{count} x {label} asked for, {self.gpus.get(label, 0)} free"
@@ -38,7 +37,7 @@ class Resources:
         return None
 
     def times(self, count: int) -> Resources:
-        """So much for each of `count`."""
+        """Return the resources of `count` such things."""
         return Resources(
             milli_cpus=self.milli_cpus * count,
             memory_mib=self.memory_mib * count,
@@ -46,7 +45,7 @@ class Resources:
         )
 
     def minus(self, other: Resources) -> Resources:
-        """The difference; what is over-committed becomes negative."""
+        """Return the difference, which is negative for what is over-committed."""
         negative = Resources(
             milli_cpus=-other.milli_cpus,
             memory_mib=-other.memory_mib,
@@ -57,10 +56,11 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine that runs runners, with everything it has.
+    """A machine that runs runners.
 
     Attributes:
-        trouble: why nothing can be started on it at the moment, in words; empty where all is well.
+        total: all that it has, used or not.
+        trouble: why nothing can be started on it now, for people; empty if something can.
     """
 
     name: str
@@ -74,14 +74,14 @@ _CPU_MEMORY_MIB = {"XS": 512, "S": 1024, "M": 2048, "L": 4096, "XL": 8192}
 
 @lru_cache(maxsize=1024)
 def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
-    """What one runner of a machine type reserves.
+    """Return what one runner of a machine type reserves.
 
     Args:
         machine_type: `XS` to `XL`, or `GPU-<model>`.
-        num_gpus: how many GPUs of that model; 1 where the type is a GPU and nothing is said.
+        num_gpus: how many GPUs of that model; None is 1 for a GPU type.
 
     Raises:
-        Invalid: the label is neither.
+        InvalidArgument: there is no such machine type.
     """
     label = machine_type.upper()
     if label in _CPU_MEMORY_MIB:
@@ -95,11 +95,7 @@ def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
 
 
 def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
-    """The first machine type that fits, in the app's own order.
-
-    Returns:
-        (the type, "") or (None, why nothing fits).
-    """
+    """Return the first machine type that fits, in the app's order, and "", or None and why nothing fits."""
     reasons: list[str] = []
     for machine_type in machine_types:
         lack = free.lacks_for(resources_of(machine_type, num_gpus))

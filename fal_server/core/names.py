@@ -1,4 +1,4 @@
-"""The names that users give, and the one rule by which an app's name carries its environment."""
+"""Check the names that users give; an app's full name carries its environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def environment_name(name: str, field: str = "environment_name") -> str:
     """Check an environment's name; an empty one means `main`.
 
     Raises:
-        Invalid: not 1-64 lower-case letters, digits and inner hyphens, or it holds the separator `--`.
+        InvalidArgument: it is not 1 to 64 lower-case letters, digits and inner hyphens, or has the separator `--`.
     """
     if not name:
         return MAIN
@@ -34,11 +34,11 @@ def environment_name(name: str, field: str = "environment_name") -> str:
 
 
 def app_name(name: str, environment: str, field: str = "application_name") -> str:
-    """An app's full name: `name` in `main`, `name--env` elsewhere; the suffix is added where it is missing.
+    """Return an app's full name: `name` in `main`, `name--env` elsewhere; a missing suffix is added.
 
     Raises:
-        Invalid: empty, too long, with characters outside letters, digits, `_`, `.` and `-`, or with the suffix
-            of another environment.
+        InvalidArgument: it is empty or too long, has characters other than letters, digits, `_`, `.` and `-`, or has
+            the suffix of another environment.
     """
     if not name:
         raise InvalidArgument(field, f"{field} is empty: name the app")
@@ -66,7 +66,7 @@ def app_name(name: str, environment: str, field: str = "application_name") -> st
 
 
 def split_app_name(name: str) -> tuple[str, str]:
-    """An app's full name -> (name without suffix, environment)."""
+    """Split an app's full name into its name without suffix and its environment."""
     base, separator, suffix = name.rpartition(SEPARATOR)
     return (base, suffix) if separator else (name, MAIN)
 
@@ -75,7 +75,7 @@ def secret_name(name: str, field: str = "name") -> str:
     """Check a secret's name: it becomes an environment variable of the runner.
 
     Raises:
-        Invalid: empty, not a variable's name, or one that the runner itself depends on.
+        InvalidArgument: it is empty, no variable can have it, or the runner itself depends on it.
     """
     if not name:
         raise InvalidArgument(field, f"{field} is empty: name the secret")
@@ -90,10 +90,10 @@ def secret_name(name: str, field: str = "name") -> str:
 
 
 def identifier(value: str, field: str) -> str:
-    """Check an id that some earlier call returned.
+    """Check an id that an earlier call returned.
 
     Raises:
-        Invalid: empty, longer than 128 characters, or with a character that no id has.
+        InvalidArgument: it is empty, longer than 128 characters, or has a character that no id has.
     """
     if not value:
         raise InvalidArgument(field, f"{field} is empty")
@@ -103,7 +103,7 @@ def identifier(value: str, field: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A user's string for a message: quoted, without control characters, cut at 80."""
+    """Return a user's text for a message: quoted, without control characters, at most 80 characters."""
     return repr(value if len(value) <= 80 else value[:77] + "...")
 
 
@@ -116,7 +116,7 @@ def checked_text(value: str, field: str, most: int) -> str:
         most: how many characters it may have.
 
     Raises:
-        Invalid: too long, or with control characters.
+        InvalidArgument: it is too long or has control characters.
     """
     if len(value) > most:
         raise InvalidArgument(field, f"{field} has {len(value)} characters: use at most {most}")

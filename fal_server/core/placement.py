@@ -1,4 +1,4 @@
-"""Which PENDING runner starts on which node, and what happens to one that fits nowhere."""
+"""Place PENDING runners on nodes, and decide what happens to one that fits nowhere."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.machines import Node, Resources, choose, resources_of
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 
-# Where nothing had room: how long until the next look.
+# How long until the next attempt if no node had room.
 UNSCHEDULABLE_DELAY_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a runner must have to start.
+    """The requirements of a runner that is to start.
 
     Attributes:
-        machine_types: those that will do, the best first.
-        delayed: the last start of its revision failed, so that its own delay holds.
-        rolling: it is the first one of the revision that a rolling deploy moves to.
+        machine_types: the acceptable ones, the best first.
+        delayed: whether its delay after a failed start still holds.
+        rolling: whether it is the first runner of the revision that a rolling deploy moves to.
         patience_seconds: how long a rolling deploy waits for room; None waits for ever.
-        ephemeral: a call waits for it and for no other.
+        ephemeral: whether one call waits for this runner.
     """
 
     machine_types: tuple[str, ...]
@@ -39,13 +39,13 @@ class Needs:
 def plan_launches(
     runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs], now: datetime
 ) -> list[Action]:
-    """Give PENDING runners room, oldest first; one that does not fit does not hold up a smaller one behind it.
+    """Place PENDING runners, oldest first; one that does not fit does not block smaller ones behind it.
 
     Args:
         runners: all that have not ended; those with a process hold what their machine type reserves.
-        nodes: with all that they have.
-        needs: what one of them must have.
-        now: the moment of the plan.
+        nodes: with their total resources.
+        needs: what a runner must have to start.
+        now: the time of the plan.
     """
     waiting = [r for r in runners if r.state in NO_PROCESS and r.desired is Desired.SERVE]
     if not waiting:
@@ -84,7 +84,7 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
     if hopeless and wanted.rolling:
         return Abandon(app_name=runner.app_name, revision_id=runner.revision_id, reason=reason)
     if wanted.rolling and wanted.patience_seconds is not None:
-        # The old runners hold the room until a new one is ready: without this the two would wait for each other.
+        # The old runners hold the room until a new one is ready, so without a limit the two would wait for each other.
         over = runner.created_at + timedelta(seconds=wanted.patience_seconds)
         if now >= over:
             why = f"it found no room beside the old runners in {wanted.patience_seconds} s ({reason}): free some, or "
@@ -100,12 +100,12 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
 def _choose(wanted: Needs, room: Resources) -> tuple[str | None, str]:
     try:
         return choose(wanted.machine_types, wanted.num_gpus, room)
-    except InvalidArgument as fault:  # a label that an earlier version knew
+    except InvalidArgument as fault:  # a label of an earlier version
         return None, fault.message
 
 
 def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Runner], Needs]) -> dict[str, Resources]:
-    """What each node has left. Summed up in place: there may be thousands of runners."""
+    """Return what each node has left; sums by machine type, because there may be thousands of runners."""
     taken: dict[str, dict[tuple[str, int | None], int]] = {node.name: defaultdict(int) for node in nodes}
     for runner in runners:
         if runner.state not in NO_PROCESS and not runner.ended and runner.node in taken:
@@ -116,7 +116,7 @@ def _free(runners: Sequence[Runner], nodes: Sequence[Node], needs: Callable[[Run
         for (machine_type, num_gpus), count in taken[node.name].items():
             try:
                 each = resources_of(machine_type, num_gpus)
-            except InvalidArgument:  # a label that an earlier version knew: its runner goes on, its size is not known
+            except InvalidArgument:  # a label of an earlier version: its runner goes on, but its size is unknown
                 continue
             left = left.minus(each.times(count))
         free[node.name] = left

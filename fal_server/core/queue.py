@@ -1,4 +1,4 @@
-"""The queue's requests, and what becomes of one after each attempt: passed on, tried again, or given up."""
+"""The queue's requests, and the decision after each attempt: pass the answer on, retry, or give up."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fal_server.core.identity import AccountId
 from fal_server.core.json_reader import read_json
 from fal_server.core.routing import Outcome, error_type_of
 
-# "10 attempts in total, always": no header and no app can raise it.
+# The published limit, "10 attempts in total, always", which no header and no app can raise.
 MOST_ATTEMPTS = 10
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
 
 
 class State(StrEnum):
-    """Where a request is, in the published words."""
+    """Where a request is, by the published names."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -26,14 +26,14 @@ class State(StrEnum):
 
 
 class Priority(StrEnum):
-    """Which line a request waits in: no low one is begun while a normal one of the same app can be."""
+    """A low request starts only if no normal one of the same app can."""
 
     NORMAL = "normal"
     LOW = "low"
 
 
 class Condition(StrEnum):
-    """Why an attempt is repeated: the published names of the conditions that apps set budgets for."""
+    """Why an attempt is retried; apps set budgets by these published names."""
 
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
@@ -41,7 +41,7 @@ class Condition(StrEnum):
 
 
 class WebhookState(StrEnum):
-    """How far the delivery of a result is; NONE where nobody asked for one."""
+    """How far the delivery of a result is; NONE if nobody asked for one."""
 
     NONE = "none"
     WAITING = "waiting"
@@ -57,17 +57,17 @@ class QueuedRequest:
     Attributes:
         path: what the app is asked for, with the query.
         caller: the id of the caller's key; None for a public call.
-        fingerprint: a hash of what was asked, so that a repeated Idempotency-Key can be compared.
-        attempt: how often it was begun; the one under way has this number.
-        retries: how often it was repeated, by condition.
-        no_retry: the caller wants no repetition (header x-fal-no-retry).
+        fingerprint: a hash of the request, which must be the same if its Idempotency-Key is repeated.
+        attempt: the number of the last attempt, from 1.
+        retries: how often it was retried, by condition.
+        no_retry: the caller wants no retries (header x-fal-no-retry).
         not_before: it rests until then.
-        start_deadline: nothing is begun after this.
-        started_at: when the last attempt began.
-        lease_until: an attempt that is not over by then is nobody's.
-        alone: whether the runner of the last attempt had no other request, so that all its lines were this one's.
+        start_deadline: no attempt starts after this.
+        started_at: when the last attempt started.
+        lease_until: an attempt that is not over by then has no owner any more.
+        alone: whether the runner of the last attempt had no other request, so that all its lines belong to this one.
         status: of the answer; None until it is completed.
-        dead: whether it was given up, though repeating it might help: see `fal queue redrive`.
+        dead: whether it was given up although a retry might help: see `fal queue redrive`.
         webhook_at: when the next delivery is due.
     """
 
@@ -104,7 +104,7 @@ class QueuedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a request carries; headers may hold credentials for the app, so no part of it is ever shown."""
+    """A request's headers and body, which may hold credentials for the app and so are never shown."""
 
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
     body: bytes = field(repr=False, default=b"")
@@ -113,14 +113,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a runner answered, whole."""
+    """A runner's whole answer."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
     body: bytes = field(repr=False, default=b"")
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, by its name in lower case."""
+        """Return the first value of a header, by its name in lower case; None if it is missing."""
         return next((value for key, value in self.headers if key == name), None)
 
 
@@ -130,7 +130,7 @@ class Failure:
 
     Attributes:
         condition: what kind of failure it is.
-        error_type: one of the published words.
+        error_type: one of the published names.
         detail: for people.
     """
 
@@ -141,13 +141,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What an app says about repeating its requests: retries by condition (None: the platform's), and what is not."""
+    """An app's rules for retries: how many by condition, and which conditions are not retried at all."""
 
     budgets: Mapping[Condition, int] = field(default_factory=dict[Condition, int])
     skipped: frozenset[Condition] = frozenset()
 
     def budget(self, condition: Condition, *, no_retry: bool) -> int:
-        """How many repetitions a request has: the caller's word, then the app's, then the platform's."""
+        """Return how often a request may be retried: the caller decides, then the app, then the platform."""
         if no_retry or condition in self.skipped:
             return 0
         return min(self.budgets.get(condition, MOST_ATTEMPTS - 1), MOST_ATTEMPTS - 1)
@@ -158,9 +158,9 @@ class RetryDecision:
     """What follows from an attempt.
 
     Attributes:
-        retry: the condition under which it is repeated; None where it is over.
-        dead: over, though a repetition was called for.
-        outcome: what becomes of the runner.
+        retry: why it is retried; None if the request is completed.
+        dead: whether it is completed because its retries are used up.
+        outcome: what happens to the runner.
         probe: whether the runner must first show that it still accepts connections (502 and 504).
         error, error_type: what went wrong; None for an answer below 400.
     """
@@ -174,7 +174,7 @@ class RetryDecision:
 
 
 def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) -> Policy:
-    """A revision's settings as a policy; what is not understood leaves the platform's default."""
+    """Return a revision's settings as a policy; malformed ones leave the platform's default."""
     budgets: dict[Condition, int] = {}
     try:
         given = read_json(retry_config) if retry_config else {}
@@ -190,10 +190,10 @@ def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) 
 
 
 def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy) -> RetryDecision:
-    """What follows from a request's last attempt; see "What becomes of an answer" in docs/reference/calling.md.
+    """Decide what follows from a request's last attempt, by the rules in docs/reference/calling.md.
 
     Args:
-        request: as it was when the attempt began: `attempt` is the number of this one.
+        request: as it was when the attempt started, so that `attempt` is its number.
         seen: the answer, or why there is none.
         policy: of the revision that ran it.
     """
@@ -214,18 +214,18 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
 
 
 def switch(value: str | None) -> bool | None:
-    """A header that is on or off: 1 or 0, true or false; None for one that is missing or neither."""
-    word = (value or "").strip().lower()
-    return True if word in _TRUE else False if word in _FALSE else None
+    """Return a header's value as on or off: 1 or 0, true or false; None if it is missing or neither."""
+    text = (value or "").strip().lower()
+    return True if text in _TRUE else False if text in _FALSE else None
 
 
 def lease_until(now: datetime, request_timeout_seconds: float) -> datetime:
-    """When an attempt that begins now is nobody's any more: it is cut off before that by whoever carries it."""
+    """Return when an attempt that starts now has no owner any more; its owner cuts it off before that."""
     return now + timedelta(seconds=request_timeout_seconds + 60)
 
 
 def _classify(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
-    """An attempt's end -> (the condition for repeating it or None, the runner's fate, whether to probe it)."""
+    """Return why to retry (or None), what happens to the runner, and whether to probe it."""
     if isinstance(seen, Failure):
         return (
             seen.condition,

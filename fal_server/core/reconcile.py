@@ -1,4 +1,4 @@
-"""What to start, drain and end: from what is wanted and what is there to a list of actions; no I/O, `now` given."""
+"""Compare desired and actual runners, and plan what to start, drain and end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
 
 S = RunnerState
-# Each further start after a failed one waits this much longer, up to the most.
+# Each failed start in a row makes the next one wait this much longer, up to the maximum.
 FAILURE_DELAY_SECONDS = 30
 FAILURE_DELAY_MOST_SECONDS = 600
 
@@ -39,8 +39,8 @@ class Usage:
     """What the router knows of one runner.
 
     Attributes:
-        last_request_at: when its last request left it. Where the controller does not know the runner's past (after
-            its own restart), the moment from which on it knows: no data is no decision.
+        last_request_at: when its last request left it. After the controller restarted it does not know the past, so
+            this is the time of the restart: nobody decides without data.
     """
 
     in_flight: int = 0
@@ -49,18 +49,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppInput:
-    """An app and all that the plan must know of it.
+    """An app, and what the plan must know of it.
 
     Attributes:
         failures: starts of the app's revision that failed in a row, since the last one that became ready.
         failed_at: when the last of them failed; None means just now.
-        next_failures: the same of the revision that a rolling deploy is moving to.
+        next_failures: the same for the revision that a rolling deploy is moving to.
         next_failure: why the last of those failed.
-        next_scaling: the settings of that revision; None where they are the app's.
-        unproven: its runners that have a health check to pass and have not passed it yet: no traffic moves to them.
-        num_gpus: how many GPUs a runner of the given revision takes.
-        serves_http: False for a function without a port: there is nothing to route to, so it has no runners.
-        ephemeral: it belongs to one call, which starts and ends its one runner itself.
+        next_scaling: the settings of that revision; None if they are the app's.
+        unproven: its runners that have not passed their health check yet, so that no traffic moves to them.
+        num_gpus: how many GPUs a runner takes, by revision.
+        serves_http: False for a function without a port, which nothing is routed to, so that it has no runners.
+        ephemeral: whether it belongs to one call, which starts and ends its runner itself.
     """
 
     app: App
@@ -76,7 +76,7 @@ class AppInput:
     unproven: frozenset[str] = frozenset()
 
     def scaling_of(self, runner: Runner) -> Scaling:
-        """The settings that hold for a runner: those of the next revision already, where it is one of it."""
+        """Return the settings for a runner: a runner of the next revision already has those of that revision."""
         coming = self.next_scaling is not None and runner.revision_id == self.app.next_revision_id
         return self.next_scaling if coming and self.next_scaling is not None else self.app.scaling
 
@@ -85,7 +85,7 @@ _UNUSED = Usage()
 
 
 def failure_delay(failures: int) -> timedelta:
-    """How long the next start waits after so many failed ones in a row."""
+    """Return how long the next start waits after this many failed ones in a row."""
     return timedelta(seconds=min(FAILURE_DELAY_MOST_SECONDS, FAILURE_DELAY_SECONDS * failures))
 
 
@@ -96,14 +96,14 @@ def plan(
     nodes: Sequence[Node],
     now: datetime,
 ) -> list[Action]:
-    """All that is to be done now.
+    """Return all actions that are due now.
 
     Args:
-        apps: every app, ephemeral ones too; a runner of an app that is not among them is drained.
+        apps: every app, ephemeral ones too; runners of other apps are drained.
         runners: every runner that has not ended, oldest first.
         usage: what the router knows, by runner id.
-        nodes: what the engine has, in total; what living runners reserve is subtracted here.
-        now: the moment of the plan.
+        nodes: with their total resources; what living runners reserve is subtracted here.
+        now: the time of the plan.
     """
     inputs = {given.app.name: given for given in apps}
     by_app: dict[str, list[Runner]] = defaultdict(list)
@@ -119,7 +119,7 @@ def plan(
     for name, given in inputs.items():
         if not given.ephemeral:
             actions += _plan_app(given, by_app[name], usage, now)
-    # What is drained holds its room until it is gone; what is dropped never had any.
+    # A drained runner holds its room until it is gone; a dropped one never had any.
     dropped = {action.runner_id for action in actions if isinstance(action, Drop)}
     for runner in runners:
         given = inputs.get(runner.app_name)
@@ -140,7 +140,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
         if r.revision_id not in (app.revision_id, app.next_revision_id)
     ]
     present = {r.runner_id for r in current}
-    # A replacement counts once the runner that it replaces does no more.
+    # A replacement counts once the runner that it replaces no longer does.
     counted = [r for r in current if r.replaces is None or r.replaces not in present]
     extra = [r for r in current if r.replaces is not None and r.replaces in present]
     if app.next_revision_id is not None:
@@ -153,7 +153,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
     missing = decision.start_below - len(counted)
     if missing > 0:
         if given.failures:
-            # After a failure one start at a time tries whether the fault is gone.
+            # After a failure, one start at a time tests whether the cause is gone.
             trying = sum(r.state is not S.IDLE or r.runner_id in given.unproven for r in current)
             missing = min(missing, max(0, 1 - trying))
         create = Create(
@@ -169,7 +169,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
 
 
 def _not_before(given: AppInput, now: datetime) -> datetime | None:
-    """Until when a start waits because of those that failed before it."""
+    """Return until when a start waits because earlier ones failed."""
     if not given.failures:
         return None
     due = (given.failed_at or now) + failure_delay(given.failures)
@@ -177,7 +177,7 @@ def _not_before(given: AppInput, now: datetime) -> datetime | None:
 
 
 def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -> list[Action]:
-    """A rolling deploy: one runner of the next revision must be ready before the app moves."""
+    """Plan a rolling deploy: a runner of the next revision must be ready before the app moves."""
     app = given.app
     if app.next_revision_id is None:
         return []
@@ -190,13 +190,13 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
         why = given.next_failure or "its runner ended before it was ready"
         return [Abandon(app_name=app.name, revision_id=app.next_revision_id, reason=why)]
     if extra:
-        # One runner above the number at a time: replacements of the old revision make way.
+        # There is one runner above the number at a time, so replacements of the old revision make way.
         return [_leave(r, f"revision {app.next_revision_id} is on its way") for r in extra]
     return [Create(app_name=app.name, revision_id=app.next_revision_id, reason="rolling deploy")]
 
 
 def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner], now: datetime) -> list[Action]:
-    """`stop --replace` and rollouts, one runner at a time: the replacement first, then the old one drains."""
+    """Plan `stop --replace` and rollouts, one runner at a time: the old one drains once its replacement is ready."""
     marked = [r for r in counted if r.replace_first]
     if not marked:
         return []
@@ -218,14 +218,14 @@ def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner
 def _victims(
     app: App, counted: list[Runner], usage: Mapping[str, Usage], keep: int, now: datetime
 ) -> list[tuple[Runner, str]]:
-    """Which runners are too many: the youngest without a process, then the longest idle whose keep_alive is over.
+    """Choose surplus runners: the youngest without a process, then the longest idle past keep_alive.
 
-    Ready runners go only while enough ready ones stay: one that still starts does not hold the floor.
+    Ready runners go only while enough ready ones stay: one that still starts does not count for that.
     """
     scaling = app.scaling
     floor = scaling.min_concurrency or scaling.concurrency_buffer
     surplus = len(counted) - keep
-    unborn = [(r, "no longer needed") for r in reversed(counted) if r.state in NO_PROCESS][:surplus]
+    without_process = [(r, "no longer needed") for r in reversed(counted) if r.state in NO_PROCESS][:surplus]
     idle: list[tuple[datetime, Runner, str]] = []
     for runner in counted:
         known = usage.get(runner.runner_id, _UNUSED)
@@ -239,8 +239,8 @@ def _victims(
             idle.append((since, runner, why))
     idle.sort(key=lambda item: (item[0], item[1].runner_id))
     ready = sum(r.state is S.IDLE for r in counted)
-    count = max(0, min(surplus - len(unborn), ready - keep))
-    return unborn + [(r, why) for _, r, why in idle[:count]]
+    count = max(0, min(surplus - len(without_process), ready - keep))
+    return without_process + [(r, why) for _, r, why in idle[:count]]
 
 
 def _leave(runner: Runner, reason: str) -> Action:
@@ -250,7 +250,7 @@ def _leave(runner: Runner, reason: str) -> Action:
 
 
 def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: datetime) -> list[Action]:
-    """The next step of a runner on its way out."""
+    """Return the next action for a runner that is to end."""
     runner_id = runner.runner_id
     if runner.ended:
         return []
@@ -275,14 +275,13 @@ def _plan_end(runner: Runner, known: Usage, startup_timeout: int | None, now: da
 
 
 def _needs(given: AppInput | None, runner: Runner) -> Needs:
-    """What a runner must have to start."""
     if given is None:
         return Needs(machine_types=(runner.machine_type,))
     coming = runner.revision_id == given.app.next_revision_id
     return Needs(
         machine_types=given.scaling_of(runner).machine_types,
         num_gpus=given.num_gpus.get(runner.revision_id),
-        # A start of the same app that succeeded meanwhile ends the delay of all.
+        # A start of the same app that has succeeded meanwhile ends the delay of all.
         delayed=bool(given.next_failures if coming else given.failures),
         rolling=coming,
         patience_seconds=given.scaling_of(runner).startup_timeout,

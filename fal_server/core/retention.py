@@ -1,4 +1,4 @@
-"""What may be deleted: code, files and environments that no revision needs any more, and that nobody used of late."""
+"""Decide what may be deleted: code, files and environments that no revision needs and nothing used lately."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import NO_PROCESS, Runner
 
-# However short the retention: what was uploaded for a deploy that is under way is named by no revision yet.
+# The shortest retention: no revision names yet what was uploaded for a deploy that is under way.
 LEAST_AGE = timedelta(hours=1)
-# File systems keep times to two seconds at worst.
+# Some file systems round times to two seconds.
 _COARSE_CLOCKS = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """What revisions name. Every revision that is stored counts: an app can be moved to any of them.
+    """What stored revisions name. All of them count, because an app can be moved to any.
 
     Attributes:
         blobs: hashes of pickled code.
@@ -30,7 +30,7 @@ class Needed:
     env_ids: frozenset[str] = frozenset()
 
     def plus(self, revisions: Iterable[Revision]) -> Needed:
-        """With what these need, too."""
+        """Return this together with what these revisions need."""
         blobs, files, env_ids = set(self.blobs), set(self.files), set(self.env_ids)
         for revision in revisions:
             blobs |= {payload.blob for payload in (revision.function, revision.setup) if payload is not None}
@@ -44,9 +44,9 @@ class Generation:
     """One build of an environment.
 
     Attributes:
-        name: its own; a later build of the same environment has another.
-        number: it grows with each build.
-        usable: whether new runners can get it; an earlier version of the builder may have made it otherwise.
+        name: another one for each build of an environment.
+        number: grows with each build.
+        usable: whether new runners can get it; False if another version of the builder made it.
         finished_at: when it was built.
         used_at: when it was last given to a runner or found by a deploy.
     """
@@ -60,7 +60,7 @@ class Generation:
 
 
 def in_use_since(runners: Iterable[Runner], env_ids: Mapping[str, str]) -> dict[str, datetime]:
-    """When the longest-living runner of each environment was ordered.
+    """Return when the oldest living runner of each environment was ordered.
 
     Args:
         env_ids: the environment of each runner's revision, by revision id.
@@ -78,16 +78,16 @@ def in_use_since(runners: Iterable[Runner], env_ids: Mapping[str, str]) -> dict[
 def superfluous(
     generations: Sequence[Generation], needed: Needed, in_use: Mapping[str, datetime], before: datetime
 ) -> list[Generation]:
-    """The generations that may be deleted.
+    """Return the generations that may be deleted.
 
-    A new runner gets the newest usable one of its environment, and that is when this was used. So an older one is
-    needed by such living runners alone as were ordered before it was last used or before the newest was there, and the
-    newest by every revision that names the environment, too.
+    A new runner gets the newest usable generation of its environment, which counts as a use. So an older generation is
+    needed only by living runners that were ordered before its last use or before the newest existed. The newest is
+    also needed by every revision that names the environment.
 
     Args:
-        generations: all that are finished.
-        in_use: when the longest-living runner of each environment was ordered; none where no runner lives.
-        before: what was used, or followed by another, since then stays.
+        generations: all finished ones.
+        in_use: when the oldest living runner of each environment was ordered.
+        before: a generation that was used or replaced after this time stays.
     """
     newest: dict[str, Generation] = {}
     for generation in generations:
@@ -106,7 +106,7 @@ def _wanted(
     generation: Generation, newest: Generation | None, needed: Needed, since: datetime | None, before: datetime
 ) -> bool:
     if newest is None or generation.number >= newest.number:
-        # What follows the newest usable one was made by another version, whose runners may live still.
+        # Another version made what is newer than the newest usable one, and its runners may still live.
         return since is not None or (generation is newest and generation.env_id in needed.env_ids)
     if newest.finished_at >= before:
         return True

@@ -1,4 +1,4 @@
-"""A revision: one immutable version of an app's code, with all that its runners need."""
+"""A revision: one immutable version of an app's code, with what its runners need."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ class EnvironmentSpec:
 
     Attributes:
         kind: `virtualenv`, `conda`, `container` or `local`.
-        configuration: as the client sent it: python_version, requirements (a list, or a list of layers), resolver ...
-            A container's has its `image`, and what its Dockerfile copies (`context_files`, path and hash of each).
+        configuration: as the client sent it, such as python_version, requirements (a list, or a list of layers) and
+            resolver. For a container, `image`, and path and hash of each file that its Dockerfile copies
+            (`context_files`).
     """
 
     kind: str
-    configuration: Mapping[str, Json] = field(repr=False)  # image secrets and registry passwords travel in it
+    configuration: Mapping[str, Json] = field(repr=False)  # it may hold image secrets and registry passwords
 
     @property
     def env_id(self) -> str:
-        """The content hash that names what was built; a password that changed makes no other image."""
+        """The hash that names what is built from it; another password makes no other image."""
         text = json.dumps([self.kind, self._without_passwords()], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _without_passwords(self) -> Mapping[str, Json]:
-        """The configuration without an image's secrets and passwords, and without where the deployer's files lay."""
+        """Return the configuration without an image's secrets and passwords, and without the deployer's directory."""
         image = self.configuration.get("image")
         if self.kind != "container" or not isinstance(image, Mapping):
             return self.configuration
@@ -57,7 +58,7 @@ class EnvironmentSpec:
         return {**self.configuration, "image": kept}
 
     def with_context(self, files: Sequence[AppFile]) -> EnvironmentSpec:
-        """A container's, with the files that its Dockerfile copies: another file is another image."""
+        """Return it with the files that a container's Dockerfile copies, because another file makes another image."""
         if self.kind != "container":
             return self
         context = [[file.relative_path, file.hash] for file in sorted(files, key=lambda file: file.relative_path)]
@@ -65,7 +66,7 @@ class EnvironmentSpec:
 
     @property
     def runs_itself(self) -> bool:
-        """Whether it is an image that is run as it is, without any code of the app's."""
+        """Whether it is an image that runs as it is, without code of the app."""
         image = self.configuration.get("image")
         return self.kind == "container" and isinstance(image, Mapping) and image.get("use_isolate") is False
 
@@ -117,7 +118,7 @@ class HealthMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """How a ready runner is asked whether it is well; times in seconds.
+    """How a ready runner is checked; times are in seconds.
 
     Raises:
         InvalidArgument: the path is not one, or a number is too small.
@@ -165,11 +166,11 @@ class Revision:
     """One version of an app.
 
     Attributes:
-        function: the pickled callable; None where `entrypoint` ("module:attr") says what to run.
+        function: the pickled callable; None if `entrypoint` ("module:attr") says what to run.
         setup: a pickled callable whose result becomes the function's first argument.
-        exposed_port: the port that the code asks for; None for a function without HTTP. Each runner gets a free
-            one instead, passed to the callable.
-        secret_names: the secrets to give to its runners; None means all that are exposed by default.
+        exposed_port: the port that the code asks for; None for a function without HTTP. Each runner gets a free port
+            instead, which is passed to the callable.
+        secret_names: the secrets that its runners get; None means all that are exposed by default.
         scaling: the settings that the code asked for.
         metadata: what the deployer sent along, such as the OpenAPI description.
 

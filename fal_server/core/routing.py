@@ -1,4 +1,4 @@
-"""Which runner gets a request."""
+"""Choose the runner that gets a request."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-# Headers of an app's answers that speak to the platform.
+# Headers of an app's answers that are meant for the platform.
 RUNNER_HINTS = "x-fal-runner-hints"
 HEALTH_CHECK = "x-fal-runner-health-check"
-# Of a header that is longer the rest is left out: a runner must not fill the controller's memory.
+# The rest of a longer header is ignored, so that no runner can fill the controller's memory.
 MOST_HINT_CHARACTERS = 4096
 
 
 class Outcome(StrEnum):
-    """How a request on a runner ended, and so what becomes of the runner.
+    """How a request on a runner ended, which decides what happens to the runner.
 
-    DONE: it stays. STOP_RUNNER: it asked to be stopped. RUNNER_FAILED: it answered 503 or its connection broke: it is
-    killed. TIMED_OUT: the request took longer than request_timeout: killed too. CLIENT_GONE: the caller left; it stays.
+    DONE and CLIENT_GONE: it stays. STOP_RUNNER: it asked to be stopped. It is killed after RUNNER_FAILED (it answered
+    503 or its connection broke) and TIMED_OUT (the request took longer than request_timeout).
     """
 
     DONE = "done"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 
 def error_type_of(status: int) -> str:
-    """The published word for an app's answer of 400 and above that has none of its own."""
+    """Return the published error type for an app's answer of 400 or above that names none."""
     if status < 500:
         return "bad_request"
     return "request_timeout" if status == 504 else "runner_server_error"
@@ -40,8 +40,8 @@ class Slot:
 
     Attributes:
         open: whether requests may be sent to it; closed once it is to stop.
-        hints: the words that it said it is warm for.
-        answered: whether the first byte of any answer of its has come.
+        hints: what it last said that it is warm for.
+        answered: whether the first byte of any of its answers has come.
     """
 
     runner_id: str
@@ -55,16 +55,16 @@ class Slot:
 
 
 def parse_hints(value: str) -> frozenset[str]:
-    """The words of an X-Fal-Runner-Hints header: what a runner is warm for now, instead of what it said before."""
-    words = (word.strip() for word in value[:MOST_HINT_CHARACTERS].split(","))
-    return frozenset(word for word in words if word)
+    """Return the values of an X-Fal-Runner-Hints header, which replace those of earlier answers."""
+    hints = (hint.strip() for hint in value[:MOST_HINT_CHARACTERS].split(","))
+    return frozenset(hint for hint in hints if hint)
 
 
 def pick(slots: Iterable[Slot], max_multiplexing: int, hint: str | None = None) -> Slot | None:
-    """The runner with the fewest requests in flight among those with room; a matching hint goes first.
+    """Return the runner with room that has the fewest requests; one with a matching hint goes first.
 
     Returns:
-        None where every runner is full or closed: hints are preferred, never waited for.
+        None if every runner is full or closed. A hint is a preference: no request waits for it.
     """
     best: Slot | None = None
     warm: Slot | None = None

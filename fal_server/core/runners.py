@@ -1,4 +1,4 @@
-"""A runner: one process group that runs one revision, from its order to its end."""
+"""A runner: one process group that runs one revision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fal_server.core.identity import AccountId
 
 
 class RunnerState(StrEnum):
-    """What a runner is observed to be. RUNNING is never stored: it is IDLE with requests in flight."""
+    """The observed state of a runner. RUNNING is never stored: it is IDLE with requests in flight."""
 
     FAILURE_DELAY = "failure_delay"
     PENDING = "pending"
@@ -23,7 +23,7 @@ class RunnerState(StrEnum):
     TERMINATED = "terminated"
 
 
-# How far along its life each state is: observed state only moves up.
+# The order of the states; a runner's state only moves up.
 RANK: dict[RunnerState, int] = {
     RunnerState.FAILURE_DELAY: 0,
     RunnerState.PENDING: 1,
@@ -37,12 +37,12 @@ RANK: dict[RunnerState, int] = {
 }
 
 
-# Its start was not ordered yet: nothing of it is alive anywhere.
+# States before the start was ordered, in which nothing of the runner is alive.
 NO_PROCESS = frozenset({RunnerState.FAILURE_DELAY, RunnerState.PENDING})
 
 
 class Desired(StrEnum):
-    """What a runner is meant to do: take requests, finish those it has, or be gone."""
+    """The desired state of a runner: take requests, finish those it has, or be gone."""
 
     SERVE = "serve"
     DRAIN = "drain"
@@ -51,26 +51,28 @@ class Desired(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """One runner as it is stored.
+    """One runner, as it is stored.
 
     Attributes:
-        token: a random word that every process of the runner carries in its environment; what does not is not ours.
-        state: observed; written by lifecycle.step alone.
-        desired: what it is meant to do; written by services and the reconciler.
-        reason: why it is in this state, in words for people.
-        not_before: in FAILURE_DELAY and where nothing could be scheduled: when the start is tried (again).
-        replaces: the runner in whose place this one was started (`stop --replace`).
-        replaced_by: the runner that was started to take this one's place.
-        replace_first: it may stop only once its replacement is ready.
-        handle: what its engine finds its process again by; empty until it was started. Only the engine reads it.
-        host: the address at which its ports are reached from the controller; empty until ready.
+        token: random; every process of the runner has it in its environment, which tells its processes from others.
+        state: the observed state; only lifecycle.step changes it.
+        desired: written by services and the reconciler.
+        reason: why it is in this state, for people.
+        node: the machine that it runs on; empty until its start is ordered.
+        handle: how its engine finds its process again; empty until it was started. Only the engine reads it.
+        host: the address at which the controller reaches its ports; empty until ready.
         port: where the app answers HTTP; None until ready, or without HTTP.
-        kill: end it at once, without grace.
         ordered_at: when its start was ordered on a node.
-        first_request_at: when its first request was sent to it. Like `first_byte_at`, written once.
+        first_request_at: when its first request was sent to it. Like `first_byte_at`, it is written once.
         first_byte_at: when the first byte of its first answer came.
-        failed_starts: where its start failed: how many of its revision's had in a row, with this one; else 0.
-        unrouted_at: when the router acknowledged that it sends it no further request. It is told to stop after that.
+        unrouted_at: when the router confirmed that it sends it no more requests. Only then it is asked to stop.
+        not_before: when its start is tried again, in FAILURE_DELAY or if no node had room.
+        kill: end it at once, without grace.
+        replaces: the runner that it replaces (`stop --replace`).
+        replaced_by: the runner that replaces it.
+        replace_first: whether it may stop only once its replacement is ready.
+        ephemeral: whether it belongs to a `fal run`.
+        failed_starts: how many starts of its revision had failed in a row when its own failed; 0 if it did not.
     """
 
     account: AccountId

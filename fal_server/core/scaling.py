@@ -1,4 +1,4 @@
-"""An app's scaling settings: what they are called, their defaults and their bounds."""
+"""An app's scaling settings, their defaults and their bounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ BOUNDS: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """How many runners an app may have and how long things may take; all times in whole seconds."""
+    """How many runners an app may have and how long things may take; times are in whole seconds.
+
+    Raises:
+        InvalidArgument: a value is out of bounds, or a machine type is unknown.
+    """
 
     keep_alive: int = 10
     min_concurrency: int = 0
@@ -56,9 +60,10 @@ class Scaling:
 
 
 def carried_over(kept: Scaling, code: Scaling) -> Scaling:
-    """An app's settings when it moves to another revision: its own, and from the code what describes the code.
+    """Return an app's settings after it moved to another revision.
 
-    So max_multiplexing, startup_timeout and machine_types come with every revision; the rest survives.
+    max_multiplexing, startup_timeout and machine_types describe the code, so they come with every revision; the app
+    keeps the others.
     """
     return replace(
         kept,

@@ -1,8 +1,8 @@
-"""Plays a trace of requests through the same rules that the controller runs by: plan, step and pick; no I/O, no clock.
+"""Play a trace of requests through the rules that the controller runs by: plan, step and pick.
 
-What is simulated is a fleet with endless room whose starts take a fixed time and succeed (unless that is longer than
-`startup_timeout`), and runners that stop as soon as they have nothing to do. Names of the queue of events: a request
-comes, a runner becomes ready, a request ends.
+The simulated nodes have endless room. Each start takes the same time and succeeds, unless that time is longer than
+`startup_timeout`. Runners stop as soon as they have nothing to do. There are three kinds of events: a request comes, a
+runner becomes ready, a request ends.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from fal_server.core.scaling import Scaling
 
 MOST_ARRIVALS = 20_000
 MOST_POINTS = 400
-# Where so many starts in a row were too slow, all the others will be.
+# After so many starts in a row that were too slow, all others will be too slow as well.
 MOST_FAILURES = 20
 # The controller looks this often while requests begin and end (the reconciler's BUSY_SECONDS).
 TICK_SECONDS = 0.5
-# How many runners may be looked at in all, and between two pauses for whoever else wants to work.
+# Work is counted in runners that are looked at: in all, and between two pauses that let others run.
 MOST_LOOKS = 20_000_000
 _LOOKS_A_SLICE = 20_000
 _LOOKS_A_PLAN = 10
@@ -51,12 +51,12 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The greatest numbers since the point before.
+    """The highest numbers since the previous point.
 
     Attributes:
-        at: seconds since the beginning.
-        runners: those that have a process.
-        ready: those that take requests.
+        at: seconds since the start.
+        runners: how many have a process.
+        ready: how many take requests.
     """
 
     at: float
@@ -68,12 +68,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """What would have been.
+    """How the fleet would have served the trace.
 
     Attributes:
         points: evenly spaced in time.
-        started: runners in all.
-        runner_seconds: for which runners were there, added up.
+        started: how many runners were started.
+        runner_seconds: the lifetimes of all runners, added up.
         waits: how long each served request waited, in seconds, sorted.
         unserved: requests that no runner took.
     """
@@ -86,16 +86,14 @@ class SimulationResult:
     unserved: int
 
     def wait_of(self, percent: int) -> float:
-        """How long so many of 100 requests waited at most, in seconds; 0 where none was served."""
+        """Return a percentile of the waits, in seconds; 0 if no request was served."""
         if not self.waits:
             return 0.0
         return self.waits[max(0, -(-len(self.waits) * percent // 100) - 1)]
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
-    """A simulated runner."""
-
+class _SimulatedRunner:
     runner: Runner
     slot: Slot
     last_request_at: datetime | None = None
@@ -104,22 +102,22 @@ class _Live:
 def simulate(
     scaling: Scaling, arrivals: Sequence[Arrival], start_seconds: float
 ) -> Generator[None, None, SimulationResult]:
-    """Play a trace; yields now and then, so that whoever runs it can let others work.
+    """Play a trace; yields now and then, so that other work can run in between.
 
     Args:
         scaling: the settings to try.
         arrivals: the requests, in any order.
-        start_seconds: from the order for a runner to where it takes requests.
+        start_seconds: from the order for a runner until it takes requests.
 
     Raises:
-        Invalid: there is no arrival or too many, a number is negative or not finite, or it would take too long.
+        InvalidArgument: there is no arrival or too many, a number is negative or not finite, or it would take too long.
     """
     if not 0 < len(arrivals) <= MOST_ARRIVALS:
         raise InvalidArgument("arrivals", f"arrivals holds {len(arrivals)}: give 1 to {MOST_ARRIVALS}")
     for arrival in arrivals:
         if not (0 <= arrival.at <= 1e8 and 0 <= arrival.duration <= 1e8):
-            words = f"an arrival at {arrival.at:g} s for {arrival.duration:g} s: both must lie between 0 and 1e8"
-            raise InvalidArgument("arrivals", words)
+            message = f"an arrival at {arrival.at:g} s for {arrival.duration:g} s: both must lie between 0 and 1e8"
+            raise InvalidArgument("arrivals", message)
     if not 0 <= start_seconds <= 1e6:
         raise InvalidArgument("start_seconds", f"start_seconds is {start_seconds:g}: it must lie between 0 and 1e6")
     return (yield from _Simulation(scaling, arrivals, start_seconds).run())
@@ -131,10 +129,10 @@ class _Simulation:
         self._start_seconds = start_seconds
         self._number = count()
         # (when, tie-breaker, what)
-        self._events: list[tuple[float, int, Arrival | _Live | tuple[_Live, bool]]] = []
+        self._events: list[tuple[float, int, Arrival | _SimulatedRunner | tuple[_SimulatedRunner, bool]]] = []
         for arrival in arrivals:
             self._later(arrival.at, arrival)
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, _SimulatedRunner] = {}
         self._waiting: deque[tuple[float, Arrival]] = deque()
         self._app = App(
             account=LOCAL,
@@ -158,7 +156,6 @@ class _Simulation:
         self._seen: list[tuple[float, int, int, int, int]] = []
 
     def run(self) -> Generator[None, None, SimulationResult]:
-        """From the first moment to where nothing happens any more."""
         self._plan()
         self._sample()
         paused_at = 0
@@ -179,20 +176,20 @@ class _Simulation:
             if self._looks - paused_at > _LOOKS_A_SLICE:
                 paused_at = self._looks
                 if self._looks > MOST_LOOKS:
-                    words = "this takes too long to play through: give fewer arrivals, or a lower max_concurrency"
-                    raise InvalidArgument("arrivals", words)
+                    message = "this takes too long to play through: give fewer arrivals, or a lower max_concurrency"
+                    raise InvalidArgument("arrivals", message)
                 yield
-        return self._course()
+        return self._result()
 
-    # What happens
+    # Events
 
-    def _happen(self, what: Arrival | _Live | tuple[_Live, bool]) -> bool:
-        """Take an event in; whether the controller plans at once because of it."""
+    def _happen(self, what: Arrival | _SimulatedRunner | tuple[_SimulatedRunner, bool]) -> bool:
+        """Apply an event; return whether the controller plans at once because of it."""
         if isinstance(what, Arrival):
             self._waiting.append((self._now, what))
             self._route()
             return bool(self._waiting)
-        if isinstance(what, _Live):
+        if isinstance(what, _SimulatedRunner):
             if what.runner.runner_id in self._live and what.runner.state is RunnerState.SETUP:
                 self._see(what, Event.READY)
                 what.slot.open = True
@@ -200,7 +197,7 @@ class _Simulation:
             return True
         live, timed_out = what
         live.slot.in_flight -= 1
-        live.last_request_at = self._moment()
+        live.last_request_at = self._time()
         self._moved_at = self._now if self._moved_at is None else self._moved_at
         if timed_out or (not live.slot.open and not live.slot.in_flight):
             self._end(live)
@@ -230,10 +227,10 @@ class _Simulation:
             self._waiting.popleft()
             self._unserved += 1
 
-    # What the controller does
+    # The controller
 
     def _plan(self) -> None:
-        """Plan and carry out until nothing more is to be done now."""
+        """Plan and apply until nothing more is to be done now."""
         self._moved_at = None
         while True:
             self._looks += _LOOKS_A_PLAN * (1 + len(self._live))
@@ -246,16 +243,16 @@ class _Simulation:
                 app=self._app,
                 load=self._load(),
                 failures=self._failures,
-                failed_at=self._moment(self._failed_at),
+                failed_at=self._time(self._failed_at),
             )
-            actions = plan([given], runners, usage, [], self._moment())
+            actions = plan([given], runners, usage, [], self._time())
             done = [self._apply(action) for action in actions]
             if not any(done):
                 return
             self._route()
 
     def _apply(self, action: Action) -> bool:
-        """Carry an action out; False for what does not concern a simulated fleet, or is done already."""
+        """Apply an action; False if it does nothing to a simulated fleet."""
         match action:
             case Create():
                 due = self._now
@@ -265,7 +262,7 @@ class _Simulation:
             case Drain(runner_id=runner_id, reason=reason):
                 live = self._live[runner_id]
                 live.slot.open = False
-                live.runner = replace(live.runner, desired=Desired.DRAIN, reason=reason, unrouted_at=self._moment())
+                live.runner = replace(live.runner, desired=Desired.DRAIN, reason=reason, unrouted_at=self._time())
                 if not live.slot.in_flight:
                     self._end(live)
             case Kill(runner_id=runner_id):
@@ -277,10 +274,10 @@ class _Simulation:
         return True
 
     def _create(self, due: float) -> None:
-        """A runner starts at `due`; until then it waits, after a failed start."""
+        """Add a runner that starts at `due`; before that it waits because a start has failed."""
         self._started += 1
         runner_id = f"{self._started:06}"
-        begun = self._moment(due)
+        started_at = self._time(due)
         runner = Runner(
             account=LOCAL,
             runner_id=runner_id,
@@ -289,38 +286,38 @@ class _Simulation:
             revision_id="r",
             machine_type=self._scaling.machine_types[0],
             token="",
-            created_at=self._moment(),
+            created_at=self._time(),
             state=RunnerState.SETUP,
-            started_at=begun,
+            started_at=started_at,
             node=_HERE,
         )
-        live = _Live(runner=runner, slot=Slot(runner_id=runner_id, host=_HERE, port=1, open=False))
+        live = _SimulatedRunner(runner=runner, slot=Slot(runner_id=runner_id, host=_HERE, port=1, open=False))
         self._live[runner_id] = live
         self._later(due + self._start_seconds, live)
 
-    def _see(self, live: _Live, event: Event) -> None:
+    def _see(self, live: _SimulatedRunner, event: Event) -> None:
         seen = Observation(runner_id=live.runner.runner_id, event=event, port=1)
-        live.runner = step(live.runner, seen, self._moment())
+        live.runner = step(live.runner, seen, self._time())
 
-    def _end(self, live: _Live) -> None:
+    def _end(self, live: _SimulatedRunner) -> None:
         live.slot.open = False
         self._live.pop(live.runner.runner_id, None)
-        begun = live.runner.started_at
-        if begun is not None:
-            self._runner_seconds += max(0.0, (self._moment() - begun).total_seconds())
+        started_at = live.runner.started_at
+        if started_at is not None:
+            self._runner_seconds += max(0.0, (self._time() - started_at).total_seconds())
 
-    # When it looks again
+    # The next time to look
 
     def _tick_at(self) -> float:
-        """When time alone may change something: at the next half second after a change, or when a wait is over."""
+        """Return when time alone may change something: half a second after a change, or at the end of a wait."""
         scaling = self._scaling
-        moments: list[float] = []
+        times: list[float] = []
         if self._moved_at is not None:
-            moments.append(self._moved_at + TICK_SECONDS)
+            times.append(self._moved_at + TICK_SECONDS)
         for came, _ in self._waiting:
-            moments.append(came + scaling.scaling_delay)
+            times.append(came + scaling.scaling_delay)
             if scaling.request_start_timeout is not None:
-                moments.append(came + scaling.request_start_timeout)
+                times.append(came + scaling.request_start_timeout)
             if came + scaling.scaling_delay > self._now:
                 break  # those behind came later
         self._looks += len(self._live)
@@ -331,37 +328,37 @@ class _Simulation:
                 used = live.last_request_at is not None
                 since = live.last_request_at or runner.ready_at
                 patience = scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
-                moments.append((since - _START).total_seconds() + patience)
+                times.append((since - _START).total_seconds() + patience)
             elif runner.state is RunnerState.SETUP and runner.started_at is not None:
-                moments.append((runner.started_at - _START).total_seconds() + scaling.startup_timeout)
-        # Moments are kept to the microsecond, so what is due "at" one may be a hair later.
-        return min((m + 2e-6 for m in moments if m + 2e-6 > self._now), default=_NEVER)
+                times.append((runner.started_at - _START).total_seconds() + scaling.startup_timeout)
+        # Datetimes are exact to the microsecond, so something may be due slightly later than its float says.
+        return min((m + 2e-6 for m in times if m + 2e-6 > self._now), default=_NEVER)
 
     def _load(self) -> Load:
-        ripe_before = self._now - self._scaling.scaling_delay
+        eligible_before = self._now - self._scaling.scaling_delay
         return Load(
             in_flight=sum(live.slot.in_flight for live in self._live.values() if live.slot.open),
             queued=len(self._waiting),
-            eligible=sum(came <= ripe_before for came, _ in self._waiting),
+            eligible=sum(came <= eligible_before for came, _ in self._waiting),
         )
 
-    # What is told
+    # The result
 
     def _sample(self) -> None:
-        begun = [live for live in self._live.values() if live.runner.started_at is not None]
-        begun = [live for live in begun if live.runner.started_at <= self._moment()]  # type: ignore[operator]
+        running = [live for live in self._live.values() if live.runner.started_at is not None]
+        running = [live for live in running if live.runner.started_at <= self._time()]  # type: ignore[operator]
         self._seen.append(
             (
                 self._now,
-                len(begun),
-                sum(live.slot.open for live in begun),
-                sum(live.slot.in_flight for live in begun),
+                len(running),
+                sum(live.slot.open for live in running),
+                sum(live.slot.in_flight for live in running),
                 len(self._waiting),
             )
         )
 
-    def _course(self) -> SimulationResult:
-        end = self._moment()
+    def _result(self) -> SimulationResult:
+        end = self._time()
         for live in self._live.values():
             if live.runner.started_at is not None:
                 self._runner_seconds += max(0.0, (end - live.runner.started_at).total_seconds())
@@ -374,15 +371,15 @@ class _Simulation:
             unserved=self._unserved + len(self._waiting),
         )
 
-    def _later(self, when: float, what: Arrival | _Live | tuple[_Live, bool]) -> None:
+    def _later(self, when: float, what: Arrival | _SimulatedRunner | tuple[_SimulatedRunner, bool]) -> None:
         heapq.heappush(self._events, (when, next(self._number), what))
 
-    def _moment(self, seconds: float | None = None) -> datetime:
+    def _time(self, seconds: float | None = None) -> datetime:
         return _START + timedelta(seconds=self._now if seconds is None else seconds)
 
 
 def _resampled(seen: Sequence[tuple[float, int, int, int, int]]) -> Iterable[Point]:
-    """Evenly spaced points; each has the greatest numbers since the one before."""
+    """Return evenly spaced points; each has the highest numbers since the previous one."""
     end = seen[-1][0]
     if end <= 0:
         yield Point(at=0, runners=seen[-1][1], ready=seen[-1][2], in_flight=seen[-1][3], queued=seen[-1][4])

@@ -1,4 +1,4 @@
-"""Webhooks: what is sent when a request is completed, what of it is signed, and when a delivery is tried again."""
+"""Webhooks: their bodies, what is signed of them, and their deliveries."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST_URL = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One try to deliver a webhook.
+    """One attempt to deliver a webhook.
 
     Attributes:
-        status: that the receiver answered; None where it did not.
-        error: why it counts as failed; None for a good one (2xx).
+        status: the receiver's answer; None if there was none.
+        error: why it failed; None if it succeeded (2xx).
     """
 
     request_id: str
@@ -43,10 +43,10 @@ class SignedCall:
 
 
 def checked_url(url: str) -> str:
-    """A webhook's address.
+    """Check the address of a webhook.
 
     Raises:
-        Invalid: it is not one of http or https, or has no host.
+        InvalidArgument: it is not an http or https URL with a host.
     """
     try:
         parts = urlsplit(url)
@@ -61,13 +61,13 @@ def checked_url(url: str) -> str:
 
 
 def payload(request: QueuedRequest, answer: Answer) -> bytes:
-    """The body of a webhook: the app's answer as JSON, and whether it is one of success."""
+    """Return the body of a webhook: the app's answer as JSON, and whether it was a success."""
     content = b"null"
     problem: str | None = None
     if answer.body:
         try:
             read_json(answer.body)
-            # As it is: what can be read cannot always be written again.
+            # Not serialised again: not everything that can be read can be written.
             content = answer.body.removeprefix(codecs.BOM_UTF8)
         except ValueError:
             problem = "the app's answer is not JSON: read it at the response_url"
@@ -84,12 +84,12 @@ def payload(request: QueuedRequest, answer: Answer) -> bytes:
 
 
 def message(request_id: str, user_id: str, timestamp: int, body: bytes) -> bytes:
-    """What is signed: request id, user id, seconds since 1970 and the SHA-256 of the body in hex, a line each."""
+    """Return what is signed: request id, user id, Unix time and the body's SHA-256 in hex, one a line."""
     return "\n".join((request_id, user_id, str(timestamp), hashlib.sha256(body).hexdigest())).encode()
 
 
 def signature_headers(request_id: str, user_id: str, timestamp: int, signature: str) -> tuple[tuple[str, str], ...]:
-    """The headers that carry a signature."""
+    """Return the headers that carry a signature."""
     return (
         ("x-fal-webhook-request-id", request_id),
         ("x-fal-webhook-user-id", user_id),

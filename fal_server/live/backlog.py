@@ -128,7 +128,7 @@ class Backlog:
 
     def next_change_at(self) -> datetime | None:
         """Return when the passing of time next changes a line."""
-        times = [at for line in self._lines.values() if (at := line.next_moment()) is not None]
+        times = [at for line in self._lines.values() if (at := line.next_change_at()) is not None]
         return min([*times, *self._paused.values()], default=None)
 
     @property

@@ -83,7 +83,7 @@ class HealthLoop:
 
     async def _check(self, runner: Runner, check: HealthCheck, now: datetime) -> None:
         runner_id = runner.runner_id
-        self._fleet.record_health(runner_id, health.begun(self._health.vitals(runner_id), now))
+        self._fleet.record_health(runner_id, health.started(self._health.vitals(runner_id), now))
         try:
             problem = await self._prober.probe(runner.host, runner.port or 0, check)
             if problem is None:

@@ -1,4 +1,4 @@
-"""The Protocols through which decisions are carried out; adapters implement them, services and loops call them."""
+"""The Protocols that adapters implement, and that services and loops call."""
 
 from __future__ import annotations
 

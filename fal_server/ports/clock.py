@@ -1,4 +1,4 @@
-"""The time, as a port: loops and services never ask the machine themselves."""
+"""The Protocol of the time: loops and services never ask the machine themselves."""
 
 from __future__ import annotations
 

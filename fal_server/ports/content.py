@@ -1,4 +1,4 @@
-"""Bytes at rest: pickled code, files that were deployed, and the encryption of what is secret."""
+"""The Protocols of content at rest: pickled code, deployed files, and the encryption of secrets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class Blobs(Protocol):
-    """Immutable bytes by the SHA-256 of their content: pickled callables and app files."""
+    """Immutable bytes, named by the SHA-256 of their content: pickled callables and app files."""
 
     async def put(self, content: bytes) -> str:
-        """Keep; the hash. Durable and whole when it returns."""
+        """Keep the content durably and return its hash."""
         ...
 
     def path(self, blob: str) -> Path:
-        """Where the bytes are on this machine.
+        """Return where the bytes are on this machine.
 
         Raises:
             NotFound: there is no such blob.
@@ -25,10 +25,10 @@ class Blobs(Protocol):
 
 
 class ContentStore(Protocol):
-    """Content by its hash, of which nobody may need some any more. Blocking."""
+    """Content by its hash, which retention deletes when nobody needs it. Blocking."""
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete what is not needed and was last put or asked for before this moment; how many.
+        """Delete content that is not needed and was last put or asked for before this time; return how many.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -37,10 +37,10 @@ class ContentStore(Protocol):
 
 
 class DeployedFiles(Protocol):
-    """The files that go with apps, by the hash that a deploy gives; each has the permissions that it is to have."""
+    """The files of apps, by the hash that a deploy gives, with the permissions that apps see."""
 
     def path(self, file_hash: str, /) -> Path:
-        """Where the file is on this machine.
+        """Return where the file is on this machine.
 
         Raises:
             NotFound: it was not uploaded.
@@ -49,16 +49,21 @@ class DeployedFiles(Protocol):
 
 
 class Vault(Protocol):
-    """Encryption of what is secret at rest."""
+    """Encryption of secrets at rest."""
 
     def seal(self, context: str, value: str) -> bytes:
-        """Encrypt; `context` (which secret it is) must be the same at opening."""
+        """Encrypt a value.
+
+        Args:
+            context: which secret it is; `open` needs the same, so that no sealed value can pass for another.
+            value: the plain text.
+        """
         ...
 
     def open(self, context: str, sealed: bytes) -> str:
-        """Decrypt.
+        """Decrypt a sealed value.
 
         Raises:
-            Unavailable: the master key is not the one it was sealed with, or the bytes were changed.
+            Unavailable: it was sealed with another master key or context, or the bytes were changed.
         """
         ...

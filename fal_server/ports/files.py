@@ -1,4 +1,4 @@
-"""The Protocols of files: /data, the files of apps, public files, and content that is on its way in."""
+"""The Protocols of files: /data, the files of apps, public files, and uploads that are not complete yet."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from fal_server.core.identity import AccountId
 
 
 class Draft(Protocol):
-    """Content that comes in, in a file that nobody sees until it is whole."""
+    """An upload on disk that nobody sees until it is complete."""
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The file's path."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """How many bytes were written so far."""
         ...
 
     @property
     def md5(self) -> str:
-        """MD5 of what was written so far, hexadecimal: the published clients compare it."""
+        """The MD5 of what was written so far, in hex, which the published clients compare."""
         ...
 
     def sha256(self, suffix: bytes = b"") -> str:
-        """SHA-256 of what was written so far, and `suffix` after it, hexadecimal."""
+        """Return the SHA-256 of what was written so far and of `suffix`, in hex."""
         ...
 
     async def write(self, data: bytes) -> None:
-        """Append.
+        """Append bytes.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot be written.
         """
         ...
 
@@ -45,31 +45,31 @@ class Draft(Protocol):
         """Append the content of a file.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot be written.
         """
         ...
 
     async def finish(self) -> None:
-        """Everything was written: return when it is on disk.
+        """Return when everything that was written is on disk.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot be written.
         """
         ...
 
     def discard(self) -> None:
-        """Delete it, where it has not been taken over under another name."""
+        """Delete it, unless it was moved to its final place."""
         ...
 
 
 class Drafts(Protocol):
-    """Makes drafts, all in one directory; what an earlier controller left of them is gone."""
+    """Makes drafts in one directory; those of an earlier controller are deleted."""
 
     def open(self) -> Draft:
-        """A new one.
+        """Return a new, empty draft.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot be written.
         """
         ...
 
@@ -86,26 +86,26 @@ class DataEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A file that is open for reading; who has it closes the descriptor."""
+    """A file that is open for reading; the receiver closes the descriptor."""
 
     descriptor: int
     name: str
 
 
 class DataStore(Protocol):
-    """The directory that runners see as /data. Names are the parts below it; no link leads out of it. Blocking.
+    """The directory that runners see as /data. No link is followed out of it. Blocking.
 
-    Its methods raise NotFound for what is not there, Invalid for a path that leads out of it or to the wrong kind of
-    thing, and Unavailable where the disk fails.
+    `parts` are the names between /data and a file or directory. The methods raise NotFound if it does not exist,
+    InvalidArgument if it is of the wrong kind or a link leads out of /data, and Unavailable if the disk fails.
     """
 
     @property
     def drafts(self) -> Drafts:
-        """Drafts on the same file system."""
+        """Makes drafts on the same file system, which can be moved here."""
         ...
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
-        """What is in a directory, by name."""
+        """Return the entries of a directory, by name."""
         ...
 
     def open(self, parts: Sequence[str]) -> OpenFile:
@@ -113,27 +113,31 @@ class DataStore(Protocol):
         ...
 
     def place(self, draft: Path, parts: Sequence[str]) -> None:
-        """Give a finished draft its name, in the place of a file that is there; directories on the way are made."""
+        """Move a finished draft here, over an existing file; missing directories are made."""
         ...
 
     def extract(self, archive: Path, parts: Sequence[str]) -> None:
-        """Put the content of a zip archive into a directory, which is made; each file appears whole."""
+        """Unpack a zip archive into a directory, which is made if it is missing; each file appears whole."""
         ...
 
     def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:
-        """Move a file or directory; AlreadyExists where a directory that is not empty is at the destination."""
+        """Move a file or directory.
+
+        Raises:
+            AlreadyExists: a directory that is not empty is at the destination.
+        """
         ...
 
     def delete(self, parts: Sequence[str]) -> None:
-        """Delete a file, or a directory with all that is in it."""
+        """Delete a file, or a directory with its content."""
         ...
 
 
 class AppFileStore(Protocol):
-    """The files of apps, by the hash that clients give them: SHA-256 of the content and the decimal mode."""
+    """The files of apps, by the hash that clients give: SHA-256 of the content and the decimal mode."""
 
     def path(self, file_hash: str) -> Path:
-        """Where the file is; it has the permissions that it is to have beside the app.
+        """Return where the file is; it has the permissions that the app sees.
 
         Raises:
             NotFound: it was not uploaded.
@@ -141,11 +145,11 @@ class AppFileStore(Protocol):
         ...
 
     def has(self, file_hash: str) -> bool:
-        """Whether it was uploaded."""
+        """Return whether it was uploaded."""
         ...
 
     def place(self, draft: Path, file_hash: str, mode: int) -> None:
-        """Keep a finished draft under its hash, with these permissions. Blocking."""
+        """Move a finished draft here under its hash, with these permissions. Blocking."""
         ...
 
 
@@ -155,9 +159,9 @@ class StoredObject:
 
     Attributes:
         account: whose key or runner uploaded it.
-        object_id: cannot be guessed; who knows it may fetch the file.
+        object_id: cannot be guessed, and is all that is needed to fetch the file.
         expires_at: when it is deleted; None keeps it.
-        etag: MD5 of the content, hexadecimal.
+        etag: the MD5 of the content, in hex.
     """
 
     account: AccountId
@@ -171,24 +175,24 @@ class StoredObject:
 
 
 class ObjectStore(Protocol):
-    """The files that are fetched by their address. Blocking."""
+    """Public files, which are fetched by their address. Blocking."""
 
     def place(self, draft: Path, stored: StoredObject) -> None:
-        """Keep a finished draft; whole and on disk when it returns.
+        """Move a finished draft here, durably.
 
         Raises:
-            Unavailable: the disk does not take it.
+            Unavailable: the disk cannot be written.
         """
         ...
 
     def get(self, object_id: str) -> tuple[StoredObject, Path]:
-        """What is known of it, and where its content is.
+        """Return the description of a file, and where its content is.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such file.
         """
         ...
 
     def forget(self, now: datetime) -> int:
-        """Delete what has expired; how many."""
+        """Delete expired files, and return how many."""
         ...

@@ -1,4 +1,4 @@
-"""The Protocols of the queue: where its requests are kept, and how runners and webhooks are called."""
+"""The Protocols of the queue: its requests in the database, and the calls to runners and webhooks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fal_server.core.webhooks import Delivery, SignedCall
 
 
 class AnswerTooLarge(Exception):
-    """An app's answer is larger than what is kept of one."""
+    """An app's answer is larger than the queue keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFilter:
-    """Which requests are asked for; what is None does not restrict.
+    """Which requests to return; None does not restrict.
 
     Attributes:
-        limit: at most so many, the newest.
+        limit: at most this many, the newest.
     """
 
     app_name: str
@@ -32,66 +32,74 @@ class RequestFilter:
 
 
 class QueueStore(Protocol):
-    """The queue's requests. Each call is one transaction; when it returns, its effect is durable."""
+    """The queue's requests. Each call is one transaction; its effect is durable when it returns.
+
+    Every method raises Unavailable if the database cannot be used.
+    """
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
-        """Accept a request; where its `idempotency` is taken, the request that has it is returned instead."""
+        """Accept a request and return it; if another has the same `idempotency`, return that one instead."""
         ...
 
     async def load(self) -> list[QueuedRequest]:
-        """All requests that are not completed, oldest first."""
+        """Return the requests of every account that are not completed, oldest first."""
         ...
 
     async def get(self, account: Accounts, request_id: str) -> QueuedRequest | None:
-        """One request, or None."""
+        """Return one request, or None."""
         ...
 
     async def content(self, account: AccountId, request_id: str) -> Content | None:
-        """What a request carries, or None."""
+        """Return a request's headers and body, or None."""
         ...
 
     async def answer(self, account: AccountId, request_id: str) -> Answer | None:
-        """The answer of a completed request, or None."""
+        """Return the answer of a completed request, or None."""
         ...
 
     async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
-        """Requests, newest first."""
+        """Return requests, newest first."""
         ...
 
     async def begin(self, request: QueuedRequest) -> Content | None:
-        """Write that an attempt begins; what the request carries, or None where it is not waiting any more."""
+        """Record the start of an attempt and return the request's content; None if it no longer waits."""
         ...
 
     async def put_back(self, request: QueuedRequest) -> bool:
-        """Write that the attempt of this number is over and the request waits again; False where it is another's."""
+        """Record that the request waits again after this attempt; False if another attempt has started."""
         ...
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        """Write the end of a request; False where it was completed before, or another attempt has begun."""
+        """Record the end of a request; False if it is completed already or another attempt has started."""
         ...
 
     async def revive(self, request: QueuedRequest) -> bool:
-        """Put a completed request in line again, its answer forgotten; False where it is not completed."""
+        """Queue a completed request again and delete its answer; False if it is not completed."""
         ...
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete completed requests that are older than this; how many."""
+        """Delete the completed requests of every account that are older than this, and return how many.
+
+        Args:
+            completed_before: for requests that were answered.
+            dead_before: for requests that were given up.
+        """
         ...
 
     async def due_webhooks(self, now: datetime, limit: int) -> list[QueuedRequest]:
-        """Completed requests whose webhook is due, the most overdue first."""
+        """Return the requests of every account whose webhook is due, the most overdue first."""
         ...
 
     async def next_webhook_at(self) -> datetime | None:
-        """When the next webhook is due; None where there is none."""
+        """Return when the next webhook of any account is due; None if there is none."""
         ...
 
     async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
-        """Keep a try to deliver, and how the webhook stands after it."""
+        """Record an attempt to deliver a webhook, and the webhook's state after it."""
         ...
 
     async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
-        """The tries to deliver a request's webhook, in order."""
+        """Return the attempts to deliver a request's webhook, in order."""
         ...
 
 
@@ -101,16 +109,16 @@ class RunnerClient(Protocol):
     async def send(
         self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
     ) -> Answer | Failure:
-        """Send, and wait for the whole answer. Cancelling breaks the connection, so that the app sees it.
+        """Send a request and return the whole answer. Cancelling closes the connection, which the app sees.
 
         Raises:
-            AnswerTooLarge: the answer is larger than what is kept.
+            AnswerTooLarge: the answer is larger than the queue keeps.
             NodeTrouble: this machine cannot connect now; the runner got nothing.
         """
         ...
 
     async def accepts(self, host: str, port: int) -> bool:
-        """Whether a runner still accepts connections."""
+        """Return whether a runner still accepts connections."""
         ...
 
 
@@ -118,7 +126,7 @@ class WebhookClient(Protocol):
     """Calls receivers of webhooks."""
 
     async def post(self, call: SignedCall) -> int:
-        """POST; the status that was answered. Redirects are not followed.
+        """Send a POST and return the status of the answer. Redirects are not followed.
 
         Raises:
             OSError: the receiver cannot be reached, or did not answer in time.
@@ -130,9 +138,9 @@ class WebhookSigner(Protocol):
     """Signs webhooks with a key that lives as long as the database."""
 
     def sign(self, message: bytes) -> str:
-        """The ED25519 signature in hex."""
+        """Return the ED25519 signature in hex."""
         ...
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """The public key as a JSON Web Key Set (RFC 7517, RFC 8037)."""
+        """Return the public key as a JSON Web Key Set (RFC 7517, RFC 8037)."""
         ...

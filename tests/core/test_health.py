@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from fal_server.core.health import NEW, Vitals, begun, due_at, failed, passed
+from fal_server.core.health import NEW, Vitals, due_at, failed, passed, started
 from fal_server.core.revisions import HealthCheck
 from tests.fakes.domain import START, at
 
@@ -35,7 +35,7 @@ def test_when_a_check_is_due(check: HealthCheck, vitals: Vitals, due: float | No
 
 
 def test_a_check_that_begins_answers_what_was_asked() -> None:
-    assert begun(Vitals(asked=True), at(5)) == Vitals(checked_at=at(5))
+    assert started(Vitals(asked=True), at(5)) == Vitals(checked_at=at(5))
     assert passed(Vitals(failures=2)) == Vitals(proven=True)
 
 

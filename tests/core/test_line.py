@@ -64,7 +64,7 @@ def test_a_caller_who_was_served_waits_for_a_newcomer():
 def test_a_resting_request_is_counted_but_not_taken_and_keeps_its_age():
     line = line_of(entry(1, not_before=at(50)), entry(2))
     assert len(line) == 2
-    assert line.next_moment() == at(50)
+    assert line.next_change_at() == at(50)
     assert line.take(at(10)).request_id == "r002"
     assert line.take(at(10)) is None
     line.add(entry(3), at(10))
@@ -75,11 +75,11 @@ def test_a_resting_request_is_counted_but_not_taken_and_keeps_its_age():
 def test_overdue_requests_are_taken_out_once():
     line = line_of(entry(1, start_deadline=at(20)), entry(2), entry(3, start_deadline=at(30)))
     assert line.overdue(at(19)) == []
-    assert line.next_moment() == at(20)
+    assert line.next_change_at() == at(20)
     assert [one.request_id for one in line.overdue(at(25))] == ["r001"]
     assert line.overdue(at(25)) == []
     assert taken(line) == ["r002", "r003"]
-    assert line.next_moment() is None
+    assert line.next_change_at() is None
 
 
 def test_what_is_removed_is_gone_and_can_come_back():

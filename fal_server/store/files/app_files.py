@@ -52,7 +52,7 @@ class DiskAppFiles:
         """Keep a finished draft under its hash. The owner can always read it: what nobody can read cannot be copied.
 
         Raises:
-            Invalid: that is no SHA-256.
+            InvalidArgument: that is no SHA-256.
             Unavailable: the disk does not take it.
         """
         if _HASH.fullmatch(file_hash) is None:

@@ -60,7 +60,7 @@ async def save(connection: AsyncConnection, app: App) -> None:
     """Insert or replace.
 
     Raises:
-        Precondition: its revision or environment does not exist.
+        FailedPrecondition: its revision or environment does not exist.
     """
     with explained(missing=f"app {app.name!r} needs a revision and an environment that exist: register them first"):
         await connection.execute(upsert(connection, APPS), to_row(app))

@@ -35,7 +35,7 @@ class ControllerLock:
         """Take the lock, or make sure that it is held still: the server drops it with a connection that breaks.
 
         Raises:
-            Precondition: another controller holds it.
+            FailedPrecondition: another controller holds it.
         """
         if self._driver is None or self._driver.is_closed():
             async with self._turn:

@@ -56,7 +56,7 @@ class Database:
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
-            Precondition: another controller uses it.
+            FailedPrecondition: another controller uses it.
         """
         return await self._whole(self._write(work))
 
@@ -142,7 +142,7 @@ def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
 
     Raises:
         AlreadyExists: the former.
-        Precondition: the latter.
+        FailedPrecondition: the latter.
     """
     try:
         yield

@@ -58,7 +58,7 @@ async def remove(connection: AsyncConnection, account: AccountId, name: str) -> 
     """Delete an environment with its secrets; False if it does not exist.
 
     Raises:
-        Precondition: it still has apps.
+        FailedPrecondition: it still has apps.
     """
     with explained(missing=f"environment {name!r} still has apps: delete them first"):
         mine = delete(ENVIRONMENTS).where(owned_by(ENVIRONMENTS, account), ENVIRONMENTS.c.name == name)

@@ -172,7 +172,7 @@ def position_of(cursor: str) -> tuple[int, str, int]:
     """A cursor's (timestamp in microseconds, runner_id, sequence).
 
     Raises:
-        Invalid: it is not a cursor.
+        InvalidArgument: it is not a cursor.
     """
     try:
         match read_cursor(cursor):

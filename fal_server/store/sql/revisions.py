@@ -121,7 +121,7 @@ async def remove(connection: AsyncConnection, account: Accounts, revision_id: st
     """Delete a revision; False if it does not exist.
 
     Raises:
-        Precondition: an app serves it or is moving to it.
+        FailedPrecondition: an app serves it or is moving to it.
     """
     with explained(missing=f"revision {revision_id!r} is in use by an app: move the app to another revision first"):
         mine = delete(REVISIONS).where(owned_by(REVISIONS, account), REVISIONS.c.revision_id == revision_id)

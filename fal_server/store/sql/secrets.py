@@ -40,7 +40,7 @@ async def save(connection: AsyncConnection, secret: SealedSecret) -> None:
     """Insert or replace.
 
     Raises:
-        Precondition: its environment does not exist.
+        FailedPrecondition: its environment does not exist.
     """
     with explained(missing=f"environment {secret.environment!r} does not exist: create it first"):
         await connection.execute(upsert(connection, SECRETS), to_row(secret))
