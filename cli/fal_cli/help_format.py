@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from textwrap import wrap
 
-from fal_cli.presentation.table import fold_lines
+from fal_cli.presentation.folding import fold_lines
 
 # The usage line does not repeat a list of choices longer than this: `--state {..} [...]`.
 _LONG_METAVAR = 40

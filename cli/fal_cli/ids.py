@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fal_cli.exit_codes import CommandError, ExitCode
 
@@ -20,8 +19,7 @@ _SHOWN_CANDIDATES = 10
 _LISTED_REQUESTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Name an id, and describe it for a person."""
 
     id: str
@@ -31,8 +29,7 @@ class Candidate:
 Lister = Callable[["SyncServerlessClient", argparse.Namespace], Iterable[Candidate]]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """Describe a kind of id.
 
     Attributes:

@@ -35,7 +35,7 @@ def open_client(args: argparse.Namespace) -> SyncServerlessClient:
     """Return a client by --host, --team, the environment and the profile; the caller closes it."""
     with interrupt_exit.armed():
         # The client opens its connection with the first call; gRPC is imported here, where nothing is under way.
-        import fal_grpc.controller  # noqa: F401
+        import fal_grpc.controller  # noqa: F401  # pyright: ignore[reportUnusedImport]
         from fal.api import SyncServerlessClient
 
     return SyncServerlessClient(host=args.host, team=args.team)

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from fal_cli.exit_codes import ExitCode
 from fal_cli.help_format import HelpFormatter
@@ -156,8 +155,7 @@ class FalParser(argparse.ArgumentParser):
         raise argparse.ArgumentError(None, f"unknown command '{value}'{hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
+class Commands(NamedTuple):
     """Hold the sub-commands of a parser."""
 
     parser: FalParser

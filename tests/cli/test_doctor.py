@@ -15,6 +15,12 @@ from fal_cli.version import VERSION
 from fal_grpc.v1 import app_pb2
 
 
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """Leave out what else a machine has on its PATH: uv starts every Python that it finds."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+
 @pytest.fixture
 def diagnosis(home, capsys):
     """Return a function that runs the doctor and returns the code and the JSON."""

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_cli.presentation.folding import display_width
 from fal_cli.presentation.printable import log_text, one_line, visible
-from fal_cli.presentation.table import Column, display_width, render
+from fal_cli.presentation.table import Column, render
 
 IDS = (Column(title="Alias", folds=True), Column(title="Runner ID"), Column(title="Count", right=True))
 

@@ -23,7 +23,7 @@ from fal_cli.parser import FalParser
 from fal_cli.presentation.output import fitted, write_document
 from fal_cli.presentation.printable import visible
 from fal_cli.presentation.style import paint, wants_colour
-from fal_cli.version import VERSION
+from fal_cli.version import VERSION, other_package
 
 if TYPE_CHECKING:
     from fal_grpc.target import Target
@@ -33,7 +33,7 @@ _EXTRAS = {"app": "cloudpickle", "controller": "sqlalchemy"}
 # Programs, and what they are asked for to see that they work.
 _ENGINES = {"podman": "{{.Host.OS}}", "docker": "{{.ServerVersion}}"}
 _CALL_SECONDS = 10.0
-_PROGRAM_SECONDS = 10.0
+_PROGRAM_SECONDS = 60.0
 _LEAST_FREE_BYTES = 1 << 30
 _FEW_FREE_BYTES = 10 << 30
 
@@ -130,8 +130,7 @@ def _check_installation() -> Iterator[Check]:
     extras = ", ".join(name for name in _EXTRAS if _has_extra(name)) or "none"
     detail = f"{VERSION}, Python {platform.python_version()}, grpcio {_version_of('grpcio')}, extras: {extras}"
     yield Check(name="fal", status=Status.OK, detail=detail)
-    # Both distributions own the package `fal` and the program, and pip lets one overwrite the other.
-    other = _version_of("fal")
+    other = other_package()
     if other is not None:
         yield Check(
             name="other package",

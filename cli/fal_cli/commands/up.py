@@ -15,6 +15,7 @@ from fal_cli.controller_process import ControllerProcess, add_state_dir_option, 
 from fal_cli.exit_codes import CommandError
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note
+from fal_cli.version import other_package
 
 PROFILE = "local"
 _PORT = 7400
@@ -152,6 +153,8 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         '  eval "$(fal env)"    points every fal client of this shell at it'
     )
     sys.stdout.flush()
+    if (other := other_package()) is not None:
+        print_note(f"The package fal {other} is in the same environment, and each breaks the other: see `fal doctor`.")
     _warn_of_key(controller)
 
 

@@ -105,6 +105,6 @@ def fitted(text: str, stream: TextIO) -> str:
         return text
     from shutil import get_terminal_size
 
-    from fal_cli.presentation.table import fold_lines
+    from fal_cli.presentation.folding import fold_lines
 
     return fold_lines(text, get_terminal_size().columns)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fal_cli.presentation.folding import display_width, fold, split_words
 from fal_cli.presentation.printable import one_line
 from fal_cli.presentation.style import paint
 
 _GAP = "  "
-_REMARK = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +25,6 @@ class Column:
     title: str
     folds: bool = False
     right: bool = False
-
-
-def display_width(text: str) -> int:
-    """Return the terminal cells of `text`: two for a wide character, none for a combining one."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import category, east_asian_width
-
-    return sum(
-        0 if category(char) in {"Mn", "Me", "Cf"} else 2 if east_asian_width(char) in "WF" else 1 for char in text
-    )
 
 
 def render(
@@ -83,7 +72,7 @@ def _narrowed(
     for column, texts, natural in zip(columns, by_column, widths, strict=True):
         head = max(map(display_width, column.title.split(" ")))
         if column.folds:
-            least.append(max([head, *(display_width(word) for text in texts for word in _words(text))]))
+            least.append(max([head, *(display_width(word) for text in texts for word in split_words(text))]))
         else:
             least.append(min(natural, max([head, *map(display_width, texts)])))
     narrowed = list(widths)
@@ -95,36 +84,10 @@ def _narrowed(
     return narrowed
 
 
-def fold_lines(text: str, width: int) -> str:
-    """Return `text` with its lines broken between words, so that they fit `width` cells if each word does."""
-    return "\n".join("\n".join(_fold(line, width)) for line in text.split("\n"))
-
-
-def _words(text: str) -> list[str]:
-    """Split a text where a line may be broken; a short remark in parentheses, such as `(2 min ago)`, stays together."""
-    words: list[str] = []
-    for word in text.split(" "):
-        if words and words[-1].startswith("(") and not words[-1].endswith(")") and len(words[-1] + word) < _REMARK:
-            words[-1] += " " + word
-        else:
-            words.append(word)
-    return words
-
-
-def _fold(text: str, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in _words(text):
-        if lines and display_width(lines[-1]) + 1 + display_width(word) <= width:
-            lines[-1] += " " + word
-        else:
-            lines.append(word)
-    return lines
-
-
 def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], *, colour: bool) -> str:
     lines: list[str] = []
     for number, row in enumerate(rows):
-        folded = [_fold(text, width) for text, width in zip(row, widths, strict=True)]
+        folded = [fold(text, width) for text, width in zip(row, widths, strict=True)]
         for index in range(max(map(len, folded))):
             line = _line(columns, [cell[index] if index < len(cell) else "" for cell in folded], widths)
             lines.append(paint(line, "bold", colour=colour and number == 0))
@@ -139,7 +102,7 @@ def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *,
         lines: list[str] = []
         for title, text in zip(titles, row, strict=True):
             label = paint(f"{title}:", "bold", colour=colour) + " " * (label_width - display_width(title) - 1)
-            first, *more = _fold(text, max(1, width - label_width))
+            first, *more = fold(text, max(1, width - label_width))
             lines.append((label + first).rstrip())
             lines += [" " * label_width + line for line in more]
         blocks.append("\n".join(lines) + "\n")
