@@ -393,6 +393,7 @@ class ShimStatus(_message.Message):
     LAST_LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     ACKED_LOG_SEQUENCE_FIELD_NUMBER: _builtins.int
     OPEN_SESSIONS_FIELD_NUMBER: _builtins.int
+    REQUESTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The runner; empty before Start."""
     state: Global___ShimStatus.State.ValueType
@@ -405,6 +406,8 @@ class ShimStatus(_message.Message):
     """Sequence up to which log entries were acknowledged."""
     open_sessions: _builtins.int
     """Commands that run beside the worker."""
+    requests_in_flight: _builtins.int
+    """Requests that the worker is working on; unset if it cannot count them, as for a server that is not Python."""
     @_builtins.property
     def shim(self) -> Global___ProcessIdentity:
         """The shim's own process."""
@@ -449,12 +452,15 @@ class ShimStatus(_message.Message):
         last_log_sequence: _builtins.int = ...,
         acked_log_sequence: _builtins.int = ...,
         open_sessions: _builtins.int = ...,
+        requests_in_flight: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "exited_at", b"exited_at", "ready", b"ready", "ready_at", b"ready_at", "shim", b"shim", "started_at", b"started_at", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_requests_in_flight", b"_requests_in_flight", "exited", b"exited", "exited_at", b"exited_at", "ready", b"ready", "ready_at", b"ready_at", "requests_in_flight", b"requests_in_flight", "shim", b"shim", "started_at", b"started_at", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_log_sequence", b"acked_log_sequence", "exited", b"exited", "exited_at", b"exited_at", "last_event_sequence", b"last_event_sequence", "last_log_sequence", b"last_log_sequence", "open_sessions", b"open_sessions", "ready", b"ready", "ready_at", b"ready_at", "runner_id", b"runner_id", "shim", b"shim", "started_at", b"started_at", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_requests_in_flight", b"_requests_in_flight", "acked_log_sequence", b"acked_log_sequence", "exited", b"exited", "exited_at", b"exited_at", "last_event_sequence", b"last_event_sequence", "last_log_sequence", b"last_log_sequence", "open_sessions", b"open_sessions", "ready", b"ready", "ready_at", b"ready_at", "requests_in_flight", b"requests_in_flight", "runner_id", b"runner_id", "shim", b"shim", "started_at", b"started_at", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__requests_in_flight: _TypeAlias = _typing.Literal["requests_in_flight"]  # noqa: Y015
+    _WhichOneofArgType__requests_in_flight: _TypeAlias = _typing.Literal["_requests_in_flight", b"_requests_in_flight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_in_flight) -> _WhichOneofReturnType__requests_in_flight | None: ...
 
 Global___ShimStatus: _TypeAlias = ShimStatus  # noqa: Y015
 

@@ -151,6 +151,8 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         status.last_event_sequence = len(runner.events)
         status.last_log_sequence = runner.journal.last
         status.acked_log_sequence = runner.journal.acked
+        if runner.requests_in_flight is not None:
+            status.requests_in_flight = runner.requests_in_flight
         if started := runner.event("worker_started"):
             status.started_at.CopyFrom(started.timestamp)
         if ready := runner.event("ready"):

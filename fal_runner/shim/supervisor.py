@@ -57,6 +57,7 @@ class Supervisor:
         self._worker: Child | None = None
         self._ports: dict[str, Reservation] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._process: WorkerProcess | None = None
         self._result: asyncio.Task[None] | None = None
         self._captures: list[asyncio.Task[None]] = []
         self._grace: asyncio.TimerHandle | None = None
@@ -77,6 +78,11 @@ class Supervisor:
         """The environment of commands beside the worker, which see the file system as the worker does."""
         return {**self.env, JOIN_VARIABLE: str(self.identity.pid)}
 
+    @property
+    def requests_in_flight(self) -> int | None:
+        """How many requests the worker is working on; None if it does not count them."""
+        return None if self._process is None else self._process.requests_in_flight
+
     def start(self, prewarmed: WorkerProcess | None = None) -> None:
         """Start the worker.
 
@@ -94,12 +100,13 @@ class Supervisor:
             self._ports["metrics_port"] = reserve(self.spec.bind_host)
         process = prewarmed or WorkerProcess(self._reaper, self.spec.python, self.env, self.spec.working_dir)
         self._worker = process.child
+        self._process = process
         self._started = time.monotonic()
         outputs = (process.stdout, log_pb2.LogEntry.SOURCE_STDOUT), (process.stderr, log_pb2.LogEntry.SOURCE_STDERR)
         for fd, source in outputs:
             lines = capture(fd, source, self.journal, self._redactor, self._max_line_bytes, self._mark)
             self._captures.append(self._spawn(lines))
-        self._tasks.append(self._spawn(process.ask(self._job(prewarmed=prewarmed is not None), last=True)))
+        self._tasks.append(self._spawn(process.ask(self._job(process, prewarmed=prewarmed is not None), last=True)))
         self._result = self._spawn(self._listen(process))
         self._tasks.append(self._spawn(self._watch_end(self._worker)))
         found = process_info(self._worker.pid)
@@ -179,7 +186,7 @@ class Supervisor:
     def _port(self, name: str) -> int:
         return self._ports[name].port if name in self._ports else 0
 
-    def _job(self, *, prewarmed: bool) -> dict[str, object]:
+    def _job(self, process: WorkerProcess, *, prewarmed: bool) -> dict[str, object]:
         """Describe the job to the worker; a prewarmed one needs its environment too."""
         spec = self.spec
         job: dict[str, object] = {
@@ -193,6 +200,7 @@ class Supervisor:
             "app_port": spec.app_port,
             "app_metrics_port": spec.app_metrics_port,
             "imports": spec.imports_file,
+            "requests": process.requests_fd,
         }
         if prewarmed:
             job["environ"] = self.env

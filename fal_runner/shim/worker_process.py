@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class WorkerProcess:
         self._messages, message_write = os.pipe()
         self.stdout, out_write = os.pipe()
         self.stderr, err_write = os.pipe()
+        self._requests = os.memfd_create("fal-requests")
+        os.ftruncate(self._requests, 16)
         null = os.open(os.devnull, os.O_RDONLY)
         self._received = bytearray()
         command = [python, _WORKER, str(job_read), str(message_write)]
@@ -70,10 +73,10 @@ class WorkerProcess:
                 stdin=null,
                 stdout=out_write,
                 stderr=err_write,
-                pass_fds=(job_read, message_write),
+                pass_fds=(job_read, message_write, self._requests),
             )
         except (OSError, ValueError):
-            for fd in (self._job, self._messages, self.stdout, self.stderr):
+            for fd in (self._job, self._messages, self.stdout, self.stderr, self._requests):
                 os.close(fd)
             raise
         finally:
@@ -81,6 +84,17 @@ class WorkerProcess:
                 os.close(fd)
         os.set_blocking(self._job, False)
         os.set_blocking(self._messages, False)
+
+    @property
+    def requests_fd(self) -> int:
+        """The descriptor of the memory in which the worker counts its requests; the same number in the worker."""
+        return self._requests
+
+    @property
+    def requests_in_flight(self) -> int | None:
+        """How many requests the worker is working on; None if it does not count them."""
+        counts, count = struct.unpack("<QQ", os.pread(self._requests, 16, 0))
+        return count if counts else None
 
     async def ask(self, message: Mapping[str, object], *, last: bool) -> None:
         """Send a line, and close the pipe after the last one; do nothing if the worker has died."""
@@ -113,7 +127,7 @@ class WorkerProcess:
     async def discard(self) -> None:
         """Kill a process that has had no job."""
         self.child.signal(signal.SIGKILL)
-        for fd in (self._job, self._messages, self.stdout, self.stderr):
+        for fd in (self._job, self._messages, self.stdout, self.stderr, self._requests):
             os.close(fd)
         await self.child.wait()
 

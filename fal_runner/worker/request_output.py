@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import functools
 import io
+import mmap
 import os
 import re
 import select
+import struct
 import sys
+import threading
 from contextvars import ContextVar
 from typing import Any, Callable, List, Optional, Set, Tuple
 
@@ -23,6 +26,7 @@ _ID = re.compile(rb"[!-~]{1,128}")  # as the shim's FrameReader takes it
 _PIPE_BUF = 4096  # the kernel does not split writes of at most so many bytes (pipe(7))
 _END = b"\x1f"
 
+COUNT_NAME = "fal-requests"
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
 
 
@@ -84,6 +88,27 @@ class RequestWriter(io.RawIOBase):
                 select.select([], [self._fd], [])
 
 
+class RequestCount:
+    """Counts the requests in progress, in memory that the shim reads.
+
+    Args:
+        fd: the memory, as the shim made it: whether requests are counted, and how many there are, eight bytes each.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, 16)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._memory[:16] = struct.pack("<QQ", 1, 0)
+
+    def add(self, number: int) -> None:
+        if os.getpid() != self._pid:  # a forked child; the shim asks for the requests of the worker itself
+            return
+        with self._lock:
+            (count,) = struct.unpack("<Q", self._memory[8:16])
+            self._memory[8:16] = struct.pack("<Q", max(count + number, 0))
+
+
 class RequestStreams:
     """Standard output and error, framed once there are requests."""
 
@@ -91,6 +116,7 @@ class RequestStreams:
         self._plain: List[Tuple[str, Any]] = []
         self._writers: List[RequestWriter] = []
         self._after_first: Optional[Callable[[], None]] = None
+        self._count: Optional[RequestCount] = None
 
     def install(self) -> None:
         """Replace `sys.stdout` and `sys.stderr`; a second call changes nothing."""
@@ -128,6 +154,24 @@ class RequestStreams:
             setattr(sys, name, plain)
         self._plain = []
 
+    def count_in(self, fd: int) -> None:
+        """Count requests in the shim's memory, unless the descriptor is something else, as in a container."""
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{COUNT_NAME}"):  # noqa: PTH115
+                self._count = RequestCount(fd)
+        except (OSError, ValueError):
+            self._count = None  # then the shim does not know how many there are
+
+    def enter(self) -> None:
+        """Count a request that starts."""
+        if self._count is not None:
+            self._count.add(1)
+
+    def leave(self) -> None:
+        """Count a request that has ended."""
+        if self._count is not None:
+            self._count.add(-1)
+
     def tag(self, config: Any) -> None:
         """Wrap every app that uvicorn loads from now on; `config` is uvicorn.config."""
         plain = config.Config.load
@@ -156,15 +200,18 @@ class _Tagged:
         self._streams = streams
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        request_id = _request_id(scope)
-        if request_id is None:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        token = CURRENT.set(request_id)
+        request_id = _request_id(scope)
+        token = CURRENT.set(request_id or b"")
+        self._streams.enter()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._streams.end(request_id)
+            self._streams.leave()
+            if request_id is not None:
+                self._streams.end(request_id)
             CURRENT.reset(token)
 
 

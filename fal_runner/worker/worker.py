@@ -346,6 +346,7 @@ def main() -> None:
     if job.get("port"):
         streams.install()
         streams.begin(job["mark"], remember)
+        streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
         Binding(job["bind_host"], {wanted: given for wanted, given in ports if wanted and given}, listening).install()
     try:

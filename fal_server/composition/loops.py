@@ -16,6 +16,7 @@ from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
+from fal_server.loops.earlier_requests import EarlierRequests
 from fal_server.loops.file_expiry import FileExpiry
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.queue import QueueWorker
@@ -41,6 +42,7 @@ class Loops:
     webhooks: WebhookSender
     reaper: Reaper
     file_expiry: FileExpiry
+    earlier_requests: EarlierRequests
     certificates: Certificates | None
 
     def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -54,6 +56,7 @@ class Loops:
         """
         tasks.create_task(self.reaper.run(stopping))
         tasks.create_task(self.file_expiry.run(stopping))
+        tasks.create_task(self.earlier_requests.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
@@ -119,5 +122,6 @@ def build_loops(
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
         reaper=Reaper(store, store.logs, clock, retention, unused),
         file_expiry=FileExpiry(files.objects),
+        earlier_requests=EarlierRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         certificates=certificates,
     )

@@ -205,6 +205,28 @@ class Dispatcher:
             if lease is None:
                 self._withdraw(app_name, waiter)
 
+    def hold(self, runner_id: str, count: int) -> list[Lease]:
+        """Take slots for requests that are on a runner already, because an earlier controller sent them."""
+        slot = self._fleet.slot(runner_id)
+        if slot is None:
+            return []
+        now = self._clock.now()
+        leases = [
+            Lease(
+                runner_id=runner_id,
+                host=slot.host,
+                port=slot.port,
+                slot=slot,
+                request_id="",
+                caller=None,
+                sent_at=now,
+            )
+            for _ in range(count)
+        ]
+        for lease in leases:
+            self._fleet.begin(slot, lease)
+        return leases
+
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a slot back, because its request has left the runner; a second time changes nothing."""
         if not self._fleet.end(lease.slot, lease):

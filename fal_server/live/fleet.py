@@ -296,6 +296,11 @@ class Fleet:
         """Return the slots of the runners of an app that may get requests."""
         return self._open.get(app_name, {}).values()
 
+    def slot(self, runner_id: str) -> Slot | None:
+        """Return the slot of a runner that may get requests, or None."""
+        slot = self._slots.get(runner_id)
+        return slot if slot is not None and slot.open else None
+
     def begin(self, slot: Slot, lease: Leased) -> None:
         """Count a request that is sent to a runner.
 

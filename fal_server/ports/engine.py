@@ -114,11 +114,17 @@ class ExecSession(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
-    """A runner of an earlier controller that is followed again; `exited` says that its worker has ended."""
+    """A runner of an earlier controller that is followed again.
+
+    Attributes:
+        exited: its worker has ended.
+        requests_in_flight: what it still works on; None if it cannot say.
+    """
 
     node: str
     handle: str
     exited: bool = False
+    requests_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +205,10 @@ class Engine(Protocol):
         Returns:
             None if it is gone. Then nothing of it is alive, and the log that it left is stored.
         """
+        ...
+
+    async def requests_in_flight(self, runner: Runner) -> int | None:
+        """Return how many requests a runner works on; None if it has ended or cannot say."""
         ...
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:

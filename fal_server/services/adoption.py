@@ -15,21 +15,26 @@ _COPIED = "it belongs to the state directory that this one was copied from"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
-async def reattach(fleet: Fleet, engine: Engine) -> None:
+async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
     """Adopt every living runner, and end everything else that an earlier controller left.
 
     It has to be called before anything is planned or routed.
 
+    Returns:
+        How many requests of the earlier controller each runner still works on, if any.
+
     Raises:
         Unavailable: the result cannot be stored; adopted runners go on.
     """
-    await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in fleet.runners))
+    runners = fleet.runners
+    counts = await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in runners))
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(EVERY_ACCOUNT, runner_id)
         # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
         if ended is not None and await engine.adopt(ended) is not None:
             await engine.kill(ended)
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
+    return {runner.runner_id: count for runner, count in zip(runners, counts, strict=True) if count}
 
 
 async def give_up(fleet: Fleet) -> None:
@@ -43,18 +48,18 @@ async def give_up(fleet: Fleet) -> None:
         await fleet.observe(Observation(runner_id=runner.runner_id, event=Event.GONE, reason=_COPIED))
 
 
-async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:
+async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
     runner_id = runner.runner_id
     adopted = await engine.adopt(runner)
     if adopted is None:
         if runner.state in NO_PROCESS and not runner.ephemeral:
-            return  # it never started, or its start was interrupted: it is started from scratch
+            return 0  # it never started, or its start was interrupted: it is started from scratch
         if runner.state is not RunnerState.TERMINATING:
             # Mark it unwanted first; otherwise its end would count as a failed start, which a machine that went down
             # is not. A runner that was being killed, for example by startup_timeout, keeps its reason.
             await fleet.drain(runner_id, _GONE)
         await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_GONE))
-        return
+        return 0
     # Store this here, although the engine reports it too: no plan may treat the runner as one without a process.
     await fleet.observe(
         Observation(runner_id=runner_id, event=Event.LAUNCHED, node=adopted.node, handle=adopted.handle)
@@ -63,3 +68,4 @@ async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> None:
         fleet.stop_routing(runner_id)  # GONE follows; until then it gets no requests
     if runner.ephemeral:
         await fleet.kill(runner_id, _CALLER_GONE)
+    return adopted.requests_in_flight or 0

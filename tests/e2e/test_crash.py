@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -357,3 +357,66 @@ def _command(pid: int) -> bytes:
         return (Path("/proc") / str(pid) / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+ONE_AT_A_TIME = """
+import os, threading
+import fal
+
+LOCK, INSIDE, MOST = threading.Lock(), 0, 0
+
+class Single(fal.App, name="single", keep_alive=300, max_concurrency=1, max_multiplexing=1):
+    machine_type = "XS"
+    app_auth = "public"
+
+    @fal.endpoint("/hold")
+    def hold(self) -> dict:
+        return self._count(lambda: os.path.exists("/data/go"))
+
+    @fal.endpoint("/")
+    def run(self) -> dict:
+        return self._count(lambda: True)
+
+    def _count(self, done) -> dict:
+        global INSIDE, MOST
+        with LOCK:
+            INSIDE += 1
+            MOST = max(MOST, INSIDE)
+        open("/data/inside", "w").close()
+        while not done():
+            threading.Event().wait(0.05)
+        with LOCK:
+            INSIDE -= 1
+        return {"most": MOST, "runner": os.environ["FAL_RUNNER_ID"]}
+"""
+
+
+def test_a_runner_that_still_works_for_the_dead_controller_gets_nothing_beside_it(tmp_path: Path) -> None:
+    site = Site(tmp_path / "state")
+    (tmp_path / "app.py").write_text(ONE_AT_A_TIME)
+    data = site.state_dir / "data"
+    try:
+        site.controller.fal("deploy", str(tmp_path / "app.py"))
+        runner = json.loads(site.controller.call("/local/single/", {}).body)["runner"]
+        (inside,) = data.rglob("inside")
+        inside.unlink()
+        first = threading.Thread(target=lambda: _call(site.controller, "/local/single/hold"), daemon=True)
+        first.start()
+        until(inside.exists, "the first request is inside")
+        site.die()
+        controller = site.come_back()
+        second: list[dict[str, object]] = []
+        caller = threading.Thread(target=lambda: second.append(json.loads(controller.call("/local/single/", {}).body)))
+        caller.start()
+        until(lambda: "RUNNING" in controller.fal("runners", "list").stdout, "the runner is known to work on something")
+        assert second == []
+        inside.with_name("go").touch()
+        caller.join(60)
+        assert second == [{"most": 1, "runner": runner}]
+    finally:
+        site.controller.stop()
+
+
+def _call(controller: Controller, path: str) -> None:
+    with suppress(OSError):  # its controller dies
+        controller.call(path, {})

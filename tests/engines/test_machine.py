@@ -32,7 +32,7 @@ async def test_a_full_disk_is_the_nodes_trouble(rig: Any) -> None:
     try:
         [node] = full.nodes()
         assert "full is full" in node.trouble
-        wrong = rig.launch(None, entrypoint="no:thing", files={"../outside": b"x"})
+        wrong = rig.launch(None, entrypoint="no:thing", files={"x": b"a file", "x/y": b"below it"})
         with pytest.raises(NodeTrouble, match="is full, with"):
             await full.start(wrong)
     finally:

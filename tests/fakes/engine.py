@@ -53,6 +53,7 @@ class FakeEngine:
         self.hold_start.set()
         self.alive: dict[str, LaunchSpec] = {}
         self.exited: set[str] = set()
+        self.busy: dict[str, int] = {}
         self.launched: list[LaunchSpec] = []
         self.stopped: list[tuple[str, float]] = []
         self.killed: list[str] = []
@@ -147,8 +148,14 @@ class FakeEngine:
             for seen in self._history.get(runner.runner_id, []):  # a test may have set it
                 self._told.put_nowait(seen)
         return Adopted(
-            node=self.machines[0].name, handle=_handle(runner.runner_id), exited=runner.runner_id in self.exited
+            node=self.machines[0].name,
+            handle=_handle(runner.runner_id),
+            exited=runner.runner_id in self.exited,
+            requests_in_flight=self.busy.get(runner.runner_id),
         )
+
+    async def requests_in_flight(self, runner: Runner) -> int | None:
+        return self.busy.get(runner.runner_id)
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
         return [name for name in self.alive if name not in known and name not in self._followed]

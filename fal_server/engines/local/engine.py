@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from fal_grpc.v1 import shim_pb2
 from fal_runner.process.proc import tag_of
 from fal_runner.shim.address import ShimIdentity
 from fal_server.core.faults import NodeTrouble, Unavailable
@@ -163,12 +164,26 @@ class LocalEngine:
                 if status.runner_id == runner.runner_id:
                     self._links[runner.runner_id] = link
                     link.follow()
-                    return Adopted(node=self._node.name, handle=link.process.handle, exited=status.HasField("exited"))
+                    return Adopted(
+                        node=self._node.name,
+                        handle=link.process.handle,
+                        exited=status.HasField("exited"),
+                        requests_in_flight=_in_flight(status),
+                    )
             await link.close()
         await sweep(tag_of(runner.token), directory)
         await self._store_leftover(directory, runner)
         await asyncio.to_thread(_delete, directory)
         return None
+
+    async def requests_in_flight(self, runner: Runner) -> int | None:
+        link = self._links.get(runner.runner_id)
+        if link is None:
+            return None
+        try:
+            return _in_flight(await link.client.status())
+        except grpc.aio.AioRpcError:
+            return None  # its shim is ending
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
         session = ShimExecSession(self.execs(runner), runner.runner_id)
@@ -296,6 +311,10 @@ class LocalEngine:
             link = self._link(directory, identity, runner.token, names)
             await link.store_leftover()
             await link.close()
+
+
+def _in_flight(status: shim_pb2.ShimStatus) -> int | None:
+    return status.requests_in_flight if status.HasField("requests_in_flight") else None
 
 
 def _delete(path: Path) -> None:

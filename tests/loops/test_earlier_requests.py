@@ -1,0 +1,52 @@
+"""A slot stays taken while a runner works on a request that an earlier controller sent."""
+
+from __future__ import annotations
+
+from fal_server.core.routing import Outcome
+from fal_server.core.runners import RunnerState
+from fal_server.loops.earlier_requests import EarlierRequests
+from fal_server.services.adoption import reattach
+from tests.fakes.domain import START, make_runner
+from tests.fakes.platform import Platform
+
+
+async def busy(platform: Platform, count: int) -> EarlierRequests:
+    """A platform that came back to one runner with requests inside."""
+    await platform.deploy()
+    revision = platform.app().revision_id
+    await platform.fleet.add([make_runner(state=RunnerState.IDLE, ready_at=START, revision_id=revision)])
+    platform.engine.alive["x"] = None
+    platform.engine.busy["x"] = count
+    earlier = EarlierRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
+    earlier.hold(await reattach(platform.fleet, platform.engine))
+    return earlier
+
+
+def place(platform: Platform):
+    return platform.dispatcher.try_acquire("a", request_id="new", caller=None, hint=None)
+
+
+async def test_the_slot_opens_when_the_request_has_ended(idle: Platform) -> None:
+    earlier = await busy(idle, 1)
+    await earlier.look()
+    assert place(idle) is None
+    idle.engine.busy["x"] = 0
+    await earlier.look()
+    lease = place(idle)
+    assert lease is not None
+    idle.dispatcher.release(lease, Outcome.DONE)
+    assert idle.fleet.usage("x").in_flight == 0
+
+
+async def test_the_slot_opens_when_the_runner_cannot_say_any_more(idle: Platform) -> None:
+    earlier = await busy(idle, 1)
+    del idle.engine.busy["x"]
+    await earlier.look()
+    assert place(idle) is not None
+
+
+async def test_no_slot_is_held_beyond_the_request_timeout(idle: Platform) -> None:
+    earlier = await busy(idle, 1)
+    idle.clock.advance(idle.app().scaling.request_timeout)
+    await earlier.look()
+    assert place(idle) is not None
