@@ -1,4 +1,4 @@
-"""Files in /data, which all runners of the account share: list, download, upload, move, remove."""
+"""Lists, downloads, uploads, moves and removes files in /data, which all runners of the account share."""
 
 from __future__ import annotations
 
@@ -34,21 +34,17 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
         return PurePosixPath(self.path).name
 
 
 class Files:
-    """The files of the account behind a controller.
-
-    Paths are whole, as `/data/models/x`, or relative to /data.
-    """
+    """The files of an account. Paths are absolute, such as `/data/models/x`, or relative to /data."""
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
 
     def entries(self, path: str = "/") -> list[RemoteFile]:
-        """What is in a directory, by name; in `/` there is /data alone.
+        """Return the entries of a directory, sorted by path; `/` has only /data.
 
         Raises:
             NotFoundError: there is no such directory.
@@ -61,11 +57,11 @@ class Files:
         return sorted(map(_entry, items), key=lambda entry: entry.path)
 
     def download(self, remote: str, local: Path) -> list[Path]:
-        """Download a file, or a directory with all that is in it, as `cp -r` would.
+        """Download a file or a directory, as `cp -r` does.
 
         Args:
             remote: what to download.
-            local: where to; where it is a directory, what is downloaded is put into it under its own name.
+            local: the destination; if it is a directory, the download goes into it under its own name.
 
         Returns:
             The files that were written.
@@ -91,11 +87,11 @@ class Files:
         return [self._download_file(whole, local / PurePosixPath(whole).name if local.is_dir() else local)]
 
     def upload(self, local: Path, remote: str) -> list[str]:
-        """Upload a file, or a directory with all that is in it, as `cp -r` would.
+        """Upload a file or a directory, as `cp -r` does.
 
         Args:
             local: what to upload.
-            remote: where to; where it is a directory, or ends with a slash, what is uploaded is put into it under its
+            remote: the destination; if it is a directory, or ends with a slash, the upload goes into it under its
                 own name.
 
         Returns:
@@ -115,7 +111,7 @@ class Files:
         return [self._upload_file(path, f"{target}/{name}") for path, name in _files_in(local)]
 
     def upload_url(self, url: str, remote: str) -> None:
-        """Have the controller download what is at an address.
+        """Have the controller download from an address.
 
         Raises:
             CallError: the controller refused, or cannot reach the address.
@@ -131,7 +127,7 @@ class Files:
         self._post(f"/files/rename/{quote(absolute(source))}", {"destination": absolute(destination)})
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a directory with all that is in it.
+        """Remove a file, or a directory with its content.
 
         Raises:
             NotFoundError: there is no such file.
@@ -155,7 +151,7 @@ class Files:
     def _download_file(self, path: str, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".fal-download-")
-        draft = Path(name)
+        temporary = Path(name)
         try:
             with (
                 os.fdopen(handle, "wb") as file,
@@ -168,10 +164,10 @@ class Files:
                     raise UnknownError(f"{path} was cut off: {file.tell()} of {size} bytes came; try again")
             umask = os.umask(0)
             os.umask(umask)
-            draft.chmod(0o666 & ~umask)
-            draft.replace(target)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(target)
         finally:
-            draft.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return target
 
     def _upload_file(self, local: Path, path: str) -> str:
@@ -179,8 +175,8 @@ class Files:
             self._form("POST", f"/files/file/local/{quote(path)}", local.read_bytes(), local.name)
             return path
         base = f"/files/file/multipart/{quote(path)}"
-        begun = self._post(f"{base}/initiate", {})
-        upload_id = begun.get("upload_id") if isinstance(begun, dict) else None
+        started = self._post(f"{base}/initiate", {})
+        upload_id = started.get("upload_id") if isinstance(started, dict) else None
         if not isinstance(upload_id, str):
             raise UnknownError(f"{local} could not be uploaded: the controller gave no upload id")
         upload = f"{base}/{upload_id}"
@@ -196,7 +192,7 @@ class Files:
         return path
 
     def _upload_parts(self, local: Path, upload: str) -> tuple[list[JSON], str]:
-        """Send the parts, a few at a time; what the controller said of each, and MD5 of the whole."""
+        """Send the parts, a few at a time; return what the controller said of each, and the MD5 of the whole."""
         md5 = hashlib.md5(usedforsecurity=False)
         said: list[JSON] = []
         with local.open("rb") as file, ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
@@ -220,7 +216,7 @@ class Files:
         try:
             self._post(f"{upload}/cancel", {})
         except CallError:
-            return  # the controller forgets it by itself; what is told is the first error
+            return  # the controller forgets the upload by itself; the first error matters
 
     def _form(self, method: str, path: str, content: bytes, name: str) -> JSON:
         body, content_type = file_form(content, name)
@@ -232,7 +228,7 @@ class Files:
 
 
 def absolute(path: str) -> str:
-    """A path as the controller knows it: relative ones are below /data."""
+    """Return an absolute path; relative ones are below /data."""
     return str(PurePosixPath(DATA) / path) if path not in ("", ".") else DATA
 
 

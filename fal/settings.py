@@ -1,4 +1,4 @@
-"""Whom to call, and as whom: the one place where arguments, environment and profile are weighed against each other.
+"""Resolves host and credentials from arguments, environment and profile.
 
 docs/reference/configuration.md has the table of precedence; its test reads both.
 """
@@ -27,16 +27,16 @@ NO_CREDENTIALS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What was decided.
+    """The controller to call and the credentials to call it with.
 
     Attributes:
         target: the controller.
-        rest_url: where it answers HTTP, without a slash at the end.
-        account_url: where accounts and teams are asked for; FAL_REST_HOST moves it.
+        rest_url: where the controller answers HTTP, without a slash at the end.
+        account_url: where accounts and teams are; FAL_REST_HOST changes it.
         profile: the profile in use, if any.
         team: the team to act for, if any.
-        environment_name: the environment that commands mean where none is named (FAL_ENV); None means "main".
-        sources: for each of `host`, `credentials`, `profile` and `team`, where it came from, in words for a person.
+        environment_name: the default environment of commands (FAL_ENV); None means "main".
+        sources: for each of `host`, `credentials`, `profile` and `team`, where it came from, for people to read.
     """
 
     target: Target
@@ -58,13 +58,13 @@ def resolve(
     team: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Decide.
+    """Resolve the settings.
 
     Args:
         host: of the controller, as `parse_target` reads it.
         api_key: "KEY_ID:KEY_SECRET".
         profile: the profile to use.
-        team: the team to act for; with a key it is ignored, since the key decides.
+        team: the team to act for; ignored with a key, which belongs to one team.
         environ: the environment variables.
 
     Raises:
@@ -100,7 +100,7 @@ def resolve(
 
 
 def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The profile, and where the choice came from: argument, FAL_PROFILE, the file."""
+    """Return the profile and its source: argument, FAL_PROFILE, the file."""
     if profile:
         return profile, "argument"
     if environ.get("FAL_PROFILE"):
@@ -111,7 +111,7 @@ def find_profile(config: Config, profile: str | None, environ: Mapping[str, str]
 def find_target(
     config: Config, profile: str | None, host: str | None, environ: Mapping[str, str]
 ) -> tuple[Target, str]:
-    """The controller, and where it came from: argument, FAL_GRPC_HOST, FAL_HOST, profile, the fal cloud."""
+    """Return the controller and its source: argument, FAL_GRPC_HOST, FAL_HOST, profile, the fal cloud."""
     plaintext: bool | None = None
     if "FAL_GRPC_TLS" in environ:
         plaintext = not truthy(environ, "FAL_GRPC_TLS")
@@ -131,13 +131,13 @@ def find_target(
 def find_credentials(
     config: Config, profile: str | None, api_key: str | None, environ: Mapping[str, str]
 ) -> tuple[Credentials, str]:
-    """The credentials, and where they came from.
+    """Return the credentials and their source.
 
-    Argument, FAL_KEY, the profile's key, a Colab secret, FAL_KEY_ID with FAL_KEY_SECRET, login token.
+    In this order: argument, FAL_KEY, the profile's key, a Colab secret, FAL_KEY_ID with FAL_KEY_SECRET, login token.
 
     Raises:
         MissingCredentialsError: there are none.
-        ConfigError: the first ones found are malformed; weaker ones are not tried, so that a typing error is noticed.
+        ConfigError: the first ones found are malformed; later ones are not tried, so that a typing error shows.
     """
     if api_key:
         return KeyCredentials.parse(api_key, source="api_key"), "argument"
@@ -164,12 +164,12 @@ def find_credentials(
 
 
 def truthy(environ: Mapping[str, str], name: str) -> bool:
-    """Whether a switch is on: set, and not to 0, false or nothing."""
+    """Whether a variable is set to something other than 0, false or nothing."""
     return environ.get(name, "").strip().lower() not in ("", "0", "false")
 
 
 def _ca_file(config: Config, profile: str | None, target_by: str) -> Path | None:
-    """The authorities to trust, where the profile that names the host names them too."""
+    """Return the authorities to trust, if the profile that names the host names them too."""
     if profile is None or target_by != _by_profile(profile):
         return None
     path = config.setting(profile, "ca_file")
@@ -194,13 +194,13 @@ def _options(environ: Mapping[str, str], ca_file: Path | None) -> ChannelOptions
 
 
 def _colab_secret() -> str | None:
-    """The secret FAL_KEY of a Colab notebook; None outside one, and where the notebook may not read it."""
+    """Return the secret FAL_KEY of a Colab notebook; None if there is none or the notebook may not read it."""
     colab = sys.modules.get("google.colab")
     userdata = getattr(colab, "userdata", None)
     if userdata is None:
         return None
     try:
         secret: object = userdata.get("FAL_KEY")
-    except Exception:  # noqa: BLE001  # Colab raises errors of its own for "not there" and "not allowed"
+    except Exception:  # noqa: BLE001  # Colab raises its own errors for "not there" and "not allowed"
         return None
     return secret.strip() if isinstance(secret, str) else None

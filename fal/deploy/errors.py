@@ -1,4 +1,4 @@
-"""What goes wrong on the way from an app's file to a deploy."""
+"""The errors of deploys and runs."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from fal_grpc.errors import FalError
 
 
 class DeployError(FalError):
-    """A deploy or a run could not be made, or the controller ended it; the message says why."""
+    """A deploy or a run failed; the message says why."""
 
 
 class AppNotFoundError(DeployError):
-    """There is no such file, app, function or entry of pyproject.toml."""
+    """The file, app, function or entry of pyproject.toml does not exist."""
 
 
 class AppFileError(DeployError):
-    """The app's file raised an exception when it was loaded, or what it describes is not acceptable."""
+    """The app's file raised an exception, or what it describes is not acceptable."""
 
 
 class ProjectFileError(DeployError):
-    """pyproject.toml has something that is not acceptable in [tool.fal]."""
+    """[tool.fal] in pyproject.toml has something that is not acceptable."""
 
 
 class SerializationError(DeployError, FalSerializationError):
-    """The app cannot be sent, because something in it cannot be pickled."""
+    """The app cannot be sent: something in it cannot be pickled."""
 
 
 class UploadError(DeployError):
@@ -35,11 +35,11 @@ class BuildFailedError(DeployError, InternalFalServerlessError):
 
 
 class UserFunctionError(DeployError, UserFunctionException):
-    """The function that was run raised an exception there.
+    """The function raised an exception in its runner.
 
     Attributes:
-        exception_type_name: the class of that exception; None if it was not said.
-        traceback: its traceback as text; None if it was not sent.
+        exception_type_name: the class of the exception; None if it is unknown.
+        traceback: as text; None if it was not sent.
     """
 
     def __init__(self, message: str, *, exception_type_name: str | None = None, traceback: str | None = None) -> None:

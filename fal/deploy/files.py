@@ -1,4 +1,4 @@
-"""The files of an app: which they are, and what identifies each."""
+"""Finds the files of an app, and hashes them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _READ_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppFile:
-    """A file to send.
+    """A file to send with an app.
 
     Attributes:
-        path: where it is here.
-        relative_path: where it is to be, under the app's directory, with "/" between its parts.
+        path: its place here.
+        relative_path: its place in the runner, below the app's directory, with "/" between its parts.
         hash: SHA-256, in hexadecimal, of the content followed by the decimal digits of the mode.
         size: bytes.
         mtime: seconds since 1970.
@@ -37,13 +37,18 @@ class AppFile:
 
 
 def context_dir(app_path: Path | None, given: str | None) -> Path:
-    """The directory that an app's files are relative to: as given, relative to the app's own, which is the default."""
+    """Return the directory that an app's files are relative to; by default the app's own.
+
+    Args:
+        app_path: the app's file; None means that there is none, and the current directory counts.
+        given: relative to the app's directory.
+    """
     base = Path.cwd() if app_path is None else app_path.resolve().parent
     return (base / given).resolve() if given else base
 
 
 def app_dir_in(app_path: Path | None, context: Path) -> str:
-    """The directory of the app's file relative to `context`, which is where the app is to run."""
+    """Return the directory of the app's file relative to `context`: the app runs there."""
     base = Path.cwd() if app_path is None else app_path.resolve().parent
     return Path(os.path.relpath(base, context)).as_posix()
 
@@ -56,13 +61,13 @@ def relative_to(path: Path, directory: Path) -> str | None:
 def collect_files(
     names: Sequence[str], context: Path, *, ignore: Sequence[str] = (), leave_out: Path | None = None
 ) -> list[AppFile]:
-    """The files that `names` stand for, directories with all that is in them, sorted by where they are to be.
+    """Return the named files, and all files in the named directories, sorted by their place in the runner.
 
     Args:
         names: files and directories, relative to `context`.
         context: the directory that the files keep their places in.
-        ignore: regular expressions; a file whose relative path has a match is left out.
-        leave_out: a file that is not sent: the app's own, whose code is sent as a pickle.
+        ignore: regular expressions; a file whose relative path matches one is left out.
+        leave_out: the app's own file, which travels another way.
 
     Raises:
         AppFileError: there is no such file, it is outside of `context`, it is too large, or a pattern is malformed.
@@ -99,7 +104,7 @@ def _files_of(name: str, context: Path) -> Iterator[Path]:
     for directory, _, files in os.walk(path):
         for file in files:
             inner = Path(directory) / file
-            if inner.is_file():  # neither a socket nor a link to nothing
+            if inner.is_file():  # no socket, no broken link
                 yield inner
 
 

@@ -1,4 +1,4 @@
-"""Loading an app's file, and finding the app or function in it."""
+"""Loads an app's file, and finds the app or function in it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LoggerState: TypeAlias = tuple[int, bool, list[logging.Handler]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedApp:
-    """An app or a function, with the file that it came from.
+    """An app or a function, with its file.
 
     Attributes:
-        symbol: its name in the file.
-        root: the directory that its code is imported from.
-        packages: top-level names of the local code that it is part of, which travels along.
+        symbol: the name in the file.
+        root: the directory that the code is imported from.
+        packages: the top-level package that the file is part of, if any; it travels along.
         imported: names of the modules that were imported when the file was run.
         loggers: what running it set of loggers: level, whether lines propagate, and the handlers that were added.
     """
@@ -54,17 +54,17 @@ class LoadedApp:
 
 @contextmanager
 def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None, None]:
-    """Load an app's file; for as long as this lasts, its neighbours can be imported.
+    """Load an app's file; its neighbours can be imported inside the `with` block.
 
-    The file is run anew each time. It may import from its own directory, from the current one and, if it is in a
-    package, relatively.
+    The file runs each time. It may import from its own directory, from the current one and, if it is in a package,
+    relatively.
 
     Args:
         path: the file.
-        symbol: the app or function in it; None takes the only app or, where there is no app, the only function.
+        symbol: the app or function in it; None takes the only app or, if there is no app, the only function.
 
     Raises:
-        AppNotFoundError: no such file, no such app, or several where none is named.
+        AppNotFoundError: no such file, no such app, or several and none is named.
         AppFileError: the file raised an exception.
     """
     path = path.absolute()
@@ -170,11 +170,14 @@ def _is_taken(name: str, path: Path) -> bool:
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    """Always compiles the source: compiled files are told from stale ones by whole seconds and size alone, so that an
-    edit right after a deploy could be missed; and nothing is written beside the user's file."""
+    """Compiles the source each time.
+
+    Python recognises stale compiled files by whole seconds and size only, and would miss an edit right after a deploy.
+    Also, nothing is written beside the user's file.
+    """
 
     def path_stats(self, path: str) -> NoReturn:
-        """Without them no compiled file is read or written."""
+        """Fail, so that no compiled file is read or written."""
         raise OSError(f"{path} is always compiled from its source")
 
 
@@ -225,7 +228,7 @@ def _find(names: dict[str, object], path: Path, symbol: str | None) -> tuple[typ
         raise AppNotFoundError(f"{symbol} in {path} is neither a fal.App nor a fal.function")
     target = known[symbol]
     assert isinstance(target, Function) or _is_app(target)
-    return target, symbol  # type: ignore[return-value]  # what _is_app says is not known to the checker
+    return target, symbol  # type: ignore[return-value]  # the checker does not know what _is_app says
 
 
 def _is_app(value: object) -> bool:
@@ -233,5 +236,5 @@ def _is_app(value: object) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """The path as one would type it here."""
+    """Return the path as one would type it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

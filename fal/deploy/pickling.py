@@ -1,4 +1,4 @@
-"""Pickling apps by value, together with the few modules of this project that serve them.
+"""Packs apps as pickles, together with the modules of this project that serve them.
 
 A runner has the app's requirements, but neither this package nor the app's own file. So the app's classes and
 functions are pickled by value (cloudpickle), and `fal.app` travels as code that a finder imports there (see bootstrap).
@@ -172,7 +172,7 @@ def _described(module: ModuleType) -> dict[str, object]:
 
 
 def _other_names(behind: Mapping[str, ModuleType]) -> list[tuple[str, str, object]]:
-    """Return what else is in the modules, for what looks up names in them; without what cannot be pickled."""
+    """Return everything else in the modules that can be pickled, for code that looks up names in them."""
     every = [
         (module.__name__, name, value)
         for module in behind.values()
@@ -219,7 +219,7 @@ def _blamed(behind: Mapping[str, ModuleType]) -> str:
 
 
 def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
-    """Yield a module's values by name: plain ones first, then what its classes and functions hold, then those."""
+    """Yield a module's values by name: plain ones, then attributes of its classes, then classes and functions."""
     later: list[tuple[str, object]] = []
     for name, value in list(vars(module).items()):
         if name.startswith("__") or isinstance(value, ModuleType):
@@ -235,7 +235,7 @@ def _parts_of(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def _place_of(module: ModuleType, name: str) -> str:
-    """Return the file and line where a name is set, as well as they can be told."""
+    """Return the file and, if it can be found, the line where a name is set."""
     path = getattr(module, "__file__", None) or module.__name__
     first, _, second = name.partition(".")
     try:
@@ -269,9 +269,9 @@ def _travels(name: str) -> bool:
 
 
 def _only_here(names: set[str], directory: Path | None) -> list[str]:
-    """Those modules whose code is in `directory` and that no installed package has: a runner cannot install them.
+    """Return modules whose code is in `directory` and in no installed package: a runner cannot install them.
 
-    This package's own travel along with every app, also from a checkout of it inside that directory.
+    This project's own travel with every app, also from a checkout inside that directory.
     """
     if directory is None:
         return []
@@ -323,7 +323,7 @@ def imported(module: str | ModuleType) -> ModuleType:
 
 @contextmanager
 def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
-    """Have cloudpickle treat modules as code that the other side does not have, for as long as this lasts."""
+    """Have cloudpickle pickle modules by value inside the `with` block."""
     with _LOCK:
         fresh = [module for module in modules if module.__name__ not in machinery.list_registry_pickle_by_value()]
         named = [module for module in fresh if sys.modules.get(module.__name__) is module]
@@ -338,7 +338,7 @@ def _by_value(modules: list[ModuleType]) -> Generator[None, None, None]:
 
 @functools.cache
 def _bootstrap() -> ModuleType:
-    """The functions of `fal.deploy.bootstrap`, in a module that cannot be imported: so they are pickled by value."""
+    """Return the bootstrap as a module that nobody can import, so that it is pickled by value."""
     module = ModuleType("fal_bootstrap")
     exec(marshal.loads(compiled("fal_bootstrap", source_of("fal.deploy.bootstrap"))), module.__dict__)  # noqa: S102, S302 - our own code
     return module
@@ -346,7 +346,7 @@ def _bootstrap() -> ModuleType:
 
 @functools.cache
 def pack_modules() -> bytes:
-    """The modules of this project that an app needs in a runner: compiled, without this machine's paths."""
+    """Return the modules of this project that an app needs: compiled, without this machine's paths."""
     packed: dict[str, tuple[bool, bytes]] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")

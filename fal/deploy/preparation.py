@@ -1,4 +1,4 @@
-"""From a reference to everything that a deploy or a run sends: the app is loaded, described and pickled."""
+"""Loads, describes and packs an app: everything that a deploy or a run sends."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PreparedApp:
     Attributes:
         app_name: the name to deploy it under, without an environment's suffix.
         display_name: the class, function or import path that it comes from.
-        auth: who may call it, if that is decided.
+        auth: who may call it, if it is known.
         strategy, reset_scale: what pyproject.toml says about the deploy.
         options: its options, by name, with requirements and Python version complete.
         function: the callable; None for an import path or an image alone.
@@ -63,8 +63,8 @@ class PreparedApp:
         entrypoint: an import path of the form "module:attribute", instead of a definition.
         metadata: its OpenAPI description and more.
         files: the files that go with it.
-        exposed_port, metrics_port: where it listens; None for what serves nothing.
-        methods: how the controller's runners load code, beside pickles; the build says it.
+        exposed_port, metrics_port: where it listens; None if it serves nothing.
+        methods: how the controller's runners load code, beside pickles; known after the build.
     """
 
     app_name: str
@@ -91,7 +91,7 @@ class PreparedApp:
 
     @property
     def endpoints(self) -> list[str]:
-        """The paths that it serves, as its description has them; "/" where there is none."""
+        """Return the paths that the app serves, by its description; "/" without one."""
         openapi = self.metadata.get("openapi")
         paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
         return [*paths] if isinstance(paths, Mapping) and paths else ["/"]
@@ -107,7 +107,7 @@ def prepare(
     keywords: Mapping[str, object] | None = None,
     limit_max_requests: int | None = None,
 ) -> PreparedApp:
-    """Load what is referred to and make it ready to be sent. Nothing is sent yet.
+    """Load an app and make it ready to be sent. Nothing is sent yet.
 
     Args:
         app_ref: as for `resolve_reference`.
@@ -133,7 +133,7 @@ def prepare(
 def _without_code(
     reference: AppReference, app_name: str | None, auth: str | None, forced: Mapping[str, object]
 ) -> PreparedApp:
-    """An import path, found in the environment; or an image that is run as it is."""
+    """Prepare an import path of the environment, or an image that runs as it is."""
     name = app_name or reference.name or ""
     options = {**FUNCTION_DEFAULTS, **reference.options, **forced}
     kind = _kind(options, name)
@@ -197,7 +197,7 @@ def _with_code(
 
 
 def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, object]) -> tuple[dict[str, object], str]:
-    """The options: what the code says itself, else what pyproject.toml says, else the defaults."""
+    """Return the options: those of the code, else of pyproject.toml, else the defaults; and the kind."""
     target = loaded.target
     if isinstance(target, type):
         every = target.options()
@@ -230,7 +230,7 @@ def _kind(options: Mapping[str, object], owner: str) -> str:
 
 
 def _metadata(loaded: LoadedApp) -> dict[str, object]:
-    # FastAPI logs what it then raises, and the error below says it once more.
+    # FastAPI logs the same words that it raises.
     fastapi_log = logging.getLogger("fastapi")
     disabled, fastapi_log.disabled = fastapi_log.disabled, True
     try:
@@ -256,7 +256,7 @@ def _warn_of_near_misses(loaded: LoadedApp) -> None:
 
 
 class _Packer:
-    """Packs what an app consists of, once for its callable and once for a setup function."""
+    """Packs an app's code, once for its callable and once for a setup function."""
 
     def __init__(
         self, loaded: LoadedApp, options: Mapping[str, object], kind: str, limit_max_requests: int | None
@@ -322,7 +322,7 @@ class _Packer:
 
 
 def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:
-    """The files that go with an app; for a container, those that its Dockerfile copies."""
+    """Return the files that go with an app; for a container, those that its Dockerfile copies."""
     if kind == "container":
         image = options.get("image")
         described = image.to_dict() if isinstance(image, ContainerImage) else image

@@ -1,4 +1,4 @@
-"""Apps described in pyproject.toml, as [tool.fal.apps.NAME], and which app a reference means."""
+"""Reads apps from pyproject.toml ([tool.fal.apps.NAME]), and resolves references to apps."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HEALTH_KEYS = tuple(HealthCheckConfig.__annotations__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppReference:
-    """What to deploy: code in a file, an import path, or an image; with what pyproject.toml says about it.
+    """What to deploy: code in a file, an import path or an image, with its settings in pyproject.toml.
 
     Attributes:
         path, symbol: the file, and the app or function in it.
@@ -67,7 +67,7 @@ class AppReference:
 
 
 def resolve_reference(app_ref: str | tuple[str | None, str | None] | None) -> AppReference:
-    """Find out what is meant.
+    """Resolve a reference to an app.
 
     Args:
         app_ref: "path/to/file.py", "path/to/file.py::Name", the name of an app in pyproject.toml, or a tuple of file
@@ -105,7 +105,7 @@ def _discover(symbol: str | None) -> AppReference:
 
 
 def app_of_project(name: str) -> AppReference:
-    """An app of pyproject.toml, in this directory or above.
+    """Return an app of the pyproject.toml in this directory or above.
 
     Raises:
         AppNotFoundError: there is no such app, or no pyproject.toml with apps.
@@ -127,7 +127,7 @@ def app_of_project(name: str) -> AppReference:
 
 
 def _project_file() -> Path | None:
-    """The nearest pyproject.toml, here or above, with [tool.fal]."""
+    """Return the nearest pyproject.toml, here or above, with [tool.fal]."""
     for directory in (Path.cwd(), *Path.cwd().parents):
         path = directory / "pyproject.toml"
         if path.is_file() and "fal" in _table(_parsed(path), "tool", path):
@@ -257,7 +257,7 @@ def _reset_scale(table: Mapping[str, object], owner: str) -> bool:
         value = table.get(key)
         if value is not None and not isinstance(value, bool):
             raise ProjectFileError(f"{owner}: {key} is {value!r}: give true or false")
-    if "no_scale" in table:  # the older word for the contrary
+    if "no_scale" in table:  # the older name, for the opposite
         return not table["no_scale"]
     return bool(table.get("app_scale_settings", False))
 
@@ -277,7 +277,7 @@ def _choice(table: Mapping[str, object], key: str, choices: tuple[str, ...], own
 
 
 def _image(table: object, owner: str, directory: Path, *, bare: bool) -> dict[str, object]:
-    """An image as a deploy sends it.
+    """Return an image as a deploy sends it.
 
     Args:
         table: what pyproject.toml has.
@@ -303,6 +303,6 @@ def _image(table: object, owner: str, directory: Path, *, bare: bool) -> dict[st
         raise ValueError(f"{owner}: image names no {'dockerfile' if 'dockerfile' in table else 'image'}")
     if "dockerfile" in table:
         return ContainerImage.from_dockerfile(directory / source, context_dir=directory, **rest).to_dict()
-    # The same rules for the shared keys; the text is only there to be checked with.
+    # Checks the shared keys by the same rules; the text is not used.
     ContainerImage(f"FROM {source}", context_dir=directory, **rest)
     return {"image": source, **rest}

@@ -1,4 +1,4 @@
-"""The requests of a deploy and of a run, from a prepared app: field by field what the published client sends."""
+"""Makes the requests of deploys and runs, field by field as the published client sends them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RESERVED = frozenset({"openapi", "message", "annotations"})
 
 
 def checked_notes(message: str | None, annotations: Mapping[str, object] | None) -> dict[str, object]:
-    """The message and the annotations as parts of a revision's metadata; what is not given is left out.
+    """Return message and annotations as parts of a revision's metadata, within the controllers' limits.
 
     Args:
         message: at most 2048 characters.
@@ -67,19 +67,19 @@ def checked_notes(message: str | None, annotations: Mapping[str, object] | None)
 
 
 def asking_scheduler(app: PreparedApp, **wishes: object) -> PreparedApp:
-    """The app with more options for the scheduler than its code gives."""
+    """Return the app with more options for the scheduler."""
     given = app.options.get("_scheduler_options")
     asked = {**given, **wishes} if isinstance(given, Mapping) else wishes
     return replace(app, options={**app.options, "_scheduler_options": asked})
 
 
 def build_request(app: PreparedApp, *, environment_name: str | None, no_cache: bool) -> BuildRequest:
-    """The environment of an app, to build.
+    """Return the request that builds an app's environment.
 
     Args:
         app: the app.
-        environment_name: the environment that it is for; None means "main".
-        no_cache: build it anew even if it was built before.
+        environment_name: the environment to build it for; None means "main".
+        no_cache: build it again even if it was built before.
     """
     return BuildRequest(
         environments=(environment_spec(app, force=no_cache or bool(app.options.get("force"))),),
@@ -100,7 +100,7 @@ def register_request(
     attach_to_deployment: bool | None,
     metadata: Mapping[str, object],
 ) -> RegisterRequest:
-    """An app, to deploy; its environment is built already.
+    """Return the request that deploys an app whose environment is built.
 
     Args:
         app: the app.
@@ -108,7 +108,7 @@ def register_request(
         reset_scale: take the scaling settings of the code.
         environment_name: the environment to deploy to; None means "main".
         attach_to_deployment: stay until the app has moved, or do not; None leaves it to the controller.
-        metadata: what to keep with the revision.
+        metadata: kept with the revision.
     """
     options = app.options
     return RegisterRequest(
@@ -141,13 +141,13 @@ def register_request(
 def run_request(
     app: PreparedApp, *, environment_name: str | None, build_environment: bool | None, attribute: str = "run_local"
 ) -> RunRequest:
-    """An app or function, to run without deploying it.
+    """Return the request that runs an app or function without deploying it.
 
     Args:
         app: the app.
         environment_name: the environment to run in; None means "main".
-        build_environment: False where it is built already.
-        attribute: what to call of an app that is an import path.
+        build_environment: False if it is built already.
+        attribute: what to call if the app is an import path.
     """
     return RunRequest(
         environments=(environment_spec(app),),
@@ -167,7 +167,7 @@ def run_request(
 
 
 def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpec:
-    """The packages, in the terms of the environment's kind; of a container, the image with its passwords."""
+    """Return the packages by the kind of environment; for a container, the image with its passwords."""
     configuration: dict[str, object] = {}
     for key in ENVIRONMENT_KEYS[app.kind]:
         value = app.options.get(key)
@@ -177,7 +177,7 @@ def environment_spec(app: PreparedApp, *, force: bool = False) -> EnvironmentSpe
 
 
 def machine_requirements(app: PreparedApp) -> MachineRequirements:
-    """The machine, and how the app scales; what the app does not say is left to the controller."""
+    """Return the machine and the scaling; what the app does not set is left to the controller."""
     options = app.options
     types = options.get("machine_type")
     scheduler_options = options.get("_scheduler_options")

@@ -1,4 +1,4 @@
-"""The packages of an app's environment: its own, and those that serve it, in the versions that are installed here."""
+"""The packages of an app's environment: its own, and those that serve it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ _DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
 
 
 def serving_requirements(*, realtime: bool) -> list[str]:
-    """What serves an app in its runner.
+    """Return the packages that serve an app in its runner.
 
-    FastAPI and pydantic are pinned to the versions that are here: the app was built with them, and its description was
-    made by them.
+    FastAPI and pydantic are pinned to the versions here, since the app was described with them.
 
     Raises:
         DeployError: they are not installed here.
@@ -34,7 +33,7 @@ def serving_requirements(*, realtime: bool) -> list[str]:
 
 
 def with_requirements(given: object, added: list[str]) -> list[str] | list[list[str]]:
-    """The app's requirements and then others; where the app's are layers, the others are the last layer."""
+    """Return the app's requirements and then others; if the app's are layers, the others are the last layer."""
     present = given if isinstance(given, list) else []
     layered = bool(present) and all(isinstance(item, list) for item in present)
     flat = {str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])}
@@ -44,7 +43,7 @@ def with_requirements(given: object, added: list[str]) -> list[str] | list[list[
 
 
 def refuse_local_requirements(requirements: object, owner: str) -> None:
-    """Refuse requirements that are directories here: a runner does not have them.
+    """Refuse requirements that are directories here, which a runner does not have.
 
     Raises:
         DeployError: there is one.
@@ -60,15 +59,15 @@ def refuse_local_requirements(requirements: object, owner: str) -> None:
 
 
 def python_version(options: Mapping[str, object], *, pickled: bool, owner: str) -> str:
-    """The Python version of the environment: as given, by default this interpreter's.
+    """Return the Python version of the environment; by default this interpreter's.
 
     Args:
         options: the app's options.
-        pickled: whether code is sent as a pickle, which only the same minor version can read.
+        pickled: whether code is sent, which only the same minor version can read.
         owner: whose they are, for messages.
 
     Raises:
-        DeployError: another minor version is asked for, but code is pickled.
+        DeployError: another minor version is asked for, but code is sent.
     """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     asked = str(options.get("python_version") or here)
