@@ -1,4 +1,4 @@
-"""fal: write apps, deploy them, and manage what runs. Importing it loads nothing; names are loaded when first used."""
+"""Write apps, deploy them, and manage them. Names load at first use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Apps: how they are written and what serves them inside of a runner. The names are loaded when first used.
+"""How apps are written and served. Names load at first use.
 
-What is in this package travels with every deploy, since a runner has no `fal` installed: it imports only itself, the
-standard library, FastAPI, pydantic and uvicorn (and websockets and msgpack where an app has realtime endpoints).
+This package travels with every deploy, since a runner has no `fal` installed. It imports only itself, the standard
+library, FastAPI, pydantic and uvicorn (and websockets and msgpack if an app has realtime endpoints).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The HTTP face of an app: its methods as FastAPI routes, and the answers to what goes wrong in them."""
+"""Serves an app's methods as FastAPI routes, and answers their errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUR_PACKAGES = frozenset({"fal", "fastapi", "starlette", "uvicorn", "anyio", "a
 
 
 class Served(Protocol):
-    """What can be served: an App, or a function as one.
+    """An App, or a function that is served like one.
 
     Attributes:
         describes_health: whether the OpenAPI description has GET /health.
@@ -38,16 +38,16 @@ class Served(Protocol):
     describes_health: ClassVar[bool]
 
     def collect_routes(self) -> dict[Route, Callable[..., object]]:
-        """The routes and the bound methods behind them."""
+        """Return the routes and their bound methods."""
         ...
 
     def health(self) -> object:
-        """What GET /health answers, or an awaitable of it."""
+        """Return the answer of GET /health, or an awaitable of it."""
         ...
 
 
 def build_api(served: Served) -> FastAPI:
-    """Make the FastAPI app that serves `served`.
+    """Return the FastAPI app that serves `served`.
 
     Raises:
         ValueError: there is no endpoint, or a WebSocket endpoint is not `async def` with a `fastapi.WebSocket`.
@@ -138,7 +138,7 @@ def _add_answers(api: FastAPI) -> None:
 
 
 async def _on_http(request: Request, error: HTTPException) -> Response:
-    """Name the path of a 404 that no endpoint gave, so that the app's 404 and the platform's are told apart."""
+    """Name the path in a 404 of no endpoint, to distinguish it from the platform's 404."""
     headers = dict(error.headers or {})
     if error.status_code in {204, 304}:
         return Response(status_code=error.status_code, headers=headers)
@@ -148,7 +148,7 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
 
 
 async def _on_invalid(_request: Request, error: RequestValidationError) -> Response:
-    """FastAPI's 422, also where the wrong input is binary or has numbers that JSON has no words for."""
+    """Answer 422 as FastAPI does, also for binary input and numbers that JSON lacks."""
     detail = jsonable_encoder(
         error.errors(),
         custom_encoder={
@@ -176,7 +176,7 @@ async def _on_field(_request: Request, error: FieldException) -> Response:
 
 
 async def _on_cancelled(_request: Request, error: RequestCancelledException) -> Response:
-    """499 is nginx's status for a client that closed the connection."""
+    """Answer 499, nginx's status for a client that closed the connection."""
     return JSONResponse({"detail": error.message}, 499)
 
 
@@ -189,7 +189,7 @@ async def _on_bug(_request: Request, error: Exception) -> Response:
 
 
 def print_traceback(error: BaseException) -> None:
-    """Print a traceback on stderr, from the first frame that is the app's own."""
+    """Print a traceback on stderr, starting at the first frame of the app."""
     own = error.__traceback__
     while own is not None and _package(own) in _OUR_PACKAGES:
         own = own.tb_next

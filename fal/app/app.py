@@ -1,4 +1,4 @@
-"""fal.App: the class that an app is written as."""
+"""The class that apps derive from."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _CAPITALISED = re.compile(r"[A-Z][a-z]*")
 
 
 def app_name_of(class_name: str) -> str:
-    """The app name that follows from a class's name, by the published rule: TinyApp -> tiny-app, SDXL -> s-d-x-l.
+    """Return the app name for a class name, by the published rule: TinyApp -> tiny-app, SDXL -> s-d-x-l.
 
-    Digits are dropped by that rule; a name without capitals keeps its words (mock_model -> mock-model).
+    The rule drops digits; a name without capitals keeps its words (mock_model -> mock-model).
     """
     words = _CAPITALISED.findall(class_name) or [word for word in class_name.split("_") if word]
     return "-".join(word.lower() for word in words)
@@ -51,13 +51,13 @@ class App:
             def greet(self, request: Input) -> Output:
                 return Output(text=f"{self.greeting}, {request.name}")
 
-    Every attribute below may be given as a keyword of the class too, as `keep_alive` above; `name` is the keyword
-    for `app_name`. None means the platform's default.
+    Every attribute below can also be a keyword of the class, as `keep_alive` above; `name` is the keyword for
+    `app_name`. None means the platform's default.
 
     Attributes:
         app_name: the app's name; by default it follows from the class's name (Greeter -> greeter).
-        app_auth: who may call it: "private" (its owner), "shared" (whoever has a key) or "public". For a new app,
-            None means private.
+        app_auth: who may call it: "private" (its owner), "shared" (anybody with a key) or "public". For a new app, None
+            means private.
         requirements: packages for pip, as a list, or as a list of lists that are installed one after the other.
         requirements_context_dir: directory that local paths in the requirements are relative to.
         local_python_modules: names of local modules to send along with the app.
@@ -66,23 +66,23 @@ class App:
         regions: where runners may be.
         keep_alive: seconds that an idle runner is kept.
         min_concurrency, max_concurrency: least and most runners.
-        concurrency_buffer, concurrency_buffer_perc: runners kept above the load: a number, and a percentage.
-        scaling_delay: seconds that a request waits before it may start another runner.
+        concurrency_buffer, concurrency_buffer_perc: runners kept above the load, as a number and as a percentage.
+        scaling_delay: seconds that a request waits before another runner starts for it.
         max_multiplexing: requests at a time on one runner.
         request_timeout: seconds after which a request is cut off.
         request_start_timeout: seconds that a request of the owner may wait to be started; 0 takes the limit away.
         startup_timeout: seconds that a runner may take to become ready.
-        termination_grace_period_seconds: seconds between the wish that a runner ends and its end by force.
-        metrics_port: port of /metrics.
+        termination_grace_period_seconds: seconds between a runner's SIGTERM and its end by force.
+        metrics_port: the port of /metrics.
         app_files: files and directories to send along, relative to the app's file or `app_files_context_dir`.
         app_files_ignore: regular expressions for paths that are left out.
         image: a container image to run in, instead of a virtual environment.
         secrets: names of the secrets to give, instead of those that are exposed by default.
         data_mounts: paths such as "/data" that keep what is written to them.
         skip_retry_conditions: failures that are not retried: "timeout", "server_error", "connection_error".
-        retry_config: how often queued requests are retried, by the kind of failure.
+        retry_config: how often queued requests are retried, by kind of failure.
         private_logs: show the logs to the owner alone.
-        version: what GET /health and /metrics say.
+        version: the version that GET /health and /metrics show.
     """
 
     app_name: ClassVar[str | None] = None
@@ -124,7 +124,7 @@ class App:
     describes_health: ClassVar[bool] = True
 
     host_kwargs: ClassVar[dict[str, object]] = {}
-    """Options as a mapping, as older apps give them; an attribute of the same name wins."""
+    """Options as a mapping, for older apps; an attribute of the same name wins."""
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Unpack[Options]) -> None:
         super().__init_subclass__()
@@ -134,7 +134,7 @@ class App:
             raise ValueError(f"{owner}: {refused} is an option of functions, not of apps")
         check_options(given, owner)
         if "host_kwargs" in cls.__dict__:
-            # As published: who writes the mapping gets none of the defaults that it would otherwise hold.
+            # As published: an own mapping lacks the defaults that the mapping otherwise has.
             given = {**dict.fromkeys(_DEFAULTS_OF_HOST_KWARGS), **given}
         for key, value in given.items():
             if key not in cls.__dict__:
@@ -156,7 +156,7 @@ class App:
 
     @classmethod
     def options(cls) -> dict[str, object]:
-        """The options that are set, by name; the health check is among them.
+        """Return the options that are set, by name; the health check is among them.
 
         Raises:
             ValueError: more than one endpoint is the health check.
@@ -178,7 +178,7 @@ class App:
 
     @classmethod
     def get_health_check_config(cls) -> HealthCheckConfig | None:
-        """The health check and the path that it is for, if an endpoint is declared to be it.
+        """Return the health check and its path, if an endpoint is the health check.
 
         Raises:
             ValueError: more than one is.
@@ -191,44 +191,44 @@ class App:
 
     @classmethod
     def get_endpoints(cls) -> list[str]:
-        """The paths that the app serves."""
+        """Return the paths that the app serves."""
         return [route.path for route, _ in _routes_of(cls)]
 
     def collect_routes(self) -> dict[Route, Callable[..., object]]:
-        """The routes in the order of their paths, and the bound methods behind them."""
+        """Return the routes, sorted by path, and their bound methods."""
         return {route: getattr(self, name) for route, name in _routes_of(type(self))}
 
     @classmethod
     def build_metadata(cls) -> dict[str, object]:
-        """What is kept with the app's revision: its OpenAPI description, as `openapi`."""
+        """Return what is kept with the revision: the OpenAPI description, as `openapi`."""
         return {"openapi": cls(_allow_init=True).openapi()}
 
     def openapi(self) -> dict[str, object]:
-        """The app's OpenAPI description."""
+        """Return the OpenAPI description."""
         from fal.app.api import build_api
 
         return build_api(self).openapi()
 
     def setup(self) -> object:
-        """Prepare to serve: load models, open connections. May be `async def`. Requests come after it returned."""
+        """Prepare to serve: load models, open connections. May be `async def`. Requests come afterwards."""
 
     def teardown(self) -> object:
         """Clean up after the last request. May be `async def`."""
 
     def handle_exit(self) -> object:
-        """React at once to the wish that the runner ends, while requests are still open. May be `async def`."""
+        """React to the runner's stop while requests are still open. May be `async def`."""
 
     def health(self) -> object:
-        """What GET /health answers. May be `async def`."""
+        """Return the answer of GET /health. May be `async def`."""
         return {"version": self.version}
 
     def provide_hints(self) -> list[str] | None:
-        """Names of what this runner has at hand; requests with such a hint prefer it. None gives no hints at all."""
+        """Return names of what this runner has loaded; requests with such a hint prefer it. None gives no hints."""
         return None
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None, None]:
-        """The life around all requests: setup(), then serving, then teardown()."""
+        """Run setup(), serve, then run teardown()."""
         os.environ["FAL_RUNNER_STATE"] = "SETUP"
         await _awaited(self.setup())
         os.environ["FAL_RUNNER_STATE"] = "RUNNING"
@@ -240,7 +240,7 @@ class App:
 
     @property
     def current_request(self) -> RequestContext | None:
-        """The request that is being handled, or None outside of one."""
+        """The current request; None outside of one."""
         return current_request()
 
     async def serve(
@@ -261,7 +261,7 @@ class App:
     def run_local(
         cls, *, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None] | None:
-        """Serve the app in this process, until Ctrl-C; in a running event loop, return the coroutine that does.
+        """Serve the app in this process until Ctrl-C; in a running event loop, return the coroutine that does.
 
         Args:
             exposed_port: the port; 8080 by default.

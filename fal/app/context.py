@@ -1,4 +1,4 @@
-"""The request that is being handled, for code deep inside an app that was not handed it."""
+"""The current request, for code inside of an app that does not have it as an argument."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """What the platform says about a request.
+    """What the platform knows about a request.
 
     Attributes:
-        request_id: the platform's id of the request (header x-fal-request-id), if it came through the platform.
-        endpoint: the path that the caller asked for (header x-fal-endpoint).
+        request_id: the platform's id (header x-fal-request-id); None if it did not come through the platform.
+        endpoint: the path of the call (header x-fal-endpoint).
         headers: the request's headers, names in lower case. A changed `x-fal-cdn-token` goes back to the caller.
     """
 
@@ -25,5 +25,5 @@ CURRENT: ContextVar[RequestContext | None] = ContextVar("fal_current_request", d
 
 
 def current_request() -> RequestContext | None:
-    """The request that is being handled, or None outside of one. It is known in threads of endpoints too."""
+    """Return the current request, also in threads of endpoints; None outside of one."""
     return CURRENT.get()

@@ -1,4 +1,4 @@
-"""Marking methods as endpoints: which path, in which protocol."""
+"""Marks methods as endpoints, with path and protocol."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Realtime:
     """How a realtime endpoint exchanges messages.
 
     Attributes:
-        buffering: inputs that a session holds; beyond, the oldest is dropped. None drops none.
+        buffering: inputs that a session holds; above that the oldest is dropped. None drops none.
         session_timeout: seconds without an input after which a session ends; None never ends it.
         max_batch_size: inputs that one call may be given.
         content_type: media type of the messages.
-        input_modal, output_modal: the messages' types, or None where they are not checked.
-        encode_message, decode_message: to and from bytes; msgpack where they are not given.
+        input_modal, output_modal: the messages' types; None leaves them unchecked.
+        encode_message, decode_message: to and from bytes; None means msgpack.
     """
 
     buffering: int | None = None
@@ -45,8 +45,8 @@ class Route:
     Attributes:
         path: the path, from "/" on.
         is_websocket: served as a WebSocket, rather than as an HTTP POST.
-        health_check: set on the one endpoint that the platform calls to see whether the runner is healthy.
-        realtime: set where the method handles single messages of a realtime session.
+        health_check: set on the endpoint that the platform calls to see whether the runner is healthy.
+        realtime: set if the method handles single messages of a realtime session.
     """
 
     path: str
@@ -60,9 +60,9 @@ def endpoint(path: str, *, is_websocket: bool = False, health_check: HealthCheck
 
     Args:
         path: the path to serve it at, such as "/" or "/image/edit".
-        is_websocket: serve it as a WebSocket; it then must be `async def` and take a `fastapi.WebSocket`. An HTTP
-            endpoint is served by FastAPI: its arguments are the body, the query and so on by FastAPI's rules.
-        health_check: make this the endpoint that tells whether the runner is healthy.
+        is_websocket: serve it as a WebSocket; then it must be `async def` and take a `fastapi.WebSocket`. The arguments
+            of an HTTP endpoint are the body, the query and so on by FastAPI's rules.
+        health_check: make this endpoint the health check.
 
     Raises:
         ValueError: the path does not begin with "/", the method has a path already, or a health check is asked of
@@ -94,17 +94,17 @@ def realtime(
     encode_message: Callable[[object], bytes] | None = None,
     decode_message: Callable[[bytes], object] | None = None,
 ) -> Callable[[_F], _F]:
-    """Serve the decorated method of an App for realtime sessions: inputs in, outputs out, over a WebSocket.
+    """Serve the decorated method of an App for realtime sessions over a WebSocket.
 
-    What streams is told by the annotations: an `AsyncIterator` argument takes all inputs of a session, an iterator
+    The annotations say what streams: an `AsyncIterator` argument takes all inputs of a session, an iterator
     result gives many outputs for one input; otherwise each input is answered by one output.
 
     Args:
         path: the path to serve it at, "/realtime" for `fal_client.realtime`.
-        buffering: inputs to hold while one is being worked on; beyond, the oldest is dropped. None drops none.
-        session_timeout: seconds without an input after which the session is ended.
+        buffering: inputs to hold while the method works on one; above that the oldest is dropped. None drops none.
+        session_timeout: seconds without an input after which the session ends.
         input_modal, output_modal: types of the messages, instead of the annotations; None leaves them unchecked.
-        max_batch_size: inputs to give to one call, where more are waiting.
+        max_batch_size: the most inputs that one call gets, if several wait.
         content_type: media type of the messages, for the app's description.
         encode_message, decode_message: from and to Python values, instead of msgpack.
 
@@ -132,10 +132,10 @@ def realtime(
 
 
 def set_route(method: Callable[..., object], route: Route) -> None:
-    """Note where a method is served.
+    """Set where a method is served.
 
     Raises:
-        ValueError: it is served somewhere already.
+        ValueError: the method has a path already.
     """
     earlier = route_of(method)
     if earlier is not None:
@@ -144,6 +144,6 @@ def set_route(method: Callable[..., object], route: Route) -> None:
 
 
 def route_of(method: object) -> Route | None:
-    """Where a method is served, or None for what is no endpoint."""
+    """Return where a method is served; None if it is no endpoint."""
     route = getattr(method, ROUTE_ATTRIBUTE, None)
     return route if isinstance(route, Route) else None

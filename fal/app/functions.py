@@ -1,4 +1,4 @@
-"""fal.function: single functions to run, or to serve, in an environment of their own; and fal.cached."""
+"""Functions that run or are served in an environment of their own, and `cached`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _R = TypeVar("_R")
 
 
 class Function(Generic[_P, _R]):
-    """A function and the environment that it is to run in. Calling it runs it here, in this process.
+    """A function and the environment that it runs in. Calling it runs it in this process.
 
     Attributes:
-        raw_func: the function as it was written.
-        options: the options that were given, by name; those of `fal.app.options.FUNCTION_DEFAULTS` hold for others.
+        raw_func: the plain function.
+        options: the given options by name; `fal.app.options.FUNCTION_DEFAULTS` has the defaults of others.
         app_name: the name to deploy it under.
     """
 
@@ -38,11 +38,11 @@ class Function(Generic[_P, _R]):
 
     @property
     def serves(self) -> bool:
-        """Whether it is served over HTTP rather than called once."""
+        """Whether the function is served over HTTP, rather than called once."""
         return bool(self.options.get("serve"))
 
     def on(self, **options: Unpack[Options]) -> Function[_P, _R]:
-        """The same function with other options.
+        """Return the same function with other options.
 
         Raises:
             ValueError: an unknown option, or a value of the wrong kind.
@@ -50,7 +50,7 @@ class Function(Generic[_P, _R]):
         return Function(self.raw_func, _checked({**self.options, **options}, self.raw_func.__name__))
 
     def build_metadata(self) -> dict[str, object]:
-        """What is kept with the function's revision: its OpenAPI description, if it is served."""
+        """Return what is kept with the revision: the OpenAPI description, if it is served."""
         given = self.options.get("metadata")
         metadata: dict[str, object] = dict(given) if isinstance(given, dict) else {}
         if self.serves:
@@ -66,11 +66,12 @@ class Function(Generic[_P, _R]):
         exposed_metrics_port: int | None = None,
         **kwargs: object,
     ) -> object | Coroutine[None, None, None]:
-        """Call it here, or serve it here until Ctrl-C if it is one to serve; in a running event loop, what is async
-        comes back as its coroutine.
+        """Call the function here, or serve it here until Ctrl-C.
+
+        In a running event loop, return the coroutine if it is async.
 
         Args:
-            args, kwargs: its arguments, where it is not served.
+            args, kwargs: the arguments, if it is not served.
             exposed_port: the port to serve at; 8080 by default.
             exposed_metrics_port: the port of /metrics; 9090 by default.
         """
@@ -90,16 +91,16 @@ class Function(Generic[_P, _R]):
 def function(
     kind: str = "virtualenv", *, force_env_build: bool = False, **options: Unpack[FunctionOptions]
 ) -> Callable[[Callable[_P, _R]], Function[_P, _R]]:
-    """Make the decorated function one to run with `fal run`, or to deploy.
+    """Make the decorated function one that `fal run` runs and `fal deploy` deploys.
 
         @fal.function(requirements=["pyjokes"], machine_type="S", serve=True)
         def joke() -> str: ...
 
     Args:
         kind: "virtualenv", "container" (which needs `image`) or "conda".
-        force_env_build: build the environment anew even if it was built before.
-        options: the attributes of `fal.App`, and `serve=True` to serve the function at POST /. Without it the function
-            is called once and its result returned. The machine type is "XS" and keep_alive 10 seconds by default.
+        force_env_build: build the environment again even if it was built before.
+        options: the attributes of `fal.App`, and `serve=True` to serve the function at POST /. Otherwise it is called
+            once and its result returned. The machine type is "XS" and keep_alive 10 seconds by default.
 
     Raises:
         ValueError: an unknown option, or a value of the wrong kind.
@@ -124,7 +125,7 @@ def _checked(options: dict[str, object], name: str) -> dict[str, object]:
 
 
 def cached(func: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keep the function's results for the life of the process that it runs in, by its arguments."""
+    """Keep the function's results by its arguments, for the life of the process."""
     kept = functools.cache(func)
 
     @functools.wraps(func)

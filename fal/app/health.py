@@ -1,4 +1,4 @@
-"""Health checks: what an app asks the platform to call, and how often."""
+"""Health checks: what the platform calls, and how often."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """How the platform is to check the endpoint that this is given to.
+    """How the platform checks an endpoint.
 
     Attributes:
-        start_period_seconds: seconds after a start during which failures do not count; at least the app's
-            `startup_timeout` is used. Unset means 30.
+        start_period_seconds: seconds after a start in which failures do not count; at least the app's
+            `startup_timeout`. Unset means 30.
         timeout_seconds: seconds that one check may take. Unset means 5.
-        failure_threshold: failures in a row after which the runner counts as unhealthy. Unset means 3.
+        failure_threshold: consecutive failures that make the runner unhealthy. Unset means 3.
         call_regularly: check every 15 seconds. False checks only after a response that carries the header
             `x-fal-runner-health-check`; the threshold and the start period then have no meaning. Unset means True.
-        method: "GET" or "POST". Unset means "POST", which is how endpoints are served.
+        method: "GET" or "POST". Unset means "POST": endpoints are served at POST.
     """
 
     start_period_seconds: int | None = None
@@ -36,7 +36,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheckConfig:
-    """A health check together with the path it is for, as a deploy sends it; fields as in `HealthCheck`."""
+    """A health check and its path, as a deploy sends them; fields as in `HealthCheck`."""
 
     path: str
     start_period_seconds: int | None = None
@@ -47,7 +47,7 @@ class HealthCheckConfig:
 
     @classmethod
     def of(cls, path: str, check: HealthCheck) -> HealthCheckConfig:
-        """The check of the endpoint at `path`; endpoints answer POST, so that is the method where none is given."""
+        """Return the check of the endpoint at `path`; the method is POST unless given."""
         return cls(
             path=path,
             start_period_seconds=check.start_period_seconds,

@@ -1,7 +1,7 @@
-"""The metrics port of a runner: request counts and times as Prometheus text, in plain asyncio.
+"""Serves a runner's metrics: request counts and times as Prometheus text, in plain asyncio.
 
-A library would cost more at start than all that is counted here. Where the app has loaded prometheus_client itself,
-its metrics are served along.
+Importing a library would take longer than everything else here. If the app has loaded prometheus_client, its metrics
+are served, too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Metrics:
-    """What a runner counts. Times are seconds.
+    """The metrics of a runner. Times are seconds.
 
     Attributes:
         version: the app's version.
-        in_progress: requests that are being handled.
+        in_progress: requests under way.
     """
 
     version: str
@@ -27,13 +27,13 @@ class Metrics:
     _seconds: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count an answered request; `path` is the route's, so that ids in paths do not multiply the series."""
+        """Count an answered request; `path` is the route's: ids in paths would multiply the series."""
         key = (method, path, status)
         self._requests[key] += 1
         self._seconds[key] = self._seconds.get(key, 0.0) + seconds
 
     def text(self) -> str:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         lines = [
             "# TYPE fal_app_info gauge",
             f'fal_app_info{{version="{_escaped(self.version)}"}} 1',
@@ -61,7 +61,7 @@ def _escaped(value: str) -> str:
 
 
 async def serve_metrics(metrics: Metrics, host: str, port: int) -> asyncio.Server | None:
-    """Serve GET /metrics; None, with a line on stderr, where the port is taken: an app runs without its metrics."""
+    """Serve GET /metrics; None, with a line on stderr, if the port is taken: the app runs without metrics."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,4 +1,4 @@
-"""An app's OpenAPI description: FastAPI's, with the order of things and the WebSockets added as `x-fal-*`."""
+"""Describes an app by FastAPI's OpenAPI, with order and WebSockets added as `x-fal-*`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fal.app.endpoints import Route
 def describe(
     api: FastAPI, base: Callable[[], dict[str, object]], sockets: list[tuple[Route, Callable[..., object]]]
 ) -> dict[str, object]:
-    """The description of `api`.
+    """Return the description of `api`.
 
     Args:
         api: the app, for its cache of the description.
         base: FastAPI's own description.
-        sockets: the WebSocket routes and their methods, which OpenAPI has no words for.
+        sockets: the WebSocket routes and their methods, which OpenAPI cannot describe.
     """
     if api.openapi_schema is not None:
         return api.openapi_schema
@@ -42,7 +42,7 @@ def _table(parent: dict[str, object], key: str) -> dict[str, object]:
 
 
 def _order(schema: object) -> None:
-    """JSON objects lose their order on the way; forms want the order in which fields were written."""
+    """Record the order of fields: JSON objects lose it, and forms need it."""
     if not isinstance(schema, dict):
         return
     for part in schema.get("allOf", []):
@@ -81,7 +81,7 @@ def _add_socket(spec: dict[str, object], route: Route, method: Callable[..., obj
 def _mirror(
     method: Callable[..., object], kind: str, input_name: str | None, output_name: str | None
 ) -> dict[str, object]:
-    """A POST that is not served: it is how forms learn the types of a socket's messages."""
+    """Return a POST that is not served: forms learn the types of a socket's messages from it."""
     operation: dict[str, object] = {
         "operationId": f"{method.__name__}_post",
         "summary": f"{kind} endpoint: {method.__name__}",

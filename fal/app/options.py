@@ -1,4 +1,4 @@
-"""The options of apps and functions: their names, their types, and a near match for a misspelt one."""
+"""The options of apps and functions: names, types, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RETRY_CONDITIONS = ("timeout", "server_error", "connection_error")
 
 
 class FunctionOptions(TypedDict, total=False):
-    """Every option but the kind of environment; what they mean is said at `fal.App`."""
+    """Every option except the kind of environment; `fal.App` says what they mean."""
 
     image: ContainerImage | dict[str, object]
     requirements: list[str] | list[list[str]]
@@ -129,7 +129,7 @@ def check_options(options: Mapping[str, object], owner: str) -> None:
 
     Args:
         options: the options by name.
-        owner: whose they are, for messages, such as "class MyApp".
+        owner: their owner for messages, such as "class MyApp".
 
     Raises:
         ValueError: an unknown option (with the nearest known one), or a value of the wrong kind.

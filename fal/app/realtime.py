@@ -1,4 +1,4 @@
-"""Realtime sessions: the messages of a WebSocket in, the outputs of a method back, in one of four shapes."""
+"""Realtime sessions: a method's inputs and outputs over a WebSocket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SYNC = (collections.abc.Iterator, collections.abc.Generator, collections.abc.It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What streams in a session, and of what types its messages are (None: not checked)."""
+    """What streams in a session, and the types of its messages (None: not checked)."""
 
     mode: str
     input_model: type | None
@@ -48,7 +48,7 @@ def shape_of(method: Callable[..., object], how: Realtime) -> Shape:
 
 
 def _streamed(annotation: object, kinds: tuple[type, ...]) -> tuple[bool, object]:
-    """Whether an annotation is an iterator, and of what; what is none is its own item."""
+    """Return whether an annotation is an iterator, and of what; else the annotation itself."""
     origin = typing.get_origin(annotation) or annotation
     if origin not in kinds:
         return False, annotation
@@ -62,7 +62,7 @@ def _model(declared: object, annotated: object) -> type | None:
 
 
 def handler(method: Callable[..., object], how: Realtime) -> Callable[[WebSocket], Awaitable[None]]:
-    """The WebSocket endpoint that serves `method`, which is bound."""
+    """Return the WebSocket endpoint that serves a bound method."""
     session = _Session(method, how, shape_of(method, how))
 
     async def serve(websocket: WebSocket) -> None:
@@ -80,7 +80,7 @@ class _Session:
         self._decode = how.decode_message or _unpack
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Run one session until the client goes, the method fails, or no input comes for too long."""
+        """Run one session until the client leaves, the method fails, or no input comes for too long."""
         await websocket.accept()
         notice: tuple[str, str] | None = None
         try:
@@ -91,10 +91,10 @@ class _Session:
                 await self._stream(websocket)
         except WebSocketDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 - the client is told, the log has it, the runner goes on
+        except Exception as error:  # noqa: BLE001 - the client gets a message, the log a traceback, the runner goes on
             traceback.print_exception(error)
             notice = ("INTERNAL_ERROR", str(error))
-        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have gone meanwhile
+        with suppress(WebSocketDisconnect, RuntimeError):  # the client may have left
             if notice is not None:
                 await websocket.send_json({"type": "x-fal-error", "error": notice[0], "reason": notice[1]})
             await websocket.close()
@@ -158,7 +158,7 @@ class _Session:
         return await run_in_threadpool(self._method, *arguments)
 
     async def _inputs(self, websocket: WebSocket) -> AsyncIterator[object]:
-        """The inputs of a session, checked; ends where none comes for the session's timeout."""
+        """Yield the checked inputs of a session; ends if none comes within the session's timeout."""
         while True:
             try:
                 async with asyncio.timeout(self._how.session_timeout):

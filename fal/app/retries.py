@@ -1,4 +1,4 @@
-"""What an app says about retrying queued requests: how often, after which kind of failure."""
+"""How often queued requests of an app are retried, by kind of failure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CONDITIONS = ("timeout", "server_error", "connection_error")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
-    """Retries of a queued request by the kind of failure; unset leaves the platform's default.
+    """Retries of a queued request by kind of failure; None leaves the platform's default.
 
     Attributes:
         timeout: retries after a request that took too long.
-        server_error: retries after an answer that says the app is at fault.
+        server_error: retries after an answer with a status of 5xx.
         connection_error: retries after a connection to the runner that failed or broke.
     """
 
@@ -24,13 +24,13 @@ class RetryConfig:
     connection_error: int | None = None
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """The same as a mapping, as it may be written in pyproject.toml."""
+        """Return the config as a mapping, in the form of pyproject.toml."""
         given = {name: getattr(self, name) for name in CONDITIONS}
         return {name: {"retries": max(int(count), 0)} for name, count in given.items() if count is not None}
 
 
 def retry_config_json(config: RetryConfig | Mapping[str, object]) -> str:
-    """A retry config as the JSON text that a deploy sends.
+    """Return a retry config as the JSON that a deploy sends.
 
     Raises:
         ValueError: no condition, an unknown one, or a count that is not a whole number of 0 or more.

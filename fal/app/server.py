@@ -1,7 +1,7 @@
-"""Serving an app in a runner: set it up, open its port, stop it in order when the platform says so.
+"""Serves an app in a runner.
 
-The order is the platform's contract: setup() ends before the port opens, so that an open port means "ready"; SIGTERM
-calls handle_exit() at once; requests that are open are finished; then teardown() runs and the process ends.
+The order is the platform's contract: setup() ends before the port opens, so an open port means "ready"; SIGTERM calls
+handle_exit() at once; open requests finish; then teardown() runs and the process ends.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _KEEP_ALIVE_SECONDS = 300
 
 @runtime_checkable
 class HasLifespan(Protocol):
-    """What has a life around its requests: an App."""
+    """An App: it sets up before its requests and tears down after them."""
 
     def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[None]:
         """Set up, yield, tear down."""
         ...
 
     def handle_exit(self) -> object:
-        """React to the wish that the runner ends."""
+        """React to the runner's stop."""
         ...
 
     def provide_hints(self) -> list[str] | None:
-        """What the runner has at hand, so that requests can be sent where it is."""
+        """Return what the runner has loaded, for routing requests to it."""
         ...
 
 
@@ -56,7 +56,7 @@ async def serve(
 
     Args:
         served: an App or a function as one.
-        version: what /metrics says about the app.
+        version: the app's version in /metrics.
         port: the port of the app.
         metrics_port: the port of /metrics; None serves none.
         limit_max_requests: end after this many requests.
@@ -74,8 +74,8 @@ async def serve(
         host=host,
         port=port,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        ws="auto" if has_sockets else "none",  # what an app does not use, its start does not wait for
-        lifespan="off",  # run below: its exceptions are the runner's, and it must see a stop during setup()
+        ws="auto" if has_sockets else "none",  # a start does not wait for what the app does not use
+        lifespan="off",  # runs below: its exceptions end the runner, and it must see a stop during setup()
         limit_max_requests=limit_max_requests,
     )
     server = _Server(config, served.handle_exit if isinstance(served, HasLifespan) else None)
@@ -91,7 +91,7 @@ async def serve(
 
 
 async def _listen(server: _Server, metrics: Metrics, host: str, metrics_port: int | None) -> None:
-    if server.should_exit:  # told to stop while it was being set up
+    if server.should_exit:  # stopped during setup()
         return
     endpoint = None if metrics_port is None else await serve_metrics(metrics, host, metrics_port)
     try:
@@ -102,7 +102,7 @@ async def _listen(server: _Server, metrics: Metrics, host: str, metrics_port: in
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with the app told at once that it is to stop, and signals that end in a clean exit."""
+    """uvicorn's server, which calls the app's handle_exit at once and exits cleanly on signals."""
 
     def __init__(self, config: uvicorn.Config, on_exit: Callable[[], object] | None) -> None:
         super().__init__(config)
@@ -132,11 +132,11 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave signals to `catching_signals`: uvicorn's own would kill the process before teardown()."""
+        """Leave signals to `catching_signals`: uvicorn's handlers would kill the process before teardown()."""
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tell the app, once, and stop accepting. A second Ctrl-C ends a setup() that does not listen."""
+        """Call the app's handler once, and stop accepting. A second Ctrl-C ends a setup() that goes on."""
         first = not self.should_exit
         super().handle_exit(sig, frame)
         if not first and sig == signal.SIGINT and not self.started:
@@ -145,7 +145,7 @@ class _Server(uvicorn.Server):
             return
         try:
             result = self._on_exit()
-        except Exception as error:  # noqa: BLE001 - the app's own fault must not keep it from stopping
+        except Exception as error:  # noqa: BLE001 - an app's bug must not keep it from stopping
             print_traceback(error)
             return
         if inspect.iscoroutine(result):
@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
 
 
 class _RequestMiddleware:
-    """The outermost layer: the request's context, hints, counting, and one traceback for an exception, not two."""
+    """Sets the request's context, adds hints, counts, and keeps an exception to one traceback."""
 
     def __init__(self, inner: ASGIApp, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
@@ -204,8 +204,8 @@ class _ObservedRequest:
         self._finished = False
 
     async def run(self, inner: ASGIApp, receive: Receive) -> None:
-        """Hand the request in, the answer out, and count it."""
-        begun = time.perf_counter()
+        """Pass the request to the app and its answer back, and count it."""
+        started = time.perf_counter()
         self._metrics.in_progress += 1
         try:
             await inner(self._scope, receive, self._answer)
@@ -217,7 +217,7 @@ class _ObservedRequest:
             self._metrics.in_progress -= 1
             route = getattr(self._scope.get("route"), "path", None)
             if route is not None:
-                self._metrics.count(self._scope["method"], route, self._status, time.perf_counter() - begun)
+                self._metrics.count(self._scope["method"], route, self._status, time.perf_counter() - started)
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -239,7 +239,7 @@ class _ObservedRequest:
 
 
 def _hints(app: HasLifespan | None) -> bytes | None:
-    """An app's hints as a header; those that no header can carry are left out, with a line on stderr."""
+    """Return an app's hints as a header; those that no header can carry are left out, with a line on stderr."""
     if app is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What a runner calls: an app, a served function or a plain function, as the object that a deploy sends.
+"""What a runner calls: an app, a served function or a plain function.
 
-A runner loads one and calls it on its main thread, with `exposed_port` and `exposed_metrics_port` where it serves; what
-it returns may be a coroutine.
+A runner calls it on its main thread, with `exposed_port` and `exposed_metrics_port` if it serves. The result may be a
+coroutine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AppTarget:
     def __call__(
         self, *, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None]:
-        """Make the app, and return the coroutine that serves it."""
+        """Create the app, and return the coroutine that serves it."""
         declared = self.app.metrics_port or _METRICS_PORT
         return self.app().serve(
             port=_PORT if exposed_port is None else exposed_port,
@@ -59,15 +59,15 @@ class ServedFunction:
         self.function = function
 
     def collect_routes(self) -> dict[Route, Callable[..., object]]:
-        """The one route."""
+        """Return the one route."""
         return {Route(path="/"): self.function}
 
     def health(self) -> object:
-        """What GET /health answers."""
+        """Return the answer of GET /health."""
         return {"version": "unknown"}
 
     def openapi(self) -> dict[str, object]:
-        """The OpenAPI description."""
+        """Return the OpenAPI description."""
         from fal.app.api import build_api
 
         return build_api(self).openapi()
@@ -75,7 +75,7 @@ class ServedFunction:
     def __call__(
         self, *_arguments: object, exposed_port: int | None = None, exposed_metrics_port: int | None = None
     ) -> Coroutine[None, None, None]:
-        """Return the coroutine that serves the function; a setup function's result has no place to go."""
+        """Return the coroutine that serves the function; a setup function's result is not used."""
         from fal.app.server import serve
 
         return serve(
@@ -87,11 +87,11 @@ class ServedFunction:
 
 
 class FunctionTarget:
-    """Calls a function with arguments that were fixed when it was sent.
+    """Calls a function with the arguments of `fal run`.
 
     Args:
         function: the function.
-        arguments, keywords: its arguments, after those that the runner gives (a setup function's result).
+        arguments, keywords: its arguments, after the result of a setup function.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FunctionTarget:
         self.keywords = dict(keywords)
 
     def __call__(self, *given: object) -> object:
-        """Call it; the result may be a coroutine."""
+        """Call the function; the result may be a coroutine."""
         return self.function(*given, *self.arguments, **self.keywords)
 
 
@@ -123,7 +123,7 @@ def run_here(
 
 
 def run_unless_in_a_loop(coroutine: Coroutine[None, None, _R]) -> _R | Coroutine[None, None, _R]:
-    """What a coroutine returns; in a running event loop, which cannot wait for it, the coroutine itself."""
+    """Return what a coroutine returns; in a running event loop, the coroutine itself."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""fal.toolkit: files that endpoints take and return, and downloads that are kept. The names are loaded when first used.
+"""Files that endpoints take and return, and downloads that are kept. Names load at first use.
 
-What is in this package travels with every deploy, as `fal.app` does: it imports only itself, the standard library and
-pydantic (and Pillow, where an app uses it).
+This package travels with every deploy, as `fal.app` does. It imports only itself, the standard library and pydantic
+(and Pillow, if an app uses it).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Downloads that are kept in /data, which all runners share: files, model weights, repositories."""
+"""Downloads files, model weights and repositories into /data, which all runners share."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from urllib.request import Request, urlopen
 FAL_PERSISTENT_DIR = Path(os.environ.get("FAL_DATA_DIR") or "/data")
 FAL_REPOSITORY_DIR = FAL_PERSISTENT_DIR / ".fal" / "repos"
 FAL_MODEL_WEIGHTS_DIR = FAL_PERSISTENT_DIR / ".fal" / "model_weights"
-_PIECE_BYTES = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _SECONDS = 60.0
 _USER_AGENT = "Mozilla/5.0 (compatible; fal-toolkit)"
 _HASH = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 class DownloadError(Exception):
-    """Something could not be downloaded; the message says what and why."""
+    """A download failed; the message says which and why."""
 
 
 def download_file(
@@ -43,16 +43,16 @@ def download_file(
     request_headers: Mapping[str, str] | None = None,
     filesize_limit: int | None = None,
 ) -> Path:
-    """Download a file into a directory, unless it is there with the size that the server names.
+    """Download a file into a directory, unless it is there with the server's size.
 
-    It appears under its name only when it is whole.
+    The file appears under its name only when it is complete.
 
     Args:
         url: http, https or data.
-        target_dir: made where it is missing; a relative one is below /data.
-        force: download it even where it is there.
+        target_dir: created if it is missing; a relative path is below /data.
+        force: download it even if it is there.
         request_headers: to send along.
-        filesize_limit: in MiB; what is larger is refused.
+        filesize_limit: in MiB; a larger file is refused.
 
     Returns:
         The file.
@@ -81,19 +81,19 @@ def download_model_weights(url: str, force: bool = False, request_headers: Mappi
     """Download model weights once for all runners of the account.
 
     Args:
-        url: of the file.
-        force: download it even where it is there.
+        url: the file's address.
+        force: download it even if it is there.
         request_headers: to send along.
 
     Returns:
-        The file, in a directory of its own below /data/.fal/model_weights.
+        The file, in its own directory below /data/.fal/model_weights.
 
     Raises:
         DownloadError: it could not be downloaded.
     """
     directory = FAL_MODEL_WEIGHTS_DIR / hashlib.sha256(url.encode()).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory):
+    with _locked(directory):
         known = [path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")]
         if len(known) == 1 and not force:
             return known[0]
@@ -112,18 +112,18 @@ def clone_repository(
     """Clone a git repository once for all runners of the account.
 
     Args:
-        https_url: of the repository.
-        commit_hash: the commit to check out; None takes the newest of the default branch, as it is when it is cloned.
-        target_dir: where to keep it; None is /data/.fal/repos.
-        repo_name: the name of its directory; None goes by the address.
-        force: clone it anew even where it is there.
-        include_to_path: import from it too.
+        https_url: the repository's address.
+        commit_hash: the commit to check out; None takes the newest of the default branch at the first clone.
+        target_dir: the directory to keep it in; None means /data/.fal/repos.
+        repo_name: the name of its directory; None takes the address's last part.
+        force: clone it again even if it is there.
+        include_to_path: add it to sys.path.
 
     Returns:
         The directory.
 
     Raises:
-        DownloadError: git is missing or failed; the message has its words.
+        DownloadError: git is missing or failed; the message has its output.
     """
     if not https_url.startswith("https://"):
         raise DownloadError(f"{https_url[:200]} does not begin with https://")
@@ -133,13 +133,13 @@ def clone_repository(
     name = repo_name or Path(urlsplit(https_url).path).name.removesuffix(".git")
     target = parent / name
     parent.mkdir(parents=True, exist_ok=True)
-    with _alone(parent):
+    with _locked(parent):
         there = (target / ".git").is_dir()
         if there and commit_hash is not None and not _git("rev-parse", "HEAD", at=target).startswith(commit_hash):
             there = False
         if not there or force:
-            with tempfile.TemporaryDirectory(dir=parent, prefix=".clone-") as draft:
-                fresh = Path(draft) / "clone"
+            with tempfile.TemporaryDirectory(dir=parent, prefix=".clone-") as temporary:
+                fresh = Path(temporary) / "clone"
                 _git("clone", "--quiet", "--recursive", https_url, str(fresh), at=parent)
                 if commit_hash is not None:
                     _git("checkout", "--quiet", commit_hash, at=fresh)
@@ -153,7 +153,7 @@ def clone_repository(
 
 
 def read_url(url: str, *, most_bytes: int | None = None) -> bytes:
-    """What is at an address, in memory.
+    """Return the content at an address.
 
     Raises:
         DownloadError: it could not be downloaded, or is larger than `most_bytes`.
@@ -173,10 +173,10 @@ def read_url(url: str, *, most_bytes: int | None = None) -> bytes:
 
 @contextmanager
 def _opened(url: str, headers: Mapping[str, str] | None) -> Generator[tuple[str, int | None, IO[bytes]]]:
-    """An address, open: the name of what is there, its size where it is known, and the content."""
+    """Open an address: its name, its size if known, and the content."""
     scheme = urlsplit(url).scheme
     if scheme == "data":
-        with tempfile.SpooledTemporaryFile(max_size=_PIECE_BYTES) as file:
+        with tempfile.SpooledTemporaryFile(max_size=_CHUNK_BYTES) as file:
             content = _data(url)
             file.write(content)
             file.seek(0)
@@ -204,34 +204,34 @@ def _data(url: str) -> bytes:
 
 
 def _name(url: str, headers: Message) -> str:
-    """The name that the server gives, or the address's; always one that stays in its directory."""
+    """Return the server's name for the file, else the address's; never one that leaves the directory."""
     given = headers.get_filename() or unquote(Path(urlsplit(url).path).name)
     name = Path(given.replace("\0", "")).name
     return hashlib.sha256(url.encode()).hexdigest() if name in ("", ".", "..") else name
 
 
 def _keep(source: IO[bytes], target: Path, size: int | None, limit: int | None, shown: str) -> None:
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".download-")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".download-")
     try:
         count = 0
         with os.fdopen(handle, "wb") as file:
-            while piece := source.read(_PIECE_BYTES):
-                count += len(piece)
+            while chunk := source.read(_CHUNK_BYTES):
+                count += len(chunk)
                 if limit is not None and count > limit:
                     raise DownloadError(f"{shown} has more than the {limit} bytes that are allowed")
-                file.write(piece)
+                file.write(chunk)
         if size is not None and count != size:
             raise DownloadError(f"{shown} was cut off: {count} of {size} bytes came")
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            Path(draft).unlink()
+            Path(temporary).unlink()
 
 
 @contextmanager
-def _alone(directory: Path) -> Generator[None]:
-    """Wait for others, in any runner of this machine, that do the same."""
+def _locked(directory: Path) -> Generator[None]:
+    """Hold a lock against the same work in other runners of this machine."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

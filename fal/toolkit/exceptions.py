@@ -1,10 +1,10 @@
-"""What the toolkit raises."""
+"""The toolkit's errors."""
 
 from __future__ import annotations
 
 
 class FalTookitException(Exception):  # the published name, as it is spelt there
-    """The root of what the toolkit raises."""
+    """The base of the toolkit's errors."""
 
 
 class FileUploadException(FalTookitException):

@@ -1,4 +1,4 @@
-"""Files that endpoints take and return: an address, and what is known of what is there."""
+"""Files that endpoints take and return."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fal.toolkit.downloads import DownloadError, download_file, read_url
 from fal.toolkit.uploading import upload
 
 _ANY = "application/octet-stream"
-# The published names of the one place where files are stored here.
+# The published names of the platform's storage.
 _PLATFORM = frozenset({"fal_v3", "fal_v2", "fal", "cdn"})
 _MEMORY = "in_memory"
 
 
 class File(BaseModel):
-    """A file at an address. As an input it may be given as the address alone, also a data: one."""
+    """A file at an address. An input may be the address alone, also a data: URL."""
 
     url: str = Field(description="The URL where the file can be downloaded from.")
     content_type: str | None = Field(default=None, description="The mime type of the file.", examples=["image/png"])
@@ -51,9 +51,9 @@ class File(BaseModel):
 
         Args:
             data: the content.
-            content_type: None goes by the name.
-            file_name: None makes one up.
-            repository: "fal_v3" stores it on the platform; "in_memory" puts the content into the address itself.
+            content_type: None guesses from the name.
+            file_name: None generates one.
+            repository: "fal_v3" stores it on the platform; "in_memory" puts the content into a data: URL.
 
         Raises:
             FileUploadException: it could not be stored.
@@ -64,11 +64,11 @@ class File(BaseModel):
 
     @classmethod
     def from_path(cls, path: str | Path, content_type: str | None = None, *, repository: str = "fal_v3") -> Self:
-        """Store a file, which is read piece by piece.
+        """Store a file, which is read in chunks.
 
         Args:
-            path: of the file.
-            content_type: None goes by the name.
+            path: the file.
+            content_type: None guesses from the name.
             repository: as in `from_bytes`.
 
         Raises:
@@ -82,7 +82,7 @@ class File(BaseModel):
         return cls(url=url, content_type=kind, file_name=file.name, file_size=size)
 
     def as_bytes(self) -> bytes:
-        """The content, downloaded.
+        """Download the content.
 
         Raises:
             DownloadError: it could not be downloaded.
@@ -90,10 +90,10 @@ class File(BaseModel):
         return read_url(self.url)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Download to a path, whose directory is made where it is missing.
+        """Download to a path, whose directory is created if it is missing.
 
         Raises:
-            FileExistsError: there is a file, and `overwrite` is not set.
+            FileExistsError: the file exists, and `overwrite` is not set.
             DownloadError: it could not be downloaded.
         """
         target = Path(path).resolve()
@@ -122,16 +122,16 @@ class Video(File):
 
 
 class CompressedFile(File):
-    """A ZIP archive. What is in it is unpacked when it is first asked for, and goes when this object goes."""
+    """A ZIP archive. It is unpacked at first use, and the unpacked files are deleted with this object."""
 
     _unpacked: Path | None = PrivateAttr(default=None)
 
     def __iter__(self) -> Iterator[Path]:  # type: ignore[override]  # the published meaning: not pydantic's fields
-        """What lies at the top of the archive."""
+        """Iterate over the files and directories at the top of the archive."""
         return iter(sorted(self._directory().iterdir()))
 
     def glob(self, pattern: str) -> Iterator[Path]:
-        """What matches a pattern, such as "*.png" or "**/*.txt".
+        """Return the files that match a pattern, such as "*.png" or "**/*.txt".
 
         Raises:
             DownloadError: it could not be downloaded, or is no ZIP archive.

@@ -13,7 +13,7 @@ from fal.toolkit.file import File
 
 ImageFormat = Literal["png", "jpeg", "jpg", "webp", "gif"]
 ImageSizePreset = Literal["square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"]
-MOST_BYTES = 50 * 1024 * 1024
+MAX_BYTES = 50 * 1024 * 1024
 _LONGEST_SIDE = 14142
 _PRESETS: dict[str, tuple[int, int]] = {
     "square_hd": (1024, 1024),
@@ -23,19 +23,18 @@ _PRESETS: dict[str, tuple[int, int]] = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
-# A little larger, but several times as fast for PNG; the usual quality for JPEG.
+# PNG: slightly larger files, several times as fast. JPEG: the usual quality.
 _SAVING: dict[str, dict[str, int]] = {"png": {"compress_level": 1}, "jpeg": {"quality": 95}}
 
 
 class PillowImage(Protocol):
-    """What is used of `PIL.Image.Image`; Pillow is an app's requirement, not this project's."""
+    """The used part of `PIL.Image.Image`; Pillow is an app's requirement, not this project's."""
 
     width: int
     height: int
     format: str | None
 
     def save(self, fp: io.BytesIO, format: str, **params: int) -> None:  # noqa: A002 - Pillow's name
-        """Encode."""
         ...
 
 
@@ -50,7 +49,7 @@ ImageSizeInput: TypeAlias = ImageSize | ImageSizePreset
 
 
 def get_image_size(source: ImageSizeInput) -> ImageSize:
-    """The size that an input asks for, by numbers or by a preset's name.
+    """Return the size for an input: numbers or a preset's name.
 
     Raises:
         TypeError: it is neither.
@@ -85,9 +84,9 @@ class Image(File):
 
         Args:
             data: the content.
-            format: how it is encoded.
-            size: of the image, where it is known.
-            file_name: None makes one up.
+            format: its encoding.
+            size: the image's size, if known.
+            file_name: None generates one.
             repository: as in `File.from_bytes`.
 
         Raises:
@@ -111,8 +110,8 @@ class Image(File):
 
         Args:
             pil_image: the image.
-            format: None takes the one that it was read from, or else PNG.
-            file_name: None makes one up.
+            format: None takes the format that the image was read from, else PNG.
+            file_name: None generates one.
             repository: as in `File.from_bytes`.
 
         Raises:
@@ -127,7 +126,7 @@ class Image(File):
         return cls.from_bytes(data, chosen, size, file_name, repository=repository)  # type: ignore[arg-type]
 
     def to_pil(self, mode: str = "RGB") -> PillowImage:
-        """Download and decode, upright as its EXIF says.
+        """Download and decode the image, turned upright by its EXIF data.
 
         Raises:
             ImportError: Pillow is not among the app's requirements.
@@ -137,5 +136,5 @@ class Image(File):
             pillow, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")
         except ImportError:
             raise ImportError("Image.to_pil needs Pillow: add pillow to the app's requirements") from None
-        with pillow.open(io.BytesIO(read_url(self.url, most_bytes=MOST_BYTES))) as opened:
+        with pillow.open(io.BytesIO(read_url(self.url, most_bytes=MAX_BYTES))) as opened:
             return cast("PillowImage", operations.exif_transpose(opened).convert(mode))

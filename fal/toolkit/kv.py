@@ -1,4 +1,4 @@
-"""Small texts that all runners of the account share, by key: kept in /data, so they outlive runners and deploys."""
+"""A key-value store in /data, which all runners share and which outlives them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import cast
 from fal.toolkit.downloads import FAL_PERSISTENT_DIR
 from fal.toolkit.exceptions import KVStoreException
 
-SHORTEST_TTL_SECONDS = 60
-LONGEST_TTL_SECONDS = 30 * 24 * 3600
-_DRAFT = ".draft-"
-_OLD_DRAFT_SECONDS = 3600
+MIN_TTL_SECONDS = 60
+MAX_TTL_SECONDS = 30 * 24 * 3600
+_TEMPORARY = ".draft-"
+_OLD_TEMPORARY_SECONDS = 3600
 _LOCK = ".lock"
 
 
 class KVStore:
-    """A store of its own for each name. What is written last is what is read; there are no locks or counters.
+    """A store of texts. The last write wins; there are no locks or counters.
 
         store = KVStore("my-app")
         store.set("greeting", "hello", ttl=3600)
         store.get("greeting")
 
     Args:
-        db_name: of the store.
+        db_name: the store's name; each has keys of its own.
     """
 
     def __init__(self, db_name: str) -> None:
@@ -41,14 +41,14 @@ class KVStore:
         self._swept = False
 
     def get(self, key: str) -> str | None:
-        """The value of a key; None where there is none, or none any more.
+        """Return the value of a key; None if it is unset or has expired.
 
         Raises:
             KVStoreException: it cannot be read.
         """
         try:
             with self._path(key).open(encoding="utf-8", newline="") as file:
-                # The time of the last change is when it expires: `set` writes it.
+                # `set` stores the expiry as the modification time.
                 return file.read() if os.fstat(file.fileno()).st_mtime > time.time() else None
         except FileNotFoundError:
             return None
@@ -56,52 +56,54 @@ class KVStore:
             raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be read: {error.strerror}") from error
 
     def set(self, key: str, value: str, ttl: int | None = None) -> None:
-        """Keep a value. It is there whole or not at all, whoever reads meanwhile.
+        """Set a value. A reader sees the old or the new one, never a part.
 
         Args:
             key: any text.
-            value: any text; `json.dumps` makes one of anything else.
-            ttl: seconds that it is kept, 60 to 2,592,000 (30 days); None means 30 days.
+            value: any text; use `json.dumps` for other values.
+            ttl: seconds until it expires, 60 to 2,592,000 (30 days); None means 30 days.
 
         Raises:
-            TypeError: the value is no text.
+            TypeError: the value is not text.
             ValueError: the ttl is out of range.
             KVStoreException: it cannot be written.
         """
         if not isinstance(cast("object", value), str):
             raise TypeError(f"the value of {key!r} is no text but {type(value).__name__}: json.dumps makes one of it")
-        seconds = LONGEST_TTL_SECONDS if ttl is None else ttl
-        if not SHORTEST_TTL_SECONDS <= seconds <= LONGEST_TTL_SECONDS:
-            raise ValueError(f"ttl is {ttl}: give {SHORTEST_TTL_SECONDS} to {LONGEST_TTL_SECONDS} seconds")
-        draft = None
+        seconds = MAX_TTL_SECONDS if ttl is None else ttl
+        if not MIN_TTL_SECONDS <= seconds <= MAX_TTL_SECONDS:
+            raise ValueError(f"ttl is {ttl}: give {MIN_TTL_SECONDS} to {MAX_TTL_SECONDS} seconds")
+        temporary = None
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not self._swept:
                 self._swept = True
                 self._sweep()
-            handle, draft = tempfile.mkstemp(dir=self._directory, prefix=_DRAFT)
+            handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=_TEMPORARY)
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 file.write(value)
             end = time.time() + seconds
-            os.utime(draft, (end, end))
+            os.utime(temporary, (end, end))
             with self._locked(fcntl.LOCK_SH):
-                Path(draft).replace(self._path(key))
+                Path(temporary).replace(self._path(key))
         except OSError as error:
-            if draft is not None:
-                Path(draft).unlink(missing_ok=True)
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
             raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be written: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         return self._directory / _hashed(key)
 
     def _sweep(self) -> None:
-        """Remove what has expired, and what a runner that died was writing; nobody writes meanwhile."""
+        """Delete expired values, and temporary files of runners that died; nobody writes meanwhile."""
         now = time.time()
         with self._locked(fcntl.LOCK_EX), os.scandir(self._directory) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # a draft whose writer has removed it
+                with suppress(FileNotFoundError):  # a temporary file whose writer has removed it
                     age = now - entry.stat().st_mtime
-                    if entry.name != _LOCK and age > (_OLD_DRAFT_SECONDS if entry.name.startswith(_DRAFT) else 0):
+                    if entry.name != _LOCK and age > (
+                        _OLD_TEMPORARY_SECONDS if entry.name.startswith(_TEMPORARY) else 0
+                    ):
                         Path(entry.path).unlink()
 
     @contextmanager
@@ -112,5 +114,5 @@ class KVStore:
 
 
 def _hashed(text: str) -> str:
-    """A file's name for any text."""
+    """Return a file name for any text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

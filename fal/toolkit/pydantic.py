@@ -1,4 +1,4 @@
-"""Models and fields whose JSON schema tells a form how to show them."""
+"""Models and fields with a JSON schema that tells forms how to show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HIDDEN = "fal: hidden"
 
 
 class FalBaseModel(BaseModel):
-    """A model whose fields can be put in order and hidden in its JSON schema.
+    """A model whose fields can be ordered and hidden in its JSON schema.
 
         class Input(FalBaseModel):
             FIELD_ORDERS = ["prompt"]
@@ -28,7 +28,7 @@ class FalBaseModel(BaseModel):
 
     Attributes:
         FIELD_ORDERS: names of fields that come first, in this order.
-        SCHEMA_IGNORES: names of fields to hide, as older apps say it; `Hidden` says it where the field is.
+        SCHEMA_IGNORES: names of fields to hide, for older apps; newer ones use `Hidden`.
     """
 
     FIELD_ORDERS: ClassVar[list[str]] = []
@@ -36,7 +36,7 @@ class FalBaseModel(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema of pydantic, in the wanted order, with `ui.hidden` where it belongs."""
+        """Return pydantic's schema in the wanted order, with `ui.hidden` for hidden fields."""
         made = handler(core_schema)
         schema = handler.resolve_ref_schema(made)
         fields: dict[str, dict[str, Any]] = schema.get("properties", {})
@@ -51,7 +51,7 @@ class FalBaseModel(BaseModel):
 
 
 def set_aside(fields: dict[str, dict[str, Any]], first: list[str]) -> list[str]:
-    """The names that are not among the first, as they came."""
+    """Return the names that are not among the first, in their order."""
     return [name for name in fields if name not in first]
 
 
@@ -60,7 +60,7 @@ def Hidden(field: T) -> T:  # noqa: N802  # the published name
 
     Raises:
         TypeError: it is no field.
-        ValueError: it has no default, so that nobody could leave it out.
+        ValueError: it has no default, so callers could not leave it out.
     """
     if not isinstance(field, FieldInfo):
         raise TypeError(f"Hidden takes a Field, not {type(field).__name__}: write Hidden(Field(default=...))")

@@ -1,4 +1,4 @@
-"""Stores a file where callers can fetch it: through the platform's socket in a runner, over HTTPS elsewhere."""
+"""Stores files for callers to fetch: through the platform's socket in a runner, else over HTTPS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fal.toolkit.exceptions import FileUploadException
 _SECONDS = 300.0
 _REST_HOST = "rest.fal.ai"
 _SOCKET = "/run/fal/api.sock"
-# What a request says about the files that come of it.
+# Headers of a request that concern the files that it creates.
 _PASSED_ON = ("x-fal-object-lifecycle-preference", "x-fal-cdn-token", "x-fal-request-id")
 
 
@@ -26,9 +26,9 @@ def upload(content: bytes | Path, file_name: str, content_type: str) -> str:
     """Store a file.
 
     Args:
-        content: the bytes, or a file with them, which is read piece by piece.
-        file_name: shown in the address.
-        content_type: what callers get it as.
+        content: the bytes, or a file, which is read in chunks.
+        file_name: a part of the address.
+        content_type: its media type for callers.
 
     Returns:
         The address to fetch it from.
@@ -61,17 +61,17 @@ def _by_rest(content: bytes | Path, file_name: str, content_type: str, key: str)
     plain = os.environ.get("ISOLATE_TEST_MODE", "").lower() not in ("", "0", "false")
     about = json.dumps({"file_name": file_name, "content_type": content_type}).encode()
     headers = {**_context(), **_authorization(key), "Content-Type": "application/json"}
-    begun = _answer(
+    started = _answer(
         _connection("http" if plain else "https", host),
         "POST",
         "/storage/upload/initiate?storage_type=fal-cdn-v3",
         about,
         headers,
     )
-    place = urlsplit(str(begun["upload_url"]))
+    place = urlsplit(str(started["upload_url"]))
     path = f"{place.path}?{place.query}" if place.query else place.path
     _answer(_connection(place.scheme, place.netloc), "PUT", path, content, {"Content-Type": content_type})
-    return str(begun["file_url"])
+    return str(started["file_url"])
 
 
 def _context() -> dict[str, str]:
@@ -85,7 +85,7 @@ def _authorization(key: str) -> dict[str, str]:
 
 
 def _ascii(name: str) -> str:
-    """A name as it can stand in a header."""
+    """Return a name that can stand in a header."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in name).strip()
 
 
@@ -102,7 +102,7 @@ def _answer(
     content: bytes | Path,
     headers: Mapping[str, str],
 ) -> dict[str, object]:
-    """Send, and return the JSON object that is answered; an empty one where the answer has none.
+    """Send a request, and return the JSON object of the response; an empty one if it has none.
 
     Raises:
         FileUploadException: the platform refused.
@@ -135,7 +135,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_SECONDS)
         self.sock.connect(self._path)

@@ -1,4 +1,4 @@
-"""The published place of the downloads' names; they live in `fal.toolkit.downloads`."""
+"""The published import path of the names in `fal.toolkit.downloads`."""
 
 from __future__ import annotations
 
