@@ -37,7 +37,7 @@ class FakeEngine:
         start_as: the outcome of the next starts.
         obeys_stop: whether a runner ends when asked to stop.
         hold_start: start() waits until this is set.
-        poisoned: runners whose kill raises an unexpected error.
+        poisoned: runners whose kill and release raise an unexpected error.
         results: what ephemeral runners returned, by runner id.
         changed: notified at every call, so that a test can wait for it.
     """
@@ -179,6 +179,9 @@ class FakeEngine:
             yield seen
 
     async def release(self, runner_id: str) -> None:
+        if runner_id in self.poisoned:
+            self.changed.notify()
+            raise RuntimeError("poison")
         self.released.append(runner_id)
         self.changed.notify()
 

@@ -92,6 +92,20 @@ async def test_an_action_that_fails_unexpectedly_is_set_aside_and_stops_no_other
     await platform.until(lambda: platform.fleet.get(first) is None)
 
 
+async def test_an_observation_that_cannot_be_handled_stops_no_other(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        await platform.deploy(name, scaling={"min_concurrency": 1})
+    await platform.until(lambda: states(platform) == ["idle", "idle"])
+    first, second = (platform.the_runner(name).runner_id for name in ("a", "b"))
+    platform.engine.poisoned = {first}
+    platform.engine.gone(first, "exit code 1", 1)
+    await platform.until(lambda: f"gone of runner {first} could not be handled" in caplog.text)
+    platform.engine.gone(second, "exit code 1", 1)
+    await platform.until(lambda: second in platform.engine.released)
+
+
 async def test_a_start_that_the_engine_rejects_is_a_failed_start(platform: Platform) -> None:
     platform.engine.start_as = Start.REFUSED
     await platform.deploy(scaling={"min_concurrency": 1})
