@@ -73,7 +73,14 @@ def full(controller):
             for alias, count in (("text-to-image", 2), ("b", 10))
         ]
     )
-    revision = revision_pb2.ApplicationInfo(application_id=REVISION, machine_types=["GPU-H100"])
+    revision = revision_pb2.ApplicationInfo(
+        application_id=REVISION,
+        machine_types=["GPU-H100"],
+        application_name="text-to-image",
+        current=True,
+        message="what was changed and why it had to be",
+        annotations=[revision_pb2.Annotation(name="GIT_SHA", value="c2bac24")],
+    )
     revision.created_at.FromDatetime(CREATED)
     controller.answers["ListApplications"] = revision_pb2.ListApplicationsResult(applications=[revision])
     key = key_pb2.UserKeyInfo(key_id=IDS[0], alias="the key of the build machine")

@@ -45,6 +45,10 @@ def test_rows_that_cannot_fit_become_blocks():
     )
 
 
+def test_a_block_leaves_out_what_is_empty():
+    assert render(IDS, [("", "x" * 60, "1")], width=40) == f"Runner ID: {'x' * 60}\nCount:     1\n"
+
+
 def test_a_block_folds_long_text_between_words():
     assert render(IDS, [("one two three", "x" * 16, "1")], width=18).startswith(
         "Alias:     one two\n           three\n"

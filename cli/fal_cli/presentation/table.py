@@ -95,12 +95,14 @@ def _folded(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Se
 
 
 def _blocks(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, colour: bool) -> str:
-    """Return a block of `Title: text` lines for each row, with an empty line between two blocks."""
+    """Return a block of `Title: text` lines for each row, without empty texts, and an empty line between two blocks."""
     label_width = max(map(display_width, titles)) + 2
     blocks: list[str] = []
     for row in rows:
         lines: list[str] = []
         for title, text in zip(titles, row, strict=True):
+            if not text:
+                continue
             label = paint(f"{title}:", "bold", colour=colour) + " " * (label_width - display_width(title) - 1)
             first, *more = fold(text, max(1, width - label_width))
             lines.append((label + first).rstrip())
