@@ -92,7 +92,12 @@ def _explain(args: argparse.Namespace) -> None:
     settings = {name: getattr(found.app, name) for name in _SETTINGS}
     print_line("Settings: " + _describe(settings))
     print_line(f"Decisions since {found.known_since.astimezone():%Y-%m-%d %H:%M:%S}, when the controller started:")
-    columns = (Column(title="Time"), Column(title="Decision"), Column(title="Subject"), Column(title="Reason"))
+    columns = (
+        Column(title="Time"),
+        Column(title="Decision", folds=True),
+        Column(title="Subject"),
+        Column(title="Reason", folds=True),
+    )
     write_table(
         columns,
         ([f"{d.at.astimezone():%H:%M:%S}", d.action, d.subject, d.reason] for d in found.decisions),
