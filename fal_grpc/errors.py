@@ -355,9 +355,7 @@ def _message(kind: type[CallError], details: str, *, method: str, target: str) -
         reported = f" It says: {text}" if text and "not found" not in text.lower() else ""
         text = f"The controller at {target} does not serve {method or 'this call'}.{reported}"
     elif kind is UnavailableError:
-        text = (
-            f"The controller at {target} is not available now: {text or 'it did not say why'}. Try again in a moment."
-        )
+        text = f"The controller at {target} is not available now: {text or 'it did not say why'}. Try again soon."
     elif not text:
         text = f"{method or 'The call'} failed with {kind.code} at {target}, which did not say why."
     if not kind.hint:

@@ -62,7 +62,7 @@ def deploy(
     """Deploy an app.
 
     Args:
-        client: whom to deploy to.
+        client: the controller to deploy to.
         app_ref: "file.py", "file.py::Name", a name from pyproject.toml, or None to find what there is.
         app_name: deploy it under this name.
         auth: who may call it: "private", "public" or "shared"; None keeps what the app has.
@@ -71,7 +71,7 @@ def deploy(
         reset_scale: take the scaling settings of the code also where the app has some.
         attach_to_deployment: True stays until the app has moved, False does not; None leaves it to the controller.
             Only for rolling deploys.
-        force_env_build, no_cache: build the environment anew; two names of one thing.
+        force_env_build, no_cache: build the environment again; two names of one thing.
         environment_name: the environment to deploy to; None means "main".
         message: a note on the revision.
         annotations: notes by name.
@@ -124,10 +124,10 @@ def build(
     """Send an app's files and build its environment, or find that it is built.
 
     Args:
-        client: whom to send it to.
+        client: the controller to send it to.
         app: the app.
         environment_name: the environment that it is for; None means "main".
-        no_cache: build it anew.
+        no_cache: build it again.
         handler: gets each message of the build, with its log lines.
 
     Returns:
@@ -204,7 +204,7 @@ def run(
     """Run a function and return what it returned; or serve an app until this is interrupted, which ends it.
 
     Args:
-        client: whom to run it at.
+        client: the controller to run it at.
         func_ref: as `app_ref` of `deploy`.
         arguments, keywords: the function's arguments.
         app_name: serve and log it under this name.
@@ -212,7 +212,7 @@ def run(
         machine_type: instead of the code's.
         limit_max_requests: end an app after this many requests.
         forward_compat: ask the scheduler for a machine with newer drivers.
-        force_env_build, no_cache: build the environment anew; two names of one thing.
+        force_env_build, no_cache: build the environment again; two names of one thing.
         environment_name: the environment to run in; None means "main".
         allow_pickle: read a result that is more than plain data; only from a controller that may run code here.
         result_handler: gets each message of the run, with its log lines and the addresses that it serves, if any.

@@ -56,7 +56,7 @@ def _by_socket(content: bytes | Path, file_name: str, content_type: str, key: st
 
 def _by_rest(content: bytes | Path, file_name: str, content_type: str, key: str) -> str:
     if not key:
-        raise FileUploadException(f"{file_name} could not be stored: set FAL_KEY, which says to whom it belongs")
+        raise FileUploadException(f"{file_name} could not be stored: set FAL_KEY, which says whose file it is")
     host = os.environ.get("FAL_REST_HOST") or _REST_HOST
     plain = os.environ.get("ISOLATE_TEST_MODE", "").lower() not in ("", "0", "false")
     about = json.dumps({"file_name": file_name, "content_type": content_type}).encode()

@@ -12,7 +12,7 @@ import pytest
 from fal_cli.main import main
 from fal_grpc.v1 import environment_pb2, key_pb2, secret_pb2
 
-MOMENT = datetime(2026, 1, 31, 9, tzinfo=UTC)
+CREATED_AT = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def test_without_a_terminal_nothing_is_asked(controller, piped, capsys):
 
 def test_listed_keys(controller, capsys):
     info = key_pb2.UserKeyInfo(key_id="kid", scope=key_pb2.CreateUserKeyRequest.API, alias="mine")
-    info.created_at.FromDatetime(MOMENT)
+    info.created_at.FromDatetime(CREATED_AT)
     controller.answers["ListUserKeys"] = key_pb2.ListUserKeysResponse(user_keys=[info])
     assert main(["keys", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "keys": [{"key_id": "kid", "created_at": str(MOMENT), "scope": "API", "description": "mine"}]
+        "keys": [{"key_id": "kid", "created_at": str(CREATED_AT), "scope": "API", "description": "mine"}]
     }
     assert main(["key", "list"]) == 0
     head, row = capsys.readouterr().out.splitlines()
@@ -103,13 +103,13 @@ def test_unset_sends_no_value(controller):
 
 def test_listed_secrets(controller, capsys, monkeypatch):
     found = secret_pb2.Secret(name="A", environment_name="staging", default_exposed=False)
-    found.created_time.FromDatetime(MOMENT)
+    found.created_time.FromDatetime(CREATED_AT)
     controller.answers["ListSecrets"] = secret_pb2.ListSecretsResponse(secrets=[found, secret_pb2.Secret(name="B")])
     monkeypatch.setenv("FAL_ENV", "staging")
     assert main(["secrets", "list", "--json"]) == 0
     assert controller.request("ListSecrets").environment_name == "staging"
     first, second = json.loads(capsys.readouterr().out)["secrets"]
-    assert first == {"name": "A", "environment": "staging", "created_at": str(MOMENT), "default_exposed": False}
+    assert first == {"name": "A", "environment": "staging", "created_at": str(CREATED_AT), "default_exposed": False}
     assert second["default_exposed"] is None
     assert main(["secrets", "list"]) == 0
     assert "account default" in capsys.readouterr().out
@@ -117,7 +117,7 @@ def test_listed_secrets(controller, capsys, monkeypatch):
 
 def test_environments(controller, capsys, piped):
     info = environment_pb2.EnvironmentInfo(name="staging", description="before production")
-    info.created_at.FromDatetime(MOMENT)
+    info.created_at.FromDatetime(CREATED_AT)
     controller.answers["ListEnvironments"] = environment_pb2.ListEnvironmentsResponse(environments=[info])
     controller.answers["CreateEnvironment"] = environment_pb2.CreateEnvironmentResponse(environment=info)
     controller.answers["DeleteEnvironment"] = environment_pb2.DeleteEnvironmentResponse()
@@ -126,7 +126,7 @@ def test_environments(controller, capsys, piped):
     assert main(["envs", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "environments": [
-            {"name": "staging", "description": "before production", "is_default": False, "created_at": str(MOMENT)}
+            {"name": "staging", "description": "before production", "is_default": False, "created_at": str(CREATED_AT)}
         ]
     }
     assert main(["environments", "delete", "staging"]) == 2

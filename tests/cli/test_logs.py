@@ -14,13 +14,13 @@ from fal_grpc.v1 import log_pb2
 from fal_grpc.v1.log_pb2 import FollowLogsResponse, ListLogsRequest, ListLogsResponse, LogEntry, RunnerEnded
 from fal_grpc.v1.runner_pb2 import GetRunnerResponse, RunnerInfo
 
-MOMENT = datetime(2026, 1, 31, 9, tzinfo=UTC)
+CREATED_AT = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 
 def entry(number, message="", **fields):
     given = {"runner_id": "r-1", "level": log_pb2.INFO, "source": LogEntry.SOURCE_STDOUT, "app": "hello"}
     found = LogEntry(sequence=number, message=message or f"line {number}", **{**given, **fields})
-    found.timestamp.FromDatetime(MOMENT + timedelta(seconds=number))
+    found.timestamp.FromDatetime(CREATED_AT + timedelta(seconds=number))
     return found
 
 
@@ -65,7 +65,7 @@ def test_a_line_has_time_level_and_message(controller, capsys):
         entries=[entry(1, "[x] not [/x] markup", level=log_pb2.WARNING), entry(2, "fine")]
     )
     assert main(["runners", "logs", "r-1", "-n", "+2"]) == 0
-    local = (MOMENT + timedelta(seconds=1)).astimezone().isoformat(timespec="milliseconds")
+    local = (CREATED_AT + timedelta(seconds=1)).astimezone().isoformat(timespec="milliseconds")
     assert capsys.readouterr().out.splitlines()[0] == f"{local} WARNING [x] not [/x] markup"
 
 
@@ -102,8 +102,8 @@ def test_the_filters_are_sent(controller):
     request = controller.request("ListLogs")
     assert request.selector.runner_id == "r-1"
     assert request.selector.search == "[oops]"
-    assert request.since.ToDatetime(tzinfo=UTC) == MOMENT
-    assert request.until.ToDatetime(tzinfo=UTC) == MOMENT + timedelta(hours=1)
+    assert request.since.ToDatetime(tzinfo=UTC) == CREATED_AT
+    assert request.until.ToDatetime(tzinfo=UTC) == CREATED_AT + timedelta(hours=1)
 
 
 @pytest.fixture

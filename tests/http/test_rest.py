@@ -255,9 +255,9 @@ async def test_a_wrong_question_about_logs(params: dict[str, str]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(1, 7))
-def test_paging_gives_every_line_once(moments: list[int], size: int) -> None:
+def test_paging_gives_every_line_once(times: list[int], size: int) -> None:
     """However many lines were written at the same time."""
-    lines = [line(n, START + timedelta(microseconds=at)) for n, at in enumerate(sorted(moments), 1)]
+    lines = [line(n, START + timedelta(microseconds=at)) for n, at in enumerate(sorted(times), 1)]
 
     async def read() -> list[int]:
         got: list[int] = []

@@ -23,7 +23,7 @@ _OPEN = (Admission.ANYONE, Admission.CALLERS_OF_THE_APP)
 
 
 class Guard:
-    """Makes routes that only admit whom the table of permissions admits."""
+    """Makes routes that admit only the callers in the table of permissions."""
 
     def __init__(self, authenticator: Authenticator, tokens: Tokens) -> None:
         self._authenticator = authenticator
@@ -54,7 +54,7 @@ class Guard:
         return Route(path, endpoint, methods=[method])
 
     async def caller_of_app(self, request: Request, *, public: bool) -> Principal | None:
-        """Return who calls an app; None is a caller without a valid key, whom only public apps admit.
+        """Return who calls an app; None is a caller without a valid key: only public apps admit one.
 
         Raises:
             Unauthenticated: the app is private, and the key is missing or wrong.

@@ -58,7 +58,7 @@ class _Form:
     """Collects the wanted field from the parser's events.
 
     Attributes:
-        found: whether the field has begun.
+        found: whether the field has started.
         ended: whether the form has its end.
     """
 

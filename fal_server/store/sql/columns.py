@@ -1,4 +1,4 @@
-"""The column types that are not SQLAlchemy's own: moments, and text that every database can hold."""
+"""Column types of our own: UTC timestamps, and text that every database can hold."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _MARK = "\ufdd0"
 _MARKED_NUL, _MARKED_MARK = _MARK + "0", _MARK + "1"
 
 
-def microseconds(moment: datetime) -> int:
+def microseconds(at: datetime) -> int:
     """An aware datetime as microseconds since 1970, exactly.
 
     Raises:
         ValueError: it is naive.
     """
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment!r} is naive: moments are kept in UTC")
-    since = moment - _EPOCH
+    if at.tzinfo is None:
+        raise ValueError(f"{at!r} is naive: timestamps are stored in UTC")
+    since = at - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def moment(since: int) -> datetime:
+def timestamp(since: int) -> datetime:
     """The inverse of `microseconds`, in UTC."""
     return _EPOCH + timedelta(microseconds=since)
 
@@ -57,7 +57,7 @@ class UtcTimestamp(TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """From the database."""
-        return None if value is None else moment(value)
+        return None if value is None else timestamp(value)
 
 
 class Text(TypeDecorator[str]):

@@ -14,7 +14,7 @@ from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
-from fal_server.store.sql.columns import microseconds, moment
+from fal_server.store.sql.columns import microseconds, timestamp
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import contains
 from fal_server.store.sql.tables import LOG_LINES, owned_by
@@ -77,7 +77,7 @@ class SqlLogStore:
             return min(found, default=None)
 
         at = await self._database.read(oldest)
-        return None if at is None else moment(at)
+        return None if at is None else timestamp(at)
 
     async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
@@ -142,10 +142,10 @@ def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
 def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
     """Rows, with their columns in the table's order, as lines."""
     found: list[LogEntry] = []
-    known, at = -1, moment(0)
+    known, at = -1, timestamp(0)
     for runner_id, sequence, since, level, source, message, account, app_name, revision_id, request_id in rows:
         if since != known:  # lines that were read together have the same
-            known, at = since, moment(since)
+            known, at = since, timestamp(since)
         found.append(
             LogEntry(
                 runner_id=runner_id,

@@ -131,7 +131,7 @@ class SqlQueueStore:
         )
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        """Write the end of a request; False where it was completed before, or another attempt has begun."""
+        """Write the end of a request; False if it was completed before, or another attempt has started."""
         sealed = {
             "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
             "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),

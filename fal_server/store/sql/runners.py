@@ -154,7 +154,7 @@ async def list_all(
 
 
 async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
-    """Delete those that ended before a moment; how many."""
+    """Delete those that ended before a time; return how many."""
     result = await connection.execute(delete(RUNNERS).where(_ENDED, RUNNERS.c.ended_at < ended_before))
     return result.rowcount
 

@@ -1,4 +1,4 @@
-"""What runners go through, the moments of their starts, and what an app takes over with its next revision."""
+"""The changes of runners, the times of their starts, and what an app takes over with its next revision."""
 
 from __future__ import annotations
 
