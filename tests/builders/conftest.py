@@ -93,7 +93,7 @@ def packages() -> Iterator[PackageServer]:
 
 @pytest.fixture(scope="session")
 def environ() -> dict[str, str]:
-    """The caller's variables, with uv's cache in the project; the proxy must not stand before loopback."""
+    """The caller's variables, with uv's cache in the project, and no proxy for loopback."""
     cache = os.environ.get("UV_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "uv"))
     return {**os.environ, "UV_CACHE_DIR": cache, "NO_PROXY": "127.0.0.1", "FAL_MASTER_KEY": "not-for-uv"}
 

@@ -1,4 +1,4 @@
-"""What may stand in a virtualenv's configuration."""
+"""Which configurations of a virtualenv are accepted."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_index_options():
 
 
 @pytest.mark.parametrize(
-    ("requirement", "words"),
+    ("requirement", "message"),
     [
         ("-r /etc/passwd", "option '-r' cannot"),
         ("-r", "option '-r' cannot"),
@@ -96,15 +96,15 @@ def test_index_options():
         ("x" * 4001, "longer than 4000"),
     ],
 )
-def test_bad_requirements(requirement, words):
-    with pytest.raises(InvalidArgument, match=words) as caught:
+def test_bad_requirements(requirement, message):
+    with pytest.raises(InvalidArgument, match=message) as caught:
         layers(requirement)
     assert caught.value.field == "environments"
     assert len(caught.value.message) < 300
 
 
 @pytest.mark.parametrize(
-    ("configuration", "words"),
+    ("configuration", "message"),
     [
         ({"requirements": "six"}, "not a list"),
         ({"requirements": {"six": 1}}, "not a list"),
@@ -121,8 +121,8 @@ def test_bad_requirements(requirement, words):
         ({"extra_index_urls": ["file:///x"]}, "--extra-index-url"),
     ],
 )
-def test_bad_configurations(configuration, words):
-    with pytest.raises(InvalidArgument, match=words):
+def test_bad_configurations(configuration, message):
+    with pytest.raises(InvalidArgument, match=message):
         parse(configuration)
 
 

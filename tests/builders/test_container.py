@@ -1,4 +1,4 @@
-"""Images: what an engine is asked for, that no secret is an argument or a log line, and what is said without one."""
+"""Images: how the engine is called, that secrets stay out of arguments and logs, and the error without an engine."""
 
 from __future__ import annotations
 

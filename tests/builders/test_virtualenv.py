@@ -1,4 +1,4 @@
-"""Environments really built: shared, cancelled, killed, failed, built again."""
+"""Real builds of environments: shared, cancelled, killed, failed and repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def spec(*requirements, kind="virtualenv", **more):
 
 
 class Log:
-    """An asker's log."""
+    """Collects the lines of a build."""
 
     def __init__(self):
         self.entries = []
@@ -46,7 +46,7 @@ async def run(*command):
 
 
 def processes_naming(text: str) -> list[Path]:
-    """Those whose arguments hold a text."""
+    """List the processes whose arguments contain a text."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

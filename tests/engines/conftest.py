@@ -1,4 +1,4 @@
-"""A controller's side of the local engine: the engine, a log store in memory, and apps as cloudpickled callables."""
+"""The local engine with a log store in memory, and apps as cloudpickled callables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NODE = Node(name="here", total=Resources(milli_cpus=2000, memory_mib=4096, gpus=
 
 
 class Lines:
-    """A log store in memory that refuses nothing and remembers how often each line came."""
+    """A log store in memory that also remembers how often each line came."""
 
     def __init__(self) -> None:
         self.entries: dict[tuple[str, int], LogEntry] = {}
@@ -113,7 +113,7 @@ class Content:
 
 
 class Rig:
-    """An engine under test. `restart` is what a controller's end and new start are to it."""
+    """The engine under test; `restart` ends its controller and starts the next one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -239,7 +239,7 @@ class Rig:
         return adopt is not None and await self.engine.adopt(adopt) is not None
 
     async def shut(self) -> None:
-        """The controller's end."""
+        """End the controller."""
         await self.engine.close()
         await self._watch
 
@@ -254,7 +254,7 @@ class Rig:
         os.close(handle)
 
     def shim(self, runner: Runner) -> ShimIdentity:
-        """What the runner's shim wrote down about itself."""
+        """The content of the runner's shim.json."""
         return self._shims[runner.runner_id]
 
     def alive(self, runner: Runner) -> list[int]:
@@ -282,7 +282,7 @@ class Rig:
 
 
 class Ran:
-    """What a command did."""
+    """The output and the exit code of a command."""
 
     def __init__(self) -> None:
         self.stdout = bytearray()
@@ -299,7 +299,7 @@ class Ran:
 
 
 class Environment:
-    """A virtual environment with what the tests' own has, and with packages that are made up here."""
+    """A virtual environment with the packages of the tests' own, and with modules made for a test."""
 
     def __init__(self, root: Path) -> None:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -334,7 +334,7 @@ class Warm:
         return Environment(self.rig.root / "another environment")
 
     async def run(self, function: Any, **options: Any) -> Any:
-        """What a function returns in a runner of its own."""
+        """Run a function in a new runner; return its value."""
         runner = await self.rig.start_launch(self.launch(function, **options))
         result = await self.rig.engine.result(runner)
         await self.rig.until(runner, Event.GONE)
@@ -342,7 +342,7 @@ class Warm:
         return pickle.loads(result.definition)
 
     async def worker(self, *others: int) -> int:
-        """The worker that waits, as soon as there is one that is none of these."""
+        """Wait for a warm worker that is not one of these."""
         async with asyncio.timeout(60):
             while True:
                 self.rig.engine.warm_pool.warmed.clear()

@@ -92,7 +92,7 @@ async def test_the_group_of_another_is_not_ended(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_that_hides_ends_with_its_shim(rig: Any) -> None:
-    """A double fork out of session and environment; then the shim, the last who knew it, is killed.
+    """A daemon leaves its session and environment by a double fork; then its shim is killed.
 
     With a control group nothing can hide; without one, what still carries the mark is found.
     """

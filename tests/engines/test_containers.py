@@ -1,4 +1,4 @@
-"""Runners in containers: the engine's command lines, and the same life as any other runner's."""
+"""Runners in containers: the engine's command lines, and a life like any other runner's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 
 def contained(fake: FakeEngine, **more: object) -> dict[str, object]:
-    """What a launch needs to run in a container."""
+    """The options of a launch that runs in a container."""
     return {"python": Path("python3"), "container": Container(engine=fake.path, image="sha256:fake", **more)}
 
 

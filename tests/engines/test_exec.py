@@ -32,7 +32,7 @@ async def runner(rig: Any) -> Any:
 
 
 async def read_until(outputs: Any, text: bytes, so_far: bytes = b"") -> bytes:
-    """Read on until this text came; returns all that was read."""
+    """Read until this text comes; return everything that was read."""
     async with asyncio.timeout(30):
         while text not in so_far:
             output = await anext(outputs)

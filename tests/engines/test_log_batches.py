@@ -1,4 +1,4 @@
-"""Lines that come faster than they are stored are stored together: all of them, in order, and errors in their place."""
+"""Lines that come faster than they are stored are joined: all of them, in order, with errors in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine whose disk is full: it says so, and a start that fails on it is the machine's trouble."""
+"""A full disk is reported as the machine's trouble, and so is a start that fails on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is imported before there is a job: what would differ from a plain start waits for the job, or makes it one."""
+"""Prewarming: imports that could differ from a cold start wait for the job, or the job starts cold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def children(pid: int) -> bytes:
 
 
 async def run_and_say(warm: Any, function: Any, **options: Any) -> tuple[Any, str]:
-    """What it returns, and what the platform says about its start."""
+    """Return its value, and what the platform's log says about its start."""
     runner = await warm.rig.start_launch(warm.launch(function, **options))
     result = await warm.rig.engine.result(runner)
     await warm.rig.until(runner, Event.GONE)

@@ -1,4 +1,4 @@
-"""What a function returned or raised, back from its runner."""
+"""The value or exception of a function comes back from its runner."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ async def test_what_a_request_prints_has_its_id(rig: Any) -> None:
 
 
 async def all_acknowledged(rig: Any, runner: Any) -> None:
-    """Wait until the shim knows that all it has is stored."""
+    """Wait until every line is acknowledged to the shim."""
     client = ShimClient(rig.shim(runner).address, runner.token)
     async with asyncio.timeout(30):
         status = await client.status()
@@ -197,7 +197,7 @@ async def all_acknowledged(rig: Any, runner: Any) -> None:
 
 
 async def test_what_was_stored_does_not_come_again_when_the_store_has_forgotten_it(rig: Any) -> None:
-    """As retention does with the lines of a runner that was silent for long."""
+    """Delete lines as retention does, if a runner was silent for a long time."""
 
     def app() -> None:
         import signal

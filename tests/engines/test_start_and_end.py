@@ -240,7 +240,7 @@ async def test_grace_ends_one_that_ignores_sigterm(rig: Any) -> None:
 
 
 def with_daemons(wiped: bool) -> None:
-    """A child, and a daemon with a session of its own and a double fork, with or without its marked environment."""
+    """Start a child, and by a double fork a daemon in its own session, with or without the tag."""
     import os
     import subprocess
     import sys

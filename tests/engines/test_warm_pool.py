@@ -14,7 +14,7 @@ from fal_server.core.lifecycle import Event
 
 
 def waiting() -> list[int]:
-    """The shims of this process that have no runner yet."""
+    """List the shims of this process that have no runner yet."""
     children = psutil.Process().children()
     return [child.pid for child in children if has_variable(child.pid, TAG_VARIABLE, NO_TAG)]
 

@@ -1,4 +1,4 @@
-"""Workers that wait for their job: a runner cannot tell that its own was one, and nothing of one is left anywhere."""
+"""Warm workers: an app cannot tell that it runs in one, and nothing of one is left behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def import_these(*modules: str) -> Any:
 
 
 def describe() -> dict[str, Any]:
-    """All that an app could tell a plain start by."""
+    """Everything by which an app could tell a cold start."""
     import gc
     import locale
     import os
@@ -168,7 +168,7 @@ async def test_one_that_died_is_no_obstacle(warm: Any, who: str) -> None:
 
 
 async def ended(handle: int) -> None:
-    """Wait until a process that is held by a pidfd has ended."""
+    """Wait until the process of a pidfd has ended."""
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(handle, over.set)

@@ -1,4 +1,4 @@
-"""Who is let in where a shim takes calls about commands, and how it answers what makes no sense."""
+"""The socket for commands: it checks the token, and answers malformed calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def open_door(directory: Path) -> AsyncGenerator[Path]:
 
 
 async def knock(path: Path, greeting: bytes, *requests: bytes) -> bytes | Status | None:
-    """The first that comes back."""
+    """Return the first answer."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(SocketPath(path).path)
     link = MessageSocket(connection)
@@ -60,10 +60,10 @@ async def test_without_the_token_nobody_is_let_in(tmp_path: Path, method: str) -
     assert refused == Status("UNAUTHENTICATED", "the token is not this runner's")
 
 
-@pytest.mark.parametrize("words", [b"", b"[]", b"{}", b"\xff", b'{"method": "ListExecs"}'])
-async def test_a_greeting_that_is_none_is_refused(tmp_path: Path, words: bytes) -> None:
+@pytest.mark.parametrize("greeting", [b"", b"[]", b"{}", b"\xff", b'{"method": "ListExecs"}'])
+async def test_a_malformed_greeting_is_refused(tmp_path: Path, greeting: bytes) -> None:
     async with open_door(tmp_path) as path:
-        refused = await knock(path, words, b"")
+        refused = await knock(path, greeting, b"")
         assert isinstance(refused, Status)
         assert refused.code == "INVALID_ARGUMENT"
 

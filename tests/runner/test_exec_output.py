@@ -1,4 +1,4 @@
-"""What a command wrote is kept by offset: read from anywhere that is kept, dropped from its beginning alone."""
+"""The output of a command is kept by offset; only its start is ever dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker frames comes out of the shim's side as it was printed, with the request that printed it."""
+"""Framed output arrives in the shim as it was printed, with the request that printed it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def framed(request_id: str, data: bytes) -> bytes:
 
 
 def together(pieces: Sequence[Chunk]) -> list[tuple[str, bytes]]:
-    """Neighbours of one request joined, since the cuts within them mean nothing."""
+    """Join consecutive chunks of one request, because their boundaries mean nothing."""
     found: list[tuple[str, bytes]] = []
     for piece in pieces:
         if found and found[-1][0] == piece.request_id:

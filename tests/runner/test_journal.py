@@ -1,4 +1,4 @@
-"""A runner's log: numbers, lost lines that are said, and waiting for more."""
+"""A runner's log: it numbers entries, reports lost lines, and waits for more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner's own view: /data and /app are there in it, the machine's root is untouched, commands share it."""
+"""A runner's own view has /data and /app, commands share it, and the machine's root is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports for apps: free, reserved among shims, and known by who listens on them."""
+"""Ports for apps are free and reserved among shims, and their listener can be found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shim as a process: who may call it, what it writes about itself, and when it ends without being asked."""
+"""The shim's process: it checks the token, writes shim.json, and ends when nobody needs it."""
 
 from __future__ import annotations
 

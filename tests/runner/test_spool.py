@@ -1,4 +1,4 @@
-"""The spool: numbered records on disk, bounded, that say how many were lost."""
+"""The spool keeps numbered records on disk, within a bound, and counts those that were lost."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def read_all(spool: Spool, after: int, at_a_time: int = 1 << 30) -> list[Record]
     return list(itertools.chain.from_iterable(iter(lambda: reader.read(at_a_time), [])))
 
 
-def test_a_disk_that_refuses_even_to_cut_a_file_hurts_nobody(tmp_path: Path) -> None:
-    """As a read-only one does: the records are counted, and the next ones are kept once it takes something again."""
+def test_a_disk_that_refuses_even_to_truncate_a_file_raises_nothing(tmp_path: Path) -> None:
+    """A read-only disk refuses both: records are counted, and later ones are kept once the disk works again."""
     spool = Spool(tmp_path)
     refusing = tmp_path / f"{1:020d}.seg"
     refusing.symlink_to("/dev/full")
@@ -33,7 +33,7 @@ def test_a_disk_that_refuses_even_to_cut_a_file_hurts_nobody(tmp_path: Path) -> 
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """Appending, acknowledging and reopening in any order: what was not dropped is read once, the rest is counted."""
+    """Append, acknowledge and reopen in any order: each record is read once, or counted as dropped."""
 
     @initialize(max_bytes=st.sampled_from([600, 4000, 1 << 20]))
     def begin(self, max_bytes: int) -> None:
