@@ -16,6 +16,7 @@ import typing
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from types import FunctionType, ModuleType
+from typing import TypeAlias, cast
 
 from cloudpickle import cloudpickle as machinery  # type: ignore[import-untyped]  # it has none
 
@@ -38,6 +39,10 @@ _COMPILED = (
     "__pydantic_parent_namespace__",
     "__pydantic_setattr_handlers__",
 )
+# What cloudpickle returns for a class: how to make it, with what, its attributes, and how to set them.
+_ClassArguments: TypeAlias = "tuple[type, str, tuple[type, ...], dict[str, object], str, None]"
+_ClassState: TypeAlias = "tuple[dict[str, object], dict[str, object]]"
+_ClassReduction: TypeAlias = "tuple[object, _ClassArguments, _ClassState, None, None, object]"
 _NOT_OF_A_CLASS = ("__dict__", "__weakref__")
 _PARAMETERS = tuple(
     getattr(typing, name) for name in ("ParamSpec", "TypeVarTuple", "TypeAliasType") if hasattr(typing, name)
@@ -127,28 +132,26 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
         return cls.__module__ in self._modules or cls.__module__ == "__main__"
 
     def _class(self, cls: type) -> object:
-        reduced = super().reducer_override(cls)
-        if not isinstance(reduced, tuple) or len(reduced) < 3:
-            if reduced is NotImplemented:
+        found: object = super().reducer_override(cls)
+        if not isinstance(found, tuple) or len(cast("tuple[object, ...]", found)) < 3:
+            if found is NotImplemented:
                 self.referenced.add(cls.__module__)
-            return reduced
+            return found  # pyright: ignore[reportUnknownVariableType]  # as cloudpickle's
         if issubclass(cls, enum.Enum):
             return self._enum(cls)
         if _is_model(cls):
             self.models.append(cls)
             # A model that refers to a later one is completed at its first use, by names that do not travel.
             cls.model_rebuild(raise_errors=False)  # type: ignore[attr-defined]  # what _is_model says
-            reduced = super().reducer_override(cls)
-            assert isinstance(reduced, tuple)
-            attributes, *more = reduced[2]
-            reduced = (*reduced[:2], (_without(attributes, _COMPILED), *more), *reduced[3:])
+            found = super().reducer_override(cls)
+        make, arguments, (attributes, slots), *more = cast("_ClassReduction", found)
+        state = (_without(attributes, _COMPILED) if _is_model(cls) else attributes, slots)
         maker = self._maker(type(cls))
         if maker is None:
-            return reduced
-        metaclass, name, _, attributes = reduced[1][:4]
-        attributes |= {key: vars(cls)[key] for key in ("__slots__", "__orig_bases__") if key in vars(cls)}
-        arguments = (maker, metaclass, name, cls.__bases__, attributes)
-        return (self._bootstrap.make_class, arguments, *reduced[2:])
+            return (make, arguments, state, *more)
+        metaclass, name, _, first, *_ = arguments
+        first = first | {key: vars(cls)[key] for key in ("__slots__", "__orig_bases__") if key in vars(cls)}
+        return (self._bootstrap.make_class, (maker, metaclass, name, cls.__bases__, first), state, *more)
 
     def _maker(self, metaclass: type) -> type | None:
         """Return whose `__new__` makes an empty class of a metaclass; None if only the metaclass itself can."""
@@ -198,8 +201,7 @@ class AppPickler(machinery.Pickler):  # type: ignore[misc]  # untyped
             kept = obj.cache_parameters()
             return self._bootstrap.cached_again, (obj.__wrapped__, kept["maxsize"], kept["typed"])
         if isinstance(obj, contextvars.ContextVar):
-            default = contextvars.Context().run(lambda: [obj.get()] if _has_value(obj) else [])
-            return self._bootstrap.context_variable, (obj.name, *default)
+            return self._bootstrap.context_variable, (obj.name, *contextvars.Context().run(_values_of, obj))
         if type(obj) is threading.local:
             return threading.local, (), vars(obj)
         if type(obj) is concurrent.futures.ThreadPoolExecutor:
@@ -253,12 +255,12 @@ def process_objects() -> dict[int, str]:
     return found
 
 
-def _has_value(variable: contextvars.ContextVar[object]) -> bool:
+def _values_of(variable: contextvars.ContextVar[object]) -> list[object]:
+    """Return a variable's value, or nothing; in an empty context that is its default."""
     try:
-        variable.get()
+        return [variable.get()]
     except LookupError:
-        return False
-    return True
+        return []
 
 
 def _is_copy_of_environ(value: Mapping[object, object]) -> bool:
