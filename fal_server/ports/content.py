@@ -12,7 +12,11 @@ class Blobs(Protocol):
     """Immutable bytes, named by the SHA-256 of their content: pickled callables and app files."""
 
     async def put(self, content: bytes) -> str:
-        """Keep the content durably and return its hash."""
+        """Keep the content durably and return its hash.
+
+        Raises:
+            Unavailable: the disk cannot be written.
+        """
         ...
 
     def path(self, blob: str) -> Path:

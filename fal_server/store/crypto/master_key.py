@@ -1,4 +1,4 @@
-"""Where the master key comes from: the environment, a file of the operator's, or one made at the first start."""
+"""Finds the master key in the environment or a file, or makes one at the first start."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ FILE_NAME = "master.key"
 
 
 def load_master_key(state_dir: Path, environ: Mapping[str, str]) -> bytes:
-    """The master key, 32 bytes: from FAL_MASTER_KEY (base64), else the file that FAL_MASTER_KEY_FILE names, else
-    `master.key` in the state directory, which is made (mode 0600) where it is missing.
+    """Return the master key, 32 bytes.
 
-    Files hold the key as base64 and must be readable by their owner alone.
+    It comes from FAL_MASTER_KEY (base64), else from the file that FAL_MASTER_KEY_FILE names, else from `master.key` in
+    the state directory, which is made (mode 0600) if it is missing. Files hold base64 and must be readable only by
+    their owner.
 
     Args:
         state_dir: exists.
@@ -56,7 +57,7 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
-    """Made under another name and then linked: a crash leaves no half key, and a key that is there is not replaced.
+    """Make a key under another name, then link it, so that no crash leaves half a key and none is replaced.
 
     Raises:
         FileExistsError: another process was faster.

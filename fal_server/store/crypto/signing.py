@@ -1,4 +1,4 @@
-"""The key that webhooks are signed with: ED25519, made once for a database and sealed in it."""
+"""The ED25519 key that signs webhooks; it is made once for a database and sealed in it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,9 @@ class EdSigner:
         return f"EdSigner(kid={self._kid!r})"
 
     def sign(self, message: bytes) -> str:
-        """The ED25519 signature in hex."""
         return self._key.sign(message).hex()
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
-        """The public key as a JSON Web Key Set (RFC 7517, RFC 8037)."""
         key = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self._kid, "x": _b64(self._public)}
         return {"keys": [key]}
 
@@ -48,7 +46,7 @@ class EdSigner:
 
 
 async def load_signer(database: Database, vault: Vault) -> EdSigner:
-    """The signer of a database; its key is made at the first call.
+    """Return the signer of a database; its key is made at the first call.
 
     Raises:
         Unavailable: the database cannot be written, or the vault cannot open the key.

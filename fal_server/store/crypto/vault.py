@@ -18,9 +18,9 @@ _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
 class AesVault:
-    """The Vault port. A sealed value is: version, key id, random nonce, ciphertext with tag.
+    """The Vault port. A sealed value is version, key id, random nonce and ciphertext with tag.
 
-    Version, key id and context are authenticated: a value cannot be moved to another secret's place unnoticed.
+    Version, key id and context are authenticated, so a value cannot stand in for another secret unnoticed.
 
     Args:
         key: the master key, 32 bytes.
@@ -42,16 +42,10 @@ class AesVault:
         return f"AesVault(key_id={self._prefix[len(_VERSION) :].hex()})"
 
     def seal(self, context: str, value: str) -> bytes:
-        """Encrypt; `context` (which secret it is) must be the same at opening."""
         nonce = os.urandom(_NONCE_BYTES)
         return self._prefix + nonce + self._cipher.encrypt(nonce, value.encode(), self._bound_to(context))
 
     def open(self, context: str, sealed: bytes) -> str:
-        """Decrypt.
-
-        Raises:
-            Unavailable: the master key is not the one it was sealed with, or the bytes were changed.
-        """
         if sealed[: len(_VERSION)] != _VERSION:
             raise Unavailable(f"{context} was sealed in a form that this version does not know: use a newer version")
         if sealed[:_PREFIX_BYTES] != self._prefix:

@@ -17,10 +17,10 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 class DiskAppFiles:
     """The AppFileStore port in a directory, spread over 256 subdirectories.
 
-    A file carries the permissions that it is to have beside the app, since they are part of what its hash means.
+    A file has the permissions that the app sees, since they are part of its hash.
 
     Args:
-        directory: of one controller alone; made (mode 0700) where it is missing.
+        directory: used by one controller; made (mode 0700) if it is missing.
 
     Raises:
         Unavailable: the directory cannot be made.
@@ -35,25 +35,20 @@ class DiskAppFiles:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def has(self, file_hash: str) -> bool:
-        """Whether it was uploaded. Who asks is about to deploy it, so it stays."""
+        """Return whether it was uploaded, and keep it, because the caller is about to deploy it."""
         return _HASH.fullmatch(file_hash) is not None and self._uses.touch(self._place(file_hash))
 
     def path(self, file_hash: str) -> Path:
-        """Where the file is.
-
-        Raises:
-            NotFound: it was not uploaded.
-        """
         if not self.has(file_hash):
             raise NotFound(f"no file with the hash {file_hash[:80]!r} was uploaded: upload it, then try again")
         return self._place(file_hash)
 
     def place(self, draft: Path, file_hash: str, mode: int) -> None:
-        """Keep a finished draft under its hash. The owner can always read it: what nobody can read cannot be copied.
+        """Move a finished draft here. The owner can always read it, because otherwise it could not be copied.
 
         Raises:
-            InvalidArgument: that is no SHA-256.
-            Unavailable: the disk does not take it.
+            InvalidArgument: the hash is no SHA-256.
+            Unavailable: the disk cannot be written.
         """
         if _HASH.fullmatch(file_hash) is None:
             raise InvalidArgument("hash", f"hash {file_hash[:80]!r} is no SHA-256: give 64 hexadecimal digits")
@@ -67,11 +62,6 @@ class DiskAppFiles:
             raise Unavailable(f"the file cannot be kept in {self._directory}: {error.strerror}") from error
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete what is not needed and was not asked for since; how many. Blocking.
-
-        Raises:
-            Unavailable: the disk cannot be read.
-        """
         return self._uses.forget(needed, before)
 
     def _place(self, file_hash: str) -> Path:

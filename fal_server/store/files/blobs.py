@@ -19,11 +19,11 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 class FileBlobs:
     """The Blobs port in a directory, one file a blob, spread over 256 subdirectories.
 
-    A file appears under its name only when it is whole and on disk, and is never written again; so reading needs no
-    check of the content. What a killed upload left behind is removed at construction.
+    A file gets its name only when it is complete and on disk, and is never written again, so readers need not check its
+    content. The constructor removes what killed uploads left.
 
     Args:
-        directory: of one controller alone; made (mode 0700) where it is missing.
+        directory: used by one controller; made (mode 0700) if it is missing.
 
     Raises:
         Unavailable: the directory cannot be made or read.
@@ -40,30 +40,15 @@ class FileBlobs:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     async def put(self, content: bytes) -> str:
-        """Keep; the hash. Durable and whole when it returns.
-
-        Raises:
-            Unavailable: it cannot be written, as when the disk is full.
-        """
         return await asyncio.to_thread(self._put, content)
 
     def path(self, blob: str) -> Path:
-        """Where the bytes are on this machine.
-
-        Raises:
-            NotFound: there is no such blob.
-        """
         path = self._place(blob) if _HASH.fullmatch(blob) else None
         if path is None or not path.is_file():
             raise NotFound(f"no content with the hash {blob[:80]!r} was uploaded: upload it, then try again")
         return path
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete what is not needed and was not put since; how many. Blocking.
-
-        Raises:
-            Unavailable: the disk cannot be read.
-        """
         return self._uses.forget(needed, before)
 
     def _put(self, content: bytes) -> str:

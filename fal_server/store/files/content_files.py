@@ -1,4 +1,4 @@
-"""Files by the hash of their content, spread over 256 subdirectories: when they were last used, and deleting them."""
+"""Files named by a hash, spread over 256 subdirectories: when they were last used, and how they are deleted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fal_server.store.files.durable import DRAFT_PREFIX
 
 
 class ContentDirectory:
-    """The times at which files were last put or asked for: those of their last change, which nothing else changes.
+    """Keeps the time at which each file was last used, as its modification time.
 
     Args:
-        directory: holds them.
+        directory: has the files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -25,16 +25,16 @@ class ContentDirectory:
         self._lock = threading.Lock()
 
     def touch(self, path: Path) -> bool:
-        """Note that a file is used; False where it is not there. It is not deleted soon from then on."""
+        """Record the use of a file, so that it is not deleted soon; False if it does not exist."""
         with self._lock:
             if not path.is_file():
                 return False
-            with suppress(OSError):  # on a disk that takes nothing, nothing is deleted either
+            with suppress(OSError):  # on a disk that cannot be written, nothing is deleted either
                 os.utime(path)
             return True
 
     def forget(self, needed: Collection[str], before: datetime) -> int:
-        """Delete the files whose names are not needed, and that were not used since; how many.
+        """Delete files that are not needed and were not used since `before`, and return how many.
 
         Raises:
             Unavailable: the disk cannot be read.
@@ -49,7 +49,7 @@ class ContentDirectory:
         return count
 
     def _delete(self, path: Path, before: float) -> bool:
-        with self._lock:  # not between somebody's look and use of it
+        with self._lock:  # not between a check for the file and its use
             if path.stat().st_mtime >= before:
                 return False
             path.unlink()

@@ -1,4 +1,4 @@
-"""The directory that runners see as /data, reached name by name so that no link and no race leads out of it."""
+"""The directory that runners see as /data. It is opened name by name, so that no link or race leads out of it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _COPY_BYTES = 1024 * 1024
 class DataDirectory:
     """The DataStore port.
 
-    Links are followed as a runner would follow them, also those to `/data/...`, as long as they stay below /data.
+    Links are followed as runners follow them, including those to `/data/...`, if they stay below /data.
 
     Args:
-        directory: made (mode 0700) where it is missing.
+        directory: made (mode 0700) if it is missing.
 
     Raises:
         Unavailable: it cannot be made or read.
@@ -47,7 +47,7 @@ class DataDirectory:
         self.drafts = StagingDirectory(directory / DRAFTS)
 
     def entries(self, parts: Sequence[str]) -> list[DataEntry]:
-        """What is in a directory, by name; a file is in itself, as published clients take for granted."""
+        """Return a directory's entries, or a file itself, which published clients rely on."""
         found: list[DataEntry] = []
         with _errors(parts):
             status = self._status(parts)
@@ -67,7 +67,6 @@ class DataDirectory:
         return found
 
     def open(self, parts: Sequence[str]) -> OpenFile:
-        """Open a regular file."""
         with _errors(parts):
             parent, name = self._find(parts, follow_last=True)
             try:
@@ -83,7 +82,6 @@ class DataDirectory:
             return OpenFile(descriptor=descriptor, name=parts[-1])
 
     def place(self, draft: Path, parts: Sequence[str]) -> None:
-        """Give a finished draft its name."""
         if not parts:
             raise InvalidArgument("path", "/data is a directory: name a file in it")
         with _errors(parts):
@@ -96,13 +94,12 @@ class DataDirectory:
                 os.close(parent)
 
     def extract(self, archive: Path, parts: Sequence[str]) -> None:
-        """Put the content of a zip archive into a directory."""
         try:
             with zipfile.ZipFile(archive) as opened:
                 members = [item for item in opened.infolist() if not item.is_dir()]
                 if len(members) > _MOST_ARCHIVE_FILES:
                     raise InvalidArgument("file_upload", f"the archive has more than {_MOST_ARCHIVE_FILES} files")
-                # All names are looked at before the first file is written.
+                # All names are checked before the first file is written.
                 places = [data_parts(data_path(*parts, *item.filename.split("/"))) for item in members]
                 for item, place in zip(members, places, strict=True):
                     draft = self.directory / DRAFTS / secrets.token_hex(16)
@@ -120,7 +117,6 @@ class DataDirectory:
             raise Unavailable(f"the archive cannot be unpacked: {error.strerror}") from error
 
     def rename(self, parts: Sequence[str], destination: Sequence[str]) -> None:
-        """Move a file or directory."""
         if not parts or not destination:
             raise InvalidArgument("path", "/data itself cannot be moved or replaced: name something in it")
         with _errors(parts):
@@ -137,7 +133,6 @@ class DataDirectory:
                 os.close(source)
 
     def delete(self, parts: Sequence[str]) -> None:
-        """Delete a file, or a directory with all that is in it."""
         if not parts:
             raise InvalidArgument("path", "/data itself cannot be deleted: name something in it")
         with _errors(parts):
@@ -159,7 +154,7 @@ class DataDirectory:
 
     @contextmanager
     def _held(self, parts: Sequence[str], *, create: bool = False) -> Generator[int]:
-        """A directory, open."""
+        """Open a directory for the duration of a block."""
         descriptor, _ = self._find([*parts, "."], create=create, follow_last=True)
         try:
             yield descriptor
@@ -167,7 +162,7 @@ class DataDirectory:
             os.close(descriptor)
 
     def _find(self, parts: Sequence[str], *, create: bool = False, follow_last: bool = False) -> tuple[int, str]:
-        """The directory of the last name, open, and that name; an empty one where the directory itself is meant."""
+        """Return the open parent directory and the last name, which is "" if the directory itself is meant."""
         with _Walk(self.directory, parts) as walk:
             while walk.pending:
                 name = walk.pending.pop()
@@ -185,11 +180,11 @@ class DataDirectory:
 
 
 class _Walk:
-    """The way from /data to a name, with every directory on it open.
+    """A walk from /data to a name that keeps every directory on the way open.
 
     Attributes:
         stack: /data and the directories below it.
-        pending: the names that are left, the next one last.
+        pending: the names to come, the next one last.
     """
 
     def __init__(self, directory: Path, parts: Sequence[str]) -> None:
@@ -207,21 +202,21 @@ class _Walk:
 
     @property
     def here(self) -> int:
-        """The directory that was reached."""
+        """The directory reached so far."""
         return self.stack[-1]
 
     def take(self) -> int:
-        """The directory that was reached, for the caller to close."""
+        """Return the directory reached so far; the caller closes it."""
         return self.stack.pop()
 
     def leave(self) -> None:
-        """Go to the directory above."""
+        """Go to the parent directory."""
         if len(self.stack) == 1:
             raise _outside(self._parts)
         os.close(self.stack.pop())
 
     def follow(self, target: str) -> None:
-        """Go on as a link says."""
+        """Follow a link."""
         self._links += 1
         if self._links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -266,7 +261,7 @@ def _outside(parts: Sequence[str]) -> InvalidArgument:
 
 @contextmanager
 def _errors(parts: Sequence[str]) -> Generator[None]:
-    """What the system says, in the words of the controller."""
+    """Turn errors of the system into faults."""
     shown = data_path(*parts)[:200]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files that appear whole and on disk, or not at all."""
+"""Writes files that appear complete and on disk, or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DRAFT_PREFIX = ".draft-"
 
 
 def write_draft(directory: Path, content: bytes) -> Path:
-    """Write bytes to a new file (mode 0600) and wait for the disk; the caller gives it its name.
+    """Write bytes durably to a new file (mode 0600), which the caller renames.
 
     Raises:
-        OSError: nothing is left of it.
+        OSError: it cannot be written; nothing of it is left.
     """
     descriptor, name = tempfile.mkstemp(dir=directory, prefix=DRAFT_PREFIX)
     draft = Path(name)
@@ -29,7 +29,7 @@ def write_draft(directory: Path, content: bytes) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Wait until the names in a directory are on disk."""
+    """Wait until a directory's entries are on disk."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

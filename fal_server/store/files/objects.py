@@ -1,4 +1,4 @@
-"""Files that are fetched by their address: the content and what is known of it, side by side in a directory each."""
+"""Public files: a directory each, with the content and its description."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CONTENT = "content"
 
 
 class DiskObjects:
-    """The ObjectStore port. An object is there once its `about.json` is, which is written last.
+    """The ObjectStore port. A file exists once its `about.json` does, which is written last.
 
     Args:
-        directory: of one controller alone; made (mode 0700) where it is missing.
+        directory: used by one controller; made (mode 0700) if it is missing.
 
     Raises:
         Unavailable: the directory cannot be made.
@@ -38,7 +38,6 @@ class DiskObjects:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def place(self, draft: Path, stored: StoredObject) -> None:
-        """Keep a finished draft."""
         place = self._place(stored.object_id)
         about = {
             "account": stored.account,
@@ -59,14 +58,13 @@ class DiskObjects:
             raise Unavailable(f"the file cannot be kept in {self._directory}: {error.strerror}") from error
 
     def get(self, object_id: str) -> tuple[StoredObject, Path]:
-        """What is known of it, and where its content is."""
         found = self._read(self._place(object_id)) if _ID.fullmatch(object_id) else None
         if found is None:
             raise NotFound("there is no such file, or it has expired")
         return found, self._place(object_id) / _CONTENT
 
     def forget(self, now: datetime) -> int:
-        """Delete what has expired; what cannot be read is left to a person."""
+        """Delete expired files; one whose description cannot be read is left for a person."""
         deleted = 0
         for place in self._directory.glob("*/*"):
             found = self._read(place)

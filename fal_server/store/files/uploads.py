@@ -1,4 +1,4 @@
-"""Content on its way to the disk: written in large pieces by another thread, hashed as it goes."""
+"""Uploads on disk, written in large pieces by another thread and hashed meanwhile."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class StagedFile:
 
     @property
     def md5(self) -> str:
-        """MD5 of what was flushed, hexadecimal."""
+        """The MD5 of what was flushed, in hex."""
         return self._md5.hexdigest()
 
     def sha256(self, suffix: bytes = b"") -> str:
-        """SHA-256 of what was flushed and of `suffix`, hexadecimal."""
+        """Return the SHA-256 of what was flushed and of `suffix`, in hex."""
         digest = self._sha256.copy()
         digest.update(suffix)
         return digest.hexdigest()
 
     async def write(self, data: bytes) -> None:
-        """Append; small parts are gathered."""
+        """Append; small parts are written together."""
         self.size += len(data)
         self._waiting.append(data)
         self._waiting_bytes += len(data)
@@ -49,17 +49,14 @@ class StagedFile:
             await self._flush()
 
     async def append_file(self, path: Path) -> None:
-        """Append the content of a file."""
         await self._flush()
         await asyncio.to_thread(self._copy, path)
 
     async def finish(self) -> None:
-        """Return when all of it is on disk."""
         await self._flush()
         await asyncio.to_thread(self._close, sync=True)
 
     def discard(self) -> None:
-        """Delete it, where it has not been renamed."""
         self._close(sync=False)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
@@ -111,7 +108,7 @@ class StagingDirectory:
     """The Drafts port in a directory.
 
     Args:
-        directory: of one controller alone; made (mode 0700) where it is missing, emptied of what is left in it.
+        directory: used by one controller; made (mode 0700) if it is missing, otherwise emptied.
 
     Raises:
         Unavailable: the directory cannot be made or read.
@@ -127,7 +124,6 @@ class StagingDirectory:
             raise Unavailable(f"the directory {directory} cannot be used: {error.strerror}") from error
 
     def open(self) -> StagedFile:
-        """A new one."""
         return StagedFile(self._directory / secrets.token_hex(16))
 
 

@@ -17,13 +17,12 @@ from fal_server.store.sql.tables import APPS, owned_by
 
 
 def scaling_from(stored: Mapping[str, object]) -> Scaling:
-    """Scaling settings from their JSON: lists become tuples again."""
+    """Return scaling settings from their JSON."""
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     return Scaling(**values)  # type: ignore[arg-type]  # Scaling checks its own bounds
 
 
 def to_row(app: App) -> dict[str, object]:
-    """An app as a row."""
     return {
         "account": app.account,
         "name": app.name,
@@ -40,7 +39,6 @@ def to_row(app: App) -> dict[str, object]:
 
 
 def from_row(row: RowMapping) -> App:
-    """A row as an app."""
     return App(
         account=AccountId(row["account"]),
         name=row["name"],
@@ -57,7 +55,7 @@ def from_row(row: RowMapping) -> App:
 
 
 async def save(connection: AsyncConnection, app: App) -> None:
-    """Insert or replace.
+    """Insert or replace an app.
 
     Raises:
         FailedPrecondition: its revision or environment does not exist.

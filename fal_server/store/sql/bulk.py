@@ -21,11 +21,11 @@ from fal_server.core.faults import Unavailable
 from fal_server.store.sql import dialect
 
 Row: TypeAlias = "tuple[str | int | None, ...]"
-_ROWS = (256, 64, 16, 4, 1)  # how many rows statements have: few different ones, which SQLite keeps prepared
+_ROWS = (256, 64, 16, 4, 1)  # the sizes of statements: only a few, so that SQLite keeps them prepared
 
 
 class BulkWriter:
-    """Inserts rows, and leaves those that are there already as they are.
+    """Inserts rows, except those whose key exists.
 
     Args:
         path: the database's file, which is there.
@@ -42,7 +42,7 @@ class BulkWriter:
         self._connection: sqlite3.Connection | None = None
 
     async def insert(self, rows: Callable[[], Sequence[Row]]) -> None:
-        """Insert in one transaction: all rows or, where this raises, none; durable on return.
+        """Insert all rows or none in one transaction; durable on return.
 
         `rows` is called in the thread, so that making them holds nobody up either.
 
@@ -54,12 +54,12 @@ class BulkWriter:
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
         except (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise  # a mistake in this program, not a state of the database
+            raise  # a bug here, not a state of the database
         except sqlite3.Error as error:
             raise Unavailable(f"the database cannot be used ({error}): see to its disk and permissions") from error
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 

@@ -1,4 +1,4 @@
-"""Column types of our own: UTC timestamps, and text that every database can hold."""
+"""Column types of our own: timestamps, and text that every database can hold."""
 
 from __future__ import annotations
 
@@ -10,66 +10,62 @@ from sqlalchemy.types import TypeDecorator
 from fal_server.store.sql.dialect import SQLITE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# PostgreSQL's text holds every character but NUL. U+FDD0 is none that text is made of (Unicode keeps it for a
-# program's own use), so it can mark one; where a text holds it all the same, it is marked too.
+# PostgreSQL's text holds every character but NUL. U+FDD0 marks one, because Unicode reserves it for programs and no
+# text should contain it; a text that does has it marked, too.
 _MARK = "\ufdd0"
 _MARKED_NUL, _MARKED_MARK = _MARK + "0", _MARK + "1"
 
 
-def microseconds(at: datetime) -> int:
-    """An aware datetime as microseconds since 1970, exactly.
+def to_microseconds(at: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970, exactly.
 
     Raises:
         ValueError: it is naive.
     """
     if at.tzinfo is None:
-        raise ValueError(f"{at!r} is naive: timestamps are stored in UTC")
+        raise ValueError(f"{at!r} is naive: times are stored in UTC")
     since = at - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def timestamp(since: int) -> datetime:
-    """The inverse of `microseconds`, in UTC."""
+def from_microseconds(since: int) -> datetime:
+    """Return the inverse of `to_microseconds`, in UTC."""
     return _EPOCH + timedelta(microseconds=since)
 
 
 def without_nul(text: str) -> str:
-    """A text as PostgreSQL can hold it; `with_nul` is the inverse."""
+    """Return a text as PostgreSQL can hold it; `with_nul` is the inverse."""
     if "\0" in text or _MARK in text:
         return text.replace(_MARK, _MARKED_MARK).replace("\0", _MARKED_NUL)
     return text
 
 
 def with_nul(text: str) -> str:
-    """The inverse of `without_nul`."""
+    """Return the inverse of `without_nul`."""
     return text.replace(_MARKED_NUL, "\0").replace(_MARKED_MARK, _MARK) if _MARK in text else text
 
 
 class UtcTimestamp(TypeDecorator[datetime]):
-    """An aware datetime, kept as microseconds since 1970: exact, ordered, and the same in every database."""
+    """An aware datetime, stored as microseconds since 1970: exact, ordered, and the same in every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """To the database."""
-        return None if value is None else microseconds(value)
+        return None if value is None else to_microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """From the database."""
-        return None if value is None else timestamp(value)
+        return None if value is None else from_microseconds(value)
 
 
 class Text(TypeDecorator[str]):
-    """Any text; a NUL is spelt out where the database cannot hold one (SQLite can)."""
+    """Any text; a NUL is marked if the database cannot hold one (SQLite can)."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """To the database."""
         return value if value is None or dialect.name == SQLITE else without_nul(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        """From the database."""
         return value if value is None or dialect.name == SQLITE else with_nul(value)

@@ -1,4 +1,4 @@
-"""A PostgreSQL database is one controller's: two on one would undo each other's work, as two in one state directory."""
+"""Holds a lock so that only one controller uses a PostgreSQL database: two would undo each other's work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncpg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# A number that no other program is likely to lock; advisory locks are counted apart for each database.
+# No other program is likely to lock this number. Each database has advisory locks of its own.
 _NUMBER = int.from_bytes(b"fal-grpc")
 
 
@@ -32,7 +32,7 @@ class ControllerLock:
         self._driver: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def hold(self) -> None:
-        """Take the lock, or make sure that it is held still: the server drops it with a connection that breaks.
+        """Take the lock, or check that it is still held: the server drops it with a broken connection.
 
         Raises:
             FailedPrecondition: another controller holds it.
@@ -43,9 +43,9 @@ class ControllerLock:
                     await self._take()
 
     async def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         if self._connection is not None:
-            # Not back into the pool: a session that goes on would go on holding the lock.
+            # Not returned to the pool, because a session that lives on would keep the lock.
             await self._connection.invalidate()
             await self._connection.close()
             self._connection = self._driver = None

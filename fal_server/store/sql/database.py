@@ -1,4 +1,4 @@
-"""One database: transactions that run whole though their caller be cancelled; faults in place of driver errors."""
+"""One database: transactions that survive a cancelled caller, and faults in place of driver errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
 class Database:
     """Transactions on one engine.
 
-    SQLite has one writer: writes wait here in line, first come first served, where its own lock would let them poll.
+    SQLite has one writer. Writes queue here, first come first served, because its own lock would make them poll.
 
     Args:
         engine: as `dialect.create_engine` made it.
@@ -36,8 +36,8 @@ class Database:
         self._writer = engine.execution_options(**dialect.WRITES)
         self._write_turn = asyncio.Lock() if engine.dialect.name == dialect.SQLITE else None
         self._read_turn = self._write_turn if dialect.single_connection(engine) else None
-        self._claim = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
-        self._under_way = TaskSet(None)
+        self._lock = ControllerLock(engine) if engine.dialect.name == dialect.POSTGRESQL else None
+        self._transactions = TaskSet(None)
         self._bulk: dict[str, BulkWriter] = {}
         self._closed = False
         self._file = dialect.sqlite_file(engine)
@@ -52,7 +52,7 @@ class Database:
         return await self._whole(self._read(work))
 
     async def write(self, work: Work[T]) -> T:
-        """Run a transaction: all of it or, where `work` raises, nothing; durable on return.
+        """Run a transaction, durable on return; if `work` raises, nothing is changed.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -61,7 +61,7 @@ class Database:
         return await self._whole(self._write(work))
 
     async def insert_missing(self, table: Table, rows: Callable[[], Sequence[Row]]) -> None:
-        """Insert rows, all columns in the table's order, in one transaction; those that are there stay as they are.
+        """Insert rows whose key does not exist, in one transaction; columns are in the table's order.
 
         Raises:
             Unavailable: the database cannot be written, or is closed.
@@ -79,22 +79,22 @@ class Database:
         await self._whole(self._insert(writer, rows))
 
     async def close(self) -> None:
-        """Let what is under way finish, then let go of the database. A second call does nothing."""
+        """Wait for running transactions, then close the database. A second call does nothing."""
         self._closed = True
-        await self._under_way.wait()
-        if self._claim is not None:
+        await self._transactions.wait()
+        if self._lock is not None:
             with suppress(*dialect.connection_errors()):  # the server is gone, and the lock with it
-                await self._claim.release()
+                await self._lock.release()
         while self._bulk:
             await self._bulk.popitem()[1].close()
         await self._engine.dispose()
 
     async def _whole(self, transaction: Coroutine[object, None, T]) -> T:
-        """A cancelled caller must not leave a connection in the middle of a statement: the transaction goes on."""
+        """Run a transaction to its end, because a cancelled one would leave a connection inside a statement."""
         if self._closed:
             transaction.close()
             raise Unavailable("the store is closed: the controller is stopping")
-        return await asyncio.shield(self._under_way.spawn(transaction))
+        return await asyncio.shield(self._transactions.spawn(transaction))
 
     async def _read(self, work: Work[T]) -> T:
         async with self._read_turn or nullcontext(), _faults(), self._engine.connect() as connection:
@@ -103,8 +103,8 @@ class Database:
     async def _write(self, work: Work[T]) -> T:
         async with self._write_turn or nullcontext(), _faults():
             self._check_in_place()
-            if self._claim is not None:
-                await self._claim.hold()
+            if self._lock is not None:
+                await self._lock.hold()
             async with self._writer.begin() as connection:
                 return await work(connection)
 
@@ -134,15 +134,15 @@ class Database:
 
 @contextmanager
 def explained(*, taken: str = "", missing: str = "") -> Generator[None]:
-    """Turn a broken constraint into a fault.
+    """Turn a violated constraint into a fault.
 
     Args:
-        taken: what to say where the primary key is there already.
-        missing: what to say where a row that is referred to is missing, or one to delete is still referred to.
+        taken: the message if the primary key exists.
+        missing: the message if a row that is referred to is missing, or one to delete is still referred to.
 
     Raises:
-        AlreadyExists: the former.
-        FailedPrecondition: the latter.
+        AlreadyExists: the primary key exists.
+        FailedPrecondition: a foreign key is violated.
     """
     try:
         yield
@@ -157,9 +157,9 @@ async def _faults() -> AsyncGenerator[None]:
     try:
         yield
     except (DataError, IntegrityError, ProgrammingError):
-        raise  # a mistake in this program, not a state of the database
+        raise  # a bug here, not a state of the database
     except (DBAPIError, PoolTimeout) as error:
-        words = str(error.orig) if isinstance(error, DBAPIError) else "all connections are in use"
-        raise Unavailable(f"the database cannot be used ({words}): see to its disk and permissions") from error
+        cause = str(error.orig) if isinstance(error, DBAPIError) else "all connections are in use"
+        raise Unavailable(f"the database cannot be used ({cause}): see to its disk and permissions") from error
     except dialect.connection_errors() as error:
         raise Unavailable(f"the database cannot be reached ({error}): is its server up, and its URL right?") from error

@@ -1,4 +1,4 @@
-"""What differs between databases: opening, upserts, the search in text. SQL elsewhere is common to all."""
+"""What differs between databases: opening, upserts and text search. All other SQL is common."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
-# Write transactions take SQLite's lock at their start: one that took it later could not wait for it.
+# Write transactions take SQLite's lock when they start, because one that takes it later cannot wait for it.
 WRITES = {"fal_writes": True}
 _BUSY_MILLISECONDS = 30_000
 _PARAMETERS = ("host", "port", "ssl", "sslmode")
@@ -29,7 +29,7 @@ _WANTED = "a database is given as postgresql://user:password@host/name, or a fil
 
 
 def create_engine(target: str | Path | None) -> AsyncEngine:
-    """An engine for a database; a SQLite file is made where it is missing, readable by its owner alone.
+    """Return an engine for a database; a missing SQLite file is made, readable only by its owner.
 
     Args:
         target: the path of a SQLite file, a URL (`scheme://...`), or None for a private database in memory.
@@ -58,12 +58,12 @@ def create_engine(target: str | Path | None) -> AsyncEngine:
 
 
 def single_connection(engine: AsyncEngine) -> bool:
-    """Whether all share one connection (a database in memory), so that their transactions must take turns."""
+    """Return whether there is only one connection (a database in memory), so that transactions take turns."""
     return engine.dialect.name == SQLITE and engine.url.database in {None, "", ":memory:"}
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """What drivers raise past SQLAlchemy where a server cannot be reached, or does not let us in."""
+    """Return the errors that drivers raise, past SQLAlchemy, if a server is unreachable or refuses us."""
     if "asyncpg" not in sys.modules:
         return (OSError,)
     import asyncpg
@@ -72,13 +72,13 @@ def connection_errors() -> tuple[type[Exception], ...]:
 
 
 def sqlite_file(engine: AsyncEngine) -> Path | None:
-    """The file of a SQLite database; None for one in memory and for others."""
+    """Return the file of a SQLite database; None for other databases and one in memory."""
     database = engine.url.database
     return Path(database) if database and engine.dialect.name == SQLITE and not single_connection(engine) else None
 
 
 def upsert(connection: AsyncConnection, table: Table) -> Executable:
-    """An insert that replaces the row with the same primary key."""
+    """Return an insert that replaces a row with the same primary key."""
     key = [column.name for column in table.primary_key]
     if connection.dialect.name == SQLITE:
         lite = sqlite.insert(table)
@@ -92,10 +92,10 @@ def upsert(connection: AsyncConnection, table: Table) -> Executable:
 
 
 def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | None = None) -> Executable:
-    """An insert that leaves a row with the same primary key as it is; it waits for one that is just being written.
+    """Return an insert that does nothing if a row has the same primary key; it waits for a concurrent one.
 
     Args:
-        unique: the column to compare by instead, which has a unique constraint; NULL is like nothing.
+        unique: a column with a unique constraint to compare by instead; NULL equals nothing.
     """
     key = [column.name for column in table.primary_key] if unique is None else [unique]
     if connection.dialect.name == SQLITE:
@@ -104,26 +104,26 @@ def insert_missing(connection: AsyncConnection, table: Table, *, unique: str | N
 
 
 def contains(connection: AsyncConnection, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
-    """Whether a column holds a text, upper and lower case alike; no character of the text is special."""
+    """Return whether a column contains a text, ignoring case; no character of the text is special."""
     if connection.dialect.name != SQLITE:
         return func.strpos(func.lower(column), literal(text.lower(), column.type)) > 0
-    # SQLite's own lower() knows ASCII only, but is several times as fast as a call back into Python.
+    # SQLite's lower() only knows ASCII, but is several times faster than a call into Python.
     if text.isascii():
         return func.instr(func.lower(column), text.lower()) > 0
     return func.instr(func.fal_casefold(column), text.casefold()) > 0
 
 
 def names_missing_row(error: IntegrityError) -> bool:
-    """Whether a write failed because it refers to a row that is not there (or is still referred to)."""
+    """Return whether a write failed because of a foreign key: a row is missing or still referred to."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return name == "SQLITE_CONSTRAINT_FOREIGNKEY" or getattr(error.orig, "sqlstate", "") == "23503"
 
 
 def _postgresql(url: URL) -> AsyncEngine:
-    """Connections are looked at before they are used: the server may have been restarted meanwhile."""
+    """Return an engine that tests connections before use, because the server may have restarted."""
     if unknown := sorted(url.query.keys() - _PARAMETERS):
         raise Unavailable(f"the database's URL has a parameter {unknown[0]!r}: known are {', '.join(_PARAMETERS)}")
-    ssl = {"ssl": url.query["sslmode"]} if "sslmode" in url.query else {}  # libpq's word for it, and asyncpg's
+    ssl = {"ssl": url.query["sslmode"]} if "sslmode" in url.query else {}  # libpq's name for it, and asyncpg's
     url = url.difference_update_query(["sslmode"]).update_query_dict(ssl).set(drivername="postgresql+asyncpg")
     return create_async_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=10)
 
@@ -133,7 +133,7 @@ def _sqlite_url(path: str | Path | None) -> URL:
 
 
 def _make_private(path: Path) -> None:
-    """SQLite gives its -wal and -shm files the mode of the database."""
+    # SQLite gives its -wal and -shm files the mode of the database.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
@@ -142,13 +142,13 @@ def _make_private(path: Path) -> None:
 
 
 def _set_up_sqlite(connection: AsyncAdapt_aiosqlite_connection, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own: `_begin_sqlite` does
+    connection.isolation_level = None  # `_begin_sqlite` starts the transactions, not the driver
     set_pragmas(connection)
     connection.create_function("fal_casefold", 1, _casefold, deterministic=True)
 
 
 def set_pragmas(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection) -> None:
-    """What every connection to SQLite is set to."""
+    """Configure a connection to SQLite."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -158,7 +158,7 @@ def set_pragmas(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Reads are single statements and need no transaction."""
+    # Reads are single statements and need no transaction.
     if WRITES.items() <= connection.get_execution_options().items():
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 

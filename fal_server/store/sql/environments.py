@@ -13,7 +13,6 @@ from fal_server.store.sql.tables import ENVIRONMENTS, owned_by
 
 
 def to_row(environment: Environment) -> dict[str, object]:
-    """An environment as a row."""
     return {
         "account": environment.account,
         "name": environment.name,
@@ -24,7 +23,6 @@ def to_row(environment: Environment) -> dict[str, object]:
 
 
 def from_row(row: RowMapping) -> Environment:
-    """A row as an environment."""
     return Environment(
         account=AccountId(row["account"]),
         name=row["name"],
@@ -35,7 +33,7 @@ def from_row(row: RowMapping) -> Environment:
 
 
 async def add(connection: AsyncConnection, environment: Environment) -> bool:
-    """Insert; False where the name is taken."""
+    """Insert an environment; False if the account has one of this name."""
     result = await connection.execute(insert_missing(connection, ENVIRONMENTS), to_row(environment))
     return result.rowcount > 0
 

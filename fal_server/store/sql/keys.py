@@ -14,7 +14,6 @@ from fal_server.store.sql.tables import KEYS, owned_by
 
 
 def to_row(key: Key) -> dict[str, object]:
-    """A key as a row."""
     return {
         "account": key.account,
         "key_id": key.key_id,
@@ -29,7 +28,6 @@ def to_row(key: Key) -> dict[str, object]:
 
 
 def from_row(row: RowMapping) -> Key:
-    """A row as a key."""
     return Key(
         account=AccountId(row["account"]),
         key_id=row["key_id"],
@@ -44,7 +42,7 @@ def from_row(row: RowMapping) -> Key:
 
 
 async def add(connection: AsyncConnection, key: Key) -> None:
-    """Insert.
+    """Insert a key.
 
     Raises:
         AlreadyExists: a key of this id is there.

@@ -1,4 +1,4 @@
-"""Log lines in the database, each exactly once, and the pages and cursors over them."""
+"""Log lines in the database, each exactly once, with their pages and cursors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId, Accounts
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
-from fal_server.store.sql.columns import microseconds, timestamp
+from fal_server.store.sql.columns import from_microseconds, to_microseconds
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import contains
 from fal_server.store.sql.tables import LOG_LINES, owned_by
@@ -30,13 +30,12 @@ _APP_ORDER = (LOG_LINES.c.timestamp, LOG_LINES.c.runner_id, LOG_LINES.c.sequence
 
 
 class SqlLogStore:
-    """The LogStore port in a database; shares it with the Store, which closes it."""
+    """The LogStore port, in the database of a Store, which closes it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def append(self, entries: Sequence[LogEntry]) -> None:
-        """Keep these lines in one transaction; one whose (runner_id, sequence) is known is dropped."""
         if not entries:
             return
         await self._database.insert_missing(LOG_LINES, lambda: to_rows(entries))
@@ -54,7 +53,7 @@ class SqlLogStore:
         self, account: AccountId, app_name: str, sent: Mapping[str, int], since: datetime | None
     ) -> datetime | None:
         # Runners are found one after the other in the primary key, so that no line is read in vain.
-        lines, floor = LOG_LINES.c, None if since is None else microseconds(since)
+        lines, floor = LOG_LINES.c, None if since is None else to_microseconds(since)
         other = LOG_LINES.alias()
         first = select(func.min(lines.runner_id).label("runner_id")).cte("runners", recursive=True)
         following = select(func.min(other.c.runner_id)).where(other.c.runner_id > first.c.runner_id).scalar_subquery()
@@ -77,7 +76,7 @@ class SqlLogStore:
             return min(found, default=None)
 
         at = await self._database.read(oldest)
-        return None if at is None else timestamp(at)
+        return None if at is None else from_microseconds(at)
 
     async def page(self, account: AccountId, query: LogQuery) -> LogPage:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
@@ -93,9 +92,9 @@ class SqlLogStore:
         return LogPage(entries=entries, cursor=cursor, more=len(found) > limit)
 
     async def forget(self, before: datetime) -> int:
-        """Delete the lines older than this, some thousands a transaction so that writers get their turn; how many."""
+        """Delete old lines, some thousands a transaction, so that writers get their turn."""
         key = (LOG_LINES.c.runner_id, LOG_LINES.c.sequence)
-        old = select(*key).where(LOG_LINES.c.timestamp < microseconds(before)).limit(_FORGET_BATCH)
+        old = select(*key).where(LOG_LINES.c.timestamp < to_microseconds(before)).limit(_FORGET_BATCH)
 
         async def some(connection: AsyncConnection) -> int:
             return (await connection.execute(delete(LOG_LINES).where(tuple_(*key).in_(old)))).rowcount
@@ -107,7 +106,7 @@ class SqlLogStore:
 
 
 def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
-    """Return lines as rows; half a surrogate pair is replaced, because else its whole batch could not be stored."""
+    """Return lines as rows; a lone surrogate is replaced, since its whole batch could not be stored."""
     rows: list[_Row] = []
     # Lines that are read together share their time, and mostly their level and source: each is converted once.
     timestamp, at = None, 0
@@ -116,7 +115,7 @@ def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
     for entry in entries:
         if entry.timestamp is not timestamp:
             timestamp = entry.timestamp
-            at = microseconds(timestamp)
+            at = to_microseconds(timestamp)
         if entry.level is not level:
             level, level_value = entry.level, entry.level.value
         if entry.source is not source:
@@ -140,12 +139,12 @@ def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:
 
 
 def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
-    """Rows, with their columns in the table's order, as lines."""
+    """Return rows, whose columns are in the table's order, as lines."""
     found: list[LogEntry] = []
-    known, at = -1, timestamp(0)
+    known, at = -1, from_microseconds(0)
     for runner_id, sequence, since, level, source, message, account, app_name, revision_id, request_id in rows:
-        if since != known:  # lines that were read together have the same
-            known, at = since, timestamp(since)
+        if since != known:  # lines that are read together share it
+            known, at = since, from_microseconds(since)
         found.append(
             LogEntry(
                 runner_id=runner_id,
@@ -164,12 +163,12 @@ def from_rows(rows: Iterable[_Row]) -> list[LogEntry]:
 
 
 def cursor_after(entry: LogEntry) -> str:
-    """The place right after a line. It names the line's position, not a row: the line itself may be forgotten."""
-    return write_cursor([microseconds(entry.timestamp), entry.runner_id, entry.sequence])
+    """Return the cursor right after a line, which stays valid when the line is deleted."""
+    return write_cursor([to_microseconds(entry.timestamp), entry.runner_id, entry.sequence])
 
 
 def position_of(cursor: str) -> tuple[int, str, int]:
-    """A cursor's (timestamp in microseconds, runner_id, sequence).
+    """Return a cursor's (timestamp in microseconds, runner_id, sequence).
 
     Raises:
         InvalidArgument: it is not a cursor.
@@ -193,8 +192,8 @@ def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object
         place = (sequence,) if query.runner_id is not None else (timestamp, runner_id, sequence)
         here = tuple_(*order)
         conditions.append(here < place if query.newest_first else here > place)
-        # The place lies within the times that are asked for. The bound on its side would only be in its way: SQLite
-        # would take that for the one to search by, and look at every line between the two.
+        # The cursor lies within `since` and `until`. The bound on its side is left out, because SQLite would search by
+        # that bound and read every line between it and the cursor.
         query = replace(query, until=None) if query.newest_first else replace(query, since=None)
     conditions += _conditions(connection, query)
     directed = [column.desc() for column in order] if query.newest_first else order
@@ -212,9 +211,9 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
     if query.app_name is not None:
         conditions.append(lines.app_name == query.app_name)
     if query.since is not None:
-        conditions.append(lines.timestamp >= microseconds(query.since))
+        conditions.append(lines.timestamp >= to_microseconds(query.since))
     if query.until is not None:
-        conditions.append(lines.timestamp < microseconds(query.until))
+        conditions.append(lines.timestamp < to_microseconds(query.until))
     if query.sources:
         conditions.append(lines.source.in_([source.value for source in query.sources]))
     if query.request_id is not None:
@@ -225,15 +224,15 @@ def _conditions(connection: AsyncConnection, query: LogQuery) -> list[ColumnElem
 
 
 def _sequences(query: LogQuery) -> list[ColumnElement[bool]]:
-    """The times of a query about a runner as numbers of its lines, by which they are found; numbers go with time."""
+    """Return a query's times as sequences of a runner's lines, which are found faster and grow with time."""
     lines, bounds = LOG_LINES.c, LOG_LINES.alias().c
     of_runner = select(bounds.sequence).where(bounds.runner_id == query.runner_id).limit(1)
     conditions: list[ColumnElement[bool]] = []
     if query.since is not None:
-        first = of_runner.where(bounds.timestamp >= microseconds(query.since))
+        first = of_runner.where(bounds.timestamp >= to_microseconds(query.since))
         conditions.append(lines.sequence >= first.order_by(bounds.timestamp, bounds.sequence).scalar_subquery())
     if query.until is not None:
-        last = of_runner.where(bounds.timestamp < microseconds(query.until))
+        last = of_runner.where(bounds.timestamp < to_microseconds(query.until))
         latest = last.order_by(bounds.timestamp.desc(), bounds.sequence.desc())
         conditions.append(lines.sequence <= latest.scalar_subquery())
     return conditions

@@ -1,4 +1,4 @@
-"""Opening a store: the database is made or brought up to date, and the master key is checked against it."""
+"""Opens a store: makes or migrates the database, and checks the master key against it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fal_server.store.sql.store import SqlStore
 from fal_server.store.sql.tables import SETTINGS
 
 _PROOF = "master-key-proof"
-# As SQLite says it.
+# Parts of SQLite's messages.
 _BROKEN = ("malformed", "not a database")
 _ALAS = "put a backup of it back, or move it away and start once with --new-database"
 
 
 async def open_store(target: str | Path | None, vault: Vault) -> SqlStore:
-    """Open a database, made where it is missing and migrated where it is older.
+    """Open a database; a missing one is made and an older one is migrated.
 
     Args:
         target: the path of a SQLite file (mode 0600), a URL (`scheme://...`), or None for a private one in memory.
@@ -69,7 +69,7 @@ async def _prove_master_key(connection: AsyncConnection, vault: Vault, name: str
 
 
 def _shown(target: str | Path) -> str:
-    """Without the password that a URL may carry."""
+    """Return it without the password that a URL may contain."""
     text = str(target)
     scheme, separator, rest = text.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else text

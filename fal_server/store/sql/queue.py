@@ -1,4 +1,4 @@
-"""The queue's requests in the database; what they carry and what was answered is sealed."""
+"""The queue's requests in the database; headers, bodies and answers are sealed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORGET_BATCH = 500
 
 
 class SqlQueueStore:
-    """The QueueStore port in a database that it shares with the Store, which closes it.
+    """The QueueStore port, in the database of a Store, which closes it.
 
     Args:
         vault: seals headers, bodies and the addresses of webhooks.
@@ -35,7 +35,6 @@ class SqlQueueStore:
         self._vault = vault
 
     async def add(self, request: QueuedRequest, content: Content) -> QueuedRequest:
-        """Accept a request; where its `idempotency` is taken, the request that has it is returned instead."""
         sealed = {
             "request_id": request.request_id,
             "sealed_request": self._seal(
@@ -45,12 +44,12 @@ class SqlQueueStore:
         }
 
         async def work(connection: AsyncConnection) -> QueuedRequest:
-            # Inserted first and looked for then: of two at once the constraint lets one in, and the other sees it.
+            # Insert first, then look: of two at once the constraint admits one, and the other finds it.
             accept = dialect.insert_missing(connection, REQUESTS, unique="idempotency")
             while not (await connection.execute(accept, to_row(request))).rowcount:
                 query = select(REQUESTS).where(REQUESTS.c.idempotency == request.idempotency)
                 taken = (await connection.execute(query)).mappings().one_or_none()
-                if taken is not None:  # else it was too old, and is deleted by now
+                if taken is not None:  # otherwise it has been deleted meanwhile, because it was too old
                     return from_row(taken)
             await connection.execute(insert(REQUEST_CONTENTS), sealed)
             return request
@@ -58,7 +57,6 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def load(self) -> list[QueuedRequest]:
-        """All requests that are not completed, oldest first."""
         query = select(REQUESTS).where(REQUESTS.c.state != State.COMPLETED.value)
         query = query.order_by(REQUESTS.c.created_at, REQUESTS.c.request_id)
 
@@ -115,7 +113,6 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def begin(self, request: QueuedRequest) -> Content | None:
-        """Write that an attempt begins; what the request carries, or None where it is not waiting any more."""
 
         async def work(connection: AsyncConnection) -> Content | None:
             if not await _change(connection, request, State.IN_QUEUE, request.attempt - 1):
@@ -125,13 +122,11 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def put_back(self, request: QueuedRequest) -> bool:
-        """Write that the attempt of this number is over and the request waits again; False where it is another's."""
         return await self._database.write(
             lambda connection: _change(connection, request, State.IN_PROGRESS, request.attempt)
         )
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        """Write the end of a request; False if it was completed before, or another attempt has started."""
         sealed = {
             "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
             "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),
@@ -147,7 +142,6 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def revive(self, request: QueuedRequest) -> bool:
-        """Put a completed request in line again, its answer forgotten; False where it is not completed."""
 
         async def work(connection: AsyncConnection) -> bool:
             if not await _change(connection, request, State.COMPLETED, None):
@@ -162,7 +156,7 @@ class SqlQueueStore:
         return await self._database.write(work)
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:
-        """Delete completed requests that are older than this, some hundreds a transaction; how many."""
+        """Delete old requests, some hundreds a transaction, so that writers get their turn."""
         rows = REQUESTS.c
         old = or_(
             and_(rows.dead.is_(False), rows.completed_at < completed_before),
@@ -183,7 +177,6 @@ class SqlQueueStore:
         return total
 
     async def due_webhooks(self, now: datetime, limit: int) -> list[QueuedRequest]:
-        """Completed requests whose webhook is due, the most overdue first."""
         rows = REQUESTS.c
         pending = (rows.webhook == WebhookState.PENDING.value, rows.webhook_at <= now)
         query = select(REQUESTS).where(*pending).order_by(rows.webhook_at, rows.request_id).limit(limit)
@@ -194,7 +187,6 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def next_webhook_at(self) -> datetime | None:
-        """When the next webhook is due; None where there is none."""
         pending = REQUESTS.c.webhook == WebhookState.PENDING.value
         query = select(REQUESTS.c.webhook_at).where(pending).order_by(REQUESTS.c.webhook_at).limit(1)
 
@@ -205,7 +197,7 @@ class SqlQueueStore:
         return await self._database.read(work)
 
     async def delivered(self, request: QueuedRequest, delivery: Delivery) -> None:
-        """Keep a try to deliver, and how the webhook stands after it; nothing where the request was revived."""
+        """Record an attempt; nothing if the request was queued again meanwhile."""
         rows = REQUESTS.c
         standing = {
             "webhook": request.webhook.value,
@@ -251,7 +243,6 @@ class SqlQueueStore:
 
 
 def to_row(request: QueuedRequest) -> dict[str, object]:
-    """A request as a row."""
     row = {name: getattr(request, name) for name in QueuedRequest.__slots__}
     row |= {name: row[name].value for name in ("priority", "state", "webhook")}
     row["retries"] = dict(request.retries)
@@ -259,7 +250,6 @@ def to_row(request: QueuedRequest) -> dict[str, object]:
 
 
 def from_row(row: RowMapping) -> QueuedRequest:
-    """A row as a request."""
     values = dict(row)
     return replace(
         QueuedRequest(**values),
@@ -272,7 +262,7 @@ def from_row(row: RowMapping) -> QueuedRequest:
 async def _change(
     connection: AsyncConnection, request: QueuedRequest, state: State | None, attempt: int | None
 ) -> bool:
-    """Write a request where it is in this state (None: not completed) and at this attempt (None: at any)."""
+    """Write a request if it is in this state (None: not completed) and at this attempt (None: at any)."""
     rows = REQUESTS.c
     here = rows.state != State.COMPLETED.value if state is None else rows.state == state.value
     chosen = update(REQUESTS).where(rows.request_id == request.request_id, here)
@@ -284,7 +274,7 @@ async def _change(
 
 
 def _text(body: bytes) -> str:
-    """Bytes as a text of as many characters, because the vault seals texts."""
+    """Return bytes as a text of as many characters, because the vault seals texts."""
     return body.decode("latin-1")
 
 

@@ -17,7 +17,6 @@ from fal_server.store.sql.tables import REVISIONS, owned_by
 
 
 def to_row(revision: Revision, vault: Vault) -> dict[str, object]:
-    """A revision as a row."""
     specs = [[spec.kind, spec.configuration] for spec in revision.environments]
     return {
         "account": revision.account,
@@ -47,7 +46,7 @@ def to_row(revision: Revision, vault: Vault) -> dict[str, object]:
 
 
 def from_row(row: RowMapping, vault: Vault) -> Revision:
-    """A row as a revision.
+    """Return a row as a revision.
 
     Raises:
         Unavailable: the vault cannot open it.
@@ -81,7 +80,7 @@ def from_row(row: RowMapping, vault: Vault) -> Revision:
 
 
 async def add(connection: AsyncConnection, revision: Revision, vault: Vault) -> None:
-    """Insert.
+    """Insert a revision.
 
     Raises:
         AlreadyExists: a revision of this id is there.

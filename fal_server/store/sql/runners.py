@@ -1,4 +1,4 @@
-"""Runners in the database, with what they went through; their tokens are sealed."""
+"""Runners in the database, with their histories; their tokens are sealed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _ENDED = RUNNERS.c.state == RunnerState.TERMINATED.value
 
 
 def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
-    """A runner as a row."""
     return {
         "account": runner.account,
         "runner_id": runner.runner_id,
@@ -59,7 +58,7 @@ def to_row(runner: Runner, vault: Vault) -> dict[str, object]:
 
 
 def from_row(row: RowMapping, vault: Vault) -> Runner:
-    """A row as a runner.
+    """Return a row as a runner.
 
     Raises:
         Unavailable: the vault cannot open it.
@@ -105,9 +104,9 @@ def from_row(row: RowMapping, vault: Vault) -> Runner:
 async def save(
     connection: AsyncConnection, runners: Sequence[Runner], changes: Sequence[StateChange], vault: Vault
 ) -> None:
-    """Insert or replace them all; of two with the same id the later one stays. The changes are kept with them."""
+    """Insert or replace runners and add to their histories; the last of two with one id counts."""
     rows = {runner.runner_id: to_row(runner, vault) for runner in runners}
-    if rows:  # in one order always: two transactions that lock rows in different orders could wait for each other
+    if rows:  # always in one order, because transactions that lock rows in different orders could deadlock
         await connection.execute(upsert(connection, RUNNERS), [rows[runner_id] for runner_id in sorted(rows)])
     for change in changes:
         mine = select(func.coalesce(func.max(RUNNER_EVENTS.c.sequence), 0)).where(
@@ -154,7 +153,7 @@ async def list_all(
 
 
 async def forget(connection: AsyncConnection, ended_before: datetime) -> int:
-    """Delete those that ended before a time; return how many."""
+    """Delete the runners that ended before a time, and return how many."""
     result = await connection.execute(delete(RUNNERS).where(_ENDED, RUNNERS.c.ended_at < ended_before))
     return result.rowcount
 

@@ -1,4 +1,4 @@
-"""Secrets in the database: as the vault sealed them."""
+"""Secrets in the database, as the vault sealed them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from fal_server.store.sql.tables import SECRETS, owned_by
 
 
 def to_row(secret: SealedSecret) -> dict[str, object]:
-    """A secret as a row."""
     return {
         "account": secret.account,
         "environment": secret.environment,
@@ -25,7 +24,6 @@ def to_row(secret: SealedSecret) -> dict[str, object]:
 
 
 def from_row(row: RowMapping) -> SealedSecret:
-    """A row as a secret."""
     return SealedSecret(
         account=AccountId(row["account"]),
         environment=row["environment"],
@@ -37,7 +35,7 @@ def from_row(row: RowMapping) -> SealedSecret:
 
 
 async def save(connection: AsyncConnection, secret: SealedSecret) -> None:
-    """Insert or replace.
+    """Insert or replace a secret.
 
     Raises:
         FailedPrecondition: its environment does not exist.

@@ -1,4 +1,4 @@
-"""The tables, one a noun; migrations/ brings a database to this shape, and a test compares the two."""
+"""The tables, one a noun. A test compares them with what migrations/ makes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _JSON = JSON(none_as_null=True)
 
 
 def _account() -> Column[str]:
-    """The owner of a row. The default is for rows from before there were accounts: every insert gives a value."""
+    """Return the column of a row's owner. Only rows from before there were accounts have the default."""
     return Column("account", Text, nullable=False, server_default=LOCAL)
 
 
@@ -55,7 +55,7 @@ ENVIRONMENTS = Table(
     Column("created_at", UtcTimestamp, nullable=False),
 )
 
-# `sealed_environments` holds the configurations of the environments, which may carry registry passwords.
+# `sealed_environments` holds the configurations of the environments, which may contain registry passwords.
 REVISIONS = Table(
     "revisions",
     METADATA,
@@ -104,7 +104,7 @@ APPS = Table(
     Index(None, "account", "environment"),
 )
 
-# A runner is remembered for a while after its app and revision are gone: no foreign keys.
+# No foreign keys, because a runner is kept for a while after its app and revision are deleted.
 RUNNERS = Table(
     "runners",
     METADATA,
@@ -145,7 +145,7 @@ RUNNERS = Table(
     Index(None, "state", "ended_at"),
 )
 
-# What each runner went through; it goes when its runner is forgotten.
+# The histories of runners; they are deleted with their runners.
 RUNNER_EVENTS = Table(
     "runner_events",
     METADATA,
@@ -201,7 +201,7 @@ LOG_LINES = Table(
     sqlite_with_rowid=False,
 )
 
-# Requests of the queue; `request_contents` holds what they carry, sealed, because it may hold credentials.
+# Requests of the queue. Headers and bodies are sealed in `request_contents`, because they may hold credentials.
 REQUESTS = Table(
     "requests",
     METADATA,

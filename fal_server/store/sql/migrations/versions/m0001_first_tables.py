@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables and insert `main`."""
     op.create_table(
         "environments",
         sa.Column("name", sa.String(), nullable=False),

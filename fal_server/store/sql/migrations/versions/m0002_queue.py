@@ -1,4 +1,4 @@
-"""The queue: requests, what they carry, and the tries to deliver their webhooks."""
+"""The queue: requests, their contents, and the deliveries of their webhooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "requests",
         sa.Column("request_id", sa.String(), nullable=False),

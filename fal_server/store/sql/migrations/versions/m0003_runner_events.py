@@ -1,4 +1,4 @@
-"""The changes of runners, the times of their starts, and what an app takes over with its next revision."""
+"""Histories and start times of runners, and the settings that an app takes over with its next revision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table, add the columns, drop the one that nothing reads."""
+    """Create the table, add the columns, drop one that nothing reads."""
     op.create_table(
         "runner_events",
         sa.Column("runner_id", sa.String(), nullable=False),

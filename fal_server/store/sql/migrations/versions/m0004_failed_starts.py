@@ -1,4 +1,4 @@
-"""How many starts had failed in a row with a runner, so that waits after failures outlive the controller."""
+"""The number of starts that failed in a row, so that waits after failures survive a restart."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ def _replace_index(table: str, *columns: str, with_account: tuple[str, ...]) -> 
 
 
 def _make_names_unique_in_an_account() -> None:
-    """Make three tables again with other primary keys, which SQLite cannot change.
+    """Create three tables again with other primary keys, because SQLite cannot change those.
 
-    Their rows wait in copies without constraints. Tables that refer to others are dropped first: SQLite deletes the
-    rows of a table that is dropped, and with them, by the rules of foreign keys, those that refer to them.
+    Copies without constraints keep their rows meanwhile. Tables that refer to others are dropped first, because SQLite
+    deletes the rows of a dropped table, and foreign keys would delete those that refer to them.
     """
     for table in ("secrets", "apps", "environments"):
         op.execute(f"CREATE TABLE {table}_before AS SELECT * FROM {table}")  # noqa: S608
