@@ -189,7 +189,7 @@ def test_old_words_are_gone() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("room", ["cli", "fal_grpc", "fal_server"])
+@pytest.mark.parametrize("room", ["cli", "fal", "fal_grpc", "fal_runner", "fal_server"])
 def test_a_class_name_stands_for_one_thing(room: str) -> None:
     places = defaultdict(list)
     for path in sources(room):
@@ -198,8 +198,8 @@ def test_a_class_name_stands_for_one_thing(room: str) -> None:
     assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
-def imports_of(path: Path, modules: dict[str, Path], *, with_types: bool) -> Iterator[str]:
-    """Those of some modules that a file imports at its top level; and what it imports for type checkers, if asked."""
+def imports_of(path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """The modules that a file imports at its top level, also those for type checkers only."""
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
@@ -209,8 +209,6 @@ def imports_of(path: Path, modules: dict[str, Path], *, with_types: bool) -> Ite
                 yield inner if inner in modules else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not with_types:
-            waiting += node.orelse
         elif not isinstance(node, FUNCTION | ast.Lambda):
             waiting += ast.iter_child_nodes(node)
 
@@ -222,10 +220,7 @@ def test_no_imports_run_in_a_circle(package: str) -> None:
         for p in sources()
         if name_of(p).startswith(f"{package}/")
     }
-    graph = {
-        name: sorted({i for i in imports_of(p, modules, with_types=False) if i in modules} - {name})
-        for name, p in modules.items()
-    }
+    graph = {name: sorted({i for i in imports_of(p, modules) if i in modules} - {name}) for name, p in modules.items()}
     done: set[str] = set()
 
     def walk(name: str, trail: list[str]) -> None:

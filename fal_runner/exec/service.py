@@ -50,7 +50,7 @@ class ExecError(Exception):
         self.message = message
 
 
-class _Record:
+class _KnownExec:
     """A command, and the request that started it."""
 
     def __init__(self, request: pb.StartExecRequest, execution: Execution) -> None:
@@ -69,7 +69,7 @@ class ExecService:
     def __init__(self, directory: Path, reaper: Subreaper) -> None:
         self._directory = directory
         self._reaper = reaper
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, _KnownExec] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._methods: dict[str, tuple[type[Message], _Answering]] = {
             "StartExec": (pb.StartExecRequest, self._start),
@@ -196,7 +196,7 @@ class ExecService:
             timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
             linger_seconds=request.linger_seconds if request.HasField("linger_seconds") else _LINGER_SECONDS,
         )
-        record = self._records[request.exec_id] = _Record(request, execution)
+        record = self._records[request.exec_id] = _KnownExec(request, execution)
         return pb.StartExecResponse(exec=_info(record))
 
     def _signal(self, request: pb.SignalExecRequest) -> pb.SignalExecResponse:
@@ -229,7 +229,7 @@ class ExecService:
             raise ExecError("NOT_FOUND", f"runner {runner_id} is not here")
         return self.runner
 
-    def _find(self, runner_id: str, exec_id: str) -> _Record:
+    def _find(self, runner_id: str, exec_id: str) -> _KnownExec:
         self._mine(runner_id)
         self._tidy()
         record = self._records.get(exec_id)
@@ -313,7 +313,7 @@ def _outcome(execution: Execution) -> pb.ExecOutcome:
     return pb.ExecOutcome(exit_code=execution.exit_code or 0, signal=execution.signal, timed_out=execution.timed_out)
 
 
-def _info(record: _Record) -> pb.ExecInfo:
+def _info(record: _KnownExec) -> pb.ExecInfo:
     request, execution = record.request, record.execution
     info = pb.ExecInfo(
         exec_id=request.exec_id,
