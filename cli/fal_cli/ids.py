@@ -13,7 +13,8 @@ from fal_cli.exit_codes import CommandError, ExitCode
 if TYPE_CHECKING:
     from fal.api import RunnerInfo, SyncServerlessClient
 
-_FULL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
+_FULL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{16}|[0-9a-f]{32}")
+_PREFIX = re.compile(r"[0-9a-f][0-9a-f-]*")
 _RUNNER_HISTORY = timedelta(hours=24)
 _SHOWN_CANDIDATES = 10
 _LISTED_REQUESTS = 1000
@@ -44,14 +45,15 @@ class Kind(NamedTuple):
 def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
     """Return the id that `text` is, or is the unique beginning of; `text` itself if there is none.
 
-    The controller then says that there is no such id. A full id is not looked up.
+    The controller then says that there is no such id. Only what can be the beginning of an id is looked up, so that a
+    command with a full id, or an id of another form, sends what the published client sends.
 
     Raises:
         CommandError: several ids begin with `text`; the message lists them.
     """
     from fal_grpc.errors import FalError
 
-    if not text or _FULL_ID.fullmatch(text):
+    if _FULL_ID.fullmatch(text) or not _PREFIX.fullmatch(text):
         return text
     for lister in kind.listers:
         try:

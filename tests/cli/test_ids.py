@@ -62,17 +62,23 @@ def test_an_unknown_id_is_left_to_the_controller(runners, capsys):
 
 def test_an_id_that_is_a_prefix_of_another_is_itself(controller):
     controller.answers["ListRunners"] = ListRunnersResponse(
-        runners=[RunnerInfo(runner_id="r-1"), RunnerInfo(runner_id="r-10")]
+        runners=[RunnerInfo(runner_id="a-1"), RunnerInfo(runner_id="a-10")]
     )
     controller.answers["KillRunner"] = runner_pb2.KillRunnerResponse()
-    assert main(["runners", "kill", "r-1"]) == 0
-    assert controller.request("KillRunner").runner_id == "r-1"
+    assert main(["runners", "kill", "a-1"]) == 0
+    assert controller.request("KillRunner").runner_id == "a-1"
 
 
-def test_a_key_that_may_not_list_can_still_name_a_runner_in_full(controller):
+def test_an_id_of_another_form_is_not_looked_up(runners):
+    assert main(["runners", "kill", "runner_abc123xyz"]) == 0
+    assert [name for name, _ in runners.asked] == ["KillRunner"]
+
+
+def test_a_key_that_may_not_list_can_still_name_a_runner(controller):
     controller.answers["ListRunners"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
     controller.answers["KillRunner"] = runner_pb2.KillRunnerResponse()
-    assert main(["runners", "kill", "r-1"]) == 0
+    assert main(["runners", "kill", "a-1"]) == 0
+    assert controller.request("KillRunner").runner_id == "a-1"
 
 
 def test_revisions_and_keys(controller):

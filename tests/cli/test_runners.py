@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +21,7 @@ from fal_grpc.v1.runner_pb2 import (
     RunnerInfo,
     StopRunnerResponse,
 )
+from tests.cli.test_confirm import Terminal
 
 
 def runner(runner_id="r-1", state=RunnerInfo.IDLE, **fields):
@@ -157,15 +159,25 @@ def test_foreign_text_is_not_markup_and_moves_no_cursor(controller, capsys):
 def test_stop_and_kill_say_on_stderr_what_goes_on(controller, capsys):
     controller.answers["StopRunner"] = StopRunnerResponse()
     controller.answers["KillRunner"] = KillRunnerResponse()
-    controller.answers["GetRunner"] = GetRunnerResponse(runner=runner("r-1", RunnerInfo.DRAINING, in_flight_requests=2))
     assert main(["runners", "stop", "r-1"]) == 0
     assert main(["runners", "kill", "r-2"]) == 0
     assert controller.request("StopRunner").runner_id == "r-1"
     assert not controller.request("StopRunner").replace_first
     assert controller.request("KillRunner").runner_id == "r-2"
+    assert [name for name, _ in controller.asked] == ["StopRunner", "KillRunner"], "as the published client"
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "Runner r-1 is stopping; it finishes 2 requests first.\nRunner r-2 is killed.\n"
+    assert captured.err == "Runner r-1 is stopping.\nRunner r-2 is killed.\n"
+
+
+def test_stop_tells_a_person_how_many_requests_are_left(controller, monkeypatch):
+    controller.answers["StopRunner"] = StopRunnerResponse()
+    controller.answers["GetRunner"] = GetRunnerResponse(runner=runner("r-1", RunnerInfo.DRAINING, in_flight_requests=2))
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        assert main(["runners", "stop", "r-1"]) == 0
+    assert terminal.getvalue() == "Runner r-1 is stopping; it finishes 2 requests first.\n"
 
 
 def test_stop_with_a_replacement(controller):
@@ -174,14 +186,8 @@ def test_stop_with_a_replacement(controller):
     assert controller.request("StopRunner").replace_first
 
 
-def test_stop_works_with_a_controller_that_shows_no_single_runner(controller, capsys):
-    controller.answers["StopRunner"] = StopRunnerResponse()
-    assert main(["runners", "stop", "r-1"]) == 0
-    assert capsys.readouterr().err == "Runner r-1 is stopping.\n"
-
-
 def test_stop_waits_for_the_end(controller, capsys):
-    states = iter([RunnerInfo.DRAINING, RunnerInfo.DRAINING, RunnerInfo.TERMINATED])
+    states = iter([RunnerInfo.DRAINING, RunnerInfo.TERMINATED])
     controller.answers["StopRunner"] = StopRunnerResponse()
     controller.answers["GetRunner"] = lambda _request, _context: GetRunnerResponse(
         runner=runner("r-1", next(states), exit_code=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.runners import logs, sessions
@@ -79,7 +80,8 @@ def _stop(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         runner_id = resolve(client, RUNNER_IDS, args.id, args)
         client.runners.stop(runner_id, replace_first=args.replace, grace=args.grace)
-        print_note(_progress(client, runner_id))
+        # A script gets the plain sentence, and the controller no request that the published client does not send.
+        print_note(_progress(client, runner_id) if sys.stderr.isatty() else f"Runner {runner_id} is stopping.")
         if args.wait:
             print_note(describe_end(_wait_for_end(client, runner_id)))
 
@@ -92,8 +94,6 @@ def _progress(client: SyncServerlessClient, runner_id: str) -> str:
         runner = client.runners.get(runner_id)
     except FalError:
         return f"Runner {runner_id} is stopping."
-    if runner.state.value in ENDED_STATES:
-        return describe_end(runner)
     count = runner.in_flight_requests
     requests = f"; it finishes {count} request{'' if count == 1 else 's'} first" if count else ""
     return f"Runner {runner_id} is stopping{requests}."
