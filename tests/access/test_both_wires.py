@@ -1,4 +1,4 @@
-"""Every route and method names its permission, enforces it, and agrees with the other wire about the same thing."""
+"""Every route and method enforces its permission, and both wires agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fal_server.http.routes.uploader import Uploader
 from fal_server.http.server.faults import STATUSES, status_of
 from tests.grpc.calls import answers
 
-# What can be done on both wires.
+# Routes and methods that do the same.
 SAME = {
     ("GET", "/runners/{runner_id}"): "fal.v1.Runners.GetRunner",
     ("POST", "/logs/history"): "fal.v1.Logs.ListLogs",
@@ -43,7 +43,7 @@ HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sor
 
 
 def everything(stack) -> tuple[Starlette, Uploader]:
-    """Both applications with every route. There are no services: a call that is admitted fails."""
+    """Return both applications with every route, but no services, so that every admitted call fails."""
     nothing: Any = object()
     guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: True))
     routes = [
@@ -175,6 +175,6 @@ def kinds(root: type[faults.Fault]) -> list[type[faults.Fault]]:
 @pytest.mark.parametrize("kind", kinds(faults.Fault), ids=lambda kind: kind.__name__)
 def test_the_client_knows_the_status_of_every_fault(kind) -> None:
     assert status_of(kind) in set(STATUSES.values()) <= set(BY_HTTP_STATUS)
-    # HTTP has one word for both.
+    # These share a status with another fault.
     expected = {faults.Aborted: "ALREADY_EXISTS", faults.StartTimedOut: "DEADLINE_EXCEEDED"}.get(kind, kind.reason)
     assert BY_HTTP_STATUS[status_of(kind)].code == expected

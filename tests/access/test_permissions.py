@@ -1,4 +1,4 @@
-"""Permissions as a rule, and who is let in: looked up, remembered, and forgotten at once when revoked."""
+"""Permissions and authentication: patterns, presets, and keys that are cached until they are revoked."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_revocation_counts_at_once(store: SqlStore) -> None:
 
 
 class SlowStore:
-    """A store whose answer about a key arrives when the test says so."""
+    """A store that answers about a key when the test lets it."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store

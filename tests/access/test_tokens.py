@@ -1,4 +1,4 @@
-"""Tokens are good for what they say, as long as they say, and no longer than their key; no others are good."""
+"""Tokens are valid for their purpose, until they expire or their key is revoked, and no others are."""
 
 from __future__ import annotations
 

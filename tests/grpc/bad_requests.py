@@ -1,4 +1,4 @@
-"""Bad requests of every kind: the method, the request, the status that it must have, and the field that is named."""
+"""Bad requests: for each the method, the request, the expected status, and the field that the answer names."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
 
 def spec(**fields) -> run_pb2.EnvironmentDefinition:
-    made = run_pb2.EnvironmentDefinition(kind="virtualenv")
-    made.configuration.update(fields)
-    return made
+    built = run_pb2.EnvironmentDefinition(kind="virtualenv")
+    built.configuration.update(fields)
+    return built
 
 
 def code(**fields) -> dict[str, object]:
@@ -34,22 +34,22 @@ def code(**fields) -> dict[str, object]:
 
 
 def stamped(kind: type[Message], seconds: int, nanos: int = 0, field: str = "start_time", **fields) -> Message:
-    made = kind(**fields)
-    getattr(made, field).seconds = seconds
-    getattr(made, field).nanos = nanos
-    return made
+    built = kind(**fields)
+    getattr(built, field).seconds = seconds
+    getattr(built, field).nanos = nanos
+    return built
 
 
 def infinite() -> run_pb2.EnvironmentDefinition:
-    made = spec()
-    made.configuration.fields["x"].number_value = math.inf
-    return made
+    built = spec()
+    built.configuration.fields["x"].number_value = math.inf
+    return built
 
 
 def hollow() -> run_pb2.EnvironmentDefinition:
-    made = spec()
-    made.configuration.fields["x\x1b[2J"].list_value.values.add()
-    return made
+    built = spec()
+    built.configuration.fields["x\x1b[2J"].list_value.values.add()
+    return built
 
 
 HUGE = "x" * 100_000

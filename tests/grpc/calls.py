@@ -1,4 +1,4 @@
-"""Calling any method by its path, with raw bytes."""
+"""Calls any method by its path, with raw bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_server.grpc import compat
 async def answers(
     channel: grpc.aio.Channel, method: MethodDescriptor, data: bytes, metadata, *, second: bool = False
 ) -> list[bytes]:
-    """All that a method answers to one message; `second` is by its other name."""
+    """Send one message, and return all answers; `second` calls the method by its other name."""
     service = compat.FULL_NAME if second else method.containing_service.full_name
     path = f"/{service}/{method.name}"
     if method.client_streaming:

@@ -1,4 +1,4 @@
-"""A real gRPC server on a free loopback port, with a real store; the services of other rooms are small objects."""
+"""A real gRPC server on a free loopback port, with a real store; most services are fakes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ URLS = Urls(playground="http://h/p", run="http://h/r", queue="http://h/q", ws="w
 
 
 class ManualClock:
-    """Stands still until it is moved."""
+    """The Clock port, moved by hand."""
 
     def __init__(self) -> None:
         self.at = NOON
@@ -77,7 +77,7 @@ def line(runner_id: str, sequence: int, message: str = "", **changes: Any) -> Lo
 
 
 def runner(runner_id: str = "runner-1", **changes: Any) -> Runner:
-    made = Runner(
+    built = Runner(
         account=LOCAL,
         runner_id=runner_id,
         app_name="hello",
@@ -88,11 +88,11 @@ def runner(runner_id: str = "runner-1", **changes: Any) -> Runner:
         created_at=NOON,
         state=RunnerState.IDLE,
     )
-    return replace(made, **changes)
+    return replace(built, **changes)
 
 
 class FakeApps:
-    """Apps in a dictionary, by the rules that the wire depends on."""
+    """Apps in a dictionary."""
 
     def __init__(self) -> None:
         self.apps: dict[str, App] = {}
@@ -162,7 +162,7 @@ def _view(app: App) -> AppView:
 
 
 class FakeRevisions:
-    """No revisions but those that a test puts here."""
+    """Revisions that a test puts here."""
 
     def __init__(self) -> None:
         self.views: list[RevisionView] = []
@@ -177,7 +177,7 @@ class FakeRevisions:
 
 @dataclass
 class Script:
-    """Deploys and Runs that yield what a test says, and keep what they were asked."""
+    """Deploys and Runs that yield given steps and record requests."""
 
     steps: list[object] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
@@ -207,18 +207,18 @@ class Script:
 
 
 class FakeRunners:
-    """Runners in a dictionary; entering one gives the session that a test put here."""
+    """Runners in a dictionary; entering one returns the session that a test puts here."""
 
     def __init__(self) -> None:
         self.views: dict[str, RunnerView] = {}
         self.calls: list[tuple[object, ...]] = []
         self.session: Any = None
 
-    def add(self, made: Runner, **facts: Any) -> None:
+    def add(self, runner: Runner, **facts: Any) -> None:
         view = RunnerView(
-            runner=made, state=made.state, in_flight=0, expires_in_seconds=None, uptime_seconds=0.0, leases=()
+            runner=runner, state=runner.state, in_flight=0, expires_in_seconds=None, uptime_seconds=0.0, leases=()
         )
-        self.views[made.runner_id] = replace(view, **facts)
+        self.views[runner.runner_id] = replace(view, **facts)
 
     async def list(self, scope: Scope, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
         self.calls.append((since, include_pending))
@@ -259,7 +259,7 @@ class FakeRunners:
 
 
 class FakeExecs:
-    """The commands of those runners: there are none, and none can be started."""
+    """Execs without commands, and none can be started."""
 
     def __init__(self, runners: FakeRunners) -> None:
         self._runners = runners
@@ -276,7 +276,7 @@ class FakeExecs:
 
 
 class FakeSession:
-    """A command that echoes its input, in upper case, and exits when its input ends or it reads `exit N`."""
+    """A command that echoes its input in upper case, and exits at the end of its input or at `exit N`."""
 
     def __init__(self, *, tty: bool = False) -> None:
         self.written: list[bytes] = []
@@ -313,7 +313,7 @@ class FakeSession:
 
 @dataclass
 class Stack:
-    """A running server, what is behind it, and how to call it."""
+    """A running server, everything behind it, and a channel to it."""
 
     store: SqlStore
     clock: ManualClock

@@ -1,4 +1,4 @@
-"""Callers are judged by their headers: a refused call costs no memory, whatever it sends."""
+"""Calls are admitted by their metadata: a refused call takes no memory, whatever it sends."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def frame(kind: int, flags: int, payload: bytes = b"", stream: int = 1) -> bytes
 
 
 def field(name: bytes, value: bytes) -> bytes:
-    """A header field of HTTP/2, neither indexed nor compressed."""
+    """Return a header field of HTTP/2, neither indexed nor compressed."""
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
 class Stream:
-    """One call, written in bytes, since no client sends what these tests do."""
+    """One call in bytes, because no client sends what these tests send."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -56,7 +56,7 @@ class Stream:
             data = data[16384:]
 
     async def answer(self) -> bytes:
-        """All that comes up to the end of the answer's headers, which hold the status and its message."""
+        """Return what comes up to the end of the answer's headers, which hold the status."""
         got = b""
         async with asyncio.timeout(30):
             while True:

@@ -1,4 +1,4 @@
-"""Apps and runners: requests become calls of the services, views become messages."""
+"""Apps and runners: requests become calls of services, and views become messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building, deploying and running: the whole request reaches the service, and clients can read the stream."""
+"""Builds, deploys and runs: the whole request reaches the service, and clients can read the stream."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Status = run_pb2.HostedRunStatus
 
 
 def environment(**fields) -> run_pb2.EnvironmentDefinition:
-    made = run_pb2.EnvironmentDefinition(kind="virtualenv")
-    made.configuration.update(fields)
-    return made
+    built = run_pb2.EnvironmentDefinition(kind="virtualenv")
+    built.configuration.update(fields)
+    return built
 
 
 VENV = environment(

@@ -1,4 +1,4 @@
-"""What holds for every method: who may call it, both its names, and what it does with bytes that are no request."""
+"""Every method: who may call it, both its names, and malformed requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 async def call(
     channel: grpc.aio.Channel, method: MethodDescriptor, metadata, *, data: bytes | None = None, second: bool = False
 ) -> tuple[grpc.StatusCode, str, list[bytes]]:
-    """Call a method by its path with raw bytes; its status, and what it answered."""
+    """Call a method by its path with raw bytes; return its status, message and answers."""
     request = data if data is not None else GetMessageClass(method.input_type)().SerializeToString()
     try:
         return grpc.StatusCode.OK, "", await answers(channel, method, request, metadata, second=second)
@@ -73,11 +73,11 @@ async def test_one_permission_is_enough_and_needed(stack) -> None:
         mine = await stack.keys.create(None, permissions=[needed])
         others = await stack.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
         allowed, _, _ = await call(stack.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))
-        refused, words, _ = await call(stack.channel, method, (("auth-key-id", others[0]), ("auth-key", others[1])))
-        # A key that makes keys must not give more than it has: that, too, is a lack of permission.
+        refused, message, _ = await call(stack.channel, method, (("auth-key-id", others[0]), ("auth-key", others[1])))
+        # A key must not create keys that may do more than itself: that is denied too.
         assert allowed is not grpc.StatusCode.PERMISSION_DENIED or method.name == "CreateUserKey", method.name
         assert refused is grpc.StatusCode.PERMISSION_DENIED, method.name
-        assert needed in words
+        assert needed in message
 
 
 async def test_both_names_answer_alike(stack) -> None:
@@ -90,12 +90,12 @@ async def test_both_names_answer_alike(stack) -> None:
 
 async def test_bytes_that_are_no_request(stack) -> None:
     for method in METHODS:
-        code, words, _ = await call(stack.channel, method, stack.metadata, data=b"\xff\xff\xff")
+        code, message, _ = await call(stack.channel, method, stack.metadata, data=b"\xff\xff\xff")
         if method.name == "InteractiveRun":
             assert code is grpc.StatusCode.UNIMPLEMENTED  # before anything is read
         else:
             assert code is grpc.StatusCode.INVALID_ARGUMENT, method.name
-            assert method.input_type.full_name in words
+            assert method.input_type.full_name in message
 
 
 async def test_without_a_key_the_bytes_are_not_even_read(stack) -> None:

@@ -20,7 +20,7 @@ HELLO = pb.LogSelector(app=pb.AppLogTarget(app="hello"))
 
 
 async def pages(stack, **fields) -> list[list[int]]:
-    """The sequences of all pages of a listing."""
+    """Return the sequences of all pages of a listing."""
     found: list[list[int]] = []
     token = ""
     while True:
@@ -120,7 +120,7 @@ async def test_a_stream_ends_with_how_the_runner_ended(stack) -> None:
     last = rest[-1].runner_ended
     assert (last.runner_id, last.exit_code, last.reason) == ("runner-1", 143, "stopped")
     assert last.ended_at.ToDatetime(tzinfo=stack.clock.now().tzinfo) == stack.clock.now()
-    # Resumed after its end, it ends again, and repeats nothing.
+    # A stream that is resumed after its end ends again and repeats nothing.
     again = LogsStub(stack.channel).FollowLogs(
         pb.FollowLogsRequest(selector=R1, cursor=rest[-1].cursor), metadata=stack.metadata
     )
@@ -132,7 +132,7 @@ async def test_from_now_on_means_what_is_written_later(stack) -> None:
     stack.clock.advance(3600)
     stream = LogsStub(stack.channel).FollowLogs(pb.FollowLogsRequest(selector=HELLO), metadata=stack.metadata)
     async with asyncio.timeout(30):
-        first = await stream.read()  # the stream is open: what comes now is in it
+        first = await stream.read()  # the stream is open, so later lines are in it
     assert (numbers([first]), bool(first.cursor)) == ([], True)
     later = stack.clock.now() + timedelta(seconds=1)
     await stack.logs.ingest([stack.line("runner-1", 2, timestamp=later)])
@@ -172,7 +172,7 @@ async def test_a_hundred_streams_each_get_every_line_once(stack) -> None:
 
 
 async def test_long_lines_stay_below_the_usual_limit_of_a_message(stack) -> None:
-    """A client that sets no limit of its own takes 4 MiB."""
+    """Clients take 4 MiB by default."""
     await stack.logs.ingest([stack.line("runner-1", number, "\u2603" * 300_000) for number in range(1, 9)])
     oldest = pb.ListLogsRequest.ORDER_OLDEST_FIRST
     assert await pages(stack, selector=R1, order=oldest) == [[number] for number in range(1, 9)]

@@ -1,4 +1,4 @@
-"""Faults on the wire: their codes and details, and a table of bad requests, each with its proper status."""
+"""Faults on the wire: their codes and details, and the status of every bad request."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def unpacked(error: grpc.aio.AioRpcError, kind: type[Message]) -> list[Message]:
 
 @pytest.mark.parametrize("kind", faults.Fault.__subclasses__(), ids=lambda kind: kind.__name__)
 async def test_each_fault_has_its_code_and_details(stack, kind) -> None:
-    stack.apps.fault = kind("alias", "words") if kind is faults.InvalidArgument else kind("words")
+    stack.apps.fault = kind("alias", "message") if kind is faults.InvalidArgument else kind("message")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-1")))
     error = caught.value
     assert error.code().name == kind.reason
-    assert error.details() == details(error).message == "words"
+    assert error.details() == details(error).message == "message"
     assert details(error).code == error.code().value[0]
     [info] = unpacked(error, ErrorInfo)
     assert (info.reason, info.domain, info.metadata["request_id"]) == (kind.reason, "fal.v1", "r-1")
@@ -88,9 +88,9 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(stack) -> None:
         await waiting
 
 
-@pytest.mark.parametrize("words", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
-async def test_a_long_message_still_arrives(stack, words) -> None:
-    stack.apps.fault = faults.FailedPrecondition("begin " + words + " the end")
+@pytest.mark.parametrize("text", ["x" * 50_000, "é" * 50_000, "line\n" * 9000, "\x1b[31m" * 9000])
+async def test_a_long_message_still_arrives(stack, text) -> None:
+    stack.apps.fault = faults.FailedPrecondition("begin " + text + " the end")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=stack.metadata)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -100,8 +100,8 @@ async def test_a_long_message_still_arrives(stack, words) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=5000))
-def test_messages_are_short_enough_for_trailers(words: str) -> None:
-    encoded = shortened(words).encode()
+def test_messages_are_short_enough_for_trailers(text: str) -> None:
+    encoded = shortened(text).encode()
     assert sum(1 if 0x20 <= byte <= 0x7E and byte != 0x25 else 3 for byte in encoded) <= 2000
 
 

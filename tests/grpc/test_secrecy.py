@@ -1,4 +1,4 @@
-"""What is secret appears nowhere: not in logs, not in answers, not in the files of the database."""
+"""Secrets appear nowhere: not in logs, answers or the files of the database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_nothing_secret_is_logged_or_answered(stack, caplog) -> None:
             await secrets.SetSecret(request, metadata=stack.metadata)
         refusals.append(caught.value)
 
-    # Where something fails that nobody expected, the request must not be in the traceback's words either.
+    # After an unexpected failure the request is not in the traceback either.
     async def fail() -> None:
         raise ZeroDivisionError
 
@@ -86,6 +86,6 @@ async def test_nothing_secret_is_in_the_files(tmp_path: Path, stack) -> None:
     open_files = files()
     await store.close()
     for content in (open_files, files()):
-        assert made[0][0].encode() in content  # the id is, so this looks in the right place
+        assert made[0][0].encode() in content  # the id is there, so these are the right files
         for word in (VALUE, OLD, *(secret for _, secret in made)):
             assert word.encode() not in content

@@ -1,4 +1,4 @@
-"""The server itself: health, reflection, request ids, limits, where it listens, how it stops."""
+"""The server: health, reflection, request ids, limits, listening and stopping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ShellRunner: what each side sends, in every order that a client may choose, and what ends a session."""
+"""ShellRunner: what each side may send in which order, and what ends a session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def seen(stream) -> list[tuple[bytes, int, int | None]]:
 async def test_a_command_without_a_terminal(stack, session) -> None:
     first = Input(runner_id="r", command=["cat", "-n"], tty=False)
     parts = await seen(shell(stack, iter([first, Input(data=b"abc"), Input(close=True)])))
-    # The exit code is the last message, and nothing else is in it.
+    # The exit code comes last and alone.
     assert parts == [(b"ABC", 1, None), (b"bye", 2, None), (b"", 0, 0)]
     assert stack.runners.calls == [("r", ExecRequest(command=("cat", "-n"), tty=False))]
     assert session.closed.is_set()
@@ -59,7 +59,7 @@ async def test_with_a_terminal_the_command_outlives_the_input(stack, session) ->
     assert (last.exit_code, last.data, last.close) == (7, b"", False)
     assert await stream.read() is grpc.aio.EOF
     assert session.sizes == [(50, 132)]
-    # Clients older than the field mean a terminal; an empty command is a login shell.
+    # Clients that are older than the field mean a terminal; an empty command is a login shell.
     assert stack.runners.calls == [("r", ExecRequest(command=(), tty=True))]
 
 

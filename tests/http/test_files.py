@@ -42,7 +42,7 @@ class Gpus:
 
 
 class Desk:
-    """Everything about files behind a real door, with a client that holds a key of every permission."""
+    """Everything about files behind a real server, with a client whose key has every permission."""
 
     def __init__(self, root: Path, platform: Platform) -> None:
         self.root, self.platform, self.clock = root, platform, platform.clock
@@ -70,7 +70,7 @@ class Desk:
         return Uploader(self.objects, self.guard, f"http://127.0.0.1:{self.house.port}")
 
     async def key(self, *permissions: str) -> dict[str, str]:
-        """The header of a new key; of one that may do everything where nothing is listed."""
+        """Return the header of a new key, which may do everything if nothing is listed."""
         key_id, secret = await self.keys.create(None, permissions=permissions or None, alias="")
         return {"authorization": f"Key {key_id}:{secret}"}
 

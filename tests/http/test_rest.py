@@ -78,7 +78,7 @@ def line(sequence: int, at: datetime, message: str = "hello") -> LogEntry:
 
 
 class Logs:
-    """Lines in memory; `follow` gives what is put into `live`, None ends it."""
+    """Lines in memory; `follow` yields what is put into `live`, until None."""
 
     def __init__(self, lines: Sequence[LogEntry] = ()) -> None:
         self.lines = list(lines)
@@ -113,7 +113,7 @@ class Logs:
 
 
 class Controller:
-    """A house with the real REST application, and a client for it."""
+    """A server with the real REST application, and a client of it."""
 
     def __init__(self, h: Server, client: httpx.AsyncClient, logs: Logs, runners: Runners) -> None:
         self.house, self.client, self.logs, self.runners = h, client, logs, runners
@@ -274,7 +274,7 @@ def test_paging_gives_every_line_once(times: list[int], size: int) -> None:
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[str]:
-    """The events of a stream, each whole."""
+    """Yield the events of a stream."""
     text = ""
     async for part in answer.aiter_text():
         text += part
