@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fal.http import EventParser
 from fal_cli.exit_codes import CommandError
 from fal_grpc.channel import root_certificates, user_agent
 from fal_grpc.target import is_loopback
@@ -37,19 +38,10 @@ class Answer:
 
     def events(self) -> Generator[tuple[str, str], None, None]:
         """Yield name ("message" by default) and data of each event of a text/event-stream."""
-        name, data = "message", list[str]()
-        while raw := self._response.readline():
-            line = raw.decode("utf-8", "replace").rstrip("\r\n")
-            field, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if not line:
-                if data:
-                    yield name, "\n".join(data)
-                name, data = "message", []
-            elif field == "event":
-                name = value
-            elif field == "data":
-                data.append(value)
+        parser = EventParser()
+        while line := self._response.readline():
+            for event in parser.feed(line):
+                yield event.name, event.data
 
 
 class ApiCalls:
