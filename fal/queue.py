@@ -14,6 +14,8 @@ from fal_grpc.errors import ArgumentError, UnknownError
 
 MAX_LISTED = 1000
 """The most requests that one listing returns."""
+MAX_REDRIVEN = 100
+"""The most requests that one call queues again."""
 
 
 class QueueState(StrEnum):
@@ -134,6 +136,12 @@ def counts_by_user(answer: Mapping[str, JSON]) -> dict[str, int]:
 def queued_requests(answer: Mapping[str, JSON]) -> list[QueuedRequest]:
     """Return the requests of a listing."""
     return [queued_request(item) for item in objects(answer.get("requests"))]
+
+
+def request_ids(answer: Mapping[str, JSON]) -> list[str]:
+    """Return the ids that an answer lists."""
+    ids = answer.get("request_ids")
+    return [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
 
 
 def parse_state(state: QueueState | str) -> QueueState:

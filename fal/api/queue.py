@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fal import queue as answers
@@ -46,12 +46,16 @@ class QueueNamespace:
         """
         return answers.counts_by_user(self._ask("GET", app_name, query={"by_user": "true"}))
 
-    def flush(self, app_name: str, *, caller_user_id: str | None = None) -> int:
+    def flush(self, app_name: str, *, caller_user_id: str | None = None, limit: int | None = None) -> int:
         """Cancel all requests that wait for an app; those in progress go on.
+
+        It may be repeated safely. A long queue is best cancelled with a limit, again and again until fewer are
+        cancelled, because each call has the client's deadline.
 
         Args:
             app_name: the app.
             caller_user_id: only those of this user, as `size_by_user` names it; None means all.
+            limit: at most this many, the oldest; None means all.
 
         Returns:
             How many were cancelled.
@@ -59,7 +63,8 @@ class QueueNamespace:
         Raises:
             NotFoundError: there is no such app.
         """
-        return answers.count(self._ask("DELETE", app_name, query={"caller_user_id": caller_user_id}), "flushed")
+        query = {"caller_user_id": caller_user_id, "limit": None if limit is None else str(limit)}
+        return answers.count(self._ask("DELETE", app_name, query=query), "flushed")
 
     def list(
         self, app_name: str, *, state: QueueState | str | None = None, dead: bool = False, limit: int = 100
@@ -109,6 +114,23 @@ class QueueNamespace:
             CallError: it was not given up.
         """
         return answers.queued_request(self._ask("POST", app_name, "requests", request_id, "redrive"))
+
+    def redrive_many(self, app_name: str, request_ids: Iterable[str]) -> builtins.list[str]:
+        """Queue those of these requests again that were given up, under the same ids.
+
+        It may be repeated safely.
+
+        Returns:
+            The ids of those that were queued again.
+
+        Raises:
+            NotFoundError: there is no such app.
+        """
+        ids, redriven = builtins.list(request_ids), builtins.list[str]()
+        for start in range(0, len(ids), answers.MAX_REDRIVEN):
+            query = {"ids": ",".join(ids[start : start + answers.MAX_REDRIVEN])}
+            redriven += answers.request_ids(self._ask("POST", app_name, "redrive", query=query))
+        return redriven
 
     def _ask(
         self, method: str, app_name: str, *parts: str, query: Mapping[str, str | None] | None = None

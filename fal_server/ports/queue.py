@@ -21,6 +21,7 @@ class RequestFilter:
     """Which requests to return; None does not restrict.
 
     Attributes:
+        request_ids: only these.
         limit: at most this many, the newest.
     """
 
@@ -28,6 +29,7 @@ class RequestFilter:
     state: State | None = None
     dead: bool | None = None
     caller: str | None = None
+    request_ids: Sequence[str] | None = None
     limit: int = 100
 
 
@@ -73,8 +75,20 @@ class QueueStore(Protocol):
         """Record the end of a request; False if it is completed already or another attempt has started."""
         ...
 
-    async def revive(self, request: QueuedRequest) -> bool:
-        """Queue a completed request again and delete its answer; False if it is not completed."""
+    async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
+        """Record the end of some hundred requests, all with one answer, in one transaction.
+
+        Returns:
+            The ids of those that `complete` would have returned True for.
+        """
+        ...
+
+    async def revive(self, requests: Sequence[QueuedRequest]) -> set[str]:
+        """Queue some hundred completed requests again and delete their answers, in one transaction.
+
+        Returns:
+            The ids of those that were completed until now; the others stay as they are.
+        """
         ...
 
     async def forget(self, completed_before: datetime, dead_before: datetime) -> int:

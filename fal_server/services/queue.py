@@ -32,6 +32,9 @@ from fal_server.services.submission import CANCELLED, Submission, fingerprint, i
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
+# How many requests one transaction changes; others wait for it, and the loop prepares its rows in one go.
+_GROUP = 100
+_CANCELLED = "the request was cancelled"
 # Stands for callers without a key.
 PUBLIC = "public"
 
@@ -187,25 +190,35 @@ class Queue:
             await run_to_completion(self._cancel_waiting(live))
         return live.request
 
-    async def flush(self, account: AccountId, app_name: str, caller: str | None = None) -> int:
+    async def flush(
+        self, account: AccountId, app_name: str, caller: str | None = None, limit: int | None = None
+    ) -> int:
         """Cancel the waiting requests of an app; return how many.
+
+        They are cancelled in groups, so that other writers get their turn. A caller who leaves stops it between two
+        groups, and can call again.
 
         Args:
             caller: only those of this key, or PUBLIC; None means all.
+            limit: at most this many, the oldest; None means all.
 
         Raises:
             NotFound: there is no such app.
         """
         self._catalog.require(account, app_name)
-        waiting = [live for live in self._backlog.of_app(app_name, State.IN_QUEUE) if not live.finishing]
-        chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller]
+        waiting = self._backlog.of_app(app_name, State.IN_QUEUE)
+        chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller][:limit]
         flushed = 0
+        # Those that a runner got meanwhile go on. Those that were taken out of line and wait for a runner come last,
+        # because the next in line would take the place of each.
+        for start in range(0, len(chosen), _GROUP):
+            group = [live for live in chosen[start : start + _GROUP] if live.attempt is None and _is_waiting(live)]
+            if group:
+                flushed += await run_to_completion(self._cancel_group(group))
         for live in chosen:
-            try:
+            if _is_waiting(live):
                 await self.cancel(account, app_name, live.request.request_id)
                 flushed += 1
-            except FailedPrecondition:
-                continue  # it ended by itself meanwhile
         return flushed
 
     def size(self, account: AccountId, app_name: str) -> Mapping[str, int]:
@@ -246,34 +259,25 @@ class Queue:
             raise FailedPrecondition(
                 f"request {request_id} {state}: only requests that were given up can be put in line again"
             )
-        again = replace(
-            request,
-            state=State.IN_QUEUE,
-            attempt=0,
-            retries={},
-            dead=False,
-            not_before=None,
-            start_deadline=None,
-            started_at=None,
-            completed_at=None,
-            lease_until=None,
-            runner_id=None,
-            status=None,
-            error=None,
-            error_type=None,
-            webhook=WebhookState.NONE if request.webhook is WebhookState.NONE else WebhookState.WAITING,
-            webhook_attempts=0,
-            webhook_at=None,
-        )
-
-        async def work() -> None:
-            if not await self._store.revive(again):
-                raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
-            self._backlog.add(again)
-            self._notify()
-
-        await run_to_completion(work())
+        again = _as_new(request)
+        if not await run_to_completion(self._revive([again])):
+            raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
         return again
+
+    async def redrive_all(self, account: AccountId, app_name: str, request_ids: Sequence[str]) -> list[str]:
+        """Put those of these requests in line again that were given up; return their ids.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        self._catalog.require(account, app_name)
+        revived: list[str] = []
+        for start in range(0, len(request_ids), _GROUP):
+            ids = request_ids[start : start + _GROUP]
+            query = RequestFilter(app_name=app_name, dead=True, request_ids=ids, limit=len(ids))
+            dead = await self._store.find(account, query)
+            revived += await run_to_completion(self._revive([_as_new(request) for request in reversed(dead)]))
+        return revived
 
     # Called by the attempts.
 
@@ -297,21 +301,7 @@ class Queue:
 
         async def write() -> QueuedRequest:
             while True:
-                now = self._clock.now()
-                waits = live.request.webhook is WebhookState.WAITING
-                ended = replace(
-                    live.request,
-                    state=State.COMPLETED,
-                    completed_at=now,
-                    not_before=None,
-                    lease_until=None,
-                    status=answer.status,
-                    error=error,
-                    error_type=error_type or answer.header("x-fal-error-type"),
-                    dead=dead,
-                    webhook=WebhookState.PENDING if waits else live.request.webhook,
-                    webhook_at=now if waits else None,
-                )
+                ended = self._ended(live.request, answer, error=error, error_type=error_type, dead=dead)
                 if await self._store.complete(ended, answer):
                     return ended
                 stored = await self._store.get(ended.account, ended.request_id)
@@ -322,15 +312,11 @@ class Queue:
 
         ended = await until_stored(f"the end of request {live.request.request_id}", write)
         assert ended is not None
-        live.request = ended
-        self._backlog.forget(live)
-        self._notify()
-        if ended.webhook is WebhookState.PENDING:
-            self.webhook_due.notify()
+        self._forget([(live, ended)])
 
     async def end_cancelled(self, live: LiveRequest) -> None:
         """Complete a request that its caller cancelled."""
-        await self.end(live, CANCELLED, error="the request was cancelled", error_type="client_cancelled")
+        await self.end(live, CANCELLED, error=_CANCELLED)
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
         """Write that a request waits again, and put it in line."""
@@ -361,9 +347,93 @@ class Queue:
         self._backlog.withdraw(live)
         await self.end_cancelled(live)
 
+    async def _cancel_group(self, group: Sequence[LiveRequest]) -> int:
+        for live in group:
+            live.cancelled.set()
+            live.finishing = True
+            self._backlog.withdraw(live)
+        ended = [self._ended(live.request, CANCELLED, error=_CANCELLED) for live in group]
+        written = await until_stored(
+            f"the end of {len(group)} requests", lambda: self._store.complete_all(ended, CANCELLED)
+        )
+        self._forget([pair for pair in zip(group, ended, strict=True) if pair[1].request_id in written])
+        for live in group:
+            if live.request.request_id not in written:
+                await self.end_cancelled(live)
+        return len(group)
+
+    async def _revive(self, requests: Sequence[QueuedRequest]) -> list[str]:
+        written = await self._store.revive(requests)
+        revived = [request for request in requests if request.request_id in written]
+        for request in revived:
+            self._backlog.add(request)
+        self._notify()
+        return [request.request_id for request in revived]
+
+    def _ended(
+        self,
+        request: QueuedRequest,
+        answer: Answer,
+        *,
+        error: str | None = None,
+        error_type: str | None = None,
+        dead: bool = False,
+    ) -> QueuedRequest:
+        now = self._clock.now()
+        waits = request.webhook is WebhookState.WAITING
+        return replace(
+            request,
+            state=State.COMPLETED,
+            completed_at=now,
+            not_before=None,
+            lease_until=None,
+            status=answer.status,
+            error=error,
+            error_type=error_type or answer.header("x-fal-error-type"),
+            dead=dead,
+            webhook=WebhookState.PENDING if waits else request.webhook,
+            webhook_at=now if waits else None,
+        )
+
+    def _forget(self, ended: Sequence[tuple[LiveRequest, QueuedRequest]]) -> None:
+        """Let go of requests whose end is stored."""
+        for live, request in ended:
+            live.request = request
+            self._backlog.forget(live)
+        self._notify()
+        if any(request.webhook is WebhookState.PENDING for _, request in ended):
+            self.webhook_due.notify()
+
     def _notify(self) -> None:
         self.requests_changed.notify()
         self._changed.notify()
+
+
+def _is_waiting(live: LiveRequest) -> bool:
+    return live.request.state is State.IN_QUEUE and not live.finishing
+
+
+def _as_new(request: QueuedRequest) -> QueuedRequest:
+    """Return a completed request as if it were new; its id and its place in time stay."""
+    return replace(
+        request,
+        state=State.IN_QUEUE,
+        attempt=0,
+        retries={},
+        dead=False,
+        not_before=None,
+        start_deadline=None,
+        started_at=None,
+        completed_at=None,
+        lease_until=None,
+        runner_id=None,
+        status=None,
+        error=None,
+        error_type=None,
+        webhook=WebhookState.NONE if request.webhook is WebhookState.NONE else WebhookState.WAITING,
+        webhook_attempts=0,
+        webhook_at=None,
+    )
 
 
 def _unknown(app_name: str, request_id: str) -> NotFound:

@@ -50,7 +50,8 @@ async def test_the_sdk_sees_and_changes_the_queue(queue: Queue, face: str) -> No
     assert (asked.state, asked.priority, asked.queue_position, asked.status) == (QueueState.IN_QUEUE, "low", 0, None)
     assert asked.created_at.tzinfo is not None
     assert await ask("flush", app, caller_user_id="nobody") == 0
-    assert await ask("flush", app) == 1
+    assert await ask("flush", app, limit=5) == 1
+    assert await ask("flush", app) == 0
     cancelled = await ask("cancel", app, running)
     assert (cancelled.state, cancelled.error_type) == (QueueState.COMPLETED, "client_cancelled")
     with pytest.raises(CallError):
@@ -72,3 +73,6 @@ async def test_the_sdk_sees_and_changes_the_queue(queue: Queue, face: str) -> No
     queue.finished(dead)
     with pytest.raises(CallError):
         await ask("redrive", app, waiting)
+    assert await ask("redrive_many", app, [waiting, *["none"] * 150, dead]) == [dead]
+    queue.noted("given-up", times=3)
+    queue.finished(dead)

@@ -244,6 +244,51 @@ async def test_a_flush_cancels_waiting_requests(q):
         q.queue.size(LOCAL, "none")
 
 
+async def test_a_long_queue_is_flushed_in_groups(q):
+    q.client.held.clear()
+    first = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    hooked = await q.submit(webhook_url="http://127.0.0.1:9/hook")
+    waiting = [hooked, *[await q.submit(path=f"/{n}") for n in range(250)]]
+    assert await q.queue.flush(LOCAL, "a", limit=120) == 120
+    assert q.queue.size(LOCAL, "a") == {"public": 131}
+    assert (await q.get(waiting[119])).error_type == "client_cancelled"
+    assert (await q.get(waiting[120])).state is State.IN_QUEUE, "the oldest come first"
+    q.store.failures["complete_all"] = 1
+    assert await q.queue.flush(LOCAL, "a") == 131
+    assert await q.queue.flush(LOCAL, "a") == 0, "it may be repeated"
+    for request_id in waiting:
+        assert (await q.completed(request_id)).status == 499
+    assert (await answer_of(q, waiting[-1])).status == 499
+    await q.until(lambda: len(q.receivers.calls) == 1)
+    q.client.held.set()
+    assert (await q.completed(first)).status == 200
+
+
+async def test_a_flush_cancels_what_waits_for_a_first_runner(q):
+    q.platform.engine.start_as = Start.WAITS
+    made = [await q.submit() for _ in range(5)]
+    await q.until(lambda: q.platform.engine.launched)
+    assert await q.queue.flush(LOCAL, "a") == 5
+    assert {(await q.completed(one)).error_type for one in made} == {"client_cancelled"}
+
+
+async def test_many_that_were_given_up_are_put_in_line_again(q):
+    q.client.usual = Answer(status=503)
+    dead = [await q.submit(no_retry=True) for _ in range(130)]
+    for one in dead:
+        assert (await q.completed(one)).dead
+    q.client.usual, q.client.sent = Answer(status=200), []
+    fine = await q.submit()
+    await q.completed(fine)
+    assert set(await q.queue.redrive_all(LOCAL, "a", [*dead, fine, "unknown"])) == set(dead)
+    for one in dead:
+        assert (await q.completed(one)).status == 200
+    assert await q.queue.redrive_all(LOCAL, "a", dead) == [], "it may be repeated"
+    with pytest.raises(NotFound):
+        await q.queue.redrive_all(LOCAL, "none", dead)
+
+
 async def test_a_start_deadline_passes_in_line_and_at_the_dispatcher(q):
     q.client.held.clear()
     first = await q.submit(start_seconds=10)

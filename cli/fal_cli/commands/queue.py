@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fal.queue import QueuedRequest
     from fal_grpc.adapter.values import JSON
 
+_FLUSHED_AT_ONCE = 2000
 _STATES = ("in_queue", "in_progress", "completed")
 _BY_USER = (Column(title="Name"), Column(title="Count", right=True))
 _APP_HELP = "Application name (do not prefix with owner)."
@@ -91,11 +91,23 @@ def _size(args: argparse.Namespace) -> None:
 
 
 def _flush(args: argparse.Namespace) -> None:
+    from fal_grpc.errors import FalError
+
     args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         if at_terminal() and not args.yes:
             confirm(args, f"Cancel the {client.queue.size(args.app_name)} requests that wait for '{args.app_name}'?")
-        count = client.queue.flush(args.app_name, caller_user_id=args.caller_user_id)
+        count = 0
+        try:
+            while some := client.queue.flush(args.app_name, caller_user_id=args.caller_user_id, limit=_FLUSHED_AT_ONCE):
+                count += some
+                if some < _FLUSHED_AT_ONCE:
+                    break
+                print_note(f"Cancelled {count} requests so far ...")
+        except FalError:
+            if count:
+                print_note(f"Cancelled {count} requests. Repeat the command for the rest.")
+            raise
     print_line("Queue flushed successfully.")
     print_note(f"Cancelled {count} request{'' if count == 1 else 's'}; those in progress go on.")
 
@@ -140,22 +152,26 @@ def _redrive(args: argparse.Namespace) -> None:
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
     with open_client(args) as client:
-        named = [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]
-        given_up = _given_up(client.queue, args.app_name) if args.all else iter(named)
-        request_id = None
-        for request_id in given_up:
+        if args.all:
+            _redrive_all(client.queue, args.app_name)
+        for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
             client.queue.redrive(args.app_name, request_id)
             print_line(f"Queued again {request_id}")
-    if request_id is None:
-        print_line("Nothing was given up.")
 
 
-def _given_up(queue: QueueNamespace, app_name: str) -> Iterator[str]:
-    """Yield all requests that were given up, each once, even if one is given up again meanwhile."""
+def _redrive_all(queue: QueueNamespace, app_name: str) -> None:
+    """Queue all requests again that were given up, each once, even if one is given up again meanwhile."""
+    from fal.queue import MAX_LISTED, MAX_REDRIVEN
+
     seen: set[str] = set()
-    while found := {request.request_id for request in queue.list(app_name, dead=True, limit=1000)} - seen:
+    while found := {request.request_id for request in queue.list(app_name, dead=True, limit=MAX_LISTED)} - seen:
         seen |= found
-        yield from sorted(found)
+        ids = sorted(found)
+        for start in range(0, len(ids), MAX_REDRIVEN):
+            for request_id in queue.redrive_many(app_name, ids[start : start + MAX_REDRIVEN]):
+                print_line(f"Queued again {request_id}")
+    if not seen:
+        print_line("Nothing was given up.")
 
 
 def _item(request: QueuedRequest) -> dict[str, JSON]:

@@ -34,6 +34,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("PUT", "/queue/{rest:path}"): Admission.CALLERS_OF_THE_APP,
     ("GET", "/applications/{nickname}/{app}/queue"): "serverless:queue:read",
     ("DELETE", "/applications/{nickname}/{app}/queue"): "serverless:queue:write",
+    ("POST", "/applications/{nickname}/{app}/queue/redrive"): "serverless:queue:write",
     ("GET", "/applications/{nickname}/{app}/queue/requests"): "serverless:queue:read",
     ("GET", "/applications/{nickname}/{app}/queue/requests/{request_id}"): "serverless:queue:read",
     ("POST", "/applications/{nickname}/{app}/queue/requests/{request_id}/cancel"): "serverless:queue:write",

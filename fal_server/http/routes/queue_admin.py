@@ -21,6 +21,8 @@ from fal_server.services.queue import Queue
 
 KeySet: TypeAlias = "Callable[[], Mapping[str, object]]"
 _MOST_LISTED = 1000
+_MOST_FLUSHED = 100_000
+_MOST_REDRIVEN = 100
 
 
 class QueueAdminRoutes:
@@ -39,6 +41,7 @@ class QueueAdminRoutes:
         self.routes = [
             guard.route("GET", base, self._of_account(self._size)),
             guard.route("DELETE", base, self._of_account(self._flush)),
+            guard.route("POST", base + "/redrive", self._of_account(self._redrive_all)),
             guard.route("GET", base + "/requests", self._of_account(self._list)),
             guard.route("GET", one, self._of_account(self._get)),
             guard.route("POST", one + "/cancel", self._of_account(self._cancel)),
@@ -66,9 +69,22 @@ class QueueAdminRoutes:
 
     async def _flush(self, request: Request, caller: Principal) -> Response:
         whose = request.query_params.get("caller_user_id") or None
-        return JSONResponse(
-            {"flushed": await self._queue.flush(caller.scope.account, request.path_params["app"], whose)}
+        limit = (
+            number(request, "limit", usual=_MOST_FLUSHED, most=_MOST_FLUSHED)
+            if "limit" in request.query_params
+            else None
         )
+        flushed = await self._queue.flush(caller.scope.account, request.path_params["app"], whose, limit)
+        return JSONResponse({"flushed": flushed})
+
+    async def _redrive_all(self, request: Request, caller: Principal) -> Response:
+        ids = [one for one in request.query_params.get("ids", "").split(",") if one]
+        if not 1 <= len(ids) <= _MOST_REDRIVEN:
+            raise InvalidArgument(
+                "ids", f"ids names {len(ids)} requests: name 1 to {_MOST_REDRIVEN}, with commas between"
+            )
+        revived = await self._queue.redrive_all(caller.scope.account, request.path_params["app"], ids)
+        return JSONResponse({"request_ids": revived})
 
     async def _list(self, request: Request, caller: Principal) -> Response:
         query = RequestFilter(

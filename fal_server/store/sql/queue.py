@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import RowMapping, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId, Accounts
@@ -105,6 +105,8 @@ class SqlQueueStore:
             chosen = chosen.where(rows.dead == query.dead)
         if query.caller is not None:
             chosen = chosen.where(rows.caller == query.caller)
+        if query.request_ids is not None:
+            chosen = chosen.where(rows.request_id.in_(query.request_ids))
         chosen = chosen.order_by(rows.created_at.desc(), rows.request_id.desc()).limit(query.limit)
 
         async def work(connection: AsyncConnection) -> list[QueuedRequest]:
@@ -127,10 +129,7 @@ class SqlQueueStore:
         )
 
     async def complete(self, request: QueuedRequest, answer: Answer) -> bool:
-        sealed = {
-            "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
-            "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),
-        }
+        sealed = self._sealed(request, answer)
 
         async def work(connection: AsyncConnection) -> bool:
             if not await _change(connection, request, None, request.attempt):
@@ -141,17 +140,26 @@ class SqlQueueStore:
 
         return await self._database.write(work)
 
-    async def revive(self, request: QueuedRequest) -> bool:
+    async def complete_all(self, requests: Sequence[QueuedRequest], answer: Answer) -> set[str]:
+        sealed = {request.request_id: self._sealed(request, answer) for request in requests}
+        contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id == bindparam("changed_id"))
 
-        async def work(connection: AsyncConnection) -> bool:
-            if not await _change(connection, request, State.COMPLETED, None):
-                return False
-            of_it = REQUEST_CONTENTS.c.request_id == request.request_id
-            forgotten = {"sealed_answer": None, "sealed_answer_body": None}
-            await connection.execute(update(REQUEST_CONTENTS).where(of_it).values(forgotten))
-            tries = WEBHOOK_DELIVERIES.c.request_id == request.request_id
-            await connection.execute(delete(WEBHOOK_DELIVERIES).where(tries))
-            return True
+        async def work(connection: AsyncConnection) -> set[str]:
+            changed = await _change_all(connection, requests, None)
+            if changed:
+                await connection.execute(contents, [{"changed_id": one, **sealed[one]} for one in sorted(changed)])
+            return changed
+
+        return await self._database.write(work)
+
+    async def revive(self, requests: Sequence[QueuedRequest]) -> set[str]:
+        async def work(connection: AsyncConnection) -> set[str]:
+            changed = await _change_all(connection, requests, State.COMPLETED)
+            contents = update(REQUEST_CONTENTS).where(REQUEST_CONTENTS.c.request_id.in_(changed))
+            await connection.execute(contents.values({"sealed_answer": None, "sealed_answer_body": None}))
+            tries = WEBHOOK_DELIVERIES.c.request_id
+            await connection.execute(delete(WEBHOOK_DELIVERIES).where(tries.in_(changed)))
+            return changed
 
         return await self._database.write(work)
 
@@ -235,6 +243,12 @@ class SqlQueueStore:
         body = self._open(request_id, "body", row["sealed_body"]).encode("latin-1")
         return Content(headers=headers, body=body, webhook_url=url)
 
+    def _sealed(self, request: QueuedRequest, answer: Answer) -> dict[str, bytes]:
+        return {
+            "sealed_answer": self._seal(request.request_id, "answer", _head(answer.headers)),
+            "sealed_answer_body": self._seal(request.request_id, "answer body", _text(answer.body)),
+        }
+
     def _seal(self, request_id: str, part: str, text: str) -> bytes:
         return self._vault.seal(f"request/{request_id}/{part}", text)
 
@@ -264,13 +278,34 @@ async def _change(
 ) -> bool:
     """Write a request if it is in this state (None: not completed) and at this attempt (None: at any)."""
     rows = REQUESTS.c
-    here = rows.state != State.COMPLETED.value if state is None else rows.state == state.value
-    chosen = update(REQUESTS).where(rows.request_id == request.request_id, here)
+    chosen = update(REQUESTS).where(rows.request_id == request.request_id, _is_in(state))
     if attempt is not None:
         chosen = chosen.where(rows.attempt == attempt)
     row = to_row(request)
     del row["request_id"]
     return (await connection.execute(chosen.values(row))).rowcount > 0
+
+
+async def _change_all(connection: AsyncConnection, requests: Sequence[QueuedRequest], state: State | None) -> set[str]:
+    """Write those requests that are in this state (None: not completed, and at this attempt); return their ids."""
+    rows = REQUESTS.c
+    wanted = {request.request_id: request for request in requests}
+    # Rows are locked in one order: two transactions that lock them in different orders could wait for each other.
+    query = select(rows.request_id, rows.attempt).where(rows.request_id.in_(wanted), _is_in(state))
+    query = query.order_by(rows.request_id).with_for_update()
+    found = (await connection.execute(query)).all()
+    changed = [one for one, attempt in found if state is not None or wanted[one].attempt == attempt]
+    if changed:
+        statement = update(REQUESTS).where(rows.request_id == bindparam("changed_id"))
+        values = [{**to_row(wanted[one]), "changed_id": one} for one in changed]
+        for row in values:
+            del row["request_id"]
+        await connection.execute(statement, values)
+    return set(changed)
+
+
+def _is_in(state: State | None) -> ColumnElement[bool]:
+    return REQUESTS.c.state != State.COMPLETED.value if state is None else REQUESTS.c.state == state.value
 
 
 def _text(body: bytes) -> str:

@@ -115,14 +115,38 @@ async def test_requests_are_found_newest_first(store):
     assert await ids(app_name="b") == ["q3"]
 
 
+async def test_many_are_completed_at_once(store):
+    made = [request(f"q{n}") for n in range(5)]
+    for one in made:
+        await store.queue.add(one, CONTENT)
+    await store.queue.begin(started(made[1]))
+    await store.queue.complete(ended(made[2]), replace(ANSWER, status=500))
+    wanted = [ended(one, error=one.request_id) for one in (*reversed(made), request("none"))]
+    assert await store.queue.complete_all(wanted, ANSWER) == {"q0", "q3", "q4"}
+    for number in (0, 3, 4):
+        assert await store.queue.get(LOCAL, f"q{number}") == ended(made[number], error=f"q{number}")
+        assert await store.queue.answer(LOCAL, f"q{number}") == ANSWER
+    assert await store.queue.get(LOCAL, "q1") == started(made[1]), "another attempt has started"
+    assert await store.queue.answer(LOCAL, "q2") == replace(ANSWER, status=200)
+    assert await store.queue.complete_all(wanted, ANSWER) == set()
+
+
+async def test_the_requests_of_some_ids_are_found(store):
+    for number in range(4):
+        await store.queue.add(request(f"q{number}", at=number), CONTENT)
+    query = RequestFilter(app_name="a", request_ids=("q1", "none", "q3"))
+    assert [one.request_id for one in await store.queue.find(LOCAL, query)] == ["q3", "q1"]
+    assert await store.queue.find(LOCAL, replace(query, request_ids=())) == []
+
+
 async def test_the_dead_are_revived(store):
     await store.queue.add(request(webhook=WebhookState.WAITING), CONTENT)
     dead = ended(request(webhook=WebhookState.PENDING), dead=True, webhook_at=some.later(9))
     await store.queue.complete(dead, ANSWER)
     tried = Delivery(request_id="q", number=1, at=some.later(10), status=500, error="500")
     await store.queue.delivered(replace(dead, webhook_attempts=1), tried)
-    assert await store.queue.revive(request(webhook=WebhookState.WAITING))
-    assert not await store.queue.revive(request())
+    assert await store.queue.revive([request(webhook=WebhookState.WAITING), request("none")]) == {"q"}
+    assert not await store.queue.revive([request()])
     assert await store.queue.get(LOCAL, "q") == request(webhook=WebhookState.WAITING)
     assert await store.queue.answer(LOCAL, "q") is None
     assert await store.queue.deliveries(LOCAL, "q") == []
