@@ -47,9 +47,8 @@ def optional_time(message: Message, field: str) -> datetime | None:
 
 def timestamp(at: datetime) -> Timestamp:
     """Return a time for the wire."""
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
+    since = at - _EPOCH  # several times as fast as FromDatetime, which lists of runners call 100,000 times
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def named(number: int, names: Mapping[int, E], field: str) -> E:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from google.protobuf.struct_pb2 import Struct
 
 from fal_grpc.v1 import runner_pb2 as pb
+from fal_server.aio.slices import in_slices
 from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
 from fal_server.core.runners import Desired, Runner, RunnerState
@@ -41,7 +42,10 @@ class RunnerHandlers:
         views = await self._runners.list(
             caller.scope, since=optional_time(request, "start_time"), include_pending=request.list_pending
         )
-        return pb.ListRunnersResponse(runners=[runner_info(view) for view in views])
+        response = pb.ListRunnersResponse()
+        async for view in in_slices(views):
+            response.runners.append(runner_info(view))
+        return response
 
     async def list_alias_runners(
         self, request: pb.ListAliasRunnersRequest, caller: Caller
@@ -53,7 +57,10 @@ class RunnerHandlers:
             since=optional_time(request, "start_time"),
             include_pending=request.list_pending,
         )
-        return pb.ListAliasRunnersResponse(runners=[runner_info(view) for view in views])
+        response = pb.ListAliasRunnersResponse()
+        async for view in in_slices(views):
+            response.runners.append(runner_info(view))
+        return response
 
     async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
         return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(caller.scope, request.runner_id)))

@@ -95,7 +95,10 @@ class Store(Protocol):
         ...
 
     async def list_runners(self, account: Accounts, ended_since: datetime | None) -> list[Runner]:
-        """Return the living runners, and those that ended at or after `ended_since` if given, oldest first."""
+        """Return the living runners, and those that ended at or after `ended_since` if given, oldest first.
+
+        The token of an ended runner is empty here; `get_runner` returns it. A token that cannot be opened is empty.
+        """
         ...
 
     async def forget_runners(self, ended_before: datetime) -> int:

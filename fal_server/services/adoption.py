@@ -12,6 +12,7 @@ from fal_server.ports import Engine
 
 _GONE = "it was gone when the controller came back"
 _COPIED = "it belongs to the state directory that this one was copied from"
+_UNREADABLE = "its token in the database is damaged, so that the controller could not take it back"
 _CALLER_GONE = "the controller was restarted, and with it the call that started this runner ended"
 
 
@@ -28,10 +29,11 @@ async def reattach(fleet: Fleet, engine: Engine) -> dict[str, int]:
     """
     runners = fleet.runners
     counts = await asyncio.gather(*(_reattach(fleet, engine, runner) for runner in runners))
+    # One without a token is ended as a stranger.
     for runner_id in await engine.left_behind([runner.runner_id for runner in fleet.runners]):
         ended = await fleet.find(EVERY_ACCOUNT, runner_id)
         # Its end is stored, but perhaps not its last log lines; if its shim lives, GONE follows and releases it.
-        if ended is not None and await engine.adopt(ended) is not None:
+        if ended is not None and ended.token and await engine.adopt(ended) is not None:
             await engine.kill(ended)
     await engine.release_strangers([runner.runner_id for runner in fleet.runners])
     return {runner.runner_id: count for runner, count in zip(runners, counts, strict=True) if count}
@@ -50,6 +52,10 @@ async def give_up(fleet: Fleet) -> None:
 
 async def _reattach(fleet: Fleet, engine: Engine, runner: Runner) -> int:
     runner_id = runner.runner_id
+    if not runner.token:
+        await fleet.drain(runner_id, _UNREADABLE)
+        await fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=_UNREADABLE))
+        return 0
     adopted = await engine.adopt(runner)
     if adopted is None:
         if runner.state in NO_PROCESS and not runner.ephemeral:

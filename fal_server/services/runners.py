@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from heapq import merge
 
+from fal_server.aio.slices import in_slices
 from fal_server.core import autoscale, names
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument, NotFound
@@ -44,7 +46,7 @@ class Runners:
         Raises:
             InvalidArgument: `since` is too long ago.
         """
-        return self._views(await self._all(scope, since), include_pending)
+        return await self._views(await self._all(scope, since), include_pending)
 
     async def list_for_app(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, include_pending: bool
@@ -56,7 +58,7 @@ class Runners:
         """
         full = (await self._catalog.require_in(scope.account, name, environment, "alias")).name
         mine = [r for r in await self._all(scope, since) if r.app_name == full]
-        return self._views(mine, include_pending)
+        return await self._views(mine, include_pending)
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         """Return one runner, even an ended one, with its history.
@@ -122,9 +124,11 @@ class Runners:
         if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
             raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
         # The living ones first: a runner that ends in between is then in both, and shown as ended.
-        known = {r.runner_id: r for r in self._fleet.of_account(scope.account)}
-        known |= {r.runner_id: r for r in await self._fleet.ended_since(scope.account, since)}
-        return sorted(known.values(), key=lambda r: (r.created_at, r.runner_id))
+        living = sorted(self._fleet.of_account(scope.account), key=_age)
+        ended = await self._fleet.ended_since(scope.account, since)
+        ids = {r.runner_id for r in ended}
+        oldest_first = merge((r for r in living if r.runner_id not in ids), ended, key=_age)
+        return [r async for r in in_slices(oldest_first)]
 
     async def _require(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))
@@ -138,13 +142,13 @@ class Runners:
             raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'the reason is not known'})")
         return runner
 
-    def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
+    async def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
         held: dict[str, bool] = {}
         shown = [r for r in runners if include_pending or r.state not in WITHOUT_PROCESS]
         for runner in shown:
             if runner.app_name not in held:
                 held[runner.app_name] = self._floor_holds(runner.app_name)
-        return [self._view(r, held=held[r.app_name]) for r in shown]
+        return [self._view(r, held=held[r.app_name]) async for r in in_slices(shown)]
 
     def _floor_holds(self, app_name: str) -> bool:
         """Return whether an app has no more ready runners than it keeps, so that none of them expires."""
@@ -161,3 +165,7 @@ class Runners:
         used = self._fleet.usage(runner.runner_id).last_request_at is not None
         floor = app.scaling.min_concurrency or app.scaling.concurrency_buffer
         return self._fleet.view(runner, app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS)
+
+
+def _age(runner: Runner) -> tuple[datetime, str]:
+    return runner.created_at, runner.runner_id

@@ -74,6 +74,14 @@ async def test_a_call_whose_runner_was_not_started_is_over(idle: Platform) -> No
     assert (await after(idle, make_runner(ephemeral=True), lives=False)).ended
 
 
+@pytest.mark.parametrize("state", [S.PENDING, S.SETUP, S.IDLE])
+async def test_one_whose_token_cannot_be_opened_is_ended(idle: Platform, state: RunnerState) -> None:
+    found = await after(idle, make_runner(state=state, token=""), lives=True)
+    assert (found.state, idle.engine.alive) == (S.TERMINATED, {})
+    assert "its token in the database is damaged" in found.reason
+    assert idle.fleet.failures("a", "r1").count == 0
+
+
 async def test_unknown_runners_are_ended(idle: Platform) -> None:
     idle.engine.alive["stranger"] = None
     await reattach(idle.fleet, idle.engine)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
 from fal_server.core.identity import LOCAL
 from fal_server.core.runners import RunnerState
+from fal_server.store.sql.tables import RUNNERS
 from tests.store import strategies as some
 
 
@@ -97,13 +99,29 @@ async def test_ended_runners_are_listed_on_demand_and_forgotten(store):
     live = some.runner("live", at=0)
     await store.save_runners([new, old, live])
     assert await store.list_runners(LOCAL, None) == [live]
-    assert await store.list_runners(LOCAL, some.later(20)) == [live, new]
-    assert await store.list_runners(LOCAL, some.later(0)) == [live, old, new]
+    assert await store.list_runners(LOCAL, some.later(20)) == [live, replace(new, token="")]
+    assert await store.list_runners(LOCAL, some.later(0)) == [live, replace(old, token=""), replace(new, token="")]
     assert await store.forget_runners(some.later(20)) == 1
     assert await store.forget_runners(some.later(20)) == 0
     assert await store.get_runner(LOCAL, "old") is None
     assert await store.get_runner(LOCAL, "new") == new
     assert await store.get_runner(LOCAL, "live") == live
+
+
+async def test_a_token_that_cannot_be_opened_hides_no_runner(store, caplog):
+    made = [some.runner("ended", at=0, ended_at=10), some.runner("live", at=1), some.runner("well", at=2)]
+    await store.save_runners(made)
+    damaged = update(RUNNERS).where(RUNNERS.c.runner_id != "well").values(sealed_token=b"damaged")
+    await store._database.write(lambda connection: connection.execute(damaged))
+    assert await store.list_runners(LOCAL, some.later(0)) == [*(replace(r, token="") for r in made[:2]), made[2]]
+    assert [record.message.partition(" cannot")[0] for record in caplog.records] == ["the token of runner live"]
+    assert await store.get_runner(LOCAL, "ended") == replace(made[0], token="")
+
+
+async def test_many_runners_are_listed_in_order(store):
+    made = [some.runner(f"r{number:04}", at=number, ended_at=number) for number in range(1100)]
+    await store.save_runners(made)
+    assert await store.list_runners(LOCAL, some.later(0)) == [replace(runner, token="") for runner in made]
 
 
 async def test_keys_are_revoked_once(store):
