@@ -120,7 +120,7 @@ def build_loops(
             dead_retention=max(results, retention),
         ),
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
-        reaper=Reaper(store, store.logs, clock, retention, unused),
+        reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
         file_expiry=FileExpiry(files.objects),
         earlier_requests=EarlierRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         certificates=certificates,

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 gpus=_gpus(options.gpu),
                 database=options.database or os.environ.get("FAL_DATABASE_URL") or None,
                 retention_days=options.retention_days,
+                log_bytes=options.log_bytes,
                 warm_shims=options.warm_shims,
                 warm_workers=options.warm_workers,
                 file_retention_days=options.file_retention_days,

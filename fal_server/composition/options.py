@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MOST_DIGITS = 15
 _DATABASES = {"postgresql", "postgres"}
 
 
@@ -67,6 +69,12 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         default=7.0,
         metavar="DAYS",
         help="How long logs, ended runners and requests that were given up are kept (defaults to 7).",
+    )
+    parser.add_argument(
+        "--log-bytes",
+        type=_bytes,
+        metavar="SIZE",
+        help="About how large the stored logs may be, as 20G; the oldest lines go first (defaults to no bound).",
     )
     parser.add_argument(
         "--file-retention-days",
@@ -158,6 +166,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 1000):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1000")
     return int(text)
+
+
+def _bytes(text: str) -> int:
+    number, unit = (text[:-1], text[-1]) if text[-1:].upper() in _UNITS else (text, "")
+    if not (number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS and int(number)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size such as 500M or 20G")
+    return int(number) * _UNITS.get(unit.upper(), 1)
 
 
 def _seconds(text: str) -> float:

@@ -26,6 +26,7 @@ class Settings:
         warm_shims: how many shims wait for their next runner, about 25 MiB each.
         warm_workers: how many of the environments used last keep a worker waiting that has done their imports.
         retention_days: how long logs and ended runners are kept.
+        log_bytes: about how large the stored logs may be, the oldest going first; None does not bound them.
         file_retention_days: how long files that apps make are kept if the request does not say; 0 keeps them.
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
@@ -43,6 +44,7 @@ class Settings:
     warm_shims: int = 1
     warm_workers: int = 2
     retention_days: float = 7.0
+    log_bytes: int | None = None
     file_retention_days: float = 30.0
     unused_retention_days: float = 7.0
     drain_seconds: float = 30.0

@@ -12,6 +12,7 @@ from fal_server.services.retention import Deleted, Retention
 
 log = logging.getLogger(__name__)
 EVERY_SECONDS = 600.0
+BOUND_SECONDS = 60.0
 
 
 class Reaper:
@@ -19,25 +20,43 @@ class Reaper:
 
     Args:
         unused: deletes the code, files and environments that nothing needs any more.
+        log_bytes: about how large the stored logs may be; None does not bound them.
     """
 
     def __init__(
-        self, store: Store, log_store: LogStore, clock: Clock, retention: timedelta, unused: Retention | None = None
+        self,
+        store: Store,
+        log_store: LogStore,
+        clock: Clock,
+        retention: timedelta,
+        unused: Retention | None = None,
+        log_bytes: int | None = None,
     ) -> None:
         self._store = store
         self._log_store = log_store
         self._clock = clock
         self._retention = retention
         self._unused = unused
+        self._log_bytes = log_bytes
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Delete every ten minutes until `stopping` is set."""
-        await every("deleting old rows", EVERY_SECONDS, self._round).run_until(stopping)
+        """Delete every ten minutes, and bound the logs every minute, until `stopping` is set."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(every("deleting old rows", EVERY_SECONDS, self._round).run_until(stopping))
+            if self._log_bytes is not None:
+                tasks.create_task(every("bounding the logs", BOUND_SECONDS, self.bound_logs).run_until(stopping))
 
     async def sweep(self) -> tuple[int, int]:
         """Delete old rows once; return how many runners and how many lines."""
         before = self._clock.now() - self._retention
         return await self._store.forget_runners(before), await self._log_store.forget(before)
+
+    async def bound_logs(self) -> int:
+        """Delete the oldest log lines if the logs are larger than they may be; return how many."""
+        dropped = 0 if self._log_bytes is None else await self._log_store.shrink(self._log_bytes)
+        if dropped:
+            log.warning("dropped the oldest %d log lines: --log-bytes allows %d bytes", dropped, self._log_bytes)
+        return dropped
 
     async def _round(self) -> None:
         await self.sweep()

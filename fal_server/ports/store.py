@@ -205,3 +205,7 @@ class LogStore(Protocol):
     async def forget(self, before: datetime) -> int:
         """Delete the lines of every account that are older than this time, and return how many."""
         ...
+
+    async def shrink(self, most_bytes: int) -> int:
+        """Delete the oldest lines of every account until the rest takes about so many bytes, and return how many."""
+        ...

@@ -20,6 +20,7 @@ VALUES = {
     "N": ["0"],
     "DAYS": ["0.5"],
     "SECONDS": ["1.5"],
+    "SIZE": ["1024"],
     "FILE": ["/a b/cert.pem"],
     "URL": ["postgresql://me@host/fal"],
     "LABEL=N": ["GPU-H100=2", "GPU-A100"],
@@ -56,6 +57,10 @@ def test_a_path_is_passed_on_absolute(tmp_path, monkeypatch):
         "--retention-days=week",
         "--retention-days=-1",
         "--file-retention-days=nan",
+        "--log-bytes=",
+        "--log-bytes=0",
+        "--log-bytes=1.5G",
+        "--log-bytes=G",
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(wrong, capsys):

@@ -127,3 +127,20 @@ async def test_private_databases_are_apart():
 def test_the_newest_migration_is_the_head():
     script = ScriptDirectory(str(migrations.__path__[0]))
     assert script.get_current_head() == migrations.HEAD
+
+
+async def test_deleted_lines_give_their_disk_back(tmp_path):
+    path = tmp_path / "store.db"
+    store = await open_store(path, AesVault(bytes(32)))
+    try:
+        for start in range(0, 20_000, 5000):
+            await store.logs.append([some.line(number, "x" * 300, at=0) for number in range(start + 1, start + 5001)])
+        full = path.stat().st_size
+        assert full > 5_000_000
+        assert await store.logs.forget(some.later(1)) == 20_000
+        assert path.stat().st_size < full / 10
+        assert path.with_name("store.db-wal").stat().st_size == 0
+        await store.logs.append([some.line(1, "after")])
+        assert await store.logs.last_sequence(LOCAL, some.line(1).runner_id) == 1
+    finally:
+        await store.close()

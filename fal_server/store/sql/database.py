@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TypeAlias, TypeVar
@@ -19,6 +20,7 @@ from fal_server.store.sql.bulk import BulkWriter, Row
 from fal_server.store.sql.controller_lock import ControllerLock
 
 T = TypeVar("T")
+_PAGES = 1000
 Work: TypeAlias = "Callable[[AsyncConnection], Awaitable[T]]"
 
 
@@ -78,6 +80,21 @@ class Database:
         self._bulk[table.name] = writer
         await self._whole(self._insert(writer, rows))
 
+    async def give_back(self) -> None:
+        """Give the space of deleted rows back to the disk; writers get their turn between the steps.
+
+        Only SQLite needs it, and only a database that was made with incremental auto_vacuum shrinks.
+
+        Raises:
+            Unavailable: the database cannot be written, or is closed.
+        """
+        if self._file is None:
+            return
+        free = await self._whole(self._maintain(f"PRAGMA incremental_vacuum({_PAGES})"))
+        while free and (left := await self._whole(self._maintain(f"PRAGMA incremental_vacuum({_PAGES})"))) < free:
+            free = left
+        await self._whole(self._maintain(dialect.CHECKPOINT))
+
     async def close(self) -> None:
         """Wait for running transactions, then close the database. A second call does nothing."""
         self._closed = True
@@ -107,6 +124,20 @@ class Database:
                 await self._lock.hold()
             async with self._writer.begin() as connection:
                 return await work(connection)
+
+    async def _maintain(self, pragma: str) -> int:
+        """Run a pragma outside of a transaction; return how many pages are free after it."""
+        async with self._write_turn or nullcontext(), _faults(), self._engine.connect() as connection:
+            self._check_in_place()
+            # A single execute() would give one page back: the driver takes one step of what returns no columns.
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            try:
+                await driver.executescript(pragma)
+            except sqlite3.Error as error:
+                raise Unavailable(f"the database cannot be used ({error}): see to its disk and permissions") from error
+            free: int = (await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one()
+            return free
 
     async def _insert(self, writer: BulkWriter, rows: Callable[[], Sequence[Row]]) -> None:
         async with self._write_turn or nullcontext():

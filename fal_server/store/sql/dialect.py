@@ -24,6 +24,9 @@ POSTGRESQL = "postgresql"
 # Write transactions take SQLite's lock when they start, because one that takes it later cannot wait for it.
 WRITES = {"fal_writes": True}
 _BUSY_MILLISECONDS = 30_000
+_JOURNAL_BYTES = 64 * 1024 * 1024
+# Cut the write-ahead log, unless somebody reads from it: a checkpoint that waited would hold up every writer.
+CHECKPOINT = f"PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = {_BUSY_MILLISECONDS}"
 _PARAMETERS = ("host", "port", "ssl", "sslmode")
 _WANTED = "a database is given as postgresql://user:password@host/name, or a file's path"
 
@@ -151,7 +154,9 @@ def set_pragmas(connection: AsyncAdapt_aiosqlite_connection | sqlite3.Connection
     """Configure a connection to SQLite."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new database only
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")  # after a checkpoint the rest is given back
     cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -22,6 +22,10 @@ from fal_server.store.sql.tables import LOG_LINES, owned_by
 _Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
+# So many deleted lines are worth giving their space back; that of fewer is used again soon.
+_MANY = 10_000
+# What a line takes beside its message: the other columns, and its places in the indexes (measured).
+_LINE_BYTES = 360
 _LEVELS = {level.value: level for level in LogLevel}
 _SOURCES = {source.value: source for source in LogSource}
 _COLUMNS = tuple(LOG_LINES.c)
@@ -102,7 +106,36 @@ class SqlLogStore:
         total = 0
         while deleted := await self._database.write(some):
             total += deleted
+        await self._give_back(total)
         return total
+
+    async def shrink(self, most_bytes: int) -> int:
+        size = func.length(LOG_LINES.c.message) + _LINE_BYTES
+        oldest = select(*_APP_ORDER, size).order_by(*_APP_ORDER).limit(_FORGET_BATCH)
+
+        async def stored(connection: AsyncConnection) -> int:
+            return (await connection.execute(select(func.sum(size)))).scalar() or 0
+
+        async def some(connection: AsyncConnection) -> tuple[int, int]:
+            last, freed = None, 0
+            for *place, length in (await connection.execute(oldest)).all():
+                if freed >= excess:
+                    break
+                last, freed = place, freed + length
+            if last is None:
+                return 0, excess
+            return (await connection.execute(delete(LOG_LINES).where(tuple_(*_APP_ORDER) <= last))).rowcount, freed
+
+        excess, total = await self._database.read(stored) - most_bytes, 0
+        while excess > 0:
+            deleted, freed = await self._database.write(some)
+            total, excess = total + deleted, excess - freed
+        await self._give_back(total)
+        return total
+
+    async def _give_back(self, deleted: int) -> None:
+        if deleted >= _MANY:
+            await self._database.give_back()
 
 
 def to_rows(entries: Iterable[LogEntry]) -> list[_Row]:

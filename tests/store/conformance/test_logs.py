@@ -206,6 +206,17 @@ async def test_forget_more_than_a_batch(store):
     assert await messages(store) == ["line 12001"]
 
 
+async def test_the_oldest_lines_go_when_the_logs_are_too_large(store):
+    await store.logs.append([some.line(n, "x" * 640, at=n) for n in range(1, 12_001)])  # 1000 bytes each
+    assert await store.logs.shrink(12_000_000) == 0
+    assert await store.logs.shrink(11_999_500) == 1
+    assert await store.logs.shrink(9_000) == 11_990
+    page = await store.logs.page(LOCAL, LogQuery())
+    assert [entry.sequence for entry in page.entries] == list(range(11_992, 12_001))
+    assert await store.logs.shrink(0) == 9
+    assert await store.logs.shrink(0) == 0
+
+
 async def test_appending_while_reading_and_forgetting(store):
     async def write(runner_id):
         for start in range(1, 201, 20):

@@ -1,0 +1,25 @@
+"""What the reaper deletes, and what it says about that."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from fal_server.loops.reaper import Reaper
+from tests.fakes.platform import Platform
+from tests.store import strategies as some
+
+
+async def test_logs_that_are_too_large_lose_their_oldest_lines(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = platform.store.logs
+    await logs.append([some.line(number, "x" * 640, at=number) for number in range(1, 11)])  # 1000 bytes each
+    reaper = Reaper(platform.store, logs, platform.clock, timedelta(days=7), log_bytes=4000)
+    assert await reaper.bound_logs() == 6
+    assert await reaper.bound_logs() == 0
+    assert [record.message for record in caplog.records] == [
+        "dropped the oldest 6 log lines: --log-bytes allows 4000 bytes"
+    ]
+    assert await Reaper(platform.store, logs, platform.clock, timedelta(days=7)).bound_logs() == 0
