@@ -56,6 +56,7 @@ def test_what_is_read(text: str) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
     )
 )
+@pytest.mark.slow
 def test_every_document_is_read_as_it_was_written(value: object) -> None:
     assert read_json(json.dumps(value)) == read_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
