@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _run_and_flush(sys.argv[1:])
     # If users' code or a controller ran in this process, its exit handlers and threads must end in order.
     if "fal.deploy" in sys.modules or "fal_server" in sys.modules:
+        interrupt_exit.arm()  # Ctrl-C at the very end must not be the signal that ended the process
         return code
     import os
 

@@ -19,6 +19,7 @@ from fal.deploy.results import (
     build_failure,
     endpoint_paths,
     endpoint_urls,
+    endpoints_of,
     read_result,
 )
 from fal.deploy.upload import FileStore, Sender
@@ -110,7 +111,7 @@ def deploy(
     )
     controller = client.controller()
     with closing(controller.register_application(request)) as stream:
-        return _registered(stream, app, endpoint_paths(metadata), result_handler)
+        return _registered(stream, app, metadata, result_handler)
 
 
 def build(
@@ -253,7 +254,7 @@ def run(
 def _registered(
     stream: Iterator[RegisterResult],
     app: PreparedApp,
-    endpoints: list[str],
+    metadata: Mapping[str, object],
     handler: Callable[[RegisterResult], object] | None,
 ) -> DeploymentResult:
     for result in stream:
@@ -266,7 +267,9 @@ def _registered(
         return DeploymentResult(
             revision=result.application_id,
             app_name=app.app_name,
-            urls=endpoint_urls(result.service_urls, endpoints),
+            urls=endpoint_urls(result.service_urls, endpoint_paths(metadata)),
+            endpoints=endpoints_of(metadata, result.service_urls),
+            queue_url=result.service_urls.queue,
             log_url=result.service_urls.log,
             auth_mode=app.auth or "private",
             code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",

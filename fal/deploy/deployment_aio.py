@@ -20,6 +20,7 @@ from fal.deploy.results import (
     build_failure,
     endpoint_paths,
     endpoint_urls,
+    endpoints_of,
     read_result,
 )
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
@@ -111,7 +112,7 @@ async def deploy(
     )
     controller = await client.controller()
     async with aclosing(controller.register_application(request)) as stream:
-        return await _registered(stream, app, endpoint_paths(metadata), result_handler)
+        return await _registered(stream, app, metadata, result_handler)
 
 
 async def build(
@@ -257,7 +258,7 @@ async def run(
 async def _registered(
     stream: AsyncIterator[RegisterResult],
     app: PreparedApp,
-    endpoints: list[str],
+    metadata: Mapping[str, object],
     handler: Callable[[RegisterResult], object] | None,
 ) -> DeploymentResult:
     async for result in stream:
@@ -270,7 +271,9 @@ async def _registered(
         return DeploymentResult(
             revision=result.application_id,
             app_name=app.app_name,
-            urls=endpoint_urls(result.service_urls, endpoints),
+            urls=endpoint_urls(result.service_urls, endpoint_paths(metadata)),
+            endpoints=endpoints_of(metadata, result.service_urls),
+            queue_url=result.service_urls.queue,
             log_url=result.service_urls.log,
             auth_mode=app.auth or "private",
             code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",

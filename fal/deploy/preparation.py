@@ -89,13 +89,6 @@ class PreparedApp:
         """Whether the controller takes the app's code as modules, rather than as a pickle."""
         return METHOD in self.methods
 
-    @property
-    def endpoints(self) -> list[str]:
-        """Return the paths that the app serves, by its description; "/" without one."""
-        openapi = self.metadata.get("openapi")
-        paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
-        return [*paths] if isinstance(paths, Mapping) and paths else ["/"]
-
 
 def prepare(
     app_ref: str | tuple[str | None, str | None] | None,

@@ -15,6 +15,7 @@ from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
 
 _SHOWN_LINES = 20
+_METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -36,6 +37,21 @@ class DeployOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A path that an app answers.
+
+    Attributes:
+        path: as in a URL, below the app's own.
+        methods: the HTTP methods in upper case; empty for a WebSocket.
+        url: its address; ws:// or wss:// for a WebSocket.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentResult:
     """The result of a deploy.
 
@@ -45,6 +61,8 @@ class DeploymentResult:
         urls: for each of "playground", "sync" and "async", the address of each path.
         log_url: where its logs are shown.
         auth_mode: who may call it; "private" if the deploy did not say.
+        endpoints: the paths that the app answers, each once, with its method and address.
+        queue_url: below which requests are queued.
         code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
         sources: the sources that went as modules, by their paths below the directory that they are imported from.
     """
@@ -54,6 +72,8 @@ class DeploymentResult:
     urls: dict[str, dict[str, str]]
     log_url: str
     auth_mode: str
+    endpoints: tuple[Endpoint, ...] = ()
+    queue_url: str = ""
     code: str = ""
     sources: tuple[str, ...] = ()
 
@@ -63,6 +83,24 @@ def endpoint_paths(metadata: Mapping[str, object]) -> list[str]:
     openapi = metadata.get("openapi")
     paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
     return [str(path) for path in paths] if isinstance(paths, Mapping) and paths else ["/"]
+
+
+def endpoints_of(metadata: Mapping[str, object], services: ServiceURLs) -> tuple[Endpoint, ...]:
+    """Return what an app answers, by its OpenAPI document; a POST to its root without one."""
+    openapi = metadata.get("openapi")
+    paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
+    if not isinstance(paths, Mapping) or not paths:
+        return (Endpoint(path="/", methods=("POST",), url=f"{services.run}/"),)
+    return tuple(_endpoint(str(path), item, services) for path, item in paths.items() if path != "/health")
+
+
+def _endpoint(path: str, item: object, services: ServiceURLs) -> Endpoint:
+    described: Mapping[object, object] = item if isinstance(item, Mapping) else {}
+    if "x-fal-protocol" in described:
+        # OpenAPI knows no WebSockets: a POST that is described beside this one is not served.
+        return Endpoint(path=path, methods=(), url=f"ws{services.run.removeprefix('http')}{path}")
+    methods = tuple(method.upper() for method in _METHODS if method in described)
+    return Endpoint(path=path, methods=methods, url=f"{services.run}{path}")
 
 
 def endpoint_urls(services: ServiceURLs, endpoints: list[str]) -> dict[str, dict[str, str]]:

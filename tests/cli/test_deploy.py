@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -72,7 +73,9 @@ def test_addresses_are_shown_as_asked_for(deployed, app_file, capsys, monkeypatc
     assert main(["deploy", app_file]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Deployed hello, revision rev-1\n")
-    assert "  sync        http://127.0.0.1:1/local/hello/\n" in shown
+    assert "  POST        http://127.0.0.1:1/local/hello/\n" in shown
+    assert "  to call it  curl http://127.0.0.1:1/local/hello/ -H" in shown
+    assert shown.count("127.0.0.1:1/local/hello/\n") == 1, "each address once"
     monkeypatch.setenv("FAL_URL_OUTPUT", "none")
     assert main(["deploy", app_file]) == 0
     assert capsys.readouterr().out == "Deployed hello, revision rev-1\n"
@@ -101,13 +104,15 @@ def test_a_detached_deploy_of_a_known_app_is_rolling_out(deployed, app_file, cap
     ],
 )
 def test_ctrl_c_says_what_becomes_of_the_deploy(deployed, app_file, registered, message):
-    def register(_request, _context):
+    def register(_request, context):
+        ended = threading.Event()
+        context.add_callback(ended.set)
         if registered is not None:
             yield revision_pb2.RegisterApplicationResult(registered=registered)
         yield revision_pb2.RegisterApplicationResult(
             logs=[log_pb2.Log(message="waiting", source=log_pb2.USER, level=log_pb2.INFO)]
         )
-        deployed.gone.wait(60)
+        ended.wait(60)
 
     deployed.answers["RegisterApplication"] = register
     process = subprocess.Popen(

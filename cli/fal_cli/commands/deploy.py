@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -200,9 +200,28 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     if result.code:
         print_note(_sent(result))
     wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
-    kinds = {"none": (), "playground": ("playground",)}.get(wanted, tuple(result.urls))
-    for kind in kinds:
-        for url in result.urls.get(kind, {}).values():
-            sys.stdout.write(visible(f"  {kind:<11} {url}\n"))
-    if wanted == "all" and result.log_url:
-        sys.stdout.write(visible(f"  {'logs':<11} {result.log_url}\n"))
+    for label, text in _addresses(result, wanted):
+        sys.stdout.write(visible(f"  {label:<11} {text}\n"))
+
+
+def _addresses(result: DeploymentResult, wanted: str) -> Iterator[tuple[str, str]]:
+    """Yield what answers, each address once, and a line to copy that calls the app."""
+    playground = result.urls.get("playground", {})
+    if wanted == "none":
+        return
+    # A controller without a page for it gives the app's own address.
+    if wanted == "playground" or playground != result.urls.get("sync"):
+        yield from (("playground", url) for url in playground.values())
+    if wanted == "playground":
+        return
+    for endpoint in result.endpoints:
+        yield ",".join(endpoint.methods) or "websocket", endpoint.url
+    if result.queue_url:
+        yield "queue", result.queue_url
+    if result.log_url:
+        yield "logs", result.log_url
+    first = next((endpoint for endpoint in result.endpoints if {"POST", "GET"} & set(endpoint.methods)), None)
+    if first is not None:
+        key = "" if result.auth_mode == "public" else ' -H "Authorization: Key $FAL_KEY"'
+        body = " -H 'Content-Type: application/json' -d '{}'" if "POST" in first.methods else ""
+        yield "to call it", f"curl {first.url}{key}{body}"
