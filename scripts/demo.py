@@ -83,7 +83,7 @@ class Demo:
         self.fal("runners", "kill", str(second["runner_id"]))
         self.fal("runners", "list", "--since", "5m", "--state", "terminated")
         self.fal("apps", "list")
-        self.fal("apps", "delete", "hello")
+        self.fal("apps", "delete", "hello", "--yes")
 
 
 def main() -> int:

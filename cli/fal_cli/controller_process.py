@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -53,6 +54,15 @@ class ControllerProcess:
     stopping: str = ""
     listens: str = "127.0.0.1"
     boot_id: str | None = None
+
+    @property
+    def option(self) -> str:
+        """The option that names its state directory, with a space before; "" for the default one."""
+        return (
+            ""
+            if self.state_dir == default_state_dir().absolute()
+            else f" --state-dir {shlex.quote(str(self.state_dir))}"
+        )
 
     @property
     def alive(self) -> bool:
@@ -123,7 +133,8 @@ def default_state_dir() -> Path:
 def find_controller(state_dir: Path) -> ControllerProcess | None:
     """Return the controller that runs on `state_dir`, or None.
 
-    A file that is damaged, or left behind by a machine that went down, counts as no controller.
+    A file that is damaged, copied with its directory, or left behind by a machine that went down counts as no
+    controller.
 
     Raises:
         CommandError: the controller's file may not be read.
@@ -144,6 +155,9 @@ def find_controller(state_dir: Path) -> ControllerProcess | None:
             listens=str(found.get("host") or "127.0.0.1"),
             boot_id=str(found["boot_id"]) if found.get("boot_id") else None,
         )
+        inode = int(found.get("inode") or 0)
+        if inode and inode != state_dir.stat().st_ino:
+            return None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     except OSError as error:

@@ -119,6 +119,7 @@ class Controller:
             pid=os.getpid(),
             started_ticks=started_ticks(),
             boot_id=boot_id(),
+            inode=self._state.root.stat().st_ino,
             host=self._settings.host,
             port=parts.addresses.port,
             grpc_port=parts.faces.grpc_port,

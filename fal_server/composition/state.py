@@ -25,6 +25,7 @@ class Running:
         grpc_port: gRPC alone.
         tls: whether `port` speaks TLS.
         local_authority: whether the authority in the state directory issued the certificate.
+        inode: of the state directory; in a copy of the file it is another directory's.
         stopping: what the stop waits for; empty while the controller serves.
     """
 
@@ -38,6 +39,7 @@ class Running:
     local_authority: bool = False
     stopping: str = ""
     boot_id: str = ""
+    inode: int = 0
 
 
 class StateDir:

@@ -44,6 +44,7 @@ def test_a_copy_is_refused_and_never_touches_the_originals_runners(original: Con
     (runner,) = runner_of(original)
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", str(original.state_dir), str(copy)], check=True)
+    assert "No controller runs" in original.fal("down", "--state-dir", str(copy)).stderr
     with pytest.raises(AssertionError, match=r"is a copy of .*state.*--adopt-copy"):
         start(copy)
     second = start(copy, "--adopt-copy")

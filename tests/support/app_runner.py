@@ -121,7 +121,7 @@ class Runner:
         return f"http://127.0.0.1:{self.wait_for(r'running on http://127.0.0.1:([0-9]+)')[1]}"
 
     def post(self, path: str, **options: object) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=None, **options)
+        return httpx.post(self.url + path, **{"timeout": None, **options})
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path)

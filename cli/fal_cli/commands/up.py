@@ -59,7 +59,7 @@ def _up(args: argparse.Namespace) -> int:
     if running is not None:
         # Not an error: whoever lost the profile or the key gets them back.
         print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
-        _greet(running, "`fal down` stops it, --state-dir chooses another directory.")
+        _greet(running, f"`fal down{running.option}` stops it, --state-dir chooses another directory.")
         return 0
     arguments = ["--state-dir", str(state_dir), *as_arguments(args)]
     if getattr(args, "debug", False):
@@ -130,7 +130,7 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         if last.startswith("Error: ") and "\n" not in last:
             raise CommandError(f"{last.removeprefix('Error: ')}\nThe log is {log}.")
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
-    _greet(controller, "`fal down` stops it.")
+    _greet(controller, f"`fal down{controller.option}` stops it.")
     # The controller runs on; Popen must not warn about that.
     process.returncode = 0
     return 0
@@ -150,7 +150,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
         f"  {prefix}fal runners list\n"
-        '  eval "$(fal env)"    points every fal client of this shell at it'
+        f'  eval "$(fal env{controller.option})"    points every fal client of this shell at it'
     )
     sys.stdout.flush()
     if (other := other_package()) is not None:
@@ -170,7 +170,8 @@ def _warn_of_key(controller: ControllerProcess) -> None:
     except UnauthenticatedError as error:
         path = controller.state_dir / "admin.key"
         print_note(
-            f"The key in {path} is not accepted: {error}\nTo get a new one: echo lost > {path}; fal down; fal up -d"
+            f"The key in {path} is not accepted: {error}\nTo get a new one: echo lost > {path}; "
+            f"fal down{controller.option}; fal up -d{controller.option}"
         )
     except (CommandError, FalError):
         return
