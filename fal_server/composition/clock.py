@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fal_server.composition.state import boot_id, write_private
@@ -73,11 +73,6 @@ class SteadyClock:
 
     def wall(self) -> datetime:
         return datetime.fromtimestamp(self._wall(), UTC)
-
-    @property
-    def behind(self) -> timedelta:
-        """How far the wall clock is ahead."""
-        return self.wall() - self.now()
 
     def reading(self) -> ClockReading:
         """Return what the next run needs."""

@@ -26,6 +26,11 @@ class Machine:
         return SteadyClock(before, wall=self.wall, uptime=lambda: self.uptime, boot=boot)
 
 
+def behind(clock: SteadyClock) -> float:
+    """How many seconds the wall clock is ahead."""
+    return (clock.wall() - clock.now()).total_seconds()
+
+
 @given(
     st.lists(
         st.tuples(st.floats(0, 1e5), st.floats(-1e8, 1e8), st.sampled_from(["look", "restart", "do not look"])),
@@ -55,7 +60,7 @@ def test_the_wall_clock_is_caught_up_with() -> None:
     for _ in range(11):
         machine.uptime += HOUR
         clock.now()
-    assert abs(clock.behind.total_seconds()) < 0.001
+    assert abs(behind(clock)) < 0.001
 
 
 def test_a_clock_that_was_never_set_is_corrected_at_once() -> None:
@@ -63,15 +68,15 @@ def test_a_clock_that_was_never_set_is_corrected_at_once() -> None:
     clock = machine.clock()
     assert clock.now().year == 1970
     machine.step = START
-    assert abs(clock.behind.total_seconds()) < 0.001
+    assert abs(behind(clock)) < 0.001
 
 
 def test_another_boot_begins_with_the_wall_clock() -> None:
     machine = Machine()
     reading = machine.clock().reading()
     machine.step += 24 * HOUR
-    assert abs(machine.clock(reading, boot="b2").behind.total_seconds()) < 0.001
-    assert machine.clock(reading, boot="b1").behind.total_seconds() > 23 * HOUR
+    assert abs(behind(machine.clock(reading, boot="b2"))) < 0.001
+    assert behind(machine.clock(reading, boot="b1")) > 23 * HOUR
 
 
 def test_a_reading_is_kept_and_a_damaged_one_ignored(tmp_path: Path) -> None:
@@ -80,4 +85,4 @@ def test_a_reading_is_kept_and_a_damaged_one_ignored(tmp_path: Path) -> None:
     save_clock(path, clock)
     assert abs((open_clock(path).now() - clock.now()).total_seconds()) < 5
     path.write_text('{"boot": 1')
-    assert abs(open_clock(path).behind.total_seconds()) < 1
+    assert abs(behind(open_clock(path))) < 1
