@@ -15,6 +15,8 @@ from fal_grpc.adapter.revision import BuildResult, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
 
 _SHOWN_LINES = 20
+# Every app answers this; an endpoint that its author wrote is a POST.
+_HEALTH = ("/health", ("GET",))
 _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _PICKLES = ("pickle", "cloudpickle")
 
@@ -91,7 +93,8 @@ def endpoints_of(metadata: Mapping[str, object], services: ServiceURLs) -> tuple
     paths = openapi.get("paths") if isinstance(openapi, Mapping) else None
     if not isinstance(paths, Mapping) or not paths:
         return (Endpoint(path="/", methods=("POST",), url=f"{services.run}/"),)
-    return tuple(_endpoint(str(path), item, services) for path, item in paths.items() if path != "/health")
+    found = (_endpoint(str(path), item, services) for path, item in paths.items())
+    return tuple(endpoint for endpoint in found if (endpoint.path, endpoint.methods) != _HEALTH)
 
 
 def _endpoint(path: str, item: object, services: ServiceURLs) -> Endpoint:
