@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +43,16 @@ _WHERE = {
     "isolated": "fal.app.functions",
     "realtime": "fal.app.endpoints",
 }
+
+if os.path.exists(f"{__path__[0]}/apps.py"):  # noqa: PTH110  # pathlib's import costs more than all of this
+    import warnings
+
+    warnings.warn(
+        "The published fal package is installed in the same environment, and each overwrites the other's files. "
+        "Use an environment for each: pip uninstall fal fal-grpc, then install one of them again.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def __getattr__(name: str) -> object:

@@ -1,11 +1,14 @@
-"""Reads and changes profiles in ~/.fal/config.toml, keeping its comments."""
+"""Reads profiles, and keeps our own beside the published client's, which it never changes.
+
+The published client reads ~/.fal/config.toml when it is imported, and that fails if the current profile has a host that
+does not begin with "api". So the profiles that we make, and which one is current, are in a file of our own.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tomllib
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from tomlkit.items import Table
 
 INTERNAL = "__internal__"
-"""The table with the client's own state: the current profile and the team that it acts for."""
+"""The table with a client's own state: the current profile and the team that it acts for."""
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -27,27 +30,34 @@ def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the configuration file: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
+    """Return the file that the published client reads, too: FAL_CONFIG_PATH, or ~/.fal/config.toml."""
     return Path(environ.get("FAL_CONFIG_PATH") or "~/.fal/config.toml").expanduser()
+
+
+def own_path(path: Path) -> Path:
+    """Return our own file beside the published client's: ~/.fal/config.fal-grpc.toml."""
+    return path.with_name(f"{path.stem}.fal-grpc.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The content of the file.
+    """The content of both files; where both have a profile of one name, ours wins.
 
     Attributes:
-        path: the file, which need not exist.
+        path: the file of the published client, which need not exist.
+        own_path: our own, which need not exist either.
         profiles: each profile's settings by its name; the client uses `key`, `host` and `ca_file`.
         current_profile: the profile to use unless another is named.
+        chosen_in: the file that chose it.
         team: the team that a login token acts for.
-        globals: the settings outside any profile.
     """
 
     path: Path
+    own_path: Path
     profiles: Mapping[str, Mapping[str, object]]
     current_profile: str | None
+    chosen_in: Path
     team: str | None
-    globals: Mapping[str, object]
 
     def __repr__(self) -> str:
         """Leave out the settings: keys are among them."""
@@ -60,55 +70,92 @@ class Config:
             ConfigError: there is no such profile, or the setting is not text.
         """
         if profile not in self.profiles:
-            known = ", ".join(sorted(self.profiles)) or "none"
             raise ConfigError(
-                f"There is no profile {profile!r} in {self.path} (profiles: {known}). "
+                f"{_no_profile(profile, self.profiles, self.path, self.own_path)}. "
                 "`fal profile create` makes one, `fal profile set` chooses another."
             )
-        return _text(self.profiles[profile], name, where=f"profile {profile!r} in {self.path}")
+        return _text(self.profiles[profile], name, where=f"profile {profile!r} of {self.own_path} or {self.path}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ProfileFile:
+    """One of the two files, as it was read."""
+
+    path: Path
+    profiles: Mapping[str, Mapping[str, object]]
+    internal: Mapping[str, object]
+
+    def internal_text(self, name: str) -> str | None:
+        return _text(self.internal, name, where=f"{INTERNAL} in {self.path}")
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the file; a missing one counts as empty.
+    """Read both files; a missing one counts as empty.
+
+    Args:
+        path: the file of the published client; ours is beside it.
+        environ: the environment variables.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML of the expected form.
+        ConfigError: one cannot be read, or is not TOML of the expected form.
     """
     path = config_path(environ) if path is None else path
+    shared, own = _read(path), _read(own_path(path))
+    chosen_by = own if "profile" in own.internal else shared
+    return Config(
+        path=path,
+        own_path=own.path,
+        profiles={**shared.profiles, **own.profiles},
+        current_profile=chosen_by.internal_text("profile"),
+        chosen_in=chosen_by.path,
+        team=shared.internal_text("team"),
+    )
+
+
+def _read(path: Path) -> _ProfileFile:
     try:
-        document: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows may begin a file with a byte order mark.
+        document: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         document = {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}. Fix it, or move it away and start with an empty one."
-        ) from None
+        raise _not_toml(path, error) from None
     internal = document.pop(INTERNAL, {})
     if not isinstance(internal, dict):
         raise ConfigError(f"{path}: {INTERNAL} must be a table")
-    return Config(
-        path=path,
-        profiles={name: table for name, table in document.items() if isinstance(table, dict)},
-        current_profile=_text(internal, "profile", where=f"{INTERNAL} in {path}"),
-        team=_text(internal, "team", where=f"{INTERNAL} in {path}"),
-        globals={name: value for name, value in document.items() if not isinstance(value, dict)},
-    )
+    tables = {name: table for name, table in document.items() if isinstance(table, dict)}
+    return _ProfileFile(path=path, profiles=tables, internal=internal)
 
 
 class ConfigEditor:
-    """Changes the file, within `edit`."""
+    """Changes our own file, within `edit`. A profile of the published client is copied when it is changed."""
 
-    def __init__(self, document: TOMLDocument, path: Path) -> None:
+    def __init__(self, document: TOMLDocument, shared: _ProfileFile, path: Path) -> None:
         self._document = document
+        self._shared = shared
         self._path = path
 
     @property
     def profiles(self) -> list[str]:
-        from tomlkit.items import Table
+        return list(dict.fromkeys([*self._shared.profiles, *self._own_profiles()]))
 
-        return [str(name) for name, item in self._document.items() if isinstance(item, Table) and name != INTERNAL]
+    @property
+    def current_profile(self) -> str | None:
+        """The profile in use unless another is named."""
+        table = self._document.get(INTERNAL, {})
+        if "profile" in table:
+            return _text(table, "profile", where=f"{INTERNAL} in {self._path}")
+        return self._shared.internal_text("profile")
+
+    def setting(self, profile: str, name: str) -> str | None:
+        """Return a setting of a profile; None if it is unset or empty."""
+        where = f"profile {profile!r} of {self._path} or {self._shared.path}"
+        own = self._document.get(profile)
+        return _text(
+            own if self._is_own(profile) and own else self._shared.profiles.get(profile, {}), name, where=where
+        )
 
     def create_profile(self, name: str) -> None:
         """Add a profile without settings.
@@ -119,16 +166,39 @@ class ConfigEditor:
         import tomlkit
 
         if name in self.profiles:
-            raise ConfigError(f"There is a profile {name!r} already in {self._path}")
+            raise ConfigError(f"There is a profile {name!r} already")
         if not name or name == INTERNAL or name in self._document:
             raise ConfigError(f"A profile cannot be named {name!r}")
         self._document.add(name, tomlkit.table())
 
+    def copy_profile(self, name: str) -> None:
+        """Copy a profile of the published client into our file, unless ours has one of that name.
+
+        Raises:
+            ConfigError: there is no such profile.
+        """
+        import tomlkit
+
+        self._check(name)
+        if not self._is_own(name):
+            table = tomlkit.table()
+            table.update(self._shared.profiles[name])
+            self._document.add(name, table)
+
     def delete_profile(self, name: str) -> None:
-        """Remove a profile; if it was the current one, no profile is current."""
-        self._profile(name)
+        """Remove a profile; if it was the current one, no profile is current.
+
+        Raises:
+            ConfigError: there is no such profile, or the published client's file has it.
+        """
+        self._check(name)
+        if name in self._shared.profiles:
+            raise ConfigError(
+                f"The profile {name!r} is in {self._shared.path}, the published client's file: delete it there"
+            )
+        was_current = self.current_profile == name
         self._document.remove(name)
-        if self._internal().get("profile") == name:
+        if was_current:
             self.set_current(None)
 
     def set(self, profile: str, setting: str, value: str) -> None:
@@ -146,80 +216,105 @@ class ConfigEditor:
             table.remove(setting)
 
     def set_current(self, profile: str | None) -> None:
-        """Choose the profile to use, or none."""
-        if profile is not None:
-            self._profile(profile)
-        self._set_internal("profile", profile)
-
-    def set_team(self, team: str | None) -> None:
-        """Choose the team that a login token acts for, or none."""
-        self._set_internal("team", team)
-
-    def _profile(self, name: str) -> Table:
-        from tomlkit.items import Table
-
-        table = self._document.get(name)
-        if name == INTERNAL or not isinstance(table, Table):
-            known = ", ".join(sorted(self.profiles)) or "none"
-            raise ConfigError(f"There is no profile {name!r} in {self._path} (profiles: {known}).")
-        return table
-
-    def _internal(self) -> Table:
+        """Choose the profile to use, or none, whatever the published client's file says."""
         import tomlkit
         from tomlkit.items import Table
 
+        if profile is not None:
+            self._check(profile)
         if INTERNAL not in self._document:
             self._document.add(INTERNAL, tomlkit.table())
         table = self._document[INTERNAL]
         if not isinstance(table, Table):
             raise ConfigError(f"{self._path}: {INTERNAL} must be a table")
-        return table
+        table["profile"] = profile or ""
 
-    def _set_internal(self, name: str, value: str | None) -> None:
-        table = self._internal()
-        if value is not None:
-            table[name] = value
-        elif name in table:
-            table.remove(name)
+    def _own_profiles(self) -> list[str]:
+        return [str(name) for name in self._document if self._is_own(str(name))]
+
+    def _is_own(self, name: str) -> bool:
+        from tomlkit.items import Table
+
+        return name != INTERNAL and isinstance(self._document.get(name), Table)
+
+    def _check(self, name: str) -> None:
+        if name not in self.profiles:
+            raise ConfigError(_no_profile(name, self.profiles, self._shared.path, self._path))
+
+    def _profile(self, name: str) -> Table:
+        from tomlkit.items import Table
+
+        self.copy_profile(name)
+        found = self._document[name]
+        if not isinstance(found, Table):
+            raise ConfigError(f"{self._path}: {name} must be a table")
+        return found
 
 
 @contextmanager
 def edit(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Generator[ConfigEditor, None, None]:
-    """Change the file: the block's changes are written at its end, or none if it raises.
+    """Change our own file: the block's changes are written at its end, or none if it raises.
 
     Only its owner can read the file (0600). Comments stay. Another process that edits it at the same time waits.
 
     Raises:
         ConfigError: it cannot be read or written, or is not TOML.
     """
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
+    path = config_path(environ) if path is None else path
+    with _written(own_path(path)) as document:
+        yield ConfigEditor(document, _read(path), own_path(path))
 
-    # Resolved, so that a symbolic link stays one.
-    path = (config_path(environ) if path is None else path).resolve()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(path.parent):
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            document = tomlkit.parse(text)
-            yield ConfigEditor(document, path)
-            _replace(path, tomlkit.dumps(document))
-    except (TOMLKitError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is not valid TOML: {error}. Fix it, or move it away and start with an empty one."
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be changed: {error.strerror}") from None
+
+def take_over(profile: str, path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> bool:
+    """Move a profile, and that it is current, from the published client's file into ours.
+
+    Earlier versions wrote it there, and the published client cannot be imported with such a host.
+
+    Returns:
+        Whether there was one to move.
+
+    Raises:
+        ConfigError: a file cannot be read or written, or is not TOML.
+    """
+    path = config_path(environ) if path is None else path
+    found = _read(path)
+    host = found.profiles.get(profile, {}).get("host")
+    if not isinstance(host, str) or host.startswith("api"):
+        return False
+    current = load(path).current_profile
+    with edit(path) as editor:
+        editor.copy_profile(profile)
+        if current == profile:
+            editor.set_current(profile)
+    with _written(path) as document:
+        document.remove(profile)
+        if found.internal.get("profile") == profile:
+            internal = document[INTERNAL]
+            internal.remove("profile")
+            if not internal:
+                document.remove(INTERNAL)
+    return True
 
 
 @contextmanager
-def _locked(directory: Path) -> Generator[None, None, None]:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _written(path: Path) -> Generator[TOMLDocument, None, None]:
+    """Read a file, and replace it by what the block makes of it."""
+    import tomlkit
+    from filelock import FileLock
+    from tomlkit.exceptions import TOMLKitError
+
+    path = path.resolve()  # so that a symbolic link stays one
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+            document = tomlkit.parse(text)
+            yield document
+            _replace(path, tomlkit.dumps(document))
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        raise _not_toml(path, error) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be changed: {error.strerror}") from None
 
 
 def _replace(path: Path, text: str) -> None:
@@ -228,7 +323,7 @@ def _replace(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -236,6 +331,15 @@ def _replace(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _not_toml(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} is not valid TOML: {error}. Fix it, or move it away and start with an empty one.")
+
+
+def _no_profile(name: str, profiles: Collection[str], path: Path, own: Path) -> str:
+    known = ", ".join(sorted(profiles)) or "none"
+    return f"There is no profile {name!r} in {own} or {path} (profiles: {known})"
 
 
 def _text(table: Mapping[str, object], name: str, *, where: str) -> str | None:

@@ -6,6 +6,7 @@ import sys
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.presentation.output import print_error
+from fal_cli.version import other_package
 
 # What the app extra installs. When one of an app's own modules is missing, loading the app says so.
 _APP_MODULES = frozenset({"cloudpickle", "fastapi", "pydantic", "starlette", "uvicorn"})
@@ -32,8 +33,17 @@ def report(error: Exception, *, debug: bool) -> int:
         if _is_a("ArgumentError", error):
             return ExitCode.USAGE
     else:
-        print_error(f"unexpected {type(error).__name__}: {error}\nRun the command again with --debug to see where.")
+        print_error(f"unexpected {type(error).__name__}: {error}\n{_advice()}")
     return ExitCode.FAILED
+
+
+def _advice() -> str:
+    if (other := other_package()) is not None:
+        return (
+            f"The package fal {other} is in the same environment and overwrote a part of this one.\n"
+            "Use an environment for each: pip uninstall fal fal-grpc, then install one of them again."
+        )
+    return "Run the command again with --debug to see where."
 
 
 def _message(error: Exception) -> str:

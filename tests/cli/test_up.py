@@ -94,7 +94,8 @@ def test_from_up_to_down(state_dir, capsys):
     config = load()
     assert config.current_profile == "local"
     assert config.setting("local", "host") == controller.host
-    assert config.path.stat().st_mode & 0o777 == 0o600
+    assert not config.path.exists(), "that is the published client's file"
+    assert config.own_path.stat().st_mode & 0o777 == 0o600
 
     assert main(["status", "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
@@ -154,6 +155,32 @@ def test_nobody_is_locked_out(state_dir, capsys):
     assert "The profile keeps the key that it has" in without.stderr
     assert main(["keys", "list"]) == 0
     assert main(["status"]) == 0
+
+
+def test_each_state_directory_has_a_profile_of_its_own(state_dir, tmp_path):
+    assert fal("up", "-d", "--port", "0").returncode == 0
+    first = load().setting("local", "host")
+    second = fal("up", "-d", "--port", "0", "--state-dir", str(tmp_path / "second"))
+    assert f"The profile local belongs to {state_dir}, so this controller gets the profile local-2" in second.stderr
+    assert "FAL_PROFILE=local-2 fal runners list" in second.stdout
+    assert fal("down", "--state-dir", str(tmp_path / "second")).returncode == 0
+    again = fal("up", "-d", "--port", "0", "--state-dir", str(tmp_path / "second"))
+    assert "belongs to" not in again.stderr
+    config = load()
+    assert config.setting("local", "host") == first
+    assert (list(config.profiles), config.current_profile) == (["local", "local-2"], "local")
+    assert fal("down", "--state-dir", str(tmp_path / "second")).returncode == 0
+
+
+def test_what_an_earlier_version_wrote_leaves_the_published_client_s_file(state_dir):
+    assert fal("up", "-d", "--port", "0").returncode == 0
+    config = load()
+    config.own_path.rename(config.path)
+    again = fal("up", "-d")
+    assert f"The profile local moved from {config.path} to {config.own_path}" in again.stderr
+    assert "profile    local (current)" in again.stdout
+    assert config.path.read_text().strip() == ""
+    assert fal("keys", "list").returncode == 0
 
 
 def test_in_the_foreground_until_ctrl_c(state_dir):

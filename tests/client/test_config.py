@@ -1,4 +1,4 @@
-"""The configuration file: its settings, its errors, and changes that keep the rest."""
+"""The configuration files: their settings, their errors, and changes that leave the published client's as it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fal.config import config_path, edit, load
+from fal.config import config_path, edit, load, own_path, take_over
 from fal_grpc.errors import ConfigError
 
 TEXT = """\
@@ -38,7 +38,6 @@ def test_what_it_says(path):
     assert config.setting("work", "absent") is None
     assert (config.current_profile, config.team) == ("work", "crew")
     assert list(config.profiles) == ["work"]
-    assert config.globals == {"check_updates": False}
     assert "hidden-secret" not in repr(config)
 
 
@@ -80,6 +79,10 @@ def test_bytes_that_are_no_text(path):
         load(path)
     with pytest.raises(ConfigError, match="not valid TOML"), edit(path):
         pass
+    path.write_text(TEXT)
+    own_path(path).write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"fal-grpc\.toml is not valid TOML"), edit(path):
+        pass
 
 
 def test_an_unknown_profile_is_named_with_those_there_are(path):
@@ -87,26 +90,34 @@ def test_an_unknown_profile_is_named_with_those_there_are(path):
         load(path).setting("home", "key")
 
 
-def test_changes_keep_the_rest(path):
-    path.chmod(0o644)
+def test_changes_go_to_our_own_file(path):
+    own = own_path(path)
+    own.write_text('# ours\n[old]\nhost = "a"  # kept\n')
+    own.chmod(0o644)
     with edit(path) as config:
         config.create_profile("local")
         config.set("local", "host", "127.0.0.1:1")
         config.set("work", "host", "api.other.com")
         config.unset("work", "absent")
-        config.set_team(None)
+        assert config.current_profile == "work"
         config.set_current("local")
-        assert config.profiles == ["work", "local"]
-    text = path.read_text()
-    assert "# mine" in text
-    assert "# the company's" in text
+        assert config.profiles == ["work", "old", "local"]
+        assert config.setting("work", "host") == "api.other.com"
+        assert config.setting("local", "absent") is None
+    assert path.read_text() == TEXT
+    assert own.read_text().startswith('# ours\n[old]\nhost = "a"  # kept\n')
     config = load(path)
     assert config.setting("local", "host") == "127.0.0.1:1"
     assert config.setting("work", "host") == "api.other.com"
     assert config.setting("work", "key") == "id:hidden-secret"
-    assert (config.current_profile, config.team) == ("local", None)
-    assert config.globals == {"check_updates": False}
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (config.current_profile, config.chosen_in, config.team) == ("local", own, "crew")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+
+
+def test_no_profile_is_a_choice_too(path):
+    with edit(path) as config:
+        config.set_current(None)
+    assert load(path).current_profile is None
 
 
 def test_a_new_file_in_a_new_directory(tmp_path):
@@ -115,15 +126,54 @@ def test_a_new_file_in_a_new_directory(tmp_path):
         config.create_profile("local")
         config.set("local", "key", 'a:"quoted"\n')
     assert load(path).setting("local", "key") == 'a:"quoted"\n'
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+    assert stat.S_IMODE(own_path(path).stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_byte_order_mark_is_skipped(path):
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    own_path(path).write_bytes(b'\xef\xbb\xbf[mine]\nkey = "a:b"\n')
+    assert sorted(load(path).profiles) == ["mine", "work"]
+    with edit(path) as config:
+        config.set("mine", "host", "h")
+    assert load(path).setting("mine", "host") == "h"
 
 
 def test_deleting_the_current_profile_leaves_none(path):
     with edit(path) as config:
-        config.delete_profile("work")
-    assert load(path).profiles == {}
+        config.create_profile("home")
+        config.set_current("home")
+        config.delete_profile("home")
+    assert list(load(path).profiles) == ["work"]
     assert load(path).current_profile is None
+
+
+LOCAL = TEXT.replace('profile = "work"', 'profile = "local"') + '\n[local]\nhost = "127.0.0.1:7400"\nkey = "a:b"\n'
+
+
+def test_what_an_earlier_version_wrote_is_moved(path):
+    path.write_text(LOCAL)
+    assert take_over("local", path)
+    config = load(path)
+    assert (config.current_profile, config.chosen_in) == ("local", own_path(path))
+    assert dict(config.profiles["local"]) == {"host": "127.0.0.1:7400", "key": "a:b"}
+    assert path.read_text().strip() == TEXT.replace('profile = "work"\n', "").strip()
+    assert not take_over("local", path)
+
+
+def test_a_choice_of_nothing_else_leaves_no_empty_table(path):
+    path.write_text('[local]\nhost = "127.0.0.1:7400"\n\n[__internal__]\nprofile = "local"\n')
+    assert take_over("local", path)
+    assert path.read_text().strip() == ""
+
+
+def test_a_profile_that_the_published_client_takes_stays(path):
+    text = LOCAL.replace("127.0.0.1:7400", "api.example.com")
+    path.write_text(text)
+    assert not take_over("local", path)
+    assert path.read_text() == text
+    assert not own_path(path).exists()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +181,7 @@ def test_deleting_the_current_profile_leaves_none(path):
     [
         (lambda config: config.create_profile("work"), "already"),
         (lambda config: config.create_profile("__internal__"), "cannot be named"),
-        (lambda config: config.create_profile("check_updates"), "cannot be named"),
+        (lambda config: config.delete_profile("work"), "published client's file: delete it there"),
         (lambda config: config.create_profile(""), "cannot be named"),
         (lambda config: config.set("home", "key", "x"), "no profile 'home'"),
         (lambda config: config.set_current("home"), "no profile 'home'"),
@@ -147,16 +197,17 @@ def test_a_change_that_cannot_be_leaves_the_file_as_it_was(path, change, message
     with pytest.raises(ConfigError, match=message):
         attempt()
     assert path.read_text() == TEXT
-    assert [entry.name for entry in path.parent.iterdir() if "toml" in entry.name] == ["config.toml"]
+    assert not own_path(path).exists()
 
 
 def test_a_linked_file_stays_a_link(path, tmp_path):
-    link = tmp_path / "link.toml"
-    link.symlink_to(path)
-    with edit(link) as config:
+    kept = tmp_path / "elsewhere.toml"
+    kept.touch()
+    own_path(path).symlink_to(kept)
+    with edit(path) as config:
         config.set("work", "host", "elsewhere")
-    assert link.is_symlink()
-    assert load(path).setting("work", "host") == "elsewhere"
+    assert own_path(path).is_symlink()
+    assert "elsewhere" in kept.read_text()
 
 
 def test_those_who_edit_at_the_same_time_wait(path):

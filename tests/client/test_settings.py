@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fal import settings as subject
-from fal.config import edit
+from fal.config import edit, own_path
 from fal.login import access_token
 from fal.settings import resolve
 from fal_grpc.credentials import KeyCredentials, NoCredentials, TokenCredentials
@@ -37,7 +37,7 @@ def token(expires_in: float = 86400) -> str:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 def test_the_first_that_is_set_wins(tmp_path, hosts, keys, chosen_by):
     path = tmp_path / "config.toml"
-    path.unlink(missing_ok=True)
+    own_path(path).unlink(missing_ok=True)
     with edit(path) as config:
         for name in ("mine", "other"):
             config.create_profile(name)

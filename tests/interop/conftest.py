@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from tests.interop.records import Recorder
-from tests.support.controller import Controller, running
-from tests.support.official import Official
+from tests.support.controller import BIN, Controller, running
+from tests.support.official import CONFIG, Official
 
 PYTHON = os.environ.get("FAL_INTEROP_PYTHON")
 PROTO_PYTHON = os.environ.get("FAL_PROTO_PYTHON", "python")
@@ -50,9 +51,20 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller
 
 @pytest.fixture(scope="session")
 def official(controller: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official client with the controller's admin key."""
+    """The official client with the controller's admin key, in a home where our `fal up` has been."""
     home = tmp_path_factory.mktemp("official-home")
-    return Official(python=python, home=home, host=controller.host, key=controller.key)
+    official = Official(python=python, home=home, host=controller.host, key=controller.key)
+    (home / ".fal" / "config.toml").parent.mkdir()
+    (home / ".fal" / "config.toml").write_text(CONFIG)
+    up_was_here(controller, home)
+    return official
+
+
+def up_was_here(controller: Controller, home: Path) -> None:
+    """Run our `fal up`, which writes a profile of the controller that runs already."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "FAL_STATE_DIR": str(controller.state_dir)}
+    done = subprocess.run([BIN / "fal", "up"], env=environment, capture_output=True, text=True, check=True)
+    assert "profile    local (current)" in done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+CONFIG = "check_updates = false\n"
+"""What the official client's configuration says: ask no registry for news."""
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -46,7 +48,7 @@ class Official:
         fal_home.mkdir(parents=True, exist_ok=True)
         config = fal_home / "config.toml"
         if not config.exists():
-            config.write_text("check_updates = false\n")
+            config.write_text(CONFIG)
         return {
             "PATH": f"{self.python.parent}:{os.environ['PATH']}",
             "HOME": str(self.home),

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import CommandError
+from fal_cli.local_profile import write_profile
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note
 from fal_cli.version import other_package
 
-PROFILE = "local"
 _PORT = 7400
 _START_SECONDS = 120.0
 _LOG_LINES = 15
@@ -137,15 +137,16 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
 
 
 def _greet(controller: ControllerProcess, ending: str) -> None:
-    current = _write_profile(controller)
-    prefix = "" if current else f"FAL_PROFILE={PROFILE} "
+    profile = write_profile(controller)
+    prefix = "" if profile.current else f"FAL_PROFILE={profile.name} "
+    use = " (current)" if profile.current else f", not current; `fal profile set {profile.name}` selects it"
     trust = "" if controller.ca_file is None else _TRUST.format(ca=controller.ca_file, bundle=controller.bundle)
     address = controller.url if controller.tls else controller.host
     print_line(
         f"The controller is up (pid {controller.pid}). {ending}\n"
         f"  address    {address} (gRPC and HTTP), 127.0.0.1:{controller.grpc_port} (gRPC alone)\n"
         f"  state      {controller.state_dir}\n"
-        f"  profile    {PROFILE}{' (current)' if current else ', not current; `fal profile set local` selects it'}\n"
+        f"  profile    {profile.name}{use}\n"
         f"{trust}"
         "Try next:\n"
         f"  {prefix}fal deploy FILE.py::App\n"
@@ -175,26 +176,3 @@ def _warn_of_key(controller: ControllerProcess) -> None:
         )
     except (CommandError, FalError):
         return
-
-
-def _write_profile(controller: ControllerProcess) -> bool:
-    """Write the controller's host and key to the profile `local`, and return whether that is in use."""
-    from fal.config import edit, load
-
-    with edit() as config:
-        if PROFILE not in config.profiles:
-            config.create_profile(PROFILE)
-        config.set(PROFILE, "host", controller.url if controller.tls else controller.host)
-        if controller.ca_file is None:
-            config.unset(PROFILE, "ca_file")
-        else:
-            config.set(PROFILE, "ca_file", str(controller.ca_file))
-        try:
-            config.set(PROFILE, "key", controller.key())
-        except CommandError as error:
-            print_note(f"The profile keeps the key that it has: {error}")
-        current = load().current_profile
-        if current not in config.profiles:
-            config.set_current(PROFILE)
-            current = PROFILE
-    return (os.environ.get("FAL_PROFILE") or current) == PROFILE
