@@ -130,6 +130,7 @@ def test_from_up_to_down(state_dir, capsys):
 def test_nobody_is_locked_out(state_dir, capsys):
     assert fal("up", "--detach", "--port", "0").returncode == 0
     controller = find_controller(state_dir)
+    assert controller is not None
     assert main(["profile", "delete", "local"]) == 0
     assert fal("up", "-d").returncode == 0
     assert load().current_profile == "local"
@@ -188,6 +189,7 @@ def test_in_the_foreground_until_ctrl_c(state_dir):
         config.create_profile("work")
         config.set_current("work")
     process = subprocess.Popen([*FAL, "up", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
     assert select.select([process.stdout], [], [], 60)[0]
     greeting = os.read(process.stdout.fileno(), 65536).decode()
     assert "Ctrl-C stops it" in greeting
