@@ -13,11 +13,14 @@ class RequestContext:
     Attributes:
         request_id: the platform's id (header x-fal-request-id); None if it did not come through the platform.
         endpoint: the path of the call (header x-fal-endpoint).
+        lifecycle_preference: how long files that the request makes are kept, as the caller or the platform asks for it
+            (header x-fal-object-lifecycle-preference, JSON); None if nobody does.
         headers: the request's headers, names in lower case. A changed `x-fal-cdn-token` goes back to the caller.
     """
 
     request_id: str | None = None
     endpoint: str | None = None
+    lifecycle_preference: dict[str, str] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 

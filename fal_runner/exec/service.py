@@ -226,7 +226,7 @@ class ExecService:
         if self.runner is None:
             raise ExecError("FAILED_PRECONDITION", "there is no worker yet: Start comes first")
         if runner_id and runner_id != self.runner.spec.runner_id:
-            raise ExecError("NOT_FOUND", f"runner {runner_id} is not here")
+            raise ExecError("NOT_FOUND", f"runner {runner_id} not found: another one is here")
         return self.runner
 
     def _find(self, runner_id: str, exec_id: str) -> _KnownExec:
@@ -236,8 +236,8 @@ class ExecService:
         if record is None:
             raise ExecError(
                 "NOT_FOUND",
-                f"there is no command {exec_id!r} in runner {runner_id}, or it ended too long ago: "
-                "`fal runners execs` lists those that there are",
+                f"command {exec_id!r} of runner {runner_id} not found: "
+                "it never existed or ended too long ago; `fal runners execs` shows which exist",
             )
         return record
 

@@ -7,6 +7,7 @@ import hmac
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import EVERY_ACCOUNT, Principal, Scope
@@ -32,16 +33,23 @@ class _Known(NamedTuple):
 
 
 class Authenticator:
-    """Authenticates callers by their keys."""
+    """Authenticates callers by their keys.
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    Args:
+        runners: the keys of runners, which are in no store; None knows none.
+    """
+
+    def __init__(self, store: Store, clock: Clock, runners: RunnerKeys | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._runners = runners
         self._known: dict[str, _Known] = {}
         self._revocations = 0
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
         """Return the caller if this key was looked up lately; None means that `authenticate` has to look."""
+        if self._runners is not None and self._runners.names(key_id):
+            return self._runners.caller(key_id, secret)
         known = self._known.get(key_id)
         if known is None or known.until <= self._clock.now():
             return None

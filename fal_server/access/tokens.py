@@ -1,4 +1,4 @@
-"""The tokens that the controller issues: for calls to some apps, for uploads, and for runners."""
+"""The tokens that the controller issues: for calls to some apps, and for uploads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from datetime import datetime, timedelta
 import jwt
 
 from fal_server.access.permissions import WRITE_FILES
+from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import EVERY_ACCOUNT, LOCAL, AccountId, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Principal, Scope
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
 LONGEST = timedelta(hours=1)
 UPLOAD_LIFE = timedelta(hours=6)
 _MOST_APPS = 100
-_RUNNER = "runner."
 _ALGORITHM = "HS256"
 
 
@@ -38,13 +38,16 @@ class Tokens:
     Args:
         secret: 32 bytes that only controllers on this state know.
         lives: whether a runner with this id has not ended.
+
+    Attributes:
+        runners: the keys of runners, which upload with them too.
     """
 
     def __init__(self, secret: bytes, store: Store, clock: Clock, lives: Callable[[str], bool]) -> None:
         self._secret = hmac.digest(secret, b"fal tokens", hashlib.sha256)
         self._store = store
         self._clock = clock
-        self._lives = lives
+        self.runners = RunnerKeys(self._secret, lives)
 
     def for_calls(self, principal: Principal, apps: Sequence[str], seconds: float) -> IssuedToken:
         """Return a token that lets its bearer open WebSockets to these apps.
@@ -76,24 +79,21 @@ class Tokens:
         allowed = claims.get("apps")
         if not isinstance(allowed, list) or not {app, f"{owner}/{app}"} & set(map(str, allowed)):
             return None
+        key_id = str(claims.get("sub"))
+        if self.runners.names(key_id):
+            return key_id if self.runners.lives(key_id) else None
         key = await self._key_of(claims)
         return None if key is None else key.key_id
 
     async def uploader(self, token: str) -> Principal | None:
         """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""
-        if token.startswith(_RUNNER):
-            runner_id, _, _ = token.removeprefix(_RUNNER).partition(":")
-            good = hmac.compare_digest(self.runner_key(runner_id).encode(), token.encode(errors="surrogatepass"))
-            # One account has all runners; its id will be in the token when there are more.
-            return _uploader(runner_id, LOCAL) if good and self._lives(runner_id) else None
+        if self.runners.names(token):
+            key_id, _, secret = token.partition(":")
+            runner = self.runners.caller(key_id, secret)
+            return None if runner is None else _uploader(key_id, runner.scope.account)
         claims = self._claims(token, UPLOADS)
         key = None if claims is None else await self._key_of(claims)
         return None if key is None else _uploader(key.key_id, key.account)
-
-    def runner_key(self, runner_id: str) -> str:
-        """Return the key that a runner uploads with, in the form of a platform's key: `id:secret`."""
-        secret = hmac.digest(self._secret, b"runner " + runner_id.encode(errors="surrogatepass"), hashlib.sha256)
-        return f"{_RUNNER}{runner_id}:{secret.hex()}"
 
     async def _key_of(self, claims: dict[str, object]) -> Key | None:
         key = await self._store.get_key(EVERY_ACCOUNT, str(claims.get("sub")))

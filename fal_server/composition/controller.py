@@ -165,6 +165,9 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         variables={
             **files.variables,
             **trust,
+            # The published client refuses a FAL_HOST that does not begin with `api`, unless FAL_GRPC_HOST is set too.
+            "FAL_HOST": addresses.base,
+            "FAL_GRPC_HOST": addresses.base,
             "FAL_RUN_HOST": addresses.base,
             "FAL_QUEUE_RUN_HOST": addresses.queue,
         },

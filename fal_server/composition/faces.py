@@ -79,7 +79,7 @@ async def open_faces(
             guard=guard, settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases
         ),
     )
-    gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens)
+    gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens, lifecycle=files.objects.lifecycle)
     adapter = AsgiAdapter(rest)
     router = Router(gateway, adapter)
     listener = Listener(
@@ -112,7 +112,7 @@ def _routes(
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
-        *AccountRoutes(use_cases.gpus, settings.account, guard).routes,
+        *AccountRoutes(use_cases.gpus, use_cases.revisions, settings.account, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
     ]

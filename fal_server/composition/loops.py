@@ -83,7 +83,7 @@ def build_loops(
         variables: what every runner is told about where it runs.
     """
     store, queue = storage.store, use_cases.queue
-    launch_specs = LaunchSpecs(live.catalog, use_cases.secrets.reveal_for, variables, files.tokens.runner_key)
+    launch_specs = LaunchSpecs(live.catalog, use_cases.secrets.reveal_for, variables, files.tokens.runners.key_of)
     unused = Retention(
         store,
         live.catalog,
@@ -94,7 +94,8 @@ def build_loops(
         clock,
         settings.unused_life,
     )
-    attempts = AttemptRunner(queue, store.queue, live.dispatcher, live.catalog, HttpRunnerClient(), clock)
+    client = HttpRunnerClient(lifecycle=files.objects.lifecycle)
+    attempts = AttemptRunner(queue, store.queue, live.dispatcher, live.catalog, client, clock)
     retention = timedelta(days=settings.retention_days)
     results = timedelta(hours=RESULT_HOURS)
     return Loops(

@@ -75,7 +75,7 @@ async def build_use_cases(
         live.dispatcher,
         live.changed,
     )
-    access = Authenticator(store, clock)
+    access = Authenticator(store, clock, files.tokens.runners)
     apps = Apps(catalog, fleet, dispatcher, clock)
     deploys = Deploys(
         store,

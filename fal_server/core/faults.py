@@ -54,9 +54,17 @@ class UnusableIdempotencyKey(InvalidArgument):
 
 
 class NotFound(Fault):
-    """The named thing does not exist."""
+    """The named thing does not exist. "not found" stands in the message, because published programs look for it.
+
+    Args:
+        thing: its kind and name, such as `app 'hello'`.
+        detail: why it is not there, or what to do.
+    """
 
     reason = "NOT_FOUND"
+
+    def __init__(self, thing: str, detail: str = "") -> None:
+        super().__init__(f"{thing} not found: {detail}" if detail else f"{thing} not found")
 
 
 class AlreadyExists(Fault):

@@ -62,8 +62,8 @@ class ExecHandlers:
         found = await self._execs.everywhere(caller.scope, lambda line: line.call("GetExec", data))
         if not found:
             raise NotFound(
-                f"there is no command {request.exec_id!r}, or it ended too long ago: "
-                "`fal runners execs` shows which exist"
+                f"command {request.exec_id!r}",
+                "it never existed or ended too long ago; `fal runners execs` shows which exist",
             )
         return pb.GetExecResponse.FromString(found[0])
 

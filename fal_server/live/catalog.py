@@ -29,7 +29,7 @@ async def existing_environment(
     """
     checked = names.environment_name(name or names.MAIN, field)
     if checked != names.MAIN and await store.get_environment(account, checked) is None:
-        raise NotFound(f"there is no environment {checked!r}: `fal environments create {checked}` makes it")
+        raise NotFound(f"environment {checked!r}", f"`fal environments create {checked}` makes it")
     return checked
 
 
@@ -78,7 +78,7 @@ class Catalog:
         if app is None or not within(account, app.account):
             environment = names.split_app_name(name)[1]
             where = "" if environment == names.MAIN else f" --env {environment}"
-            raise NotFound(f"there is no app {name!r}: `fal apps list{where}` shows which exist")
+            raise NotFound(f"app {name!r}", f"`fal apps list{where}` shows which exist")
         return app
 
     async def require_in(self, account: AccountId, name: str, environment: str, field: str = "application_name") -> App:

@@ -178,10 +178,10 @@ class Dispatcher:
             return at_once
         app = self._catalog.get(app_name)
         if app is None:
-            raise NotFound(f"there is no app {app_name!r}")
+            raise NotFound(f"app {app_name!r}", "`fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
-            raise NotFound(f"app {app_name!r} is a function without a port: it cannot be called over HTTP")
+            raise NotFound(f"port of app {app_name!r}", "a function without a port cannot be called over HTTP")
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
             raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
         waiter = _WaitingRequest(
@@ -268,7 +268,7 @@ class Dispatcher:
 
     def drop_app(self, app_name: str) -> None:
         """Fail the requests that wait for a deleted app."""
-        self._fail(app_name, lambda: NotFound(f"app {app_name!r} was deleted"))
+        self._fail(app_name, lambda: NotFound(f"app {app_name!r}", "it was deleted"))
 
     def give_up(self, app_name: str, reason: str) -> None:
         """Fail the requests that wait for an app whose runners cannot start, unless one serves or starts."""

@@ -65,11 +65,11 @@ class Apps:
         names.identifier(revision_id, "revision")
         revision = await self._catalog.find_revision(scope.account, revision_id)
         if revision is None:
-            raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev {full}` shows those of the app")
+            raise NotFound(f"revision {revision_id!r}", f"`fal apps list-rev {full}` shows those of the app")
         if revision.app_name != full:
             raise NotFound(
-                f"revision {revision_id!r} is one of app {revision.app_name!r}, not of {full!r}: "
-                f"`fal apps list-rev {full}` shows those of the app"
+                f"revision {revision_id!r} of app {full!r}",
+                f"it is one of {revision.app_name!r}; `fal apps list-rev {full}` shows those of the app",
             )
         # The caller wants it tried even if its starts failed before.
         self._fleet.forgive(full, revision_id)

@@ -82,7 +82,7 @@ class Environments:
                     f"environment {checked!r} still has apps ({', '.join(apps[:_MOST_NAMED])}{more}): delete them first"
                 )
             if not await self._store.delete_environment(scope.account, checked):
-                raise NotFound(f"there is no environment {checked!r}")
+                raise NotFound(f"environment {checked!r}", "`fal environments list` shows which exist")
 
     @staticmethod
     def _named(name: str) -> str:

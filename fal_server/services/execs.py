@@ -45,7 +45,7 @@ def require_there(runner: Runner) -> None:
     """
     if runner.ended:
         why = runner.reason or "no reason"
-        raise NotFound(f"runner {runner.runner_id!r} has ended, and its commands with it ({why})")
+        raise NotFound(f"runner {runner.runner_id!r}", f"it has ended, and its commands with it ({why})")
 
 
 class Execs:
@@ -96,5 +96,5 @@ class Execs:
     async def _require(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))
         if runner is None:
-            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows which exist")
+            raise NotFound(f"runner {runner_id!r}", "`fal runners list` shows which exist")
         return runner

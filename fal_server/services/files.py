@@ -203,5 +203,5 @@ class AppFiles:
         """
         about = self.parts.about(upload_id)
         if about.hash != file_hash:
-            raise NotFound("there is no such upload of this file: start again")
+            raise NotFound("upload of this file", "start again")
         return about

@@ -113,7 +113,7 @@ class Keys:
         async with self._changes:
             keys = await self._store.list_keys(account)
             if not any(key.key_id == key_id for key in keys):
-                raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
+                raise NotFound(f"key {key_id}", "it never existed or is revoked; `fal keys list` shows the keys")
             masters = [key for key in keys if EVERYTHING in key.permissions]
             if [key.key_id for key in masters] == [key_id]:
                 raise FailedPrecondition(
@@ -123,7 +123,7 @@ class Keys:
             revoked = await self._store.revoke_key(account, key_id, self._clock.now())
             self._access.forget(key_id)
         if not revoked:
-            raise NotFound(f"there is no key {key_id}, or it is revoked already: `fal keys list` shows the keys")
+            raise NotFound(f"key {key_id}", "it never existed or is revoked; `fal keys list` shows the keys")
 
     async def replacement_for(self, written: str | None, alias: str) -> str | None:
         """Return the administrator's key to write to its file as `id:secret`; None if the file may stay.

@@ -20,7 +20,7 @@ class LaunchSpecs:
     Args:
         reveal: return the values of an environment's secrets by name, or of all exposed ones for None.
         variables: what every runner gets to know where it runs, such as FAL_RUN_HOST.
-        runner_key: return the key with which a runner stores files, as `id:secret`.
+        runner_key: return id and secret of the key that a runner has for itself.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class LaunchSpecs:
         catalog: Catalog,
         reveal: RevealSecrets,
         variables: Mapping[str, str],
-        runner_key: Callable[[str], str] | None = None,
+        runner_key: Callable[[str], tuple[str, str]] | None = None,
     ) -> None:
         self._catalog = catalog
         self._reveal = reveal
@@ -56,7 +56,9 @@ class LaunchSpecs:
             "FAL_REVISION": runner.revision_id,
             "FAL_MACHINE_TYPE": runner.machine_type,
         }
-        key = {} if self._runner_key is None else {"FAL_KEY": self._runner_key(runner.runner_id)}
+        key_id, secret = ("", "") if self._runner_key is None else self._runner_key(runner.runner_id)
+        # The published client takes FAL_KEY before the other two, and its toolkit looks for either.
+        key = {"FAL_KEY": f"{key_id}:{secret}", "FAL_KEY_ID": key_id, "FAL_KEY_SECRET": secret} if secret else {}
         return LaunchSpec(
             account=runner.account,
             runner_id=runner.runner_id,
@@ -74,7 +76,7 @@ class LaunchSpecs:
             app_port=revision.exposed_port,
             app_metrics_port=revision.metrics_port,
             variables={**variables, **key, **secrets},
-            redact=(*key.values(), *secrets.values()),
+            redact=(*([secret] if secret else ()), *secrets.values()),
             termination_grace_seconds=revision.termination_grace_seconds,
             token=runner.token,
         )

@@ -240,13 +240,13 @@ class Logs:
             identifier(query.runner_id, "runner_id")
             known = await self._store.get_runner(scope.account, query.runner_id) is not None
             if not known and await self._log_store.last_sequence(scope.account, query.runner_id) == 0:
-                raise NotFound(f"there is no runner {query.runner_id}: `fal runners list` shows which exist")
+                raise NotFound(f"runner {query.runner_id}", "`fal runners list` shows which exist")
         elif query.app_name is not None:
             if await self._store.get_app(scope.account, query.app_name) is not None:
                 return
             lines = await self._log_store.page(scope.account, LogQuery(app_name=query.app_name, limit=1))
             if not lines.entries:
-                raise NotFound(f"there is no app {query.app_name!r}: `fal apps list` shows which exist")
+                raise NotFound(f"app {query.app_name!r}", "`fal apps list` shows which exist")
         else:
             raise InvalidArgument("selector", "selector names neither a runner nor an app: name one")
 

@@ -62,6 +62,12 @@ class Objects:
         self._life = life
         self.parts = PartUploads[Reserved](drafts, clock, most_bytes=MOST_BYTES)
 
+    @property
+    def lifecycle(self) -> str:
+        """How long a file is kept if nobody asks for another time, in the form of the header that asks."""
+        seconds = "null" if self._life is None else f'"{self._life.total_seconds():.0f}"'
+        return f'{{"expiration_duration_seconds": {seconds}}}'
+
     def reserve(
         self, account: AccountId, name: str | None, content_type: str | None, lifecycle: str | None
     ) -> Reserved:
@@ -126,7 +132,7 @@ class Objects:
         """
         stored, path = await asyncio.to_thread(self._store.get, object_id)
         if stored.expires_at is not None and stored.expires_at <= self._clock.now():
-            raise NotFound("there is no such file, or it has expired")
+            raise NotFound("file", "it never existed or has expired")
         return stored, path
 
     async def forget(self) -> int:

@@ -104,10 +104,10 @@ class Queue:
         """
         app = self._catalog.get(submission.app_name)
         if app is None or app.account != submission.account:
-            raise NotFound(f"there is no app {submission.app_name!r}: `fal apps list` shows which exist")
+            raise NotFound(f"app {submission.app_name!r}", "`fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
-            raise NotFound(f"app {app.name!r} is a function without a port: it cannot be called over HTTP")
+            raise NotFound(f"port of app {app.name!r}", "a function without a port cannot be called over HTTP")
         if submission.webhook_url is not None:
             checked_url(submission.webhook_url)
         start_seconds = submission.start_seconds
@@ -437,4 +437,4 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
 
 
 def _unknown(app_name: str, request_id: str) -> NotFound:
-    return NotFound(f"app {app_name!r} has no request {request_id[:80]!r}: it never existed or has expired")
+    return NotFound(f"request {request_id[:80]!r} of app {app_name!r}", "it never existed or has expired")

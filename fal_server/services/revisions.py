@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fal_server.core import names
 from fal_server.core.faults import FailedPrecondition, NotFound
 from fal_server.core.identity import Scope
+from fal_server.core.revisions import Json
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Store
@@ -47,6 +48,19 @@ class Revisions:
             for revision in revisions
         ]
 
+    async def metadata(self, scope: Scope, app_name: str) -> Mapping[str, Json]:
+        """Return what the deployer sent along with the revision that an app is on, such as its `openapi`.
+
+        Args:
+            app_name: the app's full name.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app = self._catalog.require(scope.account, app_name)
+        revision = await self._catalog.find_revision(scope.account, app.revision_id)
+        return {} if revision is None else revision.metadata
+
     async def delete(self, scope: Scope, revision_id: str) -> None:
         """Delete a revision that no app uses.
 
@@ -62,5 +76,5 @@ class Revisions:
                     f"or delete the app with `fal apps delete {app.name}`"
                 )
         if not await self._store.delete_revision(scope.account, revision_id):
-            raise NotFound(f"there is no revision {revision_id!r}: `fal apps list-rev` shows which exist")
+            raise NotFound(f"revision {revision_id!r}", "`fal apps list-rev` shows which exist")
         self._catalog.forget_revision(revision_id)

@@ -63,7 +63,7 @@ class RolloutWatcher:
     async def _settled(self, app_name: str, revision_id: str) -> bool:
         app = self._catalog.get(app_name)
         if app is None:
-            raise NotFound(f"app {app_name!r} was deleted while it moved to revision {revision_id}")
+            raise NotFound(f"app {app_name!r}", f"it was deleted while it moved to revision {revision_id}")
         if app.revision_id == revision_id:
             return True
         if app.next_revision_id == revision_id:

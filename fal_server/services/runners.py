@@ -133,13 +133,15 @@ class Runners:
     async def _require(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))
         if runner is None:
-            raise NotFound(f"there is no runner {runner_id!r}: `fal runners list` shows which exist")
+            raise NotFound(f"runner {runner_id!r}", "`fal runners list` shows which exist")
         return runner
 
     async def _require_alive(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._require(scope, runner_id)
         if runner.ended:
-            raise NotFound(f"runner {runner_id!r} has ended already ({runner.reason or 'the reason is not known'})")
+            raise NotFound(
+                f"runner {runner_id!r}", f"it has ended already ({runner.reason or 'the reason is not known'})"
+            )
         return runner
 
     async def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:

@@ -86,7 +86,7 @@ class Secrets:
         secret_name(name)
         where = await existing_environment(self._store, scope.account, environment)
         if not await self._store.delete_secret(scope.account, where, name):
-            raise NotFound(f"there is no secret {name} in environment {where!r}: `fal secrets list` shows the names")
+            raise NotFound(f"secret {name} of environment {where!r}", "`fal secrets list` shows the names")
 
     async def list(self, scope: Scope, environment: str | None = None) -> Sequence[SealedSecret]:
         """Return the secrets of an environment by name, still sealed.

@@ -153,4 +153,4 @@ class PartUploads(Generic[T]):
 
 
 def _gone() -> NotFound:
-    return NotFound("there is no such upload: it was completed, cancelled or abandoned; start again")
+    return NotFound("upload", "it was completed, cancelled or abandoned; start again")

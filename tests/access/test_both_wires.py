@@ -52,7 +52,7 @@ def everything(stack) -> tuple[Starlette, Uploader]:
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,
         *TokenRoutes(nothing, guard).routes,
         *RunnerRoutes(nothing, nothing, guard).routes,
-        *AccountRoutes(nothing, Account(), guard).routes,
+        *AccountRoutes(nothing, nothing, Account(), guard).routes,
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
     ]

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.access.authentication import Authenticator, principal_of
-from fal_server.access.permissions import WRITE_FILES
+from fal_server.access.permissions import CALL_APPS, WRITE_FILES
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
-from fal_server.core.faults import InvalidArgument
+from fal_server.core.faults import InvalidArgument, Unauthenticated
 from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.services.keys import Keys
 from tests.fakes.platform import Platform
+from tests.support.keys_of_runners import runner_key
 
 SECRET = bytes(32)
 
@@ -62,12 +63,12 @@ async def test_a_token_ends_with_its_key(desk: Desk) -> None:
 
 
 async def test_a_runners_key_is_good_while_it_lives(desk: Desk) -> None:
-    key = desk.tokens.runner_key("r1")
+    key = runner_key(desk.tokens, "r1")
     holder = await desk.tokens.uploader(key)
     assert holder is not None
-    assert (holder.key_id, holder.scope.permissions) == ("r1", {WRITE_FILES})
+    assert (holder.key_id, holder.scope.permissions) == ("runner.r1", {WRITE_FILES})
     assert await desk.tokens.uploader(key.replace("r1", "r2")) is None
-    assert await desk.tokens.uploader(desk.tokens.runner_key("r2")) is None
+    assert await desk.tokens.uploader(runner_key(desk.tokens, "r2")) is None
     desk.living.clear()
     assert await desk.tokens.uploader(key) is None
     other = Tokens(b"x" * 32, desk.platform.store, desk.platform.clock, lambda _: True)
@@ -115,4 +116,23 @@ def test_no_text_is_a_token(text: str) -> None:
     nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=Scope(account=LOCAL, permissions=frozenset()))
     tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
     assert asyncio.run(tokens.uploader(text)) is None
-    assert nobody.key_id not in tokens.runner_key(text).split(":")[1]
+    assert nobody.key_id not in runner_key(tokens, text).split(":")[1]
+
+
+async def test_a_runner_may_call_apps_and_manage_nothing(desk: Desk) -> None:
+    access = Authenticator(desk.platform.store, desk.platform.clock, desk.tokens.runners)
+    key_id, secret = desk.tokens.runners.key_of("r1")
+    caller = await access.authenticate(key_id, secret)
+    assert (caller.key_id, caller.scope.permissions) == (key_id, {CALL_APPS})
+    assert access.cached(key_id, secret) == caller
+    token = desk.tokens.for_calls(caller, ["hello"], 60).text
+    assert await desk.tokens.caller(token, "me", "hello") == key_id
+    for wrong in ((key_id, secret[:-1]), (key_id, ""), ("runner.r2", secret), (key_id, "\udc80")):
+        assert access.cached(*wrong) is None
+        with pytest.raises(Unauthenticated):
+            await access.authenticate(*wrong)
+    desk.living.clear()
+    assert access.cached(key_id, secret) is None
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(key_id, secret)
+    assert await desk.tokens.caller(token, "me", "hello") is None

@@ -47,7 +47,7 @@ class Files:
 
     def path(self, digest: str) -> Path:
         if not (self._folder / digest).exists():
-            raise NotFound("no such file")
+            raise NotFound("file")
         return self._folder / digest
 
 

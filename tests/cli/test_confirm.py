@@ -83,10 +83,9 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(controller, person, caps
     assert code == 0
     assert question not in messages
     assert method in called(controller)
-    if arguments[0] != "environments":
-        controller.asked.clear()
-        assert main(arguments) == 0
-        assert method in called(controller)
+    controller.asked.clear()
+    assert main(arguments) == 0
+    assert method in called(controller)
 
 
 def test_an_environment_that_is_not_there_is_not_asked_about(person):

@@ -75,9 +75,10 @@ def test_json_is_one_document(stored, capsys):
     assert list(found) == ["logs"]
     assert [item["sequence"] for item in found["logs"]] == [1, 2]
     assert found["logs"][0] == {
-        "timestamp": "2026-01-31T09:00:01+00:00",
+        "timestamp": "2026-01-31T09:00:01Z",
         "level": "INFO",
         "message": "line 1",
+        "job_id": "r-1",
         "source": "stdout",
         "sequence": 1,
         "runner_id": "r-1",

@@ -121,7 +121,7 @@ def test_a_key_that_may_call_apps_may_queue_but_not_manage(queue: Queue) -> None
         refused = queue.controller.call(f"/applications/local/queued/queue{path}", key=key, method=method)
         assert (refused.status, "Insufficient permissions" in refused.json()["detail"]) == (403, True)
     unknown = queue.call("/applications/local/none/queue")
-    assert (unknown.status, "no app 'none'" in unknown.json()["detail"]) == (404, True)
+    assert (unknown.status, "app 'none' not found" in unknown.json()["detail"]) == (404, True)
     assert queue.call("/applications/other/queued/queue").status == 404
     assert queue.controller.call("/applications/local/queued/queue").status == 401
 

@@ -56,7 +56,7 @@ async def test_the_sdk_sees_and_changes_the_queue(queue: Queue, face: str) -> No
     assert (cancelled.state, cancelled.error_type) == (QueueState.COMPLETED, "client_cancelled")
     with pytest.raises(CallError):
         await ask("cancel", app, running)
-    with pytest.raises(NotFoundError, match="no app 'none'"):
+    with pytest.raises(NotFoundError, match="app 'none' not found"):
         await ask("size", "none")
     with pytest.raises(NotFoundError):
         await ask("get", app, "unheard-of")

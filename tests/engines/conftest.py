@@ -108,7 +108,7 @@ class Content:
     def path(self, blob: str) -> Path:
         path = self._root / blob
         if not path.exists():
-            raise NotFound(f"no blob {blob}")
+            raise NotFound(f"blob {blob}")
         return path
 
 

@@ -27,7 +27,7 @@ class FakeInsight:
     def _require(self, name: str, environment: str) -> None:
         full = app_name(name, environment_name(environment), "application_name")
         if full != "hello":
-            raise NotFound(f"there is no app {full!r}")
+            raise NotFound(f"app {full!r}")
 
     async def explain(self, scope: Scope, name: str, environment: str) -> Explanation:
         self._require(name, environment)

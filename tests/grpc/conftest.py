@@ -153,7 +153,7 @@ class FakeApps:
     def _require(self, name: str, environment: str) -> App:
         full = app_name(name, environment_name(environment))
         if full not in self.apps:
-            raise NotFound(f"there is no app {full!r}")
+            raise NotFound(f"app {full!r}")
         return self.apps[full]
 
 
@@ -172,7 +172,7 @@ class FakeRevisions:
 
     async def delete(self, scope: Scope, revision_id: str) -> None:
         identifier(revision_id, "application_id")
-        raise NotFound(f"there is no revision {revision_id!r}")
+        raise NotFound(f"revision {revision_id!r}")
 
 
 @dataclass
@@ -231,7 +231,7 @@ class FakeRunners:
         self.calls.append((full, since, include_pending))
         found = [v for v in self.views.values() if v.runner.app_name == full]
         if not found:
-            raise NotFound(f"there is no app {full!r}")
+            raise NotFound(f"app {full!r}")
         return found
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
@@ -254,7 +254,7 @@ class FakeRunners:
     def _require(self, runner_id: str) -> RunnerView:
         identifier(runner_id, "runner_id")
         if runner_id not in self.views:
-            raise NotFound(f"there is no runner {runner_id!r}")
+            raise NotFound(f"runner {runner_id!r}")
         return self.views[runner_id]
 
 

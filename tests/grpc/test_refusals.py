@@ -46,7 +46,8 @@ async def test_each_fault_has_its_code_and_details(stack, kind) -> None:
         await AppsStub(stack.channel).ListAliases(ALIASES, metadata=(*stack.metadata, ("x-request-id", "r-1")))
     error = caught.value
     assert error.code().name == kind.reason
-    assert error.details() == details(error).message == "message"
+    message = "message not found" if kind is faults.NotFound else "message"
+    assert error.details() == details(error).message == message
     assert details(error).code == error.code().value[0]
     [info] = unpacked(error, ErrorInfo)
     assert (info.reason, info.domain, info.metadata["request_id"]) == (kind.reason, "fal.v1", "r-1")

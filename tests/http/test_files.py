@@ -34,11 +34,16 @@ from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
+from tests.support.keys_of_runners import runner_key
 
 
 class Gpus:
     def gpus_by_app(self) -> dict[str, dict[str, int]]:
         return {"one": {"GPU-H100": 2}, "two": {"GPU-H100": 1, "GPU-L40": 4}}
+
+
+class NoRevisions:
+    """No test here asks for the metadata of an app."""
 
 
 class Desk:
@@ -59,7 +64,7 @@ class Desk:
             *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
-            *AccountRoutes(Gpus(), Account(), guard).routes,
+            *AccountRoutes(Gpus(), NoRevisions(), Account(), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
         self.house: Server
@@ -326,7 +331,7 @@ async def test_the_ways_of_the_published_clients_to_upload(desk: Desk) -> None:
 async def test_a_runner_stores_files_over_its_socket(desk: Desk, tmp_path: Path) -> None:
     door = UnixListener(AsgiAdapter(desk.uploader.app))
     await door.start(tmp_path / "api.sock")
-    key = {"authorization": f"Key {desk.tokens.runner_key('alive')}", "x-fal-file-name": "o.txt"}
+    key = {"authorization": f"Key {runner_key(desk.tokens, 'alive')}", "x-fal-file-name": "o.txt"}
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "api.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=key) as runner:
         done = await runner.post("/v1/uploads", content=b"made", headers={"content-type": "text/plain"})
@@ -345,7 +350,7 @@ async def test_a_runner_stores_files_over_its_socket(desk: Desk, tmp_path: Path)
         assert (await desk.client.get(started["file_url"])).content == b"streamed"
         assert (await runner.delete(session)).status_code == 202
 
-        dead = {"authorization": f"Key {desk.tokens.runner_key('dead')}"}
+        dead = {"authorization": f"Key {runner_key(desk.tokens, 'dead')}"}
         assert (await runner.post("/v1/uploads", content=b"x", headers=dead)).status_code == 401
     await door.close(1)
 

@@ -265,7 +265,7 @@ async def test_a_client_that_leaves_gives_up_its_place() -> None:
     [
         (Unavailable("the app's setup failed: no such module"), 503, "runner_scheduling_failure"),
         (StartTimedOut("not ready within startup_timeout 30 s"), 504, "startup_timeout"),
-        (NotFound("the app was deleted"), 404, "bad_request"),
+        (NotFound("app 'a'", "it was deleted"), 404, "bad_request"),
         (RuntimeError("a mistake of ours"), 500, "internal_error"),
     ],
 )

@@ -51,6 +51,13 @@ class NoGpus:
         return {}
 
 
+class Revisions:
+    async def metadata(self, scope: Scope, app_name: str) -> dict[str, object]:
+        if app_name != "one":
+            raise NotFound(f"app {app_name!r}")
+        return {"openapi": {"paths": {}}}
+
+
 class Runners:
     def __init__(self) -> None:
         self.runners: dict[str, Runner] = {}
@@ -59,7 +66,7 @@ class Runners:
         try:
             found = self.runners[runner_id]
         except KeyError:
-            raise NotFound(f"there is no runner {runner_id}") from None
+            raise NotFound(f"runner {runner_id}") from None
         return RunnerView(
             runner=found, state=found.state, in_flight=0, expires_in_seconds=None, uptime_seconds=0.0, leases=()
         )
@@ -123,7 +130,8 @@ class Controller:
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller]:
     logs, runners = Logs(lines), Runners()
     guard = Guard(Keys(), NoTokens())
-    routes = [*RunnerRoutes(runners, logs, guard).routes, *AccountRoutes(NoGpus(), Account(), guard).routes]
+    account = AccountRoutes(NoGpus(), Revisions(), Account(), guard)
+    routes = [*RunnerRoutes(runners, logs, guard).routes, *account.routes]
     rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
     async with (
         running_server(rest=rest) as h,
@@ -187,6 +195,17 @@ async def test_the_current_user() -> None:
         assert wanted.items() <= user.items()
 
 
+async def test_an_apps_metadata() -> None:
+    async with controller() as c:
+        for owner in ("me", "local|1"):
+            answer = await c.client.get(f"/applications/{owner}/one/metadata", headers=ADMIN)
+            assert answer.json() == {"openapi": {"paths": {}}}
+        for path in ("/applications/me/none/metadata", "/applications/you/one/metadata"):
+            missing = await c.client.get(path, headers=ADMIN)
+            assert (missing.status_code, "not found" in missing.json()["detail"]) == (404, True)
+        assert (await c.client.get("/applications/me/one/metadata")).status_code == 401
+
+
 async def test_a_runner() -> None:
     async with controller() as c:
         of = {"app_name": "hello", "environment": "main", "revision_id": "v", "machine_type": "XS", "token": "hidden"}
@@ -210,7 +229,7 @@ async def test_a_runner() -> None:
         # Lines before this time are read, so one that was written at the end is too.
         assert datetime.fromisoformat(got["ended_at"]) == START + timedelta(seconds=2, microseconds=1)
         missing = await c.client.get("/runners/none", headers=ADMIN)
-        assert (missing.status_code, missing.json()["detail"]) == (404, "there is no runner none")
+        assert (missing.status_code, missing.json()["detail"]) == (404, "runner none not found")
 
 
 async def test_history() -> None:
@@ -302,9 +321,9 @@ async def test_following() -> None:
 
 async def test_a_fault_while_following_is_an_event() -> None:
     async with controller() as c:
-        await c.logs.live.put(NotFound("there is no\nrunner r"))
+        await c.logs.live.put(NotFound("the\nrunner r"))
         async with c.client.stream("POST", "/logs/stream", params={"job_id": "r"}, headers=ADMIN) as answer:
-            assert [event async for event in events(answer)] == ["event: error\ndata: there is no runner r"]
+            assert [event async for event in events(answer)] == ["event: error\ndata: the runner r not found"]
 
 
 async def test_followers_do_not_hold_up_the_end() -> None:

@@ -58,6 +58,7 @@ def test_logs_are_read(controller: Controller, official: Official, tiny: str) ->
 
     logs = until(printed, "the line is logged")
     assert {"timestamp", "level", "message"} <= set(logs[0])
+    assert all(line["job_id"] == runner_id and line["timestamp"].endswith("Z") for line in logs)
     assert any("setup is done" in line["message"] for line in logs)
     assert "echo the" in official.fal("runners", "logs", runner_id, "--search", "echo", "-n", "+1").stdout
     assert "setup is done" not in official.fal("runners", "logs", runner_id, "--search", "echo").stdout

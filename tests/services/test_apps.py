@@ -35,7 +35,7 @@ async def test_list_shows_apps_by_name_with_their_runners(platform: Platform) ->
 @pytest.mark.parametrize("environment", ["main", "there", "nowhere"])
 async def test_a_missing_environment_is_reported_before_a_missing_app(platform: Platform, environment: str) -> None:
     await Environments(platform.store, platform.clock).create(SCOPE, "there", None)
-    message = "there is no environment 'nowhere'" if environment == "nowhere" else r"there is no app 'none\b"
+    message = "environment 'nowhere' not found" if environment == "nowhere" else r"app 'none\b.*not found"
     for asked in (
         platform.apps.update(SCOPE, "none", environment, {}),
         platform.apps.rollout(SCOPE, "none", environment, force=False),
@@ -123,7 +123,7 @@ async def test_a_revision_of_another_app_is_refused(platform: Platform) -> None:
     await platform.deploy("a")
     other = await platform.deploy("b")
     for name in ("a", "c"):
-        with pytest.raises(NotFound, match="is one of app 'b'"):
+        with pytest.raises(NotFound, match="it is one of 'b'"):
             await platform.apps.set_revision(SCOPE, name, "", other.revision_id, auth_mode=None, strategy=None)
     with pytest.raises(NotFound, match="fal apps list-rev a"):
         await platform.apps.set_revision(SCOPE, "a", "", "unknown", auth_mode=None, strategy=None)

@@ -115,7 +115,7 @@ async def test_a_build_alone(platform: Platform) -> None:
 
 async def test_nothing_is_built_for_a_missing_environment(platform: Platform) -> None:
     built = platform.builder.builds
-    with pytest.raises(NotFound, match="there is no environment 'nowhere'"):
+    with pytest.raises(NotFound, match="environment 'nowhere' not found"):
         await anext(platform.deploys.build(SCOPE, code_request(environment_name="nowhere", force_build=True)))
     assert platform.builder.builds == built
 

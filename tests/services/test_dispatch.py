@@ -191,7 +191,7 @@ async def test_deleting_an_app_fails_its_callers(platform: Platform) -> None:
     waiting = platform.ask()
     await platform.until(lambda: platform.engine.alive)
     await platform.apps.delete(SCOPE, "a", "")
-    with pytest.raises(NotFound, match="'a' was deleted"):
+    with pytest.raises(NotFound, match="app 'a' not found: it was deleted"):
         await waiting
     await platform.until(lambda: not platform.fleet.runners)
 

@@ -30,6 +30,7 @@ from fal.toolkit import downloads as kept
 from fal_server.http.routes.uploader import UnixListener
 from fal_server.http.server.asgi import AsgiAdapter
 from tests.http.test_files import Desk, desk_at
+from tests.support.keys_of_runners import runner_key
 
 DATA = "data:text/plain;base64,aGVsbG8="
 
@@ -42,7 +43,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await door.start(tmp_path / "api.sock")
         monkeypatch.setenv("FAL_USE_LOCAL_UPLOADER", "1")
         monkeypatch.setenv("FAL_API_SOCKET", str(tmp_path / "api.sock"))
-        monkeypatch.setenv("FAL_KEY", desk.tokens.runner_key("alive"))
+        monkeypatch.setenv("FAL_KEY", runner_key(desk.tokens, "alive"))
         yield desk
         await door.close(1)
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
-from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.exit_codes import CommandError
 from fal_cli.ids import ENVIRONMENTS as ENVIRONMENT_NAMES
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
@@ -67,11 +67,9 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _delete(args: argparse.Namespace) -> None:
-    if not args.yes and not at_terminal():
-        # As the published client, which asks here without a terminal, too.
-        raise CommandError(f"deleting environment '{args.name}' needs a confirmation: add --yes", ExitCode.USAGE)
     with open_client(args) as client:
-        if not args.yes and args.name not in {environment.name for environment in client.environments.list()}:
+        asked = at_terminal() and not args.yes
+        if asked and args.name not in {environment.name for environment in client.environments.list()}:
             raise CommandError(f"there is no environment '{args.name}': `fal environments list` shows which exist")
         confirm(args, f"Delete environment '{args.name}' and its secrets?")
         client.environments.delete(args.name)

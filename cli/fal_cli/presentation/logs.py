@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
@@ -95,10 +96,12 @@ def _notes_on_stderr() -> Generator[None, None, None]:
 
 
 def _document(entry: LogEntry) -> Mapping[str, object]:
+    """Return a line as JSON values: the published keys in their form, and ours beside them."""
     return {
-        "timestamp": entry.timestamp.isoformat(),
+        "timestamp": entry.timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,
         "message": entry.message,
+        "job_id": entry.runner_id,
         "source": entry.source.value,
         "sequence": entry.sequence,
         "runner_id": entry.runner_id,

@@ -18,6 +18,7 @@ _DROPPED = HOP_BY_HOP | {
     b"x-fal-endpoint",
     b"x-fal-caller-user-id",
 }
+LIFECYCLE = "x-fal-object-lifecycle-preference"
 _READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
 _SPECIAL = _DROPPED | _READ
 _NOMINATES_NONE = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
@@ -85,6 +86,11 @@ class AppRequest:
                 fields = [line for line in fields if not line.startswith(token + b":")]
         self.fields = b"".join(fields)
 
+    def set_default(self, name: bytes, line: bytes) -> None:
+        """Add a header line for the runner, unless the caller has sent a field of this name."""
+        if not self.fields.startswith(name + b":") and b"\r\n" + name + b":" not in self.fields:
+            self.fields += line
+
 
 def split_target(target: bytes) -> tuple[str, str, bytes]:
     """Split a request's target into owner, app, and the path for the app.
@@ -97,7 +103,7 @@ def split_target(target: bytes) -> tuple[str, str, bytes]:
     path, mark, query = target.partition(b"?")
     parts = path.split(b"/", 3)
     if len(parts) < 3 or not parts[1] or not parts[2]:
-        raise HttpError(404, "bad_request", "there is nothing at this path: call an app at /{owner}/{app}")
+        raise HttpError(404, "bad_request", "page not found: call an app at /{owner}/{app}")
     rest = b"/" + parts[3] if len(parts) == 4 else b"/"
     return segment(parts[1]), segment(parts[2]), rest + mark + query
 

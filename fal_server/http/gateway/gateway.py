@@ -19,7 +19,7 @@ from fal_server.core.faults import (
     Unavailable,
 )
 from fal_server.core.routing import Outcome
-from fal_server.http.gateway.app_request import AppRequest
+from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.upstream import Pool
@@ -29,6 +29,7 @@ from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
 
+_LIFECYCLE = LIFECYCLE.encode()
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +39,7 @@ class Gateway:
     Args:
         connect_seconds: how long a runner may take to accept a connection.
         tokens: open WebSockets to private apps without a key; None accepts no tokens.
+        lifecycle: how long files are kept, as JSON, which apps are told if the caller asks for nothing.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Gateway:
         *,
         connect_seconds: float = 5,
         tokens: Tokens | None = None,
+        lifecycle: str = "",
     ) -> None:
         self.dispatcher = dispatcher
         self.access = access
         self.connect_seconds = connect_seconds
         self._tokens = tokens
+        self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.pool = Pool()
         self.deadlines = Deadlines()
         self._ids = RequestIds()
@@ -62,9 +66,11 @@ class Gateway:
         request_id = self._ids.next()
         try:
             request = AppRequest(exchange)
+            if self._lifecycle:
+                request.set_default(_LIFECYCLE, self._lifecycle)
             app = self.dispatcher.find(request.owner, request.app)
             if app is None:
-                raise NotFound(f"there is no app {request.owner}/{request.app}: see `fal apps list`")
+                raise NotFound(f"app {request.owner}/{request.app}", "`fal apps list` shows which exist")
             caller: str | None = None
             if request.key is not None:
                 principal = self.access.cached(*request.key)

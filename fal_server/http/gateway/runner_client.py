@@ -6,6 +6,7 @@ import asyncio
 
 from fal_server.core.faults import NodeTrouble
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
+from fal_server.http.gateway.app_request import LIFECYCLE
 from fal_server.http.gateway.upstream import Pool, Upstream
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
@@ -20,9 +21,11 @@ class HttpRunnerClient:
     Args:
         connect_seconds: how long a runner may take to accept a connection.
         most_bytes: how large the body of an answer may be.
+        lifecycle: how long files are kept, as JSON, which apps are told if the caller asked for nothing.
     """
 
-    def __init__(self, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES) -> None:
+    def __init__(self, *, connect_seconds: float = 5, most_bytes: int = MOST_ANSWER_BYTES, lifecycle: str = "") -> None:
+        self._lifecycle = lifecycle
         self._pool = Pool()
         self._connect_seconds = connect_seconds
         self._most_bytes = most_bytes
@@ -61,7 +64,7 @@ class HttpRunnerClient:
             upstream.start_request(answer, bodyless=request.method == "HEAD")
             if upstream.lost:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
-            upstream.transport.write(_head(request, content))
+            upstream.transport.write(_head(request, content, self._lifecycle))
             upstream.transport.write(content.body)
             await answer.ended.wait()
         finally:
@@ -116,8 +119,10 @@ class _WholeAnswer:
         return Answer(status=self._upstream.status, headers=_kept(self._upstream), body=b"".join(self._parts))
 
 
-def _head(request: QueuedRequest, content: Content) -> bytes:
+def _head(request: QueuedRequest, content: Content, lifecycle: str) -> bytes:
     fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers)
+    if lifecycle and all(name != LIFECYCLE for name, _ in content.headers):
+        fields += f"{LIFECYCLE}: {lifecycle}\r\n"
     framing = f"content-length: {len(content.body)}\r\n" if content.body or request.method != "GET" else ""
     return (
         f"{request.method} {request.path} HTTP/1.1\r\n{fields}{framing}"

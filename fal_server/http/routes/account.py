@@ -1,4 +1,4 @@
-"""The account over REST: who it is, its teams, and the GPUs that its runners hold."""
+"""The account over REST: who it is, its teams, its apps' metadata, and the GPUs that its runners hold."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fal_server.core.accounts import Account
+from fal_server.core.faults import NotFound
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
 from fal_server.services.gpus import Gpus
+from fal_server.services.revisions import Revisions
 
 
 class AccountRoutes:
     """The routes of the one account that a controller serves."""
 
-    def __init__(self, gpus: Gpus, account: Account, guard: Guard) -> None:
+    def __init__(self, gpus: Gpus, revisions: Revisions, account: Account, guard: Guard) -> None:
         self._gpus = gpus
+        self._revisions = revisions
         self._account = account
         self.routes = [
             guard.route("GET", "/users/current", self._current_user),
             guard.route("GET", "/users/teams", self._teams),
             guard.route("GET", "/applications/metrics", self._metrics),
+            guard.route("GET", "/applications/{owner}/{app}/metadata", self._metadata),
         ]
 
     async def _current_user(self, request: Request, caller: Principal) -> Response:
@@ -43,6 +47,13 @@ class AccountRoutes:
                 },
             }
         )
+
+    async def _metadata(self, request: Request, caller: Principal) -> Response:
+        """Answer with what came with the app's code; `openapi` is there if we or the published package serve it."""
+        owner = request.path_params["owner"]
+        if owner not in (self._account.nickname, self._account.user_id):
+            raise NotFound(f"account {owner[:80]!r}", f"this controller serves {self._account.nickname}")
+        return JSONResponse(dict(await self._revisions.metadata(caller.scope, request.path_params["app"])))
 
     def _names(self) -> dict[str, object]:
         account = self._account

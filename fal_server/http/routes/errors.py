@@ -31,7 +31,7 @@ def _answer_unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = error.detail
     if error.status_code == 404:
-        detail = "there is nothing at this path: apps are called at /{owner}/{app}"
+        detail = "page not found: apps are called at /{owner}/{app}"
     elif error.status_code == 405:
         detail = f"{request.method} is not possible on {request.url.path}"
     response = _answer_http_error(request, HttpError(error.status_code, "bad_request", detail))

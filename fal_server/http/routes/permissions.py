@@ -21,6 +21,7 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/health"): Admission.ANYONE,
     # The account, runners and their logs.
     ("GET", "/applications/metrics"): "serverless:metrics:read",
+    ("GET", "/applications/{owner}/{app}/metadata"): "serverless:apps:read",
     ("GET", "/runners/{runner_id}"): "serverless:runners:read",
     ("GET", "/users/current"): "account:read",
     ("GET", "/users/teams"): "account:read",

@@ -45,12 +45,12 @@ class QueueRoutes:
         raw: bytes = request.scope["raw_path"]
         parts = raw.split(b"/", 4)  # "", "queue", owner, app, the rest
         if len(parts) < 4 or not parts[2] or not parts[3]:
-            raise NotFound("there is nothing at this path: queue a request at /queue/{owner}/{app}")
+            raise NotFound("page", "queue a request at /queue/{owner}/{app}")
         owner, name = segment(parts[2]), segment(parts[3])
         rest = "/" + parts[4].decode("latin-1") if len(parts) == 5 else "/"
         app = self._dispatcher.find(owner, name)
         if app is None:
-            raise NotFound(f"there is no app {owner}/{name}: see `fal apps list`")
+            raise NotFound(f"app {owner}/{name}", "`fal apps list` shows which exist")
         caller = await self._guard.caller_of_app(request, public=app.public)
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":

@@ -55,7 +55,7 @@ class QueueAdminRoutes:
         async def answer(request: Request, caller: Principal) -> Response:
             nickname = request.path_params["nickname"]
             if nickname != self._account.nickname:
-                raise NotFound(f"this controller serves {self._account.nickname}, not {nickname[:80]!r}")
+                raise NotFound(f"account {nickname[:80]!r}", f"this controller serves {self._account.nickname}")
             return await endpoint(request, caller)
 
         return answer

@@ -124,11 +124,12 @@ class RunnerRoutes:
 
 
 def log_item(entry: LogEntry) -> dict[str, str | int | None]:
-    """Return a line as JSON values."""
+    """Return a line as JSON values: the published keys in their form, and ours beside them."""
     return {
-        "timestamp": entry.timestamp.isoformat(),
+        "timestamp": entry.timestamp.isoformat().replace("+00:00", "Z"),
         "level": entry.level.value,
         "message": entry.message,
+        "job_id": entry.runner_id,
         "source": entry.source.value,
         "sequence": entry.sequence,
         "runner_id": entry.runner_id,

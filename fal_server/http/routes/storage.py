@@ -119,7 +119,7 @@ class StorageRoutes:
     async def _get(self, request: Request) -> Response:
         stored, path = await self._objects.get(request.path_params["object_id"])
         if request.path_params["name"] != stored.name:
-            raise NotFound("there is no such file, or it has expired")
+            raise NotFound("file", "it never existed or has expired")
         opened = await asyncio.to_thread(_opened, path, stored)
         return OpenFileResponse(opened, content_type=stored.content_type, headers=_headers(stored))
 
@@ -154,7 +154,7 @@ def _opened(path: Path, stored: StoredObject) -> OpenFile:
     try:
         return OpenFile(descriptor=os.open(path, os.O_RDONLY | os.O_CLOEXEC), name=stored.name)
     except FileNotFoundError:
-        raise NotFound("there is no such file, or it has expired") from None
+        raise NotFound("file", "it never existed or has expired") from None
 
 
 def _headers(stored: StoredObject) -> dict[str, str]:

@@ -40,7 +40,7 @@ class DiskAppFiles:
 
     def path(self, file_hash: str) -> Path:
         if not self.has(file_hash):
-            raise NotFound(f"no file with the hash {file_hash[:80]!r} was uploaded: upload it, then try again")
+            raise NotFound(f"file with the hash {file_hash[:80]!r}", "upload it, then try again")
         return self._place(file_hash)
 
     def place(self, draft: Path, file_hash: str, mode: int) -> None:

@@ -45,7 +45,7 @@ class FileBlobs:
     def path(self, blob: str) -> Path:
         path = self._place(blob) if _HASH.fullmatch(blob) else None
         if path is None or not path.is_file():
-            raise NotFound(f"no content with the hash {blob[:80]!r} was uploaded: upload it, then try again")
+            raise NotFound(f"content with the hash {blob[:80]!r}", "upload it, then try again")
         return path
 
     def forget(self, needed: Collection[str], before: datetime) -> int:

@@ -268,7 +268,7 @@ def _errors(parts: Sequence[str]) -> Generator[None]:
     except Fault:
         raise
     except FileNotFoundError:
-        raise NotFound(f"there is no {shown}: `fal files list` shows what there is") from None
+        raise NotFound(shown, "`fal files list` shows what there is") from None
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise AlreadyExists(f"there is a directory at the destination of {shown}: remove it first") from error

@@ -60,7 +60,7 @@ class DiskObjects:
     def get(self, object_id: str) -> tuple[StoredObject, Path]:
         found = self._read(self._place(object_id)) if _ID.fullmatch(object_id) else None
         if found is None:
-            raise NotFound("there is no such file, or it has expired")
+            raise NotFound("file", "it never existed or has expired")
         return found, self._place(object_id) / _CONTENT
 
     def forget(self, now: datetime) -> int:

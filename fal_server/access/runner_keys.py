@@ -1,0 +1,51 @@
+"""The keys of runners: each has one of its own, for what an app does as itself, which ends with the runner."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+
+from fal_server.access.permissions import CALL_APPS
+from fal_server.core.identity import LOCAL, Principal, Scope
+
+_PREFIX = "runner."
+
+
+class RunnerKeys:
+    """Derives and checks runners' keys. None is stored: a key is valid while its runner lives.
+
+    A runner may call the account's apps, and store the files that its app makes. It may manage nothing.
+
+    Args:
+        secret: 32 bytes that only controllers on this state know.
+        lives: whether a runner with this id has not ended.
+    """
+
+    def __init__(self, secret: bytes, lives: Callable[[str], bool]) -> None:
+        self._secret = secret
+        self._lives = lives
+
+    def key_of(self, runner_id: str) -> tuple[str, str]:
+        """Return a runner's key as id and secret."""
+        secret = hmac.digest(self._secret, b"runner " + runner_id.encode(errors="surrogatepass"), hashlib.sha256)
+        return f"{_PREFIX}{runner_id}", secret.hex()
+
+    @staticmethod
+    def names(key_id: str) -> bool:
+        """Return whether an id is one of a runner's key; no other key has such an id."""
+        return key_id.startswith(_PREFIX)
+
+    def lives(self, key_id: str) -> bool:
+        """Return whether the runner of this key's id has not ended."""
+        return self._lives(key_id.removeprefix(_PREFIX))
+
+    def caller(self, key_id: str, secret: str) -> Principal | None:
+        """Return the runner as a caller; None if the secret is wrong or the runner has ended."""
+        runner_id = key_id.removeprefix(_PREFIX)
+        expected = self.key_of(runner_id)[1].encode()
+        good = hmac.compare_digest(expected, secret.encode(errors="surrogatepass"))
+        if not good or not self.lives(key_id):
+            return None
+        # One account has all runners; its id will be in the key when there are more.
+        return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({CALL_APPS})))

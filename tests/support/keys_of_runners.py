@@ -1,0 +1,10 @@
+"""The key of a runner, in the form in which it stands in FAL_KEY."""
+
+from __future__ import annotations
+
+from fal_server.access.tokens import Tokens
+
+
+def runner_key(tokens: Tokens, runner_id: str) -> str:
+    """Return the key as `id:secret`."""
+    return ":".join(tokens.runners.key_of(runner_id))
