@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,8 @@ from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)
 _FILE = "directory.json"
+# The inodes of these file systems are made up at each mount, so only the path tells a directory from its copy.
+_CHANGING_INODES = frozenset({"fuse", "fuseblk", "9p", "virtiofs", "vfat", "exfat", "cifs", "smb3", "vboxsf", "aufs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +25,11 @@ class DirectoryIdentity:
 
     Attributes:
         directory_id: stays with the directory when it is renamed.
-        device, inode: of the directory; a copy has others. Device numbers may change at a boot.
-        path: where the directory was when it was last started, for messages.
+        device, inode: of the directory.
+        boot_id: the boot in which the device number means something.
+        path: where the directory was when it was last started.
+        lock_inode: of `controller.lock`; 0 if an earlier version wrote the file.
+        filesystem: its type, such as ext4; empty if it is not known.
     """
 
     directory_id: str
@@ -31,11 +37,24 @@ class DirectoryIdentity:
     inode: int
     boot_id: str
     path: str
+    lock_inode: int = 0
+    filesystem: str = ""
 
     def is_of(self, other: DirectoryIdentity) -> bool:
-        """Return whether both describe the same directory and not one its copy."""
-        same_device = self.device == other.device or self.boot_id != other.boot_id
-        return self.inode == other.inode and same_device
+        """Return whether both describe the same directory and not one its copy.
+
+        A copy of `controller.lock` has another inode. The directory's own changes on an overlay file system whenever
+        the kernel forgets it.
+        """
+        if self.filesystem.partition(".")[0] in _CHANGING_INODES and self.filesystem == other.filesystem:
+            return self.path == other.path
+        same_inode = self.lock_inode == other.lock_inode if self.lock_inode else self.inode == other.inode
+        if not same_inode:
+            return False
+        if self.device == other.device or self.boot_id != other.boot_id:
+            return True
+        # A file system without a disk of its own gets another number at each mount.
+        return os.major(self.device) == os.major(other.device) == 0 and self.path == other.path
 
 
 def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
@@ -58,6 +77,8 @@ def claim_directory(state: StateDir, *, adopt_copy: bool) -> bool:
         inode=status.st_ino,
         boot_id=boot_id(),
         path=str(state.root),
+        lock_inode=(state.root / "controller.lock").stat().st_ino,
+        filesystem=_filesystem(status.st_dev),
     )
     if known is None or known.is_of(current):
         _write(state, current)
@@ -87,6 +108,16 @@ def _read(path: Path) -> DirectoryIdentity | None:
         raise Unavailable(
             f"{path} is damaged, so nothing says whether {path.parent} is a copy: remove the file if it is none"
         ) from error
+
+
+def _filesystem(device: int) -> str:
+    """Return the type of the file system with a device number, such as ext4 or fuse.sshfs; empty if not found."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split(" ")[2] == number:
+            return after.split(" ")[0]
+    return ""
 
 
 def _write(state: StateDir, identity: DirectoryIdentity) -> None:
