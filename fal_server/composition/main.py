@@ -33,7 +33,7 @@ log = logging.getLogger("fal_server")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a controller until a signal stops it.
 
-    SIGTERM and SIGINT stop runners too, SIGUSR1 leaves them serving. A second signal stops at once.
+    SIGTERM, SIGINT and SIGHUP stop runners too, SIGUSR1 leaves them serving. A second signal stops at once.
 
     Returns:
         0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.
@@ -92,7 +92,9 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
 
     # A SIGUSR1 before this line ends the process as SIGKILL would, which leaves runners serving too.
     loop.add_signal_handler(signal.SIGUSR1, on_release)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup
         loop.add_signal_handler(number, on_stop, number)
 
     def ready(announcement: str) -> None:

@@ -108,20 +108,21 @@ class Shutdown:
 
     async def _end(self, runner_ids: list[str]) -> None:
         def left() -> int:
-            return sum(self._fleet.get(runner_id) is not None for runner_id in runner_ids)
+            return sum(not self._reconciler.has_ended(runner_id) for runner_id in runner_ids)
 
         loop = asyncio.get_running_loop()
         for runner_id in runner_ids:
             await self._end_one(runner_id)
         phrase = f"to end (at most {END_SECONDS:g} s)"
-        if await self._wait_for(lambda: _some(left(), "runner", phrase), loop.time() + END_SECONDS):
-            return
-        for runner_id in runner_ids:
-            await self._end_one(runner_id, kill=True)
-        until = loop.time() + _KILL_SECONDS
-        if not await self._wait_for(lambda: _some(left(), "runner", "to be killed"), until, patient=True):
+        if not await self._wait_for(lambda: _some(left(), "runner", phrase), loop.time() + END_SECONDS):
+            for runner_id in runner_ids:
+                await self._end_one(runner_id, kill=True)
+            until = loop.time() + _KILL_SECONDS
+            await self._wait_for(lambda: _some(left(), "runner", "to be killed"), until, patient=True)
+        unstored = sum(self._fleet.get(runner_id) is not None for runner_id in runner_ids)
+        if unstored:
             log.error(
-                "%s: the next start looks what became of them", _some(left(), "runner", "whose end is not stored")
+                "%s: the next start looks what became of them", _some(unstored, "runner", "whose end is not stored")
             )
 
     async def _end_one(self, runner_id: str, *, kill: bool = False) -> None:

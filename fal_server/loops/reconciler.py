@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import uuid
@@ -86,6 +87,8 @@ class Reconciler:
         self._killed: set[str] = set()
         self._hopeless: dict[str, tuple[str, str]] = {}
         self._stopping = False
+        self._closing = asyncio.Event()
+        self._unstored_ends: set[str] = set()
 
     async def run(self) -> None:
         """Plan and apply until cancelled."""
@@ -146,8 +149,16 @@ class Reconciler:
         self._stopping = True
 
     async def close(self) -> None:
-        """Wait for the starts that are under way, so that none is lost between the engine and the store."""
+        """Wait for the starts that are under way, so that none is lost between the engine and the store.
+
+        From now on a write that fails is not tried again, because the next start looks what became of each runner.
+        """
+        self._closing.set()
         await self._tasks.wait()
+
+    def has_ended(self, runner_id: str) -> bool:
+        """Return whether a runner's processes have ended, even if that could not be stored."""
+        return self._fleet.get(runner_id) is None or runner_id in self._unstored_ends
 
     async def _observed(self, seen: Observation) -> None:
         """Handle an observation; an unexpected error must not keep the others from being handled."""
@@ -162,8 +173,13 @@ class Reconciler:
         awaited = known is not None and known.ephemeral and self._catalog.get(known.app_name) is not None
         if seen.event is Event.GONE and known is not None:
             seen = await self._excuse(known, seen)
-        runner = await self._record(seen)
-        if seen.event is Event.GONE:
+        recorded = await self._record(seen)
+        if seen.event is Event.GONE and not recorded:
+            # Its files stay: the next start stores what they have.
+            self._unstored_ends.add(seen.runner_id)
+            self._changed.notify()
+        elif seen.event is Event.GONE:
+            runner = self._fleet.get(seen.runner_id)
             self._stopped.discard(seen.runner_id)
             self._killed.discard(seen.runner_id)
             self._set_aside.remove(seen.runner_id)
@@ -179,11 +195,22 @@ class Reconciler:
         if not trouble or runner.state is not RunnerState.SETUP or runner.desired is not Desired.SERVE:
             return seen
         reason = f"{seen.reason or 'it ended in its setup'} ({trouble})"
-        await until_stored(f"the end of runner {runner.runner_id}", lambda: self._fleet.drain(runner.runner_id, reason))
+        await until_stored(
+            f"the end of runner {runner.runner_id}",
+            lambda: self._fleet.drain(runner.runner_id, reason),
+            stopping=self._closing,
+        )
         return replace(seen, reason=reason)
 
-    async def _record(self, seen: Observation) -> Runner | None:
-        return await until_stored(f"{seen.event} of runner {seen.runner_id}", lambda: self._fleet.observe(seen))
+    async def _record(self, seen: Observation) -> bool:
+        """Store an observation; return whether that succeeded, which only a stop does not wait for."""
+
+        async def write() -> bool:
+            await self._fleet.observe(seen)
+            return True
+
+        what = f"{seen.event} of runner {seen.runner_id}"
+        return bool(await until_stored(what, write, stopping=self._closing))
 
     def _inputs(self, runners: list[Runner]) -> list[AppInput]:
         revisions: dict[str, set[str]] = defaultdict(set)
@@ -352,12 +379,15 @@ class Reconciler:
         """
         runner = self._fleet.get(runner_id)
         if runner is not None and runner.state is not RunnerState.PENDING:
-            await until_stored(f"the end of runner {runner_id}", lambda: self._fleet.drain(runner_id, reason))
+            await until_stored(
+                f"the end of runner {runner_id}", lambda: self._fleet.drain(runner_id, reason), stopping=self._closing
+            )
             return Observation(runner_id=runner_id, event=Event.GONE, reason=reason)
         later = self._clock.now() + timedelta(seconds=UNSCHEDULABLE_DELAY_SECONDS)
         await until_stored(
             f"the wait of runner {runner_id}",
             lambda: self._fleet.change(runner_id, lambda r: replace(r, node="", reason=reason, not_before=later)),
+            stopping=self._closing,
         )
         return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.controller import Controller, start
+from tests.support.left_behind import groups
 from tests.support.waiting import until
 
 APP = """
@@ -110,3 +111,17 @@ def test_the_controller_raises_its_limit_of_files_and_runners_keep_theirs(tmp_pa
         assert controller.stop() == 0
     with pytest.raises(AssertionError, match=r"may open 30 files.*ulimit -n"):
         start(tmp_path / "other", ulimit="-n 30")
+
+
+def test_a_stop_without_its_database_waits_for_no_write(original: Controller, tmp_path: Path) -> None:
+    (runner,) = runner_of(original)
+    original.state_dir.rename(tmp_path / "away")
+    assert original.stop() == 0
+    log = (tmp_path / "away" / "controller.log").read_text()
+    assert "1 runner whose end is not stored: the next start looks" in log
+    assert "to be killed" not in log, "the runner ended within its grace, and the stop saw that"
+    assert groups(tmp_path / "away") == {}
+    (tmp_path / "away").rename(original.state_dir)
+    again = start(original.state_dir)
+    assert runner not in runner_of(again)
+    assert again.stop() == 0
