@@ -15,7 +15,7 @@ SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchma
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,client contract core deploy grpc http loops services store)
-OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/interop,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/interop tests/signals,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Write nothing outside the project: pip's and uv's caches are in it too.
 export PIP_NO_CACHE_DIR := 1
@@ -46,7 +46,7 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop --ignore tests/signals $(TESTS)
 
 .PHONY: check
 check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
@@ -64,6 +64,12 @@ cov: $(STAMP) ## branch coverage of what runs inside the tests' own process; fai
 .PHONY: torture
 torture: $(STAMP) ## faults under load for 15 minutes, then a check of every promise; SEED=N repeats a run
 	@$(BIN)/python -m tests.torture --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED))
+
+TIMES ?= 200
+
+.PHONY: test-signals
+test-signals: $(STAMP) ## send each signal at 200 times of each long command's life (hours); TIMES= sends 20 in all
+	@FAL_SIGNAL_TIMES=$(TIMES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/signals
 
 .PHONY: test-interop
 test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
@@ -89,6 +95,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
+	@$(MAKE) --no-print-directory test-signals TIMES=
 	@$(MAKE) --no-print-directory test-interop
 
 .PHONY: fmt

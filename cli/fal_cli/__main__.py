@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+# The C module: importing `signal` takes milliseconds, within which a Ctrl-C would print a traceback.
+import _signal as early  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
+import os
 import sys
 
-from fal_cli.interrupts import interrupt_exit
+
+def _end_early(number: int, _frame: object) -> None:
+    os._exit(128 + number)
+
+
+for _number in (early.SIGINT, early.SIGTERM, getattr(early, "SIGHUP", early.SIGTERM)):
+    # One that is ignored stays ignored, as under nohup.
+    if early.getsignal(_number) in (early.SIG_DFL, early.default_int_handler):
+        early.signal(_number, _end_early)
 
 
 def main() -> int:
     """Run `fal` with the arguments of the process."""
-    interrupt_exit.arm()
+    from fal_cli.interrupts import interrupts
+
+    interrupts.arm(instead_of=_end_early)
     from fal_cli.main import main as run
 
     return run()

@@ -1,49 +1,174 @@
-"""Ctrl-C while a command only imports: the process ends with 130 at once.
+"""SIGINT, SIGTERM and SIGHUP: when they end this process at once, and when after a cleanup.
 
-An exception that a signal raises inside an import can be lost, or becomes a traceback.
+An exception that a signal raises can hit any line. Inside an import, a `finally` or gRPC it is lost, becomes a
+traceback or leaves a lock held. So a signal ends the process on the spot, unless a command has something to undo:
+
+    with interrupts.deferred():
+        try:
+            with interrupts.interruptible():
+                wait()  # a signal raises here only
+        finally:
+            undo()
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator
-from contextlib import contextmanager
-from types import FrameType
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Generic, NoReturn, TypeVar
 
-_INTERRUPTED = 130  # ExitCode.INTERRUPTED; its import could be interrupted, too
+Result = TypeVar("Result")
+# How long a cleanup may take; the terminal is restored and the process ends in any case.
+CLEANUP_SECONDS = 10.0
+# How long a cleanup waits for what a thread started.
+_SETTLE_SECONDS = 5.0
 
 
-class InterruptExit:
-    """End the process at Ctrl-C while it is armed. Only the program `fal` arms it, never a caller of `main`."""
+def _names() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a command; not every system has all of them."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+class Interrupts:
+    """What a signal does now. Only the program `fal` arms it, never a caller of `main`."""
 
     def __init__(self) -> None:
-        self._armed_before = False
+        self._deferred = 0
+        self._interruptible = False
+        self._taken = 0
+        self._left = CLEANUP_SECONDS
+        self._last_words: list[Callable[[], object]] = []
 
-    def arm(self) -> None:
-        """Let Ctrl-C end the process, unless the process ignores Ctrl-C or handles it."""
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._exit)
-            self._armed_before = True
+    def arm(self, instead_of: Callable[[int, object], object] | None = None) -> None:
+        """Let SIGINT, SIGTERM and SIGHUP end the process, except those that it ignores or handles.
 
-    def disarm(self) -> None:
-        """Let Ctrl-C raise KeyboardInterrupt, so that a command can clean up."""
-        if self._armed_before and signal.getsignal(signal.SIGINT) == self._exit:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        Args:
+            instead_of: the handler that this one replaces.
+        """
+        for number in _names():
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, instead_of):
+                signal.signal(number, self._handle)
 
     @contextmanager
-    def armed(self) -> Generator[None]:
-        """Let Ctrl-C end the process within the block, if `fal` runs as a program."""
-        if self._armed_before:
-            self.arm()
+    def deferred(self) -> Generator[None]:
+        """Let a signal wait for the end of the block, or for `interruptible` in it; for 10 seconds at most."""
+        self._deferred += 1
         try:
             yield
         finally:
-            self.disarm()
+            self._deferred -= 1
+            if self._taken and not self._deferred:
+                self._exit()
 
-    @staticmethod
-    def _exit(_number: int, _frame: FrameType | None) -> None:
-        os._exit(_INTERRUPTED)
+    def interruptible(self) -> _Interruptible:
+        """Let a signal raise within the block, if `fal` runs as a program: KeyboardInterrupt or SystemExit."""
+        return _Interruptible(self)
+
+    @contextmanager
+    def last_words(self, say: Callable[[], object]) -> Generator[None]:
+        """Call something before a signal ends the process within the block. It may hit any line: use `os.write`."""
+        self._last_words.append(say)
+        try:
+            yield
+        finally:
+            self._last_words.remove(say)
+
+    def set_interruptible(self, *, to: bool) -> None:
+        """Change what a signal does; raise for one that waits."""
+        self._interruptible = to
+        if to and self._taken:
+            self._raise()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._taken:
+            return
+        self._taken = number
+        if not self._deferred:
+            self._exit()
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._look)
+            signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+        if self._interruptible:
+            self._raise()
+
+    def _look(self, _number: int, _frame: FrameType | None) -> None:
+        """End a cleanup that takes too long; raise again if the exception was lost, as in a `__del__`."""
+        self._left -= 1
+        if self._left <= 0:
+            self._exit()
+        if self._interruptible:
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        if self._taken == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self._taken)
+
+    def _exit(self) -> NoReturn:
+        try:
+            # The output may be gone, or the signal came within a write to it.
+            with suppress(OSError, RuntimeError, ValueError):
+                for say in self._last_words:
+                    say()
+                sys.stdout.flush()
+        finally:
+            os._exit(128 + self._taken)
 
 
-interrupt_exit = InterruptExit()
+class _Interruptible:
+    """A class, and no generator, because a signal may come within its first and last lines."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts.set_interruptible(to=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupts.set_interruptible(to=False)
+
+
+class Started(Generic[Result]):
+    """What a thread does for the main thread, so that a signal cannot cut it off halfway.
+
+    Args:
+        make: returns what has to be undone, such as a remote command.
+    """
+
+    def __init__(self, make: Callable[[], Result]) -> None:
+        self._make = make
+        self._made: list[Result] = []
+        self._error: BaseException | None = None
+        self._over = threading.Event()
+        threading.Thread(target=self._run, name="fal-started", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._made.append(self._make())
+        except BaseException as error:  # noqa: BLE001 - `result` raises it in the main thread
+            self._error = error
+        finally:
+            self._over.set()
+
+    def result(self) -> Result:
+        """Wait for it, and return it or raise what it raised."""
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return self._made[0]
+
+    def settled(self) -> Result | None:
+        """After a signal: return what was made, waiting a little; None if nothing was."""
+        self._over.wait(_SETTLE_SECONDS)
+        return self._made[0] if self._made else None
+
+
+interrupts = Interrupts()

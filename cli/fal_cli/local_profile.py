@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fal_cli.controller_process import ControllerProcess
 from fal_cli.exit_codes import CommandError
+from fal_cli.interrupts import interrupts
 from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class LocalProfile(NamedTuple):
     current: bool
 
 
+@interrupts.deferred()
 def write_profile(controller: ControllerProcess) -> LocalProfile:
     """Write the controller's host and key to a profile, which becomes current if no other is.
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fal_cli.interrupts import interrupt_exit
+from fal_cli.interrupts import interrupts
 from fal_cli.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _run_and_flush(sys.argv[1:])
     # If users' code or a controller ran in this process, its exit handlers and threads must end in order.
     if "fal.deploy" in sys.modules or "fal_server" in sys.modules:
-        interrupt_exit.arm()  # Ctrl-C at the very end must not be the signal that ended the process
+        interrupts.arm()  # the controller's event loop had the signals
         return code
     import os
 
@@ -121,7 +121,6 @@ def _run(arguments: list[str]) -> int:
 
         print_error(message)
         return ExitCode.USAGE
-    interrupt_exit.disarm()
     try:
         code = parsed.handler(parsed)
         return code if isinstance(code, int) else 0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
 from fal_cli.ids import ENVIRONMENTS
-from fal_cli.interrupts import interrupt_exit
 from fal_cli.presentation.output import FORMATS
 
 if TYPE_CHECKING:
@@ -33,10 +32,7 @@ def add_client_options(parser: FalParser) -> None:
 
 def open_client(args: argparse.Namespace) -> SyncServerlessClient:
     """Return a client by --host, --team, the environment and the profile; the caller closes it."""
-    with interrupt_exit.armed():
-        # The client opens its connection with the first call; gRPC is imported here, where nothing is under way.
-        import fal_grpc.controller  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        from fal.api import SyncServerlessClient
+    from fal.api import SyncServerlessClient
 
     return SyncServerlessClient(host=args.host, team=args.team)
 

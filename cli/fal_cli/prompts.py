@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from fal_cli.exit_codes import CommandError
+from fal_cli.interrupts import interrupts
 from fal_cli.parser import FalParser
 from fal_cli.presentation.printable import visible
 
@@ -28,6 +29,14 @@ def confirm(args: argparse.Namespace, question: str) -> None:
     """
     if not args.yes and at_terminal() and not ask(question):
         raise CommandError("not confirmed: nothing was changed")
+
+
+def ask_secret(prompt: str) -> str:
+    """Ask for a text that the terminal does not show."""
+    from getpass import getpass
+
+    with interrupts.deferred(), interrupts.interruptible():
+        return getpass(prompt)
 
 
 def ask(question: str) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser
 from fal_cli.presentation.apps import app_name
-from fal_cli.presentation.output import print_line, print_note, write_document
+from fal_cli.presentation.output import print_last_words, print_line, print_note, write_document
 from fal_cli.presentation.printable import visible
 from fal_cli.prompts import ask, at_terminal
 
@@ -95,7 +95,7 @@ def _deploy(args: argparse.Namespace) -> None:
             registered.extend([found.registered] if found.registered else [])
             write_deploy_logs(found.logs)
 
-        with _interruptible(registered):
+        with interrupts.last_words(lambda: print_last_words(_describe_interrupt(registered))):
             result = client.deploy(
                 args.app_ref,
                 app_name=args.app_name,
@@ -114,19 +114,11 @@ def _deploy(args: argparse.Namespace) -> None:
     _show(args.output, result, "rolling_out" if rolling else "deployed")
 
 
-@contextmanager
-def _interruptible(registered: list[RegisteredRevision]) -> Generator[None]:
-    """Say at Ctrl-C what becomes of the deploy, which from some time on does not depend on this command."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_note(_describe_interrupt(registered[0] if registered else None))
-        raise
-
-
-def _describe_interrupt(revision: RegisteredRevision | None) -> str:
-    if revision is None:
+def _describe_interrupt(registered: list[RegisteredRevision]) -> str:
+    """Say what becomes of the deploy, which from some time on does not depend on this command."""
+    if not registered:
         return "\nInterrupted: nothing was deployed."
+    revision = registered[0]
     app = revision.app_name
     going_on = f"\nNot waiting any longer: the deploy of {app} to revision {revision.application_id} goes on."
     if revision.previous_id is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError
+from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, sort_items, write_items
@@ -105,7 +106,8 @@ def _write(args: argparse.Namespace, entries: Sequence[RemoteFile]) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    with _files(args) as files, _local_errors():
+    # A file that is half there is removed.
+    with _files(args) as files, _local_errors(), interrupts.deferred(), interrupts.interruptible():
         files.download(args.remote_path, args.local_path)
     print_note(f"Downloaded {args.remote_path} to {args.local_path}.")
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from fal_cli.completion import complete_words, profile_names
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.interrupts import interrupts
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, write_items
 from fal_cli.presentation.output import print_line, print_note
-from fal_cli.prompts import add_yes_option, ask, at_terminal, confirm
+from fal_cli.prompts import add_yes_option, ask, ask_secret, at_terminal, confirm
 
 
 class _Profile(NamedTuple):
@@ -66,7 +67,7 @@ def _list(args: argparse.Namespace) -> None:
 def _set(args: argparse.Namespace) -> None:
     from fal.config import edit
 
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         if args.profile not in config.profiles:
             _confirm_creation(args.profile)
             config.create_profile(args.profile)
@@ -85,7 +86,7 @@ def _confirm_creation(name: str) -> None:
 def _unset(_args: argparse.Namespace) -> None:
     from fal.config import edit
 
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         config.set_current(None)
     print_line("No profile is current.")
 
@@ -95,14 +96,9 @@ def _key(_args: argparse.Namespace) -> None:
     from fal_grpc.credentials import KeyCredentials
 
     profile = _chosen()
-    if sys.stdin.isatty():
-        from getpass import getpass
-
-        key = getpass("Key, as id:secret: ").strip()
-    else:
-        key = sys.stdin.read().strip()
+    key = (ask_secret("Key, as id:secret: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
     KeyCredentials.parse(key, source="the key")
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         config.set(profile, "key", key)
     print_line(f"Key set for profile '{profile}'.")
 
@@ -113,7 +109,7 @@ def _host(args: argparse.Namespace) -> None:
 
     profile = _chosen()
     parse_target(args.address, source="HOST")
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         config.set(profile, "host", args.address)
     print_line(f"Host of profile '{profile}' set to {args.address}.")
 
@@ -121,7 +117,7 @@ def _host(args: argparse.Namespace) -> None:
 def _create(args: argparse.Namespace) -> None:
     from fal.config import edit
 
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         config.create_profile(args.profile)
         config.set_current(args.profile)
     print_line(f"Profile '{args.profile}' created; it is the current one.")
@@ -132,7 +128,7 @@ def _delete(args: argparse.Namespace) -> None:
     from fal.config import edit
 
     confirm(args, f"Delete profile '{args.profile}' and its key?")
-    with edit() as config:
+    with interrupts.deferred(), edit() as config:
         config.delete_profile(args.profile)
     print_line(f"Profile '{args.profile}' deleted.")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, int_type, open_client
 from fal_cli.parser import FalParser
-from fal_cli.presentation.output import print_line, print_note
+from fal_cli.presentation.output import print_last_words, print_line, print_note
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -74,7 +73,8 @@ def _run_on_controller(args: argparse.Namespace) -> object:
             shown.add(found.service_urls.run)
             print_note(f"Serving at {found.service_urls.run}")
 
-    with open_client(args) as client, _interruptible():
+    ended = "\nInterrupted: the controller ends the run."
+    with open_client(args) as client, interrupts.last_words(lambda: print_last_words(ended)):
         return run(
             client,
             args.func_ref,
@@ -90,15 +90,6 @@ def _run_on_controller(args: argparse.Namespace) -> object:
         )
 
 
-@contextmanager
-def _interruptible() -> Generator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print_note("\nInterrupted: the controller ends the run.")
-        raise
-
-
 def _run_here(args: argparse.Namespace) -> object:
     from fal.deploy.load import load_app
     from fal.deploy.project import resolve_reference
@@ -110,7 +101,8 @@ def _run_here(args: argparse.Namespace) -> object:
         ports = {"exposed_port": args.exposed_port, "exposed_metrics_port": args.exposed_metrics_port}
         given = {name: port for name, port in ports.items() if port is not None}
         try:
-            return loaded.target.run_local(**given)
+            with interrupts.deferred(), interrupts.interruptible():
+                return loaded.target.run_local(**given)
         except Exception as error:
             own = _frames_of(error, reference.path)
             if own is None:

@@ -13,7 +13,7 @@ from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_note, shown_time
-from fal_cli.prompts import add_yes_option, confirm
+from fal_cli.prompts import add_yes_option, ask_secret, confirm
 
 if TYPE_CHECKING:
     from fal.api import ServerlessSecret
@@ -95,9 +95,7 @@ def _set(args: argparse.Namespace) -> None:
 def _read(name: str) -> str:
     """Read a value, hidden at a terminal, else from standard input without its last newline."""
     if sys.stdin.isatty():
-        from getpass import getpass
-
-        value = getpass(f"Value of {name}: ")
+        value = ask_secret(f"Value of {name}: ")
     else:
         value = sys.stdin.read().removesuffix("\n").removesuffix("\r")
     if not value:

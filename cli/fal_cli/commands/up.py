@@ -10,9 +10,11 @@ import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import CommandError
+from fal_cli.interrupts import interrupts
 from fal_cli.local_profile import write_profile
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_line, print_note
@@ -99,28 +101,18 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = state_dir / "controller.log"
     print_note("Starting the controller ...")
-    reader, writer = os.pipe()
-    with os.fdopen(reader) as announcements:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "ab") as log_file:
-            start = log_file.tell()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "fal_server", *arguments, "--ready-fd", str(writer), "--log-file", str(log)],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                cwd=state_dir,
-                start_new_session=True,
-                pass_fds=(writer,),
-            )
-        os.close(writer)
+    with interrupts.deferred():
+        process, announcements, start = _spawn(state_dir, arguments, log)
         try:
-            answered = bool(select.select([announcements], [], [], _START_SECONDS)[0]) and announcements.readline()
-        except KeyboardInterrupt:
+            with interrupts.interruptible(), announcements:
+                ready = select.select([announcements], [], [], _START_SECONDS)[0]
+                controller = find_controller(state_dir) if ready and announcements.readline() else None
+                if controller is not None:
+                    _greet(controller, f"`fal down{controller.option}` stops it.")
+        except (KeyboardInterrupt, SystemExit):
             process.terminate()
             process.wait()
             raise
-    controller = find_controller(state_dir) if answered else None
     if controller is None:
         process.terminate()
         code = process.wait()
@@ -130,10 +122,28 @@ def _detached(state_dir: Path, arguments: list[str]) -> int:
         if last.startswith("Error: ") and "\n" not in last:
             raise CommandError(f"{last.removeprefix('Error: ')}\nThe log is {log}.")
         raise CommandError(f"the controller did not start (exit code {code}). Its log, {log}, ends with:\n{last}")
-    _greet(controller, f"`fal down{controller.option}` stops it.")
     # The controller runs on; Popen must not warn about that.
     process.returncode = 0
     return 0
+
+
+def _spawn(state_dir: Path, arguments: list[str], log: Path) -> tuple[subprocess.Popen[bytes], TextIO, int]:
+    """Start the process; return it, where it says that it is ready, and where in the log it begins."""
+    reader, writer = os.pipe()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "ab") as log_file:
+        start = log_file.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fal_server", *arguments, "--ready-fd", str(writer), "--log-file", str(log)],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            cwd=state_dir,
+            start_new_session=True,
+            pass_fds=(writer,),
+        )
+    os.close(writer)
+    return process, os.fdopen(reader), start
 
 
 def _greet(controller: ControllerProcess, ending: str) -> None:

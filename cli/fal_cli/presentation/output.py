@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
     from fal_cli.presentation.table import Column
 
 FORMATS = ("pretty", "json", "yaml", "jsonl")
+_STDERR = 2
 # No terminal is narrower, so shorter texts need no look at its width.
 _NARROW = 40
 LIST_FORMATS = (*FORMATS, "wide", "name")
+
+
+def print_last_words(message: str) -> None:
+    """Write a message to standard error from a signal handler, which may have come within another write."""
+    os.write(_STDERR, f"{visible(message)}\n".encode(errors="replace"))
 
 
 def write_list(form: str, key: str, items: Iterable[Mapping[str, object]]) -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import EXECS, RUNNERS, resolve
+from fal_cli.interrupts import Started, interrupts
 from fal_cli.options import open_client
 from fal_cli.presentation.printable import visible
-from fal_cli.terminal.terminal import InputPump, ending_signals, raw_mode, terminal_size
+from fal_cli.terminal.terminal import InputPump, raw_mode, terminal_size
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
@@ -115,10 +116,11 @@ def _relay(
     from fal_grpc.errors import DeadlineExceededError, ExecLinkError, UnavailableError
 
     try:
-        with open_client(args) as client, ExitStack() as stack:
-            stack.enter_context(ending_signals())
-            session = open_session(client)
-            stack.callback(session.close)
+        with interrupts.deferred(), open_client(args) as client, ExitStack() as stack:
+            started = Started(lambda: open_session(client))
+            stack.callback(_close, started)
+            with interrupts.interruptible():
+                session = started.result()
             if notice := getattr(session, "notice", ""):
                 _notice(raw=False)(notice)
             if tty:
@@ -136,13 +138,21 @@ def _relay(
                 stack.enter_context(_interrupts(session))
             descriptors = {_STDERR: sys.stderr.fileno()}
             out = sys.stdout.fileno()
-            for output in _read_in_thread(session):
-                _write(descriptors.get(output.stream, out), output.data)
-            return session.wait()
+            with interrupts.interruptible():
+                for output in _read_in_thread(session):
+                    _write(descriptors.get(output.stream, out), output.data)
+                return session.wait()
     except DeadlineExceededError as error:
         raise CommandError(str(error), ExitCode.TIMED_OUT) from None
     except (ExecLinkError, UnavailableError) as error:
         raise CommandError(str(error), ExitCode.LINK_BROKEN) from None
+
+
+def _close(started: Started[ExecSession | ShellSession]) -> None:
+    """End the command, also if a signal came while it was being started."""
+    session = started.settled()
+    if session is not None:
+        session.close()
 
 
 def _read_in_thread(session: ExecSession | ShellSession) -> Generator[ShellOutput]:
@@ -184,9 +194,10 @@ def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
     def interrupted(number: int, frame: FrameType | None) -> None:
         nonlocal count
         count += 1
-        if count >= _MOST_INTERRUPTS:
-            signal.default_int_handler(number, frame)
-        pressed.put(True)
+        if count < _MOST_INTERRUPTS:
+            pressed.put(True)
+        elif callable(before):
+            before(number, frame)
 
     def send() -> None:
         nonlocal count

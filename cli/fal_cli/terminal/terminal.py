@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import selectors
 import signal
@@ -13,12 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 
+from fal_cli.interrupts import interrupts
+
 CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
 # How long to wait for the input thread: it may be sending to a runner that does not read.
 _STOP_SECONDS = 5.0
-# Signals that would otherwise leave the terminal raw and the remote command running.
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
@@ -31,31 +30,15 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 
 
 @contextmanager
-def ending_signals() -> Generator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that the process cleans up before it ends."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        for each in _ENDING:  # a second signal would interrupt the cleanup
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    with ExitStack() as stack:
-        for number in _ENDING:
-            stack.callback(signal.signal, number, signal.signal(number, end))
-        yield
-
-
-@contextmanager
 def raw_mode(descriptor: int) -> Generator[None]:
-    """Pass every key on unchanged, Ctrl-C included; undone at the end. Use it inside `ending_signals`."""
+    """Pass every key on unchanged, Ctrl-C included; undone at the end. Use it inside `interrupts.deferred`."""
     before = termios.tcgetattr(descriptor)
 
     def restore() -> None:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
-    atexit.register(restore)
     with ExitStack() as stack:
-        stack.callback(atexit.unregister, restore)
+        stack.enter_context(interrupts.last_words(restore))
         stack.callback(restore)
         tty.setraw(descriptor, termios.TCSADRAIN)
         yield

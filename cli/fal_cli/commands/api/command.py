@@ -15,6 +15,7 @@ from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import ENVIRONMENTS
+from fal_cli.interrupts import Started, interrupts
 from fal_cli.options import add_client_options, in_environment, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note, write_line
@@ -143,35 +144,43 @@ def _queued(
     client: SyncServerlessClient, calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace
 ) -> int:
     """Queue, follow to the end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel the request."""
-    from fal_cli.terminal.terminal import ending_signals
 
-    url: str | None = None
-    with ending_signals():
+    def queue() -> str:
+        with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
+            submitted = _document(answer, args.model_id)
+        request_id = submitted.get("request_id")
+        if not isinstance(request_id, str) or "/" in request_id:
+            raise CommandError(f"{args.model_id}: the queue did not say which request this is")
+        return request_id
+
+    with interrupts.deferred():
+        started = Started(queue)
         try:
-            with calls.call("POST", submit, fields, headers=_headers(args)) as answer:
-                submitted = _document(answer, args.model_id)
-            request_id = submitted.get("request_id")
-            if not isinstance(request_id, str) or "/" in request_id:
-                raise CommandError(f"{args.model_id}: the queue did not say which request this is")
-            # Built here, not taken from the answer, so that the key goes to no other host.
-            url = f"{app}/requests/{request_id}"
-            print_note(f"Request {request_id}")
-            failures = _Failures(client, app.rpartition("/")[2], request_id)
-            _follow(calls, f"{url}/status?logs=1", args.model_id, failures)
-            with calls.call("GET", url) as answer:
-                _show(answer, args.model_id)
+            with interrupts.interruptible():
+                request_id = started.result()
+                # Built here, not taken from the answer, so that the key goes to no other host.
+                url = f"{app}/requests/{request_id}"
+                print_note(f"Request {request_id}")
+                failures = _Failures(client, app.rpartition("/")[2], request_id)
+                _follow(calls, f"{url}/status?logs=1", args.model_id, failures)
+                with calls.call("GET", url) as answer:
+                    _show(answer, args.model_id)
         except (KeyboardInterrupt, SystemExit):
-            if url is not None:
-                _cancel(calls, url)
+            if (queued := started.settled()) is not None:
+                _cancel(calls, f"{app}/requests/{queued}")
             raise
     return ExitCode.OK
 
 
 def _cancel(calls: ApiCalls, url: str) -> None:
-    calls.close()  # an answer may have been read only in part
-    with calls.call("PUT", f"{url}/cancel") as answer:
-        cancelled = answer.status == 202
     request_id = url.rpartition("/")[2]
+    calls.close()  # an answer may have been read only in part
+    try:
+        with calls.call("PUT", f"{url}/cancel") as answer:
+            cancelled = answer.status == 202
+    except CommandError as error:
+        print_note(f"Request {request_id} could not be cancelled: {error}")
+        return
     print_note(
         f"Cancelled {request_id}" if cancelled else f"Request {request_id} could not be cancelled: it may have ended"
     )
