@@ -11,5 +11,9 @@ class FileUploadException(FalTookitException):
     """A file could not be stored; the message says which and why."""
 
 
+class FileUploadFallbackException(FileUploadException):
+    """A file could be stored neither in its repository nor in those to fall back to; the message has each reason."""
+
+
 class KVStoreException(FalTookitException):
     """A key or its value could not be read or written."""

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
-from fal.toolkit.downloads import FAL_PERSISTENT_DIR
 from fal.toolkit.exceptions import KVStoreException
+from fal.toolkit.utils.download_utils import FAL_PERSISTENT_DIR
 
 MIN_TTL_SECONDS = 60
 MAX_TTL_SECONDS = 30 * 24 * 3600
@@ -90,6 +90,17 @@ class KVStore:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
             raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be written: {error.strerror}") from error
+
+    def delete(self, key: str) -> None:
+        """Delete a key; one that is not set is no error.
+
+        Raises:
+            KVStoreException: it cannot be deleted.
+        """
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise KVStoreException(f"key {key!r} of {self.db_name!r} cannot be deleted: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         return self._directory / _hashed(key)

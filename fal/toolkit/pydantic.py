@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
@@ -10,7 +11,22 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["AudioField", "FalBaseModel", "Field", "FileField", "Hidden", "ImageField", "VideoField"]
+from fal.toolkit.constraints import ImageSizeConstraints, VideoNormalizationConfig, VideoValidationConfig, to_xfal
+
+__all__ = [
+    "IS_PYDANTIC_V2",
+    "AudioField",
+    "FalBaseModel",
+    "Field",
+    "FileField",
+    "Hidden",
+    "ImageField",
+    "ImageSizeField",
+    "VideoField",
+]
+
+IS_PYDANTIC_V2 = True
+"""For apps that ask: this package needs pydantic 2."""
 
 T = TypeVar("T")
 _HIDDEN = "fal: hidden"
@@ -70,17 +86,79 @@ def Hidden(field: T) -> T:  # noqa: N802  # the published name
     return field
 
 
-def _field_of(kind: str) -> Callable[..., Any]:
-    def make(default: Any = ..., *, json_schema_extra: dict[str, Any] | None = None, **options: Any) -> Any:  # noqa: ANN401  # as pydantic's own
-        extra = dict(json_schema_extra or {})
-        ui = {"field": kind, **extra.pop("ui", {}), **options.pop("ui", {})}
-        return Field(default, json_schema_extra={**extra, "ui": ui}, **options)
+def _field_of(extra: Mapping[str, Any], options: dict[str, Any]) -> Any:  # noqa: ANN401  # as pydantic's own
+    """Return a field whose schema has more; what the options say of `ui` wins over the extra."""
+    given = options.pop("json_schema_extra", None)
+    ui = options.pop("ui", None)
 
-    make.__doc__ = f"pydantic's `Field` for the address of a file, which a form lets choose or upload: {kind}."
-    return make
+    def extend(schema: dict[str, Any]) -> None:
+        if callable(given):
+            given(schema)
+        schema.update({name: value for name, value in extra.items() if name != "ui"})
+        merged = {**extra.get("ui", {}), **schema.get("ui", {}), **(ui or {})}
+        if merged:
+            schema["ui"] = merged
+
+    if callable(given):
+        return Field(**options, json_schema_extra=extend)
+    start = dict(given or {})
+    extend(start)
+    return Field(**options, json_schema_extra=start)
 
 
-FileField = _field_of("file")
-ImageField = _field_of("image")
-AudioField = _field_of("audio")
-VideoField = _field_of("video")
+@wraps(Field)
+def FileField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # pydantic's types, the published name
+    """pydantic's `Field` for the address of a file, which a form lets choose or upload."""
+    return _field_of({"ui": {"field": "file"}}, {"default": default, **options})
+
+
+@wraps(Field)
+def ImageField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # as above
+    """`FileField` for an image."""
+    return _field_of({"ui": {"field": "image"}}, {"default": default, **options})
+
+
+@wraps(Field)
+def AudioField(default: Any = ..., **options: Any) -> Any:  # noqa: ANN401, N802  # as above
+    """`FileField` for a sound."""
+    return _field_of({"ui": {"field": "audio"}}, {"default": default, **options})
+
+
+@wraps(Field)
+def VideoField(  # noqa: N802  # as above
+    default: Any = ...,  # noqa: ANN401  # as above
+    *,
+    constraints: VideoValidationConfig | None = None,
+    combined_constraints: VideoValidationConfig | None = None,
+    normalization: VideoNormalizationConfig | None = None,
+    **options: Any,  # noqa: ANN401  # as above
+) -> Any:  # noqa: ANN401  # as above
+    """`FileField` for a video, with its limits in the schema as `x-fal`.
+
+    Args:
+        default: as of pydantic's `Field`.
+        constraints: limits; a video outside of them is refused.
+        combined_constraints: limits of all videos together, for a list of them.
+        normalization: what the endpoint makes of a video that it takes.
+        options: as of pydantic's `Field`; `ui` for forms.
+    """
+    limits: dict[str, object] = {} if constraints is None else to_xfal(constraints)
+    for name, config in (("combined", combined_constraints), ("normalization", normalization)):
+        found = {} if config is None else to_xfal(config)
+        if found:
+            limits[name] = found
+    extra = {"ui": {"field": "video"}, **({"x-fal": limits} if limits else {})}
+    return _field_of(extra, {"default": default, **options})
+
+
+@wraps(Field)
+def ImageSizeField(default: Any = ..., *, constraints: ImageSizeConstraints | None = None, **options: Any) -> Any:  # noqa: ANN401, N802  # as above
+    """pydantic's `Field` for an `ImageSizeInput`, with the model's limits in the schema as `x-fal`.
+
+    Args:
+        default: as of pydantic's `Field`.
+        constraints: the sizes that the model can draw.
+        options: as of pydantic's `Field`; `ui` for forms.
+    """
+    limits = {} if constraints is None else to_xfal(constraints)
+    return _field_of({"x-fal": limits} if limits else {}, {"default": default, **options})

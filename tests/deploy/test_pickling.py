@@ -40,10 +40,16 @@ def write(place, text, name="app.py"):
     return str(place / name)
 
 
+def definition_of(ref: str) -> bytes:
+    function = prepare(ref).function
+    assert function is not None
+    return function.pickle()
+
+
 def test_a_definition_is_small_and_has_no_path_of_this_project(place):
     write(place, "def help_out():\n    return 'helped'\n", "helpers.py")
-    definition = prepare(write(place, APP)).function.pickle()
-    assert len(definition) < 120_000
+    definition = definition_of(write(place, APP))
+    assert len(definition) < 160_000
     assert str(Path(__file__).parents[2]).encode() not in definition
 
 
@@ -81,7 +87,7 @@ def test_packages_travel_whole(place):
         "import fal\nfrom .neighbour import value\n\n@fal.function()\ndef run():\n    return value()\n",
         "pack/deep.py",
     )
-    definition = prepare(app).function.pickle()
+    definition = definition_of(app)
     (place / "load.py").write_text(f"import pickle\nprint(pickle.loads({definition!r})())\n")
     ran = subprocess.run([sys.executable, "-P", place / "load.py"], capture_output=True, text=True, cwd="/", check=True)
     assert ran.stdout == "from a neighbour\n"
@@ -165,7 +171,7 @@ def run():
 
 
 def test_pydantic_models_arrive_whole(place):
-    definition = prepare(write(place, MODELS)).function.pickle()
+    definition = definition_of(write(place, MODELS))
     (place / "load.py").write_text(f"import json, pickle\nprint(json.dumps(pickle.loads({definition!r})()))\n")
     ran = subprocess.run([sys.executable, "-P", place / "load.py"], capture_output=True, text=True, cwd="/", check=True)
     from json import loads
@@ -195,7 +201,7 @@ def test_pydantic_models_arrive_whole(place):
 def test_what_cannot_be_pickled_is_explained(place, line, words):
     source = f"import fal\n{line}\n\n@fal.function()\ndef run():\n    return HELD\n"
     with pytest.raises(SerializationError) as caught:
-        prepare(write(place, source)).function.pickle()
+        definition_of(write(place, source))
     assert words in str(caught.value)
 
 
@@ -212,12 +218,12 @@ def test_a_module_that_a_runner_would_lack_is_named(place, use, named):
     app = write(place, "import fal\n" + use)
     if named:
         with pytest.raises(SerializationError, match=r"uses helpers_of_app, .* local_python_modules"):
-            prepare(app).function.pickle()
-        prepare(
+            definition_of(app)
+        definition_of(
             write(place, "import fal\n" + use.replace("function()", "function(app_files=['helpers_of_app.py'])"))
-        ).function.pickle()
+        )
     else:
-        prepare(app).function.pickle()
+        definition_of(app)
 
 
 def test_this_package_travels_from_wherever_it_is():

@@ -1,0 +1,209 @@
+"""Stores files on the platform: through its socket in a runner, or over HTTPS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+from fal.app.context import current_request
+from fal.toolkit.exceptions import FileUploadException
+from fal.toolkit.file.types import Reservation
+
+LIFECYCLE_HEADER = "x-fal-object-lifecycle-preference"
+_SECONDS = 300.0
+_REST_HOST = "rest.fal.ai"
+_SOCKET = "/run/fal/api.sock"
+# Headers of a request that concern the files that it creates.
+_PASSED_ON = (LIFECYCLE_HEADER, "x-fal-cdn-token", "x-fal-request-id")
+_NO_KEY = "set FAL_KEY, which says whose file it is"
+
+Content = bytes | Path | Iterable[bytes]
+
+
+class HasHeaders(Protocol):
+    """A request of FastAPI or Starlette."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, whose names are found in lower case."""
+        ...
+
+
+def uses_socket() -> bool:
+    """Return whether this runner has the platform's socket."""
+    return os.environ.get("FAL_USE_LOCAL_UPLOADER", "").lower() not in ("", "0", "false")
+
+
+def by_socket(content: Content, file_name: str, content_type: str, extra: Mapping[str, str]) -> str:
+    """Store a file through the socket, and return its address.
+
+    Args:
+        content: the bytes, a file, or chunks; the latter two are never held as a whole.
+        file_name: a part of the address.
+        content_type: its media type for callers.
+        extra: headers of `about_request`.
+
+    Raises:
+        FileUploadException: it could not be stored.
+    """
+    with _failing(file_name):
+        answer = _ask(_socket(), "POST", "/v1/uploads", content, _described(file_name, content_type, extra))
+        return str(answer["file_url"])
+
+
+def reserve_by_socket(file_name: str, content_type: str, extra: Mapping[str, str]) -> Reservation:
+    """Return an address through the socket for a file that comes later. Arguments as of `by_socket`."""
+    with _failing(file_name):
+        session = _ask(_socket(), "POST", "/v1/upload-sessions", b"", _described(file_name, content_type, extra))
+        path = f"/v1/upload-sessions/{session['upload_id']}"
+
+    def complete(content: bytes | Path) -> None:
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        with _failing(file_name):
+            _ask(_socket(), "PUT", f"{path}/body", content, {})
+            finish = json.dumps({"size_bytes": size}).encode()
+            _ask(_socket(), "POST", f"{path}/finish", finish, {"Content-Type": "application/json"})
+
+    def abort() -> None:
+        with _failing(file_name):
+            _ask(_socket(), "DELETE", path, b"", {})
+
+    return Reservation(str(session["file_url"]), complete, abort)
+
+
+def by_rest(content: Content, file_name: str, content_type: str, extra: Mapping[str, str], storage: str) -> str:
+    """Store a file over HTTPS, and return its address.
+
+    Args:
+        content, file_name, content_type, extra: as of `by_socket`.
+        storage: the platform's name for the kind of storage.
+
+    Raises:
+        FileUploadException: it could not be stored.
+    """
+    reserved = reserve_by_rest(file_name, content_type, extra, storage)
+    reserved.complete(cast("bytes | Path", content))
+    return reserved.url
+
+
+def reserve_by_rest(file_name: str, content_type: str, extra: Mapping[str, str], storage: str) -> Reservation:
+    """Return an address over HTTPS for a file that comes later. Arguments as of `by_rest`."""
+    with _failing(file_name):
+        if not os.environ.get("FAL_KEY"):
+            raise FileUploadException(_NO_KEY)
+        host = os.environ.get("FAL_REST_HOST") or _REST_HOST
+        plain = os.environ.get("ISOLATE_TEST_MODE", "").lower() not in ("", "0", "false")
+        started = _ask(
+            _connection("http" if plain else "https", host),
+            "POST",
+            f"/storage/upload/initiate?storage_type={storage}",
+            json.dumps({"file_name": file_name, "content_type": content_type}).encode(),
+            {**extra, **_authorization(), "Content-Type": "application/json"},
+        )
+        place = urlsplit(str(started["upload_url"]))
+
+    def complete(content: bytes | Path) -> None:
+        path = f"{place.path}?{place.query}" if place.query else place.path
+        with _failing(file_name):
+            _ask(_connection(place.scheme, place.netloc), "PUT", path, content, {"Content-Type": content_type})
+
+    return Reservation(str(started["file_url"]), complete)
+
+
+def about_request(request: HasHeaders | None, lifecycle: Mapping[str, object] | None) -> dict[str, str]:
+    """Return the headers that say for which request a file is stored, and how long it is kept.
+
+    Args:
+        request: the request; None means the current one, if there is one.
+        lifecycle: how long, in the platform's form; None leaves it to the request.
+    """
+    current = current_request()
+    headers = request.headers if request is not None else {} if current is None else current.headers
+    found = {name: headers[name] for name in _PASSED_ON if name in headers and headers[name].isascii()}
+    return found if lifecycle is None else {**found, LIFECYCLE_HEADER: json.dumps(lifecycle)}
+
+
+def _described(file_name: str, content_type: str, extra: Mapping[str, str]) -> dict[str, str]:
+    app = os.environ.get("FAL_APP_NAME")
+    own = {"x-fal-application": app} if app else {}
+    about = {"Content-Type": content_type, "X-Fal-File-Name": _ascii(file_name)}
+    return {**extra, **own, **about, **_authorization()}
+
+
+def _authorization() -> dict[str, str]:
+    key = os.environ.get("FAL_KEY", "")
+    return {"Authorization": f"Key {key}"} if key else {}
+
+
+def _ascii(name: str) -> str:
+    """Return a name that can stand in a header."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in name).strip()
+
+
+def _socket() -> http.client.HTTPConnection:
+    return _UnixConnection(os.environ.get("FAL_API_SOCKET") or _SOCKET)
+
+
+def _connection(scheme: str, host: str) -> http.client.HTTPConnection:
+    if scheme == "http":
+        return http.client.HTTPConnection(host, timeout=_SECONDS)
+    return http.client.HTTPSConnection(host, timeout=_SECONDS, context=ssl.create_default_context())
+
+
+@contextmanager
+def _failing(file_name: str) -> Generator[None]:
+    """Say of each failure which file it concerns."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError, KeyError, FileUploadException) as error:
+        raise FileUploadException(f"{file_name} could not be stored: {error}") from error
+
+
+def _ask(
+    connection: http.client.HTTPConnection, method: str, path: str, content: Content, headers: Mapping[str, str]
+) -> dict[str, object]:
+    """Send a request, and return the JSON object of the response; an empty one if it has none.
+
+    Raises:
+        FileUploadException: the platform refused.
+    """
+    try:
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                sized = {**headers, "Content-Length": str(content.stat().st_size)}
+                connection.request(method, path, file, sized)
+        else:
+            connection.request(method, path, content, dict(headers))
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    try:
+        parsed: object = json.loads(body) if body.strip() else {}
+    except ValueError:
+        parsed = {}
+    found = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
+    if answer.status >= 300:
+        raise FileUploadException(f"the platform refused it: {answer.status} {found.get('detail', answer.reason)}")
+    return found
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_SECONDS)
+        self.sock.connect(self._path)
