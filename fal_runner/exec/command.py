@@ -37,8 +37,10 @@ class CommandSpec:
         command: the program and its arguments; empty means a login shell.
         tty: whether it gets a terminal.
         size: rows and columns of the terminal; 0 means the usual ones.
-        directory: its working directory.
-        env: all of its environment.
+        directory: the runner's working directory.
+        env: the environment of the runner's processes.
+        cwd: where it starts instead.
+        more: variables of its own.
         name: tells it from the runner's other processes, and appears in a shell's prompt.
     """
 
@@ -47,6 +49,8 @@ class CommandSpec:
     size: tuple[int, int]
     directory: str
     env: Mapping[str, str] = field(repr=False)
+    cwd: str = ""
+    more: Mapping[str, str] = field(repr=False, default_factory=dict[str, str])
     name: str
 
 
@@ -65,14 +69,16 @@ class Command:
         self._reaper = reaper
         self._name = spec.name
         self.tty = spec.tty
-        variables = {**spec.env, SESSION_VARIABLE: spec.name}
+        variables = {**spec.env, **spec.more, SESSION_VARIABLE: spec.name}
+        directory = spec.cwd or spec.directory
         if spec.tty:
             variables.setdefault("TERM", "xterm-256color")
         if NOTE_VARIABLE in variables:
             note = read_note(Path(variables[NOTE_VARIABLE]))
-            names = [SESSION_VARIABLE, *note["names"], *(["TERM"] if spec.tty else [])]
-            command = exec_command(note, spec.command, names, tty=spec.tty)
-            variables = engine_environment(note, variables)
+            names = [SESSION_VARIABLE, *note["names"], *spec.more, *(["TERM"] if spec.tty else [])]
+            command = exec_command(note, spec.command, names, tty=spec.tty, directory=spec.cwd)
+            variables = engine_environment(note, variables, names)
+            directory = spec.directory
         else:
             command = list(spec.command) or _shell(variables, spec.name)
         self.stdin, self.outputs, theirs = open_terminal(spec.size) if spec.tty else open_pipes()
@@ -80,7 +86,7 @@ class Command:
             self.child: Child = reaper.spawn(
                 command,
                 env=variables,
-                directory=spec.directory,
+                directory=directory,
                 stdin=theirs[0],
                 stdout=theirs[1],
                 stderr=theirs[2],

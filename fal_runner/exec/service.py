@@ -179,8 +179,10 @@ class ExecService:
             command=request.command,
             tty=request.tty,
             size=(request.tty_size.height, request.tty_size.width),
-            directory=request.cwd or runner.spec.working_dir,
-            env={**runner.command_env, **request.env},
+            directory=runner.spec.working_dir,
+            env=runner.command_env,
+            cwd=request.cwd,
+            more=dict(request.env),
             name=f"{request.runner_id}.{request.exec_id}",
         )
         try:

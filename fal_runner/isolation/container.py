@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -26,13 +27,8 @@ SHARED = "/fal"
 _SHARED_NAME = "container"
 _RESULT = "result"
 _CHUNK = 64 * 1024
-# Moves the job from standard input, which the app must find empty, to a descriptor that worker.py is given.
-_BEGIN = (
-    "import os, sys; job = os.dup(0); os.dup2(os.open(os.devnull, os.O_RDONLY), 0); "
-    f"result = os.open('{SHARED}/{_RESULT}', os.O_WRONLY); "
-    "os.set_inheritable(job, True); os.set_inheritable(result, True); "
-    f"os.execv(sys.executable, [sys.executable, '{SHARED}/worker.py', str(job), str(result)])"
-)
+_INIT = "init.py"
+_LISTED_SIGNALS = set(signal.Signals)
 
 
 class Note(TypedDict):
@@ -40,6 +36,9 @@ class Note(TypedDict):
 
     Attributes:
         engine: the program to run.
+        options: come before its verb; an earlier version wrote none.
+        run: options of `run`, such as limits.
+        memory_mib: the memory that the container may use; 0 if that is not limited.
         variables: the engine's environment variables.
         image: the image's id.
         name: the container's name.
@@ -50,6 +49,9 @@ class Note(TypedDict):
     """
 
     engine: str
+    options: NotRequired[list[str]]
+    run: NotRequired[list[str]]
+    memory_mib: NotRequired[int]
     variables: dict[str, str]
     image: str
     name: str
@@ -72,7 +74,7 @@ class Job(TypedDict):
 
 def run_command(note: Note, shared: Path, job: Job) -> list[str]:
     """The engine's command line for a runner; `--env NAME` takes the value from the engine's own environment."""
-    command = [note["engine"], "run", "--rm", "--name", note["name"]]
+    command = [*_program(note), "run", "--rm", "--name", note["name"], *note.get("run", [])]
     for name in note["names"]:
         command += ["--env", name]
     for volume in note["volumes"]:
@@ -85,15 +87,28 @@ def run_command(note: Note, shared: Path, job: Job) -> list[str]:
         return [*command, note["image"], *(note["cmd"] or [])]
     command += ["--interactive", "--network", "host", "--volume", f"{shared}:{SHARED}"]
     command += ["--entrypoint", "python3"]
-    return [*command, note["image"], "-c", _BEGIN]
+    return [*command, note["image"], f"{SHARED}/{_INIT}", f"{SHARED}/{_RESULT}"]
 
 
-def exec_command(note: Note, command: Sequence[str], names: Sequence[str], *, tty: bool) -> list[str]:
-    """The engine's command line for a command inside a runner's container; an empty command is a login shell."""
-    line = [note["engine"], "exec", "--interactive", *(["--tty"] if tty else [])]
+def exec_command(
+    note: Note, command: Sequence[str], names: Sequence[str], *, tty: bool, directory: str = ""
+) -> list[str]:
+    """The engine's command line for a command inside a runner's container.
+
+    Args:
+        command: empty for a login shell.
+        names: variables that it gets, in addition to those of the container.
+        directory: where it starts; by default the image's working directory.
+    """
+    line = [*_program(note), "exec", "--interactive", *(["--tty"] if tty else [])]
+    line += ["--workdir", directory] if directory else []
     for name in names:
         line += ["--env", name]
     return [*line, note["name"], *(command or ["/bin/sh", "-l"])]
+
+
+def _program(note: Note) -> list[str]:
+    return [note["engine"], *note.get("options", [])]
 
 
 def move_in(job: Job, shared: Path) -> Job:
@@ -109,6 +124,7 @@ def move_in(job: Job, shared: Path) -> Job:
 
 def _moved(pickled: dict[str, str], to: Path) -> dict[str, str]:
     shutil.copyfile(pickled["path"], to)
+    to.chmod(0o644)
     return {**pickled, "path": f"{SHARED}/{to.name}"}
 
 
@@ -117,15 +133,17 @@ def read_note(path: Path) -> Note:
     return note
 
 
-def engine_environment(note: Note, variables: Mapping[str, str]) -> dict[str, str]:
-    """The container's variables and the engine's own, which win."""
-    return {**variables, **note["variables"]}
+def engine_environment(note: Note, variables: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The engine's own variables, and those that it passes on by name; no other one changes how it works."""
+    passed = {name: variables[name] for name in names if name in variables}
+    return {**passed, **note["variables"]}
 
 
 def remove(note: Note) -> None:
-    """Remove the container if it is still there."""
+    """Remove the container if it is still there, without a grace."""
+    now = [] if Path(note["engine"]).name == "docker" else ["--time", "0"]
     subprocess.run(
-        [note["engine"], "rm", "--force", note["name"]],
+        [*_program(note), "rm", "--force", *now, note["name"]],
         env=note["variables"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -147,11 +165,12 @@ def main() -> int:
         return 1
     job: Job = json.loads(text)
     shared = path.parent / _SHARED_NAME
-    os.mkfifo(shared / _RESULT, 0o600)
+    os.mkfifo(shared / _RESULT)
+    (shared / _RESULT).chmod(0o666)  # an image may run as another user; nobody else can enter the runner's directory
     result = os.open(shared / _RESULT, os.O_RDWR | os.O_NONBLOCK)  # open for writing too, so that it never ends
     process = subprocess.Popen(
         run_command(note, shared, job),
-        env=engine_environment(note, os.environ),
+        env=engine_environment(note, os.environ, note["names"]),
         stdin=subprocess.DEVNULL if note["itself"] else subprocess.PIPE,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -162,7 +181,17 @@ def main() -> int:
     _copy(result, result_fd, process)
     remove(note)
     code = process.wait()
+    if code - 128 in _LISTED_SIGNALS:
+        _end_by(code - 128)
     return code if code >= 0 else 128 - code
+
+
+def _end_by(number: int) -> None:
+    """End by the signal that ended the container, which the shim explains; an engine reports it as a code from 128."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number not in {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _copy(source: int, target: int, process: subprocess.Popen[bytes]) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
 
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
-from fal_runner.isolation.container import NOTE_VARIABLE
+from fal_runner.isolation.container import NOTE_VARIABLE, read_note
 from fal_runner.isolation.mounts import JOIN_VARIABLE
 from fal_runner.log.capture import capture
 from fal_runner.log.frames import new_mark
@@ -30,6 +31,7 @@ Reason = shim_pb2.WorkerExited
 _EAGER_SECONDS = 3.0
 _LEFTOVER_SECONDS = 2.0  # how long to wait for output once every process that could write it is dead
 _LONGEST_CAUSE = 300
+_MEMORY_SECONDS = 10.0
 
 
 class Supervisor:
@@ -65,7 +67,7 @@ class Supervisor:
         self._reason: Reason.Reason.ValueType = Reason.REASON_EXITED
         self._cause = ""
         self._asked = False
-        self._out_of_memory_kills = _out_of_memory_kills()
+        self._out_of_memory_kills = deque([_out_of_memory_kills()], maxlen=2)
         self._started = 0.0
 
     @property
@@ -119,6 +121,7 @@ class Supervisor:
         self.journal.note(f"worker started: process {self._worker.pid}")
         self._emit(shim_pb2.ShimEvent(worker_started=shim_pb2.WorkerStarted(worker=self.identity)))
         self._tasks.append(self._spawn(self._become_ready()))
+        self._tasks.append(self._spawn(self._count_out_of_memory_kills()))
 
     def stop(self, grace_seconds: float) -> None:
         """Send SIGTERM to the worker now, SIGKILL to everything after the grace; a second call can only shorten it."""
@@ -309,13 +312,29 @@ class Supervisor:
             return shim_pb2.WorkerExited(exit_code=code, reason=self._reason, message=message)
         name = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else ""
         message = f"worker was killed by signal {-code}{name}"
-        if -code == signal.SIGKILL and self._reason == Reason.REASON_EXITED:
-            if _out_of_memory_kills() > self._out_of_memory_kills:
+        own = self._reason == Reason.REASON_EXITED
+        # The end of a container is known later than its broken connections, for which the platform may kill it.
+        if -code == signal.SIGKILL and (
+            own or (NOTE_VARIABLE in self.spec.env and self._reason == Reason.REASON_KILLED)
+        ):
+            if _out_of_memory_kills() > self._out_of_memory_kills[0]:
                 self._reason = Reason.REASON_OUT_OF_MEMORY
-                message += ": the machine ran out of memory"
-            else:
+                message += f": {self._bound()} ran out of memory"
+            elif own:
                 message += ", which was not sent by the platform"
         return shim_pb2.WorkerExited(signal=-code, reason=self._reason, message=message)
+
+    async def _count_out_of_memory_kills(self) -> None:
+        """Keep a count that is some seconds old, so that a kill long ago explains no end of today."""
+        while True:
+            await asyncio.sleep(_MEMORY_SECONDS)
+            self._out_of_memory_kills.append(_out_of_memory_kills())
+
+    def _bound(self) -> str:
+        """What ran out of memory: a container with a limit, or the machine."""
+        path = self.spec.env.get(NOTE_VARIABLE)
+        memory = read_note(Path(path)).get("memory_mib") if path else 0
+        return f"a container with {memory} MiB" if memory else "the machine"
 
 
 async def _connects(host: str, port: int) -> bool:

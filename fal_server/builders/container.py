@@ -15,10 +15,11 @@ from pathlib import Path
 
 from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import FIELD
-from fal_server.builders.container_engine import ContainerEngine, ContainerEngines
+from fal_server.builders.container_engine import ContainerEngine, engine_variables
+from fal_server.builders.engine_trials import EngineTrials
 from fal_server.builders.image import ImageConfiguration, parse_image
 from fal_server.builders.process import failure
-from fal_server.core.containers import Container
+from fal_server.core.containers import Container, EngineOptions
 from fal_server.core.faults import FailedPrecondition, Fault, InvalidArgument, NodeTrouble, Unavailable
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import EnvironmentSpec
@@ -36,18 +37,19 @@ class ContainerBuilder:
         root: where the notes are kept; made (mode 0700) if it is missing.
         files: the uploaded files, which Dockerfiles copy.
         environ: the controller's environment variables.
+        trials: finds the engine to use.
     """
 
-    def __init__(self, root: Path, files: DeployedFiles, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, files: DeployedFiles, environ: Mapping[str, str], trials: EngineTrials) -> None:
         self._root = root.absolute()
         self._files = files
-        self._engines = ContainerEngines(environ)
+        self._variables = engine_variables(environ)
+        self._trials = trials
         self._under_way: dict[str, SharedBuild] = {}
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
         configuration = parse_image(spec)
-        engine = await self._engines.find()
-        if not force and (found := self.find(spec)):
+        if not force and self._trials.known is not None and (found := self.find(spec)):
             return found
         env_id = spec.env_id
         build = self._under_way.get(env_id)
@@ -57,24 +59,26 @@ class ContainerBuilder:
                 if self._under_way.get(env_id) is ended:
                     del self._under_way[env_id]
 
-            build = SharedBuild(lambda line: self._build(env_id, engine, configuration, force, line), ended)
+            build = SharedBuild(lambda line: self._find_or_build(spec, configuration, force, line), ended)
             self._under_way[env_id] = build
         return await build.follow(log)
 
     def find(self, spec: EnvironmentSpec) -> BuiltEnvironment | None:
-        """Find the note, if its engine is still installed."""
+        """Find the note, if its engine is still installed and in use; its options are known once one was looked for."""
         env_id = spec.env_id
+        known = self._trials.known
         try:
             note = json.loads(self._note(env_id).read_text())
             container = Container(
                 engine=Path(note["engine"]),
+                options=known.options if known is not None else EngineOptions(),
                 image=str(note["image"]),
                 entrypoint=None if note["entrypoint"] is None else tuple(note["entrypoint"]),
                 cmd=None if note["cmd"] is None else tuple(note["cmd"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not os.access(container.engine, os.X_OK):
+        if not os.access(container.engine, os.X_OK) or (known is not None and known.path != container.engine):
             return None
         note_use(self._used(env_id))
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=container)
@@ -85,15 +89,19 @@ class ContainerBuilder:
         Raises:
             Unimplemented: neither podman nor docker can be used here.
         """
+        engine = await self._trials.find()
         found = self.find(spec)
         if found is None or found.container is None:
             return None
-        engine = await self._engines.find()
         if await engine.run("image", "inspect", found.container.image, cwd=Path("/"), line=_drop) == 0:
             return found
         if spec.env_id not in self._under_way:
             self._note(spec.env_id).unlink(missing_ok=True)
         return None
+
+    async def report(self) -> str:
+        """Say how containers run here; nothing is tried for that unless an image was built here."""
+        return await self._trials.report(needed=bool(await asyncio.to_thread(self.generations)))
 
     def generations(self) -> Sequence[Generation]:
         """List the images that were built; the engine keeps only the newest under the environment's tag."""
@@ -115,7 +123,7 @@ class ContainerBuilder:
             self._used(env_id).unlink(missing_ok=True)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        program = ContainerEngine(path=Path(engine), variables=self._engines.variables())
+        program = ContainerEngine(path=Path(engine), variables=self._variables)
         with suppress(OSError):  # the engine was uninstalled, and its images with it
             await program.run("image", "rm", _tag(env_id), cwd=Path("/"), line=_drop)
         return True
@@ -124,6 +132,14 @@ class ContainerBuilder:
         """Cancel the builds that are running."""
         for build in list(self._under_way.values()):
             await build.cancel()
+
+    async def _find_or_build(
+        self, spec: EnvironmentSpec, configuration: ImageConfiguration, force: bool, line: Callable[[str], None]
+    ) -> BuiltEnvironment:
+        engine = await self._trials.find(line)
+        if not force and (found := self.find(spec)):
+            return found
+        return await self._build(spec.env_id, engine, configuration, force, line)
 
     async def _build(
         self,
@@ -155,7 +171,13 @@ class ContainerBuilder:
             if work is not None:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
         say("The image is built")
-        found = Container(engine=engine.path, image=image, entrypoint=configuration.entrypoint, cmd=configuration.cmd)
+        found = Container(
+            engine=engine.path,
+            options=engine.options,
+            image=image,
+            entrypoint=configuration.entrypoint,
+            cmd=configuration.cmd,
+        )
         return BuiltEnvironment(env_id=env_id, python=Path("python3"), container=found)
 
     async def _image(
@@ -169,8 +191,8 @@ class ContainerBuilder:
         output: deque[str],
     ) -> str:
         """Have the engine build it; return its id."""
-        arguments = ["build", "--file", str(work / "Dockerfile"), "--iidfile", str(work / "image")]
-        arguments += ["--tag", _tag(env_id)]  # pruning deletes images without a tag
+        arguments = ["build", *engine.options.build, "--file", str(work / "Dockerfile")]
+        arguments += ["--iidfile", str(work / "image"), "--tag", _tag(env_id)]  # pruning deletes images without a tag
         arguments += ["--no-cache"] if force else []
         variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
         for name in configuration.build_args:

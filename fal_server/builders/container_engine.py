@@ -1,4 +1,4 @@
-"""Finds a usable podman or docker on this machine, and runs it."""
+"""Runs podman or docker, as far as it is installed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fal_server.builders.process import run_lines
-from fal_server.core.faults import Unimplemented
+from fal_server.core.containers import EngineOptions
 
 _NAMES = ("podman", "docker")
-_CHOICE = "FAL_CONTAINER_ENGINE"
-_INFO_SECONDS = 20.0
+CHOICE = "FAL_CONTAINER_ENGINE"
+NO_ENGINE = "none"
+"""The choice of no engine at all."""
+_ANSWER_SECONDS = 20.0
 # An engine may know where its storage and its service are, and how to reach the network.
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|XDG_\w+|DBUS_SESSION_BUS_ADDRESS|CONTAINERS?_\w+|DOCKER_\w+|"
@@ -29,74 +31,52 @@ class ContainerEngine:
     """An engine that answers.
 
     Attributes:
+        version: its name and version.
         variables: its environment variables.
+        options: what it needs on this machine.
     """
 
     path: Path
+    version: str = ""
     variables: Mapping[str, str] = field(repr=False)
+    options: EngineOptions = field(default_factory=EngineOptions)
 
     async def run(
         self, *arguments: str, cwd: Path, line: Callable[[str], None], more: Mapping[str, str] | None = None
     ) -> int:
         """Run it and return the exit code; secrets go into `more`, as environment variables, not into arguments."""
         return await run_lines(
-            (str(self.path), *arguments), cwd=cwd, variables={**self.variables, **(more or {})}, line=line
+            (str(self.path), *self.options.engine, *arguments),
+            cwd=cwd,
+            variables={**self.variables, **(more or {})},
+            line=line,
         )
 
+    async def answer(self, *arguments: str, seconds: float = _ANSWER_SECONDS) -> tuple[int, list[str]]:
+        """Run it and return its exit code and its lines; code 124 if it takes too long, 127 if it does not start."""
+        lines: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                code = await self.run(*arguments, cwd=Path("/"), line=lines.append)
+        except TimeoutError:
+            return 124, [f"no answer within {seconds:g} s"]
+        except OSError as error:
+            return 127, [error.strerror or str(error)]
+        return code, [line.strip() for line in lines if line.strip()]
 
-class ContainerEngines:
-    """Finds an engine once; as long as there is none, looks again each time.
+
+def engine_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Select the variables that engines get of the controller's own."""
+    return {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
+
+
+def installed_engines(environ: Mapping[str, str]) -> Iterator[tuple[str, ContainerEngine | None]]:
+    """Yield the name of each engine to look for, with the engine if it is installed.
 
     Args:
         environ: the controller's environment variables; FAL_CONTAINER_ENGINE names the one to use.
     """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._variables = {name: value for name, value in environ.items() if _PASSED.fullmatch(name)}
-        self._names: Sequence[str] = (environ[_CHOICE],) if environ.get(_CHOICE) else _NAMES
-        self._found: ContainerEngine | None = None
-
-    def variables(self) -> Mapping[str, str]:
-        """The environment variables of engines."""
-        return self._variables
-
-    async def find(self) -> ContainerEngine:
-        """Return the engine to use.
-
-        Raises:
-            Unimplemented: there is none, or none answers; the message says what each lacks.
-        """
-        if self._found is None:
-            lacks: list[str] = []
-            for name in self._names:
-                path = shutil.which(name, path=self._variables.get("PATH", os.defpath))
-                if path is None:
-                    lacks.append(f"{name} is not installed")
-                    continue
-                engine = ContainerEngine(path=Path(path), variables=self._variables)
-                problem = await _problem_with(engine)
-                if problem is None:
-                    self._found = engine
-                    return engine
-                lacks.append(f"`{name} info` failed ({problem})")
-            raise Unimplemented(
-                f"containers cannot be built or run on this machine: {'; '.join(lacks)}. "
-                "Install podman, or deploy with kind 'virtualenv'"
-            )
-        return self._found
-
-
-async def _problem_with(engine: ContainerEngine) -> str | None:
-    """Why an engine cannot be used; None if it can."""
-    lines: list[str] = []
-    try:
-        async with asyncio.timeout(_INFO_SECONDS):
-            code = await engine.run("info", cwd=Path("/"), line=lines.append)
-    except TimeoutError:
-        return f"no answer within {_INFO_SECONDS:g} s"
-    except OSError as error:
-        return error.strerror or str(error)
-    if code == 0:
-        return None
-    last = [line.strip() for line in lines if line.strip()]
-    return last[-1][:300] if last else f"exit code {code}"
+    variables = engine_variables(environ)
+    for name in (environ[CHOICE],) if environ.get(CHOICE) else _NAMES:
+        path = shutil.which(name, path=variables.get("PATH", os.defpath))
+        yield name, None if path is None else ContainerEngine(path=Path(path), variables=variables)

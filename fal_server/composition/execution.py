@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
+from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.composition.settings import Settings
 from fal_server.composition.state import StateDir
 from fal_server.composition.storage import Storage
@@ -17,6 +18,8 @@ from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.machines import Node, Resources
 from fal_server.engines.local import LocalEngine
 from fal_server.services.logs import Logs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,10 @@ class Execution:
     virtualenvs: VirtualenvBuilder
     images: ContainerBuilder
     builder: Builders
+
+    async def log_containers(self) -> None:
+        """Log how containers run here."""
+        log.info("containers: %s", await self.images.report())
 
 
 def build_execution(
@@ -50,7 +57,8 @@ def build_execution(
             requirements may be files that were uploaded to this controller.
     """
     virtualenvs = VirtualenvBuilder(state.environments, state.cache, {**os.environ, **trust})
-    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ)
+    trials = EngineTrials(os.environ, state.containers)
+    images = ContainerBuilder(state.environments / "images", storage.app_files, os.environ, trials)
     builder = Builders(virtualenvs, images)
     engine = LocalEngine(
         state.runners,

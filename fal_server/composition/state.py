@@ -80,6 +80,11 @@ class StateDir:
         return self.root / "environments"
 
     @property
+    def containers(self) -> Path:
+        """How the container engine of this machine must be called."""
+        return self.root / "containers"
+
+    @property
     def cache(self) -> Path:
         """The cache of uv, unless UV_CACHE_DIR names another."""
         return self.root / "cache" / "uv"

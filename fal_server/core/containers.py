@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTAINER = "container"
 """The kind of environment that is an image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The options without which an engine does not work on a machine, found by trying.
+
+    Attributes:
+        engine: come before the verb, such as `--runtime`.
+        run: come after `run`.
+        build: come after `build`.
+        limits: whether the engine holds the limits that a container is given.
+        publishes: whether a port of a container can be published.
+    """
+
+    engine: tuple[str, ...] = ()
+    run: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    limits: bool = False
+    publishes: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,11 +34,13 @@ class Container:
 
     Attributes:
         engine: the program: podman or docker.
+        options: what the engine needs on this machine.
         image: the image's id.
         entrypoint, cmd: replace those of the image.
     """
 
     engine: Path
+    options: EngineOptions = field(default_factory=EngineOptions)
     image: str
     entrypoint: tuple[str, ...] | None = None
     cmd: tuple[str, ...] | None = None

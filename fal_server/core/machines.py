@@ -94,6 +94,11 @@ def resources_of(machine_type: str, num_gpus: int | None = None) -> Resources:
     )
 
 
+def memory_limit_of(machine_type: str) -> int | None:
+    """Return the MiB that a runner may use; None for GPU types, which reserve only a token of memory."""
+    return _CPU_MEMORY_MIB.get(machine_type.upper())
+
+
 def choose(machine_types: Iterable[str], num_gpus: int | None, free: Resources) -> tuple[str | None, str]:
     """Return the first machine type that fits, in the app's order, and "", or None and why nothing fits."""
     reasons: list[str] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fal_server.builders import Builders, ContainerBuilder, VirtualenvBuilder
+from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile, EnvironmentSpec
@@ -68,7 +68,12 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def builder(tmp_path: Path, engine: FakeEngine, files: Files) -> ContainerBuilder:
-    return ContainerBuilder(tmp_path / "images", files, engine.variables())
+    return builder_with(tmp_path, files, engine.variables())
+
+
+def builder_with(tmp_path: Path, files: Files, variables: dict[str, str]) -> ContainerBuilder:
+    trials = EngineTrials(variables, tmp_path / "containers")
+    return ContainerBuilder(tmp_path / "images", files, variables, trials)
 
 
 def spec(image: dict[str, object] = IMAGE, **more: object) -> EnvironmentSpec:
@@ -213,9 +218,9 @@ async def test_files_outside_of_the_context_and_missing_ones(builder, files, lin
 async def test_without_an_engine_the_answer_names_what_is_missing(tmp_path, files, lines):
     docker = make_engine(tmp_path / "other", "docker")
     variables = docker.variables(CONTAINERS_BROKEN="Cannot connect to the daemon")
-    builder = ContainerBuilder(tmp_path / "images", files, variables)
+    builder = builder_with(tmp_path, files, variables)
     with pytest.raises(
-        Unimplemented, match=r"podman is not installed; `docker info` failed \(Cannot connect.*virtualenv"
+        Unimplemented, match=r"podman is not installed; `docker --version` failed \(Cannot connect.*virtualenv"
     ):
         await build(builder, spec(), lines)
     assert docker.calls("build") == []

@@ -13,12 +13,27 @@ import pytest
 from fal_cli.main import main
 from fal_cli.version import VERSION
 from fal_grpc.v1 import app_pb2
+from tests.support.containers import make_engine
 
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch):
     """Leave out what else a machine has on its PATH: uv starts every Python that it finds."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("FAL_CONTAINER_ENGINE", "none")
+
+
+def test_how_containers_run_is_said(controller, monkeypatch, diagnosis, tmp_path):
+    monkeypatch.setenv("FAL_KEY", "kid:very-secret")
+    controller.answers["ListAliases"] = app_pb2.ListAliasesResult()
+    [none] = [check for check in diagnosis()[1]["checks"] if check["name"] == "containers"]
+    assert (none["status"], none["detail"]) == ("note", "FAL_CONTAINER_ENGINE is none")
+    engine = make_engine(tmp_path / "bin")
+    monkeypatch.setenv("FAL_CONTAINER_ENGINE", str(engine.path))
+    monkeypatch.setenv("CONTAINERS_RECORD", str(engine.record))
+    [works] = [check for check in diagnosis()[1]["checks"] if check["name"] == "containers"]
+    assert (works["status"], works["fix"]) == ("ok", "")
+    assert works["detail"].startswith("podman 9.9.9 runs containers; limits of memory")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ async def test_a_function_runs_in_its_container_and_its_value_comes_back(rig, fa
     assert not [file for file in directory.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
     await rig.engine.release(launch.runner_id)
     assert not directory.exists()
-    assert fake.calls("rm")[-1]["arguments"] == ["rm", "--force", f"fal-{launch.runner_id}"]
+    assert fake.calls("rm")[-1]["arguments"] == ["rm", "--force", "--time", "0", f"fal-{launch.runner_id}"]
 
 
 async def test_an_app_in_a_container_serves_is_entered_and_ends_in_order(rig, fake):

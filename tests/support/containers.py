@@ -26,6 +26,12 @@ class FakeEngine:
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         return [call for call in map(json.loads, lines) if call["arguments"][0] == verb]
 
+    @property
+    def tried(self) -> list[list[str]]:
+        """Return the arguments of its trials, in order."""
+        tried = self.record.with_name("tried")
+        return [json.loads(line) for line in tried.read_text().splitlines()] if tried.exists() else []
+
 
 def make_engine(folder: Path, name: str = "podman") -> FakeEngine:
     """Make a fake engine in its own directory."""

@@ -16,12 +16,14 @@ from fal_runner.isolation.container import NOTE_VARIABLE, Note, read_note, remov
 from fal_runner.isolation.mounts import DATA_VARIABLE
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.core.containers import Container
+from fal_server.core.machines import memory_limit_of
 from fal_server.ports import LaunchSpec
 
 _NOTE = "container.json"
 _INTERPRETER = "interpreter"
 _SHARED = "container"
 _SOCKET_VARIABLE = "FAL_API_SOCKET"
+_MOST_PROCESSES = 2048
 # The engine reads these itself: an app's variable of such a name would change how it works.
 _ENGINES_OWN = re.compile(
     r"PATH|HOME|USER|TMPDIR|LD_\w+|XDG_\w+|CONTAINERS?_\w+|DOCKER_\w+|BUILDAH_\w+|STORAGE_\w+|REGISTRY_\w+"
@@ -46,11 +48,18 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
         variables: the runner's variables; the note has their names alone.
     """
     shared = directory / _SHARED
-    shared.mkdir(mode=0o700)
+    shared.mkdir()
+    shared.chmod(0o755)  # an image may run as another user; nobody else can enter the directory above
     for module in (Path(fal_runner.__file__).parent / "worker").glob("*.py"):
-        shutil.copy(module, shared)  # worker.py, and the siblings that it loads
+        shutil.copyfile(module, shared / module.name)  # worker.py, and the siblings that it loads
+        (shared / module.name).chmod(0o644)
+    options = container.options
+    memory = memory_limit_of(launch.machine_type) if options.limits else None
     note: Note = {
         "engine": str(container.engine),
+        "options": list(options.engine),
+        "run": [*options.run, *(_limits(memory) if options.limits else [])],
+        "memory_mib": memory or 0,
         "variables": {name: value for name, value in os.environ.items() if _ENGINES_OWN.fullmatch(name)},
         "image": container.image,
         "name": f"fal-{launch.runner_id}",
@@ -66,6 +75,12 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
     script = interpreter(directory)
     script.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(root))} exec {command} "$@"\n')
     script.chmod(0o700)
+
+
+def _limits(memory_mib: int | None) -> list[str]:
+    """What the container may use; without swap, so that a limit of memory is one."""
+    memory = [] if memory_mib is None else ["--memory", f"{memory_mib}m", "--memory-swap", f"{memory_mib}m"]
+    return ["--pids-limit", str(_MOST_PROCESSES), *memory]
 
 
 def _volumes(launch: LaunchSpec) -> list[str]:

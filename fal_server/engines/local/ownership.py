@@ -22,6 +22,7 @@ from fal_runner.process.proc import (
 from fal_runner.shim.address import ShimIdentity
 from fal_runner.worker.process_tag import TAG_VARIABLE
 from fal_server.engines.local.cgroup import end_group
+from fal_server.engines.local.container import remove_container
 
 _QUIET_LISTINGS = 3
 _PAUSE_SECONDS = 0.005
@@ -61,12 +62,13 @@ async def reap(identity: ShimIdentity) -> None:
 
 
 async def sweep(tag: str, directory: Path) -> None:
-    """Kill a runner's group, and every process with its tag, with children and sessions; return when none is alive.
+    """Kill a runner's group, its container, and every process with its tag; return when none is alive.
 
     One listing that finds nothing proves little: a process in the middle of its exec has no environment to read, and
     one that was forked meanwhile may be missing. So several in a row must find nothing, with pauses between them.
     """
     await end_group(directory, tag)
+    await asyncio.to_thread(remove_container, directory)
     quiet, pause = 0, _PAUSE_SECONDS
     while quiet < _QUIET_LISTINGS:
         alive = await asyncio.to_thread(processes_of, tag)
