@@ -13,13 +13,14 @@ import pytest
 from fal_server.builders import Builders, ContainerBuilder, EngineTrials, VirtualenvBuilder
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from fal_server.core.logs import LogEntry
-from fal_server.core.revisions import AppFile, EnvironmentSpec
+from fal_server.core.revisions import AppFile, EnvironmentSpec, Json
+from fal_server.ports import Builder
 from tests.support.containers import FakeEngine, make_engine
 
 DOCKERFILE = (
     "FROM python:3.11-slim\nARG WHO\nCOPY hello.txt /hello.txt\nRUN --mount=type=secret,id=token cat /run/secrets/token"
 )
-IMAGE = {
+IMAGE: dict[str, Json] = {
     "dockerfile_str": DOCKERFILE,
     "build_args": {"WHO": "Ada"},
     "secrets": {"token": "hush-hush"},
@@ -76,12 +77,17 @@ def builder_with(tmp_path: Path, files: Files, variables: dict[str, str]) -> Con
     return ContainerBuilder(tmp_path / "images", files, variables, trials)
 
 
-def spec(image: dict[str, object] = IMAGE, **more: object) -> EnvironmentSpec:
-    configuration = {"image": image, "python_version": "3.11", "requirements": ["numpy==2.0"], "resolver": "uv"} | more
+def spec(image: dict[str, Json] = IMAGE, **more: Json) -> EnvironmentSpec:
+    configuration: dict[str, Json] = {
+        "image": image,
+        "python_version": "3.11",
+        "requirements": ["numpy==2.0"],
+        "resolver": "uv",
+    } | more
     return EnvironmentSpec(kind="container", configuration=configuration)
 
 
-async def build(builder: ContainerBuilder, asked: EnvironmentSpec, lines: list[str], *, force: bool = False):
+async def build(builder: Builder, asked: EnvironmentSpec, lines: list[str], *, force: bool = False):
     async def log(entry: LogEntry) -> None:
         lines.append(entry.message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -79,8 +80,8 @@ async def test_if_nothing_works_the_engines_words_and_a_way_out_are_said(tmp_pat
 
 def test_runsc_does_not_see_the_option_that_it_does_not_know(tmp_path, engine):
     add_runsc(tmp_path)
-    script = trials(tmp_path, engine.variables())._write_runsc_script()
-    assert script is not None
+    asyncio.run(trials(tmp_path, engine.variables()).find())
+    script = tmp_path / "containers" / "runsc"
     done = subprocess.run([script, "exec", "--tty", "--console-socket", "a b", "id"], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["exec", "--console-socket", "a b", "id"]
 

@@ -24,9 +24,9 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return fake
 
 
-def contained(fake: FakeEngine, **more: object) -> dict[str, object]:
+def contained(fake: FakeEngine, cmd: tuple[str, ...] | None = None) -> dict[str, object]:
     """The options of a launch that runs in a container."""
-    return {"python": Path("python3"), "container": Container(engine=fake.path, image="sha256:fake", **more)}
+    return {"python": Path("python3"), "container": Container(engine=fake.path, image="sha256:fake", cmd=cmd)}
 
 
 async def status_of(port: int) -> int:

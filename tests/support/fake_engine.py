@@ -24,7 +24,7 @@ def main() -> int:
     verb = arguments[0]
     secrets = {name: value for name, value in os.environ.items() if name.startswith("FAL_BUILD_SECRET_")}
     auth = os.environ.get("REGISTRY_AUTH_FILE")
-    noted = {
+    noted: dict[str, object] = {
         "arguments": arguments,
         "secrets": secrets,
         "auth": json.loads(Path(auth).read_text()) if auth else None,
@@ -40,13 +40,14 @@ def main() -> int:
         case "image":
             return 1 if record.with_name("lost").exists() else 0
         case "build":
-            return build(arguments, noted)
+            return build(arguments, str(noted["dockerfile"]), list(secrets.values()))
         case "run":
             return run(arguments)
         case "exec":
             position = next(n for n, word in enumerate(arguments) if word.startswith("fal-"))
             return subprocess.run(arguments[position + 1 :], check=False).returncode
-    return 0
+        case _:
+            return 0
 
 
 def probe(arguments: list[str], tried: Path) -> int:
@@ -61,9 +62,9 @@ def probe(arguments: list[str], tried: Path) -> int:
     return 137 if arguments[-1] == "touch" and os.environ.get("CONTAINERS_LIMIT") else 0
 
 
-def build(arguments: list[str], noted: dict[str, object]) -> int:
-    print("STEP 1: with", *noted["secrets"].values(), flush=True)
-    if "does-not-exist" in str(noted["dockerfile"]):
+def build(arguments: list[str], dockerfile: str, secrets: list[str]) -> int:
+    print("STEP 1: with", *secrets, flush=True)
+    if "does-not-exist" in dockerfile:
         print("Error: there is no such image")
         return 125
     Path(arguments[arguments.index("--iidfile") + 1]).write_text("sha256:fake")
@@ -71,9 +72,11 @@ def build(arguments: list[str], noted: dict[str, object]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    mounts = dict(
-        reversed(arguments[place + 1].split(":")) for place, word in enumerate(arguments) if word == "--volume"
-    )
+    mounts: dict[str, str] = {}
+    for place, word in enumerate(arguments):
+        if word == "--volume":
+            here, _, there = arguments[place + 1].partition(":")
+            mounts[there] = here
     inside = arguments[arguments.index("sha256:fake") + 1 :]
     entrypoint = arguments[arguments.index("--entrypoint") + 1] if "--entrypoint" in arguments else None
     if entrypoint == "python3":
