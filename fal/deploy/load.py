@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.machinery
 import importlib.util
 import keyword
@@ -23,6 +24,8 @@ from fal.app.functions import Function
 from fal.deploy.errors import AppFileError, AppNotFoundError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
+# How alike two names must be for one to be a misspelling of the other, 0 to 1.
+_NEAR = 0.7
 _IMPORTING = threading.RLock()  # sys.path and sys.modules belong to the whole process
 
 
@@ -77,6 +80,8 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
 def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
     root, name = _import_name(path)
     earlier_path, earlier_module = list(sys.path), sys.modules.get(name)
+    # Python takes a compiled file of the same second and size for current, and would miss a quick edit of a neighbour.
+    earlier_dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path[:0] = [entry for entry in dict.fromkeys((str(root), str(Path.cwd()))) if entry not in sys.path]
     earlier_names, earlier_loggers = set(sys.modules), _loggers()
     try:
@@ -95,6 +100,7 @@ def _loaded(path: Path, symbol: str | None) -> Generator[LoadedApp, None, None]:
             source_code=path.read_text(),
         )
     finally:
+        sys.dont_write_bytecode = earlier_dont_write
         sys.path[:] = earlier_path
         sys.modules.pop(name, None)
         _reset(earlier_loggers)
@@ -191,21 +197,45 @@ def _run(path: Path, name: str) -> ModuleType:
             importlib.import_module(name.rpartition(".")[0])
         sys.modules[name] = module
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise AppFileError(_why(path, error)) from error
     return module
 
 
-def _why(path: Path, error: Exception) -> str:
+def _why(path: Path, error: Exception | SystemExit) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
     if isinstance(error, SyntaxError):
-        where = f"{error.filename or path}, line {error.lineno}"
-    hint = ""
-    if isinstance(error, ModuleNotFoundError):
-        hint = ". A deploy runs the app's file here: install it here too, or import it inside of setup()"
+        return f"{error.filename or path}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    hint = _missing_hint(path, error.name) if isinstance(error, ModuleNotFoundError) and error.name else ""
     return f"{where}: {type(error).__name__}: {error}{hint}"
+
+
+def _missing_hint(path: Path, name: str) -> str:
+    """Say what to do about a module that is not found: it may be a misspelt neighbour, or not installed here."""
+    near = difflib.get_close_matches(name, sorted(_neighbours(path, name)), n=1, cutoff=_NEAR)
+    if near:
+        return f". Did you mean {near[0]!r}, which is beside it?"
+    return ". A deploy runs the app's file here: install it here too, or import it inside of setup()"
+
+
+def _neighbours(path: Path, name: str) -> set[str]:
+    """Return the modules that could be imported from beside a file, in the package that `name` is in."""
+    root, _ = _import_name(path)
+    parent, _, _ = name.rpartition(".")
+    found: set[str] = set()
+    for directory in {place.joinpath(*filter(None, parent.split("."))) for place in (root, Path.cwd())}:
+        if directory.is_dir():
+            for entry in directory.iterdir():
+                module = entry.stem if entry.suffix == ".py" else entry.name
+                if entry != path and module.isidentifier() and (entry.suffix == ".py" or _has_sources(entry)):
+                    found.add(f"{parent}.{module}" if parent else module)
+    return found
+
+
+def _has_sources(entry: Path) -> bool:
+    return entry.is_dir() and entry.name not in NOT_SOURCES and any(entry.glob("*.py"))
 
 
 def _find(names: dict[str, object], path: Path, symbol: str | None) -> tuple[type[App] | Function[..., object], str]:

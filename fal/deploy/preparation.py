@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,14 @@ from fal.deploy.files import AppFile, app_dir_in, collect_files, context_dir, re
 from fal.deploy.load import LoadedApp, load_app
 from fal.deploy.pickling import dumped, imported, pickled
 from fal.deploy.project import AppReference, resolve_reference
-from fal.deploy.requirements import python_version, refuse_local_requirements, serving_requirements, with_requirements
-from fal.deploy.sources import METHOD, collect, pack
+from fal.deploy.requirements import (
+    is_this_python,
+    python_version,
+    refuse_local_requirements,
+    serving_requirements,
+    with_requirements,
+)
+from fal.deploy.sources import MAX_DATA_BYTES, METHOD, Sources, collect, pack
 
 DEFAULT_PORT = 8080
 DEFAULT_METRICS_PORT = 9090
@@ -31,11 +38,13 @@ class Code:
         bundle: as modules, see `fal.deploy.sources`.
         definition: by value, as a pickle; or the reason why there is none.
         files: the sources in the bundle, by their paths below the directory to import from.
+        paths: the same files here.
     """
 
     bundle: bytes
     definition: bytes | SerializationError
     files: tuple[str, ...]
+    paths: tuple[Path, ...] = ()
 
     def pickle(self) -> bytes:
         """Return the pickle.
@@ -131,7 +140,7 @@ def _without_code(
     options = {**FUNCTION_DEFAULTS, **reference.options, **forced}
     kind = _kind(options, name)
     refuse_local_requirements(options.get("requirements"), name)
-    options["python_version"] = python_version(options, pickled=False, owner=name)
+    options["python_version"] = python_version(options, code=False, owner=name)
     port = _int(options.get("exposed_port"))
     metrics_port = _int(options.get("metrics_port"))
     if reference.entrypoint is not None:
@@ -211,7 +220,7 @@ def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, obj
     if serves:
         key = "pip" if kind == "conda" else "requirements"
         options[key] = with_requirements(options.get(key), serving_requirements(realtime=realtime))
-    options["python_version"] = python_version(options, pickled=True, owner=owner)
+    options["python_version"] = python_version(options, code=True, owner=owner)
     return options, kind
 
 
@@ -270,6 +279,8 @@ class _Packer:
         for module in named:
             imported(module)
         self._sources = collect(loaded, named)
+        self._python = str(options["python_version"])
+        _warn_of_large_files(self._sources)
 
     def function(self, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Code:
         from fal.app.targets import AppTarget, FunctionTarget, ServedFunction
@@ -299,6 +310,9 @@ class _Packer:
             definition: bytes | SerializationError = found.definition(self._app_dir)
         except SerializationError as error:
             definition = error
+        here = is_this_python(self._python)
+        if not here:
+            payload, definition = None, _not_by_value(self._loaded.symbol, self._python)
         bundle = pack(
             self._sources,
             symbol=self._loaded.symbol,
@@ -310,8 +324,28 @@ class _Packer:
             limit_max_requests=self._limit_max_requests,
             call=call,
             payload=payload,
+            same_python=here,
         )
-        return Code(bundle=bundle, definition=definition, files=tuple(self._sources.files))
+        return Code(bundle=bundle, definition=definition, files=tuple(self._sources.files), paths=self._sources.paths)
+
+
+def _not_by_value(symbol: str, python: str) -> SerializationError:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return SerializationError(
+        f"{symbol} asks for Python {python}, but this is {here}, and this controller takes pickles alone, which only "
+        f"the version that made them can read: deploy with Python {python}, or set python_version to {here!r}"
+    )
+
+
+def _warn_of_large_files(sources: Sources) -> None:
+    for path in sources.left_out:
+        logging.getLogger(__name__).warning(
+            "%s (%.0f MiB) does not go along: at most %d MiB of files beside modules do. Name it in app_files, or "
+            "fetch it in setup()",
+            path,
+            path.stat().st_size / 1024**2,
+            MAX_DATA_BYTES // 1024**2,
+        )
 
 
 def _files(options: Mapping[str, object], kind: str, anchor: Path | None, app_path: Path | None) -> tuple[AppFile, ...]:

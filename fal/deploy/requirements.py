@@ -58,22 +58,36 @@ def refuse_local_requirements(requirements: object, owner: str) -> None:
                 )
 
 
-def python_version(options: Mapping[str, object], *, pickled: bool, owner: str) -> str:
+OLDEST_PYTHON = (3, 11)
+"""The oldest Python that runs the modules of this project that serve an app."""
+
+
+def python_version(options: Mapping[str, object], *, code: bool, owner: str) -> str:
     """Return the Python version of the environment; by default this interpreter's.
 
     Args:
         options: the app's options.
-        pickled: whether code is sent, which only the same minor version can read.
+        code: whether code is sent, which this project's modules load there.
         owner: whose they are, for messages.
 
     Raises:
-        DeployError: another minor version is asked for, but code is sent.
+        DeployError: code is sent, and the version is too old for that.
     """
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    asked = str(options.get("python_version") or here)
-    if pickled and asked.split(".")[:2] != here.split("."):
+    asked = str(options.get("python_version") or f"{sys.version_info.major}.{sys.version_info.minor}")
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    if code and (minor := _minor(asked)) is not None and minor < OLDEST_PYTHON:
         raise DeployError(
-            f"{owner} asks for Python {asked}, but this is {here}, and an app's code can only be read by the version "
-            f"that packed it: deploy with Python {asked}, or set python_version to {here!r}"
+            f"{owner} asks for Python {asked}, and apps are served by Python {oldest} or newer: "
+            f"set python_version to {oldest!r} or leave it out"
         )
     return asked
+
+
+def is_this_python(asked: str) -> bool:
+    """Return whether a version is of this interpreter's minor version, which alone reads what this one compiles."""
+    return asked.split(".")[:2] == [str(sys.version_info.major), str(sys.version_info.minor)]
+
+
+def _minor(version: str) -> tuple[int, int] | None:
+    parts = version.split(".")
+    return (int(parts[0]), int(parts[1])) if len(parts) > 1 and all(part.isdigit() for part in parts[:2]) else None

@@ -1,4 +1,7 @@
-"""Packs an app as modules: its sources and what it imports from beside it, for a runner to import under their names."""
+"""Packs an app as modules: its sources and what it imports from beside it, for a runner to import under their names.
+
+The other files of the packages, such as templates, JSON and small weights, go along.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ from fal.deploy.pickling import RUNTIME_MODULES, compiled, source_of
 METHOD = "fal_source"
 """What a controller calls this way, among the ways in which its runners load code."""
 
+MAX_DATA_BYTES = 32 * 1024**2
+"""How much of the files that are no modules goes along with an app, in bytes before compression."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+# Compiled for this machine.
+_NOT_DATA = frozenset({".pyc", ".pyo", ".pyd", ".so", ".dylib", ".dll"})
 _OURS = frozenset({"fal", "fal_grpc", "fal_server", "fal_runner", "fal_cli"})
 
 
@@ -33,11 +40,15 @@ class Sources:
 
     Attributes:
         module: the name of the module that the app is taken from.
-        files: the modules' sources, by their path below the directory to import from.
+        files: the modules' sources and their packages' other files, by their path below the directory to import from.
+        paths: the same files here.
+        left_out: files of the packages that are too large to go along.
     """
 
     module: str
     files: dict[str, bytes]
+    paths: tuple[Path, ...]
+    left_out: tuple[Path, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +65,7 @@ class Sources:
                 source,
             )
             for path, source in self.files.items()
-            if path.partition("/")[0].removesuffix(".py") in tops
+            if path.endswith(".py") and path.partition("/")[0].removesuffix(".py") in tops
         }
 
 
@@ -78,12 +89,17 @@ def collect(loaded: LoadedApp, named: Iterable[str]) -> Sources:
             )
     for name in loaded.imported:
         found.add(name)
-    return Sources(module=loaded.module.__name__, files=found.files)
+    left_out = found.read_data()
+    return Sources(
+        module=loaded.module.__name__, files=found.files, paths=tuple(found.paths.values()), left_out=left_out
+    )
 
 
 class _Collector:
     def __init__(self, loaded: LoadedApp) -> None:
         self.files: dict[str, bytes] = {}
+        self.paths: dict[str, Path] = {}
+        self._data: dict[str, Path] = {}
         self._loaded = loaded
         self._places = tuple(dict.fromkeys((loaded.root, Path.cwd().resolve())))
         self._seen: set[str] = set()
@@ -91,7 +107,7 @@ class _Collector:
     def add_app(self) -> None:
         name = self._loaded.module.__name__
         self._seen.add(name)
-        self._keep(f"{name.replace('.', '/')}.py", self._loaded.source_code.encode(), name)
+        self._keep(f"{name.replace('.', '/')}.py", self._loaded.path, name, self._loaded.source_code.encode())
 
     def add(self, name: str, *, anywhere: bool = False) -> bool:
         """Add a module with the packages around it; False if it does not lie beside the app (or not in Python)."""
@@ -107,22 +123,41 @@ class _Collector:
         if path.name == "__init__.py":
             self._add_package(path.parent, name)
         else:
-            self._keep(f"{name.replace('.', '/')}.py", path.read_bytes(), name)
+            self._keep(f"{name.replace('.', '/')}.py", path, name)
         if "." in name:
             self.add(name.rpartition(".")[0], anywhere=anywhere)
         return True
 
     def _add_package(self, directory: Path, name: str) -> None:
-        for path in _sources_in(directory):
+        for path in _files_in(directory):
             relative = path.relative_to(directory).as_posix()
+            if path.suffix not in SOURCE_SUFFIXES:
+                self._data[f"{name.replace('.', '/')}/{relative}"] = path
+                continue
             inner = ".".join([name, *Path(relative).with_suffix("").parts]).removesuffix(".__init__")
             self._seen.add(inner)
-            self._keep(f"{name.replace('.', '/')}/{relative}", path.read_bytes(), inner)
+            self._keep(f"{name.replace('.', '/')}/{relative}", path, inner)
 
-    def _keep(self, relative: str, source: bytes, name: str) -> None:
+    def read_data(self) -> tuple[Path, ...]:
+        """Read the packages' other files, the smallest first; return those that are beyond the limit."""
+        sizes = {relative: path.stat().st_size for relative, path in self._data.items()}
+        room = MAX_DATA_BYTES
+        left_out: list[Path] = []
+        for relative in sorted(sizes, key=lambda relative: (sizes[relative], relative)):
+            if sizes[relative] > room:
+                left_out.append(self._data[relative])
+                continue
+            room -= sizes[relative]
+            self.files[relative] = self._data[relative].read_bytes()
+            self.paths[relative] = self._data[relative]
+        return tuple(left_out)
+
+    def _keep(self, relative: str, path: Path, name: str, source: bytes | None = None) -> None:
         if relative in self.files:
             return
+        source = path.read_bytes() if source is None else source
         self.files[relative] = source
+        self.paths[relative] = path
         is_package = relative.endswith("/__init__.py")
         for imported in _imports(source, name if is_package else name.rpartition(".")[0]):
             if not self.add(imported):
@@ -154,10 +189,13 @@ def _file_of(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
 
 
-def _sources_in(directory: Path) -> Iterator[Path]:
+def _files_in(directory: Path) -> Iterator[Path]:
+    """Yield the files of a package that can go along; hidden ones, such as .env, stay."""
     for parent, directories, files in os.walk(directory):
         directories[:] = sorted(name for name in directories if name not in NOT_SOURCES and not name.startswith("."))
-        yield from (Path(parent, file) for file in sorted(files) if file.endswith(".py"))
+        for path in (Path(parent, file) for file in sorted(files) if not file.startswith(".")):
+            if path.suffix not in _NOT_DATA and path.is_file():
+                yield path
 
 
 def _imports(source: bytes, package: str) -> Iterator[str]:
@@ -192,6 +230,7 @@ def pack(
     limit_max_requests: int | None = None,
     call: bytes | None = None,
     payload: bytes | None = None,
+    same_python: bool = True,
 ) -> bytes:
     """Return the bundle that `bootstrap.open_bundle` reads. The same app always gives the same bytes.
 
@@ -205,6 +244,7 @@ def pack(
         limit_max_requests: end an app after this many requests.
         call: a pickle of a function's arguments.
         payload: a pickle of the callable by value, in case that the sources cannot be imported there.
+        same_python: whether the runner's Python reads what this one compiles.
     """
     manifest = {
         "module": sources.module,
@@ -222,7 +262,7 @@ def pack(
         "bootstrap.py": source_of("fal.deploy.bootstrap").encode(),
     }
     entries |= {f"{SOURCE_DIR}{path}": content for path, content in sources.files.items()}
-    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime().items()}
+    entries |= {f"{RUNTIME_DIR}{path}": content for path, content in _runtime(same_python=same_python).items()}
     entries |= {name: content for name, content in (("call", call), ("payload", payload)) if content is not None}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -232,11 +272,14 @@ def pack(
 
 
 @functools.cache
-def _runtime() -> dict[str, bytes]:
-    """Return this project's modules as compiled files that are imported without a source beside them, by path."""
+def _runtime(*, same_python: bool) -> dict[str, bytes]:
+    """Return this project's modules by path: compiled, which needs no source beside it, or their sources."""
     found: dict[str, bytes] = {}
     for name in RUNTIME_MODULES:
         is_package = hasattr(importlib.import_module(name), "__path__")
-        path = name.replace(".", "/") + ("/__init__.pyc" if is_package else ".pyc")
-        found[path] = importlib.util.MAGIC_NUMBER + bytes(12) + compiled(name, source_of(name))
+        path = name.replace(".", "/") + ("/__init__" if is_package else "")
+        if same_python:
+            found[f"{path}.pyc"] = importlib.util.MAGIC_NUMBER + bytes(12) + compiled(name, source_of(name))
+        else:
+            found[f"{path}.py"] = source_of(name).encode()
     return found

@@ -64,7 +64,8 @@ def test_what_is_not_found(place, parts, symbol, words):
     [
         ("1 / 0\n", "line 3: ZeroDivisionError"),
         ("import no_such_package\n", "install it here too, or import it inside of setup()"),
-        ("def broken(:\n", "line 3: SyntaxError"),
+        ("def broken(:\n", "line 3: SyntaxError: invalid syntax"),
+        ("import sys; sys.exit(3)\n", "line 3: SystemExit: 3"),
     ],
 )
 def test_a_file_that_fails_is_named_with_its_line(place, line, words):
@@ -72,6 +73,39 @@ def test_a_file_that_fails_is_named_with_its_line(place, line, words):
         pass
     assert words in str(caught.value)
     assert str(place / "app.py") in str(caught.value)
+
+
+def test_the_place_of_a_syntax_error_is_said_once(place):
+    with pytest.raises(AppFileError) as caught, load_app(write(place, "def broken(:\n")):
+        pass
+    assert str(caught.value).count("line 3") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("from helpres import x\n", "helpers"),
+        ("import pack.tabels\n", "pack.tables"),
+        ("import pakc\n", "pack"),
+    ],
+)
+def test_a_misspelt_neighbour_is_named(place, line, near):
+    (place / "helpers.py").write_text("x = 1\n")
+    (place / "pack").mkdir()
+    (place / "pack" / "__init__.py").write_text("")
+    (place / "pack" / "tables.py").write_text("")
+    with pytest.raises(AppFileError) as caught, load_app(write(place, line)):
+        pass
+    assert f"Did you mean '{near}'" in str(caught.value)
+    assert "install" not in str(caught.value)
+
+
+def test_an_edit_of_a_neighbour_counts_within_the_same_second(place):
+    path = write(place, "from quick import VALUE\n", FUNCTION.format("run"))
+    for value in range(3):
+        (place / "quick.py").write_text(f"VALUE = {value}\n")
+        with load_app(path) as loaded:
+            assert vars(loaded.module)["VALUE"] == value
 
 
 def test_no_file(place):
@@ -101,9 +135,9 @@ def test_a_name_of_a_known_module_hides_none(place):
     assert hasattr(sys.modules["json"], "dumps")
 
 
-def test_another_python_is_refused_since_code_is_pickled(place):
+def test_a_python_that_serves_no_app_is_refused(place):
     path = write(place, "@fal.function(python_version='3.8')\ndef run(): ...\n")
-    with pytest.raises(DeployError, match=r"deploy with Python 3\.8"):
+    with pytest.raises(DeployError, match=r"set python_version to \'3\.11\'"):
         prepare(str(path))
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fal.deploy.errors import SerializationError
 from fal.deploy.preparation import prepare
-from fal.deploy.sources import METHOD
+from fal.deploy.sources import MAX_DATA_BYTES, METHOD
 from fal_runner.worker import worker
 
 FUNCTION = "import fal\n{top}\n\n@fal.function({options})\ndef run():\n    {inner}\n    return {value}\n"
@@ -178,3 +179,50 @@ def test_arguments_and_setup_functions_go_along(place):
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
     assert ran.stdout == "['prepared', 'aaa']\n"
+
+
+def test_the_files_of_packages_go_along(place, caplog):
+    write(
+        place, pack__SLASH____init__="", pack__SLASH__one="import json, pathlib\n", pack__SLASH__sub__SLASH____init__=""
+    )
+    (place / "pack" / "sub" / "words.json").write_text('{"hello": "salut"}')
+    (place / "pack" / "prompt.txt").write_text("Be brief.")
+    (place / "pack" / ".env").write_text("KEY=hidden")
+    (place / "pack" / "fast.so").write_bytes(b"compiled here")
+    (place / "beside.txt").write_text("no part of a package")
+    found = app(
+        place,
+        top="import importlib.resources, json\nfrom pathlib import Path\nfrom pack import one",
+        value="[(Path(one.__file__).parent / 'prompt.txt').read_text(), "
+        "json.loads(importlib.resources.files('pack.sub').joinpath('words.json').read_text())]",
+    )
+    assert set(found.function.files) == {
+        "app.py", "pack/__init__.py", "pack/one.py", "pack/sub/__init__.py", "pack/prompt.txt", "pack/sub/words.json"
+    }  # fmt: skip
+    assert set(found.function.paths) == {place / name for name in found.function.files}
+    assert answer(place, found.function.bundle) == ["Be brief.", {"hello": "salut"}]
+    assert not caplog.records
+
+
+def test_files_beyond_the_limit_stay_and_are_named(place, caplog):
+    write(place, pack__SLASH____init__="")
+    with (place / "pack" / "weights.bin").open("wb") as file:
+        file.truncate(MAX_DATA_BYTES)
+    (place / "pack" / "small.txt").write_text("small")
+    found = app(place, top="import pack", value="pack.__name__")
+    assert found.function.files == ("app.py", "pack/__init__.py", "pack/small.txt")
+    [record] = caplog.records
+    assert str(place / "pack" / "weights.bin") in record.getMessage()
+    assert "app_files" in record.getMessage()
+
+
+def test_an_app_for_another_python_goes_as_sources_alone(place):
+    write(place, helper="VALUE = 'beside'\n")
+    found = app(place, top="import helper", options="python_version='3.99'", value="helper.VALUE")
+    with zipfile.ZipFile(io.BytesIO(found.function.bundle)) as bundle:
+        names = bundle.namelist()
+    assert not [name for name in names if name.endswith(".pyc")]
+    assert "payload" not in names
+    assert answer(place, found.function.bundle) == "beside"
+    with pytest.raises(SerializationError, match=r"asks for Python 3\.99"):
+        found.function.pickle()
