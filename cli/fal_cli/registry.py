@@ -29,6 +29,7 @@ GROUPS = {
         Command(name="env", help="Print shell exports that point fal clients at the controller.", module="env"),
     ),
     "Apps": (
+        Command(name="dev", help="Serve an app, and again after each edit of its files.", module="dev.command"),
         Command(name="deploy", help="Deploy a fal application.", module="deploy"),
         Command(name="run", help="Run a function or an app without deploying it.", module="run"),
         Command(name="api", help="Call an app and print its answer.", module="api.command"),

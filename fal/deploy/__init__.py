@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from fal.extras import APP, missing
 
 if TYPE_CHECKING:
     from fal.deploy.deployment import Client, build, deploy, run
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "DeployOptions", "DeploymentResult", "PreparedApp", "build", "deploy", "prepare", "run"]
 
-_PACKAGES = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
-
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'fal.deploy' has no attribute {name!r}")
-    missing = [package for package in _PACKAGES if find_spec(package) is None]
-    if missing:
+    lacking = missing(APP)
+    if lacking:
         from fal.deploy.errors import MissingExtraError
 
-        raise MissingExtraError(f"writing and deploying apps needs {', '.join(missing)}: pip install 'fal-grpc[app]'")
+        raise MissingExtraError(f"writing and deploying apps needs {', '.join(lacking)}: pip install 'fal-grpc[app]'")
     module = import_module("fal.deploy.preparation" if name in ("PreparedApp", "prepare") else "fal.deploy.deployment")
     return getattr(module, name)

@@ -93,21 +93,56 @@ def deploy(
         raise DeployError(
             "attaching and detaching are for rolling deploys: leave it out, or use the strategy 'rolling'"
         )
-    app = build(
+    return deploy_prepared(
         client,
-        app,
-        environment_name=environment_name,
-        no_cache=no_cache or force_env_build,
-        handler=build_result_handler,
-    )
-    metadata = fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
-    request = register_request(
         app,
         strategy=chosen,
         reset_scale=reset_scale or app.reset_scale,
+        attach_to_deployment=attach_to_deployment,
+        no_cache=no_cache or force_env_build,
+        environment_name=environment_name,
+        notes=notes,
+        result_handler=result_handler,
+        build_result_handler=build_result_handler,
+    )
+
+
+def deploy_prepared(
+    client: Client,
+    app: PreparedApp,
+    *,
+    strategy: str = "rolling",
+    reset_scale: bool = False,
+    attach_to_deployment: bool | None = None,
+    no_cache: bool = False,
+    environment_name: str | None = None,
+    notes: Mapping[str, object] | None = None,
+    result_handler: Callable[[RegisterResult], object] | None = None,
+    build_result_handler: Callable[[BuildResult], object] | None = None,
+) -> DeploymentResult:
+    """Build the environment of an app that is loaded already, and deploy it.
+
+    Args:
+        client: the controller to deploy to.
+        app: the app.
+        strategy: "rolling" or "recreate".
+        reset_scale, attach_to_deployment, no_cache, environment_name: as for `deploy`.
+        notes: parts of the revision's metadata, as `checked_notes` returns them.
+        result_handler, build_result_handler: as for `deploy`.
+
+    Raises:
+        DeployError: it could not be built, or the answer was incomplete; see the subclasses.
+        CallError: what the controller answered.
+    """
+    app = build(client, app, environment_name=environment_name, no_cache=no_cache, handler=build_result_handler)
+    metadata = fetch_metadata(client, app, environment_name) if app.entrypoint else app.metadata
+    request = register_request(
+        app,
+        strategy=strategy,
+        reset_scale=reset_scale,
         environment_name=environment_name,
         attach_to_deployment=attach_to_deployment,
-        metadata={**metadata, **notes},
+        metadata={**metadata, **(notes or {})},
     )
     controller = client.controller()
     with closing(controller.register_application(request)) as stream:
@@ -296,4 +331,4 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
     raise DeployError("the run ended without a word on its result: try again")
 
 
-__all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "fetch_metadata", "run"]
+__all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "deploy_prepared", "fetch_metadata", "run"]

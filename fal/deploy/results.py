@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -18,6 +19,8 @@ _SHOWN_LINES = 20
 # Every app answers this; an endpoint that its author wrote is a POST.
 _HEALTH = ("/health", ("GET",))
 _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+# Every environment has them.
+_ALWAYS = ("cloudpickle", "grpcio")
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -157,8 +160,7 @@ def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> Bui
     """
     said = "see its log above this" if shown else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
     words = "\n".join(lines)
-    given = str(app.options.get("requirements"))
-    pinned = [pin for pin in serving_requirements(realtime=False) if "==" in pin and pin in given]
-    ours = [pin for pin in pinned if pin.partition("==")[0] in words]
-    note = f"\n{', '.join(ours)} comes from the deploy: the app was described with it" if ours else ""
+    added = [*serving_requirements(realtime=True), *_ALWAYS]
+    ours = [pin for pin in added if re.search(rf"(?<![\w-]){re.escape(pin)}(?![\w-])", words)]
+    note = f"\nadded to your requirements by the deploy: {', '.join(ours)}" if ours else ""
     return BuildFailedError(f"the environment of {app.app_name} could not be built: {said}{note}")

@@ -33,7 +33,8 @@ log = logging.getLogger("fal_server")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a controller until a signal stops it.
 
-    SIGTERM, SIGINT and SIGHUP stop runners too, SIGUSR1 leaves them serving. A second signal stops at once.
+    SIGTERM, SIGINT and SIGHUP stop runners too, SIGUSR1 leaves them serving. A second signal stops at once. So does the
+    end of the process that holds the other end of --while-fd.
 
     Returns:
         0 after an orderly stop, 3 if the state directory is in use, 1 if the controller could not start.
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 new_database=options.new_database,
                 adopt_runners=not copied,
             )
-            return uvloop.run(_serve(state, settings, options.ready_fd))
+            return uvloop.run(_serve(state, settings, options.ready_fd, options.while_fd))
     except FailedPrecondition as fault:
         sys.stderr.write(f"Error: {fault.message}\n")
         return EXIT_IN_USE
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> int:
+async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -96,6 +97,16 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None) -> i
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup
         loop.add_signal_handler(number, on_stop, number)
+
+    def on_owner_gone(fd: int) -> None:
+        loop.remove_reader(fd)
+        log.info("the process that started this one has ended")
+        controller.end_at_once()
+        stop.set()
+
+    if while_fd is not None:
+        # Nobody writes to it, so it is readable once nobody holds the other end.
+        loop.add_reader(while_fd, on_owner_gone, while_fd)
 
     def ready(announcement: str) -> None:
         _report_ready(ready_fd, announcement)
@@ -143,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser)
     parser.add_argument(
         "--ready-fd", type=int, help="a file descriptor that gets one JSON line when the controller answers"
+    )
+    parser.add_argument(
+        "--while-fd", type=int, help="a file descriptor of a pipe; the controller stops when its other end is closed"
     )
     parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, instead of to standard error")
     parser.add_argument("--debug", action="store_true", help="log more")

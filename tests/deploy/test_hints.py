@@ -52,5 +52,5 @@ def test_a_failed_build_is_told_once_and_names_what_the_deploy_added(tmp_path):
     shown, whole = str(build_failure(app, words, shown=True)), str(build_failure(app, words, shown=False))
     assert "unsatisfiable" not in shown
     assert "unsatisfiable" in whole
-    assert f"{pydantic} comes from the deploy" in shown
-    assert "comes from the deploy" not in str(build_failure(app, ["no such package"], shown=True))
+    assert f"added to your requirements by the deploy: {pydantic}" in shown
+    assert "by the deploy" not in str(build_failure(app, ["no such package"], shown=True))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser
+from fal_cli.presentation.addresses import addresses
 from fal_cli.presentation.apps import app_name
 from fal_cli.presentation.output import print_last_words, print_line, print_note, write_document
 from fal_cli.presentation.printable import visible
@@ -82,6 +83,7 @@ def add_arguments(parser: FalParser) -> None:
 
 def _deploy(args: argparse.Namespace) -> None:
     from fal_cli.presentation.logs import write_deploy_logs
+    from fal_cli.presentation.progress import BuildProgress
 
     annotations = _annotations(args.annotation)
     with open_client(args) as client:
@@ -95,7 +97,8 @@ def _deploy(args: argparse.Namespace) -> None:
             registered.extend([found.registered] if found.registered else [])
             write_deploy_logs(found.logs)
 
-        with interrupts.last_words(lambda: print_last_words(_describe_interrupt(registered))):
+        last_words = interrupts.last_words(lambda: print_last_words(_describe_interrupt(registered)))
+        with last_words, BuildProgress() as progress:
             result = client.deploy(
                 args.app_ref,
                 app_name=args.app_name,
@@ -108,7 +111,7 @@ def _deploy(args: argparse.Namespace) -> None:
                 message=args.message,
                 annotations=annotations or None,
                 result_handler=show,
-                build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
+                build_result_handler=progress.show,
             )
     rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
@@ -192,28 +195,5 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     if result.code:
         print_note(_sent(result))
     wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
-    for label, text in _addresses(result, wanted):
+    for label, text in addresses(result, wanted):
         sys.stdout.write(visible(f"  {label:<11} {text}\n"))
-
-
-def _addresses(result: DeploymentResult, wanted: str) -> Iterator[tuple[str, str]]:
-    """Yield what answers, each address once, and a line to copy that calls the app."""
-    playground = result.urls.get("playground", {})
-    if wanted == "none":
-        return
-    # A controller without a page for it gives the app's own address.
-    if wanted == "playground" or playground != result.urls.get("sync"):
-        yield from (("playground", url) for url in playground.values())
-    if wanted == "playground":
-        return
-    for endpoint in result.endpoints:
-        yield ",".join(endpoint.methods) or "websocket", endpoint.url
-    if result.queue_url:
-        yield "queue", result.queue_url
-    if result.log_url:
-        yield "logs", result.log_url
-    first = next((endpoint for endpoint in result.endpoints if {"POST", "GET"} & set(endpoint.methods)), None)
-    if first is not None:
-        key = "" if result.auth_mode == "public" else ' -H "Authorization: Key $FAL_KEY"'
-        body = " -H 'Content-Type: application/json' -d '{}'" if "POST" in first.methods else ""
-        yield "to call it", f"curl {first.url}{key}{body}"

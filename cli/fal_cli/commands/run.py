@@ -62,6 +62,7 @@ def _run(args: argparse.Namespace) -> None:
 def _run_on_controller(args: argparse.Namespace) -> object:
     from fal.deploy import run
     from fal_cli.presentation.logs import write_deploy_logs
+    from fal_cli.presentation.progress import BuildProgress
 
     if args.exposed_port is not None or args.exposed_metrics_port is not None:
         raise CommandError("--exposed-port and --exposed-metrics-port are for --local", ExitCode.USAGE)
@@ -74,7 +75,8 @@ def _run_on_controller(args: argparse.Namespace) -> object:
             print_note(f"Serving at {found.service_urls.run}")
 
     ended = "\nInterrupted: the controller ends the run."
-    with open_client(args) as client, interrupts.last_words(lambda: print_last_words(ended)):
+    last_words = interrupts.last_words(lambda: print_last_words(ended))
+    with open_client(args) as client, last_words, BuildProgress() as progress:
         return run(
             client,
             args.func_ref,
@@ -86,7 +88,7 @@ def _run_on_controller(args: argparse.Namespace) -> object:
             no_cache=args.no_cache,
             environment_name=args.env,
             result_handler=show,
-            build_result_handler=lambda found: write_deploy_logs(found.logs, building=True),
+            build_result_handler=progress.show,
         )
 
 

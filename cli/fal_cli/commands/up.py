@@ -8,10 +8,10 @@ import select
 import subprocess
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
+from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
 from fal_cli.exit_codes import CommandError
 from fal_cli.interrupts import interrupts
@@ -23,8 +23,6 @@ from fal_cli.version import other_package
 _PORT = 7400
 _START_SECONDS = 120.0
 _LOG_LINES = 15
-# What only the controller extra installs.
-_CONTROLLER_MODULES = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
 _TRUST = """\
   authority  {ca}
              the profile trusts it; for other programs (the public authorities stay trusted):
@@ -71,10 +69,10 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _require_extra() -> None:
-    missing = next((module for module in _CONTROLLER_MODULES if find_spec(module) is None), None)
-    if missing is not None:
+    lacking = missing(CONTROLLER)
+    if lacking:
         raise CommandError(
-            f"fal up needs the controller extra ({missing} is missing): pip install 'fal-grpc[controller]'"
+            f"fal up needs the controller extra ({lacking[0]} is missing): pip install 'fal-grpc[controller]'"
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEVEL_STYLES = {"TRACE": "dim", "DEBUG": "cyan", "INFO": "green", "WARNING": "yellow", "ERROR": "red"}
 _RUNNER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _SHORT_ID = 8
-_DEPLOY_STYLES = {"WARNING": "yellow", "ERROR": "red", "BUILDER": "dim"}
+_DEPLOY_STYLES = {"WARNING": "yellow", "ERROR": "red"}
 _QUIET_LEVELS = frozenset({"TRACE", "DEBUG"})
 
 
@@ -164,20 +164,15 @@ def _short(runner_id: str) -> str:
     return "build".ljust(_SHORT_ID) if runner_id.startswith("build-") else runner_id[:_SHORT_ID]
 
 
-def write_deploy_logs(logs: Iterable[Log], *, building: bool = False) -> None:
-    """Write the lines of a build, deploy or run to standard error.
-
-    Args:
-        logs: the lines; those below INFO are left out.
-        building: whether to write lines of the build, which come again when the build is done.
-    """
+def write_deploy_logs(logs: Iterable[Log]) -> None:
+    """Write the lines of a deploy or run to standard error, without those below INFO and those of the build."""
     colour = wants_colour(sys.stderr)
     terminal = sys.stderr.isatty()
     for log in logs:
         source, level = log.source.value, log.level.value
-        if level in _QUIET_LEVELS or (source == "BUILDER" and not building):
+        if level in _QUIET_LEVELS or source == "BUILDER":
             continue
         message = log_text(log.message, colour=colour) if terminal else log.message
-        style = _DEPLOY_STYLES.get(level) or _DEPLOY_STYLES.get(source)
+        style = _DEPLOY_STYLES.get(level)
         sys.stderr.write((paint(message, style, colour=colour) if style else message) + "\n")
     sys.stderr.flush()

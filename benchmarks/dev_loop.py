@@ -1,0 +1,108 @@
+"""Measure `fal dev`: from the save of a file to the first answer of the new code, through a whole controller.
+
+Beside it, in the same run: Python to the first answer of the same app without any controller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+_ROUNDS = 15
+_PAUSE_SECONDS = 4.0
+"""Nobody saves more often; a waiting worker is there again after 2 s."""
+_APP = """
+import fal
+from dev_loop_helper import VALUE
+
+
+class Loop(fal.App, name="dev-loop"):
+    @fal.endpoint("/")
+    def answer(self) -> dict[str, int]:
+        return {"value": VALUE}
+"""
+_PLAIN = """
+import threading, time, urllib.request, socket
+import uvicorn
+from app import Loop
+from fal.app.api import build_api
+listening = socket.create_server(("127.0.0.1", 0))
+server = uvicorn.Server(uvicorn.Config(build_api(Loop(_allow_init=True)), log_level="error"))
+threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
+url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+print(urllib.request.urlopen(urllib.request.Request(url, b"{}")).read())
+"""
+
+
+def _value(url: str) -> int:
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: int = json.loads(answer.read())["value"]
+    return found
+
+
+def _save(directory: Path, value: int) -> float:
+    helper = directory / "dev_loop_helper.py"
+    helper.write_text(f"VALUE = {value}\n")
+    return time.perf_counter()
+
+
+def _served(directory: Path) -> list[float]:
+    """Return the seconds from each save to its answer."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
+    environment |= {"HOME": str(directory), "FAL_STATE_DIR": str(directory / "none")}
+    with (directory / "shown").open("w") as shown:
+        command = [sys.executable, "-m", "fal_cli", "dev", "app.py"]
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=shown, stderr=shown)
+    try:
+        while not (found := re.search(r"curl (\S+)", (directory / "shown").read_text())):
+            if process.poll() is not None:
+                raise RuntimeError((directory / "shown").read_text())
+            time.sleep(0.1)
+        url, took = found.group(1), []
+        for value in range(1, _ROUNDS + 1):
+            time.sleep(_PAUSE_SECONDS)
+            start = _save(directory, value)
+            while _value(url) != value:
+                time.sleep(0.01)
+            took.append(time.perf_counter() - start)
+        return took
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def _alone(directory: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _PLAIN], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        (directory / "app.py").write_text(_APP)
+        _save(directory, 0)
+        served = _served(directory)
+        alone = [_alone(directory) for _ in range(5)]
+    print(f"{'median, least in ms':52}{'':8}to beat")
+    for name, took, target in (
+        ("save to the new answer, fal dev", served, "300"),
+        ("python to the first answer, without a controller", alone, ""),
+    ):
+        print(f"{name:52}{statistics.median(took) * 1000:7.0f}{min(took) * 1000:6.0f}   {target}")
+    print(f"of python alone {statistics.median(served) / statistics.median(alone):.2f}; load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`fal dev`: the command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fal_cli.controller_process import default_state_dir, find_controller
+from fal_cli.interrupts import interrupts
+from fal_cli.options import add_client_options, add_env_option
+from fal_cli.parser import FalParser
+
+if TYPE_CHECKING:
+    from fal.api import AsyncServerlessClient
+
+_PROFILE = "local"
+# Whoever sets one of these means a certain controller.
+_CHOICES = ("FAL_GRPC_HOST", "FAL_HOST", "FAL_PROFILE")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EPILOG = """\
+Examples:
+  fal dev path/to/myfile.py
+  fal dev path/to/myfile.py::MyApp --app-name myapp-try
+  fal dev my-app
+
+The app is served as it would be deployed, under the name NAME-dev: by the controller of this
+machine if one runs, else by one in a temporary folder that ends with this command. --host or
+FAL_HOST name another. Ctrl-C ends the app and removes what was deployed of it."""
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal dev`."""
+    parser.description = (
+        "Serve an app, and serve it again whenever its files are edited. The version before serves until the new one "
+        "is ready, and on if the new one fails."
+    )
+    parser.epilog = _EPILOG
+    parser.set_defaults(handler=_dev)
+    add_client_options(parser)
+    parser.add_argument(
+        "app_ref", nargs="?", help="A file, a file and a name in it (FILE.py::NAME), or a name in pyproject.toml."
+    )
+    parser.add_argument("--app-name", help="The name to serve it under (defaults to the app's own with -dev).")
+    parser.add_argument(
+        "--auth",
+        choices=("public", "private", "shared"),
+        default="public",
+        help="Who may call it (defaults to public, whatever the code says).",
+    )
+    add_env_option(parser)
+
+
+def _dev(args: argparse.Namespace) -> int:
+    # What was deployed and started is taken away again, whatever signal ends this.
+    with interrupts.deferred(), _controller(args) as client:
+        return asyncio.run(_serve(client, args))
+
+
+async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int:
+    """Serve until a signal; return the exit code. A second signal ends this process at once."""
+    from fal_cli.commands.dev.session import DevSession
+    from fal_cli.commands.dev.view import View
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    taken: list[int] = []
+
+    def end(number: int) -> None:
+        if taken:
+            os._exit(128 + number)
+        taken.append(number)
+        task.cancel()
+
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number in _ENDING:
+        loop.add_signal_handler(number, end, number)
+    session = DevSession(
+        client,
+        args.app_ref,
+        app_name=args.app_name,
+        auth=args.auth,
+        environment_name=args.env,
+        view=View(),
+    )
+    try:
+        async with client:
+            await session.run()
+    except asyncio.CancelledError:
+        if not taken:
+            raise
+        return 128 + taken[0]
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+    return 0
+
+
+@contextmanager
+def _controller(args: argparse.Namespace) -> Generator[AsyncServerlessClient]:
+    """Return a client of the controller that was chosen, of the one on this machine, or of one that is started."""
+    from fal.api import AsyncServerlessClient
+
+    if args.host or any(os.environ.get(name) for name in _CHOICES):
+        yield AsyncServerlessClient(host=args.host, team=args.team)
+        return
+    found = find_controller(default_state_dir().absolute())
+    if found is not None and found.tls:
+        yield AsyncServerlessClient(profile=_PROFILE)
+        return
+    if found is not None:
+        yield AsyncServerlessClient(host=found.host, api_key=found.key())
+        return
+    from fal.testing.controller import TemporaryController
+    from fal_cli.presentation.progress import LiveLine
+
+    controller = TemporaryController()
+    try:
+        with LiveLine("Starting a controller in a temporary folder"), interrupts.interruptible():
+            controller.start()
+        yield AsyncServerlessClient(host=controller.host, api_key=controller.key)
+    finally:
+        with LiveLine("Stopping the controller in the temporary folder"):
+            controller.close()

@@ -1,0 +1,140 @@
+"""One live line on a terminal for work that takes a while; plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from fal_cli.presentation.output import print_note
+from fal_cli.presentation.printable import log_text, one_line
+from fal_cli.presentation.style import paint, wants_colour
+
+if TYPE_CHECKING:
+    from fal_grpc.adapter.revision import BuildResult
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FRAME_SECONDS = 0.1
+_ERASE = "\r\x1b[K"
+_QUIET_LEVELS = frozenset({"TRACE", "DEBUG"})
+_KEPT_LINES = 25
+
+
+class LiveLine:
+    """Show what is done and for how long, in a line that is redrawn and, at the end, erased.
+
+    Without a terminal it shows each new text as a line.
+
+    Args:
+        title: what is done, as "Building the environment".
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._step = ""
+        self._live = sys.stderr.isatty()
+        self._colour = wants_colour(sys.stderr)
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._drawer: threading.Thread | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been shown."""
+        return time.monotonic() - self._started
+
+    def step(self, text: str) -> None:
+        """Show the step that is done now."""
+        self._step = text
+        if not self._live:
+            print_note(text)
+
+    def start(self) -> Self:
+        """Begin to draw, and to count the time."""
+        self._started = time.monotonic()
+        if self._live:
+            self._drawer = threading.Thread(target=self._draw, daemon=True)
+            self._drawer.start()
+        else:
+            print_note(f"{self._title} ...")
+        return self
+
+    def end(self) -> None:
+        """Erase the line."""
+        self._ended.set()
+        if self._drawer is not None:
+            self._drawer.join()
+            self._drawer = None
+            sys.stderr.write(_ERASE)
+            sys.stderr.flush()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def _draw(self) -> None:
+        from shutil import get_terminal_size
+
+        number = 0
+        while not self._ended.wait(_FRAME_SECONDS):
+            frame = paint(_FRAMES[number % len(_FRAMES)], "cyan", colour=self._colour)
+            number += 1
+            took = f"({self.seconds:.1f} s)"
+            room = get_terminal_size().columns - len(took) - 4
+            text = f"{self._title}: {self._step}" if self._step else self._title
+            text = one_line(text)
+            shown = text if len(text) <= room else text[: max(0, room - 1)] + "…"
+            sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', colour=self._colour)}")
+            sys.stderr.flush()
+
+
+class BuildProgress:
+    """Show the build of an environment: a live line, and its log only if it fails. Without a terminal, each line."""
+
+    def __init__(self) -> None:
+        self._line: LiveLine | None = None
+        self._live = sys.stderr.isatty()
+        self._kept: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def show(self, found: BuildResult) -> None:
+        """Take a message of the build; of its lines, those below INFO are left out."""
+        for log in found.logs:
+            if log.level.value in _QUIET_LEVELS:
+                continue
+            colour = wants_colour(sys.stderr)
+            if not self._live:
+                sys.stderr.write(log.message + "\n")
+                continue
+            text = log_text(log.message, colour=colour)
+            self._kept.append(text)
+            if self._line is None:
+                self._line = LiveLine("Building the environment").start()
+            if text.strip():
+                self._line.step(text.strip())
+        sys.stderr.flush()
+        if found.state == "SUCCESS" and (line := self._close()) is not None:
+            print_note(f"Built the environment in {line.seconds:.1f} s")
+
+    def _close(self) -> LiveLine | None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.end()
+        return line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._close() is not None and isinstance(error, Exception):
+            colour = wants_colour(sys.stderr)
+            sys.stderr.write("".join(paint(text, "dim", colour=colour) + "\n" for text in self._kept))
+            sys.stderr.flush()

@@ -1,0 +1,15 @@
+"""Which packages the extras of this project install, to say early what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+APP = ("cloudpickle", "fastapi", "pydantic", "uvicorn")
+CONTROLLER = ("sqlalchemy", "alembic", "aiosqlite", "cryptography", "httptools", "psutil", "uvloop")
+"""What only the extra `controller` installs."""
+
+
+def missing(modules: Iterable[str]) -> list[str]:
+    """Return the modules that are not installed here."""
+    return [module for module in modules if find_spec(module) is None]

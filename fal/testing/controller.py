@@ -1,0 +1,137 @@
+"""A controller in a temporary folder, for tests and for `fal dev`."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fal.deploy.errors import MissingExtraError
+from fal.extras import CONTROLLER, missing
+from fal_grpc.errors import FalError
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
+_LOG_LINES = 15
+
+
+class ControllerStartError(FalError):
+    """The controller did not start; the message has the end of its log."""
+
+
+class TemporaryController:
+    """A controller in a folder of its own, on free ports of this machine.
+
+    It ends with its runners, and its folder is removed, when it is closed. If this process is killed, it ends by
+    itself. Use it in a `with` block, or call `start` and `close`.
+
+    Args:
+        options: options of `fal up`, such as "--gpu", "GPU-H100=1".
+
+    Attributes:
+        host: where gRPC and HTTP are answered, as host:port.
+        key: the administrator's key.
+        state_dir: its folder.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._alive: int | None = None
+        self.host = ""
+        self.key = ""
+        self.state_dir = Path()
+
+    def start(self) -> Self:
+        """Start it, and wait until it answers.
+
+        Raises:
+            MissingExtraError: the extra `controller` is not installed here.
+            ControllerStartError: it did not start.
+        """
+        lacking = missing(CONTROLLER)
+        if lacking:
+            raise MissingExtraError(
+                f"a controller here needs the controller extra ({lacking[0]} is missing): "
+                "pip install 'fal-grpc[controller]'"
+            )
+        self.state_dir = Path(tempfile.mkdtemp(prefix="fal-"))
+        ready, announced = os.pipe()
+        watched, self._alive = os.pipe()
+        try:
+            with (self.state_dir / "controller.log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "fal_server", "--state-dir", str(self.state_dir)),
+                        *("--port", "0", "--drain-seconds", "1"),
+                        *("--ready-fd", str(announced), "--while-fd", str(watched), *self._options),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=_environment(),
+                    start_new_session=True,  # a Ctrl-C here is not its own
+                    pass_fds=(announced, watched),
+                )
+        finally:
+            os.close(announced)
+            os.close(watched)
+        try:
+            with os.fdopen(ready) as announcement:
+                answered = select.select([announcement], [], [], _START_SECONDS)[0]
+                line = announcement.readline() if answered else ""
+            if not line:
+                raise ControllerStartError(f"the controller did not start. Its log ends with:\n{self.log()}")
+        except BaseException:
+            self.close()
+            raise
+        self.host = f"127.0.0.1:{json.loads(line)['port']}"
+        self.key = (self.state_dir / "admin.key").read_text().strip()
+        return self
+
+    def log(self) -> str:
+        """Return the last lines of its log."""
+        text = (self.state_dir / "controller.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-_LOG_LINES:])
+
+    def close(self) -> None:
+        """Stop it with its runners, and remove its folder. A second close does nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        finally:
+            if self._alive is not None:
+                os.close(self._alive)
+                self._alive = None
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's variables without those that are for clients, and with a cache that outlives the folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "ISOLATE_"))}
+    caches = Path(kept.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept.setdefault("UV_CACHE_DIR", str(caches / "uv"))
+    return kept
