@@ -40,8 +40,7 @@ def dev(controller, place, request):
 
     def start(*arguments: str, app: str = APP) -> Dev:
         (place / "app.py").write_text(app.format(name=name))
-        started.append(Dev(place, controller.environment, "app.py", *arguments))
-        started[-1].name = f"{name}-dev"
+        started.append(Dev(f"{name}-dev", place, controller.environment, "app.py", *arguments))
         return started[-1]
 
     yield start

@@ -14,9 +14,17 @@ from tests.support.waiting import until
 
 
 class Dev:
-    """Start `fal dev`, and read its lines as they come."""
+    """Start `fal dev`, and read its lines as they come.
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    Args:
+        name: of the app that it serves.
+        directory: where it is started.
+        environment: its environment variables.
+        arguments: its arguments.
+    """
+
+    def __init__(self, name: str, directory: Path, environment: Mapping[str, str], *arguments: str) -> None:
+        self.name = name
         self.lines: list[str] = []
         self._read = 0
         self.process = subprocess.Popen(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from fal_cli.controller_process import default_state_dir, find_controller
 from fal_cli.interrupts import interrupts
+from fal_cli.local_profile import write_profile
 from fal_cli.options import add_client_options, add_env_option
 from fal_cli.parser import FalParser
 
 if TYPE_CHECKING:
     from fal.api import AsyncServerlessClient
 
-_PROFILE = "local"
 # Whoever sets one of these means a certain controller.
 _CHOICES = ("FAL_GRPC_HOST", "FAL_HOST", "FAL_PROFILE")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -111,7 +111,7 @@ def _controller(args: argparse.Namespace) -> Generator[AsyncServerlessClient]:
         return
     found = find_controller(default_state_dir().absolute())
     if found is not None and found.tls:
-        yield AsyncServerlessClient(profile=_PROFILE)
+        yield AsyncServerlessClient(profile=write_profile(found).name)
         return
     if found is not None:
         yield AsyncServerlessClient(host=found.host, api_key=found.key())
