@@ -179,7 +179,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await live.fleet.load()
     await use_cases.queue.load()
     if settings.adopt_runners:
-        loops.earlier_requests.hold(await reattach(live.fleet, execution.engine))
+        loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
     else:
         await give_up(live.fleet)
     await ensure_admin_key(state, use_cases.keys)

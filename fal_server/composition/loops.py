@@ -16,7 +16,7 @@ from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
-from fal_server.loops.earlier_requests import EarlierRequests
+from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.loops.file_expiry import FileExpiry
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.queue import QueueWorker
@@ -42,7 +42,7 @@ class Loops:
     webhooks: WebhookSender
     reaper: Reaper
     file_expiry: FileExpiry
-    earlier_requests: EarlierRequests
+    abandoned_requests: AbandonedRequests
     certificates: Certificates | None
 
     def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -56,12 +56,11 @@ class Loops:
         """
         tasks.create_task(self.reaper.run(stopping))
         tasks.create_task(self.file_expiry.run(stopping))
-        tasks.create_task(self.earlier_requests.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
-        endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run())
+        endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
         return [tasks.create_task(loop) for loop in endless]
 
 
@@ -123,6 +122,6 @@ def build_loops(
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
         reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
         file_expiry=FileExpiry(files.objects),
-        earlier_requests=EarlierRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
+        abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         certificates=certificates,
     )

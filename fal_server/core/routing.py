@@ -16,8 +16,9 @@ MOST_HINT_CHARACTERS = 4096
 class Outcome(StrEnum):
     """How a request on a runner ended, which decides what happens to the runner.
 
-    DONE and CLIENT_GONE: it stays. STOP_RUNNER: it asked to be stopped. It is killed after RUNNER_FAILED (it answered
-    503 or its connection broke) and TIMED_OUT (the request took longer than request_timeout).
+    DONE and CLIENT_GONE: it stays; after CLIENT_GONE it may still work on the request. STOP_RUNNER: it asked to be
+    stopped. It is killed after RUNNER_FAILED (it answered 503 or its connection broke) and TIMED_OUT (the request took
+    longer than request_timeout).
     """
 
     DONE = "done"

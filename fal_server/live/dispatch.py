@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from fal_server.core.autoscale import Load
 from fal_server.core.failures import was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.identity import AccountId
+from fal_server.core.revisions import Json
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.backlog import Backlog
@@ -89,6 +90,10 @@ class Dispatcher:
         backlog: queued requests, which are part of what an app has to do.
         owner: the account's name, the first part of every app's path.
         changed: notified when the number of runners may have to change.
+
+    Attributes:
+        on_abandoned: takes over slots whose callers have left, because the app may still work on their requests, and
+            releases them later; None releases them at once.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Dispatcher:
         self._tasks = TaskSet(log)
         self._closing = asyncio.Event()
         self._routed: dict[str, tuple[App, RoutedApp]] = {}
+        self.on_abandoned: Callable[[Lease], None] | None = None
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
@@ -124,6 +130,12 @@ class Dispatcher:
         )
         self._routed[app] = (known, routed)
         return routed
+
+    async def metadata(self, app_name: str) -> Mapping[str, Json]:
+        """Return what came with the code of the revision that an app is on, such as its `openapi`."""
+        app = self._catalog.get(app_name)
+        revision = None if app is None else await self._catalog.find_revision(app.account, app.revision_id)
+        return {} if revision is None else revision.metadata
 
     def load(self, app: App) -> Load:
         """Return what an app has to do now."""
@@ -229,6 +241,9 @@ class Dispatcher:
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a slot back, because its request has left the runner; a second time changes nothing."""
+        if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
+            self.on_abandoned(lease)
+            return
         if not self._fleet.end(lease.slot, lease):
             return
         if outcome is Outcome.DONE:

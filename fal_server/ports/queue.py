@@ -131,6 +131,14 @@ class RunnerClient(Protocol):
         """
         ...
 
+    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+        """Tell an app that a request to a path is cancelled; return the status of its answer, None without one.
+
+        Raises:
+            AnswerTooLarge, NodeTrouble: as `send`.
+        """
+        ...
+
     async def accepts(self, host: str, port: int) -> bool:
         """Return whether a runner still accepts connections."""
         ...

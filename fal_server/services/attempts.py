@@ -11,6 +11,7 @@ from fal_grpc.backoff import Backoff
 from fal_server.core.apps import App
 from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT
+from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.queue import (
     Answer,
     Condition,
@@ -30,7 +31,7 @@ from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
 from fal_server.services.queue import Queue
-from fal_server.services.submission import refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, refusal
 
 log = logging.getLogger(__name__)
 # How long to wait before trying again to get a runner or write the database. Does not count as a retry.
@@ -100,14 +101,17 @@ class AttemptRunner:
             attempt.cancel()
             await asyncio.wait({attempt})
             raise
-        if live.cancelled.is_set():
-            if not attempt.cancelled():
-                attempt.exception()  # the request is cancelled, whatever the attempt would have said
+        if live.cancelled.is_set() and attempt.cancelled():
             await self._queue.end_cancelled(live)
             return
         match _result_of(attempt, live):
             case Done(answer=answer, error=error, error_type=error_type, dead=dead):
+                # Also if it was cancelled meanwhile: what the app answered is what became of the request.
+                if live.cancelled.is_set() and answer.status == CANCELLED.status:
+                    error, error_type = error or WAS_CANCELLED, CANCELLED.header("x-fal-error-type")
                 await self._queue.end(live, answer, error=error, error_type=error_type, dead=dead)
+            case _ if live.cancelled.is_set():
+                await self._queue.end_cancelled(live)
             case Retry(request=request):
                 await self._queue.put_back(live, request)
             case Requeue(request=request):
@@ -175,6 +179,9 @@ class AttemptRunner:
         if content is None:
             live.request = waiting
             return _gone("the request was changed by somebody else"), Outcome.DONE
+        if live.cancelled.is_set():
+            return Requeue(request=waiting), Outcome.DONE  # nothing was sent
+        cancellation = asyncio.create_task(self._pass_on_cancellation(live, lease))
         try:
             seen = await self._client.send(lease.host, lease.port, started, content, float(app.scaling.request_timeout))
         except NodeTrouble as fault:
@@ -184,6 +191,8 @@ class AttemptRunner:
         except AnswerTooLarge as error:
             answer = refusal(502, "internal_error", str(error))
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
+        finally:
+            cancellation.cancel()
         if isinstance(seen, Answer):
             fields = dict(seen.headers)
             asked = fields.get(HEALTH_CHECK, "0") != "0"
@@ -193,6 +202,21 @@ class AttemptRunner:
         if decision.probe and outcome is Outcome.DONE and not await self._client.accepts(lease.host, lease.port):
             outcome = Outcome.RUNNER_FAILED
         return self._follow(started, seen, decision), outcome
+
+    async def _pass_on_cancellation(self, live: LiveRequest, lease: Lease) -> None:
+        """Tell the app when its request is cancelled, at the endpoint that it has for that, if it has one."""
+        await live.cancelled.wait()
+        request = live.request
+        metadata = await self._dispatcher.metadata(request.app_name)
+        if takes_post(metadata, cancel_path(request.path)) is False:
+            log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id)
+            return
+        try:
+            status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
+        except (NodeTrouble, AnswerTooLarge) as error:
+            log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
+        else:
+            log.info("request %s is cancelled; its app was told, and answered %s", request.request_id, status)
 
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:

@@ -28,13 +28,12 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
-from fal_server.services.submission import CANCELLED, Submission, fingerprint, idempotency, refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, fingerprint, idempotency, refusal
 
 log = logging.getLogger(__name__)
 _MOST_LOG_LINES = 1000
 # How many requests one transaction changes; others wait for it, and the loop prepares its rows in one go.
 _GROUP = 100
-_CANCELLED = "the request was cancelled"
 # Stands for callers without a key.
 PUBLIC = "public"
 
@@ -171,7 +170,10 @@ class Queue:
         return [entry for entry in page.entries if entry.request_id in own]
 
     async def cancel(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
-        """Cancel a request; an app that works on it sees its client disconnect.
+        """Cancel a request that waits; ask the app to cancel one that it works on.
+
+        An app is asked at the request's path with /cancel behind it. What it then answers to the request is kept; an
+        app without such an endpoint finishes as if nothing had happened.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
@@ -183,6 +185,8 @@ class Queue:
             request = (await self.status(account, app_name, request_id)).request
             raise FailedPrecondition(f"request {request.request_id} is completed: there is nothing to cancel")
         live.cancelled.set()
+        if live.request.state is State.IN_PROGRESS:
+            return live.request
         if live.attempt is not None:
             live.attempt.cancel()
             await live.finished.wait()
@@ -316,7 +320,7 @@ class Queue:
 
     async def end_cancelled(self, live: LiveRequest) -> None:
         """Complete a request that its caller cancelled."""
-        await self.end(live, CANCELLED, error=_CANCELLED)
+        await self.end(live, CANCELLED, error=WAS_CANCELLED)
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
         """Write that a request waits again, and put it in line."""
@@ -352,7 +356,7 @@ class Queue:
             live.cancelled.set()
             live.finishing = True
             self._backlog.withdraw(live)
-        ended = [self._ended(live.request, CANCELLED, error=_CANCELLED) for live in group]
+        ended = [self._ended(live.request, CANCELLED, error=WAS_CANCELLED) for live in group]
         written = await until_stored(
             f"the end of {len(group)} requests", lambda: self._store.complete_all(ended, CANCELLED)
         )

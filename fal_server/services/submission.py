@@ -49,7 +49,8 @@ def refusal(status: int, error_type: str, detail: str, *fields: tuple[str, str])
 
 
 # 499 is what web frameworks answer if the client has closed the connection.
-CANCELLED = refusal(499, "client_cancelled", "the request was cancelled")
+WAS_CANCELLED = "the request was cancelled"
+CANCELLED = refusal(499, "client_cancelled", WAS_CANCELLED)
 
 
 def idempotency(submission: Submission) -> str | None:

@@ -31,6 +31,8 @@ class FakeRunners:
         answers: the next answers, in order, then `usual`; a function gets the request.
         held: set this to release requests that wait for an answer.
         sent: every request that was sent, with its content.
+        told: id and path of each request of which the app was told that it is cancelled.
+        on_cancel: what the app then does; None is an app without an endpoint for it.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class FakeRunners:
         self.held.set()
         self.sent: list[tuple[QueuedRequest, Content]] = []
         self.cut_off: list[str] = []
+        self.told: list[tuple[str, str]] = []
+        self.on_cancel: Callable[[], None] | None = None
         self.under_way = 0
         self.most_at_once = 0
         self.alive = True
@@ -51,7 +55,7 @@ class FakeRunners:
         self.sent.append((request, content))
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
-        answer = self.answers.pop(0) if self.answers else self.usual
+        answer = self.answers.pop(0) if self.answers else None
         try:
             await self.held.wait()
         except asyncio.CancelledError:
@@ -61,7 +65,14 @@ class FakeRunners:
             self.under_way -= 1
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer or self.usual
+
+    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+        self.told.append((request_id, path))
+        if self.on_cancel is None:
+            return 404
+        self.on_cancel()
+        return 200
 
     async def accepts(self, host: str, port: int) -> bool:
         self.probes += 1

@@ -50,6 +50,7 @@ class Ledger:
     def __init__(self) -> None:
         self.apps: dict[str, App] = {}
         self.places: dict[str, Place] = {}
+        self.described: dict[str, dict[str, object]] = {}
         self.asked: list[dict[str, object]] = []
         self.outcomes: list[Outcome] = []
         self.answers: list[tuple[str | None, bool]] = []
@@ -88,6 +89,9 @@ class Ledger:
 
     def find(self, owner: str, app: str) -> App | None:
         return self.apps.get(app) if owner == "me" else None
+
+    async def metadata(self, app_name: str) -> dict[str, object]:
+        return self.described.get(app_name, {})
 
     def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Place | None:
         place = self.places.get(app_name)

@@ -108,6 +108,19 @@ except fal_client.FalClientHTTPError as error:
     assert said(client, script) == ["InProgress", 499]
 
 
+@covers("cancel")
+def test_an_app_without_an_endpoint_for_it_ignores_a_cancellation(client: Official) -> None:
+    script = """
+handle = fal_client.submit(APP, arguments={"text": "done"}, path="/deaf")
+for event in handle.iter_events(interval=0.02):
+    if isinstance(event, fal_client.InProgress):
+        handle.cancel()
+        break
+show(handle.get()["text"])
+"""
+    assert said(client, script) == "done"
+
+
 @covers("subscribe")
 def test_subscribe(client: Official) -> None:
     script = """

@@ -202,16 +202,44 @@ async def test_a_waiting_request_is_cancelled(q):
     assert len(q.client.sent) == 1
 
 
-async def test_a_running_request_is_cancelled_and_its_runner_stays(q):
+async def test_an_app_is_told_of_a_cancellation_and_decides(q):
+    def stop() -> None:
+        q.client.usual = Answer(status=499, body=b'{"detail": "stopped"}')
+        q.client.held.set()
+
+    q.client.on_cancel = stop
     q.client.held.clear()
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    ended = await q.queue.cancel(LOCAL, "a", request_id)
-    assert (ended.state, ended.status, ended.error_type) == (State.COMPLETED, 499, "client_cancelled")
-    assert q.client.cut_off == [request_id]
+    asked = await q.queue.cancel(LOCAL, "a", request_id)
+    assert asked.state is State.IN_PROGRESS
+    ended = await q.completed(request_id)
+    assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 1)
+    assert (await q.queue.result(LOCAL, "a", request_id))[1].body == b'{"detail": "stopped"}'
+    assert (q.client.told, q.client.cut_off) == ([(request_id, "/")], [])
     assert q.platform.the_runner().desired is Desired.SERVE
+
+
+async def test_an_app_that_ignores_a_cancellation_finishes_and_its_answer_is_kept(q):
+    q.client.held.clear()
+    request_id = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.until(lambda: q.client.told)
     q.client.held.set()
-    await q.completed(await q.submit())
+    ended = await q.completed(request_id)
+    assert (ended.status, ended.error_type) == (200, None)
+
+
+async def test_a_cancelled_request_is_not_tried_again(q):
+    q.client.held.clear()
+    q.client.answers = [BROKEN]
+    request_id = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    await q.queue.cancel(LOCAL, "a", request_id)
+    q.client.held.set()
+    ended = await q.completed(request_id)
+    assert (ended.status, ended.error_type, len(q.client.sent)) == (499, "client_cancelled", 1)
 
 
 async def test_a_request_that_waits_for_its_first_runner_is_cancelled(q):
@@ -368,7 +396,8 @@ async def test_a_cancellation_while_an_attempt_is_put_back_is_not_lost(q):
     q.store.failures = {"put_back": 1}
     request_id = await q.submit()
     await q.until(lambda: q.store.failures["put_back"] == 0)
-    ended = await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(LOCAL, "a", request_id)
+    ended = await q.completed(request_id)
     assert (ended.state, ended.error_type, len(q.client.sent)) == (State.COMPLETED, "client_cancelled", 1)
 
 

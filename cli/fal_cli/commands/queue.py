@@ -140,11 +140,16 @@ def _get(args: argparse.Namespace) -> None:
 
 
 def _cancel(args: argparse.Namespace) -> None:
+    from fal.api import QueueState
+
     args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
         for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
-            client.queue.cancel(args.app_name, request_id)
-            print_line(f"Cancelled {request_id}")
+            cancelled = client.queue.cancel(args.app_name, request_id)
+            running = cancelled.state is QueueState.IN_PROGRESS
+            print_line(
+                f"Asked the app to cancel {request_id}: its answer decides" if running else f"Cancelled {request_id}"
+            )
 
 
 def _redrive(args: argparse.Namespace) -> None:

@@ -18,16 +18,20 @@ from fal_server.core.faults import (
     Unauthenticated,
     Unavailable,
 )
+from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
+from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
+from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.gateway.upstream import Pool
 from fal_server.http.server.errors import FAILED, HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
+from fal_server.ports.queue import AnswerTooLarge
 
 _LIFECYCLE = LIFECYCLE.encode()
 _log = logging.getLogger(__name__)
@@ -57,6 +61,7 @@ class Gateway:
         self._tokens = tokens
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.pool = Pool()
+        self._runners = HttpRunnerClient(connect_seconds=connect_seconds)
         self.deadlines = Deadlines()
         self._ids = RequestIds()
         self._tasks = TaskSet(_log)
@@ -85,7 +90,9 @@ class Gateway:
                     raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
                 self._wait(exchange, request, app, request_id, authenticated=False, caller=None)
                 return
-            lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=request.hint)
+            lease = None
+            if not exchange.upgrade:  # else it has to be looked up what the app has at this path
+                lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=request.hint)
         except (Fault, HttpError) as error:
             send_error(exchange, request_id, _http_error(error))
             return
@@ -131,6 +138,13 @@ class Gateway:
                 caller = principal.key_id
             elif not authenticated:
                 caller = await self._by_token(request)
+            if exchange.upgrade and await self._answers_messages(exchange, request, app):
+                exchange.driver = None
+                if not exchange.gone:
+                    MessageSocket(
+                        self, exchange, request, app, caller=caller, ids=self._ids, http_error=_http_error
+                    ).start(request_id)
+                return
             lease = await self._acquire(app, request_id, caller, request)
         except (Fault, HttpError) as error:
             exchange.driver = None
@@ -143,9 +157,16 @@ class Gateway:
             return
         # No await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:
-            self.dispatcher.release(lease, Outcome.CLIENT_GONE)
+            self.dispatcher.release(lease, Outcome.DONE)  # nothing was sent
             return
         self._relay(exchange, request, app, request_id, lease)
+
+    async def _answers_messages(self, exchange: Exchange, request: AppRequest, app: RoutedApp) -> bool:
+        """Return whether a WebSocket carries requests to an HTTP endpoint: on a host for that, or at such a path."""
+        if is_socket_host(exchange.host.decode("latin-1")):
+            return True
+        path = request.path.partition(b"?")[0].decode("latin-1")
+        return takes_post(await self.dispatcher.metadata(app.name), path) is True
 
     async def _by_token(self, request: AppRequest) -> str:
         assert self._tokens is not None
@@ -161,6 +182,19 @@ class Gateway:
         return await self.dispatcher.acquire(
             app.name, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
         )
+
+    def caller_left(self, request: AppRequest, lease: Lease, request_id: str) -> None:
+        """Tell the app that a request is cancelled, if it has an endpoint for that, because its caller has left."""
+        self.spawn(self._pass_on_cancellation(request, lease, request_id))
+
+    async def _pass_on_cancellation(self, request: AppRequest, lease: Lease, request_id: str) -> None:
+        path = request.path.decode("latin-1")
+        try:
+            app = self.dispatcher.find(request.owner, request.app)
+            if app is not None and takes_post(await self.dispatcher.metadata(app.name), cancel_path(path)):
+                await self._runners.cancel(lease.host, lease.port, request_id, path)
+        except (Fault, AnswerTooLarge) as error:
+            _log.warning("the app of request %s was not told that its caller has left: %s", request_id, error)
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background."""

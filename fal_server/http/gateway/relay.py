@@ -32,6 +32,10 @@ class RelayContext(Protocol):
     deadlines: Deadlines
     connect_seconds: float
 
+    def caller_left(self, request: AppRequest, lease: Lease, request_id: str) -> None:
+        """Handle that the caller of a request which a runner works on is gone."""
+        ...
+
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background; the gateway keeps the task until it ends."""
         ...
@@ -171,7 +175,11 @@ class Relay:
             upstream.transport.write(b"0\r\n\r\n")
 
     def on_client_gone(self) -> None:
+        if self._upstream is None:
+            self._end(Outcome.DONE)  # nothing was sent
+            return
         self._end(Outcome.CLIENT_GONE)
+        self._context.caller_left(self._request, self._lease, self._request_id)
 
     def on_client_slow(self) -> None:
         if self._upstream is not None and not self._upstream.transport.is_closing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fal_server.core.faults import NodeTrouble
+from fal_server.core.openapi import cancel_path
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest
 from fal_server.http.gateway.app_request import LIFECYCLE
 from fal_server.http.gateway.upstream import Pool, Upstream
@@ -12,6 +13,8 @@ from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.ports.queue import AnswerTooLarge
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
+# How long an app may take to answer that a request is cancelled.
+_CANCEL_SECONDS = 30.0
 _NOT_KEPT = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-fal-request-id"}
 
 
@@ -35,10 +38,18 @@ class HttpRunnerClient:
     ) -> Answer | Failure:
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._send(host, port, request, content)
+                return await self._send(host, port, request.method, request.path, request.request_id, content)
         except TimeoutError:
             detail = f"the app did not answer within its request_timeout of {timeout_seconds:g} s"
             return Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail=detail)
+
+    async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                answer = await self._send(host, port, "POST", cancel_path(path), request_id, Content())
+        except TimeoutError:
+            return None
+        return answer.status if isinstance(answer, Answer) else None
 
     async def accepts(self, host: str, port: int) -> bool:
         try:
@@ -50,9 +61,11 @@ class HttpRunnerClient:
         upstream.transport.abort()
         return True
 
-    async def _send(self, host: str, port: int, request: QueuedRequest, content: Content) -> Answer | Failure:
+    async def _send(
+        self, host: str, port: int, method: str, path: str, request_id: str, content: Content
+    ) -> Answer | Failure:
         try:
-            upstream = await self._pool.connect(request.request_id, host, port, seconds=self._connect_seconds)
+            upstream = await self._pool.connect(request_id, host, port, seconds=self._connect_seconds)
         except TimeoutError:
             return _failure("runner_connection_timeout", "the runner does not accept connections")
         except ConnectionRefusedError:
@@ -61,10 +74,10 @@ class HttpRunnerClient:
             return _failure("runner_connection_error", f"the runner cannot be reached: {error}")
         answer = _WholeAnswer(upstream, self._most_bytes)
         try:
-            upstream.start_request(answer, bodyless=request.method == "HEAD")
+            upstream.start_request(answer, bodyless=method == "HEAD")
             if upstream.lost:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
-            upstream.transport.write(_head(request, content, self._lifecycle))
+            upstream.transport.write(_head(method, path, request_id, content, self._lifecycle))
             upstream.transport.write(content.body)
             await answer.ended.wait()
         finally:
@@ -119,15 +132,15 @@ class _WholeAnswer:
         return Answer(status=self._upstream.status, headers=_kept(self._upstream), body=b"".join(self._parts))
 
 
-def _head(request: QueuedRequest, content: Content, lifecycle: str) -> bytes:
+def _head(method: str, path: str, request_id: str, content: Content, lifecycle: str) -> bytes:
     fields = "".join(f"{name}: {value}\r\n" for name, value in content.headers)
     if lifecycle and all(name != LIFECYCLE for name, _ in content.headers):
         fields += f"{LIFECYCLE}: {lifecycle}\r\n"
-    framing = f"content-length: {len(content.body)}\r\n" if content.body or request.method != "GET" else ""
+    framing = f"content-length: {len(content.body)}\r\n" if content.body or method != "GET" else ""
     return (
-        f"{request.method} {request.path} HTTP/1.1\r\n{fields}{framing}"
-        f"x-fal-endpoint: {request.path.partition('?')[0]}\r\n"
-        f"x-fal-request-id: {request.request_id}\r\nconnection: close\r\n\r\n"
+        f"{method} {path} HTTP/1.1\r\n{fields}{framing}"
+        f"x-fal-endpoint: {path.partition('?')[0]}\r\n"
+        f"x-fal-request-id: {request_id}\r\nconnection: close\r\n\r\n"
     ).encode("latin-1")
 
 

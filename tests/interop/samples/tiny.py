@@ -5,10 +5,12 @@ import json
 import os
 import sys
 
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 import fal
+from fal.exceptions import RequestCancelledException
 
 
 class Input(BaseModel):
@@ -26,6 +28,7 @@ class TinyApp(fal.App, keep_alive=120, max_concurrency=2):
 
     async def setup(self):
         self.greeting = os.environ.get("INTEROP_GREETING", "hello")
+        self.asleep = {}
         print("setup is done [here]")
 
     @fal.endpoint("/")
@@ -37,8 +40,21 @@ class TinyApp(fal.App, keep_alive=120, max_concurrency=2):
         return Output(text=request.text + humanize.ordinal(1), greeting=self.greeting)
 
     @fal.endpoint("/slow")
-    async def slow(self, request: Input) -> Output:
-        await asyncio.sleep(3600)
+    async def slow(self, request: Input, about: Request) -> Output:
+        self.asleep[about.headers["x-fal-request-id"]] = asyncio.create_task(asyncio.sleep(3600))
+        try:
+            await self.asleep[about.headers["x-fal-request-id"]]
+        except asyncio.CancelledError:
+            raise RequestCancelledException("stopped as you asked") from None
+        return Output(text=request.text, greeting=self.greeting)
+
+    @fal.endpoint("/slow/cancel")
+    async def cancel_slow(self, about: Request) -> None:
+        self.asleep[about.headers["x-fal-request-id"]].cancel()
+
+    @fal.endpoint("/deaf")
+    async def deaf(self, request: Input) -> Output:
+        await asyncio.sleep(1)
         return Output(text=request.text, greeting=self.greeting)
 
     @fal.endpoint("/stream")

@@ -182,7 +182,9 @@ def _cancel(calls: ApiCalls, url: str) -> None:
         print_note(f"Request {request_id} could not be cancelled: {error}")
         return
     print_note(
-        f"Cancelled {request_id}" if cancelled else f"Request {request_id} could not be cancelled: it may have ended"
+        f"Asked to cancel request {request_id}"
+        if cancelled
+        else f"Request {request_id} could not be cancelled: it may have ended"
     )
 
 

@@ -1,23 +1,23 @@
-"""A slot stays taken while a runner works on a request that an earlier controller sent."""
+"""A slot stays taken while a runner works on a request that nobody waits for any more."""
 
 from __future__ import annotations
 
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
-from fal_server.loops.earlier_requests import EarlierRequests
+from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.services.adoption import reattach
 from tests.fakes.domain import START, make_runner
 from tests.fakes.platform import Platform
 
 
-async def busy(platform: Platform, count: int) -> EarlierRequests:
+async def busy(platform: Platform, count: int) -> AbandonedRequests:
     """A platform that came back to one runner with requests inside."""
     await platform.deploy()
     revision = platform.app().revision_id
     await platform.fleet.add([make_runner(state=RunnerState.IDLE, ready_at=START, revision_id=revision)])
     platform.engine.alive["x"] = None
     platform.engine.busy["x"] = count
-    earlier = EarlierRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
+    earlier = AbandonedRequests(platform.catalog, platform.fleet, platform.dispatcher, platform.engine, platform.clock)
     earlier.hold(await reattach(platform.fleet, platform.engine))
     return earlier
 
@@ -49,4 +49,18 @@ async def test_no_slot_is_held_beyond_the_request_timeout(idle: Platform) -> Non
     earlier = await busy(idle, 1)
     idle.clock.advance(idle.app().scaling.request_timeout)
     await earlier.look()
+    assert place(idle) is not None
+
+
+async def test_a_caller_who_leaves_frees_the_slot_only_when_the_app_is_done(idle: Platform) -> None:
+    abandoned = await busy(idle, 0)
+    lease = place(idle)
+    assert lease is not None
+    idle.engine.busy["x"] = 1
+    idle.dispatcher.release(lease, Outcome.CLIENT_GONE)
+    assert await abandoned.look() is not None
+    assert (place(idle), idle.fleet.usage("x").in_flight) == (None, 1)
+    idle.engine.busy["x"] = 0
+    assert await abandoned.look() is None
+    assert idle.fleet.usage("x").in_flight == 0
     assert place(idle) is not None

@@ -1,0 +1,37 @@
+"""What an app's OpenAPI description, which its deployer sent along, says about its paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fal_server.core.revisions import Json
+
+
+def takes_post(metadata: Mapping[str, Json], path: str) -> bool | None:
+    """Return whether an app answers POST at a path; None if it came without a description.
+
+    Args:
+        metadata: of the app's revision.
+        path: without the query; a part in braces of a described path stands for any one part.
+    """
+    description = metadata.get("openapi")
+    paths = description.get("paths") if isinstance(description, Mapping) else None
+    if not isinstance(paths, Mapping):
+        return None
+    asked = path.split("/")
+    return any(
+        isinstance(methods, Mapping) and "post" in methods and _fits(described.split("/"), asked)
+        for described, methods in paths.items()
+    )
+
+
+def _fits(described: list[str], asked: list[str]) -> bool:
+    return len(described) == len(asked) and all(
+        part == wanted or (part.startswith("{") and part.endswith("}") and wanted != "")
+        for wanted, part in zip(asked, described, strict=True)
+    )
+
+
+def cancel_path(path: str) -> str:
+    """Return where an app is told that a request to a path, with or without a query, was cancelled."""
+    return path.partition("?")[0].rstrip("/") + "/cancel"

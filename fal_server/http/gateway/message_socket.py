@@ -1,0 +1,344 @@
+"""Calls an HTTP endpoint of an app over a WebSocket: each message is the body of a request.
+
+A request is answered by a `start` message with its id, the status and the header fields, then by the parts of the
+body as they come, then by an `end` message. Requests of one connection are answered in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Protocol as Interface
+from typing import cast
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol as WebSocket
+from websockets.protocol import Side, State
+from websockets.utils import accept_key
+
+from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble
+from fal_server.core.routing import Outcome
+from fal_server.http.gateway.app_request import AppRequest
+from fal_server.http.gateway.upstream import Pool, Upstream
+from fal_server.http.server.errors import HttpError
+from fal_server.http.server.exchange import Exchange
+from fal_server.http.server.messages import HOP_BY_HOP, RequestIds
+from fal_server.http.server.registry import Registry
+from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
+
+_log = logging.getLogger(__name__)
+MOST_MESSAGE_BYTES = 64 * 1024 * 1024
+# A caller may send the next messages while one is worked on; more than this wait in its own socket.
+_MOST_WAITING = 16
+_NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
+
+
+def is_socket_host(host: str) -> bool:
+    """Return whether a host, with or without its port, is the one for WebSockets to HTTP endpoints."""
+    return host[:3].lower() == "ws."
+
+
+class SocketContext(Interface):
+    """What the sockets share; the gateway."""
+
+    dispatcher: Dispatcher
+    pool: Pool
+    connect_seconds: float
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run in the background; the gateway keeps the task until it ends."""
+        ...
+
+
+class MessageSocket(asyncio.Protocol):
+    """Answer the messages of one connection.
+
+    Args:
+        http_error: turns a fault into the error that a plain request gets.
+        ids: makes the requests' ids.
+    """
+
+    def __init__(
+        self,
+        context: SocketContext,
+        exchange: Exchange,
+        request: AppRequest,
+        app: RoutedApp,
+        *,
+        caller: str | None,
+        ids: RequestIds,
+        http_error: Callable[[Fault | HttpError], HttpError],
+    ) -> None:
+        self._context = context
+        self._exchange = exchange
+        self._request = request
+        self._app = app
+        self._caller = caller
+        self._ids = ids
+        self._http_error = http_error
+        self._registry: Registry = exchange.connection.registry
+        self._socket = WebSocket(Side.SERVER, state=State.OPEN, max_size=MOST_MESSAGE_BYTES, logger=_log)
+        self._parts: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
+        self._work: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._draining = False
+        # Of the upgrade, what describes the connection and its key says nothing to a request.
+        fields = b"".join(
+            line + b"\r\n"
+            for line in request.fields.split(b"\r\n")
+            if line and not line.startswith((b"sec-websocket-", b"content-type:", b"accept-encoding:"))
+        )
+        self._fields = fields + b"content-type: application/json\r\n"
+
+    def start(self, request_id: str) -> None:
+        """Accept the WebSocket, and take over the connection."""
+        exchange = self._exchange
+        key = next((value for name, value in exchange.headers if name == b"sec-websocket-key"), b"")
+        fields = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: %b\r\nx-fal-request-id: %b\r\n"
+        early = exchange.take_body()
+        exchange.driver = None
+        exchange.switch(fields % (accept_key(key.decode("latin-1")).encode(), request_id.encode()), self)
+        if early:
+            self.data_received(early)
+
+    # Called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._registry.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._socket.receive_data(data)
+        for event in self._socket.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+        self._flush()
+        self._go_on()
+
+    def eof_received(self) -> None:
+        self._socket.receive_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._registry.discard(self)
+        self._waiting.clear()
+        self._writable.set()
+        if self._work is not None:
+            self._work.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # Called by the listener.
+
+    def drain(self) -> None:
+        """Finish the requests that are here, then close."""
+        self._draining = True
+        if self._work is None:
+            self._close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # Messages.
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return  # pings and closes are answered by the parser
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            self._waiting.append(b"".join(self._parts))
+            self._parts.clear()
+
+    def _go_on(self) -> None:
+        """Work on the next message, and read on while few wait."""
+        if self._work is None and self._waiting and not self._transport.is_closing():
+            self._work = self._context.spawn(self._answer(self._waiting.popleft()))
+        if len(self._waiting) >= _MOST_WAITING:
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    async def _answer(self, body: bytes) -> None:
+        request_id = self._ids.next()
+        try:
+            await self._call(body, request_id)
+        except (Fault, HttpError) as error:
+            self._refuse(request_id, self._http_error(error))
+        except ConnectionError:
+            self._transport.abort()
+        except Exception:  # noqa: BLE001 - whatever a service raises, the caller learns that there is no answer
+            _log.exception("a message to %s could not be answered", self._app.name)
+            self._transport.abort()
+        finally:
+            self._work = None
+            if self._draining:
+                self._close()
+            self._go_on()
+
+    async def _call(self, body: bytes, request_id: str) -> None:
+        app, request = self._app, self._request
+        timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
+        lease = await self._context.dispatcher.acquire(
+            app.name, request_id=request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
+        )
+        outcome = Outcome.CLIENT_GONE
+        try:
+            async with asyncio.timeout(app.request_timeout):
+                outcome = await self._send(body, request_id, lease)
+        except TimeoutError:
+            outcome = Outcome.TIMED_OUT
+            detail = f"there was no answer within the app's request_timeout of {app.request_timeout:g} s"
+            raise HttpError(504, "request_timeout", detail) from None
+        except (HttpError, ConnectionError):
+            outcome = Outcome.RUNNER_FAILED
+            raise
+        finally:
+            self._context.dispatcher.release(lease, outcome)
+
+    async def _send(self, body: bytes, request_id: str, lease: Lease) -> Outcome:
+        try:
+            upstream = await self._context.pool.connect(
+                lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
+            )
+        except NodeTrouble:
+            raise
+        except OSError as error:
+            raise HttpError(503, "runner_connection_error", f"the runner cannot be reached: {error}") from error
+        answer = _AnswerParts(upstream)
+        try:
+            upstream.start_request(answer, bodyless=False)
+            path = self._request.path
+            upstream.transport.write(
+                b"POST %b HTTP/1.1\r\n%b%bcontent-length: %d\r\nx-fal-endpoint: %b\r\nx-fal-request-id: %b\r\n\r\n"
+                % (
+                    path,
+                    self._fields,
+                    self._exchange.connection.forwarded,
+                    len(body),
+                    path.partition(b"?")[0],
+                    request_id.encode(),
+                )
+            )
+            upstream.transport.write(body)
+            await self._pass_on(answer, upstream, request_id, lease)
+        finally:
+            upstream.end_request(reusable=False)
+        return _outcome_of(upstream)
+
+    async def _pass_on(self, answer: _AnswerParts, upstream: Upstream, request_id: str, lease: Lease) -> None:
+        started = False
+        while True:
+            part, complete = await answer.next()
+            if not started:
+                started = True
+                fields = _fields(upstream)
+                hints = fields.get("x-fal-runner-hints")
+                asked = _value(upstream, b"x-fal-runner-health-check") not in (None, "0")
+                self._context.dispatcher.answered(lease, hints, health_check=asked)
+                self._meta("start", request_id, upstream.status, fields)
+            if part:
+                self._socket.send_binary(part)
+                self._flush()
+            if complete:
+                self._meta("end", request_id, upstream.status)
+                return
+            if not self._writable.is_set():
+                upstream.transport.pause_reading()
+                await self._writable.wait()
+                upstream.transport.resume_reading()
+
+    def _refuse(self, request_id: str, error: HttpError) -> None:
+        """Answer a message that no runner answered."""
+        if self._transport.is_closing():
+            return
+        fields = {"content-type": "application/json", "x-fal-error-type": error.error_type}
+        if isinstance(error.__cause__, DeadlineExceeded) or error.status == 504:
+            fields["x-fal-request-timeout-type"] = "user"
+        self._meta("start", request_id, error.status, fields)
+        self._socket.send_binary(json.dumps({"detail": error.detail}).encode())
+        self._meta("end", request_id, error.status)
+
+    def _meta(self, kind: str, request_id: str, status: int, fields: dict[str, str] | None = None) -> None:
+        message: dict[str, object] = {"type": kind, "request_id": request_id, "status": status}
+        if fields is not None:
+            message["headers"] = fields
+        self._socket.send_text(json.dumps(message).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what the parser has to send; an empty part is its wish to close."""
+        for data in self._socket.data_to_send():
+            if self._transport.is_closing():
+                return
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
+
+    def _close(self) -> None:
+        if self._socket.state is State.OPEN and not self._transport.is_closing():
+            self._socket.send_close(CloseCode.GOING_AWAY, "the controller is stopping")
+            self._flush()
+            self._transport.close()
+
+
+class _AnswerParts:
+    """Collects the parts of one answer until they are taken."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._changed = asyncio.Event()
+        self._broken: HttpError | None = None
+
+    async def next(self) -> tuple[bytes, bool]:
+        """Return the next part once it is there, and whether it is the last.
+
+        Raises:
+            HttpError: the connection broke before anything was answered.
+            ConnectionError: it broke later.
+        """
+        await self._changed.wait()
+        self._changed.clear()
+        if self._broken is not None:
+            raise self._broken if not self._upstream.answered else ConnectionError(self._broken.detail)
+        return self._upstream.take_body(), self._upstream.complete
+
+    def on_response(self) -> None:
+        if self._upstream.switched:
+            self.on_broken("the runner answered 101 to a request without Upgrade")
+        self._changed.set()
+
+    def on_broken(self, detail: str) -> None:
+        self._broken = HttpError(503, "runner_disconnected", detail)
+        self._changed.set()
+
+    def on_runner_slow(self) -> None:
+        """Do nothing, because the whole request is written already."""
+
+    def on_runner_ready(self) -> None:
+        """Do nothing, as above."""
+
+
+def _value(upstream: Upstream, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in upstream.headers if key == name), None)
+
+
+def _fields(upstream: Upstream) -> dict[str, str]:
+    """Return the answer's header fields for the caller."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in upstream.headers if name not in _NOT_PASSED
+    }
+
+
+def _outcome_of(upstream: Upstream) -> Outcome:
+    if _value(upstream, b"x-fal-stop-runner") == "1":
+        return Outcome.STOP_RUNNER
+    return Outcome.RUNNER_FAILED if upstream.status == 503 else Outcome.DONE

@@ -1,0 +1,81 @@
+"""Keeps slots taken while runners still work on requests that nobody waits for any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from fal_server.aio.rounds import Rounds
+from fal_server.core.routing import Outcome
+from fal_server.live.catalog import Catalog
+from fal_server.live.dispatch import Dispatcher, Lease
+from fal_server.live.events import ChangeNotifier
+from fal_server.live.fleet import Fleet
+from fal_server.ports import Clock, Engine
+
+log = logging.getLogger(__name__)
+_EVERY_SECONDS = 0.1
+
+
+class AbandonedRequests:
+    """Hold a slot for each request whose caller has left, and for those that a controller left behind when it died.
+
+    The app may still work on it: with another request beside it, an app that takes one at a time would have two, and a
+    GPU could run out of memory. A slot is held until the runner says that fewer are inside, and no longer than the
+    app's request_timeout.
+    """
+
+    def __init__(self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, engine: Engine, clock: Clock) -> None:
+        self._catalog = catalog
+        self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._engine = engine
+        self._clock = clock
+        self._held: dict[str, dict[Lease, datetime]] = {}
+        self._more = ChangeNotifier()
+        dispatcher.on_abandoned = self.keep
+
+    def hold(self, counts: Mapping[str, int]) -> None:
+        """Take the slots of an earlier controller's requests, before anything is routed.
+
+        Args:
+            counts: how many requests each runner works on, by its id.
+        """
+        for runner_id, count in counts.items():
+            for lease in self._dispatcher.hold(runner_id, count):
+                self.keep(lease)
+            log.info("runner %s still works on %d earlier requests", runner_id, count)
+
+    def keep(self, lease: Lease) -> None:
+        """Hold a slot that a request has left unanswered."""
+        runner = self._fleet.get(lease.runner_id)
+        app = None if runner is None else self._catalog.get(runner.app_name)
+        seconds = 0 if app is None else app.scaling.request_timeout
+        until = lease.sent_at + timedelta(seconds=seconds)
+        self._held.setdefault(lease.runner_id, {})[lease] = until
+        self._more.notify()
+
+    async def run(self) -> None:
+        """Ask the runners for their requests while slots are held, until cancelled."""
+        await Rounds("counting abandoned requests", self.look).run(self._more)
+
+    async def look(self) -> float | None:
+        """Release what has ended; return the seconds until the next look, or None if no slot is held."""
+        for runner_id in tuple(self._held):
+            leases = self._held[runner_id]
+            before = len(leases)
+            runner = self._fleet.get(runner_id)
+            count = None if runner is None else await self._engine.requests_in_flight(runner)
+            if len(leases) > before:
+                continue  # another caller left while the runner was asked
+            own = 0 if runner is None else self._fleet.usage(runner_id).in_flight - len(leases)
+            left = 0 if count is None else max(count - own, 0)
+            now = self._clock.now()
+            for number, (lease, until) in enumerate(tuple(leases.items())):
+                if number >= left or now >= until:
+                    del leases[lease]
+                    self._dispatcher.release(lease, Outcome.DONE)
+            if not leases:
+                del self._held[runner_id]
+        return _EVERY_SECONDS if self._held else None
