@@ -76,6 +76,8 @@ RUNTIME_MODULES = (
     "fal.toolkit.utils.retry",
     "fal.toolkit.utils.setup_utils",
     "fal.toolkit.video",
+    "fal_grpc",
+    "fal_grpc.errors",
 )
 _LOCK = threading.Lock()
 
