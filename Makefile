@@ -71,6 +71,11 @@ TIMES ?= 200
 test-signals: $(STAMP) ## send each signal at 200 times of each long command's life (hours); TIMES= sends 20 in all
 	@FAL_SIGNAL_TIMES=$(TIMES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/signals
 
+.PHONY: test-client
+test-client: $(STAMP) ## run the client's tests without what only POSIX has
+	@PYTHONPATH=$(CURDIR)/tests/support/without_posix $(BIN)/python -m pytest -n 2 --dist worksteal \
+		tests/client tests/cli --ignore tests/cli/test_up.py -k "not terminal"
+
 .PHONY: test-interop
 test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
@@ -96,6 +101,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
 	@$(MAKE) --no-print-directory test-signals TIMES=
+	@$(MAKE) --no-print-directory test-client
 	@$(MAKE) --no-print-directory test-interop
 
 .PHONY: fmt

@@ -77,7 +77,7 @@ class Files:
             into.mkdir(parents=True, exist_ok=True)
             written: list[Path] = []
             for entry in self.entries(root):
-                target = into / entry.name
+                target = into / _local_name(entry)
                 if entry.is_file:
                     written.append(self._download_file(entry.path, target))
                 else:
@@ -225,6 +225,13 @@ class Files:
     def _post(self, path: str, body: dict[str, JSON]) -> JSON:
         encoded = json.dumps(body).encode()
         return self._rest.send("POST", path, encoded, "application/json", timeout_seconds=_SECONDS, own=True)
+
+
+def _local_name(entry: RemoteFile) -> str:
+    """Return the name of a file as a part of a path here; the name came from the controller."""
+    if entry.name in {"", ".", ".."} or Path(entry.name).name != entry.name:
+        raise UnknownError(f"{entry.path!r} is no name that a file can have on this machine")
+    return entry.name
 
 
 def absolute(path: str) -> str:

@@ -81,13 +81,12 @@ def collect_files(
     found: dict[str, AppFile] = {}
     for name in names:
         for path in _files_of(name, context):
-            relative = os.path.relpath(path.resolve(), context)
-            if relative.startswith(".."):
+            relative = relative_to(path.resolve(), context)
+            if relative is None:
                 raise AppFileError(
                     f"{path} is outside of {context}, where the app's files must be: set app_files_context_dir, "
                     "or leave it out by app_files_ignore"
                 )
-            relative = Path(relative).as_posix()
             ignored = any(pattern.search(relative) for pattern in patterns)
             if not ignored and (leave_out is None or path.resolve() != leave_out.resolve()):
                 found[relative] = _identified(path, relative)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -84,7 +83,7 @@ class KVStore:
                 file.write(value)
             end = time.time() + seconds
             os.utime(temporary, (end, end))
-            with self._locked(fcntl.LOCK_SH):
+            with self._locked(shared=True):
                 Path(temporary).replace(self._path(key))
         except OSError as error:
             if temporary is not None:
@@ -108,7 +107,7 @@ class KVStore:
     def _sweep(self) -> None:
         """Delete expired values, and temporary files of runners that died; nobody writes meanwhile."""
         now = time.time()
-        with self._locked(fcntl.LOCK_EX), os.scandir(self._directory) as entries:
+        with self._locked(), os.scandir(self._directory) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # a temporary file whose writer has removed it
                     age = now - entry.stat().st_mtime
@@ -118,9 +117,11 @@ class KVStore:
                         Path(entry.path).unlink()
 
     @contextmanager
-    def _locked(self, how: int) -> Generator[None]:
+    def _locked(self, *, shared: bool = False) -> Generator[None]:
+        import fcntl  # here, so that code for runners, which run Linux, can be imported anywhere
+
         with (self._directory / _LOCK).open("a") as file:
-            fcntl.flock(file, how)
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
 
 

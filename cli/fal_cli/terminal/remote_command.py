@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from queue import Queue, SimpleQueue
+from queue import Empty, Queue, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from fal_cli.ids import EXECS, RUNNERS, resolve
 from fal_cli.interrupts import Started, interrupts
 from fal_cli.options import open_client
 from fal_cli.presentation.printable import visible
-from fal_cli.terminal.terminal import InputPump, raw_mode, terminal_size
+from fal_cli.terminal.terminal import InputPump, has_raw_mode, raw_mode, terminal_size
 
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _STDERR = 2
 _MOST_INTERRUPTS = 3
 _MOST_OUTPUTS = 4  # how many outputs are read ahead of writing
+# On Windows a signal does not wake who waits without a limit.
+_WAKE_SECONDS = 0.2 if sys.platform == "win32" else None
 
 
 def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_input: bool) -> int:
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
         CommandError: the link broke for good (LINK_BROKEN: the command may have ended or may go on), or the command
             ran out of time (TIMED_OUT).
     """
+    if tty:
+        _require_raw_mode()
 
     def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
         return client.runners.exec_stream(
@@ -62,6 +66,14 @@ def run(args: argparse.Namespace, command: Sequence[str], *, tty: bool, send_inp
         )
 
     return _relay(args, open_session, tty=tty, descriptor=sys.stdin.fileno() if send_input else None)
+
+
+def _require_raw_mode() -> None:
+    if not has_raw_mode():
+        raise CommandError(
+            "this system's terminal cannot pass every key on, so an interactive command needs Linux or macOS. "
+            "`fal runners exec ID -- COMMAND` works here, also with input from a file or a pipe"
+        )
 
 
 def start(args: argparse.Namespace) -> str:
@@ -88,6 +100,8 @@ def attach(args: argparse.Namespace) -> int:
         info = client.controller().get_exec(exec_id, runner_id=args.runner)
     terminal = sys.stdin.isatty()
     tty = info.tty and terminal
+    if tty:
+        _require_raw_mode()
 
     def open_session(client: SyncServerlessClient) -> ExecSession:
         session = client.runners.attach(exec_id, runner_id=info.runner_id, on_notice=_notice(raw=tty))
@@ -173,10 +187,18 @@ def _read_in_thread(session: ExecSession | ShellSession) -> Generator[ShellOutpu
             outputs.put(None)
 
     threading.Thread(target=read, name="fal-output", daemon=True).start()
-    while (output := outputs.get()) is not None:
+    while (output := _next(outputs)) is not None:
         if isinstance(output, BaseException):
             raise output
         yield output
+
+
+def _next(outputs: Queue[ShellOutput | BaseException | None]) -> ShellOutput | BaseException | None:
+    while True:
+        try:
+            return outputs.get(timeout=_WAKE_SECONDS)
+        except Empty:
+            continue
 
 
 @contextmanager
@@ -207,7 +229,7 @@ def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
             except FalError as error:
                 _notice(raw=False)(f"Ctrl-C could not be passed on: {error}")
                 count = _MOST_INTERRUPTS
-                os.kill(os.getpid(), signal.SIGINT)
+                _interrupt_main_thread()
             if count == _MOST_INTERRUPTS - 1:
                 _notice(raw=False)("Ctrl-C once more hangs the command up.")
 
@@ -218,6 +240,15 @@ def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
         pressed.put(False)
+
+
+def _interrupt_main_thread() -> None:
+    if sys.platform == "win32":  # os.kill would end the process
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _ignore() -> None:

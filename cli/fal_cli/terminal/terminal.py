@@ -1,13 +1,15 @@
-"""This process's terminal while a remote command uses it: raw mode, size and input."""
+"""This process's terminal while a remote command uses it: raw mode, size and input.
+
+On systems other than POSIX there is no raw mode, and input is read by a thread that waits for it.
+"""
 
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
-import termios
 import threading
-import tty
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
@@ -18,6 +20,17 @@ CHUNK_BYTES = 128 * 1024
 _RESIZED = b"r"
 # How long to wait for the input thread: it may be sending to a runner that does not read.
 _STOP_SECONDS = 5.0
+# Elsewhere select takes sockets alone.
+_SELECTS_FILES = hasattr(select, "poll")
+
+
+def has_raw_mode() -> bool:
+    """Return whether a terminal of this system can pass every key on."""
+    try:
+        import termios
+    except ModuleNotFoundError:
+        return False
+    return hasattr(termios, "tcsetattr")
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
@@ -32,6 +45,9 @@ def terminal_size(descriptor: int) -> tuple[int, int]:
 @contextmanager
 def raw_mode(descriptor: int) -> Generator[None]:
     """Pass every key on unchanged, Ctrl-C included; undone at the end. Use it inside `interrupts.deferred`."""
+    import termios
+    import tty
+
     before = termios.tcgetattr(descriptor)
 
     def restore() -> None:
@@ -66,11 +82,16 @@ class InputPump:
         self._send = send
         self._end = end
         self._resize = resize
-        self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
 
     @contextmanager
     def running(self) -> Generator[None]:
         """Send until the block ends."""
+        if not _SELECTS_FILES:
+            # It waits for input that may never come, so nobody waits for it.
+            threading.Thread(target=self._read_on, name="fal-input", daemon=True).start()
+            yield
+            return
+        self._thread = threading.Thread(target=self._run, name="fal-input", daemon=True)
         with ExitStack() as stack:
             # The thread closes the end that it reads, so that Ctrl-C can never close it under the thread; closing the
             # other end tells the thread to stop.
@@ -92,11 +113,16 @@ class InputPump:
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
+    def _read_on(self) -> None:
+        while self._descriptor is not None and self._pump(self._descriptor):
+            pass
+        self._end()
+
     def _run(self) -> None:
         with ExitStack() as stack:
             stack.callback(os.close, self._wake)
-            # poll, and not epoll, which refuses regular files.
-            selector = stack.enter_context(selectors.PollSelector())
+            # epoll refuses regular files, and poll refuses terminals on some systems.
+            selector = stack.enter_context(selectors.SelectSelector())
             selector.register(self._wake, selectors.EVENT_READ)
             if self._descriptor is None:
                 self._end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -232,6 +231,8 @@ def _keep(source: IO[bytes], target: Path, size: int | None, limit: int | None, 
 @contextmanager
 def _locked(directory: Path) -> Generator[None]:
     """Hold a lock against the same work in other runners of this machine."""
+    import fcntl  # here, so that code for runners, which run Linux, can be imported anywhere
+
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
