@@ -44,7 +44,8 @@ _WHERE = {
     "realtime": "fal.app.endpoints",
 }
 
-if os.path.exists(f"{__path__[0]}/apps.py"):  # noqa: PTH110  # pathlib's import costs more than all of this
+# In a runner this package is in no folder. pathlib's import would cost more than all of this.
+if any(os.path.exists(f"{folder}/apps.py") for folder in __path__):  # noqa: PTH110
     import warnings
 
     warnings.warn(
