@@ -32,6 +32,9 @@ _NAMES = {
 class _Shortened(ModuleType):
     """A module without some of its names."""
 
+    _whole: ModuleType
+    _hidden: set[str]
+
     def __init__(self, module: ModuleType, hidden: set[str]) -> None:
         super().__init__(module.__name__)
         self.__dict__["_whole"] = module
