@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fal_server.builders.build_remains import BuildRemains
 from fal_server.builders.builds import SharedBuild, UrlRedactor, changed_at, note_use
 from fal_server.builders.configuration import FIELD
 from fal_server.builders.container_engine import ContainerEngine, engine_variables
@@ -26,7 +27,7 @@ from fal_server.core.revisions import EnvironmentSpec
 from fal_server.ports import BuildLog, BuiltEnvironment, DeployedFiles
 
 _LINES_IN_ERROR = 25
-_MEMORY = Path("/dev/shm")  # noqa: S108 - holds the passwords of registries during a build, so that none is on disk
+_NO_NEWS = "Requirement already satisfied"  # pip says so of each package that the image has
 _LEAST_REDACTED = 4
 
 
@@ -45,6 +46,7 @@ class ContainerBuilder:
         self._files = files
         self._variables = engine_variables(environ)
         self._trials = trials
+        self._remains = BuildRemains(self._root)
         self._under_way: dict[str, SharedBuild] = {}
 
     async def build(self, spec: EnvironmentSpec, *, force: bool, log: BuildLog) -> BuiltEnvironment:
@@ -153,6 +155,8 @@ class ContainerBuilder:
         output: deque[str] = deque(maxlen=_LINES_IN_ERROR)
 
         def say(text: str) -> None:
+            if text.startswith(_NO_NEWS):
+                return
             clean = redact(text)
             output.append(clean)
             line(clean)
@@ -160,6 +164,7 @@ class ContainerBuilder:
         work: Path | None = None
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._remains.remove_earlier(engine)
             work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
             await asyncio.to_thread(self._lay_out, work, configuration)
             image = await self._image(env_id, engine, configuration, work, force, say, output)
@@ -197,16 +202,25 @@ class ContainerBuilder:
         variables = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain", "NO_COLOR": "1", **configuration.build_args}
         for name in configuration.build_args:
             arguments += ["--build-arg", name]  # the engine takes the value from its environment
-        for number, (name, value) in enumerate({**configuration.secrets, **configuration.layers}.items()):
-            variables[f"FAL_BUILD_SECRET_{number}"] = value
-            arguments += ["--secret", f"id={name},type=env,src=FAL_BUILD_SECRET_{number}"]
-        logins = _LoginFile(configuration)
+        (work / "tmp").mkdir()
+        variables["TMPDIR"] = str(work / "tmp")
+        mark = self._remains.new_mark()
+        files = self._remains.private_files()
         try:
-            variables |= logins.variables
+            files.write("none", "")
+            arguments += ["--secret", f"id={mark},src={files.directory / 'none'}"]
+            for number, (name, value) in enumerate({**configuration.secrets, **configuration.layers}.items()):
+                arguments += ["--secret", f"id={name},src={files.write(f'secret-{number}', value)}"]
+            if configuration.registries:
+                logins = files.write("config.json", _logins(configuration))
+                variables |= {"REGISTRY_AUTH_FILE": str(logins), "DOCKER_CONFIG": str(files.directory)}
             say(f"Building the image with {engine.path.name}")
             code = await engine.run(*arguments, str(work / "context"), cwd=work, line=say, more=variables)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._remains.remove_containers(engine, mark))
+            raise
         finally:
-            logins.close()
+            files.close()
         if code != 0:
             raise failure("the image could not be built", output)
         return (work / "image").read_text().strip()
@@ -245,29 +259,13 @@ class ContainerBuilder:
         return self._root / f"{env_id}.used"
 
 
-class _LoginFile:
-    """A file in memory with the passwords of registries, for one build, in the form that both engines read."""
-
-    def __init__(self, configuration: ImageConfiguration) -> None:
-        self._directory: Path | None = None
-        self.variables: dict[str, str] = {}
-        if not configuration.registries:
-            return
-        parent = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-        self._directory = Path(tempfile.mkdtemp(prefix="fal-", dir=parent))
-        auths = {
-            host: {"auth": base64.b64encode(f"{login.username}:{login.password}".encode()).decode()}
-            for host, login in configuration.registries.items()
-        }
-        file = self._directory / "config.json"
-        file.touch(mode=0o600)
-        file.write_text(json.dumps({"auths": auths}))
-        self.variables = {"REGISTRY_AUTH_FILE": str(file), "DOCKER_CONFIG": str(self._directory)}
-
-    def close(self) -> None:
-        """Delete the file."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+def _logins(configuration: ImageConfiguration) -> str:
+    """The passwords of registries in the form that both engines read."""
+    auths = {
+        host: {"auth": base64.b64encode(f"{login.username}:{login.password}".encode()).decode()}
+        for host, login in configuration.registries.items()
+    }
+    return json.dumps({"auths": auths})
 
 
 def _tag(env_id: str) -> str:

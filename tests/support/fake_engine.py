@@ -22,7 +22,9 @@ def main() -> int:
     while arguments[0].startswith("--"):
         arguments = arguments[2:]
     verb = arguments[0]
-    secrets = {name: value for name, value in os.environ.items() if name.startswith("FAL_BUILD_SECRET_")}
+    asked = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--secret"]
+    sources = dict(item.removeprefix("id=").split(",src=") for item in asked)
+    secrets = {name: Path(path).read_text() for name, path in sources.items() if not name.startswith("fal-build-")}
     auth = os.environ.get("REGISTRY_AUTH_FILE")
     noted: dict[str, object] = {
         "arguments": arguments,
