@@ -13,6 +13,7 @@ OURS_ALONE = frozenset(
     {
         "/fal.v1.Apps/ExplainApp",
         "/fal.v1.Apps/SimulateApp",
+        "/fal.v1.Apps/WatchApps",
         "/fal.v1.Execs/CloseExec",
         "/fal.v1.Execs/GetExec",
         "/fal.v1.Execs/ListExecs",
@@ -22,6 +23,7 @@ OURS_ALONE = frozenset(
         "/fal.v1.Execs/StartExec",
         "/fal.v1.Execs/WriteExec",
         "/fal.v1.Runners/GetRunner",
+        "/fal.v1.Runners/WatchRunners",
         "/fal.v1.Logs/ListLogs",
         "/fal.v1.Logs/FollowLogs",
     }

@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from fal_grpc.adapter import app, environment, execs, key, log, revision, run, runner, scaling, secret
+from fal_grpc.adapter import app, changes, environment, execs, key, log, revision, run, runner, scaling, secret
 from fal_grpc.calls import Calls
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials
@@ -117,6 +117,13 @@ class Controller:
         request = app.rollout_request(application_name, force=force, environment_name=environment_name)
         self._calls.unary(self._calls.apps.RolloutApplication, request)
 
+    def watch_apps(
+        self, *, environment_name: str | None = None, version: str = ""
+    ) -> Generator[changes.Changes[app.AliasInfo], None, None]:
+        """Stream apps and their changes, as `watch_runners` does. Only this project's controllers serve this call."""
+        request = changes.watch_apps_request(environment_name=environment_name, version=version)
+        return self._calls.stream(self._calls.apps.WatchApps, request, changes.app_changes)
+
     # Scaling
 
     def explain_application(
@@ -209,6 +216,27 @@ class Controller:
         )
         answer = self._calls.unary(self._calls.runners.ListAliasRunners, request)
         return runner.runner_infos(answer)
+
+    def watch_runners(
+        self,
+        *,
+        alias: str | None = None,
+        environment_name: str | None = None,
+        since: datetime | None = None,
+        version: str = "",
+    ) -> Generator[changes.Changes[runner.RunnerInfo], None, None]:
+        """Stream runners and their changes. Only this project's controllers serve this call.
+
+        Args:
+            alias: only the runners of this app; None means all.
+            environment_name: the app's environment; None means the default one.
+            since: a snapshot also has those that ended at or after this time.
+            version: of the last message, to go on from there; "" begins with a snapshot.
+        """
+        request = changes.watch_runners_request(
+            alias=alias, environment_name=environment_name, since=since, version=version
+        )
+        return self._calls.stream(self._calls.runners.WatchRunners, request, changes.runner_changes)
 
     def get_runner(self, runner_id: str) -> runner.RunnerInfo:
         """Return one runner, live or ended. Only this project's controllers serve this call."""

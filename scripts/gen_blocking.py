@@ -30,6 +30,7 @@ SOURCES = {
     "fal/api/aio/queue.py": "fal/api/queue.py",
     "fal/api/aio/runners.py": "fal/api/runners.py",
     "fal/api/aio/secrets.py": "fal/api/secrets.py",
+    "fal/api/aio/watch_reading.py": "fal/api/watch_reading.py",
     "fal/deploy/deployment_aio.py": "fal/deploy/deployment.py",
     "fal/deploy/upload_aio.py": "fal/deploy/upload.py",
     "fal/rest_aio.py": "fal/rest.py",
@@ -166,6 +167,9 @@ def _tree_edits(source: _Source) -> Iterator[_Edit]:
                 # What it takes by `asend` is given; a blocking one also has a result.
                 end = source.span(node.slice)[1]
                 yield _Edit(end, end, ", None")
+            case ast.Subscript(value=ast.Name(id="Awaitable")):
+                start, end = source.span(node.slice)
+                yield _Edit(*source.span(node), blocking(source.text[start:end]))
             case ast.BinOp(op=ast.BitOr(), right=ast.Subscript(value=ast.Name(id="AsyncIterable"))):
                 yield _Edit(source.span(node.left)[1], source.span(node.right)[1], "")
             case ast.ExceptHandler(type=ast.Attribute(value=ast.Name(id="asyncio"), attr="CancelledError")):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.log import LogEntry, LogLevel, LogOrigin
     from fal_grpc.adapter.revision import ApplicationInfo
     from fal_grpc.adapter.run import ServiceURLs
-    from fal_grpc.adapter.runner import ReplaceState, RunnerInfo, RunnerState
+    from fal_grpc.adapter.runner import ReplaceState, RunnerInfo, RunnerState, RunnerUsage
     from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
     from fal_grpc.adapter.secret import ServerlessSecret
     from fal_grpc.adapter.shell import ExecResult, ShellOutput
@@ -134,6 +134,7 @@ __all__ = [
     "ResourceExhaustedError",
     "RunnerInfo",
     "RunnerState",
+    "RunnerUsage",
     "RunnersNamespace",
     "SecretsNamespace",
     "ServerlessSecret",
@@ -182,7 +183,7 @@ _MODULES = {
     "fal_grpc.adapter.log": ["LogEntry", "LogLevel", "LogOrigin"],
     "fal_grpc.adapter.revision": ["ApplicationInfo"],
     "fal_grpc.adapter.run": ["ServiceURLs"],
-    "fal_grpc.adapter.runner": ["ReplaceState", "RunnerInfo", "RunnerState"],
+    "fal_grpc.adapter.runner": ["ReplaceState", "RunnerInfo", "RunnerState", "RunnerUsage"],
     "fal_grpc.adapter.scaling": ["AppExplanation", "AppSimulation"],
     "fal_grpc.adapter.secret": ["ServerlessSecret"],
     "fal_grpc.adapter.shell": ["ExecResult", "ShellOutput"],

@@ -42,6 +42,15 @@ class DeploymentStrategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppLoad:
+    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`ripe`)."""
+
+    in_flight: int
+    queued: int
+    ripe: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AliasInfo:
     """An app. Times are in seconds; a field that the controller leaves out is 0 or empty.
 
@@ -49,6 +58,7 @@ class AliasInfo:
         auth_mode: "private", "public", "shared", or "unknown" for a mode that is new to this client.
         is_rolling: whether its runners are being replaced, or its traffic is moving.
         request_start_timeout: None if the app has no limit of its own.
+        load: its requests; None if the controller does not say.
     """
 
     alias: str
@@ -69,6 +79,7 @@ class AliasInfo:
     environment_name: str | None = None
     request_start_timeout: int | None = None
     is_rolling: bool = False
+    load: AppLoad | None = None
 
 
 _AUTH_MODES = {0: "private", 1: "public", 2: "shared"}
@@ -94,7 +105,12 @@ def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
         environment_name=message.environment_name if message.HasField("environment_name") else None,
         request_start_timeout=message.request_start_timeout if message.HasField("request_start_timeout") else None,
         is_rolling=message.is_rolling,
+        load=app_load(message.load) if message.HasField("load") else None,
     )
+
+
+def app_load(message: app_pb2.AppLoad) -> AppLoad:
+    return AppLoad(in_flight=message.in_flight, queued=message.queued, ripe=message.ripe)
 
 
 def alias_infos(message: app_pb2.ListAliasesResult) -> list[AliasInfo]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -86,6 +86,24 @@ class RunnerStartPhases:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerUsage:
+    """What a runner's processes used a short time ago.
+
+    Attributes:
+        cpu_cores: processors, averaged over some seconds: 1 is one that is always busy.
+        gpu_memory_bytes: None if its machine has no GPU that can be asked.
+        gpu_cores: GPUs, averaged likewise; None if that is not known.
+        measured_at: when; aware.
+    """
+
+    cpu_cores: float
+    memory_bytes: int
+    gpu_memory_bytes: int | None = None
+    gpu_cores: float | None = None
+    measured_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerInfo(_Received):
     """A runner.
 
@@ -106,6 +124,7 @@ class RunnerInfo(_Received):
         node: the machine that it is on.
         state_changes: its former states, oldest first. This and `start_phases` come with `get`, not with a list.
         start_phases: how long each phase of its start took.
+        usage: processors and memory that it uses; None if that is not known, or if it has ended.
     """
 
     runner_id: str
@@ -127,6 +146,7 @@ class RunnerInfo(_Received):
     node: str | None = None
     state_changes: tuple[RunnerStateChange, ...] = ()
     start_phases: RunnerStartPhases | None = None
+    usage: RunnerUsage | None = None
 
     if not TYPE_CHECKING:
 
@@ -160,6 +180,7 @@ REPLACEMENTS: Mapping[int, ReplaceState] = {
 # The setters of the slots: a frozen dataclass has no other, and they are twice as fast as object.__setattr__.
 _SET = {name: RunnerInfo.__dict__[name].__set__ for name in RunnerInfo.__dataclass_fields__}
 _KEEP = _Received.__dict__["_message"].__set__
+_message_of: Callable[[RunnerInfo], runner_pb2.RunnerInfo] = _Received.__dict__["_message"].__get__
 _set_id, _set_requests, _set_countdown = _SET["runner_id"], _SET["in_flight_requests"], _SET["expiration_countdown"]
 _set_uptime, _set_revision, _set_alias = _SET["uptime"], _SET["revision"], _SET["alias"]
 _set_state, _set_type, _set_replacement = _SET["state"], _SET["machine_type"], _SET["replacement"]
@@ -191,6 +212,7 @@ def _fill_ours(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _SET["created_at"](info, to_datetime(message.created_at) if message.HasField("created_at") else None)
     _SET["ready_at"](info, to_datetime(message.ready_at) if message.HasField("ready_at") else None)
     _SET["ended_at"](info, to_datetime(message.ended_at) if message.HasField("ended_at") else None)
+    _SET["usage"](info, _usage(message.usage) if message.HasField("usage") else None)
 
 
 def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
@@ -206,6 +228,16 @@ def _fill_history(info: RunnerInfo, message: runner_pb2.RunnerInfo) -> None:
     _SET["start_phases"](info, _phases(message.start_phases) if message.HasField("start_phases") else None)
 
 
+def _usage(message: runner_pb2.RunnerUsage) -> RunnerUsage:
+    return RunnerUsage(
+        cpu_cores=message.cpu_cores,
+        memory_bytes=message.memory_bytes,
+        gpu_memory_bytes=message.gpu_memory_bytes if message.HasField("gpu_memory_bytes") else None,
+        gpu_cores=message.gpu_cores if message.HasField("gpu_cores") else None,
+        measured_at=to_datetime(message.measured_at) if message.HasField("measured_at") else None,
+    )
+
+
 def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
     return RunnerStartPhases(
         waiting=message.waiting_seconds if message.HasField("waiting_seconds") else None,
@@ -215,7 +247,7 @@ def _phases(message: runner_pb2.RunnerStartPhases) -> RunnerStartPhases:
     )
 
 
-_OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node")
+_OURS = ("state_reason", "created_at", "ready_at", "ended_at", "environment_name", "exit_code", "node", "usage")
 _GROUPS = {
     **dict.fromkeys(RunnerInfo.__dataclass_fields__, _fill_published),
     **dict.fromkeys(_OURS, _fill_ours),
@@ -233,6 +265,18 @@ def runner_info(message: runner_pb2.RunnerInfo) -> RunnerInfo:
 
 def runner_infos(message: runner_pb2.ListRunnersResponse | runner_pb2.ListAliasRunnersResponse) -> list[RunnerInfo]:
     return [runner_info(item) for item in message.runners]
+
+
+def aged(info: RunnerInfo, seconds: float) -> RunnerInfo:
+    """Return a received runner as it is some seconds later, if nothing but time has passed."""
+    message = _message_of(info)
+    older = runner_info(message)
+    _fill_published(older, message)
+    if older.uptime:
+        _set_uptime(older, older.uptime + timedelta(seconds=seconds))
+    if older.expiration_countdown is not None:
+        _set_countdown(older, max(0, older.expiration_countdown - round(seconds)))
+    return older
 
 
 def got(message: runner_pb2.GetRunnerResponse) -> RunnerInfo:

@@ -7,22 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.app import AliasInfo, alias_info, app_name
+from fal_grpc.adapter.app import AliasInfo, AppLoad, alias_info, app_load, app_name
 from fal_grpc.adapter.runner import STATES, RunnerState
 from fal_grpc.adapter.values import count, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import app_pb2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppLoad:
-    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`ripe`)."""
-
-    in_flight: int
-    queued: int
-    ripe: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +135,7 @@ def simulate_request(
 def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
     return AppExplanation(
         app=alias_info(message.app),
-        load=_load(message.load),
+        load=app_load(message.load),
         start_below=message.decision.start_below,
         keep=message.decision.keep,
         arithmetic=message.decision.arithmetic,
@@ -155,7 +146,7 @@ def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:
                 action=item.action,
                 subject=item.subject,
                 reason=item.reason,
-                load=_load(item.load),
+                load=app_load(item.load),
             )
             for item in message.decisions
         ),
@@ -185,7 +176,3 @@ def simulation(message: app_pb2.SimulateAppResponse) -> AppSimulation:
         wait_seconds=(message.wait_seconds_p50, message.wait_seconds_p95, message.wait_seconds_max),
         unserved=message.unserved,
     )
-
-
-def _load(message: app_pb2.AppLoad) -> AppLoad:
-    return AppLoad(in_flight=message.in_flight, queued=message.queued, ripe=message.ripe)

@@ -91,6 +91,7 @@ class AliasInfo(_message.Message):
     ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
     IS_ROLLING_FIELD_NUMBER: _builtins.int
     REQUEST_START_TIMEOUT_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """Name of the app."""
     revision: _builtins.str
@@ -131,6 +132,10 @@ class AliasInfo(_message.Message):
     def valid_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Regions that its runners may be in; empty means any."""
 
+    @_builtins.property
+    def load(self) -> Global___AppLoad:
+        """What it has to do now; unset where an app is shown without its load."""
+
     def __init__(
         self,
         *,
@@ -152,10 +157,11 @@ class AliasInfo(_message.Message):
         environment_name: _builtins.str | None = ...,
         is_rolling: _builtins.bool = ...,
         request_start_timeout: _builtins.int | None = ...,
+        load: Global___AppLoad | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "load", b"load", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "alias", b"alias", "auth_mode", b"auth_mode", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "is_rolling", b"is_rolling", "keep_alive", b"keep_alive", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "revision", b"revision", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer", "_concurrency_buffer_perc", b"_concurrency_buffer_perc", "_environment_name", b"_environment_name", "_load", b"_load", "_request_start_timeout", b"_request_start_timeout", "_request_timeout", b"_request_timeout", "_scaling_delay_seconds", b"_scaling_delay_seconds", "_startup_timeout", b"_startup_timeout", "active_runners", b"active_runners", "alias", b"alias", "auth_mode", b"auth_mode", "concurrency_buffer", b"concurrency_buffer", "concurrency_buffer_perc", b"concurrency_buffer_perc", "environment_name", b"environment_name", "is_rolling", b"is_rolling", "keep_alive", b"keep_alive", "load", b"load", "machine_types", b"machine_types", "max_concurrency", b"max_concurrency", "max_multiplexing", b"max_multiplexing", "min_concurrency", b"min_concurrency", "request_start_timeout", b"request_start_timeout", "request_timeout", b"request_timeout", "revision", b"revision", "scaling_delay_seconds", b"scaling_delay_seconds", "startup_timeout", b"startup_timeout", "valid_regions", b"valid_regions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrency_buffer: _TypeAlias = _typing.Literal["concurrency_buffer"]  # noqa: Y015
     _WhichOneofArgType__concurrency_buffer: _TypeAlias = _typing.Literal["_concurrency_buffer", b"_concurrency_buffer"]  # noqa: Y015
@@ -163,6 +169,8 @@ class AliasInfo(_message.Message):
     _WhichOneofArgType__concurrency_buffer_perc: _TypeAlias = _typing.Literal["_concurrency_buffer_perc", b"_concurrency_buffer_perc"]  # noqa: Y015
     _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
     _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    _WhichOneofReturnType__load: _TypeAlias = _typing.Literal["load"]  # noqa: Y015
+    _WhichOneofArgType__load: _TypeAlias = _typing.Literal["_load", b"_load"]  # noqa: Y015
     _WhichOneofReturnType__request_start_timeout: _TypeAlias = _typing.Literal["request_start_timeout"]  # noqa: Y015
     _WhichOneofArgType__request_start_timeout: _TypeAlias = _typing.Literal["_request_start_timeout", b"_request_start_timeout"]  # noqa: Y015
     _WhichOneofReturnType__request_timeout: _TypeAlias = _typing.Literal["request_timeout"]  # noqa: Y015
@@ -177,6 +185,8 @@ class AliasInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_buffer_perc) -> _WhichOneofReturnType__concurrency_buffer_perc | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load) -> _WhichOneofReturnType__load | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__request_start_timeout) -> _WhichOneofReturnType__request_start_timeout | None: ...
     @_typing.overload
@@ -235,6 +245,72 @@ class ListAliasesResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAliasesResult: _TypeAlias = ListAliasesResult  # noqa: Y015
+
+@_typing.final
+class WatchAppsRequest(_message.Message):
+    """WatchAppsRequest asks for the apps of an environment and their changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    environment_name: _builtins.str
+    """The environment; unset means "main"."""
+    version: _builtins.str
+    """The last version that the reader got, to go on from there; empty begins with a snapshot."""
+    def __init__(
+        self,
+        *,
+        environment_name: _builtins.str | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "environment_name", b"environment_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "environment_name", b"environment_name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
+    _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+
+Global___WatchAppsRequest: _TypeAlias = WatchAppsRequest  # noqa: Y015
+
+@_typing.final
+class WatchAppsResponse(_message.Message):
+    """WatchAppsResponse is a snapshot, or what changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    APPS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bool
+    """Forget what came before: `apps`, here and in the messages up to the next version, are all that there are."""
+    version: _builtins.str
+    """What the reader has now; empty if more of the same comes with the next message."""
+    @_builtins.property
+    def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasInfo]:
+        """Apps that are new or have changed."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of apps that were deleted."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.bool = ...,
+        apps: _abc.Iterable[Global___AliasInfo] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apps", b"apps", "removed", b"removed", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchAppsResponse: _TypeAlias = WatchAppsResponse  # noqa: Y015
 
 @_typing.final
 class SetAliasRequest(_message.Message):

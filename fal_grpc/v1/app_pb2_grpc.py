@@ -40,6 +40,11 @@ class AppsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_app__pb2.ListAliasesRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_app__pb2.ListAliasesResult.FromString,
                 _registered_method=True)
+        self.WatchApps = channel.unary_stream(
+                '/fal.v1.Apps/WatchApps',
+                request_serializer=fal__grpc_dot_v1_dot_app__pb2.WatchAppsRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_app__pb2.WatchAppsResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/fal.v1.Apps/SetAlias',
                 request_serializer=fal__grpc_dot_v1_dot_app__pb2.SetAliasRequest.SerializeToString,
@@ -80,6 +85,21 @@ class AppsServicer(object):
         """ListAliases returns the apps of one environment, with their settings and the number of their runners.
 
         Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchApps(self, request, context):
+        """WatchApps sends the apps of one environment as they are, then each change of them. It goes on and resumes as
+        WatchRunners does, with the name of the app in place of the id.
+
+        Status codes:
+        - INVALID_ARGUMENT: the environment's name is malformed, or `version` is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
         - NOT_FOUND: there is no such environment.
@@ -189,6 +209,11 @@ def add_AppsServicer_to_server(servicer, server):
                     request_deserializer=fal__grpc_dot_v1_dot_app__pb2.ListAliasesRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_app__pb2.ListAliasesResult.SerializeToString,
             ),
+            'WatchApps': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchApps,
+                    request_deserializer=fal__grpc_dot_v1_dot_app__pb2.WatchAppsRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_app__pb2.WatchAppsResponse.SerializeToString,
+            ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
                     request_deserializer=fal__grpc_dot_v1_dot_app__pb2.SetAliasRequest.FromString,
@@ -248,6 +273,33 @@ class Apps(object):
             '/fal.v1.Apps/ListAliases',
             fal__grpc_dot_v1_dot_app__pb2.ListAliasesRequest.SerializeToString,
             fal__grpc_dot_v1_dot_app__pb2.ListAliasesResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchApps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fal.v1.Apps/WatchApps',
+            fal__grpc_dot_v1_dot_app__pb2.WatchAppsRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_app__pb2.WatchAppsResponse.FromString,
             options,
             channel_credentials,
             insecure,

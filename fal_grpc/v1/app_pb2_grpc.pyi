@@ -44,6 +44,17 @@ class AppsStub:
     - NOT_FOUND: there is no such environment.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    WatchApps: _grpc.UnaryStreamMultiCallable[_app_pb2.WatchAppsRequest, _app_pb2.WatchAppsResponse]
+    """WatchApps sends the apps of one environment as they are, then each change of them. It goes on and resumes as
+    WatchRunners does, with the name of the app in place of the id.
+
+    Status codes:
+    - INVALID_ARGUMENT: the environment's name is malformed, or `version` is not valid; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_app_pb2.SetAliasRequest, _app_pb2.SetAliasResult]
     """SetAlias points an app at a revision, and creates the app if there is none of that name. How traffic moves over is
     the deployment strategy's choice; a revision whose runner never becomes ready never gets it.
@@ -122,6 +133,17 @@ class AppsAsyncStub(AppsStub):
     """ListAliases returns the apps of one environment, with their settings and the number of their runners.
 
     Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+    - NOT_FOUND: there is no such environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    WatchApps: _aio.UnaryStreamMultiCallable[_app_pb2.WatchAppsRequest, _app_pb2.WatchAppsResponse]  # type: ignore[assignment]
+    """WatchApps sends the apps of one environment as they are, then each change of them. It goes on and resumes as
+    WatchRunners does, with the name of the app in place of the id.
+
+    Status codes:
+    - INVALID_ARGUMENT: the environment's name is malformed, or `version` is not valid; BadRequest names the field.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing apps.
     - NOT_FOUND: there is no such environment.
@@ -208,6 +230,23 @@ class AppsServicer(metaclass=_abc_1.ABCMeta):
         """ListAliases returns the apps of one environment, with their settings and the number of their runners.
 
         Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing apps.
+        - NOT_FOUND: there is no such environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchApps(
+        self,
+        request: _app_pb2.WatchAppsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_app_pb2.WatchAppsResponse], _abc.AsyncIterator[_app_pb2.WatchAppsResponse]]:
+        """WatchApps sends the apps of one environment as they are, then each change of them. It goes on and resumes as
+        WatchRunners does, with the name of the app in place of the id.
+
+        Status codes:
+        - INVALID_ARGUMENT: the environment's name is malformed, or `version` is not valid; BadRequest names the field.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing apps.
         - NOT_FOUND: there is no such environment.

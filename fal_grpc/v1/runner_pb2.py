@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61l_grpc/v1/runner.proto\x12\x06\x66\x61l.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\n\n\nRunnerInfo\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12,\n\x12in_flight_requests\x18\x02 \x01(\x05R\x10inFlightRequests\x12\x36\n\x14\x65xpiration_countdown\x18\x03 \x01(\x05H\x00R\x13\x65xpirationCountdown\x88\x01\x01\x12\x16\n\x06uptime\x18\x04 \x01(\x02R\x06uptime\x12I\n\x11\x65xternal_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructH\x01R\x10\x65xternalMetadata\x88\x01\x01\x12\x1a\n\x08revision\x18\x06 \x01(\tR\x08revision\x12\x14\n\x05\x61lias\x18\x07 \x01(\tR\x05\x61lias\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32\x18.fal.v1.RunnerInfo.StateH\x02R\x05state\x88\x01\x01\x12\x41\n\x0breplacement\x18\t \x01(\x0e\x32\x1f.fal.v1.RunnerInfo.ReplaceStateR\x0breplacement\x12!\n\x0cmachine_type\x18\n \x01(\tR\x0bmachineType\x12\'\n\x0cstate_reason\x18\xe8\x07 \x01(\tH\x03R\x0bstateReason\x88\x01\x01\x12?\n\ncreated_at\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x04R\tcreatedAt\x88\x01\x01\x12;\n\x08ready_at\x18\xea\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x05R\x07readyAt\x88\x01\x01\x12;\n\x08\x65nded_at\x18\xeb\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x06R\x07\x65ndedAt\x88\x01\x01\x12*\n\x10\x65nvironment_name\x18\xec\x07 \x01(\tR\x0f\x65nvironmentName\x12!\n\texit_code\x18\xed\x07 \x01(\x05H\x07R\x08\x65xitCode\x88\x01\x01\x12\x18\n\x04node\x18\xee\x07 \x01(\tH\x08R\x04node\x88\x01\x01\x12?\n\rstate_changes\x18\xef\x07 \x03(\x0b\x32\x19.fal.v1.RunnerStateChangeR\x0cstateChanges\x12\x42\n\x0cstart_phases\x18\xf0\x07 \x01(\x0b\x32\x19.fal.v1.RunnerStartPhasesH\tR\x0bstartPhases\x88\x01\x01\"\x93\x01\n\x05State\x12\x0b\n\x07RUNNING\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\t\n\x05SETUP\x10\x02\x12\x08\n\x04\x44\x45\x41\x44\x10\x03\x12\x0f\n\x0b\x44OCKER_PULL\x10\x04\x12\x0c\n\x08\x44RAINING\x10\x05\x12\x0f\n\x0bTERMINATING\x10\x06\x12\x0e\n\nTERMINATED\x10\x07\x12\x08\n\x04IDLE\x10\x08\x12\x11\n\rFAILURE_DELAY\x10\t\"A\n\x0cReplaceState\x12\x0e\n\nNO_REPLACE\x10\x00\x12\x10\n\x0cWILL_REPLACE\x10\x01\x12\x0f\n\x0b\x44ID_REPLACE\x10\x02\x42\x17\n\x15_expiration_countdownB\x14\n\x12_external_metadataB\x08\n\x06_stateB\x0f\n\r_state_reasonB\r\n\x0b_created_atB\x0b\n\t_ready_atB\x0b\n\t_ended_atB\x0c\n\n_exit_codeB\x07\n\x05_nodeB\x0f\n\r_start_phases\"\x87\x01\n\x11RunnerStateChange\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x18.fal.v1.RunnerInfo.StateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xa9\x02\n\x11RunnerStartPhases\x12,\n\x0fwaiting_seconds\x18\x01 \x01(\x01H\x00R\x0ewaitingSeconds\x88\x01\x01\x12\x34\n\x13\x65nvironment_seconds\x18\x02 \x01(\x01H\x01R\x12\x65nvironmentSeconds\x88\x01\x01\x12(\n\rsetup_seconds\x18\x03 \x01(\x01H\x02R\x0csetupSeconds\x88\x01\x01\x12\x31\n\x12\x66irst_byte_seconds\x18\x04 \x01(\x01H\x03R\x10\x66irstByteSeconds\x88\x01\x01\x42\x12\n\x10_waiting_secondsB\x16\n\x14_environment_secondsB\x10\n\x0e_setup_secondsB\x15\n\x13_first_byte_seconds\"\x9c\x01\n\x12ListRunnersRequest\x12&\n\x0clist_pending\x18\x01 \x01(\x08H\x00R\x0blistPending\x88\x01\x01\x12>\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01R\tstartTime\x88\x01\x01\x42\x0f\n\r_list_pendingB\r\n\x0b_start_time\"C\n\x13ListRunnersResponse\x12,\n\x07runners\x18\x01 \x03(\x0b\x32\x12.fal.v1.RunnerInfoR\x07runners\"\xfc\x01\n\x17ListAliasRunnersRequest\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\x12&\n\x0clist_pending\x18\x02 \x01(\x08H\x00R\x0blistPending\x88\x01\x01\x12>\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01R\tstartTime\x88\x01\x01\x12.\n\x10\x65nvironment_name\x18\x04 \x01(\tH\x02R\x0f\x65nvironmentName\x88\x01\x01\x42\x0f\n\r_list_pendingB\r\n\x0b_start_timeB\x13\n\x11_environment_name\"H\n\x18ListAliasRunnersResponse\x12,\n\x07runners\x18\x01 \x03(\x0b\x32\x12.fal.v1.RunnerInfoR\x07runners\"/\n\x10GetRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\"?\n\x11GetRunnerResponse\x12*\n\x06runner\x18\x01 \x01(\x0b\x32\x12.fal.v1.RunnerInfoR\x06runner\"\x92\x01\n\x11StopRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12#\n\rreplace_first\x18\x02 \x01(\x08R\x0creplaceFirst\x12)\n\rgrace_seconds\x18\xe8\x07 \x01(\x05H\x00R\x0cgraceSeconds\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x14\n\x12StopRunnerResponse\"0\n\x11KillRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\"\x14\n\x12KillRunnerResponse\"<\n\x0cTerminalSize\x12\x16\n\x06height\x18\x01 \x01(\x05R\x06height\x12\x14\n\x05width\x18\x02 \x01(\x05R\x05width\"\xd5\x01\n\x10ShellRunnerInput\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12\x14\n\x05\x63lose\x18\x03 \x01(\x08R\x05\x63lose\x12\x34\n\x08tty_size\x18\x04 \x01(\x0b\x32\x14.fal.v1.TerminalSizeH\x00R\x07ttySize\x88\x01\x01\x12\x18\n\x07\x63ommand\x18\x05 \x03(\tR\x07\x63ommand\x12\x15\n\x03tty\x18\x06 \x01(\x08H\x01R\x03tty\x88\x01\x01\x42\x0b\n\t_tty_sizeB\x06\n\x04_tty\"\x95\x01\n\x11ShellRunnerOutput\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\x12\x14\n\x05\x63lose\x18\x02 \x01(\x08R\x05\x63lose\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\x06stream\x18\x04 \x01(\x05H\x01R\x06stream\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_stream2\xbc\x03\n\x07Runners\x12\x46\n\x0bListRunners\x12\x1a.fal.v1.ListRunnersRequest\x1a\x1b.fal.v1.ListRunnersResponse\x12U\n\x10ListAliasRunners\x12\x1f.fal.v1.ListAliasRunnersRequest\x1a .fal.v1.ListAliasRunnersResponse\x12@\n\tGetRunner\x12\x18.fal.v1.GetRunnerRequest\x1a\x19.fal.v1.GetRunnerResponse\x12\x43\n\nStopRunner\x12\x19.fal.v1.StopRunnerRequest\x1a\x1a.fal.v1.StopRunnerResponse\x12\x43\n\nKillRunner\x12\x19.fal.v1.KillRunnerRequest\x1a\x1a.fal.v1.KillRunnerResponse\x12\x46\n\x0bShellRunner\x12\x18.fal.v1.ShellRunnerInput\x1a\x19.fal.v1.ShellRunnerOutput(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x61l_grpc/v1/runner.proto\x12\x06\x66\x61l.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\n\n\nRunnerInfo\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12,\n\x12in_flight_requests\x18\x02 \x01(\x05R\x10inFlightRequests\x12\x36\n\x14\x65xpiration_countdown\x18\x03 \x01(\x05H\x00R\x13\x65xpirationCountdown\x88\x01\x01\x12\x16\n\x06uptime\x18\x04 \x01(\x02R\x06uptime\x12I\n\x11\x65xternal_metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructH\x01R\x10\x65xternalMetadata\x88\x01\x01\x12\x1a\n\x08revision\x18\x06 \x01(\tR\x08revision\x12\x14\n\x05\x61lias\x18\x07 \x01(\tR\x05\x61lias\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32\x18.fal.v1.RunnerInfo.StateH\x02R\x05state\x88\x01\x01\x12\x41\n\x0breplacement\x18\t \x01(\x0e\x32\x1f.fal.v1.RunnerInfo.ReplaceStateR\x0breplacement\x12!\n\x0cmachine_type\x18\n \x01(\tR\x0bmachineType\x12\'\n\x0cstate_reason\x18\xe8\x07 \x01(\tH\x03R\x0bstateReason\x88\x01\x01\x12?\n\ncreated_at\x18\xe9\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x04R\tcreatedAt\x88\x01\x01\x12;\n\x08ready_at\x18\xea\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x05R\x07readyAt\x88\x01\x01\x12;\n\x08\x65nded_at\x18\xeb\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x06R\x07\x65ndedAt\x88\x01\x01\x12*\n\x10\x65nvironment_name\x18\xec\x07 \x01(\tR\x0f\x65nvironmentName\x12!\n\texit_code\x18\xed\x07 \x01(\x05H\x07R\x08\x65xitCode\x88\x01\x01\x12\x18\n\x04node\x18\xee\x07 \x01(\tH\x08R\x04node\x88\x01\x01\x12?\n\rstate_changes\x18\xef\x07 \x03(\x0b\x32\x19.fal.v1.RunnerStateChangeR\x0cstateChanges\x12\x42\n\x0cstart_phases\x18\xf0\x07 \x01(\x0b\x32\x19.fal.v1.RunnerStartPhasesH\tR\x0bstartPhases\x88\x01\x01\x12/\n\x05usage\x18\xf1\x07 \x01(\x0b\x32\x13.fal.v1.RunnerUsageH\nR\x05usage\x88\x01\x01\"\x93\x01\n\x05State\x12\x0b\n\x07RUNNING\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\t\n\x05SETUP\x10\x02\x12\x08\n\x04\x44\x45\x41\x44\x10\x03\x12\x0f\n\x0b\x44OCKER_PULL\x10\x04\x12\x0c\n\x08\x44RAINING\x10\x05\x12\x0f\n\x0bTERMINATING\x10\x06\x12\x0e\n\nTERMINATED\x10\x07\x12\x08\n\x04IDLE\x10\x08\x12\x11\n\rFAILURE_DELAY\x10\t\"A\n\x0cReplaceState\x12\x0e\n\nNO_REPLACE\x10\x00\x12\x10\n\x0cWILL_REPLACE\x10\x01\x12\x0f\n\x0b\x44ID_REPLACE\x10\x02\x42\x17\n\x15_expiration_countdownB\x14\n\x12_external_metadataB\x08\n\x06_stateB\x0f\n\r_state_reasonB\r\n\x0b_created_atB\x0b\n\t_ready_atB\x0b\n\t_ended_atB\x0c\n\n_exit_codeB\x07\n\x05_nodeB\x0f\n\r_start_phasesB\x08\n\x06_usage\"\xfe\x01\n\x0bRunnerUsage\x12\x1b\n\tcpu_cores\x18\x01 \x01(\x01R\x08\x63puCores\x12!\n\x0cmemory_bytes\x18\x02 \x01(\x04R\x0bmemoryBytes\x12-\n\x10gpu_memory_bytes\x18\x03 \x01(\x04H\x00R\x0egpuMemoryBytes\x88\x01\x01\x12 \n\tgpu_cores\x18\x04 \x01(\x01H\x01R\x08gpuCores\x88\x01\x01\x12;\n\x0bmeasured_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nmeasuredAtB\x13\n\x11_gpu_memory_bytesB\x0c\n\n_gpu_cores\"\x87\x01\n\x11RunnerStateChange\x12*\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x18.fal.v1.RunnerInfo.StateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xa9\x02\n\x11RunnerStartPhases\x12,\n\x0fwaiting_seconds\x18\x01 \x01(\x01H\x00R\x0ewaitingSeconds\x88\x01\x01\x12\x34\n\x13\x65nvironment_seconds\x18\x02 \x01(\x01H\x01R\x12\x65nvironmentSeconds\x88\x01\x01\x12(\n\rsetup_seconds\x18\x03 \x01(\x01H\x02R\x0csetupSeconds\x88\x01\x01\x12\x31\n\x12\x66irst_byte_seconds\x18\x04 \x01(\x01H\x03R\x10\x66irstByteSeconds\x88\x01\x01\x42\x12\n\x10_waiting_secondsB\x16\n\x14_environment_secondsB\x10\n\x0e_setup_secondsB\x15\n\x13_first_byte_seconds\"\x9c\x01\n\x12ListRunnersRequest\x12&\n\x0clist_pending\x18\x01 \x01(\x08H\x00R\x0blistPending\x88\x01\x01\x12>\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01R\tstartTime\x88\x01\x01\x42\x0f\n\r_list_pendingB\r\n\x0b_start_time\"C\n\x13ListRunnersResponse\x12,\n\x07runners\x18\x01 \x03(\x0b\x32\x12.fal.v1.RunnerInfoR\x07runners\"\xfc\x01\n\x17ListAliasRunnersRequest\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\x12&\n\x0clist_pending\x18\x02 \x01(\x08H\x00R\x0blistPending\x88\x01\x01\x12>\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01R\tstartTime\x88\x01\x01\x12.\n\x10\x65nvironment_name\x18\x04 \x01(\tH\x02R\x0f\x65nvironmentName\x88\x01\x01\x42\x0f\n\r_list_pendingB\r\n\x0b_start_timeB\x13\n\x11_environment_name\"H\n\x18ListAliasRunnersResponse\x12,\n\x07runners\x18\x01 \x03(\x0b\x32\x12.fal.v1.RunnerInfoR\x07runners\"\xd9\x01\n\x13WatchRunnersRequest\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\x12.\n\x10\x65nvironment_name\x18\x02 \x01(\tH\x00R\x0f\x65nvironmentName\x88\x01\x01\x12>\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01R\tstartTime\x88\x01\x01\x12\x18\n\x07version\x18\x04 \x01(\tR\x07versionB\x13\n\x11_environment_nameB\r\n\x0b_start_time\"\x94\x01\n\x14WatchRunnersResponse\x12\x1a\n\x08snapshot\x18\x01 \x01(\x08R\x08snapshot\x12,\n\x07runners\x18\x02 \x03(\x0b\x32\x12.fal.v1.RunnerInfoR\x07runners\x12\x18\n\x07removed\x18\x03 \x03(\tR\x07removed\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\"/\n\x10GetRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\"?\n\x11GetRunnerResponse\x12*\n\x06runner\x18\x01 \x01(\x0b\x32\x12.fal.v1.RunnerInfoR\x06runner\"\x92\x01\n\x11StopRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12#\n\rreplace_first\x18\x02 \x01(\x08R\x0creplaceFirst\x12)\n\rgrace_seconds\x18\xe8\x07 \x01(\x05H\x00R\x0cgraceSeconds\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x14\n\x12StopRunnerResponse\"0\n\x11KillRunnerRequest\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\"\x14\n\x12KillRunnerResponse\"<\n\x0cTerminalSize\x12\x16\n\x06height\x18\x01 \x01(\x05R\x06height\x12\x14\n\x05width\x18\x02 \x01(\x05R\x05width\"\xd5\x01\n\x10ShellRunnerInput\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x12\n\x04\x64\x61ta\x18\x02 \x01(\x0cR\x04\x64\x61ta\x12\x14\n\x05\x63lose\x18\x03 \x01(\x08R\x05\x63lose\x12\x34\n\x08tty_size\x18\x04 \x01(\x0b\x32\x14.fal.v1.TerminalSizeH\x00R\x07ttySize\x88\x01\x01\x12\x18\n\x07\x63ommand\x18\x05 \x03(\tR\x07\x63ommand\x12\x15\n\x03tty\x18\x06 \x01(\x08H\x01R\x03tty\x88\x01\x01\x42\x0b\n\t_tty_sizeB\x06\n\x04_tty\"\x95\x01\n\x11ShellRunnerOutput\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0cR\x04\x64\x61ta\x12\x14\n\x05\x63lose\x18\x02 \x01(\x08R\x05\x63lose\x12 \n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\x06stream\x18\x04 \x01(\x05H\x01R\x06stream\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_stream2\x89\x04\n\x07Runners\x12\x46\n\x0bListRunners\x12\x1a.fal.v1.ListRunnersRequest\x1a\x1b.fal.v1.ListRunnersResponse\x12U\n\x10ListAliasRunners\x12\x1f.fal.v1.ListAliasRunnersRequest\x1a .fal.v1.ListAliasRunnersResponse\x12@\n\tGetRunner\x12\x18.fal.v1.GetRunnerRequest\x1a\x19.fal.v1.GetRunnerResponse\x12K\n\x0cWatchRunners\x12\x1b.fal.v1.WatchRunnersRequest\x1a\x1c.fal.v1.WatchRunnersResponse0\x01\x12\x43\n\nStopRunner\x12\x19.fal.v1.StopRunnerRequest\x1a\x1a.fal.v1.StopRunnerResponse\x12\x43\n\nKillRunner\x12\x19.fal.v1.KillRunnerRequest\x1a\x1a.fal.v1.KillRunnerResponse\x12\x46\n\x0bShellRunner\x12\x18.fal.v1.ShellRunnerInput\x1a\x19.fal.v1.ShellRunnerOutput(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,41 +34,47 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fal_grpc.v1.runner_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUNNERINFO']._serialized_start=100
-  _globals['_RUNNERINFO']._serialized_end=1385
-  _globals['_RUNNERINFO_STATE']._serialized_start=1016
-  _globals['_RUNNERINFO_STATE']._serialized_end=1163
-  _globals['_RUNNERINFO_REPLACESTATE']._serialized_start=1165
-  _globals['_RUNNERINFO_REPLACESTATE']._serialized_end=1230
-  _globals['_RUNNERSTATECHANGE']._serialized_start=1388
-  _globals['_RUNNERSTATECHANGE']._serialized_end=1523
-  _globals['_RUNNERSTARTPHASES']._serialized_start=1526
-  _globals['_RUNNERSTARTPHASES']._serialized_end=1823
-  _globals['_LISTRUNNERSREQUEST']._serialized_start=1826
-  _globals['_LISTRUNNERSREQUEST']._serialized_end=1982
-  _globals['_LISTRUNNERSRESPONSE']._serialized_start=1984
-  _globals['_LISTRUNNERSRESPONSE']._serialized_end=2051
-  _globals['_LISTALIASRUNNERSREQUEST']._serialized_start=2054
-  _globals['_LISTALIASRUNNERSREQUEST']._serialized_end=2306
-  _globals['_LISTALIASRUNNERSRESPONSE']._serialized_start=2308
-  _globals['_LISTALIASRUNNERSRESPONSE']._serialized_end=2380
-  _globals['_GETRUNNERREQUEST']._serialized_start=2382
-  _globals['_GETRUNNERREQUEST']._serialized_end=2429
-  _globals['_GETRUNNERRESPONSE']._serialized_start=2431
-  _globals['_GETRUNNERRESPONSE']._serialized_end=2494
-  _globals['_STOPRUNNERREQUEST']._serialized_start=2497
-  _globals['_STOPRUNNERREQUEST']._serialized_end=2643
-  _globals['_STOPRUNNERRESPONSE']._serialized_start=2645
-  _globals['_STOPRUNNERRESPONSE']._serialized_end=2665
-  _globals['_KILLRUNNERREQUEST']._serialized_start=2667
-  _globals['_KILLRUNNERREQUEST']._serialized_end=2715
-  _globals['_KILLRUNNERRESPONSE']._serialized_start=2717
-  _globals['_KILLRUNNERRESPONSE']._serialized_end=2737
-  _globals['_TERMINALSIZE']._serialized_start=2739
-  _globals['_TERMINALSIZE']._serialized_end=2799
-  _globals['_SHELLRUNNERINPUT']._serialized_start=2802
-  _globals['_SHELLRUNNERINPUT']._serialized_end=3015
-  _globals['_SHELLRUNNEROUTPUT']._serialized_start=3018
-  _globals['_SHELLRUNNEROUTPUT']._serialized_end=3167
-  _globals['_RUNNERS']._serialized_start=3170
-  _globals['_RUNNERS']._serialized_end=3614
+  _globals['_RUNNERINFO']._serialized_end=1444
+  _globals['_RUNNERINFO_STATE']._serialized_start=1065
+  _globals['_RUNNERINFO_STATE']._serialized_end=1212
+  _globals['_RUNNERINFO_REPLACESTATE']._serialized_start=1214
+  _globals['_RUNNERINFO_REPLACESTATE']._serialized_end=1279
+  _globals['_RUNNERUSAGE']._serialized_start=1447
+  _globals['_RUNNERUSAGE']._serialized_end=1701
+  _globals['_RUNNERSTATECHANGE']._serialized_start=1704
+  _globals['_RUNNERSTATECHANGE']._serialized_end=1839
+  _globals['_RUNNERSTARTPHASES']._serialized_start=1842
+  _globals['_RUNNERSTARTPHASES']._serialized_end=2139
+  _globals['_LISTRUNNERSREQUEST']._serialized_start=2142
+  _globals['_LISTRUNNERSREQUEST']._serialized_end=2298
+  _globals['_LISTRUNNERSRESPONSE']._serialized_start=2300
+  _globals['_LISTRUNNERSRESPONSE']._serialized_end=2367
+  _globals['_LISTALIASRUNNERSREQUEST']._serialized_start=2370
+  _globals['_LISTALIASRUNNERSREQUEST']._serialized_end=2622
+  _globals['_LISTALIASRUNNERSRESPONSE']._serialized_start=2624
+  _globals['_LISTALIASRUNNERSRESPONSE']._serialized_end=2696
+  _globals['_WATCHRUNNERSREQUEST']._serialized_start=2699
+  _globals['_WATCHRUNNERSREQUEST']._serialized_end=2916
+  _globals['_WATCHRUNNERSRESPONSE']._serialized_start=2919
+  _globals['_WATCHRUNNERSRESPONSE']._serialized_end=3067
+  _globals['_GETRUNNERREQUEST']._serialized_start=3069
+  _globals['_GETRUNNERREQUEST']._serialized_end=3116
+  _globals['_GETRUNNERRESPONSE']._serialized_start=3118
+  _globals['_GETRUNNERRESPONSE']._serialized_end=3181
+  _globals['_STOPRUNNERREQUEST']._serialized_start=3184
+  _globals['_STOPRUNNERREQUEST']._serialized_end=3330
+  _globals['_STOPRUNNERRESPONSE']._serialized_start=3332
+  _globals['_STOPRUNNERRESPONSE']._serialized_end=3352
+  _globals['_KILLRUNNERREQUEST']._serialized_start=3354
+  _globals['_KILLRUNNERREQUEST']._serialized_end=3402
+  _globals['_KILLRUNNERRESPONSE']._serialized_start=3404
+  _globals['_KILLRUNNERRESPONSE']._serialized_end=3424
+  _globals['_TERMINALSIZE']._serialized_start=3426
+  _globals['_TERMINALSIZE']._serialized_end=3486
+  _globals['_SHELLRUNNERINPUT']._serialized_start=3489
+  _globals['_SHELLRUNNERINPUT']._serialized_end=3702
+  _globals['_SHELLRUNNEROUTPUT']._serialized_start=3705
+  _globals['_SHELLRUNNEROUTPUT']._serialized_end=3854
+  _globals['_RUNNERS']._serialized_start=3857
+  _globals['_RUNNERS']._serialized_end=4378
 # @@protoc_insertion_point(module_scope)

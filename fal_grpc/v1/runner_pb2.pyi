@@ -122,6 +122,7 @@ class RunnerInfo(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     STATE_CHANGES_FIELD_NUMBER: _builtins.int
     START_PHASES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     runner_id: _builtins.str
     """The id of the runner."""
     in_flight_requests: _builtins.int
@@ -174,6 +175,10 @@ class RunnerInfo(_message.Message):
     def start_phases(self) -> Global___RunnerStartPhases:
         """How long each part of its start took. Only GetRunner fills it."""
 
+    @_builtins.property
+    def usage(self) -> Global___RunnerUsage:
+        """What it used a short time ago; unset before it was first measured, and once it has ended."""
+
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class RunnerInfo(_message.Message):
         node: _builtins.str | None = ...,
         state_changes: _abc.Iterable[Global___RunnerStateChange] | None = ...,
         start_phases: Global___RunnerStartPhases | None = ...,
+        usage: Global___RunnerUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "created_at", b"created_at", "ended_at", b"ended_at", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "node", b"node", "ready_at", b"ready_at", "start_phases", b"start_phases", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "_usage", b"_usage", "created_at", b"created_at", "ended_at", b"ended_at", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "node", b"node", "ready_at", b"ready_at", "start_phases", b"start_phases", "state", b"state", "state_reason", b"state_reason", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "start_phases", b"start_phases", "state", b"state", "state_changes", b"state_changes", "state_reason", b"state_reason", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_at", b"_created_at", "_ended_at", b"_ended_at", "_exit_code", b"_exit_code", "_expiration_countdown", b"_expiration_countdown", "_external_metadata", b"_external_metadata", "_node", b"_node", "_ready_at", b"_ready_at", "_start_phases", b"_start_phases", "_state", b"_state", "_state_reason", b"_state_reason", "_usage", b"_usage", "alias", b"alias", "created_at", b"created_at", "ended_at", b"ended_at", "environment_name", b"environment_name", "exit_code", b"exit_code", "expiration_countdown", b"expiration_countdown", "external_metadata", b"external_metadata", "in_flight_requests", b"in_flight_requests", "machine_type", b"machine_type", "node", b"node", "ready_at", b"ready_at", "replacement", b"replacement", "revision", b"revision", "runner_id", b"runner_id", "start_phases", b"start_phases", "state", b"state", "state_changes", b"state_changes", "state_reason", b"state_reason", "uptime", b"uptime", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_at: _TypeAlias = _typing.Literal["created_at"]  # noqa: Y015
     _WhichOneofArgType__created_at: _TypeAlias = _typing.Literal["_created_at", b"_created_at"]  # noqa: Y015
@@ -221,6 +227,8 @@ class RunnerInfo(_message.Message):
     _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
     _WhichOneofReturnType__state_reason: _TypeAlias = _typing.Literal["state_reason"]  # noqa: Y015
     _WhichOneofArgType__state_reason: _TypeAlias = _typing.Literal["_state_reason", b"_state_reason"]  # noqa: Y015
+    _WhichOneofReturnType__usage: _TypeAlias = _typing.Literal["usage"]  # noqa: Y015
+    _WhichOneofArgType__usage: _TypeAlias = _typing.Literal["_usage", b"_usage"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_at) -> _WhichOneofReturnType__created_at | None: ...
     @_typing.overload
@@ -241,8 +249,57 @@ class RunnerInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__state_reason) -> _WhichOneofReturnType__state_reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__usage) -> _WhichOneofReturnType__usage | None: ...
 
 Global___RunnerInfo: _TypeAlias = RunnerInfo  # noqa: Y015
+
+@_typing.final
+class RunnerUsage(_message.Message):
+    """RunnerUsage is what the processes of a runner use, commands beside its worker among them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_CORES_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    cpu_cores: _builtins.float
+    """Processors, averaged over the seconds before: 1 is one that is always busy."""
+    memory_bytes: _builtins.int
+    """Bytes of memory: what each process has alone, and once the most that one of them shares with others."""
+    gpu_memory_bytes: _builtins.int
+    """Bytes of GPU memory; unset if the machine has no GPU that can be asked."""
+    gpu_cores: _builtins.float
+    """GPUs, averaged likewise: 1 is one that is always busy. Unset if that cannot be told for one process."""
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was measured."""
+
+    def __init__(
+        self,
+        *,
+        cpu_cores: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        gpu_memory_bytes: _builtins.int | None = ...,
+        gpu_cores: _builtins.float | None = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores", "_gpu_memory_bytes", b"_gpu_memory_bytes", "gpu_cores", b"gpu_cores", "gpu_memory_bytes", b"gpu_memory_bytes", "measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores", "_gpu_memory_bytes", b"_gpu_memory_bytes", "cpu_cores", b"cpu_cores", "gpu_cores", b"gpu_cores", "gpu_memory_bytes", b"gpu_memory_bytes", "measured_at", b"measured_at", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_cores: _TypeAlias = _typing.Literal["gpu_cores"]  # noqa: Y015
+    _WhichOneofArgType__gpu_cores: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_memory_bytes: _TypeAlias = _typing.Literal["gpu_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__gpu_memory_bytes: _TypeAlias = _typing.Literal["_gpu_memory_bytes", b"_gpu_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_cores) -> _WhichOneofReturnType__gpu_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_memory_bytes) -> _WhichOneofReturnType__gpu_memory_bytes | None: ...
+
+Global___RunnerUsage: _TypeAlias = RunnerUsage  # noqa: Y015
 
 @_typing.final
 class RunnerStateChange(_message.Message):
@@ -456,6 +513,89 @@ class ListAliasRunnersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAliasRunnersResponse: _TypeAlias = ListAliasRunnersResponse  # noqa: Y015
+
+@_typing.final
+class WatchRunnersRequest(_message.Message):
+    """WatchRunnersRequest asks for runners and their changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """Only the runners of this app; empty means those of all apps."""
+    environment_name: _builtins.str
+    """Environment that the app is in; unset means "main". Without an app it says nothing."""
+    version: _builtins.str
+    """The last version that the reader got, to go on from there; empty begins with a snapshot."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """A snapshot also has those that ended at or after this time, at most 24 hours ago; unset means none that ended."""
+
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        environment_name: _builtins.str | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_start_time", b"_start_time", "environment_name", b"environment_name", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_start_time", b"_start_time", "alias", b"alias", "environment_name", b"environment_name", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
+    _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
+    _WhichOneofReturnType__start_time: _TypeAlias = _typing.Literal["start_time"]  # noqa: Y015
+    _WhichOneofArgType__start_time: _TypeAlias = _typing.Literal["_start_time", b"_start_time"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_time) -> _WhichOneofReturnType__start_time | None: ...
+
+Global___WatchRunnersRequest: _TypeAlias = WatchRunnersRequest  # noqa: Y015
+
+@_typing.final
+class WatchRunnersResponse(_message.Message):
+    """WatchRunnersResponse is a snapshot, or what changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bool
+    """Forget what came before: `runners`, here and in the messages up to the next version, are all that there are."""
+    version: _builtins.str
+    """What the reader has now; empty if more of the same comes with the next message."""
+    @_builtins.property
+    def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
+        """Runners that are new or have changed, the oldest first in a snapshot, whatever their state. One that has ended comes
+        once more, as TERMINATED: a reader that shows the living drops it.
+        """
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of runners that have ended and of which no more is told."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.bool = ...,
+        runners: _abc.Iterable[Global___RunnerInfo] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removed", b"removed", "runners", b"runners", "snapshot", b"snapshot", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRunnersResponse: _TypeAlias = WatchRunnersResponse  # noqa: Y015
 
 @_typing.final
 class GetRunnerRequest(_message.Message):

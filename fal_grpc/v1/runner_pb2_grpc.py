@@ -50,6 +50,11 @@ class RunnersStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_runner__pb2.GetRunnerRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_runner__pb2.GetRunnerResponse.FromString,
                 _registered_method=True)
+        self.WatchRunners = channel.unary_stream(
+                '/fal.v1.Runners/WatchRunners',
+                request_serializer=fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersResponse.FromString,
+                _registered_method=True)
         self.StopRunner = channel.unary_unary(
                 '/fal.v1.Runners/StopRunner',
                 request_serializer=fal__grpc_dot_v1_dot_runner__pb2.StopRunnerRequest.SerializeToString,
@@ -106,6 +111,25 @@ class RunnersServicer(object):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRunners(self, request, context):
+        """WatchRunners sends the runners as they are, then each change of them. A reader keeps a set by runner_id: a message
+        with `snapshot` empties it, each runner in `runners` takes its place in it, each id in `removed` leaves it. What it
+        has after each message with a version is what ListRunners would have answered. A reader that lost the stream goes on
+        with the last version that it got, and misses nothing; if that version is too old, or of a controller that has been
+        restarted since, a snapshot comes again. A slow reader gets fewer messages, each with the newest state: nothing is
+        kept for it. At least every two seconds a message comes, which may be empty but for its version.
+
+        Status codes:
+        - INVALID_ARGUMENT: the name is malformed, or `start_time` or `version` is not valid; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing runners.
+        - NOT_FOUND: there is no such app or environment.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -179,6 +203,11 @@ def add_RunnersServicer_to_server(servicer, server):
                     servicer.GetRunner,
                     request_deserializer=fal__grpc_dot_v1_dot_runner__pb2.GetRunnerRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_runner__pb2.GetRunnerResponse.SerializeToString,
+            ),
+            'WatchRunners': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRunners,
+                    request_deserializer=fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersResponse.SerializeToString,
             ),
             'StopRunner': grpc.unary_unary_rpc_method_handler(
                     servicer.StopRunner,
@@ -278,6 +307,33 @@ class Runners(object):
             '/fal.v1.Runners/GetRunner',
             fal__grpc_dot_v1_dot_runner__pb2.GetRunnerRequest.SerializeToString,
             fal__grpc_dot_v1_dot_runner__pb2.GetRunnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRunners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fal.v1.Runners/WatchRunners',
+            fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_runner__pb2.WatchRunnersResponse.FromString,
             options,
             channel_credentials,
             insecure,

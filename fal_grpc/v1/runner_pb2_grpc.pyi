@@ -62,6 +62,21 @@ class RunnersStub:
     - NOT_FOUND: there is no such runner.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    WatchRunners: _grpc.UnaryStreamMultiCallable[_runner_pb2.WatchRunnersRequest, _runner_pb2.WatchRunnersResponse]
+    """WatchRunners sends the runners as they are, then each change of them. A reader keeps a set by runner_id: a message
+    with `snapshot` empties it, each runner in `runners` takes its place in it, each id in `removed` leaves it. What it
+    has after each message with a version is what ListRunners would have answered. A reader that lost the stream goes on
+    with the last version that it got, and misses nothing; if that version is too old, or of a controller that has been
+    restarted since, a snapshot comes again. A slow reader gets fewer messages, each with the newest state: nothing is
+    kept for it. At least every two seconds a message comes, which may be empty but for its version.
+
+    Status codes:
+    - INVALID_ARGUMENT: the name is malformed, or `start_time` or `version` is not valid; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing runners.
+    - NOT_FOUND: there is no such app or environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     StopRunner: _grpc.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]
     """StopRunner ends a runner in order: no new requests, those in flight finish, then its process is asked to go and, if
     it outlives its grace, made to. It returns when this has started. Stopping one that is stopping already succeeds.
@@ -133,6 +148,21 @@ class RunnersAsyncStub(RunnersStub):
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing runners.
     - NOT_FOUND: there is no such runner.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    WatchRunners: _aio.UnaryStreamMultiCallable[_runner_pb2.WatchRunnersRequest, _runner_pb2.WatchRunnersResponse]  # type: ignore[assignment]
+    """WatchRunners sends the runners as they are, then each change of them. A reader keeps a set by runner_id: a message
+    with `snapshot` empties it, each runner in `runners` takes its place in it, each id in `removed` leaves it. What it
+    has after each message with a version is what ListRunners would have answered. A reader that lost the stream goes on
+    with the last version that it got, and misses nothing; if that version is too old, or of a controller that has been
+    restarted since, a snapshot comes again. A slow reader gets fewer messages, each with the newest state: nothing is
+    kept for it. At least every two seconds a message comes, which may be empty but for its version.
+
+    Status codes:
+    - INVALID_ARGUMENT: the name is malformed, or `start_time` or `version` is not valid; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover managing runners.
+    - NOT_FOUND: there is no such app or environment.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     StopRunner: _aio.UnaryUnaryMultiCallable[_runner_pb2.StopRunnerRequest, _runner_pb2.StopRunnerResponse]  # type: ignore[assignment]
@@ -221,6 +251,27 @@ class RunnersServicer(metaclass=_abc_1.ABCMeta):
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing runners.
         - NOT_FOUND: there is no such runner.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchRunners(
+        self,
+        request: _runner_pb2.WatchRunnersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runner_pb2.WatchRunnersResponse], _abc.AsyncIterator[_runner_pb2.WatchRunnersResponse]]:
+        """WatchRunners sends the runners as they are, then each change of them. A reader keeps a set by runner_id: a message
+        with `snapshot` empties it, each runner in `runners` takes its place in it, each id in `removed` leaves it. What it
+        has after each message with a version is what ListRunners would have answered. A reader that lost the stream goes on
+        with the last version that it got, and misses nothing; if that version is too old, or of a controller that has been
+        restarted since, a snapshot comes again. A slow reader gets fewer messages, each with the newest state: nothing is
+        kept for it. At least every two seconds a message comes, which may be empty but for its version.
+
+        Status codes:
+        - INVALID_ARGUMENT: the name is malformed, or `start_time` or `version` is not valid; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover managing runners.
+        - NOT_FOUND: there is no such app or environment.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

@@ -27,7 +27,7 @@ from fal_grpc.v1 import run_pb2 as fal__grpc_dot_v1_dot_run__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61l_grpc/v1/shim.proto\x12\x06\x66\x61l.v1\x1a\x15\x66\x61l_grpc/v1/log.proto\x1a\x15\x66\x61l_grpc/v1/run.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x06\n\nRunnerSpec\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x19\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x19\n\x08\x61pp_name\x18\x03 \x01(\tR\x07\x61ppName\x12)\n\x10\x65nvironment_name\x18\x04 \x01(\tR\x0f\x65nvironmentName\x12\x1f\n\x0brevision_id\x18\x05 \x01(\tR\nrevisionId\x12\x16\n\x06python\x18\x06 \x01(\tR\x06python\x12\x34\n\x08\x66unction\x18\x07 \x01(\x0b\x32\x16.fal.v1.SerializedFileH\x00R\x08\x66unction\x12 \n\nentrypoint\x18\x08 \x01(\tH\x00R\nentrypoint\x12\x35\n\nsetup_func\x18\t \x01(\x0b\x32\x16.fal.v1.SerializedFileR\tsetupFunc\x12\x1f\n\x0bworking_dir\x18\n \x01(\tR\nworkingDir\x12\x1b\n\tfiles_dir\x18\x0b \x01(\tR\x08\x66ilesDir\x12\x32\n\x03\x65nv\x18\x0c \x03(\x0b\x32\x1b.fal.v1.RunnerSpec.EnvEntryB\x03\x80\x01\x01R\x03\x65nv\x12\x1f\n\x0bserves_http\x18\r \x01(\x08R\nservesHttp\x12%\n\x0eserves_metrics\x18\x0e \x01(\x08R\rservesMetrics\x12\x1b\n\tbind_host\x18\x0f \x01(\tR\x08\x62indHost\x12:\n\x19termination_grace_seconds\x18\x10 \x01(\x01R\x17terminationGraceSeconds\x12\x1b\n\x06redact\x18\x11 \x03(\tB\x03\x80\x01\x01R\x06redact\x12\x36\n\x0cspool_limits\x18\x12 \x01(\x0b\x32\x13.fal.v1.SpoolLimitsR\x0bspoolLimits\x12\x19\n\x08\x61pp_port\x18\x13 \x01(\x05R\x07\x61ppPort\x12(\n\x10\x61pp_metrics_port\x18\x14 \x01(\x05R\x0e\x61ppMetricsPort\x12!\n\x0cimports_file\x18\x15 \x01(\tR\x0bimportsFile\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\n\n\x08\x63\x61llable\"<\n\x0eSerializedFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\"P\n\x0bSpoolLimits\x12\x1b\n\tmax_bytes\x18\x01 \x01(\x04R\x08maxBytes\x12$\n\x0emax_line_bytes\x18\x02 \x01(\rR\x0cmaxLineBytes\"]\n\x0fProcessIdentity\x12\x10\n\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x1f\n\x0bstart_ticks\x18\x02 \x01(\x04R\nstartTicks\x12\x17\n\x07\x62oot_id\x18\x03 \x01(\tR\x06\x62ootId\"6\n\x0cStartRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x12.fal.v1.RunnerSpecR\x04spec\"{\n\rStartResponse\x12/\n\x06worker\x18\x01 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\x12\x39\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\"\x12\n\x10GetStatusRequest\"?\n\x11GetStatusResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x12.fal.v1.ShimStatusR\x06status\"\xb2\x06\n\nShimStatus\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x18.fal.v1.ShimStatus.StateR\x05state\x12+\n\x04shim\x18\x03 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x04shim\x12/\n\x06worker\x18\x04 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\x12\x39\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12)\n\x05ready\x18\x06 \x01(\x0b\x32\x13.fal.v1.WorkerReadyR\x05ready\x12\x35\n\x08ready_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07readyAt\x12,\n\x06\x65xited\x18\x08 \x01(\x0b\x32\x14.fal.v1.WorkerExitedR\x06\x65xited\x12\x37\n\texited_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x65xitedAt\x12.\n\x13last_event_sequence\x18\n \x01(\x04R\x11lastEventSequence\x12*\n\x11last_log_sequence\x18\x0b \x01(\x04R\x0flastLogSequence\x12,\n\x12\x61\x63ked_log_sequence\x18\x0c \x01(\x04R\x10\x61\x63kedLogSequence\x12#\n\ropen_sessions\x18\r \x01(\x05R\x0copenSessions\x12\x31\n\x12requests_in_flight\x18\x0e \x01(\rH\x00R\x10requestsInFlight\x88\x01\x01\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x0f\n\x0bSTATE_READY\x10\x03\x12\x12\n\x0eSTATE_STOPPING\x10\x04\x12\x10\n\x0cSTATE_EXITED\x10\x05\x42\x15\n\x13_requests_in_flight\"$\n\x0cWatchRequest\x12\x14\n\x05\x61\x66ter\x18\x01 \x01(\x04R\x05\x61\x66ter\"8\n\rWatchResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fal.v1.ShimEventR\x05\x65vent\"\xed\x02\n\tShimEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12>\n\x0eworker_started\x18\x03 \x01(\x0b\x32\x15.fal.v1.WorkerStartedH\x00R\rworkerStarted\x12+\n\x05ready\x18\x04 \x01(\x0b\x32\x13.fal.v1.WorkerReadyH\x00R\x05ready\x12.\n\x06result\x18\x05 \x01(\x0b\x32\x14.fal.v1.WorkerResultH\x00R\x06result\x12\x34\n\x08stopping\x18\x06 \x01(\x0b\x32\x16.fal.v1.WorkerStoppingH\x00R\x08stopping\x12.\n\x06\x65xited\x18\x07 \x01(\x0b\x32\x14.fal.v1.WorkerExitedH\x00R\x06\x65xitedB\x07\n\x05\x65vent\"@\n\rWorkerStarted\x12/\n\x06worker\x18\x01 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\"D\n\x0bWorkerReady\x12\x12\n\x04port\x18\x01 \x01(\x05R\x04port\x12!\n\x0cmetrics_port\x18\x02 \x01(\x05R\x0bmetricsPort\"K\n\x0cWorkerResult\x12;\n\x0creturn_value\x18\x01 \x01(\x0b\x32\x18.fal.v1.SerializedObjectR\x0breturnValue\"5\n\x0eWorkerStopping\x12#\n\rgrace_seconds\x18\x01 \x01(\x01R\x0cgraceSeconds\"\xc7\x02\n\x0cWorkerExited\x12 \n\texit_code\x18\x01 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\x06signal\x18\x02 \x01(\x05H\x01R\x06signal\x88\x01\x01\x12\x33\n\x06reason\x18\x03 \x01(\x0e\x32\x1b.fal.v1.WorkerExited.ReasonR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\x8f\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_EXITED\x10\x01\x12\x12\n\x0eREASON_STOPPED\x10\x02\x12\x19\n\x15REASON_GRACE_EXCEEDED\x10\x03\x12\x11\n\rREASON_KILLED\x10\x04\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x05\x42\x0c\n\n_exit_codeB\t\n\x07_signal\":\n\x11StreamLogsRequest\x12%\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04R\rafterSequence\"@\n\x12StreamLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\",\n\x0e\x41\x63kLogsRequest\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\"\x11\n\x0f\x41\x63kLogsResponse\"I\n\x0bStopRequest\x12(\n\rgrace_seconds\x18\x01 \x01(\x01H\x00R\x0cgraceSeconds\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x0e\n\x0cStopResponse\"\r\n\x0bKillRequest\"\x0e\n\x0cKillResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xde\x03\n\x04Shim\x12\x34\n\x05Start\x12\x14.fal.v1.StartRequest\x1a\x15.fal.v1.StartResponse\x12@\n\tGetStatus\x12\x18.fal.v1.GetStatusRequest\x1a\x19.fal.v1.GetStatusResponse\x12\x36\n\x05Watch\x12\x14.fal.v1.WatchRequest\x1a\x15.fal.v1.WatchResponse0\x01\x12\x45\n\nStreamLogs\x12\x19.fal.v1.StreamLogsRequest\x1a\x1a.fal.v1.StreamLogsResponse0\x01\x12:\n\x07\x41\x63kLogs\x12\x16.fal.v1.AckLogsRequest\x1a\x17.fal.v1.AckLogsResponse\x12\x31\n\x04Stop\x12\x13.fal.v1.StopRequest\x1a\x14.fal.v1.StopResponse\x12\x31\n\x04Kill\x12\x13.fal.v1.KillRequest\x1a\x14.fal.v1.KillResponse\x12=\n\x08Shutdown\x12\x17.fal.v1.ShutdownRequest\x1a\x18.fal.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x61l_grpc/v1/shim.proto\x12\x06\x66\x61l.v1\x1a\x15\x66\x61l_grpc/v1/log.proto\x1a\x15\x66\x61l_grpc/v1/run.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x06\n\nRunnerSpec\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12\x19\n\x05token\x18\x02 \x01(\tB\x03\x80\x01\x01R\x05token\x12\x19\n\x08\x61pp_name\x18\x03 \x01(\tR\x07\x61ppName\x12)\n\x10\x65nvironment_name\x18\x04 \x01(\tR\x0f\x65nvironmentName\x12\x1f\n\x0brevision_id\x18\x05 \x01(\tR\nrevisionId\x12\x16\n\x06python\x18\x06 \x01(\tR\x06python\x12\x34\n\x08\x66unction\x18\x07 \x01(\x0b\x32\x16.fal.v1.SerializedFileH\x00R\x08\x66unction\x12 \n\nentrypoint\x18\x08 \x01(\tH\x00R\nentrypoint\x12\x35\n\nsetup_func\x18\t \x01(\x0b\x32\x16.fal.v1.SerializedFileR\tsetupFunc\x12\x1f\n\x0bworking_dir\x18\n \x01(\tR\nworkingDir\x12\x1b\n\tfiles_dir\x18\x0b \x01(\tR\x08\x66ilesDir\x12\x32\n\x03\x65nv\x18\x0c \x03(\x0b\x32\x1b.fal.v1.RunnerSpec.EnvEntryB\x03\x80\x01\x01R\x03\x65nv\x12\x1f\n\x0bserves_http\x18\r \x01(\x08R\nservesHttp\x12%\n\x0eserves_metrics\x18\x0e \x01(\x08R\rservesMetrics\x12\x1b\n\tbind_host\x18\x0f \x01(\tR\x08\x62indHost\x12:\n\x19termination_grace_seconds\x18\x10 \x01(\x01R\x17terminationGraceSeconds\x12\x1b\n\x06redact\x18\x11 \x03(\tB\x03\x80\x01\x01R\x06redact\x12\x36\n\x0cspool_limits\x18\x12 \x01(\x0b\x32\x13.fal.v1.SpoolLimitsR\x0bspoolLimits\x12\x19\n\x08\x61pp_port\x18\x13 \x01(\x05R\x07\x61ppPort\x12(\n\x10\x61pp_metrics_port\x18\x14 \x01(\x05R\x0e\x61ppMetricsPort\x12!\n\x0cimports_file\x18\x15 \x01(\tR\x0bimportsFile\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\n\n\x08\x63\x61llable\"<\n\x0eSerializedFile\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\"P\n\x0bSpoolLimits\x12\x1b\n\tmax_bytes\x18\x01 \x01(\x04R\x08maxBytes\x12$\n\x0emax_line_bytes\x18\x02 \x01(\rR\x0cmaxLineBytes\"]\n\x0fProcessIdentity\x12\x10\n\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x1f\n\x0bstart_ticks\x18\x02 \x01(\x04R\nstartTicks\x12\x17\n\x07\x62oot_id\x18\x03 \x01(\tR\x06\x62ootId\"6\n\x0cStartRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x12.fal.v1.RunnerSpecR\x04spec\"{\n\rStartResponse\x12/\n\x06worker\x18\x01 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\x12\x39\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\"\x12\n\x10GetStatusRequest\"?\n\x11GetStatusResponse\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x12.fal.v1.ShimStatusR\x06status\"\xb2\x06\n\nShimStatus\x12\x1b\n\trunner_id\x18\x01 \x01(\tR\x08runnerId\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x18.fal.v1.ShimStatus.StateR\x05state\x12+\n\x04shim\x18\x03 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x04shim\x12/\n\x06worker\x18\x04 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\x12\x39\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12)\n\x05ready\x18\x06 \x01(\x0b\x32\x13.fal.v1.WorkerReadyR\x05ready\x12\x35\n\x08ready_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07readyAt\x12,\n\x06\x65xited\x18\x08 \x01(\x0b\x32\x14.fal.v1.WorkerExitedR\x06\x65xited\x12\x37\n\texited_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x65xitedAt\x12.\n\x13last_event_sequence\x18\n \x01(\x04R\x11lastEventSequence\x12*\n\x11last_log_sequence\x18\x0b \x01(\x04R\x0flastLogSequence\x12,\n\x12\x61\x63ked_log_sequence\x18\x0c \x01(\x04R\x10\x61\x63kedLogSequence\x12#\n\ropen_sessions\x18\r \x01(\x05R\x0copenSessions\x12\x31\n\x12requests_in_flight\x18\x0e \x01(\rH\x00R\x10requestsInFlight\x88\x01\x01\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x0f\n\x0bSTATE_READY\x10\x03\x12\x12\n\x0eSTATE_STOPPING\x10\x04\x12\x10\n\x0cSTATE_EXITED\x10\x05\x42\x15\n\x13_requests_in_flight\"\x11\n\x0fGetUsageRequest\"\xca\x01\n\x10GetUsageResponse\x12\x1f\n\x0b\x63pu_seconds\x18\x01 \x01(\x01R\ncpuSeconds\x12!\n\x0cmemory_bytes\x18\x02 \x01(\x04R\x0bmemoryBytes\x12-\n\x10gpu_memory_bytes\x18\x03 \x01(\x04H\x00R\x0egpuMemoryBytes\x88\x01\x01\x12 \n\tgpu_cores\x18\x04 \x01(\x01H\x01R\x08gpuCores\x88\x01\x01\x42\x13\n\x11_gpu_memory_bytesB\x0c\n\n_gpu_cores\"$\n\x0cWatchRequest\x12\x14\n\x05\x61\x66ter\x18\x01 \x01(\x04R\x05\x61\x66ter\"8\n\rWatchResponse\x12\'\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fal.v1.ShimEventR\x05\x65vent\"\xed\x02\n\tShimEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12>\n\x0eworker_started\x18\x03 \x01(\x0b\x32\x15.fal.v1.WorkerStartedH\x00R\rworkerStarted\x12+\n\x05ready\x18\x04 \x01(\x0b\x32\x13.fal.v1.WorkerReadyH\x00R\x05ready\x12.\n\x06result\x18\x05 \x01(\x0b\x32\x14.fal.v1.WorkerResultH\x00R\x06result\x12\x34\n\x08stopping\x18\x06 \x01(\x0b\x32\x16.fal.v1.WorkerStoppingH\x00R\x08stopping\x12.\n\x06\x65xited\x18\x07 \x01(\x0b\x32\x14.fal.v1.WorkerExitedH\x00R\x06\x65xitedB\x07\n\x05\x65vent\"@\n\rWorkerStarted\x12/\n\x06worker\x18\x01 \x01(\x0b\x32\x17.fal.v1.ProcessIdentityR\x06worker\"D\n\x0bWorkerReady\x12\x12\n\x04port\x18\x01 \x01(\x05R\x04port\x12!\n\x0cmetrics_port\x18\x02 \x01(\x05R\x0bmetricsPort\"K\n\x0cWorkerResult\x12;\n\x0creturn_value\x18\x01 \x01(\x0b\x32\x18.fal.v1.SerializedObjectR\x0breturnValue\"5\n\x0eWorkerStopping\x12#\n\rgrace_seconds\x18\x01 \x01(\x01R\x0cgraceSeconds\"\xc7\x02\n\x0cWorkerExited\x12 \n\texit_code\x18\x01 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x1b\n\x06signal\x18\x02 \x01(\x05H\x01R\x06signal\x88\x01\x01\x12\x33\n\x06reason\x18\x03 \x01(\x0e\x32\x1b.fal.v1.WorkerExited.ReasonR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\x8f\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x11\n\rREASON_EXITED\x10\x01\x12\x12\n\x0eREASON_STOPPED\x10\x02\x12\x19\n\x15REASON_GRACE_EXCEEDED\x10\x03\x12\x11\n\rREASON_KILLED\x10\x04\x12\x18\n\x14REASON_OUT_OF_MEMORY\x10\x05\x42\x0c\n\n_exit_codeB\t\n\x07_signal\":\n\x11StreamLogsRequest\x12%\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04R\rafterSequence\"@\n\x12StreamLogsResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x10.fal.v1.LogEntryR\x07\x65ntries\",\n\x0e\x41\x63kLogsRequest\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\"\x11\n\x0f\x41\x63kLogsResponse\"I\n\x0bStopRequest\x12(\n\rgrace_seconds\x18\x01 \x01(\x01H\x00R\x0cgraceSeconds\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x0e\n\x0cStopResponse\"\r\n\x0bKillRequest\"\x0e\n\x0cKillResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\x9d\x04\n\x04Shim\x12\x34\n\x05Start\x12\x14.fal.v1.StartRequest\x1a\x15.fal.v1.StartResponse\x12@\n\tGetStatus\x12\x18.fal.v1.GetStatusRequest\x1a\x19.fal.v1.GetStatusResponse\x12=\n\x08GetUsage\x12\x17.fal.v1.GetUsageRequest\x1a\x18.fal.v1.GetUsageResponse\x12\x36\n\x05Watch\x12\x14.fal.v1.WatchRequest\x1a\x15.fal.v1.WatchResponse0\x01\x12\x45\n\nStreamLogs\x12\x19.fal.v1.StreamLogsRequest\x1a\x1a.fal.v1.StreamLogsResponse0\x01\x12:\n\x07\x41\x63kLogs\x12\x16.fal.v1.AckLogsRequest\x1a\x17.fal.v1.AckLogsResponse\x12\x31\n\x04Stop\x12\x13.fal.v1.StopRequest\x1a\x14.fal.v1.StopResponse\x12\x31\n\x04Kill\x12\x13.fal.v1.KillRequest\x1a\x14.fal.v1.KillResponse\x12=\n\x08Shutdown\x12\x17.fal.v1.ShutdownRequest\x1a\x18.fal.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,44 +64,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHIMSTATUS']._serialized_end=2310
   _globals['_SHIMSTATUS_STATE']._serialized_start=2163
   _globals['_SHIMSTATUS_STATE']._serialized_end=2287
-  _globals['_WATCHREQUEST']._serialized_start=2312
-  _globals['_WATCHREQUEST']._serialized_end=2348
-  _globals['_WATCHRESPONSE']._serialized_start=2350
-  _globals['_WATCHRESPONSE']._serialized_end=2406
-  _globals['_SHIMEVENT']._serialized_start=2409
-  _globals['_SHIMEVENT']._serialized_end=2774
-  _globals['_WORKERSTARTED']._serialized_start=2776
-  _globals['_WORKERSTARTED']._serialized_end=2840
-  _globals['_WORKERREADY']._serialized_start=2842
-  _globals['_WORKERREADY']._serialized_end=2910
-  _globals['_WORKERRESULT']._serialized_start=2912
-  _globals['_WORKERRESULT']._serialized_end=2987
-  _globals['_WORKERSTOPPING']._serialized_start=2989
-  _globals['_WORKERSTOPPING']._serialized_end=3042
-  _globals['_WORKEREXITED']._serialized_start=3045
-  _globals['_WORKEREXITED']._serialized_end=3372
-  _globals['_WORKEREXITED_REASON']._serialized_start=3204
-  _globals['_WORKEREXITED_REASON']._serialized_end=3347
-  _globals['_STREAMLOGSREQUEST']._serialized_start=3374
-  _globals['_STREAMLOGSREQUEST']._serialized_end=3432
-  _globals['_STREAMLOGSRESPONSE']._serialized_start=3434
-  _globals['_STREAMLOGSRESPONSE']._serialized_end=3498
-  _globals['_ACKLOGSREQUEST']._serialized_start=3500
-  _globals['_ACKLOGSREQUEST']._serialized_end=3544
-  _globals['_ACKLOGSRESPONSE']._serialized_start=3546
-  _globals['_ACKLOGSRESPONSE']._serialized_end=3563
-  _globals['_STOPREQUEST']._serialized_start=3565
-  _globals['_STOPREQUEST']._serialized_end=3638
-  _globals['_STOPRESPONSE']._serialized_start=3640
-  _globals['_STOPRESPONSE']._serialized_end=3654
-  _globals['_KILLREQUEST']._serialized_start=3656
-  _globals['_KILLREQUEST']._serialized_end=3669
-  _globals['_KILLRESPONSE']._serialized_start=3671
-  _globals['_KILLRESPONSE']._serialized_end=3685
-  _globals['_SHUTDOWNREQUEST']._serialized_start=3687
-  _globals['_SHUTDOWNREQUEST']._serialized_end=3704
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=3706
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=3724
-  _globals['_SHIM']._serialized_start=3727
-  _globals['_SHIM']._serialized_end=4205
+  _globals['_GETUSAGEREQUEST']._serialized_start=2312
+  _globals['_GETUSAGEREQUEST']._serialized_end=2329
+  _globals['_GETUSAGERESPONSE']._serialized_start=2332
+  _globals['_GETUSAGERESPONSE']._serialized_end=2534
+  _globals['_WATCHREQUEST']._serialized_start=2536
+  _globals['_WATCHREQUEST']._serialized_end=2572
+  _globals['_WATCHRESPONSE']._serialized_start=2574
+  _globals['_WATCHRESPONSE']._serialized_end=2630
+  _globals['_SHIMEVENT']._serialized_start=2633
+  _globals['_SHIMEVENT']._serialized_end=2998
+  _globals['_WORKERSTARTED']._serialized_start=3000
+  _globals['_WORKERSTARTED']._serialized_end=3064
+  _globals['_WORKERREADY']._serialized_start=3066
+  _globals['_WORKERREADY']._serialized_end=3134
+  _globals['_WORKERRESULT']._serialized_start=3136
+  _globals['_WORKERRESULT']._serialized_end=3211
+  _globals['_WORKERSTOPPING']._serialized_start=3213
+  _globals['_WORKERSTOPPING']._serialized_end=3266
+  _globals['_WORKEREXITED']._serialized_start=3269
+  _globals['_WORKEREXITED']._serialized_end=3596
+  _globals['_WORKEREXITED_REASON']._serialized_start=3428
+  _globals['_WORKEREXITED_REASON']._serialized_end=3571
+  _globals['_STREAMLOGSREQUEST']._serialized_start=3598
+  _globals['_STREAMLOGSREQUEST']._serialized_end=3656
+  _globals['_STREAMLOGSRESPONSE']._serialized_start=3658
+  _globals['_STREAMLOGSRESPONSE']._serialized_end=3722
+  _globals['_ACKLOGSREQUEST']._serialized_start=3724
+  _globals['_ACKLOGSREQUEST']._serialized_end=3768
+  _globals['_ACKLOGSRESPONSE']._serialized_start=3770
+  _globals['_ACKLOGSRESPONSE']._serialized_end=3787
+  _globals['_STOPREQUEST']._serialized_start=3789
+  _globals['_STOPREQUEST']._serialized_end=3862
+  _globals['_STOPRESPONSE']._serialized_start=3864
+  _globals['_STOPRESPONSE']._serialized_end=3878
+  _globals['_KILLREQUEST']._serialized_start=3880
+  _globals['_KILLREQUEST']._serialized_end=3893
+  _globals['_KILLRESPONSE']._serialized_start=3895
+  _globals['_KILLRESPONSE']._serialized_end=3909
+  _globals['_SHUTDOWNREQUEST']._serialized_start=3911
+  _globals['_SHUTDOWNREQUEST']._serialized_end=3928
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=3930
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=3948
+  _globals['_SHIM']._serialized_start=3951
+  _globals['_SHIM']._serialized_end=4492
 # @@protoc_insertion_point(module_scope)

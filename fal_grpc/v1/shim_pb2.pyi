@@ -465,6 +465,64 @@ class ShimStatus(_message.Message):
 Global___ShimStatus: _TypeAlias = ShimStatus  # noqa: Y015
 
 @_typing.final
+class GetUsageRequest(_message.Message):
+    """GetUsageRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """GetUsageResponse is what the processes of a runner use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_CORES_FIELD_NUMBER: _builtins.int
+    cpu_seconds: _builtins.float
+    """Seconds of processor time since the runner began, those of processes that are gone among them."""
+    memory_bytes: _builtins.int
+    """Bytes of memory."""
+    gpu_memory_bytes: _builtins.int
+    """Bytes of GPU memory; unset if the machine has no GPU that can be asked."""
+    gpu_cores: _builtins.float
+    """GPUs in use: 1 is one that is always busy; unset if that cannot be told for one process."""
+    def __init__(
+        self,
+        *,
+        cpu_seconds: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        gpu_memory_bytes: _builtins.int | None = ...,
+        gpu_cores: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores", "_gpu_memory_bytes", b"_gpu_memory_bytes", "gpu_cores", b"gpu_cores", "gpu_memory_bytes", b"gpu_memory_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores", "_gpu_memory_bytes", b"_gpu_memory_bytes", "cpu_seconds", b"cpu_seconds", "gpu_cores", b"gpu_cores", "gpu_memory_bytes", b"gpu_memory_bytes", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_cores: _TypeAlias = _typing.Literal["gpu_cores"]  # noqa: Y015
+    _WhichOneofArgType__gpu_cores: _TypeAlias = _typing.Literal["_gpu_cores", b"_gpu_cores"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_memory_bytes: _TypeAlias = _typing.Literal["gpu_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__gpu_memory_bytes: _TypeAlias = _typing.Literal["_gpu_memory_bytes", b"_gpu_memory_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_cores) -> _WhichOneofReturnType__gpu_cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_memory_bytes) -> _WhichOneofReturnType__gpu_memory_bytes | None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
 class WatchRequest(_message.Message):
     """WatchRequest says from where on to watch."""
 

@@ -51,6 +51,11 @@ class ShimStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_shim__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_shim__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/fal.v1.Shim/GetUsage',
+                request_serializer=fal__grpc_dot_v1_dot_shim__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_shim__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/fal.v1.Shim/Watch',
                 request_serializer=fal__grpc_dot_v1_dot_shim__pb2.WatchRequest.SerializeToString,
@@ -109,6 +114,17 @@ class ShimServicer(object):
         """GetStatus returns all that is known about the worker, at once.
 
         Status codes:
+        - UNAVAILABLE: the shim is ending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """GetUsage measures what the worker and all that it and the commands beside it started use.
+
+        Status codes:
+        - FAILED_PRECONDITION: there is no worker yet.
         - UNAVAILABLE: the shim is ending.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -193,6 +209,11 @@ def add_ShimServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=fal__grpc_dot_v1_dot_shim__pb2.GetStatusRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_shim__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=fal__grpc_dot_v1_dot_shim__pb2.GetUsageRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_shim__pb2.GetUsageResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -286,6 +307,33 @@ class Shim(object):
             '/fal.v1.Shim/GetStatus',
             fal__grpc_dot_v1_dot_shim__pb2.GetStatusRequest.SerializeToString,
             fal__grpc_dot_v1_dot_shim__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Shim/GetUsage',
+            fal__grpc_dot_v1_dot_shim__pb2.GetUsageRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_shim__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

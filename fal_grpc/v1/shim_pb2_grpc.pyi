@@ -56,6 +56,13 @@ class ShimStub:
     Status codes:
     - UNAVAILABLE: the shim is ending.
     """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_shim_pb2.GetUsageRequest, _shim_pb2.GetUsageResponse]
+    """GetUsage measures what the worker and all that it and the commands beside it started use.
+
+    Status codes:
+    - FAILED_PRECONDITION: there is no worker yet.
+    - UNAVAILABLE: the shim is ending.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_shim_pb2.WatchRequest, _shim_pb2.WatchResponse]
     """Watch streams what happens to the worker: first what happened after the event named, then as it happens. It ends
     after the worker's exit was sent.
@@ -123,6 +130,13 @@ class ShimAsyncStub(ShimStub):
     """GetStatus returns all that is known about the worker, at once.
 
     Status codes:
+    - UNAVAILABLE: the shim is ending.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_shim_pb2.GetUsageRequest, _shim_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """GetUsage measures what the worker and all that it and the commands beside it started use.
+
+    Status codes:
+    - FAILED_PRECONDITION: there is no worker yet.
     - UNAVAILABLE: the shim is ending.
     """
     Watch: _aio.UnaryStreamMultiCallable[_shim_pb2.WatchRequest, _shim_pb2.WatchResponse]  # type: ignore[assignment]
@@ -201,6 +215,19 @@ class ShimServicer(metaclass=_abc_1.ABCMeta):
         """GetStatus returns all that is known about the worker, at once.
 
         Status codes:
+        - UNAVAILABLE: the shim is ending.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _shim_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shim_pb2.GetUsageResponse, _abc.Awaitable[_shim_pb2.GetUsageResponse]]:
+        """GetUsage measures what the worker and all that it and the commands beside it started use.
+
+        Status codes:
+        - FAILED_PRECONDITION: there is no worker yet.
         - UNAVAILABLE: the shim is ending.
         """
 

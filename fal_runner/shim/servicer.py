@@ -19,9 +19,11 @@ import grpc.aio
 
 from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.service import ExecService
+from fal_runner.process.gpus import GpuMeter
 from fal_runner.process.ports import PortUnavailable
 from fal_runner.process.proc import boot_id, process_info
 from fal_runner.process.subreaper import Subreaper
+from fal_runner.process.usage import measure_descendants
 from fal_runner.shim.address import TOKEN_METADATA
 from fal_runner.shim.prewarm import PrewarmedWorker
 from fal_runner.shim.supervisor import State, Supervisor
@@ -99,6 +101,9 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
         self._prewarmed = prewarmed
         self._starting = asyncio.Lock()
         self._runner: Supervisor | None = None
+        self._measuring = asyncio.Lock()
+        self._gpus: GpuMeter | None = None
+        self._gpus_opened = False
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
 
@@ -162,6 +167,23 @@ class ShimServicer(shim_pb2_grpc.ShimServicer):
             status.exited.CopyFrom(exited.exited)
             status.exited_at.CopyFrom(exited.timestamp)
         return shim_pb2.GetStatusResponse(status=status)
+
+    async def GetUsage(self, request: shim_pb2.GetUsageRequest, context: Context) -> shim_pb2.GetUsageResponse:
+        await self._worker(context)
+        async with self._measuring:
+            return await asyncio.to_thread(self._measure)
+
+    def _measure(self) -> shim_pb2.GetUsageResponse:
+        used = measure_descendants(os.getpid())
+        response = shim_pb2.GetUsageResponse(cpu_seconds=used.cpu_seconds, memory_bytes=used.memory_bytes)
+        if not self._gpus_opened:
+            self._gpus, self._gpus_opened = GpuMeter.open(), True
+        gpus = None if self._gpus is None else self._gpus.measure(used.pids)
+        if gpus is not None:
+            response.gpu_memory_bytes = gpus.memory_bytes
+            if gpus.cores is not None:
+                response.gpu_cores = gpus.cores
+        return response
 
     async def Watch(self, request: shim_pb2.WatchRequest, context: Context) -> AsyncIterator[shim_pb2.WatchResponse]:
         """Stream events as they come."""

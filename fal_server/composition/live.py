@@ -11,6 +11,7 @@ from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
+from fal_server.live.resources import Resources
 from fal_server.ports import Clock
 from fal_server.store.sql.store import SqlStore
 
@@ -30,6 +31,7 @@ class LiveState:
     health: Health
     dispatcher: Dispatcher
     decisions: Decisions
+    resources: Resources
 
 
 def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
@@ -51,4 +53,5 @@ def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
         health=health,
         dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, owner),
         decisions=Decisions(clock),
+        resources=Resources(fleet),
     )

@@ -22,6 +22,7 @@ from fal_server.loops.health import HealthLoop
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
+from fal_server.loops.resources import ResourceLoop
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.ports import Clock
 from fal_server.services.attempts import AttemptRunner
@@ -43,6 +44,7 @@ class Loops:
     reaper: Reaper
     file_expiry: FileExpiry
     abandoned_requests: AbandonedRequests
+    resources: ResourceLoop
     certificates: Certificates | None
 
     def start(self, tasks: asyncio.TaskGroup, stopping: asyncio.Event) -> list[asyncio.Task[None]]:
@@ -56,6 +58,7 @@ class Loops:
         """
         tasks.create_task(self.reaper.run(stopping))
         tasks.create_task(self.file_expiry.run(stopping))
+        tasks.create_task(self.resources.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
@@ -123,5 +126,6 @@ def build_loops(
         reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
         file_expiry=FileExpiry(files.objects),
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
+        resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         certificates=certificates,
     )

@@ -103,7 +103,7 @@ async def build_use_cases(
         logs=logs,
         queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed),
         revisions=Revisions(store, catalog, fleet),
-        runners=Runners(catalog, fleet, dispatcher, execution.engine, clock),
+        runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),
         secrets=Secrets(store, storage.vault, clock),
         webhooks=Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id),

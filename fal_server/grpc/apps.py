@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 from google.protobuf.message import Message
 
 from fal_grpc.v1 import app_pb2 as pb
@@ -11,6 +13,7 @@ from fal_server.core.scaling import Scaling
 from fal_server.grpc import explain
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named
+from fal_server.grpc.streams import closing, pages
 from fal_server.services.apps import Apps
 from fal_server.services.explain import Explainer
 from fal_server.services.views import AppView
@@ -44,6 +47,18 @@ class AppHandlers:
     async def list_aliases(self, request: pb.ListAliasesRequest, caller: Caller) -> pb.ListAliasesResult:
         views = await self._apps.list(caller.scope, request.environment_name or MAIN)
         return pb.ListAliasesResult(aliases=[alias_info(view) for view in views])
+
+    async def watch_apps(self, request: pb.WatchAppsRequest, caller: Caller) -> AsyncGenerator[pb.WatchAppsResponse]:
+        found = self._apps.watch(caller.scope, request.environment_name or MAIN, request.version)
+        async with closing(found) as stream:
+            async for changes in stream:
+                for page in pages(changes):
+                    yield pb.WatchAppsResponse(
+                        snapshot=page.snapshot,
+                        apps=[alias_info(view) for view in page.rows],
+                        removed=[view.app.name for view in page.removed],
+                        version=page.version,
+                    )
 
     async def set_alias(self, request: pb.SetAliasRequest, caller: Caller) -> pb.SetAliasResult:
         view = await self._apps.set_revision(
@@ -114,6 +129,8 @@ def alias_info(view: AppView) -> pb.AliasInfo:
     info.active_runners = view.active_runners
     info.environment_name = app.environment
     info.is_rolling = view.is_rolling
+    if view.load is not None:
+        info.load.CopyFrom(explain.app_load(view.load))
     return info
 
 

@@ -15,7 +15,7 @@ def explanation(found: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:
     """Return an explanation for the wire."""
     return pb.ExplainAppResponse(
         app=app,
-        load=_load(found.load),
+        load=app_load(found.load),
         decision=pb.ScalingDecision(
             start_below=found.decision.start_below,
             keep=found.decision.keep,
@@ -24,7 +24,7 @@ def explanation(found: Explanation, app: pb.AliasInfo) -> pb.ExplainAppResponse:
         runners=[pb.RunnerCount(state=STATES[state], count=count) for state, count in sorted(found.runners.items())],
         decisions=[
             pb.AppDecision(
-                at=timestamp(one.at), action=one.action, subject=one.subject, reason=one.reason, load=_load(one.load)
+                at=timestamp(one.at), action=one.action, subject=one.subject, reason=one.reason, load=app_load(one.load)
             )
             for one in found.decisions
         ],
@@ -81,5 +81,6 @@ def simulation(result: SimulationResult, settings: pb.AliasInfo) -> pb.SimulateA
     )
 
 
-def _load(load: Load) -> pb.AppLoad:
+def app_load(load: Load) -> pb.AppLoad:
+    """Return an app's requests for the wire."""
     return pb.AppLoad(in_flight=load.in_flight, queued=load.queued, ripe=load.eligible)

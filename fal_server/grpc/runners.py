@@ -10,10 +10,12 @@ from fal_grpc.v1 import runner_pb2 as pb
 from fal_server.aio.slices import in_slices
 from fal_server.core.history import StartPhases
 from fal_server.core.names import MAIN
+from fal_server.core.resources import ResourceUse
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import optional_time, timestamp
 from fal_server.grpc.shell import serve_shell
+from fal_server.grpc.streams import closing, pages
 from fal_server.live.runner_view import RunnerView
 from fal_server.services.runners import Runners
 
@@ -61,6 +63,26 @@ class RunnerHandlers:
         async for view in in_slices(views):
             response.runners.append(runner_info(view))
         return response
+
+    async def watch_runners(
+        self, request: pb.WatchRunnersRequest, caller: Caller
+    ) -> AsyncGenerator[pb.WatchRunnersResponse]:
+        found = self._runners.watch(
+            caller.scope,
+            request.alias,
+            request.environment_name or MAIN,
+            since=optional_time(request, "start_time"),
+            version=request.version,
+        )
+        async with closing(found) as stream:
+            async for changes in stream:
+                for page in pages(changes):
+                    yield pb.WatchRunnersResponse(
+                        snapshot=page.snapshot,
+                        runners=[runner_info(view) for view in page.rows],
+                        removed=[view.runner.runner_id for view in page.removed],
+                        version=page.version,
+                    )
 
     async def get_runner(self, request: pb.GetRunnerRequest, caller: Caller) -> pb.GetRunnerResponse:
         return pb.GetRunnerResponse(runner=runner_info(await self._runners.get(caller.scope, request.runner_id)))
@@ -110,6 +132,17 @@ def runner_info(view: RunnerView) -> pb.RunnerInfo:
             for change in view.history
         ],
         start_phases=None if view.phases is None else _phases(view.phases),
+        usage=None if view.resources is None else _usage(view.resources),
+    )
+
+
+def _usage(used: ResourceUse) -> pb.RunnerUsage:
+    return pb.RunnerUsage(
+        cpu_cores=used.cpu_cores,
+        memory_bytes=used.memory_bytes,
+        gpu_memory_bytes=used.gpu_memory_bytes,
+        gpu_cores=used.gpu_cores,
+        measured_at=timestamp(used.measured_at),
     )
 
 

@@ -1,12 +1,17 @@
-"""Closes the iterator of a service when its stream ends."""
+"""Streams of responses: closes their source at the end, and cuts what is long into messages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
+from fal_server.live.feed import Changes
+
 T = TypeVar("T")
+# A message of so many runners stays far below the 4 MB that clients take by default.
+_MOST_ROWS = 500
 
 
 @asynccontextmanager
@@ -17,3 +22,16 @@ async def closing(iterator: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
+
+
+def pages(changes: Changes[T]) -> Iterator[Changes[T]]:
+    """Cut changes into messages; the last one alone has the version, the first one says whether it is a snapshot."""
+    last = max(0, len(changes.rows) - 1) // _MOST_ROWS
+    for number in range(last + 1):
+        yield replace(
+            changes,
+            snapshot=changes.snapshot and number == 0,
+            rows=changes.rows[number * _MOST_ROWS : (number + 1) * _MOST_ROWS],
+            removed=changes.removed if number == last else (),
+            version=changes.version if number == last else "",
+        )

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from fal_server.core.history import StartPhases, StateChange
+from fal_server.core.resources import ResourceUse
 from fal_server.core.runners import Runner, RunnerState
 
 
@@ -61,6 +62,7 @@ class RunnerView:
         uptime_seconds: from its start to now or to its end.
         history: its changes of state, in order; empty in lists.
         phases: how long each part of its start took; None in lists.
+        resources: what it used a short time ago; None if that is not known.
     """
 
     runner: Runner
@@ -71,3 +73,4 @@ class RunnerView:
     leases: tuple[RequestLease, ...] = ()
     history: tuple[StateChange, ...] = ()
     phases: StartPhases | None = None
+    resources: ResourceUse | None = None

@@ -10,6 +10,7 @@ from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
+from fal_server.core.resources import ResourceSample
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Payload
 from fal_server.core.runners import Runner
 
@@ -209,6 +210,10 @@ class Engine(Protocol):
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
         """Return how many requests a runner works on; None if it has ended or cannot say."""
+        ...
+
+    async def resources(self, runner: Runner) -> ResourceSample | None:
+        """Measure what a runner's processes use; None if it cannot be asked now."""
         ...
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:

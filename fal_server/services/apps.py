@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import fields, replace
 
+from fal_server.aio.slices import in_slices
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import InvalidArgument, NotFound
@@ -14,6 +15,7 @@ from fal_server.core.runners import Desired
 from fal_server.core.scaling import Scaling, carried_over
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.feed import Changes, Feed
 from fal_server.live.fleet import Fleet
 from fal_server.ports import BuildLog, Clock
 from fal_server.services.logs import Logs
@@ -31,6 +33,7 @@ class Apps:
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._clock = clock
+        self._feed = Feed(self._look, lambda before, now: before == now, catalog.changed)
 
     async def list(self, scope: Scope, environment: str | None) -> Sequence[AppView]:
         """Return apps by name; None means all environments.
@@ -42,6 +45,24 @@ class Apps:
         wanted = await self._catalog.existing_environment(scope.account, environment) if environment else None
         apps = [app for app in self._catalog.apps if app.account == scope.account and wanted in (None, app.environment)]
         return [self.view(app) for app in sorted(apps, key=lambda app: app.name)]
+
+    async def watch(self, scope: Scope, environment: str, version: str) -> AsyncGenerator[Changes[AppView]]:
+        """Yield the apps of an environment, or what changed since a version; then changes as they come.
+
+        Raises:
+            InvalidArgument: that cannot be an environment's name, or is no version.
+            NotFound: there is no such environment.
+        """
+        wanted = await self._catalog.existing_environment(scope.account, environment)
+
+        def mine(view: AppView) -> bool:
+            return view.app.account == scope.account and view.app.environment == wanted
+
+        async for changes in self._feed.follow(version, mine):
+            yield changes
+
+    async def _look(self) -> Mapping[str, AppView]:
+        return {f"{app.account}/{app.name}": self.view(app) async for app in in_slices(list(self._catalog.apps))}
 
     async def set_revision(
         self,
@@ -196,7 +217,12 @@ class Apps:
         """Return an app with its current state."""
         replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
         rolling = app.next_revision_id is not None or replacing
-        return AppView(app=app, active_runners=self._fleet.active(app.name), is_rolling=rolling)
+        return AppView(
+            app=app,
+            active_runners=self._fleet.active(app.name),
+            is_rolling=rolling,
+            load=self._dispatcher.load(app),
+        )
 
 
 def _with(scaling: Scaling, values: Mapping[str, int | tuple[str, ...] | None]) -> Scaling:

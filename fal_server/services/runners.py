@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from heapq import merge
@@ -17,24 +18,42 @@ from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.feed import Changes, Feed
 from fal_server.live.fleet import Fleet
+from fal_server.live.resources import Resources
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
 from fal_server.services.execs import WITHOUT_PROCESS, require_enterable
 
 MAX_SINCE = timedelta(days=1)
 STOPPED = "stopped by request"
+# So many of those that ended last are told with how they ended; a watcher that resumes learns of the others that they
+# are gone.
+_MOST_ENDED = 500
+_ROUNDING_SECONDS = 1.5
 
 
 class Runners:
     """The use cases of runners."""
 
-    def __init__(self, catalog: Catalog, fleet: Fleet, dispatcher: Dispatcher, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        fleet: Fleet,
+        dispatcher: Dispatcher,
+        engine: Engine,
+        clock: Clock,
+        resources: Resources,
+    ) -> None:
         self._catalog = catalog
         self._fleet = fleet
         self._dispatcher = dispatcher
         self._engine = engine
         self._clock = clock
+        self._resources = resources
+        self._ended: deque[Runner] = deque(maxlen=_MOST_ENDED)
+        fleet.subscribe(ended=self._ended.append)
+        self._feed = Feed(self._look, _alike, catalog.changed)
 
     async def list(self, scope: Scope, *, since: datetime | None, include_pending: bool) -> Sequence[RunnerView]:
         """Return all runners, oldest first.
@@ -59,6 +78,40 @@ class Runners:
         full = (await self._catalog.require_in(scope.account, name, environment, "alias")).name
         mine = [r for r in await self._all(scope, since) if r.app_name == full]
         return await self._views(mine, include_pending)
+
+    async def watch(
+        self, scope: Scope, name: str, environment: str, *, since: datetime | None, version: str
+    ) -> AsyncGenerator[Changes[RunnerView]]:
+        """Yield the runners, or what changed since a version; then changes as they come.
+
+        A runner that ends comes once more, as TERMINATED.
+
+        Args:
+            name: only the runners of this app; "" means all.
+            since: a snapshot also has those that ended at or after this time, at most 24 hours ago.
+
+        Raises:
+            InvalidArgument: `since` is too long ago, or `version` is none.
+            NotFound: there is no such app.
+        """
+        app = (await self._catalog.require_in(scope.account, name, environment, "alias")).name if name else None
+        # Refused before the first message, if it is wrong.
+        await self._all(scope, since)
+
+        def mine(view: RunnerView) -> bool:
+            return view.runner.account == scope.account and app in {None, view.runner.app_name}
+
+        async for changes in self._feed.follow(version, mine):
+            if not changes.snapshot:
+                yield changes
+                continue
+            # The list is newer than the version: the changes that follow lack nothing, and may repeat what it has.
+            listed = await self.list(scope, since=since, include_pending=True)
+            yield replace(changes, rows=[view for view in listed if mine(view)])
+
+    async def _look(self) -> Mapping[str, RunnerView]:
+        views = await self._views([*self._ended, *self._fleet.runners], include_pending=True)
+        return {view.runner.runner_id: view for view in views}
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         """Return one runner, even an ended one, with its history.
@@ -161,12 +214,35 @@ class Runners:
         return ready <= autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
 
     def _view(self, runner: Runner, *, held: bool) -> RunnerView:
+        view = self._fleet.view(runner, self._keep_alive(runner, held=held))
+        return replace(view, resources=self._resources.of(runner.runner_id))
+
+    def _keep_alive(self, runner: Runner, *, held: bool) -> int | None:
+        """Return after how many idle seconds a runner ends; None if it does not."""
         app = self._catalog.get(runner.app_name)
         if app is None or held or runner.ephemeral:
-            return self._fleet.view(runner, None)
+            return None
         used = self._fleet.usage(runner.runner_id).last_request_at is not None
         floor = app.scaling.min_concurrency or app.scaling.concurrency_buffer
-        return self._fleet.view(runner, app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS)
+        return app.scaling.keep_alive if used or floor else autoscale.NEVER_USED_SECONDS
+
+
+def _alike(before: RunnerView, now: RunnerView) -> bool:
+    """Return whether a watcher need not be told; uptime and countdown go on by themselves."""
+    return _reported(before) == _reported(now) and _same_end(before, now)
+
+
+def _reported(view: RunnerView) -> tuple[object, ...]:
+    used = None if view.resources is None else view.resources.rounded
+    return view.runner, view.state, view.leases, used
+
+
+def _same_end(before: RunnerView, now: RunnerView) -> bool:
+    """Return whether two countdowns end at one time, as far as whole seconds can tell."""
+    if before.expires_in_seconds is None or now.expires_in_seconds is None:
+        return before.expires_in_seconds is now.expires_in_seconds
+    passed = now.uptime_seconds - before.uptime_seconds
+    return abs(before.expires_in_seconds - passed - now.expires_in_seconds) < _ROUNDING_SECONDS
 
 
 def _age(runner: Runner) -> tuple[datetime, str]:

@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.autoscale import Load
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, Json, Revision, check_limits
 from fal_server.ports import RunResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppView:
-    """An app with its current state."""
+    """An app with its current state.
+
+    Attributes:
+        load: what it has to do now; None if that is not known here.
+    """
 
     app: App
     active_runners: int
     is_rolling: bool
+    load: Load | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

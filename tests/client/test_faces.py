@@ -59,7 +59,7 @@ def public(cls: type) -> dict[str, object]:
 
 def same(text: str) -> str:
     """Return an annotation without what asyncio adds."""
-    text = re.sub(r"AsyncGenerator\[([\w.]+), None\]", r"Generator[\1, None, None]", text)
+    text = re.sub(r"AsyncGenerator\[([\w.\[\]]+), None\]", r"Generator[\1, None, None]", text)
     text = text.replace("| AsyncIterable[bytes] ", "").replace("grpc.aio.", "grpc.").replace("Async", "")
     return text.replace("SyncServerlessClient", "ServerlessClient")
 

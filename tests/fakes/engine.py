@@ -11,6 +11,7 @@ from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
+from fal_server.core.resources import ResourceSample
 from fal_server.core.runners import Runner
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Adopted, Builder, Building, ExecRequest, ExecSession, LaunchSpec, RunResult
@@ -38,6 +39,7 @@ class FakeEngine:
         obeys_stop: whether a runner ends when asked to stop.
         hold_start: start() waits until this is set.
         poisoned: runners whose kill and release raise an unexpected error.
+        measured: what runners use, by runner id.
         results: what ephemeral runners returned, by runner id.
         changed: notified at every call, so that a test can wait for it.
     """
@@ -59,6 +61,7 @@ class FakeEngine:
         self.killed: list[str] = []
         self.released: list[str] = []
         self.poisoned: set[str] = set()
+        self.measured: dict[str, ResourceSample] = {}
         self.results: dict[str, RunResult] = {}
         self.most_alive = 0
         self._port = 2000
@@ -153,6 +156,9 @@ class FakeEngine:
             exited=runner.runner_id in self.exited,
             requests_in_flight=self.busy.get(runner.runner_id),
         )
+
+    async def resources(self, runner: Runner) -> ResourceSample | None:
+        return self.measured.get(runner.runner_id) if runner.runner_id in self.alive else None
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
         return self.busy.get(runner.runner_id)

@@ -354,4 +354,14 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
     ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="none")), MISSING, ""),
     ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="r"), cursor="????"), INVALID, "cursor"),
     ("FollowLogs", log_pb2.FollowLogsRequest(selector=Selector(runner_id="r"), cursor="W10"), INVALID, "cursor"),
+    ("WatchApps", app_pb2.WatchAppsRequest(environment_name="No Where"), INVALID, "environment_name"),
+    ("WatchApps", app_pb2.WatchAppsRequest(version="????"), INVALID, "version"),
+    ("WatchRunners", runner_pb2.WatchRunnersRequest(alias="none"), MISSING, ""),
+    ("WatchRunners", runner_pb2.WatchRunnersRequest(version="????"), INVALID, "version"),
+    (
+        "WatchRunners",
+        stamped(runner_pb2.WatchRunnersRequest, 0, -5, field="start_time"),
+        INVALID,
+        "start_time",
+    ),
 ]

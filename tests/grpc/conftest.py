@@ -13,7 +13,7 @@ import pytest
 
 from fal_server.access.authentication import Authenticator
 from fal_server.core.apps import App, AuthMode, Strategy
-from fal_server.core.faults import Fault, NotFound, Unavailable
+from fal_server.core.faults import Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.names import app_name, environment_name, identifier
@@ -21,6 +21,7 @@ from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.grpc.methods import Services
 from fal_server.grpc.server import GrpcServer
+from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
 from fal_server.services.environments import Environments
@@ -91,6 +92,11 @@ def runner(runner_id: str = "runner-1", **changes: Any) -> Runner:
     return replace(built, **changes)
 
 
+def refuse_version(version: str) -> None:
+    if version not in {"", "v1"}:
+        raise InvalidArgument("version", "this controller did not make that version")
+
+
 class FakeApps:
     """Apps in a dictionary."""
 
@@ -118,6 +124,10 @@ class FakeApps:
             raise self.fault
         wanted = environment_name(environment or "main")
         return [_view(app) for app in self.apps.values() if app.environment == wanted]
+
+    async def watch(self, scope: Scope, environment: str, version: str) -> AsyncIterator[Changes[AppView]]:
+        refuse_version(version)
+        yield Changes(snapshot=True, rows=await self.list(scope, environment), removed=[], version="v1")
 
     async def set_revision(
         self,
@@ -233,6 +243,14 @@ class FakeRunners:
         if not found:
             raise NotFound(f"app {full!r}")
         return found
+
+    async def watch(
+        self, scope: Scope, name: str, environment: str, *, since: datetime | None, version: str
+    ) -> AsyncIterator[Changes[RunnerView]]:
+        refuse_version(version)
+        if name:
+            await self.list_for_app(scope, name, environment, since=since, include_pending=True)
+        yield Changes(snapshot=True, rows=list(self.views.values()), removed=[], version="v1")
 
     async def get(self, scope: Scope, runner_id: str) -> RunnerView:
         return self._require(runner_id)

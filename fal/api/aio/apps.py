@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal.api.aio import log_reading
+from fal.api.aio import log_reading, watch_reading
 from fal.api.logs import log_query
+from fal.api.watches import WatchedApps
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
@@ -20,7 +21,9 @@ from fal_grpc.errors import NotFoundError
 if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
     from fal.gpus import GpuUsage
+    from fal_grpc.adapter.changes import Changes
     from fal_grpc.adapter.revision import ApplicationInfo
+    from fal_grpc.aio import AsyncController
 
 
 class AsyncAppsNamespace:
@@ -46,6 +49,30 @@ class AsyncAppsNamespace:
         controller = await self.client.controller()
         found = await controller.list_aliases(environment_name=environment_name)
         return [app for app in found if filter in app.alias] if filter else found
+
+    def watch(
+        self,
+        *,
+        filter: str | None = None,  # noqa: A002
+        environment_name: str | None = None,
+    ) -> AsyncGenerator[builtins.list[AliasInfo], None]:
+        """List the apps again and again: at each change, and about every two seconds.
+
+        If the controller cannot be reached for a while, it goes on with what is then. Close it to stop.
+
+        Args:
+            filter: only apps whose name contains this text.
+            environment_name: the environment; None means the default one.
+        """
+
+        def stream(controller: AsyncController, version: str) -> AsyncGenerator[Changes[AliasInfo], None]:
+            return controller.watch_apps(environment_name=environment_name, version=version)
+
+        async def fetch(controller: AsyncController) -> builtins.list[AliasInfo]:
+            found = await controller.list_aliases(environment_name=environment_name)
+            return [app for app in found if filter in app.alias] if filter else found
+
+        return watch_reading.read(self.client, WatchedApps(filter), stream, fetch)
 
     async def runners(
         self,

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
-from fal.api.aio import log_reading
+from fal.api.aio import log_reading, watch_reading
 from fal.api.logs import log_query
+from fal.api.watches import WatchedRunners
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
@@ -20,6 +21,8 @@ from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
     from fal.gpus import GpuUsage
+    from fal_grpc.adapter.changes import Changes
+    from fal_grpc.aio import AsyncController
     from fal_grpc.aio_exec_session import AsyncExecSession
     from fal_grpc.aio_shell_session import AsyncShellSession
 
@@ -53,6 +56,38 @@ class AsyncRunnersNamespace:
         controller = await self.client.controller()
         found = await controller.list_runners(since=since)
         return found if wanted is None else [runner for runner in found if runner.state in wanted]
+
+    def watch(
+        self,
+        *,
+        since: datetime | None = None,
+        state: Sequence[RunnerState | str] | None = None,
+        app: str | None = None,
+        environment_name: str | None = None,
+    ) -> AsyncGenerator[builtins.list[RunnerInfo], None]:
+        """List the runners again and again: at each change, and about every two seconds.
+
+        If the controller cannot be reached for a while, it goes on with what is then. Close it to stop.
+
+        Args:
+            since: also list those that ended at or after this time; a naive one is local time.
+            state: only those in one of these states, such as ["running", "idle"]; None or ["all"] means any.
+            app: only the runners of this app; None means all.
+            environment_name: the app's environment; None means the default one.
+        """
+        wanted = parse_states(state)
+
+        def stream(controller: AsyncController, version: str) -> AsyncGenerator[Changes[RunnerInfo], None]:
+            return controller.watch_runners(alias=app, environment_name=environment_name, since=since, version=version)
+
+        async def fetch(controller: AsyncController) -> builtins.list[RunnerInfo]:
+            if app is None:
+                found = await controller.list_runners(since=since)
+            else:
+                found = await controller.list_alias_runners(app, since=since, environment_name=environment_name)
+            return found if wanted is None else [runner for runner in found if runner.state in wanted]
+
+        return watch_reading.read(self.client, WatchedRunners(since=since, states=wanted), stream, fetch)
 
     async def get(self, runner_id: str) -> RunnerInfo:
         """Return one runner, live or ended.

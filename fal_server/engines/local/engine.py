@@ -18,6 +18,7 @@ from fal_server.core.faults import NodeTrouble, Unavailable
 from fal_server.core.identity import AccountId
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.machines import Node
+from fal_server.core.resources import ResourceSample
 from fal_server.core.runners import Runner
 from fal_server.engines.local.cgroup import RunnerGroups, end_group
 from fal_server.engines.local.container import remove_container
@@ -184,6 +185,10 @@ class LocalEngine:
             return _in_flight(await link.client.status())
         except grpc.aio.AioRpcError:
             return None  # its shim is ending
+
+    async def resources(self, runner: Runner) -> ResourceSample | None:
+        link = self._links.get(runner.runner_id)
+        return None if link is None else await link.client.resources()
 
     async def exec(self, runner: Runner, request: ExecRequest) -> ExecSession:
         session = ShimExecSession(self.execs(runner), runner.runner_id)

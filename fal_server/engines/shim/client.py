@@ -11,10 +11,12 @@ from fal_grpc.v1 import shim_pb2, shim_pb2_grpc
 from fal_runner.exec.message_socket import MessageSocket
 from fal_runner.shim.address import EXEC_SOCKET_NAME, TOKEN_METADATA, SocketPath
 from fal_server.core.faults import Unavailable
+from fal_server.core.resources import ResourceSample
 from fal_server.engines.shim.exec_channel import ShimExecChannel
 
 _CALL_SECONDS = 10.0
 _START_SECONDS = 30.0
+_MEASURE_SECONDS = 3.0
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -69,6 +71,21 @@ class ShimClient:
             shim_pb2.GetStatusRequest(), timeout=_CALL_SECONDS, metadata=self._metadata, wait_for_ready=True
         )
         return response.status
+
+    async def resources(self) -> ResourceSample | None:
+        """Measure what the runner uses; None if its shim does not answer soon, or cannot measure."""
+        try:
+            used = await self._stub.GetUsage(
+                shim_pb2.GetUsageRequest(), timeout=_MEASURE_SECONDS, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return ResourceSample(
+            cpu_seconds=used.cpu_seconds,
+            memory_bytes=used.memory_bytes,
+            gpu_memory_bytes=used.gpu_memory_bytes if used.HasField("gpu_memory_bytes") else None,
+            gpu_cores=used.gpu_cores if used.HasField("gpu_cores") else None,
+        )
 
     def watch(self, after: int) -> Watching:
         """Stream the events after this one."""

@@ -129,3 +129,18 @@ async def test_a_runner_that_is_not_followed_cannot_be_reached(under: EngineUnde
         await under.engine.exec(runner, request)
     with pytest.raises(Unavailable):
         await under.engine.result(runner)
+
+
+async def test_what_a_runner_uses_can_be_measured_while_it_lives(under: EngineUnderTest) -> None:
+    runner = await under.start()
+    await under.until(runner, Event.READY)
+    first = await under.engine.resources(runner)
+    second = await under.engine.resources(runner)
+    assert first is not None
+    assert second is not None
+    assert first.memory_bytes > 0
+    assert 0 < first.cpu_seconds <= second.cpu_seconds
+    await under.engine.kill(runner)
+    await under.until(runner, Event.GONE)
+    await under.engine.release(runner.runner_id)
+    assert await under.engine.resources(runner) is None

@@ -1,0 +1,137 @@
+"""Watched lists, apart from I/O: what the messages of a watch add up to, and reconnecting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from fal_grpc.adapter.runner import RunnerState, aged
+from fal_grpc.backoff import Backoff
+from fal_grpc.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from fal_grpc.adapter.app import AliasInfo
+    from fal_grpc.adapter.changes import Changes
+    from fal_grpc.adapter.runner import RunnerInfo
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+POLL_SECONDS = 2.0
+"""How often a list is fetched if the controller cannot send its changes."""
+
+MAX_RECONNECTS = 160
+"""Attempts in a row to reconnect: about ten minutes."""
+
+_BACKOFF = Backoff(first_seconds=0.2, longest_seconds=5.0)
+_ENDED = (RunnerState.TERMINATED, RunnerState.DEAD)
+
+
+class WatchedList(ABC, Generic[T]):
+    """A list that the messages of a watch keep up to date; it logs at INFO that the controller is lost and back.
+
+    Attributes:
+        version: of what was taken in, to go on from there.
+    """
+
+    def __init__(self) -> None:
+        self.version = ""
+        self._items: dict[str, T] = {}
+        self._pages: list[Changes[T]] = []
+        self._failures = 0
+
+    def take(self, changes: Changes[T]) -> bool:
+        """Take in a message; return whether the list is whole again."""
+        if self._failures:
+            log.info("The controller is reached again.")
+        self._failures = 0
+        self._pages.append(changes)
+        if not changes.version:
+            return False
+        for page in self._pages:
+            if page.snapshot:
+                self._items.clear()
+            for item in page.items:
+                self._put(item)
+            for name in page.removed:
+                self._items.pop(name, None)
+        self._pages.clear()
+        self.version = changes.version
+        return True
+
+    def pause(self, error: UnavailableError | None) -> float:
+        """Return the seconds to wait before the next attempt to go on.
+
+        Args:
+            error: what ended the stream; None if it just ended.
+
+        Raises:
+            UnavailableError: the given one, if nothing was ever received, or if this failed too often in a row.
+        """
+        self._pages.clear()
+        self._failures += 1
+        if not self.version or self._failures > MAX_RECONNECTS:
+            raise error or UnavailableError("The controller ended the stream.")
+        if self._failures == 1:
+            log.info("The connection to the controller broke; trying again.")
+        return _BACKOFF.pause(self._failures)
+
+    @abstractmethod
+    def items(self) -> list[T]:
+        """Return the list as it is now."""
+
+    @abstractmethod
+    def _put(self, item: T) -> None:
+        """Add an item, or replace it."""
+
+
+class WatchedApps(WatchedList["AliasInfo"]):
+    """The apps of an environment, by name.
+
+    Args:
+        filter: only apps whose name contains this text; None takes all.
+    """
+
+    def __init__(self, filter: str | None) -> None:  # noqa: A002 - as the list's argument
+        super().__init__()
+        self.wanted: Callable[[AliasInfo], bool] = lambda app: not filter or filter in app.alias
+
+    def items(self) -> list[AliasInfo]:
+        return [app for _, app in sorted(self._items.items()) if self.wanted(app)]
+
+    def _put(self, item: AliasInfo) -> None:
+        self._items[item.alias] = item
+
+
+class WatchedRunners(WatchedList["RunnerInfo"]):
+    """Runners, the oldest first, whose times go on between two messages.
+
+    Args:
+        since: keep those that ended at or after this time; None keeps none that ended.
+        states: only those in one of these; None takes any.
+    """
+
+    def __init__(self, *, since: datetime | None, states: Collection[RunnerState] | None) -> None:
+        super().__init__()
+        self._keeps_ended = since is not None
+        self._states = states
+        self._seen_at: dict[str, float] = {}
+
+    def items(self) -> list[RunnerInfo]:
+        now = time.monotonic()
+        return [
+            runner if runner.state in _ENDED else aged(runner, now - self._seen_at[runner_id])
+            for runner_id, runner in self._items.items()
+            if self._states is None or runner.state in self._states
+        ]
+
+    def _put(self, item: RunnerInfo) -> None:
+        if item.state in _ENDED and not self._keeps_ended:
+            self._items.pop(item.runner_id, None)
+            self._seen_at.pop(item.runner_id, None)
+            return
+        self._items[item.runner_id] = item
+        self._seen_at[item.runner_id] = time.monotonic()

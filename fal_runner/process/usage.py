@@ -1,0 +1,77 @@
+"""Measures what the processes below this one use, from /proc alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeUsage:
+    """What some processes use together.
+
+    Attributes:
+        pids: the processes.
+        cpu_seconds: since the first of them began, with those that are gone; never less than before.
+        memory_bytes: of each what it has alone, and once what the one with the most shares with others.
+    """
+
+    pids: tuple[int, ...]
+    cpu_seconds: float
+    memory_bytes: int
+
+
+def measure_descendants(root: int) -> TreeUsage:
+    """Measure all descendants of a process, which is their subreaper, without the process itself.
+
+    The kernel adds the time of a process that was waited for to its parent's, so no time is lost while the root waits
+    for every orphan.
+    """
+    pids = tuple(_descendants(root))
+    # The root first: a descendant that it reaps in between is then missing for once, and never counted twice.
+    ticks = _waited_ticks(root)
+    alone = shared = 0
+    for pid in pids:
+        try:
+            own = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            resident, of_files = (int(pages) for pages in (_PROC / str(pid) / "statm").read_text().split()[1:3])
+        except (OSError, ValueError):
+            continue  # it ended
+        ticks += sum(int(number) for number in own[11:15])  # its own time and that of its waited-for children
+        alone += resident - of_files
+        shared = max(shared, of_files)
+    return TreeUsage(pids=pids, cpu_seconds=ticks / _TICKS, memory_bytes=(alone + shared) * _PAGE)
+
+
+def _waited_ticks(pid: int) -> int:
+    fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    return int(fields[13]) + int(fields[14])
+
+
+def _descendants(root: int) -> Iterator[int]:
+    waiting = [root]
+    while waiting:
+        for child in _children(waiting.pop()):
+            yield child
+            waiting.append(child)
+
+
+def _children(pid: int) -> list[int]:
+    """List the children of all threads of a process, see proc(5); none if it has ended."""
+    found: list[int] = []
+    try:
+        threads = list((_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            found += map(int, (thread / "children").read_text().split())
+        except OSError:
+            continue  # it ended
+    return found

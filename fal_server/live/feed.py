@@ -1,0 +1,158 @@
+"""Follows rows that change in memory: what there is, then what changed since a version."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from fal_server.core.cursors import read_cursor, write_cursor
+from fal_server.core.faults import InvalidArgument
+from fal_server.live.events import ChangeNotifier
+
+Row = TypeVar("Row")
+HEARTBEAT_SECONDS = 2.0
+# Not every change is announced: a request that comes or goes is not. So look again after this time.
+_LOOK_SECONDS = 1.0
+_LEAST_REST_SECONDS = 0.2
+# Looking takes at most this part of the event loop's time, however many rows there are.
+_MOST_LOAD = 0.05
+MOST_GONE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes(Generic[Row]):
+    """What changed since a version.
+
+    Value: a copy for one reader.
+
+    Attributes:
+        snapshot: whether `rows` are all that there are, rather than what changed.
+        removed: rows that are gone, as they were last.
+        version: go on from here.
+    """
+
+    snapshot: bool
+    rows: Sequence[Row]
+    removed: Sequence[Row]
+    version: str
+
+
+class Feed(Generic[Row]):
+    """Number every change of some rows, so that any reader can ask what changed since a number.
+
+    It looks only while somebody reads, once for all readers. It keeps each row's latest state and nothing for a reader:
+    a slow one gets the newest state in fewer messages. Cache: a restart begins with new numbers.
+
+    Args:
+        look: returns all rows, in order, by keys that name each for good.
+        alike: whether nothing that a reader is told differs between two rows of a key.
+        changed: notified when a look may show something.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[Mapping[str, Row]]],
+        alike: Callable[[Row, Row], bool],
+        changed: ChangeNotifier,
+    ) -> None:
+        self._look = look
+        self._alike = alike
+        self._changed = changed
+        self._lock = asyncio.Lock()
+        self._life = secrets.token_hex(8)
+        self._version = 0
+        # What changed last is at the end of both.
+        self._rows: dict[str, tuple[int, Row]] = {}
+        self._gone: dict[str, tuple[int, Row]] = {}
+        self._order: dict[str, int] = {}
+        self._forgotten = 0
+        self._rested_at = 0.0
+
+    async def follow(self, version: str, mine: Callable[[Row], bool]) -> AsyncGenerator[Changes[Row]]:
+        """Yield a snapshot, or what changed since a version; then changes, at least every two seconds.
+
+        Args:
+            version: of the last changes that the reader has; "" has none.
+            mine: which rows the reader may see.
+
+        Raises:
+            InvalidArgument: that is no version.
+        """
+        position = self._position(version)
+        async with self._lock:
+            await self._take()
+        loop = asyncio.get_running_loop()
+        while True:
+            yield self._since(position, mine)
+            position = self._version
+            until = loop.time() + HEARTBEAT_SECONDS
+            while self._version == position and loop.time() < until:
+                await self._advance(position)
+
+    def _position(self, version: str) -> int | None:
+        """Return the number of a version, or None if this feed does not know it."""
+        if not version:
+            return None
+        try:
+            match read_cursor(version):
+                case [str(life), int(number)]:
+                    return number if life == self._life and number <= self._version else None
+                case _:
+                    raise ValueError(version)
+        except ValueError:
+            raise InvalidArgument(
+                "version", "this controller did not make that version: start again without it"
+            ) from None
+
+    def _since(self, position: int | None, mine: Callable[[Row], bool]) -> Changes[Row]:
+        version = write_cursor([self._life, self._version])
+        if position is None or position < self._forgotten:
+            ordered = sorted(self._rows, key=lambda key: self._order.get(key, 0))
+            rows = [row for row in (self._rows[key][1] for key in ordered) if mine(row)]
+            return Changes(snapshot=True, rows=rows, removed=(), version=version)
+        rows = [row for row in _later(self._rows, position) if mine(row)]
+        removed = [row for row in _later(self._gone, position) if mine(row)]
+        return Changes(snapshot=False, rows=rows[::-1], removed=removed[::-1], version=version)
+
+    async def _advance(self, position: int) -> None:
+        """Wait for a change, or for some time, and look; one reader does it for all."""
+        async with self._lock:
+            if self._version != position:
+                return
+            seen = self._changed.count
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
+            await self._changed.wait(seen, _LOOK_SECONDS)
+            await self._take()
+
+    async def _take(self) -> None:
+        """Look, and number what differs from before."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        found = await self._look()
+        self._order = {key: number for number, key in enumerate(found)}
+        for key, row in found.items():
+            before = self._rows.get(key)
+            if before is None or not self._alike(before[1], row):
+                self._version += 1
+                self._rows.pop(key, None)
+                self._gone.pop(key, None)
+                self._rows[key] = (self._version, row)
+        for key in [key for key in self._rows if key not in found]:
+            self._version += 1
+            self._gone[key] = (self._version, self._rows.pop(key)[1])
+        while len(self._gone) > MOST_GONE:
+            self._forgotten = self._gone.pop(next(iter(self._gone)))[0]
+        ended = loop.time()
+        self._rested_at = ended + max(_LEAST_REST_SECONDS, (ended - started) / _MOST_LOAD)
+
+
+def _later(rows: dict[str, tuple[int, Row]], position: int) -> Iterator[Row]:
+    """Yield the rows with a higher number, the latest first."""
+    for number, row in reversed(rows.values()):
+        if number <= position:
+            return
+        yield row
