@@ -15,7 +15,13 @@ import pytest
 
 from fal_cli.main import main
 from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
-from fal_grpc.v1.runner_pb2 import ListAliasRunnersResponse, ListRunnersResponse, RunnerInfo
+from fal_grpc.v1.runner_pb2 import (
+    ListAliasRunnersResponse,
+    ListRunnersResponse,
+    RunnerInfo,
+    RunnerUsage,
+    WatchRunnersResponse,
+)
 
 IDS = ("83dd5028-24bc-4895-9c1a-0d6f4a4e1b7d", "0984522d-7a1e-4a55-8f0e-6c2f6b1f2a3c")
 REVISION = "e7634661-1111-4222-8333-444455556666"
@@ -211,6 +217,49 @@ def test_a_watched_list_is_shown_again_when_it_changes(full):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_watched_list_is_shown_as_the_controller_tells_its_changes(full):
+    def watched(_request, context):
+        yield WatchRunnersResponse(snapshot=True, runners=[RunnerInfo(runner_id=IDS[0])], version="v1")
+        yield WatchRunnersResponse(version="v2")
+        yield WatchRunnersResponse(runners=[RunnerInfo(runner_id=IDS[0], alias="b")], version="v3")
+        full.gone.wait(60)
+
+    full.answers["WatchRunners"] = watched
+    with subprocess.Popen(
+        [sys.executable, "-m", "fal_cli", "runners", "list", "-w", "--columns", "runner-id,alias"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        found = [process.stdout.readline().split() for _ in range(4)]
+        assert found == [["Runner", "ID", "Alias"], [IDS[0]], ["Runner", "ID", "Alias"], [IDS[0], "b"]]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+    assert [name for name, _ in full.asked] == ["WatchRunners"]
+
+
+def test_what_a_runner_uses_is_shown_wide_and_in_json(controller, capsys):
+    usage = RunnerUsage(cpu_cores=1.5, memory_bytes=3 << 29, gpu_memory_bytes=5 << 30, gpu_cores=0.25)
+    runners = [RunnerInfo(runner_id="r1", usage=usage), RunnerInfo(runner_id="r2")]
+    controller.answers["ListRunners"] = ListRunnersResponse(runners=runners)
+    columns = "runner-id,cpu,memory,gpu,gpu-memory"
+    assert main(["runners", "list", "--columns", columns, "--sort", "memory:desc"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()][1:] == [
+        ["r1", "150%", "1.5", "GiB", "25%", "5.0", "GiB"],
+        ["r2"],
+    ]
+    assert main(["runners", "list"]) == 0
+    assert "Memory" not in capsys.readouterr().out
+    assert main(["runners", "list", "-o", "wide"]) == 0
+    assert "GPU Memory" in capsys.readouterr().out
+    assert main(["runners", "list", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["runners"]
+    assert first["usage"]["memory_bytes"] == 3 << 29
+    assert "usage" not in second
 
 
 def test_a_watched_list_clears_the_terminal_and_outlives_the_controller(full, monkeypatch, capsys):

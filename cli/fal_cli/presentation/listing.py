@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fal_cli.completion import complete_words
 from fal_cli.options import add_output_options, open_client, seconds_type
 from fal_cli.parser import FalParser
+from fal_cli.presentation.notes import notes_on_stderr
 from fal_cli.presentation.output import LIST_FORMATS, print_note, write_list, write_table
 from fal_cli.presentation.table import Column
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Fetched = TypeVar("Fetched")
 _WATCH_SECONDS = 2.0
+_AS_IT_CHANGES = 0.0
 # Home, then clear to the end, and what was scrolled away.
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
@@ -32,11 +34,13 @@ class Field(Column, Generic[Item]):
         text: returns the cell of an item.
         sort_key: returns the value to sort by; the text if None.
         wide: whether a terminal shows the column with `-o wide` only.
+        extra: whether a pipe shows it with `-o wide` only, too: the published client's table does not have it.
     """
 
     text: Callable[[Item], str]
     sort_key: Callable[[Item], float | str | None] | None = None
     wide: bool = False
+    extra: bool = False
 
     @property
     def name(self) -> str:
@@ -90,10 +94,10 @@ def add_list_options(parser: FalParser, listing: Listing[Item]) -> None:
         "--watch",
         "-w",
         nargs="?",
-        const=_WATCH_SECONDS,
+        const=_AS_IT_CHANGES,
         type=seconds_type,
         metavar="SECONDS",
-        help=f"Show the list again and again, every {_WATCH_SECONDS:g} seconds by default.",
+        help="Show the list again as it changes or, with SECONDS, as often as that.",
     )
     parser.beyond(watch)
     names = ", ".join(field.name for field in listing.fields)
@@ -110,6 +114,7 @@ def run_list(
     args: argparse.Namespace,
     fetch: Callable[[SyncServerlessClient], Fetched],
     write: Callable[[Fetched], None],
+    watch: Callable[[SyncServerlessClient], Iterable[Fetched]] | None = None,
 ) -> None:
     """Fetch and write a list: once, or with --watch again and again until Ctrl-C.
 
@@ -119,33 +124,50 @@ def run_list(
         args: the parsed command line.
         fetch: returns the items.
         write: writes the items.
+        watch: yields the items at each change; None if the controller does not tell changes of this list.
     """
     with open_client(args) as client:
-        found = fetch(client)
         if args.watch is not None:
-            _watch(args.watch, found, lambda: fetch(client), write)
+            if watch is not None and args.watch == _AS_IT_CHANGES:
+                _show_each(watch(client), write, "As it changes")
+                return
+            seconds = args.watch or _WATCH_SECONDS
+            _show_each(_polled(lambda: fetch(client), seconds), write, f"Every {seconds:g} s")
+            return
+        found = fetch(client)
     write(found)
 
 
-def _watch(seconds: float, found: Fetched, fetch: Callable[[], Fetched], write: Callable[[Fetched], None]) -> NoReturn:
+def _show_each(lists: Iterable[Fetched], write: Callable[[Fetched], None], how: str) -> None:
+    import time
+
+    shown: Fetched | None = None
+    with notes_on_stderr():
+        for found in lists:
+            if sys.stdout.isatty():
+                sys.stdout.write(f"{_CLEAR}{how}, Ctrl-C ends. {time.strftime('%H:%M:%S')}\n\n")
+                write(found)
+            elif found != shown:
+                write(found)
+            sys.stdout.flush()
+            shown = found
+
+
+def _polled(fetch: Callable[[], Fetched], seconds: float) -> Iterator[Fetched]:
+    """Yield what `fetch` returns, again and again; a controller that is away is waited for once it was there."""
     import time
 
     from fal_grpc.errors import UnavailableError
 
-    shown: Fetched | None = None
+    yield fetch()
     while True:
-        if sys.stdout.isatty():
-            sys.stdout.write(f"{_CLEAR}Every {seconds:g} s, Ctrl-C ends. {time.strftime('%H:%M:%S')}\n\n")
-            write(found)
-        elif found != shown:
-            write(found)
-        sys.stdout.flush()
-        shown = found
         time.sleep(seconds)
         try:
             found = fetch()
         except UnavailableError as error:
             print_note(str(error))
+            continue
+        yield found
 
 
 def _field(listing: Listing[Item], name: str) -> Field[Item]:
@@ -193,6 +215,10 @@ def write_items(
         if args.columns:
             fields: Sequence[Field[Item]] = args.columns
         else:
-            short = args.output == "pretty" and sys.stdout.isatty()
-            fields = [field for field in listing.fields if field.title not in hidden and not (short and field.wide)]
+            pretty, short = args.output == "pretty", args.output == "pretty" and sys.stdout.isatty()
+            fields = [
+                field
+                for field in listing.fields
+                if field.title not in hidden and not (pretty and field.extra) and not (short and field.wide)
+            ]
         write_table(fields, ([field.text(item) for field in fields] for item in items))

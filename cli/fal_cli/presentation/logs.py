@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import CommandError, ExitCode
-from fal_cli.presentation.output import print_note, write_line, write_list
+from fal_cli.presentation.notes import notes_on_stderr
+from fal_cli.presentation.output import write_line, write_list
 from fal_cli.presentation.printable import log_text, one_line
 from fal_cli.presentation.style import paint, wants_colour
 
@@ -61,7 +60,7 @@ def write_entries(form: str, entries: Iterable[LogEntry], *, prefixed: bool = Fa
 def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = False) -> None:
     """Write lines as they arrive; a note on standard error says when the controller was lost."""
     write = _printer(prefixed=prefixed) if form == "pretty" else _write_document
-    with _notes_on_stderr():
+    with notes_on_stderr():
         for batch in _batches(entries):
             for entry in batch:
                 write(entry)
@@ -73,26 +72,6 @@ def _batches(entries: Iterable[LogEntry]) -> Iterable[Sequence[LogEntry]]:
     from fal.api.log_reading import LogLines
 
     return entries.batches() if isinstance(entries, LogLines) else ((entry,) for entry in entries)
-
-
-class _Notes(logging.Handler):
-    """Write the SDK's log records as notes to standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print_note(record.getMessage())
-
-
-@contextmanager
-def _notes_on_stderr() -> Generator[None, None, None]:
-    logger, handler = logging.getLogger("fal.api.logs"), _Notes()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def _document(entry: LogEntry) -> Mapping[str, object]:

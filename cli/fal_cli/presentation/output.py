@@ -19,6 +19,7 @@ FORMATS = ("pretty", "json", "yaml", "jsonl")
 _STDERR = 2
 # No terminal is narrower, so shorter texts need no look at its width.
 _NARROW = 40
+_NEXT_UNIT = 1000
 LIST_FORMATS = (*FORMATS, "wide", "name")
 
 
@@ -88,6 +89,16 @@ def shown_time(at: datetime | None) -> str:
     from fal_cli.times import describe_time
 
     return describe_time(at)
+
+
+def shown_bytes(count: int) -> str:
+    """Return a number of bytes for people, such as `512 MiB`."""
+    size, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the unit at which it stops is used
+        if size < _NEXT_UNIT:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
 
 
 def print_line(message: str) -> None:

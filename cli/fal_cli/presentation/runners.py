@@ -6,12 +6,12 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fal_cli.presentation.listing import Field, Listing, write_items
-from fal_cli.presentation.output import print_line, shown_time, write_document, write_table
+from fal_cli.presentation.output import print_line, shown_bytes, shown_time, write_document, write_table
 from fal_cli.presentation.style import paint, wants_colour
 from fal_cli.presentation.table import Column
 
@@ -75,6 +75,10 @@ def write_runner(form: str, runner: RunnerInfo) -> None:
         ("Machine type", runner.machine_type),
         ("Node", runner.node),
         ("Requests in flight", str(runner.in_flight_requests)),
+        ("CPU", _cpu(runner)),
+        ("Memory", _memory(runner)),
+        ("GPU", _gpu(runner)),
+        ("GPU memory", _gpu_memory(runner)),
         ("Created", shown_time(runner.created_at)),
         ("Ready", shown_time(runner.ready_at)),
         ("Ended", shown_time(runner.ended_at)),
@@ -147,6 +151,23 @@ def _document(runner: RunnerInfo) -> Mapping[str, object]:
         "state": runner.state.value,
         "replacement": runner.replacement.value,
         **reason,
+        **_usage_document(runner),
+    }
+
+
+def _usage_document(runner: RunnerInfo) -> dict[str, object]:
+    """Return what the runner uses; nothing if the controller does not say."""
+    used = runner.usage
+    if used is None:
+        return {}
+    return {
+        "usage": {
+            "cpu_cores": round(used.cpu_cores, 3),
+            "memory_bytes": used.memory_bytes,
+            "gpu_memory_bytes": used.gpu_memory_bytes,
+            "gpu_cores": used.gpu_cores,
+            "measured_at": _iso(used.measured_at),
+        }
     }
 
 
@@ -176,6 +197,30 @@ def _expires(runner: RunnerInfo) -> str:
 def _uptime(runner: RunnerInfo) -> str:
     seconds = int(runner.uptime.total_seconds())
     return f"{timedelta(seconds=seconds)} ({seconds}s)"
+
+
+def _used(what: str) -> Callable[[RunnerInfo], float | None]:
+    """Return a function that returns a number of a runner's usage; None sorts last."""
+    return lambda runner: None if runner.usage is None else getattr(runner.usage, what)
+
+
+def _cpu(runner: RunnerInfo) -> str:
+    """Return processors as percent, as `top` does: 100% is one that is always busy."""
+    return "" if runner.usage is None else f"{runner.usage.cpu_cores:.0%}"
+
+
+def _memory(runner: RunnerInfo) -> str:
+    return "" if runner.usage is None else shown_bytes(runner.usage.memory_bytes)
+
+
+def _gpu(runner: RunnerInfo) -> str:
+    cores = None if runner.usage is None else runner.usage.gpu_cores
+    return "" if cores is None else f"{cores:.0%}"
+
+
+def _gpu_memory(runner: RunnerInfo) -> str:
+    used = None if runner.usage is None else runner.usage.gpu_memory_bytes
+    return "" if used is None else shown_bytes(used)
 
 
 def _state(runner: RunnerInfo) -> str:
@@ -212,6 +257,16 @@ RUNNERS: Listing[RunnerInfo] = Listing(
         Field(title="Uptime", text=_uptime, sort_key=lambda runner: runner.uptime.total_seconds(), folds=True),
         Field(title="Revision", text=lambda runner: runner.revision),
         Field(title="State", text=_state, folds=True),
+        Field(title="CPU", text=_cpu, sort_key=_used("cpu_cores"), extra=True),
+        Field(title="Memory", text=_memory, sort_key=_used("memory_bytes"), extra=True),
+        Field(title="GPU", text=_gpu, sort_key=_used("gpu_cores"), extra=True),
+        Field(
+            title="GPU Memory",
+            text=_gpu_memory,
+            sort_key=_used("gpu_memory_bytes"),
+            folds=True,
+            extra=True,
+        ),
     ),
     document=_document,
     item_name=lambda runner: runner.runner_id,

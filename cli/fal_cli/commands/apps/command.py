@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.apps import details, logs, scaling
@@ -106,11 +107,19 @@ def _add_scale(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    run_list(args, lambda client: _chosen(args, client), lambda apps: write_apps(args, apps))
+    def watch(client: SyncServerlessClient) -> Iterator[list[AliasInfo]]:
+        for apps in client.apps.watch(filter=args.filter, environment_name=args.env):
+            yield _chosen(args, apps)
+
+    run_list(
+        args,
+        lambda client: _chosen(args, client.apps.list(filter=args.filter, environment_name=args.env)),
+        lambda apps: write_apps(args, apps),
+        watch,
+    )
 
 
-def _chosen(args: argparse.Namespace, client: SyncServerlessClient) -> list[AliasInfo]:
-    apps = client.apps.list(filter=args.filter, environment_name=args.env)
+def _chosen(args: argparse.Namespace, apps: Sequence[AliasInfo]) -> list[AliasInfo]:
     if args.regions:
         apps = [app for app in apps if not set(args.regions).isdisjoint(app.valid_regions)]
     if args.sort_by_runners:
@@ -165,6 +174,10 @@ def _runners(args: argparse.Namespace) -> None:
             client.apps.runners(args.app_name, since=since, environment_name=args.env), args.state
         ),
         lambda runners: write_runners(args, runners, alias=False),
+        lambda client: (
+            of_states(runners, args.state)
+            for runners in client.runners.watch(app=args.app_name, since=since, environment_name=args.env)
+        ),
     )
 
 

@@ -67,6 +67,7 @@ def _list(args: argparse.Namespace) -> None:
         args,
         lambda client: of_states(client.runners.list(since=since), args.state),
         lambda runners: write_runners(args, runners),
+        lambda client: (of_states(runners, args.state) for runners in client.runners.watch(since=since)),
     )
 
 
