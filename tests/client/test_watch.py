@@ -76,7 +76,7 @@ def test_ended_runners_stay_on_request_and_states_choose(side: Side, fake: FakeC
     first, second = watched(side, fake.host, "runners", 2, since=since, state=["idle", "terminated"], app="a")
     assert [one.state.value for one in first] == ["IDLE"]
     assert [one.state.value for one in second] == ["TERMINATED"]
-    request = fake.calls[0].request
+    request: Any = fake.calls[0].request
     assert (request.alias, request.start_time.ToDatetime(tzinfo=UTC)) == ("a", since)
 
 
@@ -100,7 +100,8 @@ def test_apps_are_watched_by_name(side: Side, fake: FakeController) -> None:
     found = watched(side, fake.host, "apps", 3, filter="1", environment_name="dev")
     assert [[app.alias for app in apps] for apps in found] == [["b1"], ["a1", "b1"], ["a1"]]
     assert [app.load and (app.load.in_flight, app.load.queued) for app in found[1]] == [(3, 2), None]
-    assert fake.calls[0].request.environment_name == "dev"
+    request: Any = fake.calls[0].request
+    assert request.environment_name == "dev"
 
 
 def test_a_controller_that_can_only_list_is_asked_again(side: Side) -> None:
