@@ -40,7 +40,7 @@ class ResourceUse:
 
     @property
     def rounded(self) -> tuple[float, int, int | None, float | None]:
-        """Return what a watcher is told anew: hundredths of a core and whole MiB."""
+        """Return what a watcher is told about: hundredths of a core and whole MiB."""
         gpu_memory = None if self.gpu_memory_bytes is None else self.gpu_memory_bytes // _MIB
         gpu_cores = None if self.gpu_cores is None else round(self.gpu_cores, 2)
         return round(self.cpu_cores, 2), self.memory_bytes // _MIB, gpu_memory, gpu_cores
