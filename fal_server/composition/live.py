@@ -11,7 +11,7 @@ from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
-from fal_server.live.resources import Resources
+from fal_server.live.measurements import Measurements
 from fal_server.ports import Clock
 from fal_server.store.sql.store import SqlStore
 
@@ -31,7 +31,7 @@ class LiveState:
     health: Health
     dispatcher: Dispatcher
     decisions: Decisions
-    resources: Resources
+    resources: Measurements
 
 
 def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
@@ -53,5 +53,5 @@ def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
         health=health,
         dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, owner),
         decisions=Decisions(clock),
-        resources=Resources(fleet),
+        resources=Measurements(fleet),
     )

@@ -44,7 +44,9 @@ class Feed(Generic[Row]):
     """Number every change of some rows, so that any reader can ask what changed since a number.
 
     It looks only while somebody reads, once for all readers. It keeps each row's latest state and nothing for a reader:
-    a slow one gets the newest state in fewer messages. Cache: a restart begins with new numbers.
+    a slow one gets the newest state in fewer messages.
+
+    Cache: a restart begins with new numbers.
 
     Args:
         look: returns all rows, in order, by keys that name each for good.

@@ -7,7 +7,7 @@ import asyncio
 from fal_server.aio.rounds import every
 from fal_server.core.runners import NO_PROCESS, Runner
 from fal_server.live.fleet import Fleet
-from fal_server.live.resources import Resources
+from fal_server.live.measurements import Measurements
 from fal_server.ports import Clock, Engine
 
 EVERY_SECONDS = 5.0
@@ -17,7 +17,7 @@ _AT_ONCE = 16
 class ResourceLoop:
     """Ask the engine about every runner that has a process."""
 
-    def __init__(self, fleet: Fleet, engine: Engine, resources: Resources, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, engine: Engine, resources: Measurements, clock: Clock) -> None:
         self._fleet = fleet
         self._engine = engine
         self._resources = resources

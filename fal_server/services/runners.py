@@ -20,7 +20,7 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher
 from fal_server.live.feed import Changes, Feed
 from fal_server.live.fleet import Fleet
-from fal_server.live.resources import Resources
+from fal_server.live.measurements import Measurements
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import Clock, Engine, ExecRequest, ExecSession
 from fal_server.services.execs import WITHOUT_PROCESS, require_enterable
@@ -43,7 +43,7 @@ class Runners:
         dispatcher: Dispatcher,
         engine: Engine,
         clock: Clock,
-        resources: Resources,
+        resources: Measurements,
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet

@@ -22,7 +22,7 @@ from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
-from fal_server.live.resources import Resources
+from fal_server.live.measurements import Measurements
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
@@ -189,7 +189,7 @@ class Platform:
             self.changed,
             _urls,
         )
-        self.resources = Resources(self.fleet)
+        self.resources = Measurements(self.fleet)
         self.runners = Runners(self.catalog, self.fleet, self.dispatcher, self.engine, self.clock, self.resources)
         self.revisions = Revisions(shown, self.catalog, self.fleet)
         self.launch_specs = LaunchSpecs(self.catalog, self.secrets.reveal_for, {})

@@ -9,7 +9,7 @@ from fal_server.core.runners import Runner
 from fal_server.live.fleet import Fleet
 
 
-class Resources:
+class Measurements:
     """Keep the last sample of each living runner, and what it used between the last two.
 
     Cache: the engine measures again.
