@@ -26,8 +26,9 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 
 log = logging.getLogger(__name__)
+BROKEN = "it broke a connection or answered 503"
 _KILLED: dict[Outcome, str] = {
-    Outcome.RUNNER_FAILED: "it broke a connection or answered 503",
+    Outcome.RUNNER_FAILED: BROKEN,
     Outcome.TIMED_OUT: "a request outlived request_timeout",
 }
 

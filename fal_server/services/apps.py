@@ -184,13 +184,17 @@ class Apps:
     async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
 
+        With `force` a busy runner is gone within its grace, whatever becomes of its requests.
+
         Raises:
             NotFound: there is no such app.
         """
         app = await self._catalog.require_in(scope.account, name, environment)
         self._fleet.forgive(app.name, app.revision_id)
         for runner in [r for r in self._fleet.of_app(app.name) if r.desired is Desired.SERVE]:
-            if force or not runner.routable:
+            if force:
+                await self._fleet.stop(runner.runner_id, "rolled out")
+            elif not runner.routable:
                 await self._fleet.drain(runner.runner_id, "rolled out")
             else:
                 await self._fleet.change(

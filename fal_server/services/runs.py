@@ -1,4 +1,4 @@
-"""Ephemeral runs: one runner for the life of one call."""
+"""Ephemeral runs: one runner for the life of one call, and another one if that breaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from fal_server.aio.tasks import run_to_completion
@@ -18,6 +19,7 @@ from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog, existing_environment
+from fal_server.live.dispatch import BROKEN
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, Engine, RunResult, Store
@@ -87,7 +89,7 @@ class Runs:
             created_at=now,
             updated_at=now,
         )
-        runner = Runner(
+        first = Runner(
             account=scope.account,
             runner_id=run_id,
             app_name=name,
@@ -101,24 +103,43 @@ class Runs:
             reason="fal run",
         )
         self._catalog.add_ephemeral(app, revision)
+        runner: Runner | None = first
+        current = first
         try:
-            await self._fleet.add([runner])
-            yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
-            async with aclosing(self._logs.follow(scope, LogQuery(runner_id=run_id), None)) as batches:
-                async for batch in batches:
-                    for entry in batch.entries:
-                        yield entry
-            yield await self._end(runner, revision)
+            while runner is not None:
+                current = runner
+                await self._fleet.add([current])
+                if current is first:
+                    yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
+                query = LogQuery(runner_id=current.runner_id)
+                async with aclosing(self._logs.follow(scope, query, None)) as batches:
+                    async for batch in batches:
+                        for entry in batch.entries:
+                            yield entry
+                runner = await self._successor(current, revision)
+                if runner is None:
+                    yield replace(await self._end(current, revision), run_id=run_id)
+                else:
+                    await run_to_completion(self._engine.release(current.runner_id))
         finally:
             try:
-                await self._fleet.stop(run_id, "the call that started it has ended")
-                await self._ended(run_id)
+                await self._fleet.stop(current.runner_id, "the call that started it has ended")
+                await self._ended(current.runner_id)
             finally:
                 # If a second cancellation ended the wait, the reconciler ends and releases the runner.
                 self._catalog.drop_ephemeral(app)
-                if self._fleet.get(run_id) is None:
+                if self._fleet.get(current.runner_id) is None:
                     # Only now, because its result had to be read first.
-                    await run_to_completion(self._engine.release(run_id))
+                    await run_to_completion(self._engine.release(current.runner_id))
+
+    async def _successor(self, runner: Runner, revision: Revision) -> Runner | None:
+        """Return the runner that takes the place of one that a request found broken; None if the run is over."""
+        ended = await self._fleet.find(runner.account, runner.runner_id)
+        if not revision.serves_http or ended is None or ended.reason != BROKEN:
+            return None
+        return replace(
+            runner, runner_id=str(uuid.uuid4()), token=secrets.token_urlsafe(24), created_at=self._clock.now()
+        )
 
     async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
         ended = await self._fleet.find(runner.account, runner.runner_id) or runner

@@ -163,8 +163,10 @@ async def test_a_forced_rollout_is_at_once(platform: Platform) -> None:
     await platform.deploy(scaling={"min_concurrency": 2})
     await ready(platform, 2)
     old = {r.runner_id for r in platform.fleet.runners}
+    busy = await platform.get()
     await platform.apps.rollout(SCOPE, "a", "", force=True)
     assert not list(platform.fleet.slots("a"))
+    await platform.until(lambda: platform.fleet.get(busy.runner_id) is None)
     await platform.until(lambda: len({r.runner_id for r in platform.fleet.runners if r.routable} - old) == 2)
 
 

@@ -174,3 +174,30 @@ async def test_an_early_result_is_not_lost(platform: Platform) -> None:
     platform.engine.gone(runner_id, exit_code=0)
     platform.engine.hold_start.set()
     assert (await playing)[-1].result == RETURNED
+
+
+async def test_a_broken_runner_of_a_server_gets_a_successor(platform: Platform) -> None:
+    events = platform.runs.run(SCOPE, function_request(exposed_port=8080))
+    async with asyncio.timeout(20), aclosing(events):
+        seen = [event async for event in _until_started(events)]
+        reading = asyncio.ensure_future(anext(events, None))
+        name = next(iter(platform.catalog.ephemeral_apps)).name
+        broken = await platform.dispatcher.acquire(name, request_id="1", caller=None, hint=None, start_timeout=None)
+        platform.dispatcher.release(broken, Outcome.RUNNER_FAILED)
+        lease = await platform.dispatcher.acquire(name, request_id="2", caller=None, hint=None, start_timeout=None)
+        assert lease.runner_id != broken.runner_id == seen[-1].run_id
+        platform.dispatcher.release(lease, Outcome.DONE)
+        assert platform.engine.released == [broken.runner_id]
+        platform.engine.gone(lease.runner_id, "it crashed", 1)
+        last = await reading
+    assert isinstance(last, RunEnded)
+    assert (last.run_id, last.reason) == (broken.runner_id, "it crashed")
+    assert platform.fleet.runners == []
+    assert platform.engine.released == [broken.runner_id, lease.runner_id]
+
+
+async def _until_started(events):
+    async for event in events:
+        yield event
+        if isinstance(event, RunStarted):
+            return
