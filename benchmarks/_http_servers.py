@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import uvicorn
 import uvloop
+from starlette.types import Receive, Scope, Send
 
 from fal_server.access.authentication import Authenticator
 from fal_server.composition.gc_tuning import freeze_startup_objects
@@ -36,7 +37,7 @@ from fal_server.services.keys import Keys
 from fal_server.store import AesVault, open_store
 
 
-async def app(scope, receive, send) -> None:  # noqa: ANN001 - ASGI
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Read the request, then answer 200 with a small JSON body."""
     if scope["type"] != "http":
         return
@@ -82,7 +83,7 @@ async def serve_gateway(port: int) -> None:
         store = await open_store(Path(folder) / "fal.db", AesVault(bytes(32)))
         access, catalog = Authenticator(store, clock), Catalog(store, changed)
         fleet = Fleet(store, clock, changed, Health(catalog))
-        dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, "me")
+        dispatcher = Dispatcher(catalog, fleet, Backlog(clock), clock, changed, {"me": LOCAL})
         now = clock.now()
         await Environments(store, clock).bootstrap(LOCAL)
         scaling = Scaling(max_multiplexing=1000)

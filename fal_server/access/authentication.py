@@ -35,6 +35,8 @@ class _Known(NamedTuple):
 class Authenticator:
     """Authenticates callers by their keys.
 
+    Cache: of keys that were looked up lately.
+
     Args:
         runners: the keys of runners, which are in no store; None knows none.
     """

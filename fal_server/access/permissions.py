@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from fal_server.core.accounts import KeyScope
-from fal_server.core.faults import InvalidArgument, PermissionDenied
-from fal_server.core.identity import Principal
+from fal_server.core.faults import InvalidArgument, NotFound, PermissionDenied
+from fal_server.core.identity import AppId, Principal
 
 EVERYTHING = "*"
 CALL_APPS = "serverless:apps:run"
@@ -113,6 +113,18 @@ def require(principal: Principal, permission: str) -> None:
             f"Insufficient permissions: key {principal.key_id} lacks {permission!r}. Use a key that has it, "
             "or ask the holder of an ADMIN key for one"
         )
+
+
+def require_app(principal: Principal, app_id: AppId) -> None:
+    """Refuse a caller who may not call this app.
+
+    Raises:
+        PermissionDenied: its key may call no app.
+        NotFound: the app lies outside what the key reaches, such as in another account.
+    """
+    require(principal, CALL_APPS)
+    if not principal.scope.reaches(app_id):
+        raise NotFound(f"app {str(app_id)!r}", f"key {principal.key_id} reaches none of that name")
 
 
 def preset_permissions(preset: str, field: str = "policy_preset") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fal_server.access.permissions import WRITE_FILES
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Principal, Scope
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Principal, Scope
 from fal_server.ports import Clock, Store
 
 CALLS, UPLOADS = "calls", "uploads"
@@ -71,19 +71,23 @@ class Tokens:
         """Return a token that lets its bearer upload files."""
         return self._issue(UPLOADS, principal.key_id, UPLOAD_LIFE, {})
 
-    async def caller(self, token: str, owner: str, app: str) -> str | None:
-        """Return the id of the key that the token stands for; None if it is not valid for this app."""
+    async def caller(self, token: str, owner: str, app_id: AppId) -> str | None:
+        """Return the id of the key that the token stands for; None if it is not valid for this app.
+
+        Args:
+            owner: the name of the app's account.
+        """
         claims = self._claims(token, CALLS)
         if claims is None:
             return None
         allowed = claims.get("apps")
-        if not isinstance(allowed, list) or not {app, f"{owner}/{app}"} & set(map(str, allowed)):
+        if not isinstance(allowed, list) or not {str(app_id), f"{owner}/{app_id}"} & set(map(str, allowed)):
             return None
         key_id = str(claims.get("sub"))
         if self.runners.names(key_id):
             return key_id if self.runners.lives(key_id) else None
         key = await self._key_of(claims)
-        return None if key is None else key.key_id
+        return None if key is None or key.account != app_id.account else key.key_id
 
     async def uploader(self, token: str) -> Principal | None:
         """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""

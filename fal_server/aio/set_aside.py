@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 
 from fal_grpc.backoff import Backoff
 
+Key = TypeVar("Key", bound=Hashable)
 _PAUSES = Backoff(first_seconds=1.0, longest_seconds=60.0)
 
 
-class SetAside:
+class SetAside(Generic[Key]):
     """Remember which items failed, how often in a row, and until when each is left alone.
 
     Args:
@@ -19,19 +21,19 @@ class SetAside:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._items: dict[str, tuple[int, datetime]] = {}
+        self._items: dict[Key, tuple[int, datetime]] = {}
 
-    def __contains__(self, key: str) -> bool:
+    def __contains__(self, key: Key) -> bool:
         known = self._items.get(key)
         return known is not None and self._now() < known[1]
 
-    def add(self, key: str) -> float:
+    def add(self, key: Key) -> float:
         """Count one more failure; return for how many seconds the item is left alone."""
         failures = self._items.get(key, (0, None))[0] + 1
         seconds = _PAUSES.pause(failures)
         self._items[key] = failures, self._now() + timedelta(seconds=seconds)
         return seconds
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: Key) -> None:
         """Forget the failures of an item that succeeded or is gone."""
         self._items.pop(key, None)

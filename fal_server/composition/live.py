@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fal_server.core.identity import AccountId
 from fal_server.live.backlog import Backlog
 from fal_server.live.catalog import Catalog
 from fal_server.live.decisions import Decisions
@@ -34,11 +36,11 @@ class LiveState:
     resources: Measurements
 
 
-def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
+def build_live(*, store: SqlStore, clock: Clock, accounts: Mapping[str, AccountId]) -> LiveState:
     """Build the state; it is empty until the catalog and the fleet are loaded.
 
     Args:
-        owner: the account's name, the first part of every app's path.
+        accounts: by name, which is the first part of the paths of an account's apps.
     """
     changed = ChangeNotifier()
     catalog = Catalog(store, changed)
@@ -51,7 +53,7 @@ def build_live(*, store: SqlStore, clock: Clock, owner: str) -> LiveState:
         fleet=fleet,
         backlog=backlog,
         health=health,
-        dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, owner),
+        dispatcher=Dispatcher(catalog, fleet, backlog, clock, changed, accounts),
         decisions=Decisions(clock),
         resources=Measurements(fleet),
     )

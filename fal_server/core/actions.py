@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from fal_server.core.identity import AppId
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     """Add a runner: PENDING, or FAILURE_DELAY until `not_before`."""
 
-    app_name: str
+    app_id: AppId
     revision_id: str
     reason: str
     not_before: datetime | None = None
@@ -97,7 +99,7 @@ class Drop:
 class Promote:
     """Move an app to its next revision, which has a ready runner."""
 
-    app_name: str
+    app_id: AppId
     revision_id: str
 
 
@@ -105,7 +107,7 @@ class Promote:
 class Abandon:
     """Give up a rolling deploy whose runner failed to start or fits nowhere; the app stays on its revision."""
 
-    app_name: str
+    app_id: AppId
     revision_id: str
     reason: str
 

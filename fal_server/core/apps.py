@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId, app_id_of_row
 from fal_server.core.scaling import Scaling
 
 
@@ -48,6 +48,11 @@ class App:
     next_revision_id: str | None = None
     next_auth_mode: AuthMode | None = None
     next_scaling: Scaling | None = None
+
+    @property
+    def app_id(self) -> AppId:
+        """The app's identity: names repeat in other accounts."""
+        return app_id_of_row(self.account, self.name)
 
 
 def settled(

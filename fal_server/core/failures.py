@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from fal_server.core.identity import AppId
 from fal_server.core.runners import Desired, Runner
 
 # The start of the reason of a runner that was killed because its start took too long.
@@ -39,7 +40,7 @@ def failed_to_start(runner: Runner) -> bool:
     return runner.ready_at is None or runner.ended_at - runner.ready_at < EARLY_END
 
 
-def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool]) -> dict[tuple[str, str], Failures]:
+def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool]) -> dict[tuple[AppId, str], Failures]:
     """Return the failed starts in a row by app and revision, from rows, after the controller restarted.
 
     Args:
@@ -54,9 +55,9 @@ def failures_of(runners: Iterable[Runner], must_prove: Callable[[Runner], bool])
             outcomes.append((failed_at or runner.created_at, runner))
         elif runner.ready_at is not None and (runner.ended or not must_prove(runner)):
             outcomes.append((runner.ready_at, runner))
-    found: dict[tuple[str, str], Failures] = {}
+    found: dict[tuple[AppId, str], Failures] = {}
     for at, runner in sorted(outcomes, key=lambda outcome: outcome[0]):
-        key = (runner.app_name, runner.revision_id)
+        key = (runner.app_id, runner.revision_id)
         found.pop(key, None)
         if runner.failed_starts:
             found[key] = Failures(count=runner.failed_starts, at=at, runner_id=runner.runner_id, reason=runner.reason)

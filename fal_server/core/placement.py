@@ -82,14 +82,14 @@ def _place(runner: Runner, wanted: Needs, free: dict[str, Resources], nodes: Seq
     if hopeless and wanted.ephemeral:
         return Drop(runner_id=runner.runner_id, reason=reason)
     if hopeless and wanted.rolling:
-        return Abandon(app_name=runner.app_name, revision_id=runner.revision_id, reason=reason)
+        return Abandon(app_id=runner.app_id, revision_id=runner.revision_id, reason=reason)
     if wanted.rolling and wanted.patience_seconds is not None:
         # The old runners hold the room until a new one is ready, so without a limit the two would wait for each other.
         over = runner.created_at + timedelta(seconds=wanted.patience_seconds)
         if now >= over:
             why = f"it found no room beside the old runners in {wanted.patience_seconds} s ({reason}): free some, or "
             return Abandon(
-                app_name=runner.app_name,
+                app_id=runner.app_id,
                 revision_id=runner.revision_id,
                 reason=why + "deploy with `--strategy recreate`",
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId, app_id_of_row
 from fal_server.core.json_reader import read_json
 from fal_server.core.routing import Outcome, error_type_of
 
@@ -100,6 +100,11 @@ class QueuedRequest:
     webhook: WebhookState = WebhookState.NONE
     webhook_attempts: int = 0
     webhook_at: datetime | None = None
+
+    @property
+    def app_id(self) -> AppId:
+        """The app's identity: names repeat in other accounts."""
+        return app_id_of_row(self.account, self.app_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from fal_server.core.actions import (
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import TOO_SLOW
+from fal_server.core.identity import AppId
 from fal_server.core.machines import Node
 from fal_server.core.placement import Needs, plan_launches
 from fal_server.core.runners import NO_PROCESS, Desired, Runner, RunnerState
@@ -105,28 +106,28 @@ def plan(
         nodes: with their total resources; what living runners reserve is subtracted here.
         now: the time of the plan.
     """
-    inputs = {given.app.name: given for given in apps}
-    by_app: dict[str, list[Runner]] = defaultdict(list)
+    inputs = {given.app.app_id: given for given in apps}
+    by_app: dict[AppId, list[Runner]] = defaultdict(list)
     actions: list[Action] = []
     for runner in runners:
-        given = inputs.get(runner.app_name)
+        given = inputs.get(runner.app_id)
         if given is None:
             if runner.desired is Desired.SERVE and not runner.ended:
                 why = "the call that started it has ended" if runner.ephemeral else "its app was deleted"
                 actions.append(_leave(runner, why))
         elif not given.ephemeral and not runner.ended:
-            by_app[runner.app_name].append(runner)
-    for name, given in inputs.items():
+            by_app[runner.app_id].append(runner)
+    for app_id, given in inputs.items():
         if not given.ephemeral:
-            actions += _plan_app(given, by_app[name], usage, now)
+            actions += _plan_app(given, by_app[app_id], usage, now)
     # A drained runner holds its room until it is gone; a dropped one never had any.
     dropped = {action.runner_id for action in actions if isinstance(action, Drop)}
     for runner in runners:
-        given = inputs.get(runner.app_name)
+        given = inputs.get(runner.app_id)
         startup_timeout = None if given is None else given.scaling_of(runner).startup_timeout
         actions += _plan_end(runner, usage.get(runner.runner_id, _UNUSED), startup_timeout, now)
     staying = [r for r in runners if r.runner_id not in dropped] if dropped else runners
-    actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_name), runner), now)
+    actions += plan_launches(staying, nodes, lambda runner: _needs(inputs.get(runner.app_id), runner), now)
     return actions
 
 
@@ -157,7 +158,7 @@ def _plan_app(given: AppInput, runners: list[Runner], usage: Mapping[str, Usage]
             trying = sum(r.state is not S.IDLE or r.runner_id in given.unproven for r in current)
             missing = min(missing, max(0, 1 - trying))
         create = Create(
-            app_name=app.name,
+            app_id=app.app_id,
             revision_id=app.revision_id,
             reason=decision.reason,
             not_before=_not_before(given, now),
@@ -183,16 +184,16 @@ def _plan_rolling(given: AppInput, serving: list[Runner], extra: list[Runner]) -
         return []
     coming = [r for r in serving if r.revision_id == app.next_revision_id]
     if any(r.state is S.IDLE and r.runner_id not in given.unproven for r in coming):
-        return [Promote(app_name=app.name, revision_id=app.next_revision_id)]
+        return [Promote(app_id=app.app_id, revision_id=app.next_revision_id)]
     if coming:
         return []
     if given.next_failures:
         why = given.next_failure or "its runner ended before it was ready"
-        return [Abandon(app_name=app.name, revision_id=app.next_revision_id, reason=why)]
+        return [Abandon(app_id=app.app_id, revision_id=app.next_revision_id, reason=why)]
     if extra:
         # There is one runner above the number at a time, so replacements of the old revision make way.
         return [_leave(r, f"revision {app.next_revision_id} is on its way") for r in extra]
-    return [Create(app_name=app.name, revision_id=app.next_revision_id, reason="rolling deploy")]
+    return [Create(app_id=app.app_id, revision_id=app.next_revision_id, reason="rolling deploy")]
 
 
 def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner], now: datetime) -> list[Action]:
@@ -204,7 +205,7 @@ def _plan_replacement(given: AppInput, counted: list[Runner], extra: list[Runner
         old = marked[0]
         return [
             Create(
-                app_name=given.app.name,
+                app_id=given.app.app_id,
                 revision_id=given.app.revision_id,
                 reason=f"replaces {old.runner_id}",
                 not_before=_not_before(given, now),

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId, app_id_of_row
 from fal_server.core.scaling import Scaling
 
 MOST_GPUS = 64
@@ -209,6 +209,11 @@ class Revision:
             num_gpus=self.num_gpus,
             termination_grace_seconds=self.termination_grace_seconds,
         )
+
+    @property
+    def app_id(self) -> AppId:
+        """The app's identity: names repeat in other accounts."""
+        return app_id_of_row(self.account, self.app_name)
 
     @property
     def serves_http(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId, app_id_of_row
 
 
 class RunnerState(StrEnum):
@@ -109,6 +109,11 @@ class Runner:
     replace_first: bool = False
     ephemeral: bool = False
     failed_starts: int = 0
+
+    @property
+    def app_id(self) -> AppId:
+        """The app's identity: names repeat in other accounts."""
+        return app_id_of_row(self.account, self.app_name)
 
     @property
     def ended(self) -> bool:

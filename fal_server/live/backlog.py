@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from fal_server.core.apps import App
 from fal_server.core.autoscale import Load
 from fal_server.core.fair_queue import FairQueue, QueueEntry
+from fal_server.core.identity import AppId
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.ports import Clock
 
@@ -44,9 +45,9 @@ class Backlog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lines: dict[str, FairQueue] = {}
+        self._lines: dict[AppId, FairQueue] = {}
         self._live: dict[str, LiveRequest] = {}
-        self._paused: dict[str, datetime] = {}
+        self._paused: dict[AppId, datetime] = {}
         self._number = 0
 
     def add(self, request: QueuedRequest) -> LiveRequest:
@@ -65,41 +66,41 @@ class Backlog:
             not_before=request.not_before,
             start_deadline=request.start_deadline,
         )
-        self._lines.setdefault(request.app_name, FairQueue()).add(entry, self._clock.now())
+        self._lines.setdefault(request.app_id, FairQueue()).add(entry, self._clock.now())
         return live
 
     def get(self, request_id: str) -> LiveRequest | None:
         """Return a live request, or None."""
         return self._live.get(request_id)
 
-    def of_app(self, app_name: str, state: State | None = None) -> Iterable[LiveRequest]:
+    def of_app(self, app_id: AppId, state: State | None = None) -> Iterable[LiveRequest]:
         """Return the live requests of an app, all or those in one state."""
         return [
             live
             for live in self._live.values()
-            if live.request.app_name == app_name and (state is None or live.request.state is state)
+            if live.request.app_id == app_id and (state is None or live.request.state is state)
         ]
 
-    def take(self, app_name: str) -> LiveRequest | None:
+    def take(self, app_id: AppId) -> LiveRequest | None:
         """Take the next request of an app out of line; None if there is none now."""
-        line = self._lines.get(app_name)
+        line = self._lines.get(app_id)
         now = self._clock.now()
-        if line is None or self._paused.get(app_name, now) > now:
+        if line is None or self._paused.get(app_id, now) > now:
             return None
-        self._paused.pop(app_name, None)
+        self._paused.pop(app_id, None)
         entry = line.take(now)
-        self._tidy(app_name)
+        self._tidy(app_id)
         return None if entry is None else self._live[entry.request_id]
 
-    def pause(self, app_name: str, until: datetime) -> None:
+    def pause(self, app_id: AppId, until: datetime) -> None:
         """Take no request of an app before this time, because no runner of it can start."""
-        self._paused[app_name] = until
+        self._paused[app_id] = until
 
     def withdraw(self, live: LiveRequest) -> bool:
         """Take a request out of line; return whether it was in line."""
-        line = self._lines.get(live.request.app_name)
+        line = self._lines.get(live.request.app_id)
         taken = line is not None and line.remove(live.request.request_id) is not None
-        self._tidy(live.request.app_name)
+        self._tidy(live.request.app_id)
         return taken
 
     def forget(self, live: LiveRequest) -> None:
@@ -112,18 +113,18 @@ class Backlog:
         """Take out of line the requests whose start deadline has passed."""
         now = self._clock.now()
         found = [entry for line in self._lines.values() for entry in line.overdue(now)]
-        for app_name in list(self._lines):
-            self._tidy(app_name)
+        for app_id in list(self._lines):
+            self._tidy(app_id)
         return [self._live[entry.request_id] for entry in found]
 
     @property
-    def apps(self) -> list[str]:
+    def apps(self) -> list[AppId]:
         """Return the apps that have requests in line."""
         return list(self._lines)
 
     def position(self, live: LiveRequest) -> int:
         """Return how many requests are ahead of one; 0 if it is under way."""
-        line = self._lines.get(live.request.app_name)
+        line = self._lines.get(live.request.app_id)
         return 0 if line is None else line.position(live.request.request_id)
 
     def next_change_at(self) -> datetime | None:
@@ -138,7 +139,7 @@ class Backlog:
 
     def load(self, app: App) -> Load:
         """Return the load of an app's line; requests under way are counted by the dispatcher."""
-        line = self._lines.get(app.name)
+        line = self._lines.get(app.app_id)
         if line is None:
             return Load()
         delay = app.scaling.scaling_delay
@@ -146,7 +147,7 @@ class Backlog:
             return Load(queued=len(line), eligible=len(line))
         return Load(queued=len(line), eligible=line.eligible(self._clock.now() - timedelta(seconds=delay)))
 
-    def _tidy(self, app_name: str) -> None:
-        if app_name in self._lines and not self._lines[app_name]:
-            del self._lines[app_name]
-            self._paused.pop(app_name, None)
+    def _tidy(self, app_id: AppId) -> None:
+        if app_id in self._lines and not self._lines[app_id]:
+            del self._lines[app_id]
+            self._paused.pop(app_id, None)

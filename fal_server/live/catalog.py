@@ -9,7 +9,7 @@ from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
-from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, within
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
 from fal_server.core.revisions import Revision
 from fal_server.core.scaling import carried_over
 from fal_server.live.events import ChangeNotifier
@@ -34,7 +34,7 @@ async def existing_environment(
 
 
 class Catalog:
-    """Hold every app by its full name, and the revisions in use; change apps in the store first, then here.
+    """Hold every app by its identity, and the revisions in use; change apps in the store first, then here.
 
     Cache: `load` rebuilds it from the store. The ephemeral apps of `fal run` are here alone, and end with their call.
 
@@ -48,13 +48,13 @@ class Catalog:
         # Held from reading an app until it is written, so that no change undoes another.
         self._lock = asyncio.Lock()
         self._abandoned: dict[str, str] = {}
-        self._apps: dict[str, App] = {}
-        self._ephemeral: dict[str, App] = {}
+        self._apps: dict[AppId, App] = {}
+        self._ephemeral: dict[AppId, App] = {}
         self._revisions: dict[str, Revision] = {}
 
     async def load(self) -> None:
         """Read everything from the store, once at the start."""
-        self._apps = {app.name: app for app in await self._store.list_apps(EVERY_ACCOUNT, None)}
+        self._apps = {app.app_id: app for app in await self._store.list_apps(EVERY_ACCOUNT, None)}
         for app in self._apps.values():
             for revision_id in filter(None, (app.revision_id, app.next_revision_id)):
                 await self.find_revision(EVERY_ACCOUNT, revision_id)
@@ -64,21 +64,20 @@ class Catalog:
         """Return the deployed apps of every account."""
         return self._apps.values()
 
-    def get(self, name: str) -> App | None:
-        """Return an app, deployed or ephemeral, by its full name; None if there is none."""
-        return self._apps.get(name) or self._ephemeral.get(name)
+    def get(self, app_id: AppId) -> App | None:
+        """Return an app, deployed or ephemeral; None if there is none."""
+        return self._apps.get(app_id) or self._ephemeral.get(app_id)
 
-    def require(self, account: Accounts, name: str) -> App:
+    def require(self, app_id: AppId) -> App:
         """Return a deployed app.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none.
         """
-        app = self._apps.get(name)
-        if app is None or not within(account, app.account):
-            environment = names.split_app_name(name)[1]
-            where = "" if environment == names.MAIN else f" --env {environment}"
-            raise NotFound(f"app {name!r}", f"`fal apps list{where}` shows which exist")
+        app = self._apps.get(app_id)
+        if app is None:
+            where = "" if app_id.environment == names.MAIN else f" --env {app_id.environment}"
+            raise NotFound(f"app {str(app_id)!r}", f"`fal apps list{where}` shows which exist")
         return app
 
     async def require_in(self, account: AccountId, name: str, environment: str, field: str = "application_name") -> App:
@@ -91,10 +90,10 @@ class Catalog:
             InvalidArgument: one of them is no valid name.
             NotFound: there is no such environment, or no such app in it.
         """
-        full = names.app_name(name, names.environment_name(environment), field)
-        if full not in self._apps:
-            await self.existing_environment(account, names.split_app_name(full)[1])
-        return self.require(account, full)
+        app_id = AppId.parse(account, names.app_name(name, names.environment_name(environment), field))
+        if app_id not in self._apps:
+            await self.existing_environment(account, app_id.environment)
+        return self.require(app_id)
 
     async def existing_environment(self, account: AccountId, name: str) -> str:
         """Return the checked name of an environment that exists.
@@ -110,25 +109,25 @@ class Catalog:
         """Return the apps of `fal run`."""
         return self._ephemeral.values()
 
-    async def change(self, name: str, change: Callable[[App], App]) -> App:
+    async def change(self, app_id: AppId, change: Callable[[App], App]) -> App:
         """Change an app in the store, then here; if `change` raises, nothing changes.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none.
         """
 
         async def work() -> App:
             async with self._lock:
-                return await self._save(change(self.require(EVERY_ACCOUNT, name)))
+                return await self._save(change(self.require(app_id)))
 
         return await run_to_completion(work())
 
-    async def put(self, name: str, make: Callable[[App | None], App]) -> App:
-        """Write the app that `make` returns, given the app of that name or None."""
+    async def put(self, app_id: AppId, make: Callable[[App | None], App]) -> App:
+        """Write the app that `make` returns, given the app so far or None."""
 
         async def work() -> App:
             async with self._lock:
-                return await self._save(make(self._apps.get(name)))
+                return await self._save(make(self._apps.get(app_id)))
 
         return await run_to_completion(work())
 
@@ -137,27 +136,27 @@ class Catalog:
 
         async def work() -> App:
             async with self._lock:
-                app = make(self._apps.get(revision.app_name))
+                app = make(self._apps.get(revision.app_id))
                 await self._store.register(revision, app)
                 self._revisions[revision.revision_id] = revision
-                self._apps[app.name] = app
+                self._apps[app.app_id] = app
             self.changed.notify()
             return app
 
         return await run_to_completion(work())
 
-    async def delete(self, name: str) -> App:
+    async def delete(self, app_id: AppId) -> App:
         """Delete an app.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none.
         """
 
         async def work() -> App:
             async with self._lock:
-                app = self.require(EVERY_ACCOUNT, name)
-                await self._store.delete_app(app.account, name)
-                self._apps.pop(name, None)
+                app = self.require(app_id)
+                await self._store.delete_app(app.account, app.name)
+                self._apps.pop(app_id, None)
             self.changed.notify()
             return app
 
@@ -165,12 +164,12 @@ class Catalog:
 
     def add_ephemeral(self, app: App, revision: Revision) -> None:
         """Add an app of `fal run`, so that the router knows it."""
-        self._ephemeral[app.name] = app
+        self._ephemeral[app.app_id] = app
         self._revisions[revision.revision_id] = revision
 
     def drop_ephemeral(self, app: App) -> None:
         """Drop an app of `fal run`."""
-        self._ephemeral.pop(app.name, None)
+        self._ephemeral.pop(app.app_id, None)
         self._revisions.pop(app.revision_id, None)
         self.changed.notify()
 
@@ -203,12 +202,12 @@ class Catalog:
         scaling = app.scaling if revision is None else carried_over(app.scaling, revision.scaling)
         return settled(app, revision_id=revision_id, scaling=app.next_scaling or scaling, auth_mode=app.next_auth_mode)
 
-    async def promote(self, name: str, revision_id: str) -> None:
+    async def promote(self, app_id: AppId, revision_id: str) -> None:
         """Move an app to the next revision of a rolling deploy, unless a newer deploy replaced it."""
         await self.find_revision(EVERY_ACCOUNT, revision_id)
-        await self._settle(name, revision_id, lambda app: self.on_revision(app, revision_id))
+        await self._settle(app_id, revision_id, lambda app: self.on_revision(app, revision_id))
 
-    async def abandon(self, name: str, revision_id: str, reason: str = "") -> None:
+    async def abandon(self, app_id: AppId, revision_id: str, reason: str = "") -> None:
         """Give up a rolling deploy, so that the app stays on its revision."""
 
         def stay(app: App) -> App:
@@ -217,18 +216,18 @@ class Catalog:
             self._abandoned[revision_id] = reason or "its runner did not become ready"
             return settled(app)
 
-        await self._settle(name, revision_id, stay)
+        await self._settle(app_id, revision_id, stay)
 
     def why_abandoned(self, revision_id: str) -> str | None:
         """Return why a rolling deploy to this revision was given up, or None."""
         return self._abandoned.get(revision_id)
 
-    async def _settle(self, name: str, revision_id: str, change: Callable[[App], App]) -> None:
+    async def _settle(self, app_id: AppId, revision_id: str, change: Callable[[App], App]) -> None:
         """End a rolling deploy to this revision if it is still under way."""
 
         async def work() -> None:
             async with self._lock:
-                app = self._apps.get(name)
+                app = self._apps.get(app_id)
                 if app is not None and app.next_revision_id == revision_id:
                     await self._save(change(app))
 
@@ -236,6 +235,6 @@ class Catalog:
 
     async def _save(self, app: App) -> App:
         await self._store.save_app(app)
-        self._apps[app.name] = app
+        self._apps[app.app_id] = app
         self.changed.notify()
         return app

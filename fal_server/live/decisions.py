@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fal_server.core.autoscale import Load
+from fal_server.core.identity import AppId
 from fal_server.ports import Clock
 
 MOST_DECISIONS = 50
@@ -45,21 +46,21 @@ class Decisions:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.since = clock.now()
-        self._rings: dict[str, deque[Decided]] = {}
+        self._rings: dict[AppId, deque[Decided]] = {}
 
-    def keep(self, app_name: str, action: str, subject: str, reason: str, load: Load) -> None:
+    def keep(self, app_id: AppId, action: str, subject: str, reason: str, load: Load) -> None:
         """Keep a decision, and drop the oldest if there are too many."""
-        ring = self._rings.get(app_name)
+        ring = self._rings.get(app_id)
         if ring is None:
-            ring = self._rings[app_name] = deque(maxlen=MOST_DECISIONS)
+            ring = self._rings[app_id] = deque(maxlen=MOST_DECISIONS)
         decided = Decided(at=self._clock.now(), action=action, subject=subject, reason=reason, load=load)
         ring.append(decided)
 
-    def of(self, app_name: str) -> Sequence[Decided]:
+    def of(self, app_id: AppId) -> Sequence[Decided]:
         """Return the decisions about an app, oldest first."""
-        return tuple(self._rings.get(app_name, ()))
+        return tuple(self._rings.get(app_id, ()))
 
-    def prune(self, apps: Container[str]) -> None:
+    def prune(self, apps: Container[AppId]) -> None:
         """Drop the decisions about all other apps."""
-        for name in [name for name in self._rings if name not in apps]:
-            del self._rings[name]
+        for app_id in [known for known in self._rings if known not in apps]:
+            del self._rings[app_id]

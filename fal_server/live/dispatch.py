@@ -15,7 +15,7 @@ from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
 from fal_server.core.failures import was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId
 from fal_server.core.revisions import Json
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
@@ -40,8 +40,7 @@ class RoutedApp:
     Cache: made from the catalog.
     """
 
-    account: AccountId
-    name: str
+    app_id: AppId
     public: bool
     request_timeout: int
     request_start_timeout: int | None
@@ -89,7 +88,7 @@ class Dispatcher:
 
     Args:
         backlog: queued requests, which are part of what an app has to do.
-        owner: the account's name, the first part of every app's path.
+        accounts: by name, which is the first part of the paths of an account's apps.
         changed: notified when the number of runners may have to change.
 
     Attributes:
@@ -98,53 +97,59 @@ class Dispatcher:
     """
 
     def __init__(
-        self, catalog: Catalog, fleet: Fleet, backlog: Backlog, clock: Clock, changed: ChangeNotifier, owner: str
+        self,
+        catalog: Catalog,
+        fleet: Fleet,
+        backlog: Backlog,
+        clock: Clock,
+        changed: ChangeNotifier,
+        accounts: Mapping[str, AccountId],
     ) -> None:
         self._catalog = catalog
         self._fleet = fleet
         self._backlog = backlog
         self._clock = clock
         self._changed = changed
-        self._owner = owner
-        self._waiting: dict[str, deque[_WaitingRequest]] = defaultdict(deque)
+        self._accounts = accounts
+        self._waiting: dict[AppId, deque[_WaitingRequest]] = defaultdict(deque)
         self._tasks = TaskSet(log)
         self._closing = asyncio.Event()
-        self._routed: dict[str, tuple[App, RoutedApp]] = {}
+        self._routed: dict[tuple[str, str], tuple[App, RoutedApp]] = {}
         self.on_abandoned: Callable[[Lease], None] | None = None
         fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
         """Return the app at /owner/app, or None."""
-        known = self._catalog.get(app) if owner == self._owner else None
-        if known is None:
-            self._routed.pop(app, None)
-            return None
-        before = self._routed.get(app)
-        if before is not None and before[0] is known:
+        before = self._routed.get((owner, app))
+        if before is not None and self._catalog.get(before[1].app_id) is before[0]:
             return before[1]
+        account = self._accounts.get(owner)
+        known = None if account is None else self._catalog.get(AppId.parse(account, app))
+        if known is None:
+            self._routed.pop((owner, app), None)
+            return None
         routed = RoutedApp(
-            account=known.account,
-            name=known.name,
+            app_id=known.app_id,
             public=known.auth_mode is AuthMode.PUBLIC,
             request_timeout=known.scaling.request_timeout,
             request_start_timeout=known.scaling.request_start_timeout,
         )
-        self._routed[app] = (known, routed)
+        self._routed[owner, app] = (known, routed)
         return routed
 
-    async def metadata(self, app_name: str) -> Mapping[str, Json]:
+    async def metadata(self, app_id: AppId) -> Mapping[str, Json]:
         """Return what came with the code of the revision that an app is on, such as its `openapi`."""
-        app = self._catalog.get(app_name)
+        app = self._catalog.get(app_id)
         revision = None if app is None else await self._catalog.find_revision(app.account, app.revision_id)
         return {} if revision is None else revision.metadata
 
     def load(self, app: App) -> Load:
         """Return what an app has to do now."""
-        waiting = self._waiting.get(app.name, ())
+        waiting = self._waiting.get(app.app_id, ())
         eligible_before = self._clock.now() - timedelta(seconds=app.scaling.scaling_delay)
         queued = self._backlog.load(app)
         return Load(
-            in_flight=self._fleet.in_flight(app.name, app.revision_id),
+            in_flight=self._fleet.in_flight(app.app_id, app.revision_id),
             queued=len(waiting) + queued.queued,
             eligible=sum(w.since <= eligible_before for w in waiting) + queued.eligible,
         )
@@ -154,16 +159,16 @@ class Dispatcher:
         """Return whether any request waits for a runner."""
         return self._backlog.busy or any(self._waiting.values())
 
-    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
+    def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         """Return a lease at once; None if no slot is free or other requests wait already."""
-        app = self._catalog.get(app_name)
-        if app is None or self._waiting.get(app_name):
+        app = self._catalog.get(app_id)
+        if app is None or self._waiting.get(app_id):
             return None
         return self._place(app, request_id, caller, hint)
 
     async def acquire(
         self,
-        app_name: str,
+        app_id: AppId,
         *,
         request_id: str,
         caller: str | None,
@@ -174,7 +179,7 @@ class Dispatcher:
         """Wait for a slot; first come, first served. Cancelling gives up the place in line.
 
         Args:
-            app_name: the app's full name.
+            app_id: the app.
             request_id: shown beside the runner while the request runs.
             caller: the id of the caller's key; None for a call without one.
             hint: prefer runners that are warm for this word.
@@ -186,17 +191,17 @@ class Dispatcher:
             DeadlineExceeded: no runner had a free slot in time.
             Unavailable: the app's runners fail to start; the message says why.
         """
-        at_once = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
+        at_once = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
         if at_once is not None:
             return at_once
-        app = self._catalog.get(app_name)
+        app = self._catalog.get(app_id)
         if app is None:
-            raise NotFound(f"app {app_name!r}", "`fal apps list` shows which exist")
+            raise NotFound(f"app {str(app_id)!r}", "`fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
-            raise NotFound(f"port of app {app_name!r}", "a function without a port cannot be called over HTTP")
+            raise NotFound(f"port of app {str(app_id)!r}", "a function without a port cannot be called over HTTP")
         if app.scaling.max_concurrency == 0 and not any(self._routes(app)):
-            raise Unavailable(f"app {app_name!r} is paused: `fal apps scale {app_name} --max-concurrency 1` wakes it")
+            raise Unavailable(f"app {str(app_id)!r} is paused: `fal apps scale {app_id} --max-concurrency 1` wakes it")
         waiter = _WaitingRequest(
             request_id=request_id,
             caller=caller,
@@ -204,8 +209,8 @@ class Dispatcher:
             hint=hint,
             future=asyncio.get_running_loop().create_future(),
         )
-        self._waiting[app_name].append(waiter)
-        self._serve_waiting(app_name)
+        self._waiting[app_id].append(waiter)
+        self._serve_waiting(app_id)
         self._changed.notify()
         lease: Lease | None = None
         try:
@@ -213,10 +218,12 @@ class Dispatcher:
                 lease = await waiter.future
                 return lease
         except TimeoutError:
-            raise DeadlineExceeded(f"no runner of {app_name!r} took the request within {start_timeout:g} s") from None
+            raise DeadlineExceeded(
+                f"no runner of {str(app_id)!r} took the request within {start_timeout:g} s"
+            ) from None
         finally:
             if lease is None:
-                self._withdraw(app_name, waiter)
+                self._withdraw(app_id, waiter)
 
     def hold(self, runner_id: str, count: int) -> list[Lease]:
         """Take slots for requests that are on a runner already, because an earlier controller sent them."""
@@ -255,7 +262,7 @@ class Dispatcher:
             self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
         runner = self._fleet.get(lease.runner_id)
         if runner is not None:
-            self._serve_waiting(runner.app_name)
+            self._serve_waiting(runner.app_id)
 
     def answered(self, lease: Lease, hints: str | None, *, health_check: bool = False) -> None:
         """Handle the head of a response; before `release`.
@@ -279,30 +286,30 @@ class Dispatcher:
 
     def serve_waiting(self) -> None:
         """Serve every line again, because an app may have moved, been scaled or been deleted."""
-        for app_name in list(self._waiting):
-            self._serve_waiting(app_name)
+        for app_id in list(self._waiting):
+            self._serve_waiting(app_id)
 
-    def drop_app(self, app_name: str) -> None:
+    def drop_app(self, app_id: AppId) -> None:
         """Fail the requests that wait for a deleted app."""
-        self._fail(app_name, lambda: NotFound(f"app {app_name!r}", "it was deleted"))
+        self._fail(app_id, lambda: NotFound(f"app {str(app_id)!r}", "it was deleted"))
 
-    def give_up(self, app_name: str, reason: str) -> None:
+    def give_up(self, app_id: AppId, reason: str) -> None:
         """Fail the requests that wait for an app whose runners cannot start, unless one serves or starts."""
-        if any(_serves(runner) for runner in self._fleet.of_app(app_name)):
+        if any(_serves(runner) for runner in self._fleet.of_app(app_id)):
             return
-        self._fail(app_name, lambda: Unavailable(f"no runner of {app_name!r} can start here: {reason}"))
+        self._fail(app_id, lambda: Unavailable(f"no runner of {str(app_id)!r} can start here: {reason}"))
 
     async def close(self) -> None:
         """Fail every waiting request, and finish writing which runners are to end."""
         self._closing.set()
-        for app_name in list(self._waiting):
-            self._fail(app_name, lambda: Unavailable("the controller is stopping"))
+        for app_id in list(self._waiting):
+            self._fail(app_id, lambda: Unavailable("the controller is stopping"))
         self._changed.notify()
         await self._tasks.wait()
 
     def _routes(self, app: App) -> Iterable[Slot]:
         """Return the slots of the revision that the app is on."""
-        return (slot for slot in self._fleet.slots(app.name) if slot.revision_id == app.revision_id)
+        return (slot for slot in self._fleet.slots(app.app_id) if slot.revision_id == app.revision_id)
 
     def _place(self, app: App, request_id: str, caller: str | None, hint: str | None) -> Lease | None:
         slot = pick(self._routes(app), app.scaling.max_multiplexing, hint)
@@ -321,31 +328,31 @@ class Dispatcher:
         self._fleet.begin(slot, lease)
         return lease
 
-    def _withdraw(self, app_name: str, waiter: _WaitingRequest) -> None:
+    def _withdraw(self, app_id: AppId, waiter: _WaitingRequest) -> None:
         """Remove a request from its line; if it got a slot at the same time, pass that on."""
-        line = self._waiting.get(app_name)
+        line = self._waiting.get(app_id)
         if line is not None and waiter in line:
             line.remove(waiter)
-            self._forget_empty(app_name)
+            self._forget_empty(app_id)
             self._changed.notify()
         future = waiter.future
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), Outcome.DONE)
 
-    def _forget_empty(self, app_name: str) -> None:
-        if not self._waiting.get(app_name):
-            self._waiting.pop(app_name, None)
+    def _forget_empty(self, app_id: AppId) -> None:
+        if not self._waiting.get(app_id):
+            self._waiting.pop(app_id, None)
 
     def _serve_waiting_of(self, runner: Runner) -> None:
-        self._serve_waiting(runner.app_name)
+        self._serve_waiting(runner.app_id)
 
-    def _serve_waiting(self, app_name: str) -> None:
-        line = self._waiting.get(app_name)
+    def _serve_waiting(self, app_id: AppId) -> None:
+        line = self._waiting.get(app_id)
         if line is None:
             return
-        app = self._catalog.get(app_name)
+        app = self._catalog.get(app_id)
         if app is None:
-            self.drop_app(app_name)
+            self.drop_app(app_id)
             return
         while line:
             waiter = line[0]
@@ -355,23 +362,23 @@ class Dispatcher:
                     return
                 waiter.future.set_result(lease)
             line.popleft()
-        self._forget_empty(app_name)
+        self._forget_empty(app_id)
 
     def _fail_waiting_of(self, runner: Runner) -> None:
         """Fail the waiting requests after a failed start, unless another runner serves or starts."""
-        app = self._catalog.get(runner.app_name)
+        app = self._catalog.get(runner.app_id)
         if app is None or runner.revision_id != app.revision_id:
             return
-        if not any(_may_serve_soon(other) for other in self._fleet.of_app(runner.app_name)):
+        if not any(_may_serve_soon(other) for other in self._fleet.of_app(runner.app_id)):
             message = (
-                f"a runner of {runner.app_name!r} failed to start: {runner.reason or 'it gave no reason'}. "
+                f"a runner of {str(runner.app_id)!r} failed to start: {runner.reason or 'it gave no reason'}. "
                 f"`fal runners logs {runner.runner_id}` shows what it wrote"
             )
             kind = StartTimedOut if was_too_slow(runner) else Unavailable
-            self._fail(runner.app_name, lambda: kind(message))
+            self._fail(runner.app_id, lambda: kind(message))
 
-    def _fail(self, app_name: str, fault: Callable[[], Exception]) -> None:
-        for waiter in self._waiting.pop(app_name, ()):
+    def _fail(self, app_id: AppId, fault: Callable[[], Exception]) -> None:
+        for waiter in self._waiting.pop(app_id, ()):
             if not waiter.future.done():
                 waiter.future.set_exception(fault())
 

@@ -12,7 +12,7 @@ from fal_server.core.failures import Failures, failed_to_start
 from fal_server.core.faults import Fault
 from fal_server.core.health import Vitals
 from fal_server.core.history import StateChange, change_between
-from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, within
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
 from fal_server.core.lifecycle import Observation, step
 from fal_server.core.reconcile import Usage
 from fal_server.core.routing import Slot
@@ -48,9 +48,9 @@ class Fleet:
         self._health = health
         self._lock = asyncio.Lock()
         self._runners: dict[str, Runner] = {}
-        self._of_app: dict[str, dict[str, Runner]] = {}
+        self._of_app: dict[AppId, dict[str, Runner]] = {}
         self._slots: dict[str, Slot] = {}
-        self._open: dict[str, dict[str, Slot]] = {}
+        self._open: dict[AppId, dict[str, Slot]] = {}
         self._leases: dict[str, dict[Leased, None]] = {}
         self._last_request_at: dict[str, datetime] = {}
         self._unrouted: set[str] = set()
@@ -103,9 +103,9 @@ class Fleet:
             return await self._store.get_runner(account, runner_id)
         return runner if within(account, runner.account) else None
 
-    def of_app(self, app_name: str) -> Collection[Runner]:
+    def of_app(self, app_id: AppId) -> Collection[Runner]:
         """Return the runners of an app that have not ended, oldest first."""
-        return self._of_app.get(app_name, {}).values()
+        return self._of_app.get(app_id, {}).values()
 
     async def add(self, runners: Sequence[Runner]) -> None:
         """Add new runners."""
@@ -217,7 +217,7 @@ class Fleet:
         if runner is None or runner.desired is not Desired.SERVE:
             return
         # Count it first: the next plan, made as soon as this is written, has to know of the failure.
-        before = self.failures(runner.app_name, runner.revision_id)
+        before = self.failures(runner.app_id, runner.revision_id)
         failed_starts = self._starts.with_one_more(runner)
         self._starts.failed(replace(runner, failed_starts=failed_starts, reason=reason), self._clock.now())
         try:
@@ -249,9 +249,9 @@ class Fleet:
         """Have a runner checked now, because one of its answers asked for it."""
         self.record_health(runner_id, replace(self._health.vitals(runner_id), asked=True))
 
-    def unproven(self, app_name: str) -> frozenset[str]:
+    def unproven(self, app_id: AppId) -> frozenset[str]:
         """Return the ready runners of an app that have not passed their health check yet."""
-        return frozenset(runner.runner_id for runner in self.of_app(app_name) if self._health.must_prove(runner))
+        return frozenset(runner.runner_id for runner in self.of_app(app_id) if self._health.must_prove(runner))
 
     async def _take_out(self, runner_id: str, change: Callable[[Runner], Runner]) -> Runner | None:
         """Stop routing to a runner, then write the change; route again if the write fails.
@@ -292,9 +292,9 @@ class Fleet:
         """Write that a runner which should no longer serve gets no further requests."""
         return await self._take_out(runner_id, lambda r: r)
 
-    def slots(self, app_name: str) -> Iterable[Slot]:
+    def slots(self, app_id: AppId) -> Iterable[Slot]:
         """Return the slots of the runners of an app that may get requests."""
-        return self._open.get(app_name, {}).values()
+        return self._open.get(app_id, {}).values()
 
     def slot(self, runner_id: str) -> Slot | None:
         """Return the slot of a runner that may get requests, or None."""
@@ -335,23 +335,23 @@ class Fleet:
         leases = self._leases.get(runner_id)
         return Usage(in_flight=len(leases) if leases else 0, last_request_at=self._last_request_at.get(runner_id))
 
-    def in_flight(self, app_name: str, revision_id: str) -> int:
+    def in_flight(self, app_id: AppId, revision_id: str) -> int:
         """Return how many requests the serving runners of a revision are working on."""
-        return sum(slot.in_flight for slot in self.slots(app_name) if slot.revision_id == revision_id)
+        return sum(slot.in_flight for slot in self.slots(app_id) if slot.revision_id == revision_id)
 
-    def failures(self, app_name: str, revision_id: str | None) -> Failures:
+    def failures(self, app_id: AppId, revision_id: str | None) -> Failures:
         """Return the starts of a revision that failed in a row."""
-        return self._starts.of(app_name, revision_id)
+        return self._starts.of(app_id, revision_id)
 
-    def forgive(self, app_name: str, revision_id: str | None = None) -> None:
+    def forgive(self, app_id: AppId, revision_id: str | None = None) -> None:
         """Reset the failed starts of an app, or of one revision, because somebody wants another try."""
-        self._starts.forgive(app_name, revision_id)
+        self._starts.forgive(app_id, revision_id)
         self._changed.notify()
 
-    def active(self, app_name: str, revision_id: str | None = None) -> int:
+    def active(self, app_id: AppId, revision_id: str | None = None) -> int:
         """Return how many runners of an app, or of one revision, have a process that is not ending."""
         living = (RunnerState.SETUP, RunnerState.IDLE, RunnerState.DRAINING)
-        return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_name))
+        return sum(r.state in living and revision_id in (None, r.revision_id) for r in self.of_app(app_id))
 
     async def ended_since(self, account: AccountId, since: datetime) -> list[Runner]:
         """Return the runners that ended at or after a time, oldest first."""
@@ -390,13 +390,13 @@ class Fleet:
             self._last_request_at.pop(runner_id, None)
             self._unrouted.discard(runner_id)
             self._health.forget(runner_id)
-            if (mine := self._of_app.get(runner.app_name)) is not None:
+            if (mine := self._of_app.get(runner.app_id)) is not None:
                 mine.pop(runner_id, None)
                 if not mine:
-                    del self._of_app[runner.app_name]
+                    del self._of_app[runner.app_id]
         else:
             self._runners[runner_id] = runner
-            self._of_app.setdefault(runner.app_name, {})[runner_id] = runner
+            self._of_app.setdefault(runner.app_id, {})[runner_id] = runner
         slot = self._slots.get(runner_id)
         if runner.routable and runner.port is not None and runner_id not in self._unrouted:
             if slot is None:
@@ -409,12 +409,12 @@ class Fleet:
                 )
                 self._slots[runner_id] = slot
             slot.open = True
-            self._open.setdefault(runner.app_name, {})[runner_id] = slot
+            self._open.setdefault(runner.app_id, {})[runner_id] = slot
         elif slot is not None:
             slot.open = False
-            if (routed := self._open.get(runner.app_name)) is not None:
+            if (routed := self._open.get(runner.app_id)) is not None:
                 routed.pop(runner_id, None)
                 if not routed:
-                    del self._open[runner.app_name]
+                    del self._open[runner.app_id]
         if runner.ended:
             self._slots.pop(runner_id, None)

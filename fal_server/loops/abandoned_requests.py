@@ -50,7 +50,7 @@ class AbandonedRequests:
     def keep(self, lease: Lease) -> None:
         """Hold a slot that a request has left unanswered."""
         runner = self._fleet.get(lease.runner_id)
-        app = None if runner is None else self._catalog.get(runner.app_name)
+        app = None if runner is None else self._catalog.get(runner.app_id)
         seconds = 0 if app is None else app.scaling.request_timeout
         until = lease.sent_at + timedelta(seconds=seconds)
         self._held.setdefault(lease.runner_id, {})[lease] = until

@@ -100,7 +100,7 @@ class HealthLoop:
 
     async def _failed(self, runner: Runner, check: HealthCheck, problem: str) -> None:
         runner_id = runner.runner_id
-        app = self._catalog.get(runner.app_name)
+        app = self._catalog.get(runner.app_id)
         revision = self._catalog.known_revision(runner.revision_id)
         # A runner of a revision that the app has not moved to yet has that revision's own limits.
         not_current = app is None or app.revision_id != runner.revision_id

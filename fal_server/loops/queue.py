@@ -10,6 +10,7 @@ from datetime import timedelta
 from fal_server.aio.rounds import Rounds, every
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App
+from fal_server.core.identity import AppId
 from fal_server.core.queue import State
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
@@ -53,7 +54,7 @@ class QueueWorker:
         self._clock = clock
         self._retention = retention
         self._dead_retention = dead_retention
-        self._under_way: dict[str, int] = {}  # by app
+        self._under_way: dict[AppId, int] = {}  # by app
         self._requests: dict[asyncio.Task[None], LiveRequest] = {}
         self._tasks = TaskSet(log)
         self._taking = True
@@ -84,14 +85,14 @@ class QueueWorker:
             return
         for live in self._backlog.overdue():
             self._spawn(self._attempts.expire(live), live)
-        for app_name in self._backlog.apps:
-            most = _most_at_once(self._catalog.get(app_name))
-            while self._under_way.get(app_name, 0) < most:
-                taken = self._backlog.take(app_name)
+        for app_id in self._backlog.apps:
+            most = _most_at_once(self._catalog.get(app_id))
+            while self._under_way.get(app_id, 0) < most:
+                taken = self._backlog.take(app_id)
                 if taken is None:
                     break
-                self._under_way[app_name] = self._under_way.get(app_name, 0) + 1
-                self._spawn(self._attempts.run_attempt(taken), taken, app_name)
+                self._under_way[app_id] = self._under_way.get(app_id, 0) + 1
+                self._spawn(self._attempts.run_attempt(taken), taken, app_id)
 
     async def sweep(self) -> int:
         """Delete requests that are too old; return how many."""
@@ -108,17 +109,17 @@ class QueueWorker:
         # A time that has passed changed nothing: the app has as many requests under way as it may have.
         return min(seconds, BUSY_SECONDS) if seconds > 0 else BUSY_SECONDS
 
-    def _spawn(self, work: Coroutine[None, None, None], live: LiveRequest, app_name: str | None = None) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], live: LiveRequest, app_id: AppId | None = None) -> None:
         task = self._tasks.spawn(work, name=f"request {live.request.request_id}")
         self._requests[task] = live
-        task.add_done_callback(lambda done: self._done(done, app_name))
+        task.add_done_callback(lambda done: self._done(done, app_id))
 
-    def _done(self, task: asyncio.Task[None], app_name: str | None) -> None:
+    def _done(self, task: asyncio.Task[None], app_id: AppId | None) -> None:
         del self._requests[task]
-        if app_name is not None:
-            left = self._under_way.pop(app_name) - 1
+        if app_id is not None:
+            left = self._under_way.pop(app_id) - 1
             if left:
-                self._under_way[app_name] = left
+                self._under_way[app_id] = left
         self.pump()
 
 

@@ -32,7 +32,7 @@ from fal_server.core.actions import (
 )
 from fal_server.core.apps import App
 from fal_server.core.faults import Fault, NodeTrouble
-from fal_server.core.identity import EVERY_ACCOUNT
+from fal_server.core.identity import EVERY_ACCOUNT, AppId
 from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.placement import UNSCHEDULABLE_DELAY_SECONDS
 from fal_server.core.reconcile import AppInput
@@ -81,11 +81,11 @@ class Reconciler:
         self._starting: set[str] = set()
         self._tasks = TaskSet(log)
         # By runner, or by app for actions without one: an action that fails unexpectedly must not stop the others.
-        self._set_aside = SetAside(clock.now)
+        self._set_aside = SetAside[str | AppId](clock.now)
         self._early: dict[str, list[Observation]] = {}
         self._stopped: set[str] = set()
         self._killed: set[str] = set()
-        self._hopeless: dict[str, tuple[str, str]] = {}
+        self._hopeless: dict[AppId, tuple[str, str]] = {}
         self._stopping = False
         self._closing = asyncio.Event()
         self._unstored_ends: set[str] = set()
@@ -109,10 +109,10 @@ class Reconciler:
             await self._try(action)
         self._fail_hopeless()
         self._catalog.prune({r.revision_id for r in runners})
-        self._decisions.prune({app.name for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
+        self._decisions.prune({app.app_id for app in (*self._catalog.apps, *self._catalog.ephemeral_apps)})
 
     async def _try(self, action: Action) -> None:
-        key = action.app_name if isinstance(action, Create | Promote | Abandon) else action.runner_id
+        key = action.app_id if isinstance(action, Create | Promote | Abandon) else action.runner_id
         if key in self._starting or key in self._set_aside:
             return
         if self._stopping and isinstance(action, Create | Launch | Promote):
@@ -128,12 +128,12 @@ class Reconciler:
 
     def _fail_hopeless(self) -> None:
         """Fail requests of apps that fit on no node, including those that came after that was found out."""
-        for app_name, (runner_id, reason) in list(self._hopeless.items()):
+        for app_id, (runner_id, reason) in list(self._hopeless.items()):
             runner = self._fleet.get(runner_id)
             if runner is None or runner.state is not RunnerState.PENDING:
-                del self._hopeless[app_name]
+                del self._hopeless[app_id]
             else:
-                self._dispatcher.give_up(app_name, reason)
+                self._dispatcher.give_up(app_id, reason)
 
     async def watch(self) -> None:
         """Apply what the engine observes, until cancelled."""
@@ -170,7 +170,7 @@ class Reconciler:
     async def _handle(self, seen: Observation) -> None:
         known = self._fleet.get(seen.runner_id)
         # The call of `fal run` that waits for an ephemeral runner's result releases the runner after that.
-        awaited = known is not None and known.ephemeral and self._catalog.get(known.app_name) is not None
+        awaited = known is not None and known.ephemeral and self._catalog.get(known.app_id) is not None
         if seen.event is Event.GONE and known is not None:
             seen = await self._excuse(known, seen)
         recorded = await self._record(seen)
@@ -213,19 +213,19 @@ class Reconciler:
         return bool(await until_stored(what, write, stopping=self._closing))
 
     def _inputs(self, runners: list[Runner]) -> list[AppInput]:
-        revisions: dict[str, set[str]] = defaultdict(set)
+        revisions: dict[AppId, set[str]] = defaultdict(set)
         for runner in runners:
-            revisions[runner.app_name].add(runner.revision_id)
-        deployed = [self._input(app, revisions[app.name], ephemeral=False) for app in self._catalog.apps]
-        return deployed + [self._input(a, revisions[a.name], ephemeral=True) for a in self._catalog.ephemeral_apps]
+            revisions[runner.app_id].add(runner.revision_id)
+        deployed = [self._input(app, revisions[app.app_id], ephemeral=False) for app in self._catalog.apps]
+        return deployed + [self._input(a, revisions[a.app_id], ephemeral=True) for a in self._catalog.ephemeral_apps]
 
     def _input(self, app: App, revision_ids: set[str], *, ephemeral: bool) -> AppInput:
         known = {i: self._catalog.known_revision(i) for i in (app.revision_id, *revision_ids)}
         current = known[app.revision_id]
         coming = self._catalog.known_revision(app.next_revision_id) if app.next_revision_id else None
         checked = any(r is not None and r.health_check is not None for r in (current, coming))
-        failures = self._fleet.failures(app.name, app.revision_id)
-        next_failures = self._fleet.failures(app.name, app.next_revision_id)
+        failures = self._fleet.failures(app.app_id, app.revision_id)
+        next_failures = self._fleet.failures(app.app_id, app.next_revision_id)
         return AppInput(
             app=app,
             load=self._dispatcher.load(app),
@@ -237,7 +237,7 @@ class Reconciler:
             num_gpus={i: revision.num_gpus for i, revision in known.items() if revision is not None},
             serves_http=current is None or current.serves_http,
             ephemeral=ephemeral,
-            unproven=self._fleet.unproven(app.name) if checked else frozenset(),
+            unproven=self._fleet.unproven(app.app_id) if checked else frozenset(),
         )
 
     async def _apply(self, action: Action) -> None:
@@ -263,52 +263,52 @@ class Reconciler:
                 # Mark it unwanted first; otherwise its end would count as a failed start.
                 await self._fleet.drain(runner_id, reason)
                 await self._fleet.observe(Observation(runner_id=runner_id, event=Event.GONE, reason=reason))
-            case Promote(app_name=name, revision_id=revision_id):
-                log.info("app %s moves to revision %s", name, revision_id)
-                await self._catalog.promote(name, revision_id)
+            case Promote(app_id=app_id, revision_id=revision_id):
+                log.info("app %s moves to revision %s", app_id, revision_id)
+                await self._catalog.promote(app_id, revision_id)
                 self._dispatcher.serve_waiting()
-            case Abandon(app_name=name, revision_id=revision_id, reason=reason):
-                log.warning("app %s stays where it is, revision %s is given up: %s", name, revision_id, reason)
-                await self._catalog.abandon(name, revision_id, reason)
+            case Abandon(app_id=app_id, revision_id=revision_id, reason=reason):
+                log.warning("app %s stays where it is, revision %s is given up: %s", app_id, revision_id, reason)
+                await self._catalog.abandon(app_id, revision_id, reason)
 
     def _note(self, action: Action) -> None:
         """Keep a decision, once, for `fal apps explain`."""
         match action:
-            case Create(app_name=name, revision_id=subject, reason=reason):
+            case Create(app_id=app_id, revision_id=subject, reason=reason):
                 verb = "start"
-            case Promote(app_name=name, revision_id=subject):
+            case Promote(app_id=app_id, revision_id=subject):
                 verb, reason = "move", "a runner of it is ready"
-            case Abandon(app_name=name, revision_id=subject, reason=reason):
+            case Abandon(app_id=app_id, revision_id=subject, reason=reason):
                 verb = "abandon"
             case Hold() | Drain() | Drop() | Kill():
                 runner = self._fleet.get(action.runner_id)
                 again = isinstance(action, Kill) and action.runner_id in self._killed
                 if runner is None or again or (isinstance(action, Hold) and runner.not_before is not None):
                     return
-                name, subject, reason = runner.app_name, action.runner_id, action.reason
+                app_id, subject, reason = runner.app_id, action.runner_id, action.reason
                 verb = type(action).__name__.lower()
             case _:
                 return
-        app = self._catalog.get(name)
+        app = self._catalog.get(app_id)
         if app is not None:
-            self._decisions.keep(name, verb, subject, reason, self._dispatcher.load(app))
+            self._decisions.keep(app_id, verb, subject, reason, self._dispatcher.load(app))
 
     async def _create(self, action: Create) -> None:
         revision = await self._catalog.find_revision(EVERY_ACCOUNT, action.revision_id)
-        app = self._catalog.get(action.app_name)
+        app = self._catalog.get(action.app_id)
         if revision is None or app is None:
-            log.error("app %s wants a runner of revision %s, which is gone", action.app_name, action.revision_id)
+            log.error("app %s wants a runner of revision %s, which is gone", action.app_id, action.revision_id)
             return
         delayed = action.not_before is not None
         reason = action.reason
         if delayed:
-            failures = self._fleet.failures(action.app_name, action.revision_id)
+            failures = self._fleet.failures(action.app_id, action.revision_id)
             reason = f"waits after {failures.count} failed start(s) in a row; the last one: {failures.reason}"
         types = app.scaling.machine_types if action.revision_id == app.revision_id else revision.scaling.machine_types
         runner = Runner(
             account=app.account,
             runner_id=str(uuid.uuid4()),
-            app_name=action.app_name,
+            app_name=app.name,
             environment=app.environment,
             revision_id=action.revision_id,
             machine_type=types[0],
@@ -329,7 +329,7 @@ class Reconciler:
             action.runner_id, lambda r: replace(r, reason=action.reason, not_before=action.not_before)
         )
         if action.hopeless and runner is not None:
-            self._hopeless[runner.app_name] = (runner.runner_id, action.reason)
+            self._hopeless[runner.app_id] = (runner.runner_id, action.reason)
 
     async def _launch(self, action: Launch) -> None:
         runner = await self._fleet.change(

@@ -93,7 +93,7 @@ class Apps:
                 f"it is one of {revision.app_name!r}; `fal apps list-rev {full}` shows those of the app",
             )
         # The caller wants it tried even if its starts failed before.
-        self._fleet.forgive(full, revision_id)
+        self._fleet.forgive(revision.app_id, revision_id)
         now = self._clock.now()
 
         def set_to(app: App | None) -> App:
@@ -111,7 +111,7 @@ class Apps:
             moved = self.moved(app, revision, strategy or Strategy.ROLLING, auth_mode=auth_mode)
             return replace(moved, updated_at=now)
 
-        return self.view(await self._catalog.put(full, set_to))
+        return self.view(await self._catalog.put(revision.app_id, set_to))
 
     def moved(
         self,
@@ -165,7 +165,7 @@ class Apps:
             NotFound: there is no such app.
             InvalidArgument: a setting is unknown, or its value out of bounds.
         """
-        full = (await self._catalog.require_in(scope.account, name, environment)).name
+        app_id = (await self._catalog.require_in(scope.account, name, environment)).app_id
         unknown = sorted(set(changes) - _SETTINGS)
         if unknown:
             raise InvalidArgument(unknown[0], f"{unknown[0]} is not a scaling setting")
@@ -179,7 +179,7 @@ class Apps:
             next_scaling = None if app.next_scaling is None else _with(app.next_scaling, values)
             return replace(app, scaling=scaling, next_scaling=next_scaling, updated_at=self._clock.now())
 
-        return self.view(await self._catalog.change(full, scaled))
+        return self.view(await self._catalog.change(app_id, scaled))
 
     async def rollout(self, scope: Scope, name: str, environment: str, *, force: bool) -> None:
         """Replace an app's runners: one ready replacement at a time, or all at once with `force`.
@@ -190,8 +190,8 @@ class Apps:
             NotFound: there is no such app.
         """
         app = await self._catalog.require_in(scope.account, name, environment)
-        self._fleet.forgive(app.name, app.revision_id)
-        for runner in [r for r in self._fleet.of_app(app.name) if r.desired is Desired.SERVE]:
+        self._fleet.forgive(app.app_id, app.revision_id)
+        for runner in [r for r in self._fleet.of_app(app.app_id) if r.desired is Desired.SERVE]:
             if force:
                 await self._fleet.stop(runner.runner_id, "rolled out")
             elif not runner.routable:
@@ -208,9 +208,9 @@ class Apps:
             NotFound: there is no such app.
         """
         found = await self._catalog.require_in(scope.account, name, environment, "alias")
-        app = await self._catalog.delete(found.name)
-        self._dispatcher.drop_app(app.name)
-        self._fleet.forgive(app.name)
+        app = await self._catalog.delete(found.app_id)
+        self._dispatcher.drop_app(app.app_id)
+        self._fleet.forgive(app.app_id)
         return app
 
     def rollout_watcher(self, scope: Scope, logs: Logs | None, log: BuildLog) -> RolloutWatcher:
@@ -219,11 +219,11 @@ class Apps:
 
     def view(self, app: App) -> AppView:
         """Return an app with its current state."""
-        replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.name))
+        replacing = any(r.replace_first and r.desired is Desired.SERVE for r in self._fleet.of_app(app.app_id))
         rolling = app.next_revision_id is not None or replacing
         return AppView(
             app=app,
-            active_runners=self._fleet.active(app.name),
+            active_runners=self._fleet.active(app.app_id),
             is_rolling=rolling,
             load=self._dispatcher.load(app),
         )

@@ -124,7 +124,7 @@ class AttemptRunner:
 
     async def _attempt(self, live: LiveRequest) -> Done | Retry | Requeue:
         request = live.request
-        app = self._catalog.get(request.app_name)
+        app = self._catalog.get(request.app_id)
         if app is None:
             return _gone(f"app {request.app_name!r} was deleted while the request waited")
         left = None
@@ -134,7 +134,7 @@ class AttemptRunner:
                 return _too_late(request)
         try:
             lease = await self._dispatcher.acquire(
-                app.name,
+                app.app_id,
                 request_id=request.request_id,
                 caller=request.caller,
                 hint=request.hint,
@@ -207,7 +207,7 @@ class AttemptRunner:
         """Tell the app when its request is cancelled, at the endpoint that it has for that, if it has one."""
         await live.cancelled.wait()
         request = live.request
-        metadata = await self._dispatcher.metadata(request.app_name)
+        metadata = await self._dispatcher.metadata(request.app_id)
         if takes_post(metadata, cancel_path(request.path)) is False:
             log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id)
             return

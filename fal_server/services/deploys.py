@@ -14,7 +14,7 @@ from typing import TypeVar
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
-from fal_server.core.identity import AccountId, Scope
+from fal_server.core.identity import AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
@@ -61,7 +61,7 @@ class Deploys:
         self._files = files or blobs
         self._clock = clock
         self._urls = urls
-        self._deploying: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._deploying: dict[AppId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def build(self, scope: Scope, code: CodeRequest) -> AsyncGenerator[LogEntry | Built, None]:
         """Build an environment; yield its log lines as they are written, then what was built.
@@ -162,7 +162,7 @@ class Deploys:
         name = names.app_name(code.application_name, environment)
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
         scaling = scaling_of(code.scaling)
-        async with self._deploying[name]:
+        async with self._deploying[AppId.parse(account, name)]:
             built = await self.built(code, log)
             revision = replace(
                 await self.revision(account, code, name, environment, scaling),
@@ -171,7 +171,7 @@ class Deploys:
                 retry_config=request.retry_config,
                 skip_retry_conditions=request.skip_retry_conditions,
             )
-            before = self._catalog.get(name)
+            before = self._catalog.get(revision.app_id)
             app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
             await log(
                 Registered(
@@ -183,8 +183,8 @@ class Deploys:
             await self._build_lines.store(built.env_id, revision)
         # Not under the lock, so that a later deploy can replace this one.
         if app.next_revision_id == revision.revision_id and request.attach is not False:
-            await self._apps.rollout_watcher(scope, self._logs, log).wait(name, revision.revision_id)
-            app = self._catalog.get(name) or app
+            await self._apps.rollout_watcher(scope, self._logs, log).wait(app.app_id, revision.revision_id)
+            app = self._catalog.get(app.app_id) or app
         return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
 
     def _moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:

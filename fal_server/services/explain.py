@@ -65,13 +65,13 @@ class Explainer:
         """
         app = await self._catalog.require_in(scope.account, name, environment)
         load = self._dispatcher.load(app)
-        failures = self._fleet.failures(app.name, app.revision_id)
+        failures = self._fleet.failures(app.app_id, app.revision_id)
         return Explanation(
             app=self._apps.view(app),
             load=load,
             decision=decide(app.scaling, load),
-            runners=Counter(self._fleet.view(runner, None).state for runner in self._fleet.of_app(app.name)),
-            decisions=self._decisions.of(app.name),
+            runners=Counter(self._fleet.view(runner, None).state for runner in self._fleet.of_app(app.app_id)),
+            decisions=self._decisions.of(app.app_id),
             known_since=self._decisions.since,
             failed_starts=failures.count,
             last_failure=failures.reason,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fal_server.core.identity import Scope
 from fal_server.core.machines import resources_of
 from fal_server.core.runners import NO_PROCESS
 from fal_server.live.catalog import Catalog
@@ -17,13 +18,13 @@ class Gpus:
         self._fleet = fleet
         self._catalog = catalog
 
-    def gpus_by_app(self) -> Mapping[str, Mapping[str, int]]:
+    def gpus_by_app(self, scope: Scope) -> Mapping[str, Mapping[str, int]]:
         """Return for each app how many GPUs its living runners hold, by GPU.
 
         A CPU machine type counts its runners instead, which published clients leave out of their sums.
         """
-        found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps}
-        for runner in self._fleet.runners:
+        found: dict[str, dict[str, int]] = {app.name: {} for app in self._catalog.apps if app.account == scope.account}
+        for runner in self._fleet.of_account(scope.account):
             if runner.ended or runner.state in NO_PROCESS:
                 continue
             revision = self._catalog.known_revision(runner.revision_id)

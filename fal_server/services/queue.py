@@ -12,7 +12,7 @@ from datetime import timedelta
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core.faults import FailedPrecondition, NotFound, UnusableIdempotencyKey
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AccountId, AppId
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
     MOST_ATTEMPTS,
@@ -101,9 +101,9 @@ class Queue:
             InvalidArgument: the webhook's URL or the Idempotency-Key is not valid, or the key was used for another
                 request.
         """
-        app = self._catalog.get(submission.app_name)
-        if app is None or app.account != submission.account:
-            raise NotFound(f"app {submission.app_name!r}", "`fal apps list` shows which exist")
+        app = self._catalog.get(submission.app_id)
+        if app is None:
+            raise NotFound(f"app {str(submission.app_id)!r}", "`fal apps list` shows which exist")
         revision = self._catalog.known_revision(app.revision_id)
         if revision is not None and not revision.serves_http:
             raise NotFound(f"port of app {app.name!r}", "a function without a port cannot be called over HTTP")
@@ -132,28 +132,29 @@ class Queue:
         content = Content(headers=submission.headers, body=submission.body, webhook_url=submission.webhook_url)
         return await run_to_completion(self._accept(request, content))
 
-    async def status(self, account: AccountId, app_name: str, request_id: str) -> QueueStatus:
+    async def status(self, app_id: AppId, request_id: str) -> QueueStatus:
         """Return the status of a request.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
         """
         live = self._backlog.get(request_id)
-        if live is not None and (live.request.account, live.request.app_name) == (account, app_name):
+        if live is not None and live.request.app_id == app_id:
             return QueueStatus(request=live.request, position=self._backlog.position(live))
-        request = await self._store.get(account, request_id)
-        if request is None or request.app_name != app_name:
-            raise _unknown(app_name, request_id)
+        request = await self._store.get(app_id.account, request_id)
+        if request is None or request.app_id != app_id:
+            raise _unknown(app_id, request_id)
         return QueueStatus(request=request)
 
-    async def result(self, account: AccountId, app_name: str, request_id: str) -> tuple[QueuedRequest, Answer | None]:
+    async def result(self, app_id: AppId, request_id: str) -> tuple[QueuedRequest, Answer | None]:
         """Return a request and its answer, which is None until it is completed.
 
         Raises:
             NotFound: the app has no such request, or it has expired.
         """
-        request = (await self.status(account, app_name, request_id)).request
-        return request, await self._store.answer(account, request_id) if request.state is State.COMPLETED else None
+        request = (await self.status(app_id, request_id)).request
+        completed = request.state is State.COMPLETED
+        return request, await self._store.answer(app_id.account, request_id) if completed else None
 
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
         """Return the log lines of the last attempt: the request's, or all if the runner had no other request."""
@@ -169,7 +170,7 @@ class Queue:
         own = (request.request_id, None) if request.alone else (request.request_id,)
         return [entry for entry in page.entries if entry.request_id in own]
 
-    async def cancel(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
+    async def cancel(self, app_id: AppId, request_id: str) -> QueuedRequest:
         """Cancel a request that waits; ask the app to cancel one that it works on.
 
         An app is asked at the request's path with /cancel behind it. What it then answers to the request is kept; an
@@ -180,9 +181,9 @@ class Queue:
             FailedPrecondition: it is completed.
         """
         live = self._backlog.get(request_id)
-        mine = live is not None and (live.request.account, live.request.app_name) == (account, app_name)
+        mine = live is not None and live.request.app_id == app_id
         if live is None or not mine or live.finishing:
-            request = (await self.status(account, app_name, request_id)).request
+            request = (await self.status(app_id, request_id)).request
             raise FailedPrecondition(f"request {request.request_id} is completed: there is nothing to cancel")
         live.cancelled.set()
         if live.request.state is State.IN_PROGRESS:
@@ -194,9 +195,7 @@ class Queue:
             await run_to_completion(self._cancel_waiting(live))
         return live.request
 
-    async def flush(
-        self, account: AccountId, app_name: str, caller: str | None = None, limit: int | None = None
-    ) -> int:
+    async def flush(self, app_id: AppId, caller: str | None = None, limit: int | None = None) -> int:
         """Cancel the waiting requests of an app; return how many.
 
         They are cancelled in groups, so that other writers get their turn. A caller who leaves stops it between two
@@ -209,8 +208,8 @@ class Queue:
         Raises:
             NotFound: there is no such app.
         """
-        self._catalog.require(account, app_name)
-        waiting = self._backlog.of_app(app_name, State.IN_QUEUE)
+        self._catalog.require(app_id)
+        waiting = self._backlog.of_app(app_id, State.IN_QUEUE)
         chosen = [live for live in waiting if caller is None or (live.request.caller or PUBLIC) == caller][:limit]
         flushed = 0
         # Those that a runner got meanwhile go on. Those that were taken out of line and wait for a runner come last,
@@ -221,18 +220,18 @@ class Queue:
                 flushed += await run_to_completion(self._cancel_group(group))
         for live in chosen:
             if _is_waiting(live):
-                await self.cancel(account, app_name, live.request.request_id)
+                await self.cancel(app_id, live.request.request_id)
                 flushed += 1
         return flushed
 
-    def size(self, account: AccountId, app_name: str) -> Mapping[str, int]:
+    def size(self, app_id: AppId) -> Mapping[str, int]:
         """Return how many requests of an app wait for a runner, by the id of the caller's key, or PUBLIC.
 
         Raises:
             NotFound: there is no such app.
         """
-        self._catalog.require(account, app_name)
-        return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_name, State.IN_QUEUE))
+        self._catalog.require(app_id)
+        return Counter(live.request.caller or PUBLIC for live in self._backlog.of_app(app_id, State.IN_QUEUE))
 
     async def find(self, account: AccountId, query: RequestFilter) -> list[QueuedRequest]:
         """Requests, newest first; also those that an app has left behind which was deleted.
@@ -242,22 +241,22 @@ class Queue:
         """
         found = await self._store.find(account, query)
         if not found:
-            self._catalog.require(account, query.app_name)
+            self._catalog.require(AppId.parse(account, query.app_name))
         return found
 
     async def deliveries(self, account: AccountId, request_id: str) -> list[Delivery]:
         """Return the tries to deliver a request's webhook."""
         return await self._store.deliveries(account, request_id)
 
-    async def redrive(self, account: AccountId, app_name: str, request_id: str) -> QueuedRequest:
+    async def redrive(self, app_id: AppId, request_id: str) -> QueuedRequest:
         """Queue a request that was given up again, as if it were new; its id stays.
 
         Raises:
             NotFound: the app has no such request, it has expired, or the app was deleted.
             FailedPrecondition: it was not given up.
         """
-        self._catalog.require(account, app_name)
-        request = (await self.status(account, app_name, request_id)).request
+        self._catalog.require(app_id)
+        request = (await self.status(app_id, request_id)).request
         if not request.dead:
             state = "is not completed" if request.state is not State.COMPLETED else "was not given up"
             raise FailedPrecondition(
@@ -268,18 +267,18 @@ class Queue:
             raise FailedPrecondition(f"request {request_id} was put in line again by somebody else meanwhile")
         return again
 
-    async def redrive_all(self, account: AccountId, app_name: str, request_ids: Sequence[str]) -> list[str]:
+    async def redrive_all(self, app_id: AppId, request_ids: Sequence[str]) -> list[str]:
         """Put those of these requests in line again that were given up; return their ids.
 
         Raises:
             NotFound: there is no such app.
         """
-        self._catalog.require(account, app_name)
+        self._catalog.require(app_id)
         revived: list[str] = []
         for start in range(0, len(request_ids), _GROUP):
             ids = request_ids[start : start + _GROUP]
-            query = RequestFilter(app_name=app_name, dead=True, request_ids=ids, limit=len(ids))
-            dead = await self._store.find(account, query)
+            query = RequestFilter(app_name=str(app_id), dead=True, request_ids=ids, limit=len(ids))
+            dead = await self._store.find(app_id.account, query)
             revived += await run_to_completion(self._revive([_as_new(request) for request in reversed(dead)]))
         return revived
 
@@ -288,7 +287,7 @@ class Queue:
     def requeue(self, request: QueuedRequest, pause_seconds: float) -> None:
         """Put a request back in its place, and pause its app, because no runner of it can be had."""
         self._backlog.add(request)
-        self._backlog.pause(request.app_name, self._clock.now() + timedelta(seconds=pause_seconds))
+        self._backlog.pause(request.app_id, self._clock.now() + timedelta(seconds=pause_seconds))
         self.requests_changed.notify()
 
     async def end(
@@ -342,7 +341,7 @@ class Queue:
         if accepted.request_id != request.request_id:
             if accepted.fingerprint != request.fingerprint:
                 raise UnusableIdempotencyKey("this Idempotency-Key was used for another request: choose a new one")
-            return await self.status(accepted.account, accepted.app_name, accepted.request_id)
+            return await self.status(accepted.app_id, accepted.request_id)
         live = self._backlog.add(accepted)
         self._notify()
         return QueueStatus(request=accepted, position=self._backlog.position(live))
@@ -440,5 +439,5 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
     )
 
 
-def _unknown(app_name: str, request_id: str) -> NotFound:
-    return NotFound(f"request {request_id[:80]!r} of app {app_name!r}", "it never existed or has expired")
+def _unknown(app_id: AppId, request_id: str) -> NotFound:
+    return NotFound(f"request {request_id[:80]!r} of app {str(app_id)!r}", "it never existed or has expired")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fal_server.core import names
 from fal_server.core.faults import FailedPrecondition, NotFound
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.revisions import Json
 from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
@@ -42,7 +42,7 @@ class Revisions:
         return [
             RevisionView(
                 revision=revision,
-                active_runners=self._fleet.active(revision.app_name, revision.revision_id),
+                active_runners=self._fleet.active(revision.app_id, revision.revision_id),
                 current=revision.revision_id in current,
             )
             for revision in revisions
@@ -57,7 +57,7 @@ class Revisions:
         Raises:
             NotFound: there is no such app.
         """
-        app = self._catalog.require(scope.account, app_name)
+        app = self._catalog.require(AppId.parse(scope.account, app_name))
         revision = await self._catalog.find_revision(scope.account, app.revision_id)
         return {} if revision is None else revision.metadata
 

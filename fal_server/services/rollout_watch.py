@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 from fal_server.core.faults import Aborted, FailedPrecondition, Fault, NotFound
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogQuery, LogSource
 from fal_server.core.runners import NO_PROCESS, Runner
 from fal_server.live.catalog import Catalog
@@ -38,7 +38,7 @@ class RolloutWatcher:
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._shown: set[str] = set()
 
-    async def wait(self, app_name: str, revision_id: str) -> None:
+    async def wait(self, app_id: AppId, revision_id: str) -> None:
         """Wait until the app is on the revision.
 
         Raises:
@@ -49,9 +49,9 @@ class RolloutWatcher:
         try:
             while True:
                 seen = self._catalog.changed.count
-                if await self._settled(app_name, revision_id):
+                if await self._settled(app_id, revision_id):
                     return
-                for runner in self._fleet.of_app(app_name):
+                for runner in self._fleet.of_app(app_id):
                     if runner.revision_id == revision_id:
                         await self._show(runner)
                 await self._catalog.changed.wait(seen, _LOOK_SECONDS)
@@ -60,24 +60,24 @@ class RolloutWatcher:
                 tail.cancel()
             await asyncio.gather(*self._tails.values(), return_exceptions=True)
 
-    async def _settled(self, app_name: str, revision_id: str) -> bool:
-        app = self._catalog.get(app_name)
+    async def _settled(self, app_id: AppId, revision_id: str) -> bool:
+        app = self._catalog.get(app_id)
         if app is None:
-            raise NotFound(f"app {app_name!r}", f"it was deleted while it moved to revision {revision_id}")
+            raise NotFound(f"app {str(app_id)!r}", f"it was deleted while it moved to revision {revision_id}")
         if app.revision_id == revision_id:
             return True
         if app.next_revision_id == revision_id:
             return False
         why = self._catalog.why_abandoned(revision_id)
         if why is None:
-            raise Aborted(f"a newer change of app {app_name!r} replaced revision {revision_id}")
+            raise Aborted(f"a newer change of app {str(app_id)!r} replaced revision {revision_id}")
         if self._tails:
             # The stream of a failed runner ends by itself after its last line.
             await asyncio.wait(self._tails.values(), timeout=_LAST_LINES_SECONDS)
-        failed = self._fleet.failures(app_name, revision_id).runner_id
+        failed = self._fleet.failures(app_id, revision_id).runner_id
         hint = f". `fal runners logs {failed}` shows what it wrote" if failed else ""
         raise FailedPrecondition(
-            f"revision {revision_id} did not become ready, so app {app_name!r} stays on revision {app.revision_id}: "
+            f"revision {revision_id} did not become ready, so app {str(app_id)!r} stays on revision {app.revision_id}: "
             f"{why}{hint}"
         )
 

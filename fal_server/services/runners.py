@@ -13,7 +13,7 @@ from fal_server.core import autoscale, names
 from fal_server.core.checks import check_bounds
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.revisions import MAX_GRACE_SECONDS
 from fal_server.core.runners import Runner
 from fal_server.live.catalog import Catalog
@@ -75,8 +75,8 @@ class Runners:
         Raises:
             NotFound: there is no such app.
         """
-        full = (await self._catalog.require_in(scope.account, name, environment, "alias")).name
-        mine = [r for r in await self._all(scope, since) if r.app_name == full]
+        app = await self._catalog.require_in(scope.account, name, environment, "alias")
+        mine = [r for r in await self._all(scope, since) if r.app_id == app.app_id]
         return await self._views(mine, include_pending)
 
     async def watch(
@@ -94,12 +94,12 @@ class Runners:
             InvalidArgument: `since` is too long ago, or `version` is none.
             NotFound: there is no such app.
         """
-        app = (await self._catalog.require_in(scope.account, name, environment, "alias")).name if name else None
+        app = (await self._catalog.require_in(scope.account, name, environment, "alias")).app_id if name else None
         # Refused before the first message, if it is wrong.
         await self._all(scope, since)
 
         def mine(view: RunnerView) -> bool:
-            return view.runner.account == scope.account and app in {None, view.runner.app_name}
+            return view.runner.account == scope.account and app in {None, view.runner.app_id}
 
         async for changes in self._feed.follow(version, mine):
             if not changes.snapshot:
@@ -120,7 +120,7 @@ class Runners:
             NotFound: there is none of that id, or its row was deleted.
         """
         runner = await self._require(scope, runner_id)
-        view = self._view(runner, held=self._floor_holds(runner.app_name))
+        view = self._view(runner, held=self._floor_holds(runner.app_id))
         history = tuple(await self._fleet.history(scope.account, runner_id))
         return replace(view, history=history, phases=start_phases(runner))
 
@@ -198,19 +198,19 @@ class Runners:
         return runner
 
     async def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
-        held: dict[str, bool] = {}
+        held: dict[AppId, bool] = {}
         shown = [r for r in runners if include_pending or r.state not in WITHOUT_PROCESS]
         for runner in shown:
-            if runner.app_name not in held:
-                held[runner.app_name] = self._floor_holds(runner.app_name)
-        return [self._view(r, held=held[r.app_name]) async for r in in_slices(shown)]
+            if runner.app_id not in held:
+                held[runner.app_id] = self._floor_holds(runner.app_id)
+        return [self._view(r, held=held[r.app_id]) async for r in in_slices(shown)]
 
-    def _floor_holds(self, app_name: str) -> bool:
+    def _floor_holds(self, app_id: AppId) -> bool:
         """Return whether an app has no more ready runners than it keeps, so that none of them expires."""
-        app = self._catalog.get(app_name)
+        app = self._catalog.get(app_id)
         if app is None:
             return True
-        ready = sum(r.routable and r.revision_id == app.revision_id for r in self._fleet.of_app(app_name))
+        ready = sum(r.routable and r.revision_id == app.revision_id for r in self._fleet.of_app(app_id))
         return ready <= autoscale.decide(app.scaling, self._dispatcher.load(app)).keep
 
     def _view(self, runner: Runner, *, held: bool) -> RunnerView:
@@ -219,7 +219,7 @@ class Runners:
 
     def _keep_alive(self, runner: Runner, *, held: bool) -> int | None:
         """Return after how many idle seconds a runner ends; None if it does not."""
-        app = self._catalog.get(runner.app_name)
+        app = self._catalog.get(runner.app_id)
         if app is None or held or runner.ephemeral:
             return None
         used = self._fleet.usage(runner.runner_id).last_request_at is not None

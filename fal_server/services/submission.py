@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 from fal_server.core.faults import UnusableIdempotencyKey
-from fal_server.core.identity import AccountId
+from fal_server.core.identity import AppId
 from fal_server.core.queue import Answer, Priority
 
 _LONGEST_KEY = 255
@@ -26,8 +26,7 @@ class Submission:
         idempotency_key: a second submission of the caller with the same key returns the first request.
     """
 
-    account: AccountId
-    app_name: str
+    app_id: AppId
     path: str
     method: str = "POST"
     headers: tuple[tuple[str, str], ...] = field(repr=False, default=())
@@ -64,7 +63,7 @@ def idempotency(submission: Submission) -> str | None:
         return None
     if not key or len(key) > _LONGEST_KEY:
         raise UnusableIdempotencyKey(f"Idempotency-Key has {len(key)} characters: use 1 to {_LONGEST_KEY}")
-    return f"{submission.account}/{_hash(submission.caller or '', submission.app_name, key)}"
+    return f"{submission.app_id.account}/{_hash(submission.caller or '', str(submission.app_id), key)}"
 
 
 def fingerprint(submission: Submission) -> str:

@@ -17,6 +17,7 @@ from fal_server.access.tokens import UPLOAD_LIFE, Tokens
 from fal_server.core.faults import InvalidArgument, Unauthenticated
 from fal_server.core.identity import LOCAL, Principal, Scope
 from fal_server.services.keys import Keys
+from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform
 from tests.support.keys_of_runners import runner_key
 
@@ -42,13 +43,13 @@ async def desk(idle: Platform) -> Desk:
 async def test_a_token_opens_its_apps_until_it_ends(desk: Desk) -> None:
     token = desk.tokens.for_calls(desk.principal, ["hello", "me/other"], 60).text
     key_id = desk.principal.key_id
-    assert await desk.tokens.caller(token, "me", "hello") == key_id
-    assert await desk.tokens.caller(token, "me", "other") == key_id
-    assert await desk.tokens.caller(token, "you", "other") is None
-    assert await desk.tokens.caller(token, "me", "third") is None
+    assert await desk.tokens.caller(token, "me", app_id("hello")) == key_id
+    assert await desk.tokens.caller(token, "me", app_id("other")) == key_id
+    assert await desk.tokens.caller(token, "you", app_id("other")) is None
+    assert await desk.tokens.caller(token, "me", app_id("third")) is None
     assert await desk.tokens.uploader(token) is None
     desk.platform.clock.advance(60)
-    assert await desk.tokens.caller(token, "me", "hello") is None
+    assert await desk.tokens.caller(token, "me", app_id("hello")) is None
 
 
 async def test_a_token_ends_with_its_key(desk: Desk) -> None:
@@ -57,7 +58,7 @@ async def test_a_token_ends_with_its_key(desk: Desk) -> None:
     assert holder is not None
     assert (holder.key_id, holder.scope.permissions) == (desk.principal.key_id, {WRITE_FILES})
     assert token.expires_at == desk.platform.clock.now() + UPLOAD_LIFE
-    assert await desk.tokens.caller(token.text, "me", "hello") is None
+    assert await desk.tokens.caller(token.text, "me", app_id("hello")) is None
     await desk.platform.store.revoke_key(LOCAL, desk.principal.key_id, desk.platform.clock.now())
     assert await desk.tokens.uploader(token.text) is None
 
@@ -87,7 +88,7 @@ async def test_what_was_changed_is_worth_nothing(desk: Desk) -> None:
         f"{head}.{forged}.{signature}", f"{unsigned}.{forged}.", f"{head}.{claims}.", f"{deep}.{claims}.{signature}",
         "", "...", "\udcff.a.b",
     ):  # fmt: skip
-        assert await desk.tokens.caller(text, "me", "other") is None
+        assert await desk.tokens.caller(text, "me", app_id("other")) is None
 
 
 async def test_a_token_of_an_earlier_version_is_still_valid(desk: Desk) -> None:
@@ -100,7 +101,9 @@ async def test_a_token_of_an_earlier_version_is_still_valid(desk: Desk) -> None:
     claims = {"aud": "calls", "sub": desk.principal.key_id, "iat": int(expires), "exp": expires, "apps": ["hello"]}
     signed = encoded({"alg": "HS256", "typ": "JWT"}) + b"." + encoded(claims)
     signature = base64.urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=")
-    assert await desk.tokens.caller((signed + b"." + signature).decode(), "me", "hello") == desk.principal.key_id
+    assert (
+        await desk.tokens.caller((signed + b"." + signature).decode(), "me", app_id("hello")) == desk.principal.key_id
+    )
 
 
 @pytest.mark.parametrize(("apps", "seconds"), [([], 60), (["a"] * 101, 60), (["a"], 0), (["a"], 3601), (["a"], -1)])
@@ -126,7 +129,7 @@ async def test_a_runner_may_call_apps_and_manage_nothing(desk: Desk) -> None:
     assert (caller.key_id, caller.scope.permissions) == (key_id, {CALL_APPS})
     assert access.cached(key_id, secret) == caller
     token = desk.tokens.for_calls(caller, ["hello"], 60).text
-    assert await desk.tokens.caller(token, "me", "hello") == key_id
+    assert await desk.tokens.caller(token, "me", app_id("hello")) == key_id
     for wrong in ((key_id, secret[:-1]), (key_id, ""), ("runner.r2", secret), (key_id, "\udc80")):
         assert access.cached(*wrong) is None
         with pytest.raises(Unauthenticated):
@@ -135,4 +138,4 @@ async def test_a_runner_may_call_apps_and_manage_nothing(desk: Desk) -> None:
     assert access.cached(key_id, secret) is None
     with pytest.raises(Unauthenticated):
         await access.authenticate(key_id, secret)
-    assert await desk.tokens.caller(token, "me", "hello") is None
+    assert await desk.tokens.caller(token, "me", app_id("hello")) is None

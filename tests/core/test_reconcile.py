@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from fal_server.core.machines import Node, Resources
 from fal_server.core.reconcile import AppInput, Usage, failure_delay, plan
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
-from tests.fakes.domain import BIG_NODE, START, at, make_app, make_runner
+from tests.fakes.domain import BIG_NODE, START, app_id, at, make_app, make_runner
 
 S = RunnerState
 SMALL = Node(name="here", total=Resources(memory_mib=512, gpus={}))
@@ -42,7 +43,7 @@ def planned(
     return plan([given] if given else [], runners, usage or {}, nodes, at(now))
 
 
-def idle(runner_id: str = "x", ready: float = 0, **changes: object) -> Runner:
+def idle(runner_id: str = "x", ready: float = 0, **changes: Any) -> Runner:
     return make_runner(runner_id, S.IDLE, ready_at=at(ready), created_at=at(ready), **changes)
 
 
@@ -57,7 +58,7 @@ def test_nothing_is_wanted_and_nothing_is_done() -> None:
 def test_a_waiting_request_starts_a_runner_and_the_reason_is_the_arithmetic() -> None:
     [action] = planned(AppInput(app=make_app(), load=Load(queued=1, eligible=1)))
     assert action == Create(
-        app_name="a",
+        app_id=app_id("a"),
         revision_id="r1",
         reason="1 requests / 1 at once = 1 runners, buffer 0, min 0, max 2: 1",
     )
@@ -77,7 +78,7 @@ def test_a_waiting_request_starts_a_runner_and_the_reason_is_the_arithmetic() ->
         ({"max_concurrency": 0}, Load(queued=9, eligible=9), 0, 0),
     ],
 )
-def test_how_many_are_created(settings: dict[str, int], load: Load, there: int, created: int) -> None:
+def test_how_many_are_created(settings: dict[str, Any], load: Load, there: int, created: int) -> None:
     runners = [idle(f"x{number}") for number in range(there)]
     actions = planned(AppInput(app=make_app(**settings), load=load), runners)
     assert len([a for a in actions if isinstance(a, Create)]) == created
@@ -214,7 +215,7 @@ def test_a_machine_type_of_another_version_stops_nobody_else() -> None:
         ({"concurrency_buffer": 1}, None, 9999, False),  # the buffer, also at no load
     ],
 )
-def test_when_an_idle_runner_goes(settings: dict[str, int], usage: Usage | None, now: float, goes: bool) -> None:
+def test_when_an_idle_runner_goes(settings: dict[str, Any], usage: Usage | None, now: float, goes: bool) -> None:
     load = Load(in_flight=usage.in_flight if usage else 0)
     actions = planned(AppInput(app=make_app(**settings), load=load), [idle()], {"x": usage or Usage()}, now)
     assert [type(a) for a in actions] == ([Drain] if goes else [])
@@ -299,18 +300,18 @@ def test_the_runners_of_a_deleted_app_leave() -> None:
 # Rolling deploys
 
 
-def rolling(**changes: object) -> AppInput:
+def rolling(**changes: Any) -> AppInput:
     return AppInput(app=make_app(next_revision_id="r2", min_concurrency=1), **changes)
 
 
 def test_a_rolling_deploy_starts_one_runner_and_leaves_the_old_ones_alone() -> None:
-    assert planned(rolling(), [idle()]) == [Create(app_name="a", revision_id="r2", reason="rolling deploy")]
+    assert planned(rolling(), [idle()]) == [Create(app_id=app_id("a"), revision_id="r2", reason="rolling deploy")]
     assert planned(rolling(), [idle(), make_runner("n", S.SETUP, revision_id="r2")]) == []
 
 
 def test_the_app_moves_when_a_runner_of_the_next_revision_is_ready() -> None:
     runners = [idle(), idle("n", revision_id="r2")]
-    assert planned(rolling(), runners) == [Promote(app_name="a", revision_id="r2")]
+    assert planned(rolling(), runners) == [Promote(app_id=app_id("a"), revision_id="r2")]
     after = AppInput(app=make_app(revision_id="r2", min_concurrency=1))
     [drain] = planned(after, runners)
     assert isinstance(drain, Drain)
@@ -319,7 +320,7 @@ def test_the_app_moves_when_a_runner_of_the_next_revision_is_ready() -> None:
 
 def test_a_next_revision_that_fails_is_given_up_and_the_old_one_stays() -> None:
     failed = rolling(next_failures=1, next_failure="setup() raised")
-    assert planned(failed, [idle()]) == [Abandon(app_name="a", revision_id="r2", reason="setup() raised")]
+    assert planned(failed, [idle()]) == [Abandon(app_id=app_id("a"), revision_id="r2", reason="setup() raised")]
 
 
 def test_a_next_revision_that_fits_nowhere_is_given_up() -> None:

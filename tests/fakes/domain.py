@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.identity import LOCAL, Scope
+from fal_server.core.identity import LOCAL, AppId, Scope
 from fal_server.core.machines import Node, Resources
 from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Desired, Runner, RunnerState
@@ -22,7 +23,11 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def make_app(name: str = "a", revision_id: str = "r1", **changes: object) -> App:
+def app_id(full_name: str = "a") -> AppId:
+    return AppId.parse(LOCAL, full_name)
+
+
+def make_app(name: str = "a", revision_id: str = "r1", **changes: Any) -> App:
     scaling = {key: changes.pop(key) for key in list(changes) if key in Scaling.__dataclass_fields__}
     app = App(
         account=LOCAL,
@@ -37,7 +42,7 @@ def make_app(name: str = "a", revision_id: str = "r1", **changes: object) -> App
     return replace(app, **changes)
 
 
-def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: object) -> Runner:
+def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, **changes: Any) -> Runner:
     """Return a runner in a state, with the fields that it has by then."""
     runner = Runner(
         account=LOCAL,
@@ -59,7 +64,7 @@ def make_runner(runner_id: str = "x", state: RunnerState = RunnerState.PENDING, 
     return replace(runner, **changes)
 
 
-def make_revision(revision_id: str = "r1", app_name: str = "a", **changes: object) -> Revision:
+def make_revision(revision_id: str = "r1", app_name: str = "a", **changes: Any) -> Revision:
     scaling = {key: changes.pop(key) for key in list(changes) if key in Scaling.__dataclass_fields__}
     revision = Revision(
         account=LOCAL,

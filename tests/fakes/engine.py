@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
+from typing import Any
 
 from fal_server.core.containers import CONTAINER
 from fal_server.core.faults import NodeTrouble, Unavailable
@@ -53,7 +54,7 @@ class FakeEngine:
         self.obeys_stop = True
         self.hold_start = asyncio.Event()
         self.hold_start.set()
-        self.alive: dict[str, LaunchSpec] = {}
+        self.alive: dict[str, LaunchSpec | None] = {}  # None: an earlier controller started it
         self.exited: set[str] = set()
         self.busy: dict[str, int] = {}
         self.launched: list[LaunchSpec] = []
@@ -77,7 +78,7 @@ class FakeEngine:
         if self.alive.pop(runner_id, None) is not None:
             self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code)
 
-    def tell(self, event: Event, runner_id: str, **fields: object) -> None:
+    def tell(self, event: Event, runner_id: str, **fields: Any) -> None:
         seen = Observation(runner_id=runner_id, event=event, **fields)
         self._history.setdefault(runner_id, []).append(seen)
         self._told.put_nowait(seen)

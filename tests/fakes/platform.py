@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from fal_server.core.apps import App
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
-from fal_server.core.identity import LOCAL
+from fal_server.core.identity import LOCAL, AccountId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
@@ -37,10 +38,12 @@ from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import CodeRequest, Deployed, DeployRequest, Urls
 from fal_server.store import AesVault, FileBlobs, SqlStore, open_store
-from tests.fakes.domain import SCOPE, START
+from tests.fakes.domain import SCOPE, START, app_id
 from tests.fakes.engine import FakeEngine
 
 KEY = bytes(range(32))
+OTHER = AccountId("other")
+_ACCOUNTS = {"me": LOCAL, "you": OTHER}
 HANG_SECONDS = 20.0
 SPEC = EnvironmentSpec(kind="virtualenv", configuration={"requirements": []})
 
@@ -167,7 +170,7 @@ class Platform:
         self.health = Health(self.catalog)
         self.fleet = Fleet(shown, self.clock, self.changed, self.health)
         self.backlog = Backlog(self.clock)
-        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, "me")
+        self.dispatcher = Dispatcher(self.catalog, self.fleet, self.backlog, self.clock, self.changed, _ACCOUNTS)
         self.apps = Apps(self.catalog, self.fleet, self.dispatcher, self.clock)
         self.decisions = Decisions(self.clock)
         self.insight = Explainer(self.catalog, self.fleet, self.dispatcher, self.apps, self.decisions)
@@ -224,10 +227,16 @@ class Platform:
 
     def the_runner(self, app: str = "a") -> Runner:
         """Return the only living runner of an app."""
-        [runner] = self.fleet.of_app(app)
+        [runner] = self.fleet.of_app(app_id(app))
         return runner
 
-    async def deploy(self, name: str = "a", **changes: object) -> Deployed:
+    def runner(self, runner_id: str) -> Runner:
+        """Return a runner that has not ended."""
+        found = self.fleet.get(runner_id)
+        assert found is not None
+        return found
+
+    async def deploy(self, name: str = "a", **changes: Any) -> Deployed:
         """Deploy, and return the last message."""
         async with asyncio.timeout(HANG_SECONDS):
             *_, last = [event async for event in self.deploys.deploy(SCOPE, deploy_request(name, **changes))]
@@ -237,7 +246,9 @@ class Platform:
     def ask(self, app: str = "a", request_id: str = "q", start_timeout: float | None = None) -> asyncio.Task[Lease]:
         """Return a request that waits for a runner."""
         return asyncio.get_running_loop().create_task(
-            self.dispatcher.acquire(app, request_id=request_id, caller=None, hint=None, start_timeout=start_timeout)
+            self.dispatcher.acquire(
+                app_id(app), request_id=request_id, caller=None, hint=None, start_timeout=start_timeout
+            )
         )
 
     async def get(self, app: str = "a") -> Lease:
@@ -245,16 +256,21 @@ class Platform:
             return await self.ask(app)
 
     def app(self, name: str = "a") -> App:
-        return self.catalog.require(LOCAL, name)
+        return self.catalog.require(app_id(name))
 
 
-def deploy_request(name: str = "a", **changes: object) -> DeployRequest:
+def deploy_request(name: str = "a", **changes: Any) -> DeployRequest:
     deploy = {key: changes.pop(key) for key in list(changes) if key in DeployRequest.__dataclass_fields__}
     return DeployRequest(code=code_request(name, **changes), **deploy)
 
 
-def code_request(name: str = "a", **changes: object) -> CodeRequest:
-    wanted = {"environments": (SPEC,), "entrypoint": "module:app", "exposed_port": 8080, "application_name": name}
+def code_request(name: str = "a", **changes: Any) -> CodeRequest:
+    wanted: dict[str, Any] = {
+        "environments": (SPEC,),
+        "entrypoint": "module:app",
+        "exposed_port": 8080,
+        "application_name": name,
+    }
     return CodeRequest(**(wanted | changes))
 
 
@@ -263,7 +279,7 @@ def _urls(name: str) -> Urls:
 
 
 @asynccontextmanager
-async def running(platform: Platform) -> AsyncIterator[Platform]:
+async def running(platform: Platform) -> AsyncGenerator[Platform, None]:
     """Run a platform with its loops."""
     works = (platform.reconciler.run(), platform.reconciler.watch(), platform.health_loop.run())
     loops = [asyncio.create_task(work) for work in works]
@@ -281,7 +297,7 @@ async def running(platform: Platform) -> AsyncIterator[Platform]:
 
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[Platform]:
+async def opened(directory: Path) -> AsyncGenerator[Platform, None]:
     """Open a platform on a database in memory, without loops."""
     store = await open_store(None, AesVault(KEY))
     try:

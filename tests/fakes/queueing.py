@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from fal_server.core.faults import Unavailable
-from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
 from fal_server.loops.queue import QueueWorker
@@ -19,6 +19,7 @@ from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks
 from fal_server.store.crypto.signing import EdSigner
 from fal_server.store.sql.queue import SqlQueueStore
+from tests.fakes.domain import app_id
 from tests.fakes.platform import HANG_SECONDS, Platform
 
 BROKEN = Failure(condition=Condition.CONNECTION_ERROR, error_type="runner_disconnected", detail="it went away")
@@ -123,7 +124,7 @@ class Queueing:
         self.clock = platform.clock
         self.client = FakeRunners()
         self.receivers = FakeReceivers()
-        self.store = FailingQueueStore(platform.store.queue)
+        self.store: Any = FailingQueueStore(platform.store.queue)
         self.backlog = platform.backlog
         self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
         attempts = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
@@ -141,15 +142,15 @@ class Queueing:
         self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, "local|local")
         self.sender = WebhookSender(self.webhooks, self.queue.webhook_due)
 
-    async def submit(self, app: str = "a", **changes: object) -> str:
+    async def submit(self, app: str = "a", **changes: Any) -> str:
         """Submit a request; return its id."""
         return (await self.hand_in(app, **changes)).request.request_id
 
-    async def hand_in(self, app: str = "a", **changes: object) -> QueueStatus:
-        return await self.queue.submit(Submission(account=LOCAL, app_name=app, **({"path": "/"} | changes)))
+    async def hand_in(self, app: str = "a", **changes: Any) -> QueueStatus:
+        return await self.queue.submit(Submission(app_id=app_id(app), path=changes.pop("path", "/"), **changes))
 
     async def get(self, request_id: str, app: str = "a") -> QueuedRequest:
-        return (await self.queue.status(LOCAL, app, request_id)).request
+        return (await self.queue.status(app_id(app), request_id)).request
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until a condition holds, looking at every change of the queue or of the runners."""
@@ -181,7 +182,7 @@ class Queueing:
 
 
 @asynccontextmanager
-async def queueing(platform: Platform) -> AsyncIterator[Queueing]:
+async def queueing(platform: Platform) -> AsyncGenerator[Queueing, None]:
     """Run a queue with its loops."""
     found = Queueing(platform, await platform.store.webhook_signer())
     await found.queue.load()

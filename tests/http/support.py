@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from fal_server.access.permissions import CALL_APPS, EVERYTHING
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import LOCAL, AppId, Principal, Scope
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.gateway import Gateway
 from fal_server.http.routes.router import Router
@@ -35,6 +36,10 @@ class App:
     public: bool = True
     request_timeout: float = 60
     request_start_timeout: int | None = None
+
+    @property
+    def app_id(self) -> AppId:
+        return AppId.parse(LOCAL, self.name)
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,19 @@ class Ledger:
     def find(self, owner: str, app: str) -> App | None:
         return self.apps.get(app) if owner == "me" else None
 
-    async def metadata(self, app_name: str) -> dict[str, object]:
-        return self.described.get(app_name, {})
+    async def metadata(self, app_id: AppId) -> dict[str, object]:
+        return self.described.get(str(app_id), {})
 
-    def try_acquire(self, app_name: str, *, request_id: str, caller: str | None, hint: str | None) -> Place | None:
-        place = self.places.get(app_name)
+    def try_acquire(self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None) -> Place | None:
+        place = self.places.get(str(app_id))
         if place is None:
             return None
-        self.asked.append({"app": app_name, "request_id": request_id, "caller": caller, "hint": hint})
+        self.asked.append({"app": str(app_id), "request_id": request_id, "caller": caller, "hint": hint})
         self.held += 1
         return place
 
     async def acquire(
-        self, app_name: str, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
+        self, app_id: AppId, *, request_id: str, caller: str | None, hint: str | None, start_timeout: float | None
     ) -> Place:
         if self.fault is not None:
             raise self.fault
@@ -110,13 +115,13 @@ class Ledger:
         self.notify()
         try:
             async with asyncio.timeout(start_timeout), self.changed:
-                await self.changed.wait_for(lambda: app_name in self.places)
+                await self.changed.wait_for(lambda: str(app_id) in self.places)
         except TimeoutError:
-            raise DeadlineExceeded(f"no runner of {app_name} within {start_timeout} s") from None
+            raise DeadlineExceeded(f"no runner of {app_id} within {start_timeout} s") from None
         finally:
             self.waiting -= 1
             self.notify()
-        place = self.try_acquire(app_name, request_id=request_id, caller=caller, hint=hint)
+        place = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
         assert place is not None
         return place
 
@@ -193,9 +198,9 @@ async def running_server(
     tls=None,
     connect_seconds: float = 5,
     body_seconds: float = 60,
-) -> AsyncIterator[Server]:
+) -> AsyncGenerator[Server, None]:
     ledger, keys = Ledger(), Keys()
-    gateway = Gateway(ledger, keys, connect_seconds=connect_seconds)
+    gateway = Gateway(cast("Any", ledger), cast("Any", keys), connect_seconds=connect_seconds)
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
         Router(gateway, adapter), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls
@@ -218,7 +223,7 @@ async def running_server(
 
 
 @asynccontextmanager
-async def runner(script: Script) -> AsyncIterator[int]:
+async def runner(script: Script) -> AsyncGenerator[int, None]:
     """Run a server that plays the script on each connection; yield its port."""
     tasks: set[asyncio.Task[None]] = set()
     failures: list[Exception] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_server.core.identity import AppId
 from fal_server.http.gateway.app_request import without_token
 from tests.http.support import App, ask, read_head, runner, running_server
 
@@ -14,8 +15,8 @@ UPGRADE = (
 
 
 class Tokens:
-    async def caller(self, token: str, owner: str, app: str) -> str | None:
-        return "key-1" if (token, owner, app) == ("good", "me", "private") else None
+    async def caller(self, token: str, owner: str, app_id: AppId) -> str | None:
+        return "key-1" if (token, owner, str(app_id)) == ("good", "me", "private") else None
 
 
 async def test_a_token_opens_a_websocket_and_is_not_passed_on() -> None:
@@ -29,7 +30,7 @@ async def test_a_token_opens_a_websocket_and_is_not_passed_on() -> None:
         await reader.read()
 
     async with running_server() as h, runner(script) as port:
-        h.gateway._tokens = Tokens()
+        setattr(h.gateway, "_tokens", Tokens())  # noqa: B010 - it has no setter
         h.ledger.add(App("private", public=False), port)
         reader, writer = await h.connect()
         writer.write(b"GET /me/private/realtime?a=1&fal_jwt_token=good&b=2 HTTP/1.1\r\n" + UPGRADE + b"\r\n")
@@ -42,7 +43,7 @@ async def test_a_token_opens_a_websocket_and_is_not_passed_on() -> None:
 
 async def test_a_token_that_is_not_good_or_not_for_this_opens_nothing() -> None:
     async with running_server() as h:
-        h.gateway._tokens = Tokens()
+        setattr(h.gateway, "_tokens", Tokens())  # noqa: B010 - it has no setter
         h.ledger.add(App("private", public=False), 1)
         h.ledger.add(App("second", public=False), 1)
         for target, fields in (

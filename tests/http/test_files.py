@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
+from fal_server.core.identity import Scope
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
@@ -32,13 +34,14 @@ from fal_server.store.files.app_files import DiskAppFiles
 from fal_server.store.files.data_directory import DataDirectory
 from fal_server.store.files.objects import DiskObjects
 from fal_server.store.files.uploads import StagingDirectory
+from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform, opened
 from tests.http.support import Server, running_server
 from tests.support.keys_of_runners import runner_key
 
 
 class Gpus:
-    def gpus_by_app(self) -> dict[str, dict[str, int]]:
+    def gpus_by_app(self, scope: Scope) -> dict[str, dict[str, int]]:
         return {"one": {"GPU-H100": 2}, "two": {"GPU-H100": 1, "GPU-L40": 4}}
 
 
@@ -64,7 +67,7 @@ class Desk:
             *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
-            *AccountRoutes(Gpus(), NoRevisions(), Account(), guard).routes,
+            *AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), Account(), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
         self.house: Server
@@ -85,7 +88,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_at(root: Path) -> AsyncIterator[Desk]:
+async def desk_at(root: Path) -> AsyncGenerator[Desk, None]:
     async with opened(root) as platform:
         desk = Desk(root, platform)
         rest = rest_app(guard=desk.guard, owner="me", version="1", routes=desk.routes)
@@ -369,8 +372,8 @@ async def test_an_upload_that_breaks_off_leaves_nothing(desk: Desk) -> None:
 
 async def test_a_token_opens_a_websocket_of_its_app_alone(desk: Desk) -> None:
     token = (await desk.client.post("/tokens/", json={"allowed_apps": ["hello"], "token_expiration": 60})).json()
-    assert await desk.tokens.caller(token, "local", "hello")
-    assert await desk.tokens.caller(token, "local", "other") is None
+    assert await desk.tokens.caller(token, "local", app_id("hello"))
+    assert await desk.tokens.caller(token, "local", app_id("other")) is None
 
 
 MALFORMED = [

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -47,7 +48,7 @@ class NoTokens:
 
 
 class NoGpus:
-    def gpus_by_app(self) -> dict[str, dict[str, int]]:
+    def gpus_by_app(self, scope: Scope) -> dict[str, dict[str, int]]:
         return {}
 
 
@@ -127,11 +128,11 @@ class Controller:
 
 
 @asynccontextmanager
-async def controller(lines: Sequence[LogEntry] = ()) -> AsyncIterator[Controller]:
+async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controller, None]:
     logs, runners = Logs(lines), Runners()
-    guard = Guard(Keys(), NoTokens())
-    account = AccountRoutes(NoGpus(), Revisions(), Account(), guard)
-    routes = [*RunnerRoutes(runners, logs, guard).routes, *account.routes]
+    guard = Guard(cast("Any", Keys()), cast("Any", NoTokens()))
+    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), cast("Any", Account()), guard)
+    routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
     rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
     async with (
         running_server(rest=rest) as h,
@@ -208,7 +209,13 @@ async def test_an_apps_metadata() -> None:
 
 async def test_a_runner() -> None:
     async with controller() as c:
-        of = {"app_name": "hello", "environment": "main", "revision_id": "v", "machine_type": "XS", "token": "hidden"}
+        of: dict[str, Any] = {
+            "app_name": "hello",
+            "environment": "main",
+            "revision_id": "v",
+            "machine_type": "XS",
+            "token": "hidden",
+        }
         c.runners.runners["r"] = waiting = Runner(account=LOCAL, runner_id="r", created_at=START, **of)
         c.runners.runners["old"] = Runner(
             account=LOCAL,

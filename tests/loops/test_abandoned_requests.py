@@ -6,7 +6,7 @@ from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.services.adoption import reattach
-from tests.fakes.domain import START, make_runner
+from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
 
 
@@ -23,7 +23,7 @@ async def busy(platform: Platform, count: int) -> AbandonedRequests:
 
 
 def place(platform: Platform):
-    return platform.dispatcher.try_acquire("a", request_id="new", caller=None, hint=None)
+    return platform.dispatcher.try_acquire(app_id("a"), request_id="new", caller=None, hint=None)
 
 
 async def test_the_slot_opens_when_the_request_has_ended(idle: Platform) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from fal_server.core.revisions import HealthCheck
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.services.adoption import reattach
 from fal_server.store import AesVault, SqlStore, open_store
-from tests.fakes.domain import START, make_runner
+from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import KEY, Platform, running
 
 S = RunnerState
@@ -74,7 +75,7 @@ async def test_never_healthy_runners_wait_longer_each_time_across_restarts(store
         async with running(platform):
             assert await never_healthy(platform) == seconds
     platform = await restarted(platform, store, tmp_path)
-    reason = platform.fleet.failures("a", platform.app().revision_id).reason
+    reason = platform.fleet.failures(app_id("a"), platform.app().revision_id).reason
     assert reason == "it never passed its health check: GET /health answered 500"
 
 
@@ -83,7 +84,7 @@ async def test_a_ready_runner_ends_no_delay_before_it_has_passed_its_check(platf
     deployed = await platform.deploy(scaling={**SCALING, "min_concurrency": 2}, health_check=CHECK)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
     platform.clock.advance(2)
-    await platform.until(lambda: platform.fleet.failures("a", deployed.revision_id).count == 2)
+    await platform.until(lambda: platform.fleet.failures(app_id("a"), deployed.revision_id).count == 2)
     await platform.until(lambda: delayed(platform))
     platform.clock.advance(60)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE])
@@ -92,7 +93,7 @@ async def test_a_ready_runner_ends_no_delay_before_it_has_passed_its_check(platf
     platform.prober.unhealthy.clear()
     platform.clock.advance(2)
     await platform.until(lambda: [r.state for r in platform.fleet.runners] == [S.IDLE] * 2)
-    assert platform.fleet.failures("a", deployed.revision_id).count == 0
+    assert platform.fleet.failures(app_id("a"), deployed.revision_id).count == 0
 
 
 async def test_runners_that_end_soon_after_ready_wait_longer_each_time(store: SqlStore, tmp_path: Path) -> None:
@@ -107,35 +108,35 @@ async def test_runners_that_end_soon_after_ready_wait_longer_each_time(store: Sq
             assert waiting.not_before == platform.clock.now() + timedelta(seconds=seconds)
             platform.clock.advance(seconds)
     after = await restarted(platform, store, tmp_path)
-    assert after.fleet.failures("a", after.app().revision_id).count == 3
+    assert after.fleet.failures(app_id("a"), after.app().revision_id).count == 3
 
 
 async def test_a_kill_by_startup_timeout_counts_even_if_the_controller_dies(store: SqlStore, tmp_path: Path) -> None:
     platform = Platform(store, tmp_path)
     await platform.fleet.add([make_runner("x", S.TERMINATING, reason="not ready within startup_timeout 1 s")])
     await reattach(platform.fleet, platform.engine)
-    assert platform.fleet.failures("a", "r1").count == 1
+    assert platform.fleet.failures(app_id("a"), "r1").count == 1
 
 
 def test_failures_are_counted_from_rows() -> None:
-    def ended(name: str, seconds: int, failed_starts: int, **changes: object) -> Runner:
+    def ended(name: str, seconds: int, failed_starts: int, **changes: Any) -> Runner:
         ended_at = START + timedelta(seconds=seconds)
         return make_runner(name, S.TERMINATED, ended_at=ended_at, failed_starts=failed_starts, reason=name, **changes)
 
     never = lambda runner: False  # noqa: E731
     one, two = ended("one", 1, 1), ended("two", 2, 2)
-    found = failures_of([two, one], never)["a", "r1"]
+    found = failures_of([two, one], never)[app_id(), "r1"]
     assert (found.count, found.at, found.reason) == (2, two.ended_at, "two")
     ready = make_runner("ready", S.IDLE, ready_at=START + timedelta(seconds=3))
     assert failures_of([one, two, ready], never) == {}
-    assert failures_of([one, two, ready], lambda runner: True)["a", "r1"].count == 2
+    assert failures_of([one, two, ready], lambda runner: True)[app_id(), "r1"].count == 2
     late = ended("late", 9, 1, revision_id="r1")
-    assert failures_of([one, two, ready, late], never)["a", "r1"].count == 1
+    assert failures_of([one, two, ready, late], never)[app_id(), "r1"].count == 1
     # A runner that was ready and then failed is no success in between.
     early = ended("early", 5, 3, ready_at=START + timedelta(seconds=4))
-    assert failures_of([one, two, early], never)["a", "r1"].count == 3
+    assert failures_of([one, two, early], never)[app_id(), "r1"].count == 3
     # A runner that was never healthy failed when that was found out, not when it was gone.
     rejected = replace(
         ended("rejected", 9, 4), desired=Desired.GONE, unrouted_at=START + timedelta(seconds=6), ready_at=START
     )
-    assert failures_of([one, two, rejected], never)["a", "r1"].at == START + timedelta(seconds=6)
+    assert failures_of([one, two, rejected], never)[app_id(), "r1"].at == START + timedelta(seconds=6)

@@ -11,7 +11,7 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.revisions import EnvironmentSpec
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.services.adoption import reattach
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.platform import Platform
 
 S = RunnerState
@@ -58,7 +58,7 @@ async def test_an_image_that_cannot_be_built_is_a_failed_start(platform: Platfor
     assert platform.builder.hold is not None
     platform.builder.hold.set()
     await platform.until(lambda: platform.fleet.get(runner.runner_id) is None)
-    assert platform.fleet.failures("a", runner.revision_id).reason == "no such base image"
+    assert platform.fleet.failures(app_id("a"), runner.revision_id).reason == "no such base image"
 
 
 async def test_a_full_disk_is_no_failed_start(platform: Platform) -> None:
@@ -70,7 +70,7 @@ async def test_a_full_disk_is_no_failed_start(platform: Platform) -> None:
     ended = await platform.fleet.find(LOCAL, runner.runner_id)
     assert ended is not None
     assert ended.reason == "the disk is full"
-    assert platform.fleet.failures("a", runner.revision_id).count == 0
+    assert platform.fleet.failures(app_id("a"), runner.revision_id).count == 0
 
 
 async def test_a_controller_that_dies_meanwhile_starts_another_runner(platform: Platform, tmp_path: Path) -> None:
@@ -82,6 +82,6 @@ async def test_a_controller_that_dies_meanwhile_starts_another_runner(platform: 
     assert after.the_runner().state is S.DOCKER_PULL
     await reattach(after.fleet, after.engine)
     assert after.fleet.runners == []
-    assert after.fleet.failures("a", runner.revision_id).count == 0
+    assert after.fleet.failures(app_id("a"), runner.revision_id).count == 0
     assert platform.builder.hold is not None
     platform.builder.hold.set()

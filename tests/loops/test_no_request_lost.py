@@ -10,7 +10,7 @@ import pytest
 from fal_server.core.apps import Strategy
 from fal_server.core.faults import NotFound
 from fal_server.core.routing import Outcome
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.platform import Platform
 
 CLIENTS, REQUESTS, CHANGES = 8, 240, 16
@@ -29,7 +29,9 @@ class Rush:
     async def client(self) -> None:
         platform = self.platform
         while not self.changed or self.served < REQUESTS:
-            lease = await platform.dispatcher.acquire("a", request_id="q", caller=None, hint=None, start_timeout=None)
+            lease = await platform.dispatcher.acquire(
+                app_id("a"), request_id="q", caller=None, hint=None, start_timeout=None
+            )
             assert lease.runner_id in platform.engine.alive, "a request was sent to a runner that is gone"
             for _ in range(self.chance.randint(0, 5)):
                 await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fal_server.core.identity import LOCAL
 from fal_server.core.runners import RunnerState
-from tests.fakes.domain import BIG_NODE
+from tests.fakes.domain import BIG_NODE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -16,13 +16,15 @@ FULL = replace(BIG_NODE, trouble="its disk is full: make room")
 async def test_a_start_that_the_machine_cannot_make_waits_and_is_repeated(platform: Platform) -> None:
     platform.engine.start_as = Start.TROUBLE
     deployed = await platform.deploy(scaling={"min_concurrency": 1})
+    await platform.until(lambda: len(platform.fleet.runners) == 1)
+    held = platform.the_runner()
     for _ in range(3):
         await platform.until(lambda: (r := platform.the_runner()).reason == "the disk is full" and not r.node)
         held = platform.the_runner()
         assert held.state is RunnerState.PENDING
         assert held.not_before is not None
         assert (held.not_before - platform.clock.now()).total_seconds() == 20
-        assert platform.fleet.failures("a", deployed.revision_id).count == 0
+        assert platform.fleet.failures(app_id("a"), deployed.revision_id).count == 0
         platform.clock.advance(20)
         await platform.until(lambda last=held.not_before: platform.the_runner().not_before != last)
     changes = await platform.fleet.history(LOCAL, held.runner_id)
@@ -57,7 +59,7 @@ async def test_a_runner_that_ends_in_its_setup_there_is_no_failed_start(platform
     ended = await platform.fleet.find(LOCAL, first)
     assert ended is not None
     assert ended.reason == "OSError: No space left on device (its disk is full: make room)"
-    assert platform.fleet.failures("a", deployed.revision_id).count == 0
+    assert platform.fleet.failures(app_id("a"), deployed.revision_id).count == 0
     platform.engine.machines, platform.engine.start_as = [BIG_NODE], Start.READY
     await platform.until(lambda: platform.fleet.runners)
     platform.clock.advance(20)

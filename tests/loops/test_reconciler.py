@@ -14,7 +14,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.store import AesVault, SqlStore, open_store
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import KEY, Platform, running
 
@@ -60,7 +60,8 @@ async def test_failing_starts_wait_longer_each_time_and_a_success_releases_all(p
     for failures in (2, 3, 4):  # the first two started together
         await platform.until(lambda: states(platform) == ["failure_delay"])
         runner = platform.the_runner()
-        assert platform.fleet.failures("a", runner.revision_id).count == failures
+        assert platform.fleet.failures(app_id("a"), runner.revision_id).count == failures
+        assert runner.not_before is not None
         assert (runner.not_before - platform.clock.now()).total_seconds() == 30 * failures
         reason = f"waits after {failures} failed start(s) in a row; the last one: setup() raised ValueError"
         assert runner.reason == reason
@@ -120,7 +121,7 @@ async def test_a_missing_secret_is_the_reason(platform: Platform) -> None:
     waiting = platform.ask()
     with pytest.raises(Exception, match="TOKEN"):
         await waiting
-    assert "TOKEN" in platform.fleet.failures("a", deployed.revision_id).reason
+    assert "TOKEN" in platform.fleet.failures(app_id("a"), deployed.revision_id).reason
 
 
 async def test_secrets_reach_the_launch_and_no_repr(platform: Platform) -> None:
@@ -143,9 +144,10 @@ async def test_startup_timeout_kills_replaces_and_fails_direct_calls(platform: P
     platform.clock.advance(30)
     await platform.until(lambda: platform.fleet.get(slow.runner_id) is None)
     ended = await platform.fleet.find(LOCAL, slow.runner_id)
+    assert ended is not None
     assert ended.reason == "not ready within startup_timeout 30 s"
     assert platform.engine.killed == [slow.runner_id]
-    assert platform.fleet.failures("a", slow.revision_id).count == 1
+    assert platform.fleet.failures(app_id("a"), slow.revision_id).count == 1
     with pytest.raises(StartTimedOut, match="not ready within startup_timeout 30 s"):
         await waiting
 
@@ -205,7 +207,7 @@ async def test_a_restart_scales_nothing_down_for_lack_of_history(store: SqlStore
     async with running(after):
         await after.reconciler.tick()
         assert states(after) == ["idle"]
-        [slot] = after.fleet.slots("a")
+        [slot] = after.fleet.slots(app_id("a"))
         assert (slot.runner_id, slot.port) == (lease.runner_id, lease.port)
         after.clock.advance(60)
         await after.until(lambda: not after.fleet.runners)
@@ -238,10 +240,10 @@ async def test_a_restart_remembers_failed_starts(store: SqlStore, tmp_path: Path
         await before.deploy(scaling={"min_concurrency": 1})
         await before.until(lambda: states(before) == ["failure_delay"])
         before.clock.advance(30)
-        await before.until(lambda: before.fleet.failures("a", before.app().revision_id).count == 2)
+        await before.until(lambda: before.fleet.failures(app_id("a"), before.app().revision_id).count == 2)
         await before.until(lambda: states(before) == ["failure_delay"])
     after = await restarted(before, store, tmp_path)
-    assert after.fleet.failures("a", after.app().revision_id).count == 2
+    assert after.fleet.failures(app_id("a"), after.app().revision_id).count == 2
     async with running(after):
         await after.reconciler.tick()
         assert states(after) == ["failure_delay"]
@@ -255,11 +257,13 @@ async def test_a_drain_survives_a_restart(store: SqlStore, tmp_path: Path) -> No
         await before.fleet.drain(lease.runner_id, "stopped by request")
         await before.until(lambda: states(before) == ["draining"])
     after = await restarted(before, store, tmp_path)
-    assert after.fleet.get(lease.runner_id).desired is Desired.DRAIN
-    assert list(after.fleet.slots("a")) == []
+    assert after.runner(lease.runner_id).desired is Desired.DRAIN
+    assert list(after.fleet.slots(app_id("a"))) == []
     async with running(after):
         await after.until(lambda: not after.fleet.runners)  # its request was lost with the controller
-    assert (await store.get_runner(LOCAL, lease.runner_id)).reason == "stopped by request"
+    ended = await store.get_runner(LOCAL, lease.runner_id)
+    assert ended is not None
+    assert ended.reason == "stopped by request"
 
 
 async def restarted(before: Platform, store: SqlStore, directory: Path) -> Platform:

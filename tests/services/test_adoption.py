@@ -9,7 +9,7 @@ import pytest
 from fal_server.core.identity import LOCAL
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.services.adoption import reattach
-from tests.fakes.domain import START, make_runner
+from tests.fakes.domain import START, app_id, make_runner
 from tests.fakes.platform import Platform
 
 S = RunnerState
@@ -49,7 +49,7 @@ async def test_a_runner_that_ended_with_its_machine_is_no_failed_start(idle: Pla
     ready_at = START - timedelta(seconds=1)
     found = await after(idle, make_runner(state=state, ready_at=ready_at if state is S.IDLE else None), lives=False)
     assert (found.state, found.reason) == (S.TERMINATED, "it was gone when the controller came back")
-    assert idle.fleet.failures("a", "r1").count == 0
+    assert idle.fleet.failures(app_id("a"), "r1").count == 0
 
 
 async def test_the_reason_for_an_end_is_kept(idle: Platform) -> None:
@@ -59,7 +59,7 @@ async def test_the_reason_for_an_end_is_kept(idle: Platform) -> None:
 
 async def test_a_runner_whose_worker_has_ended_gets_no_request(idle: Platform) -> None:
     await after(idle, make_runner(state=S.IDLE), lives=True, exited=True)
-    assert list(idle.fleet.slots("a")) == []
+    assert list(idle.fleet.slots(app_id("a"))) == []
 
 
 @pytest.mark.parametrize("state", [S.PENDING, S.SETUP, S.IDLE])
@@ -79,7 +79,7 @@ async def test_one_whose_token_cannot_be_opened_is_ended(idle: Platform, state: 
     found = await after(idle, make_runner(state=state, token=""), lives=True)
     assert (found.state, idle.engine.alive) == (S.TERMINATED, {})
     assert "its token in the database is damaged" in found.reason
-    assert idle.fleet.failures("a", "r1").count == 0
+    assert idle.fleet.failures(app_id("a"), "r1").count == 0
 
 
 async def test_unknown_runners_are_ended(idle: Platform) -> None:

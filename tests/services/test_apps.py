@@ -13,7 +13,7 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.services.environments import Environments
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -127,7 +127,7 @@ async def test_a_revision_of_another_app_is_refused(platform: Platform) -> None:
             await platform.apps.set_revision(SCOPE, name, "", other.revision_id, auth_mode=None, strategy=None)
     with pytest.raises(NotFound, match="fal apps list-rev a"):
         await platform.apps.set_revision(SCOPE, "a", "", "unknown", auth_mode=None, strategy=None)
-    assert platform.catalog.get("c") is None
+    assert platform.catalog.get(app_id("c")) is None
 
 
 async def test_a_revision_that_failed_once_is_tried_when_asked_for(platform: Platform) -> None:
@@ -150,7 +150,7 @@ async def test_a_rollout_replaces_one_after_the_other_without_a_gap(platform: Pl
     assert view.is_rolling
     least = 3
     while any(r.runner_id in old for r in platform.fleet.runners):
-        least = min(least, len(list(platform.fleet.slots("a"))))
+        least = min(least, len(list(platform.fleet.slots(app_id("a")))))
         await platform.changed.wait(platform.changed.count, 1)
     assert least == 3
     await platform.until(lambda: len(platform.fleet.runners) == 3)
@@ -165,7 +165,7 @@ async def test_a_forced_rollout_is_at_once(platform: Platform) -> None:
     old = {r.runner_id for r in platform.fleet.runners}
     busy = await platform.get()
     await platform.apps.rollout(SCOPE, "a", "", force=True)
-    assert not list(platform.fleet.slots("a"))
+    assert not list(platform.fleet.slots(app_id()))
     await platform.until(lambda: platform.fleet.get(busy.runner_id) is None)
     await platform.until(lambda: len({r.runner_id for r in platform.fleet.runners if r.routable} - old) == 2)
 
@@ -183,8 +183,8 @@ async def test_delete_lets_the_runners_finish(platform: Platform) -> None:
     await platform.deploy()
     lease = await platform.get()
     await platform.apps.delete(SCOPE, "a", "")
-    assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
-    await platform.until(lambda: platform.fleet.get(lease.runner_id).state == "draining")
+    assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
+    await platform.until(lambda: platform.runner(lease.runner_id).state == "draining")
     platform.dispatcher.release(lease, Outcome.DONE)
     await platform.until(lambda: not platform.fleet.runners)
     assert await platform.store.get_app(LOCAL, "a") is None

@@ -14,8 +14,8 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
 from fal_server.core.runners import RunnerState
-from fal_server.services.views import Built, Registered
-from tests.fakes.domain import SCOPE
+from fal_server.services.views import Built, Deployed, Registered
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
 
@@ -25,6 +25,7 @@ async def test_the_first_deploy_creates_the_app_and_streams_the_build(platform: 
     *lines, last = [event async for event in platform.deploys.deploy(SCOPE, request)]
     assert [line.message for line in lines if isinstance(line, LogEntry)] == ["resolving", "installing"]
     app = platform.app()
+    assert isinstance(last, Deployed)
     assert last.app == app
     assert last.urls.run == "http://here/a"
     assert (app.auth_mode, app.scaling.keep_alive, app.scaling.max_multiplexing) == (AuthMode.PRIVATE, 60, 4)
@@ -103,7 +104,7 @@ async def test_a_failed_build_changes_nothing(platform: Platform) -> None:
     platform.builder.fails = "no matching distribution found for nothing==1"
     with pytest.raises(FailedPrecondition, match="no matching distribution"):
         await platform.deploy()
-    assert platform.catalog.get("a") is None
+    assert platform.catalog.get(app_id("a")) is None
 
 
 async def test_a_build_alone(platform: Platform) -> None:
@@ -147,7 +148,9 @@ async def test_a_rolling_deploy_moves_when_the_new_revision_is_ready(platform: P
     second = asyncio.create_task(platform.deploy())
     await platform.until(lambda: len(platform.engine.alive) == 2)
     assert platform.app().revision_id == first.revision_id
-    assert platform.dispatcher.try_acquire("a", request_id="1", caller=None, hint=None).runner_id == old.runner_id
+    lease = platform.dispatcher.try_acquire(app_id(), request_id="1", caller=None, hint=None)
+    assert lease is not None
+    assert lease.runner_id == old.runner_id
     [view] = await platform.apps.list(SCOPE, None)
     assert view.is_rolling
     new = next(r for r in platform.fleet.runners if r.runner_id != old.runner_id)
@@ -155,10 +158,10 @@ async def test_a_rolling_deploy_moves_when_the_new_revision_is_ready(platform: P
     async with asyncio.timeout(20):
         done = await second
     assert done.app.revision_id == done.revision_id == platform.app().revision_id
-    lease = platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None)
+    lease = platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None)
     assert lease is not None
     assert lease.runner_id == new.runner_id
-    await platform.until(lambda: platform.fleet.get(old.runner_id).state is RunnerState.DRAINING)  # it has a request
+    await platform.until(lambda: platform.runner(old.runner_id).state is RunnerState.DRAINING)  # it has a request
 
 
 async def test_a_revision_that_does_not_become_ready_leaves_the_old_one(platform: Platform) -> None:
@@ -172,7 +175,7 @@ async def test_a_revision_that_does_not_become_ready_leaves_the_old_one(platform
     assert (app.revision_id, app.next_revision_id, app.scaling.max_multiplexing) == (first.revision_id, None, 2)
     platform.engine.start_as = Start.READY
     lease = await platform.get()
-    assert platform.fleet.get(lease.runner_id).revision_id == first.revision_id
+    assert platform.runner(lease.runner_id).revision_id == first.revision_id
 
 
 async def test_a_detached_deploy_returns_at_once(platform: Platform) -> None:
@@ -201,7 +204,7 @@ async def test_recreate_moves_at_once(platform: Platform) -> None:
     second = await platform.deploy(strategy=Strategy.RECREATE)
     assert platform.app().revision_id == second.revision_id
     lease = await platform.get()
-    assert platform.fleet.get(lease.runner_id).revision_id == second.revision_id
+    assert platform.runner(lease.runner_id).revision_id == second.revision_id
 
 
 async def test_hanging_up_leaves_a_rollout_to_go_on(platform: Platform) -> None:
@@ -231,6 +234,7 @@ async def test_an_attached_deploy_shows_its_runner_s_log_to_the_last_line(platfo
     await platform.until(lambda: platform.engine.alive)
     runner_id = platform.the_runner().runner_id
     build_line = await anext(platform.deploys.build(SCOPE, code_request(force_build=True)))
+    assert isinstance(build_line, LogEntry)
     said = [
         replace(build_line, runner_id=runner_id, sequence=n, message=text, app_name="a")
         for n, text in enumerate(("loading", "Traceback"), 1)

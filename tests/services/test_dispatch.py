@@ -13,7 +13,7 @@ from fal_server.core.faults import DeadlineExceeded, NotFound, Unavailable
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, opened, running
 
@@ -22,7 +22,7 @@ async def test_a_request_starts_a_runner_and_a_second_one_finds_it(platform: Pla
     await platform.deploy()
     first = await platform.get()
     platform.dispatcher.release(first, Outcome.DONE)
-    second = platform.dispatcher.try_acquire("a", request_id="2", caller="key", hint=None)
+    second = platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller="key", hint=None)
     assert second is not None
     assert (second.runner_id, second.port) == (first.runner_id, first.port)
     assert len(platform.engine.launched) == 1
@@ -43,7 +43,7 @@ async def test_first_come_first_served(platform: Platform) -> None:
             tasks.create_task(one(number))
             await asyncio.sleep(0)
         await platform.until(lambda: platform.dispatcher.load(platform.app()).queued == 20)
-        assert platform.dispatcher.try_acquire("a", request_id="x", caller=None, hint=None) is None
+        assert platform.dispatcher.try_acquire(app_id("a"), request_id="x", caller=None, hint=None) is None
         platform.dispatcher.release(lease, Outcome.DONE)
     assert order == list(range(20))
 
@@ -104,7 +104,7 @@ async def test_a_runner_that_failed_is_killed_and_gets_nothing_meanwhile(platfor
     await platform.deploy()
     lease = await platform.get()
     platform.dispatcher.release(lease, outcome)
-    assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
+    assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.engine.killed == [lease.runner_id])
     again = await platform.get()
     assert again.runner_id != lease.runner_id
@@ -223,7 +223,7 @@ async def test_find_checks_the_owner_and_says_who_may_call(platform: Platform) -
     await platform.deploy(scaling={"request_timeout": 7})
     found = platform.dispatcher.find("me", "a")
     assert found is not None
-    assert (found.name, found.public, found.request_timeout) == ("a", False, 7)
+    assert (found.app_id, found.public, found.request_timeout) == (app_id("a"), False, 7)
     assert platform.dispatcher.find("you", "a") is None
     assert platform.dispatcher.find("me", "b") is None
 
@@ -261,7 +261,7 @@ async def _play(directory: Path, history: list[tuple[str, int]], most: int, mult
             if what == "ask":
                 asked.append(platform.ask())
             elif what == "try":
-                lease = platform.dispatcher.try_acquire("a", request_id="t", caller=None, hint=None)
+                lease = platform.dispatcher.try_acquire(app_id("a"), request_id="t", caller=None, hint=None)
                 held += [lease] if lease else []
             elif what == "cancel" and asked:
                 left.append(asked.pop(number % len(asked)))
@@ -276,7 +276,7 @@ async def _play(directory: Path, history: list[tuple[str, int]], most: int, mult
                     await asyncio.sleep(0)
             held += [task.result() for task in asked if task.done() and not task.cancelled()]
             asked = [task for task in asked if not task.done()]
-            for slot in platform.fleet.slots("a"):
+            for slot in platform.fleet.slots(app_id("a")):
                 assert 0 <= slot.in_flight <= multiplexing
         async with asyncio.timeout(20):
             while asked or held:
@@ -289,5 +289,5 @@ async def _play(directory: Path, history: list[tuple[str, int]], most: int, mult
         await platform.until(
             lambda: all(not platform.fleet.usage(r.runner_id).in_flight for r in platform.fleet.runners)
         )
-        assert all(slot.in_flight == 0 for slot in platform.fleet.slots("a"))
+        assert all(slot.in_flight == 0 for slot in platform.fleet.slots(app_id("a")))
         assert not platform.dispatcher.busy

@@ -13,7 +13,7 @@ async def test_gpus_are_counted_by_living_runners(platform: Platform) -> None:
     await platform.deploy("on-cpu", scaling={"min_concurrency": 2, "machine_types": ("S",)})
     await platform.deploy("on-gpu", scaling={"min_concurrency": 1, "machine_types": ("GPU-A",)}, num_gpus=2)
     await platform.until(lambda: sum(runner.routable for runner in platform.fleet.runners) == 3)
-    assert gpus.gpus_by_app() == {"at-rest": {}, "on-cpu": {"S": 2}, "on-gpu": {"GPU-A": 2}}
+    assert gpus.gpus_by_app(SCOPE) == {"at-rest": {}, "on-cpu": {"S": 2}, "on-gpu": {"GPU-A": 2}}
     await platform.apps.delete(SCOPE, "on-gpu", "")
     await platform.until(lambda: len([one for one in platform.fleet.runners if not one.ended]) == 2)
-    assert gpus.gpus_by_app() == {"at-rest": {}, "on-cpu": {"S": 2}}
+    assert gpus.gpus_by_app(SCOPE) == {"at-rest": {}, "on-cpu": {"S": 2}}

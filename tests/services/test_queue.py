@@ -14,7 +14,7 @@ from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired
 from fal_server.ports.queue import AnswerTooLarge, RequestFilter
 from fal_server.services.attempts import RETRIES
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import BROKEN, Queueing, queueing
@@ -30,7 +30,7 @@ async def q(platform: Platform) -> AsyncIterator[Queueing]:
 
 
 async def answer_of(q: Queueing, request_id: str) -> Answer:
-    _, answer = await q.queue.result(LOCAL, "a", request_id)
+    _, answer = await q.queue.result(app_id("a"), request_id)
     assert answer is not None
     return answer
 
@@ -62,10 +62,10 @@ async def test_a_request_is_found_only_through_its_app(q):
     request_id = await q.submit()
     for ask in (q.queue.status, q.queue.result, q.queue.cancel, q.queue.redrive):
         with pytest.raises(NotFound, match=r"request .* not found"):
-            await ask(LOCAL, "b", request_id)
+            await ask(app_id("b"), request_id)
     await q.completed(request_id)
     with pytest.raises(NotFound, match=r"request .* not found"):
-        await q.queue.status(LOCAL, "b", request_id)
+        await q.queue.status(app_id("b"), request_id)
 
 
 async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
@@ -74,8 +74,8 @@ async def test_no_more_at_once_than_the_app_can_take_and_all_are_counted(q):
     await q.until(lambda: q.client.under_way == 1)
     load = q.platform.dispatcher.load(q.platform.app())
     assert (load.in_flight, load.queued) == (1, 4)
-    assert [(await q.queue.status(LOCAL, "a", one)).position for one in made] == [0, 0, 1, 2, 3]
-    assert q.queue.size(LOCAL, "a") == {"public": 4}
+    assert [(await q.queue.status(app_id("a"), one)).position for one in made] == [0, 0, 1, 2, 3]
+    assert q.queue.size(app_id("a")) == {"public": 4}
     q.client.held.set()
     for one in made:
         await q.completed(one)
@@ -90,7 +90,7 @@ async def test_low_priority_waits_for_normal_and_callers_take_turns(q):
     low = await q.submit(priority=Priority.LOW)
     a1, a2 = await q.submit(caller="a"), await q.submit(caller="a")
     b1 = await q.submit(caller="b")
-    assert q.queue.size(LOCAL, "a") == {"public": 1, "a": 2, "b": 1}
+    assert q.queue.size(app_id("a")) == {"public": 1, "a": 2, "b": 1}
     q.client.held.set()
     for one in (first, low, a1, a2, b1):
         await q.completed(one)
@@ -157,13 +157,13 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
     assert [one.request_id for one in await q.queue.find(LOCAL, RequestFilter(app_name="a", dead=True))] == [request_id]
 
     q.client.usual = Answer(status=200, body=b"1")
-    await q.queue.redrive(LOCAL, "a", request_id)
+    await q.queue.redrive(app_id("a"), request_id)
     with pytest.raises(FailedPrecondition, match="not completed"):
-        await q.queue.redrive(LOCAL, "a", request_id)
+        await q.queue.redrive(app_id("a"), request_id)
     again = await q.completed(request_id)
     assert (again.attempt, again.dead, again.status, again.error) == (1, False, 200, None)
     with pytest.raises(FailedPrecondition, match="was not given up"):
-        await q.queue.redrive(LOCAL, "a", request_id)
+        await q.queue.redrive(app_id("a"), request_id)
 
 
 async def test_the_app_s_budget_and_the_caller_s_no_retry_are_kept(q):
@@ -192,11 +192,11 @@ async def test_a_waiting_request_is_cancelled(q):
     q.client.held.clear()
     first, second = await q.submit(), await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel(LOCAL, "a", second)
+    await q.queue.cancel(app_id("a"), second)
     ended = await q.completed(second)
     assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 0)
     with pytest.raises(FailedPrecondition, match="is completed"):
-        await q.queue.cancel(LOCAL, "a", second)
+        await q.queue.cancel(app_id("a"), second)
     q.client.held.set()
     await q.completed(first)
     assert len(q.client.sent) == 1
@@ -211,11 +211,11 @@ async def test_an_app_is_told_of_a_cancellation_and_decides(q):
     q.client.held.clear()
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    asked = await q.queue.cancel(LOCAL, "a", request_id)
+    asked = await q.queue.cancel(app_id("a"), request_id)
     assert asked.state is State.IN_PROGRESS
     ended = await q.completed(request_id)
     assert (ended.status, ended.error_type, ended.attempt) == (499, "client_cancelled", 1)
-    assert (await q.queue.result(LOCAL, "a", request_id))[1].body == b'{"detail": "stopped"}'
+    assert (await q.queue.result(app_id("a"), request_id))[1].body == b'{"detail": "stopped"}'
     assert (q.client.told, q.client.cut_off) == ([(request_id, "/")], [])
     assert q.platform.the_runner().desired is Desired.SERVE
 
@@ -224,7 +224,7 @@ async def test_an_app_that_ignores_a_cancellation_finishes_and_its_answer_is_kep
     q.client.held.clear()
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(app_id("a"), request_id)
     await q.until(lambda: q.client.told)
     q.client.held.set()
     ended = await q.completed(request_id)
@@ -236,7 +236,7 @@ async def test_a_cancelled_request_is_not_tried_again(q):
     q.client.answers = [BROKEN]
     request_id = await q.submit()
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(app_id("a"), request_id)
     q.client.held.set()
     ended = await q.completed(request_id)
     assert (ended.status, ended.error_type, len(q.client.sent)) == (499, "client_cancelled", 1)
@@ -246,7 +246,7 @@ async def test_a_request_that_waits_for_its_first_runner_is_cancelled(q):
     q.platform.engine.start_as = Start.WAITS
     request_id = await q.submit()
     await q.until(lambda: q.platform.engine.launched)
-    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(app_id("a"), request_id)
     assert (await q.completed(request_id)).error_type == "client_cancelled"
     assert q.platform.dispatcher.load(q.platform.app()).queued == 0
 
@@ -256,20 +256,20 @@ async def test_a_flush_cancels_waiting_requests(q):
     first = await q.submit(caller="a")
     await q.until(lambda: q.client.under_way == 1)
     mine, other = await q.submit(caller="a"), await q.submit(caller="b")
-    assert await q.queue.flush(LOCAL, "a", "b") == 1
+    assert await q.queue.flush(app_id("a"), "b") == 1
     assert (await q.get(other)).error_type == "client_cancelled"
-    assert await q.queue.flush(LOCAL, "a") == 1
+    assert await q.queue.flush(app_id("a")) == 1
     assert (await q.get(mine)).error_type == "client_cancelled"
-    assert await q.queue.flush(LOCAL, "a") == 0
+    assert await q.queue.flush(app_id("a")) == 0
     await q.submit()
-    assert await q.queue.flush(LOCAL, "a", "b") == 0
-    assert await q.queue.flush(LOCAL, "a", "public") == 1
+    assert await q.queue.flush(app_id("a"), "b") == 0
+    assert await q.queue.flush(app_id("a"), "public") == 1
     q.client.held.set()
     assert (await q.completed(first)).status == 200
     with pytest.raises(NotFound):
-        await q.queue.flush(LOCAL, "none")
+        await q.queue.flush(app_id("none"))
     with pytest.raises(NotFound):
-        q.queue.size(LOCAL, "none")
+        q.queue.size(app_id("none"))
 
 
 async def test_a_long_queue_is_flushed_in_groups(q):
@@ -278,13 +278,13 @@ async def test_a_long_queue_is_flushed_in_groups(q):
     await q.until(lambda: q.client.under_way == 1)
     hooked = await q.submit(webhook_url="http://127.0.0.1:9/hook")
     waiting = [hooked, *[await q.submit(path=f"/{n}") for n in range(250)]]
-    assert await q.queue.flush(LOCAL, "a", limit=120) == 120
-    assert q.queue.size(LOCAL, "a") == {"public": 131}
+    assert await q.queue.flush(app_id("a"), limit=120) == 120
+    assert q.queue.size(app_id("a")) == {"public": 131}
     assert (await q.get(waiting[119])).error_type == "client_cancelled"
     assert (await q.get(waiting[120])).state is State.IN_QUEUE, "the oldest come first"
     q.store.failures["complete_all"] = 1
-    assert await q.queue.flush(LOCAL, "a") == 131
-    assert await q.queue.flush(LOCAL, "a") == 0, "it may be repeated"
+    assert await q.queue.flush(app_id("a")) == 131
+    assert await q.queue.flush(app_id("a")) == 0, "it may be repeated"
     for request_id in waiting:
         assert (await q.completed(request_id)).status == 499
     assert (await answer_of(q, waiting[-1])).status == 499
@@ -297,7 +297,7 @@ async def test_a_flush_cancels_what_waits_for_a_first_runner(q):
     q.platform.engine.start_as = Start.WAITS
     made = [await q.submit() for _ in range(5)]
     await q.until(lambda: q.platform.engine.launched)
-    assert await q.queue.flush(LOCAL, "a") == 5
+    assert await q.queue.flush(app_id("a")) == 5
     assert {(await q.completed(one)).error_type for one in made} == {"client_cancelled"}
 
 
@@ -309,12 +309,12 @@ async def test_many_that_were_given_up_are_put_in_line_again(q):
     q.client.usual, q.client.sent = Answer(status=200), []
     fine = await q.submit()
     await q.completed(fine)
-    assert set(await q.queue.redrive_all(LOCAL, "a", [*dead, fine, "unknown"])) == set(dead)
+    assert set(await q.queue.redrive_all(app_id("a"), [*dead, fine, "unknown"])) == set(dead)
     for one in dead:
         assert (await q.completed(one)).status == 200
-    assert await q.queue.redrive_all(LOCAL, "a", dead) == [], "it may be repeated"
+    assert await q.queue.redrive_all(app_id("a"), dead) == [], "it may be repeated"
     with pytest.raises(NotFound):
-        await q.queue.redrive_all(LOCAL, "none", dead)
+        await q.queue.redrive_all(app_id("none"), dead)
 
 
 async def test_a_start_deadline_passes_in_line_and_at_the_dispatcher(q):
@@ -396,7 +396,7 @@ async def test_a_cancellation_while_an_attempt_is_put_back_is_not_lost(q):
     q.store.failures = {"put_back": 1}
     request_id = await q.submit()
     await q.until(lambda: q.store.failures["put_back"] == 0)
-    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(app_id("a"), request_id)
     ended = await q.completed(request_id)
     assert (ended.state, ended.error_type, len(q.client.sent)) == (State.COMPLETED, "client_cancelled", 1)
 
@@ -460,7 +460,7 @@ async def test_old_results_are_deleted_and_dead_requests_later(q):
     q.clock.advance(24 * 3600 + 1)
     assert await q.worker.sweep() == 1
     with pytest.raises(NotFound):
-        await q.queue.status(LOCAL, "a", good)
+        await q.queue.status(app_id("a"), good)
     assert (await q.get(dead)).dead
     q.clock.advance(7 * 24 * 3600)
     assert await q.worker.sweep() == 1
@@ -470,8 +470,8 @@ async def test_a_paused_app_is_tried_again_and_loses_nothing(q):
     await q.platform.apps.update(SCOPE, "a", "", {"max_concurrency": 0})
     made = [await q.submit() for _ in range(20)]
     await q.until(lambda: q.backlog.next_change_at() is not None)
-    assert len(q.queue.size(LOCAL, "a")) == 1
-    assert sum(q.queue.size(LOCAL, "a").values()) == 20
+    assert len(q.queue.size(app_id("a"))) == 1
+    assert sum(q.queue.size(app_id("a")).values()) == 20
     await q.platform.apps.update(SCOPE, "a", "", {"max_concurrency": 2})
     q.pass_time(3)
     for request_id in made:

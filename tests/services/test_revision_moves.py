@@ -9,7 +9,7 @@ from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import LOCAL
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, running
 
@@ -42,7 +42,7 @@ async def test_settings_of_a_revision_that_fails_never_take_effect(idle: Platfor
         await platform.deploy(auth_mode=AuthMode.PRIVATE, reset_scale=True, attach=False)
         await platform.until(lambda: platform.app().next_revision_id is None)
         assert (platform.app().auth_mode, platform.app().scaling.keep_alive) == (AuthMode.PUBLIC, 60)
-        assert [d.action for d in platform.decisions.of("a")][-1] == "abandon"
+        assert [d.action for d in platform.decisions.of(app_id("a"))][-1] == "abandon"
 
 
 async def test_a_stop_may_have_its_own_grace_and_follows_the_confirmation(idle: Platform) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -13,7 +13,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.ports import ExecRequest
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
 
@@ -60,11 +60,9 @@ async def test_the_list_has_pending_and_ended_runners_on_request(platform: Platf
     await platform.until(lambda: any(r.not_before for r in platform.fleet.runners))
     hour = platform.clock.now() - timedelta(hours=1)
 
-    async def states(**asked: object) -> list[str]:
-        return [
-            v.state.value
-            for v in await platform.runners.list(SCOPE, **({"since": None, "include_pending": True} | asked))
-        ]
+    async def states(since: datetime | None = None, *, include_pending: bool = True) -> list[str]:
+        listed = await platform.runners.list(SCOPE, since=since, include_pending=include_pending)
+        return [v.state.value for v in listed]
 
     assert await states() == ["pending"]
     assert await states(include_pending=False) == []
@@ -83,7 +81,7 @@ async def test_stop_drains_then_stops_with_the_app_s_grace(platform: Platform) -
     await platform.deploy(termination_grace_seconds=7)
     lease = await platform.get()
     await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)
-    assert platform.dispatcher.try_acquire("a", request_id="2", caller=None, hint=None) is None
+    assert platform.dispatcher.try_acquire(app_id("a"), request_id="2", caller=None, hint=None) is None
     await platform.until(lambda: platform.the_runner().state is RunnerState.DRAINING)
     await platform.runners.stop(SCOPE, lease.runner_id, replace_first=False)  # a second time is no error
     assert platform.engine.stopped == []
@@ -111,10 +109,10 @@ async def test_stop_replace_has_the_replacement_ready_first(platform: Platform) 
     old = platform.fleet.get(lease.runner_id)
     assert old is not None
     assert (new.replaces, old.replaced_by, old.desired) == (old.runner_id, new.runner_id, Desired.SERVE)
-    assert [slot.runner_id for slot in platform.fleet.slots("a")] == [old.runner_id]
+    assert [slot.runner_id for slot in platform.fleet.slots(app_id("a"))] == [old.runner_id]
     platform.engine.ready(new.runner_id)
     await platform.until(lambda: platform.fleet.get(old.runner_id) is None)
-    assert [slot.runner_id for slot in platform.fleet.slots("a")] == [new.runner_id]
+    assert [slot.runner_id for slot in platform.fleet.slots(app_id("a"))] == [new.runner_id]
 
 
 async def test_kill_does_not_wait_for_requests(platform: Platform) -> None:
@@ -146,12 +144,12 @@ async def test_a_pending_runner_can_be_killed_and_is_no_failed_start(platform: P
     first = platform.the_runner()
     await platform.runners.kill(SCOPE, first.runner_id)
     await platform.until(lambda: platform.fleet.get(first.runner_id) is None)
-    assert platform.fleet.failures("a", first.revision_id).count == 0
+    assert platform.fleet.failures(app_id("a"), first.revision_id).count == 0
     assert not waiting.done()
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await platform.until(lambda: not platform.fleet.runners)
-    assert platform.fleet.failures("a", first.revision_id).count == 0
+    assert platform.fleet.failures(app_id("a"), first.revision_id).count == 0
 
 
 async def test_unknown_and_impossible_runners(platform: Platform) -> None:
@@ -189,19 +187,20 @@ async def test_nothing_is_routed_once_a_drain_starts(idle: Platform) -> None:
         runner_id = await _ready_by_hand(idle)
         task = asyncio.create_task(ending(runner_id, "why"))
         await asyncio.sleep(0)  # nothing is stored yet
-        assert not list(idle.fleet.slots("a"))
+        assert not list(idle.fleet.slots(app_id("a")))
         await task
         await idle.fleet.observe(Observation(runner_id=runner_id, event=Event.GONE))
 
 
 async def test_a_drain_that_cannot_be_stored_leaves_the_runner_as_it_was(idle: Platform) -> None:
     runner_id = await _ready_by_hand(idle)
-    lease = idle.dispatcher.try_acquire("a", request_id="1", caller=None, hint=None)
+    lease = idle.dispatcher.try_acquire(app_id("a"), request_id="1", caller=None, hint=None)
     idle.faulty.failures_left = 1
     with pytest.raises(Unavailable, match="disk is full"):
         await idle.runners.stop(SCOPE, runner_id, replace_first=False)
-    [slot] = idle.fleet.slots("a")
+    [slot] = idle.fleet.slots(app_id("a"))
     assert (slot.open, slot.in_flight) == (True, 1)
+    assert lease is not None
     idle.dispatcher.release(lease, Outcome.DONE)
     assert slot.in_flight == 0
 
@@ -211,8 +210,10 @@ async def test_a_caller_who_hangs_up_leaves_memory_and_store_the_same(idle: Plat
     task = asyncio.create_task(idle.fleet.drain(runner_id, "why"))
     await asyncio.sleep(0)
     task.cancel()
-    await idle.until(lambda: idle.fleet.get(runner_id).desired is Desired.DRAIN)
-    assert (await idle.store.get_runner(LOCAL, runner_id)).desired is Desired.DRAIN
+    await idle.until(lambda: idle.runner(runner_id).desired is Desired.DRAIN)
+    stored = await idle.store.get_runner(LOCAL, runner_id)
+    assert stored is not None
+    assert stored.desired is Desired.DRAIN
 
 
 async def test_subscribers_are_called_once_for_ready_and_for_every_end(platform: Platform) -> None:
@@ -236,6 +237,6 @@ async def _ready_by_hand(idle: Platform) -> str:
     await idle.reconciler.tick()
     await idle.reconciler.tick()
     [runner] = [r for r in idle.fleet.runners if r.desired is Desired.SERVE]
-    await idle.until(lambda: idle.fleet.get(runner.runner_id).state is RunnerState.SETUP)
+    await idle.until(lambda: idle.runner(runner.runner_id).state is RunnerState.SETUP)
     await idle.fleet.observe(Observation(runner_id=runner.runner_id, event=Event.READY, port=1))
     return runner.runner_id

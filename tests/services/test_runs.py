@@ -108,9 +108,9 @@ async def test_an_invalid_run_starts_nothing(platform: Platform, changes: dict, 
 async def test_every_name_becomes_an_app_s_name(platform: Platform, name: str) -> None:
     events = platform.runs.run(SCOPE, code_request(name))
     async with aclosing(events), asyncio.timeout(20):
-        async for event in events:
-            if isinstance(event, RunStarted):
-                break
+        event = await anext(events)
+        while not isinstance(event, RunStarted):
+            event = await anext(events)
         [app] = platform.catalog.ephemeral_apps
         assert app.environment == "main"
     assert list(platform.catalog.ephemeral_apps) == []
@@ -119,14 +119,16 @@ async def test_every_name_becomes_an_app_s_name(platform: Platform, name: str) -
 async def test_an_app_answers_until_its_caller_hangs_up_even_if_it_is_busy(platform: Platform) -> None:
     events = platform.runs.run(SCOPE, code_request("demo"))
     async with aclosing(events), asyncio.timeout(20):
-        async for event in events:
-            if isinstance(event, RunStarted):
-                break
+        event = await anext(events)
+        while not isinstance(event, RunStarted):
+            event = await anext(events)
         [app] = platform.catalog.ephemeral_apps
         found = platform.dispatcher.find("me", app.name)
         assert found is not None
         assert found.public
-        lease = await platform.dispatcher.acquire(app.name, request_id="q", caller=None, hint=None, start_timeout=None)
+        lease = await platform.dispatcher.acquire(
+            app.app_id, request_id="q", caller=None, hint=None, start_timeout=None
+        )
         assert lease.runner_id == event.run_id
         waiting = platform.ask(app.name)
         await platform.until(lambda: platform.dispatcher.busy)
@@ -135,7 +137,7 @@ async def test_an_app_answers_until_its_caller_hangs_up_even_if_it_is_busy(platf
     with pytest.raises(NotFound):
         await waiting
     platform.dispatcher.release(lease, Outcome.DONE)
-    assert platform.catalog.get(app.name) is None
+    assert platform.catalog.get(app.app_id) is None
 
 
 async def test_a_cancelled_call_ends_its_runner(platform: Platform) -> None:
@@ -181,10 +183,10 @@ async def test_a_broken_runner_of_a_server_gets_a_successor(platform: Platform) 
     async with asyncio.timeout(20), aclosing(events):
         seen = [event async for event in _until_started(events)]
         reading = asyncio.ensure_future(anext(events, None))
-        name = next(iter(platform.catalog.ephemeral_apps)).name
-        broken = await platform.dispatcher.acquire(name, request_id="1", caller=None, hint=None, start_timeout=None)
+        [app] = platform.catalog.ephemeral_apps
+        broken = await platform.ask(app.name)
         platform.dispatcher.release(broken, Outcome.RUNNER_FAILED)
-        lease = await platform.dispatcher.acquire(name, request_id="2", caller=None, hint=None, start_timeout=None)
+        lease = await platform.ask(app.name)
         assert lease.runner_id != broken.runner_id == seen[-1].run_id
         platform.dispatcher.release(lease, Outcome.DONE)
         assert platform.engine.released == [broken.runner_id]

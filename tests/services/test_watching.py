@@ -18,7 +18,7 @@ from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.loops.resources import ResourceLoop
 from fal_server.services.views import AppView
-from tests.fakes.domain import SCOPE
+from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.platform import Platform
 
 
@@ -101,7 +101,7 @@ async def test_a_watcher_has_what_the_lists_say(platform: Platform) -> None:
     assert watchers[0].ended[lease.runner_id] == "killed by request"
     await platform.deploy("b")
     await platform.apps.delete(SCOPE, "a", "main")
-    await platform.until(lambda: not platform.fleet.of_app("a"))
+    await platform.until(lambda: not platform.fleet.of_app(app_id()))
     await check()
     assert list(watchers[0].apps) == ["b"]
 

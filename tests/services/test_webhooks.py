@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fal_server.core.identity import LOCAL
 from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.webhooks import MOST_TRIES
 from fal_server.services.webhooks import RETRIES
+from tests.fakes.domain import app_id
 from tests.fakes.platform import Platform
 from tests.fakes.queueing import Queueing, queueing
 
@@ -41,7 +43,7 @@ def documented(name: str) -> Callable[..., bool]:
         r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "queue.md").read_text(), re.DOTALL
     )
     (code,) = [block for block in blocks if f"def {name}(" in block]
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     exec(code, found)
     return found[name]
 
@@ -81,7 +83,7 @@ async def test_a_cancelled_request_s_webhook_says_so(q):
     q.client.held.clear()
     request_id = await q.submit(webhook_url=URL)
     await q.until(lambda: q.client.under_way == 1)
-    await q.queue.cancel(LOCAL, "a", request_id)
+    await q.queue.cancel(app_id("a"), request_id)
     await tried(q, request_id, 1)
     sent = json.loads(q.receivers.calls[0].body)
     assert (sent["status"], sent["error"]) == ("ERROR", "the request was cancelled")

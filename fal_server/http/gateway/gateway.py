@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 
 from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import CALL_APPS, require
+from fal_server.access.permissions import require_app
 from fal_server.access.tokens import Tokens
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import (
@@ -18,6 +18,7 @@ from fal_server.core.faults import (
     Unauthenticated,
     Unavailable,
 )
+from fal_server.core.identity import AppId
 from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
@@ -82,7 +83,7 @@ class Gateway:
                 if principal is not None:
                     caller = principal.key_id
                     if not app.public:
-                        require(principal, CALL_APPS)
+                        require_app(principal, app.app_id)
             if caller is None and not app.public:
                 if request.key is None and not (request.token and exchange.upgrade and self._tokens):
                     if answer_preflight(exchange, request_id):
@@ -92,7 +93,7 @@ class Gateway:
                 return
             lease = None
             if not exchange.upgrade:  # else it has to be looked up what the app has at this path
-                lease = self.dispatcher.try_acquire(app.name, request_id=request_id, caller=caller, hint=request.hint)
+                lease = self.dispatcher.try_acquire(app.app_id, request_id=request_id, caller=caller, hint=request.hint)
         except (Fault, HttpError) as error:
             send_error(exchange, request_id, _http_error(error))
             return
@@ -134,10 +135,10 @@ class Gateway:
         try:
             if not authenticated and request.key is not None:
                 principal = await self.access.authenticate(*request.key)
-                require(principal, CALL_APPS)
+                require_app(principal, app.app_id)
                 caller = principal.key_id
             elif not authenticated:
-                caller = await self._by_token(request)
+                caller = await self._by_token(request, app.app_id)
             if exchange.upgrade and await self._answers_messages(exchange, request, app):
                 exchange.driver = None
                 if not exchange.gone:
@@ -151,7 +152,7 @@ class Gateway:
             send_error(exchange, request_id, _http_error(error))
             return
         except Exception:  # noqa: BLE001 - whatever a service raises, the client gets a response
-            _log.exception("no runner was found for a request to %s", app.name)
+            _log.exception("no runner was found for a request to %s", app.app_id)
             exchange.driver = None
             send_error(exchange, request_id, HttpError(500, "internal_error", FAILED))
             return
@@ -166,11 +167,11 @@ class Gateway:
         if is_socket_host(exchange.host.decode("latin-1")):
             return True
         path = request.path.partition(b"?")[0].decode("latin-1")
-        return takes_post(await self.dispatcher.metadata(app.name), path) is True
+        return takes_post(await self.dispatcher.metadata(app.app_id), path) is True
 
-    async def _by_token(self, request: AppRequest) -> str:
+    async def _by_token(self, request: AppRequest, app_id: AppId) -> str:
         assert self._tokens is not None
-        caller = await self._tokens.caller(request.token or "", request.owner, request.app)
+        caller = await self._tokens.caller(request.token or "", request.owner, app_id)
         if caller is None:
             raise Unauthenticated(
                 "fal_jwt_token is not valid for this app, or has expired: get another one with POST /tokens/"
@@ -180,7 +181,7 @@ class Gateway:
     async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, request: AppRequest) -> Lease:
         timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
         return await self.dispatcher.acquire(
-            app.name, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
+            app.app_id, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
         )
 
     def caller_left(self, request: AppRequest, lease: Lease, request_id: str) -> None:
@@ -191,7 +192,7 @@ class Gateway:
         path = request.path.decode("latin-1")
         try:
             app = self.dispatcher.find(request.owner, request.app)
-            if app is not None and takes_post(await self.dispatcher.metadata(app.name), cancel_path(path)):
+            if app is not None and takes_post(await self.dispatcher.metadata(app.app_id), cancel_path(path)):
                 await self._runners.cancel(lease.host, lease.port, request_id, path)
         except (Fault, AnswerTooLarge) as error:
             _log.warning("the app of request %s was not told that its caller has left: %s", request_id, error)

@@ -175,7 +175,7 @@ class MessageSocket(asyncio.Protocol):
         except ConnectionError:
             self._transport.abort()
         except Exception:  # noqa: BLE001 - whatever a service raises, the caller learns that there is no answer
-            _log.exception("a message to %s could not be answered", self._app.name)
+            _log.exception("a message to %s could not be answered", self._app.app_id)
             self._transport.abort()
         finally:
             self._work = None
@@ -187,7 +187,7 @@ class MessageSocket(asyncio.Protocol):
         app, request = self._app, self._request
         timeout = app.request_start_timeout if request.start_timeout is None else request.start_timeout
         lease = await self._context.dispatcher.acquire(
-            app.name, request_id=request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
+            app.app_id, request_id=request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
         )
         outcome = Outcome.CLIENT_GONE
         try:

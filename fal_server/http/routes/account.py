@@ -37,7 +37,7 @@ class AccountRoutes:
         return JSONResponse([{**self._names(), "is_org": False}])
 
     async def _metrics(self, request: Request, caller: Principal) -> Response:
-        apps = self._gpus.gpus_by_app()
+        apps = self._gpus.gpus_by_app(caller.scope)
         return JSONResponse(
             {
                 "summary": {"total_gpu_by_type": _sum(apps.values())},

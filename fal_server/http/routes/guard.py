@@ -10,12 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fal_server.access.authentication import Authenticator
-from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require
+from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require, require_app
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from fal_server.live.dispatch import RoutedApp
 
 OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
 Endpoint: TypeAlias = "Callable[[Request, Principal], Awaitable[Response]]"
@@ -53,26 +54,27 @@ class Guard:
         assert admission in _OPEN, f"{method} {path} is not open"
         return Route(path, endpoint, methods=[method])
 
-    async def caller_of_app(self, request: Request, *, public: bool) -> Principal | None:
+    async def caller_of_app(self, request: Request, app: RoutedApp) -> Principal | None:
         """Return who calls an app; None is a caller without a valid key: only public apps admit one.
 
         Raises:
             Unauthenticated: the app is private, and the key is missing or wrong.
             PermissionDenied: the app is private, and the key may not call apps.
+            NotFound: the app is private, and not one that the key reaches.
         """
         key = _key_of(request)
         if key is None:
-            if public:
+            if app.public:
                 return None
             raise Unauthenticated("the app is private: send a key as `Authorization: Key ID:SECRET`")
         try:
             caller = await self._authenticated(*key)
         except Unauthenticated:
-            if public:
+            if app.public:
                 return None
             raise
-        if not public:
-            require(caller, CALL_APPS)
+        if not app.public:
+            require_app(caller, app.app_id)
         return caller
 
     async def _principal(self, request: Request) -> Principal:

@@ -51,7 +51,7 @@ class QueueRoutes:
         app = self._dispatcher.find(owner, name)
         if app is None:
             raise NotFound(f"app {owner}/{name}", "`fal apps list` shows which exist")
-        caller = await self._guard.caller_of_app(request, public=app.public)
+        caller = await self._guard.caller_of_app(request, app)
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
             key_id = None if caller is None else caller.key_id
@@ -75,7 +75,7 @@ class QueueRoutes:
                 return await self._result(app, request_id)
 
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        status = await self._queue.status(app.account, app.name, request_id)
+        status = await self._queue.status(app.app_id, request_id)
         content = await self._described(status, base, logs=switch(request, "logs"))
         done = status.request.state is State.COMPLETED
         return JSONResponse(
@@ -83,7 +83,7 @@ class QueueRoutes:
         )
 
     async def _result(self, app: RoutedApp, request_id: str) -> Response:
-        request, answer = await self._queue.result(app.account, app.name, request_id)
+        request, answer = await self._queue.result(app.app_id, request_id)
         if answer is None:
             raise HttpError(400, "bad_request", "Request is still in progress: its status_url says how far it is")
         response = Response(answer.body, answer.status)
@@ -102,7 +102,7 @@ class QueueRoutes:
         """Cancel, and answer as the published clients expect it."""
         status, word, detail = 202, "CANCELLATION_REQUESTED", None
         try:
-            await self._queue.cancel(app.account, app.name, request_id)
+            await self._queue.cancel(app.app_id, request_id)
         except FailedPrecondition as fault:
             status, word, detail = 400, "ALREADY_COMPLETED", fault.message
         except NotFound as fault:
@@ -111,9 +111,7 @@ class QueueRoutes:
         return JSONResponse(content, status_code=status, headers={"x-fal-request-id": request_id})
 
     async def _stream(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
-        await self._queue.status(
-            app.account, app.name, request_id
-        )  # so that an unknown request is a 404 and not an event
+        await self._queue.status(app.app_id, request_id)  # so that an unknown request is a 404 and not an event
         logs = switch(request, "logs")
         draining: asyncio.Event = request.scope["state"]["draining"]
 
@@ -122,7 +120,7 @@ class QueueRoutes:
             while True:
                 seen = self._queue.requests_changed.count
                 try:
-                    status = await self._queue.status(app.account, app.name, request_id)
+                    status = await self._queue.status(app.app_id, request_id)
                     content = await self._described(status, base, logs=logs)
                 except Fault as fault:
                     yield event(json.dumps({"detail": fault.message}), "error")

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from fal_server.core.accounts import Account
 from fal_server.core.faults import InvalidArgument, NotFound
-from fal_server.core.identity import AccountId, Principal
+from fal_server.core.identity import AppId, Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
 from fal_server.http.routes.guard import Endpoint, Guard
@@ -61,7 +61,7 @@ class QueueAdminRoutes:
         return answer
 
     async def _size(self, request: Request, caller: Principal) -> Response:
-        counts = self._queue.size(caller.scope.account, request.path_params["app"])
+        counts = self._queue.size(_app(request, caller))
         content: dict[str, object] = {"size": sum(counts.values())}
         if switch(request, "by_user"):
             content["by_user"] = dict(counts)
@@ -74,7 +74,7 @@ class QueueAdminRoutes:
             if "limit" in request.query_params
             else None
         )
-        flushed = await self._queue.flush(caller.scope.account, request.path_params["app"], whose, limit)
+        flushed = await self._queue.flush(_app(request, caller), whose, limit)
         return JSONResponse({"flushed": flushed})
 
     async def _redrive_all(self, request: Request, caller: Principal) -> Response:
@@ -83,7 +83,7 @@ class QueueAdminRoutes:
             raise InvalidArgument(
                 "ids", f"ids names {len(ids)} requests: name 1 to {_MOST_REDRIVEN}, with commas between"
             )
-        revived = await self._queue.redrive_all(caller.scope.account, request.path_params["app"], ids)
+        revived = await self._queue.redrive_all(_app(request, caller), ids)
         return JSONResponse({"request_ids": revived})
 
     async def _list(self, request: Request, caller: Principal) -> Response:
@@ -113,17 +113,18 @@ class QueueAdminRoutes:
         again = await self._queue.redrive(*_named(request, caller))
         return JSONResponse(_item(again))
 
-    def _named(self, request: Request) -> tuple[AccountId, str, str]:
-        """Return which request is meant: account, app and id."""
-        return self._account.id, request.path_params["app"], request.path_params["request_id"]
-
     async def _keys(self, request: Request) -> Response:
         return JSONResponse(self._key_set(), headers={"cache-control": "public, max-age=3600"})
 
 
-def _named(request: Request, caller: Principal) -> tuple[AccountId, str, str]:
-    """Return which request is meant: account, app and id."""
-    return caller.scope.account, request.path_params["app"], request.path_params["request_id"]
+def _app(request: Request, caller: Principal) -> AppId:
+    """Return which app is meant."""
+    return AppId.parse(caller.scope.account, request.path_params["app"])
+
+
+def _named(request: Request, caller: Principal) -> tuple[AppId, str]:
+    """Return which request is meant."""
+    return _app(request, caller), request.path_params["request_id"]
 
 
 def _item(request: QueuedRequest) -> dict[str, object]:

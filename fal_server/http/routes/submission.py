@@ -39,8 +39,7 @@ async def submission_of(request: Request, app: RoutedApp, path: str, caller: str
     query, webhook_url = _split_query(request.scope["query_string"].decode("latin-1"))
     headers = request.headers
     return Submission(
-        account=app.account,
-        app_name=app.name,
+        app_id=app.app_id,
         path=path + (f"?{query}" if query else ""),
         headers=_passed_on(request),
         body=await _body(request),

@@ -20,6 +20,7 @@ from fal_server.store import AesVault, open_store
 from fal_server.store.sql import dialect, migrations
 from fal_server.store.sql.columns import Text, UtcTimestamp
 from fal_server.store.sql.tables import METADATA
+from tests.fakes.domain import app_id
 
 VAULT = AesVault(bytes(range(32)))
 
@@ -134,6 +135,7 @@ async def test_everything_of_an_earlier_version_belongs_to_the_local_account(dur
             ("hello--dev", "dev", "r2", None),
         ]
         assert [app.scaling.keep_alive for app in apps] == [7, 7]
+        assert apps[1].next_scaling is not None
         assert apps[1].next_scaling.keep_alive == 8
         assert {revision.revision_id for revision in await store.list_revisions(LOCAL, None, None)} == {
             "r1",
@@ -158,19 +160,20 @@ async def test_everything_of_an_earlier_version_belongs_to_the_local_account(dur
         assert [VAULT.open(f"{one.environment}/TOKEN", one.sealed) for one in secrets] == ["hunter2", "hunter3"]
         lines = (await store.logs.page(LOCAL, LogQuery(app_name="hello"))).entries
         assert [entry.message for entry in lines] == ["line 1", "line 2", "line 3"]
-        assert (await store.queue.content(LOCAL, "q1")).body == b"body"
-        assert (await store.queue.answer(LOCAL, "q2")).body == b"answer"
+        content, answer = await store.queue.content(LOCAL, "q1"), await store.queue.answer(LOCAL, "q2")
+        assert content is not None
+        assert answer is not None
+        assert (content.body, answer.body) == (b"body", b"answer")
         assert [delivery.status for delivery in await store.queue.deliveries(LOCAL, "q2")] == [200]
         first = await store.queue.get(LOCAL, "q1")
+        assert first is not None
         again = QueuedRequest(
             account=LOCAL,
             request_id="q9",
             app_name="hello",
             path="/",
             created_at=first.created_at,
-            idempotency=idempotency(
-                Submission(account=LOCAL, app_name="hello", path="/", caller="k1", idempotency_key="once")
-            ),
+            idempotency=idempotency(Submission(app_id=app_id("hello"), path="/", caller="k1", idempotency_key="once")),
         )
         assert await store.queue.add(again, Content()) == first, "an Idempotency-Key from before is not known again"
         owners = {row.account for row in await store.list_runners(EVERY_ACCOUNT, None)}
