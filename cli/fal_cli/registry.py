@@ -48,7 +48,7 @@ GROUPS = {
     ),
     "Help": (
         Command(name="help", help="Show the help of fal or of a command.", module="help"),
-        Command(name="doctor", help="Find what is wrong with settings or controller.", module="doctor"),
+        Command(name="doctor", help="Find what is wrong with settings or controller.", module="doctor.command"),
         Command(name="completion", help="Print the shell code that completes fal's commands.", module="completion"),
     ),
 }

@@ -62,7 +62,10 @@ def test_all_is_well(controller, monkeypatch, diagnosis):
     assert (document["FAL_HOST"], document["FAL_HOST from"]) == (f"127.0.0.1:{controller.port}", "FAL_GRPC_HOST")
     assert (document["FAL_KEY"], document["FAL_KEY from"]) == ("kid", "FAL_KEY")
     names = [check["name"] for check in document["checks"]]
-    assert names == ["fal", "settings", "controller", "key", "controller here", "uv", "containers", "cgroup", "disk"]
+    assert names == [
+        *("fal", "settings", "controller", "key", "controller here", "port", "uv", "containers"),
+        *("isolation", "cgroup", "disk"),
+    ]
 
 
 def test_a_key_that_may_not_list_apps_is_a_valid_key(controller, diagnosis):

@@ -157,6 +157,7 @@ async def test_health_and_the_root_need_no_key() -> None:
         answer = await c.client.get("/health")
         assert answer.status_code == 200
         assert answer.json() == {"status": "ok", "version": "1.2.3"}
+        assert answer.headers["date"].endswith(" GMT")
         assert uuid.UUID(answer.headers["x-fal-request-id"])
         root = (await c.client.get("/")).json()
         assert root["version"] == "1.2.3"

@@ -31,10 +31,18 @@ def add_arguments(parser: FalParser) -> None:
         action="store_true",
         help="Do not wait: cut off requests in flight and kill runners.",
     )
+    parser.add_argument(
+        "--uninstall", action="store_true", help="Remove the systemd unit that `fal up --install` made, too."
+    )
     parser.set_defaults(handler=_down)
 
 
 def _down(args: argparse.Namespace) -> None:
+    if args.uninstall:
+        from fal_cli.service import Service
+
+        Service.of(args.state_dir).uninstall()
+        return
     controller = find_controller(args.state_dir)
     if controller is None:
         print_note(f"No controller runs on {args.state_dir}.")

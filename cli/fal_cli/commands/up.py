@@ -8,12 +8,13 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TextIO
 
 from fal.extras import CONTROLLER, missing
 from fal_cli.controller_process import ControllerProcess, add_state_dir_option, find_controller
-from fal_cli.exit_codes import CommandError
+from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.local_profile import write_profile
 from fal_cli.parser import FalParser
@@ -22,6 +23,7 @@ from fal_cli.version import other_package
 
 _PORT = 7400
 _START_SECONDS = 120.0
+_LOOK_SECONDS = 0.25
 _LOG_LINES = 15
 _TRUST = """\
   authority  {ca}
@@ -34,7 +36,8 @@ Examples:
   fal up -d              in the background; `fal down` stops it
   fal up --port 0        on a free port
   fal up --gpu GPU-H100=2
-  fal up --tls           TLS, with a local authority that is created for it"""
+  fal up --tls           TLS, with a local authority that is created for it
+  fal up --install       as a systemd unit, also at each boot; `fal down --uninstall` removes it"""
 
 
 def add_arguments(parser: FalParser) -> None:
@@ -47,6 +50,12 @@ def add_arguments(parser: FalParser) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="Return as soon as the controller answers; it runs on."
     )
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="Install a systemd unit that starts it now and at each boot: the user's, or as root the machine's.",
+    )
+    parser.add_argument("--print", action="store_true", help="With --install: only show the unit and the commands.")
     add_options(parser, port=_PORT)
     parser.set_defaults(handler=_up)
 
@@ -54,8 +63,19 @@ def add_arguments(parser: FalParser) -> None:
 def _up(args: argparse.Namespace) -> int:
     from fal_server.composition.options import as_arguments
 
+    if sys.platform != "linux":
+        raise CommandError("a controller needs Linux; on this system the client works, with a controller elsewhere")
+    if args.print and not args.install:
+        raise CommandError("--print goes with --install", ExitCode.USAGE)
     state_dir = args.state_dir.absolute()
+    if args.print:
+        return _print_unit(state_dir, ["--state-dir", str(state_dir), *as_arguments(args)])
     running = find_controller(state_dir)
+    if running is not None and args.install:
+        raise CommandError(
+            f"a controller (pid {running.pid}) runs on {state_dir} already: "
+            f"`fal down --keep-runners{running.option}` makes room for the unit"
+        )
     if running is not None:
         # Not an error: whoever lost the profile or the key gets them back.
         print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
@@ -65,7 +85,35 @@ def _up(args: argparse.Namespace) -> int:
     if getattr(args, "debug", False):
         arguments.append("--debug")
     _require_extra()
+    if args.install:
+        return _installed(state_dir, arguments)
     return _detached(state_dir, arguments) if args.detach else _foreground(state_dir, arguments)
+
+
+def _print_unit(state_dir: Path, arguments: list[str]) -> int:
+    from fal_cli.service import Service
+
+    service = Service.of(state_dir)
+    print_note(f"# {service.path}")
+    sys.stdout.write(service.text(arguments))
+    for command in service.start_commands():
+        print_note(f"$ {' '.join(command)}")
+    return 0
+
+
+def _installed(state_dir: Path, arguments: list[str]) -> int:
+    """Install the unit, and wait until the controller answers."""
+    from fal_cli.service import Service
+
+    service = Service.of(state_dir)
+    service.install(arguments)
+    end = time.monotonic() + _START_SECONDS
+    while (controller := find_controller(state_dir)) is None:
+        if time.monotonic() > end:
+            raise CommandError(f"the controller does not answer: its log is {state_dir / 'controller.log'}")
+        time.sleep(_LOOK_SECONDS)
+    _greet(controller, f"`fal down --uninstall{controller.option}` stops it and removes {service.name}.")
+    return 0
 
 
 def _require_extra() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from email.utils import formatdate
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -34,7 +35,9 @@ def rest_app(*, guard: Guard, owner: str, version: str, routes: Iterable[Route])
         )
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": version})
+        # The date shows a client whose clock differs.
+        now = formatdate(usegmt=True)
+        return JSONResponse({"status": "ok", "version": version}, headers={"date": now})
 
     app = Starlette(
         routes=[guard.open_route("GET", "/", root), guard.open_route("GET", "/health", health), *routes],

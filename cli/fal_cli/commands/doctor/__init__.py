@@ -1,0 +1,1 @@
+"""`fal doctor`: finds what is wrong, and says what fixes it."""

@@ -1,0 +1,275 @@
+"""Checks the client: what is installed, the settings, and the controller that they name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from fal_cli.commands.doctor.check import Check, Status
+from fal_cli.version import VERSION, other_package
+
+if TYPE_CHECKING:
+    from fal.settings import Settings
+    from fal_grpc.target import Target
+
+# A module of each extra that nothing else installs.
+_EXTRAS = {"app": "cloudpickle", "controller": "sqlalchemy"}
+_CALL_SECONDS = 10.0
+_CLOCK_SECONDS = 5.0
+_FEW_DAYS = 14
+
+
+def versions() -> dict[str, object]:
+    return {
+        "fal": VERSION,
+        "grpcio": _version_of("grpcio"),
+        "protobuf": _version_of("protobuf"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{f"extra {name}": has_extra(name) for name in _EXTRAS},
+    }
+
+
+def has_extra(name: str) -> bool:
+    return find_spec(_EXTRAS[name]) is not None
+
+
+def _version_of(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def check_installation() -> Iterator[Check]:
+    extras = ", ".join(name for name in _EXTRAS if has_extra(name)) or "none"
+    detail = f"{VERSION}, Python {platform.python_version()}, grpcio {_version_of('grpcio')}, extras: {extras}"
+    yield Check(name="fal", status=Status.OK, detail=detail)
+    other = other_package()
+    if other is not None:
+        yield Check(
+            name="other package",
+            status=Status.PROBLEM,
+            detail=f"the package fal {other} is installed in the same environment, and each overwrites the other",
+            fix="Install one of them in an environment of its own: pip uninstall fal fal-grpc, then install one again.",
+        )
+
+
+def find_settings() -> Mapping[str, object]:
+    """Return host, key id and profile with their sources, and a problem if a setting is malformed."""
+    from fal.config import config_path, load
+    from fal.settings import find_credentials, find_profile, find_target
+    from fal_grpc.credentials import KeyCredentials
+    from fal_grpc.errors import FalError, MissingCredentialsError
+
+    found: dict[str, object] = {"config file": str(config_path())}
+    try:
+        config = load()
+        profile, profile_by = find_profile(config, None, os.environ)
+        target, target_by = find_target(config, profile, None, os.environ)
+    except FalError as error:
+        return {**found, "problem": str(error)}
+    found |= {
+        "profile": profile,
+        "profile from": profile_by if profile else None,
+        "FAL_HOST": str(target),
+        "FAL_HOST from": target_by,
+        "plaintext": "yes" if target.plaintext else "no",
+        "FAL_KEY": "",
+        "FAL_KEY from": None,
+    }
+    try:
+        credentials, credentials_by = find_credentials(config, profile, None, os.environ)
+    except MissingCredentialsError:
+        return found
+    except FalError as error:
+        return {**found, "problem": str(error)}
+    key_id = credentials.key_id if isinstance(credentials, KeyCredentials) else ""
+    return {**found, "FAL_KEY": key_id, "FAL_KEY from": credentials_by}
+
+
+def check_settings(settings: Mapping[str, object]) -> Iterator[Check]:
+    if "problem" in settings:
+        yield Check(name="settings", status=Status.PROBLEM, detail=str(settings["problem"]))
+        return
+    yield from _check_published_settings()
+    profile = f"profile {settings['profile']}, " if settings["profile"] else ""
+    yield Check(
+        name="settings",
+        status=Status.OK,
+        detail=f"{profile}host {settings['FAL_HOST']} (from {settings['FAL_HOST from']})",
+    )
+    if settings["FAL_KEY from"] is None:
+        yield Check(
+            name="key",
+            status=Status.PROBLEM,
+            detail="there is none",
+            fix="`fal up -d` starts a controller and makes a key; `fal profile key` stores the key of another one.",
+        )
+    else:
+        yield from _check_controller(settings)
+
+
+def _check_published_settings() -> Iterator[Check]:
+    """Look for what keeps the published client from being imported, which an earlier version wrote."""
+    import tomllib
+
+    from fal.config import INTERNAL, config_path
+
+    path = config_path()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return
+    name = document.get(INTERNAL, {}).get("profile")
+    host = document.get(name, {}).get("host") if isinstance(name, str) else None
+    if isinstance(host, str) and not host.startswith("api"):
+        yield Check(
+            name="published client",
+            status=Status.NOTE,
+            detail=f"its import fails, since {name}, the current profile in {path}, has the host {host}",
+            fix="`fal up` moves the profile local elsewhere; else remove `profile` from [__internal__] in that file.",
+        )
+
+
+def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
+    from fal.api import SyncServerlessClient
+    from fal_grpc.errors import FalError, KeyRejectedError, PermissionDeniedError, UnauthenticatedError
+
+    key = Check(
+        name="key", status=Status.OK, detail=f"{settings['FAL_KEY'] or 'a token'} (from {settings['FAL_KEY from']})"
+    )
+    with SyncServerlessClient() as client:
+        target = client.settings.target
+        refused = _cannot_connect(target)
+        yield from _check_proxy(target)
+        if refused is not None:
+            here = target.is_loopback
+            fix = "`fal up -d` starts a controller here." if here else "Check the host, the network and the proxy."
+            yield Check(name="controller", status=Status.PROBLEM, detail=f"{target}: {refused}", fix=fix)
+            yield key
+            return
+        start = time.monotonic()
+        try:
+            client.apps.list()
+        except PermissionDeniedError:
+            pass  # the key is valid, but not for this
+        except (KeyRejectedError, UnauthenticatedError) as error:
+            yield Check(name="controller", status=Status.OK, detail=f"{target} answers")
+            fix = "`fal profile key` stores another key; on the controller's machine `fal up` makes one."
+            yield Check(name="key", status=Status.PROBLEM, detail=str(error), fix=fix)
+            return
+        except FalError as error:
+            yield Check(name="controller", status=Status.PROBLEM, detail=str(error))
+            yield key
+            return
+        found = client.settings
+    milliseconds = (time.monotonic() - start) * 1000
+    yield Check(name="controller", status=Status.OK, detail=f"{target} answers in {milliseconds:.0f} ms")
+    yield key
+    yield from _check_answer(found)
+    if not target.plaintext:
+        yield _check_certificate(found)
+
+
+def _cannot_connect(target: Target) -> str | None:
+    """Return why no connection can be made; gRPC would try for long and say less."""
+    import socket
+
+    try:
+        socket.create_connection((target.host, target.port), _CALL_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _check_proxy(target: Target) -> Iterator[Check]:
+    """Say which proxy the calls go through, if one is set."""
+    from urllib.parse import urlsplit
+
+    names = ("grpc_proxy", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if os.environ.get(name)), None)
+    if name is None:
+        return
+    proxy = urlsplit(os.environ[name])
+    place = f"{proxy.hostname or 'a malformed address'}{f':{proxy.port}' if proxy.hostname and proxy.port else ''}"
+    detail = (
+        f"{name} is {place}; {'calls to this machine go without it' if target.is_loopback else 'calls go through it'}"
+    )
+    yield Check(name="proxy", status=Status.OK if proxy.hostname else Status.PROBLEM, detail=detail)
+
+
+def _check_answer(settings: Settings) -> Iterator[Check]:
+    """Compare version and clock with what the controller's HTTP side says; a foreign one may say neither."""
+    from fal.http import HttpClient, HttpRequest
+    from fal_grpc.errors import FalError
+
+    http = HttpClient(settings.options)
+    try:
+        answer = http.send(
+            HttpRequest(method="GET", url=f"{settings.rest_url}/health", headers={}, timeout_seconds=_CALL_SECONDS)
+        )
+        version = answer.json()
+    except FalError:
+        return
+    finally:
+        http.close()
+    now = datetime.now(UTC)
+    if isinstance(version, dict) and isinstance(version.get("version"), str):
+        same = version["version"] == VERSION
+        yield Check(
+            name="versions",
+            status=Status.OK if same else Status.NOTE,
+            detail=f"the controller is {version['version']}, this client {VERSION}",
+            fix="" if same else "Install the same version on both sides: pip install --upgrade fal-grpc",
+        )
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date", ""))
+    except ValueError:
+        return
+    seconds = (now - theirs).total_seconds()
+    off = abs(seconds) > _CLOCK_SECONDS
+    yield Check(
+        name="clock",
+        status=Status.NOTE if off else Status.OK,
+        detail=f"this machine is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the controller"
+        if off
+        else "as the controller's",
+        fix="Set both by NTP (`timedatectl set-ntp true`): --since and times that you read are of the controller."
+        if off
+        else "",
+    )
+
+
+def _check_certificate(settings: Settings) -> Check:
+    """Say when the controller's certificate ends."""
+    import socket
+    import ssl
+
+    target = settings.target
+    trusted = settings.options.root_certificates
+    context = ssl.create_default_context(cafile=None if trusted is None else str(trusted))
+    try:
+        with (
+            socket.create_connection((target.host, target.port), _CALL_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=target.host) as connection,
+        ):
+            certificate = connection.getpeercert() or {}
+    except OSError as error:
+        return Check(name="certificate", status=Status.PROBLEM, detail=str(error))
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+    days = (ends - datetime.now(UTC)).days
+    return Check(
+        name="certificate",
+        status=Status.OK if days >= _FEW_DAYS else Status.NOTE,
+        detail=f"of {target.host} ends {ends:%Y-%m-%d}, in {days} days",
+        fix="" if days >= _FEW_DAYS else "Renew it; a controller renews those of its own authority by itself.",
+    )

@@ -1,0 +1,152 @@
+"""Checks what a controller on this machine needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from fal_cli.commands.doctor.check import Check, Status
+from fal_cli.commands.doctor.client import has_extra
+from fal_cli.controller_process import find_controller
+from fal_cli.exit_codes import CommandError
+from fal_cli.version import VERSION
+
+_PORT = 7400
+_PROGRAM_SECONDS = 60.0
+_LEAST_FREE_BYTES = 1 << 30
+_FEW_FREE_BYTES = 10 << 30
+
+
+def check_machine(state_dir: Path) -> Iterator[Check]:
+    """Check what a controller on this machine needs, if one can run here."""
+    if sys.platform != "linux":
+        yield Check(
+            name="controller here", status=Status.NOTE, detail="a controller needs Linux; the client works here"
+        )
+        return
+    try:
+        controller = find_controller(state_dir)
+    except CommandError as error:
+        yield Check(name="controller here", status=Status.PROBLEM, detail=str(error))
+        return
+    if not has_extra("controller"):
+        return
+    if controller is None:
+        yield Check(name="controller here", status=Status.NOTE, detail=f"none runs on {state_dir}")
+        yield _check_port()
+    elif controller.version != VERSION:
+        yield Check(
+            name="controller here",
+            status=Status.NOTE,
+            detail=f"{controller.version} runs on {state_dir}, and this command is {VERSION}",
+            fix="`fal down --keep-runners` and `fal up -d` start the new version.",
+        )
+    else:
+        yield Check(name="controller here", status=Status.OK, detail=f"{VERSION}, pid {controller.pid}, {state_dir}")
+    yield _check_uv()
+    yield _check_container_engine(state_dir)
+    yield _say_isolation()
+    yield _check_cgroup()
+    yield _check_disk(state_dir)
+
+
+def _check_port() -> Check:
+    """See whether `fal up` could listen on its usual port."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", _PORT))
+        except OSError as error:
+            detail = f"127.0.0.1:{_PORT} cannot be listened on: {error.strerror}"
+            return Check(name="port", status=Status.NOTE, detail=detail, fix="`fal up --port 0` takes a free one.")
+    return Check(name="port", status=Status.OK, detail=f"127.0.0.1:{_PORT} is free")
+
+
+def _say_isolation() -> Check:
+    """Say what keeps apps from each other and from this machine."""
+    return Check(
+        name="isolation",
+        status=Status.NOTE if os.getuid() == 0 else Status.OK,
+        detail=f"apps run as the controller's user{', which is root,' if os.getuid() == 0 else ''} with that user's "
+        "rights; those of the kind 'container' run in a container",
+        fix="Run the controller as a user of its own, and only apps that you trust." if os.getuid() == 0 else "",
+    )
+
+
+def _check_uv() -> Check:
+    from uv import find_uv_bin
+
+    try:
+        uv = str(find_uv_bin())
+        pythons = _output([uv, "python", "list", "--only-installed", "--offline", "--output-format", "json"])
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check(
+            name="uv",
+            status=Status.PROBLEM,
+            detail=f"uv cannot be run: {error}",
+            fix="pip install 'fal-grpc[controller]'",
+        )
+    import json
+
+    versions = sorted({str(found["version"]) for found in json.loads(pythons)})
+    return Check(name="uv", status=Status.OK, detail=f"Pythons for apps: {', '.join(versions) or 'none installed'}")
+
+
+def _check_container_engine(state_dir: Path) -> Check:
+    """Say how containers run here, which is tried unless a controller on the state directory has found it out."""
+    import json
+    import tempfile
+
+    problem = "Apps of the kind 'container' cannot be built here; others can."
+    with tempfile.TemporaryDirectory() as nowhere:
+        directory = state_dir / "containers" if state_dir.exists() else Path(nowhere)
+        try:
+            found = json.loads(_output([sys.executable, "-P", "-m", "fal_server.builders", str(directory)]))
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            return Check(name="containers", status=Status.NOTE, detail=_first_line(error), fix=problem)
+    if found["works"]:
+        return Check(name="containers", status=Status.OK, detail=found["detail"])
+    return Check(name="containers", status=Status.NOTE, detail=found["detail"], fix=f"{found['fix']} {problem}".strip())
+
+
+def _check_cgroup() -> Check:
+    fields = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    mount = next((Path(entry[1]) for entry in fields if entry[2] == "cgroup2"), None)
+    if mount is None:
+        detail = "no cgroup v2 is mounted: processes of runners are found by other means"
+        return Check(name="cgroup", status=Status.NOTE, detail=detail)
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
+    if not os.access(mount / own / "cgroup.procs", os.W_OK):
+        return Check(
+            name="cgroup",
+            status=Status.NOTE,
+            detail=f"this process may not make groups in {mount / own}",
+            fix="Run the controller in a systemd unit with Delegate=yes.",
+        )
+    return Check(name="cgroup", status=Status.OK, detail=f"v2, writable at {mount / own}")
+
+
+def _check_disk(state_dir: Path) -> Check:
+    place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{free / (1 << 30):.1f} GiB free at {place}"
+    if free < _LEAST_FREE_BYTES:
+        fix = "Free some: `fal files list` shows the files of apps, --retention-days of `fal up` shortens logs."
+        return Check(name="disk", status=Status.PROBLEM, detail=detail, fix=fix)
+    return Check(name="disk", status=Status.NOTE if free < _FEW_FREE_BYTES else Status.OK, detail=detail)
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PROGRAM_SECONDS).stdout
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "stderr", None) or str(error)
+    return str(text).strip().splitlines()[0]
