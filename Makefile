@@ -11,6 +11,9 @@ STAMP := $(VENV)/.ready
 PROTO_VENV := .cache/proto-venv
 PROTO_BASELINE := protos/baseline.binpb
 INTEROP_VENV := .cache/interop-venv
+# Older published clients, each in an environment of its own.
+OLDER_CLIENTS := 1.20 1.50 1.70 1.80
+OLDER_READY := $(foreach version,$(OLDER_CLIENTS),.cache/interop-$(version)-venv/.ready)
 SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
@@ -77,7 +80,7 @@ test-client: $(STAMP) ## run the client's tests without what only POSIX has
 		tests/client tests/cli --ignore tests/cli/test_up.py -k "not terminal"
 
 .PHONY: test-interop
-test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
+test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.ready ## run the published fal and fal-client packages against this controller
 	@FAL_INTEROP_PYTHON=$(CURDIR)/$(INTEROP_VENV)/bin/python FAL_PROTO_PYTHON=$(CURDIR)/$(PROTO_VENV)/bin/python \
 		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
 	@$(BIN)/python -m tests.interop.report --check
@@ -89,6 +92,11 @@ compatibility: ## write docs/reference/compatibility.md from the last `make test
 $(INTEROP_VENV)/.ready: requirements/interop.txt $(STAMP)
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(INTEROP_VENV)
 	@$(BIN)/uv pip sync --quiet --python $(INTEROP_VENV)/bin/python --require-hashes requirements/interop.txt
+	@touch $@
+
+$(OLDER_READY): .cache/interop-%-venv/.ready: requirements/interop-%.txt $(STAMP)
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip sync --quiet --python $(@D)/bin/python --require-hashes $<
 	@touch $@
 
 .PHONY: ci

@@ -14,6 +14,9 @@ LOCKS: dict[str, list[str]] = {
     "bootstrap.txt": ["requirements/bootstrap.in"],
     "proto.txt": ["requirements/proto.in"],
     "interop.txt": ["requirements/interop.in"],
+    **{
+        f"interop-{version}.txt": [f"requirements/interop-{version}.in"] for version in ("1.20", "1.50", "1.70", "1.80")
+    },
 }
 FLAGS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet"]
 ADDRESS = re.compile(r"https?://|--(extra-)?index-url|--find-links|file:")

@@ -30,6 +30,7 @@ import types
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 SOURCE_METHOD = "fal_source"
+UNNAMED_METRICS_PORT = 9090
 _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
@@ -333,6 +334,9 @@ def main() -> None:
     for directory in job["paths"]:
         sys.path.insert(0, directory)
     ports = [(job.get("app_port"), job.get("port")), (job.get("app_metrics_port"), job.get("metrics_port"))]
+    # Older published clients serve metrics on one port without naming it: a runner gets any free one instead, or the
+    # second on this machine would end at once.
+    moved = {UNNAMED_METRICS_PORT: 0, **{wanted: given for wanted, given in ports if wanted and given}}
 
     def remember() -> None:
         if job.get("imports"):
@@ -348,7 +352,7 @@ def main() -> None:
         streams.begin(job["mark"], remember)
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
-        Binding(job["bind_host"], {wanted: given for wanted, given in ports if wanted and given}, listening).install()
+        Binding(job["bind_host"], moved, listening).install()
     try:
         code = run(job, channel)
     finally:

@@ -129,6 +129,20 @@ async def test_a_port_that_the_code_names_becomes_the_runners_own(rig: Any) -> N
     assert 8080 not in ports
 
 
+async def test_the_metrics_port_that_older_clients_do_not_name_is_each_runners_own(rig: Any) -> None:
+    def app() -> None:
+        import http.server
+        import socket
+
+        kept = socket.create_server(("", 9090))
+        print("metrics on", kept.getsockname()[1] != 9090, flush=True)
+        http.server.HTTPServer(("", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()
+
+    for runner in [await rig.start(app, http=True, app_port=8080) for _ in range(2)]:
+        await rig.until(runner, Event.READY)
+        await rig.lines.until(runner.runner_id, "metrics on True")
+
+
 async def test_files_are_there_and_importable(rig: Any) -> None:
     files = {"data/words.txt": b"some words", "greeting.py": b"TEXT = 'from a module'\ndef main(): print(TEXT)"}
 

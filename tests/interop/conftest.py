@@ -42,6 +42,12 @@ def python() -> Path:
     return Path(PYTHON).absolute()
 
 
+@pytest.fixture(scope="session", params=["1.20", "1.50", "1.70", "1.80"])
+def older(request: pytest.FixtureRequest, python: Path) -> tuple[str, Path]:
+    """The version of an older published client, and the interpreter that has it."""
+    return request.param, python.parents[2] / f"interop-{request.param}-venv" / "bin" / "python"
+
+
 @pytest.fixture(scope="session")
 def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
     """A whole controller, started once for each test process."""
