@@ -19,7 +19,7 @@ from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import queue_base
 from fal_server.http.routes.parameters import switch
 from fal_server.http.routes.runners import log_item
-from fal_server.http.routes.submission import submission_of
+from fal_server.http.routes.submission import BodyRoom, submission_of
 from fal_server.http.server.errors import HttpError
 from fal_server.live.dispatch import Dispatcher, RoutedApp
 from fal_server.services.queue import Queue, QueueStatus
@@ -38,6 +38,7 @@ class QueueRoutes:
         self._queue = queue
         self._dispatcher = dispatcher
         self._guard = guard
+        self._room = BodyRoom()
         methods = ("GET", "POST", "PUT")
         self.routes = [guard.open_route(method, "/queue/{rest:path}", self._answer) for method in methods]
 
@@ -54,8 +55,7 @@ class QueueRoutes:
         caller = await self._guard.caller_of_app(request, app)
         base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
-            key_id = None if caller is None else caller.key_id
-            status = await self._queue.submit(await submission_of(request, app, rest, key_id))
+            status = await self._submit(request, app, rest, None if caller is None else caller.key_id)
             return JSONResponse(
                 document(status, base) | {"queue_position": status.position},
                 headers={"x-fal-request-id": status.request.request_id},
@@ -73,6 +73,12 @@ class QueueRoutes:
                 return await self._stream(request, app, request_id, base)
             case _:
                 return await self._result(app, request_id)
+
+    async def _submit(self, request: Request, app: RoutedApp, path: str, key_id: str | None) -> QueueStatus:
+        if key_id is not None:
+            return await self._queue.submit(await submission_of(request, app, path, key_id, _take_all))
+        with self._room.share() as take:
+            return await self._queue.submit(await submission_of(request, app, path, None, take))
 
     async def _status(self, request: Request, app: RoutedApp, request_id: str, base: str) -> Response:
         status = await self._queue.status(app.app_id, request_id)
@@ -178,3 +184,7 @@ def _scheme(request: Request) -> str:
     """Return the scheme for addresses in answers; a proxy that ends TLS names it, and a liar only misleads itself."""
     forwarded = request.headers.get("x-forwarded-proto", "")
     return forwarded if forwarded in ("http", "https") else request.url.scheme
+
+
+def _take_all(_size: int) -> None:
+    """Set no limit beside that of one body: whoever has a key is known."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from urllib.parse import unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
 
-from fal_server.core.faults import InvalidArgument, TooLarge
+from fal_server.core.faults import InvalidArgument, ResourceExhausted, TooLarge
 from fal_server.core.queue import Priority, switch
 from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.server.errors import HttpError
@@ -16,6 +18,8 @@ from fal_server.live.dispatch import RoutedApp
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
+# Of each body, this much always has room, so that somebody who holds all of it shuts nobody out.
+_FREE_BYTES = 1024 * 1024
 # Headers that the queue reads itself or that end at a hop, and `Accept-Encoding`: the client that fetches the result
 # may be another one.
 _NOT_PASSED = HOP_BY_HOP | {
@@ -24,12 +28,47 @@ _NOT_PASSED = HOP_BY_HOP | {
 }  # fmt: skip
 
 
-async def submission_of(request: Request, app: RoutedApp, path: str, caller: str | None) -> Submission:
+class BodyRoom:
+    """Bounds the memory that the bodies of callers without a key take at once; each is in it until it is stored."""
+
+    def __init__(self, most_bytes: int = MOST_BODY_BYTES) -> None:
+        self._left = most_bytes
+
+    @contextmanager
+    def share(self) -> Generator[Callable[[int], None]]:
+        """Yield a function that takes the size of a body so far; what it took is given back at the end.
+
+        Raises:
+            ResourceExhausted: other bodies have the room.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            more = max(0, size - _FREE_BYTES) - taken
+            if more > self._left:
+                raise ResourceExhausted(
+                    "large bodies of other callers without a key are being stored: try again, or send the address of a "
+                    "file instead of the file"
+                )
+            self._left -= more
+            taken += more
+
+        try:
+            yield take
+        finally:
+            self._left += taken
+
+
+async def submission_of(
+    request: Request, app: RoutedApp, path: str, caller: str | None, take: Callable[[int], None]
+) -> Submission:
     """Read a request with its whole body.
 
     Args:
         path: for the app, without the query.
         caller: the id of the caller's key; None for a public call.
+        take: called with the size of the body so far; it may refuse.
 
     Raises:
         TooLarge: the body is larger than the queue keeps.
@@ -42,7 +81,7 @@ async def submission_of(request: Request, app: RoutedApp, path: str, caller: str
         app_id=app.app_id,
         path=path + (f"?{query}" if query else ""),
         headers=_passed_on(request),
-        body=await _body(request),
+        body=await _body(request, take),
         caller=caller,
         priority=_priority(headers.get("x-fal-queue-priority")),
         hint=headers.get("x-fal-runner-hint") or None,
@@ -81,7 +120,7 @@ def _passed_on(request: Request) -> tuple[tuple[str, str], ...]:
     return (*passed, ("x-forwarded-proto", request.url.scheme))
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, take: Callable[[int], None]) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
@@ -90,6 +129,7 @@ async def _body(request: Request) -> bytes:
             if size > MOST_BODY_BYTES:
                 detail = f"the body is larger than the {MOST_BODY_BYTES} bytes that the queue keeps: send an address"
                 raise TooLarge(detail)
+            take(size)
             parts.append(part)
     except ClientDisconnect:
         raise HttpError(499, "client_disconnected", "the client left before the end of its body") from None

@@ -14,7 +14,7 @@ from fal_server.http.server.connection import HttpConnection
 from fal_server.http.server.exchange import RequestHandler
 from fal_server.http.server.registry import Registry
 from fal_server.http.server.rules import Limits
-from fal_server.http.server.splice import Splice
+from fal_server.http.server.splice import GrpcClient, Splice
 
 _log = logging.getLogger(__name__)
 # RFC 9113, 3.4: every client of HTTP/2 starts with this, and no HTTP/1.1 request does.
@@ -95,7 +95,7 @@ class Listener:
 
     def link_grpc(self, transport: asyncio.Transport, data: bytes) -> None:
         """Join a client's connection to the gRPC server."""
-        outer = Splice(self._grpc_links)
+        outer = GrpcClient(self._grpc_links)
         transport.set_protocol(outer)
         outer.connection_made(transport)
         if data:

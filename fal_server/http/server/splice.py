@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import cast
 
+from fal_server.http.server.header_limit import MOST_BLOCK_BYTES, HeaderLimit
 from fal_server.http.server.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 class Splice(asyncio.Protocol):
@@ -105,3 +109,22 @@ class Splice(asyncio.Protocol):
         """Close the other end when everything written to it is sent."""
         if self._peer is not None and not self._peer.lost:
             self._peer.transport.close()
+
+
+class GrpcClient(Splice):
+    """The end of a gRPC client, which is cut off if a header block of it never ends."""
+
+    __slots__ = ("_limit",)
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._limit = HeaderLimit()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on; those that came early come again at the join."""
+        if self._peer is None or self._limit.admits(data):
+            super().data_received(data)
+        elif not self.transport.is_closing():
+            peer = self.transport.get_extra_info("peername")
+            _log.debug("the connection from %s is cut: its headers exceed %d bytes", peer, MOST_BLOCK_BYTES)
+            self.abort()
