@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +18,7 @@ from fal.deploy.requests import asking_scheduler, build_request, checked_notes, 
 from fal.deploy.results import (
     DeploymentResult,
     DeployOptions,
+    broken_deploy,
     build_failure,
     endpoint_paths,
     endpoint_urls,
@@ -23,12 +26,15 @@ from fal.deploy.results import (
     read_result,
 )
 from fal.deploy.upload import FileStore, Sender
-from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
+from fal_grpc.backoff import Backoff
 from fal_grpc.controller import Controller
-from fal_grpc.errors import FailedPreconditionError
+from fal_grpc.errors import FailedPreconditionError, UnavailableError
 
 _SHOWN_LINES = 20
+_REPEATS = 4
+_PAUSES = Backoff(first_seconds=0.25, longest_seconds=4)
 
 
 class Client(Protocol):
@@ -143,10 +149,10 @@ def deploy_prepared(
         environment_name=environment_name,
         attach_to_deployment=attach_to_deployment,
         metadata={**metadata, **(notes or {})},
+        # A controller that does not say how it takes code knows no such id, and would deploy a second time.
+        revision_id=str(uuid.uuid4()) if app.methods else None,
     )
-    controller = client.controller()
-    with closing(controller.register_application(request)) as stream:
-        return _registered(stream, app, metadata, result_handler)
+    return _register(client, request, app, metadata, result_handler)
 
 
 def build(
@@ -286,6 +292,35 @@ def run(
         return read_result(_returned(shown, result_handler), allow_pickle=allow_pickle)
 
 
+def _register(
+    client: Client,
+    request: RegisterRequest,
+    app: PreparedApp,
+    metadata: Mapping[str, object],
+    handler: Callable[[RegisterResult], object] | None,
+) -> DeploymentResult:
+    """Deploy. If the link breaks, repeat it, which the controller recognises by the revision's id."""
+    stored: list[str] = []
+
+    def handle(result: RegisterResult) -> None:
+        if result.registered is not None:
+            stored.append(result.registered.application_id)
+        if handler is not None:
+            handler(result)
+
+    failures = 0
+    while True:
+        controller = client.controller()
+        try:
+            with closing(controller.register_application(request)) as stream:
+                return _registered(stream, app, metadata, handle)
+        except UnavailableError as error:
+            failures += 1
+            if request.revision_id is None or failures > _REPEATS:
+                raise broken_deploy(request, stored=stored[0] if stored else None, error=error) from error
+        time.sleep(_PAUSES.pause(failures))
+
+
 def _registered(
     stream: Iterator[RegisterResult],
     app: PreparedApp,
@@ -331,4 +366,13 @@ def _returned(stream: Iterator[RunResult], handler: Callable[[RunResult], object
     raise DeployError("the run ended without a word on its result: try again")
 
 
-__all__ = ["Client", "DeployOptions", "DeploymentResult", "build", "deploy", "deploy_prepared", "fetch_metadata", "run"]
+__all__ = [
+    "Client",
+    "DeployOptions",
+    "DeploymentResult",
+    "build",
+    "deploy",
+    "deploy_prepared",
+    "fetch_metadata",
+    "run",
+]

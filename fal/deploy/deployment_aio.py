@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from fal.deploy.requests import asking_scheduler, build_request, checked_notes, 
 from fal.deploy.results import (
     DeploymentResult,
     DeployOptions,
+    broken_deploy,
     build_failure,
     endpoint_paths,
     endpoint_urls,
@@ -24,12 +26,15 @@ from fal.deploy.results import (
     read_result,
 )
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
-from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.aio import AsyncController
-from fal_grpc.errors import FailedPreconditionError
+from fal_grpc.backoff import Backoff
+from fal_grpc.errors import FailedPreconditionError, UnavailableError
 
 _SHOWN_LINES = 20
+_REPEATS = 4
+_PAUSES = Backoff(first_seconds=0.25, longest_seconds=4)
 
 
 class AsyncClient(Protocol):
@@ -144,10 +149,10 @@ async def deploy_prepared(
         environment_name=environment_name,
         attach_to_deployment=attach_to_deployment,
         metadata={**metadata, **(notes or {})},
+        # A controller that does not say how it takes code knows no such id, and would deploy a second time.
+        revision_id=str(uuid.uuid4()) if app.methods else None,
     )
-    controller = await client.controller()
-    async with aclosing(controller.register_application(request)) as stream:
-        return await _registered(stream, app, metadata, result_handler)
+    return await _register(client, request, app, metadata, result_handler)
 
 
 async def build(
@@ -288,6 +293,35 @@ async def run(
         # Addresses come with every run; at those of a function that serves nothing, nothing answers.
         shown = stream if serves else (replace(result, service_urls=None) async for result in stream)
         return read_result(await _returned(shown, result_handler), allow_pickle=allow_pickle)
+
+
+async def _register(
+    client: AsyncClient,
+    request: RegisterRequest,
+    app: PreparedApp,
+    metadata: Mapping[str, object],
+    handler: Callable[[RegisterResult], object] | None,
+) -> DeploymentResult:
+    """Deploy. If the link breaks, repeat it, which the controller recognises by the revision's id."""
+    stored: list[str] = []
+
+    def handle(result: RegisterResult) -> None:
+        if result.registered is not None:
+            stored.append(result.registered.application_id)
+        if handler is not None:
+            handler(result)
+
+    failures = 0
+    while True:
+        controller = await client.controller()
+        try:
+            async with aclosing(controller.register_application(request)) as stream:
+                return await _registered(stream, app, metadata, handle)
+        except UnavailableError as error:
+            failures += 1
+            if request.revision_id is None or failures > _REPEATS:
+                raise broken_deploy(request, stored=stored[0] if stored else None, error=error) from error
+        await asyncio.sleep(_PAUSES.pause(failures))
 
 
 async def _registered(

@@ -99,6 +99,7 @@ def register_request(
     environment_name: str | None,
     attach_to_deployment: bool | None,
     metadata: Mapping[str, object],
+    revision_id: str | None,
 ) -> RegisterRequest:
     """Return the request that deploys an app whose environment is built.
 
@@ -109,6 +110,7 @@ def register_request(
         environment_name: the environment to deploy to; None means "main".
         attach_to_deployment: stay until the app has moved, or do not; None leaves it to the controller.
         metadata: kept with the revision.
+        revision_id: for the new revision; None lets the controller choose.
     """
     options = app.options
     return RegisterRequest(
@@ -135,6 +137,7 @@ def register_request(
         build_environment=False,
         retry_config=_retry_config(options.get("retry_config")),
         attach_to_deployment=attach_to_deployment,
+        revision_id=revision_id,
     )
 
 

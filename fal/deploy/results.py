@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from fal.deploy.errors import BuildFailedError, UserFunctionError
+from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.preparation import PreparedApp
 from fal.deploy.requirements import serving_requirements
-from fal_grpc.adapter.revision import BuildResult, RegisterResult
+from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
+from fal_grpc.errors import UnavailableError
 
 _SHOWN_LINES = 20
 # Every app answers this; an endpoint that its author wrote is a POST.
@@ -148,6 +149,26 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
             return value.load()  # raises, and says what one can do
         return plain
     return value.load(allow_pickle=allow_pickle)
+
+
+def broken_deploy(request: RegisterRequest, *, stored: str | None, error: UnavailableError) -> DeployError:
+    """Return what is known of a deploy whose connection broke, and how to see the rest.
+
+    Args:
+        request: the deploy.
+        stored: the revision, if the controller said that it has it.
+        error: how the connection broke.
+    """
+    app, cause = request.application_name, f"the connection broke ({error.details})"
+    if stored is not None:
+        return DeployError(
+            f"{cause}, and the deploy of {app} to revision {stored} goes on: `fal apps get {app}` shows how far it is"
+        )
+    revision = f"revision {request.revision_id}" if request.revision_id else "a new revision"
+    return DeployError(
+        f"{cause}, and whether {app} has {revision} is not known: `fal apps list-rev {app}` shows it. To deploy again "
+        "does no harm"
+    )
 
 
 def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> BuildFailedError:

@@ -115,6 +115,7 @@ class RegisterRequest:
         env_id: an environment as a build named it.
         retry_config: how often and after which failures queued requests are retried, as JSON.
         attach_to_deployment: whether the call lasts until the app has moved to the revision.
+        revision_id: a UUID for the new revision, by which the deploy can be repeated; None lets the controller choose.
     """
 
     environments: tuple[EnvironmentSpec, ...]
@@ -141,6 +142,7 @@ class RegisterRequest:
     env_id: str | None = None
     retry_config: str | None = None
     attach_to_deployment: bool | None = None
+    revision_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +274,7 @@ def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicati
         env_id=request.env_id,
         retry_config=request.retry_config,
         attach_to_deployment=request.attach_to_deployment,
+        revision_id=request.revision_id,
     )
     if request.entrypoint is not None:
         message.entrypoint = request.entrypoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeAlias
@@ -126,7 +127,15 @@ def deploy_request(request: revision_pb2.RegisterApplicationRequest) -> DeployRe
             named(number, _RETRY_CONDITIONS, "skip_retry_conditions") for number in request.skip_retry_conditions
         ),
         attach=request.attach_to_deployment if request.HasField("attach_to_deployment") else None,
+        revision_id=_revision_id(request.revision_id) if request.HasField("revision_id") else None,
     )
+
+
+def _revision_id(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise InvalidArgument("revision_id", f"revision_id {text[:80]!r} is not a UUID") from None
 
 
 def _check_callable(request: Code) -> None:

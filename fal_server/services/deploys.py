@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
-from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
-from fal_server.core.identity import AccountId, AppId, Scope
+from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
@@ -107,7 +107,13 @@ class Deploys:
         return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
 
     async def revision(
-        self, account: AccountId, code: CodeRequest, app_name: str, environment: str, scaling: Scaling
+        self,
+        account: AccountId,
+        code: CodeRequest,
+        app_name: str,
+        environment: str,
+        scaling: Scaling,
+        revision_id: str | None = None,
     ) -> Revision:
         """Check a request's code and return it as a revision, which is not stored yet.
 
@@ -132,7 +138,7 @@ class Deploys:
                 ) from None
         return Revision(
             account=account,
-            revision_id=str(uuid.uuid4()),
+            revision_id=revision_id or str(uuid.uuid4()),
             app_name=app_name,
             environment=environment,
             created_at=self._clock.now(),
@@ -161,31 +167,73 @@ class Deploys:
             raise InvalidArgument("application_name", "application_name is empty: name the app")
         name = names.app_name(code.application_name, environment)
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
-        scaling = scaling_of(code.scaling)
-        async with self._deploying[AppId.parse(account, name)]:
-            built = await self.built(code, log)
-            revision = replace(
-                await self.revision(account, code, name, environment, scaling),
-                metadata=request.metadata,
-                source_code=request.source_code,
-                retry_config=request.retry_config,
-                skip_retry_conditions=request.skip_retry_conditions,
-            )
-            before = self._catalog.get(revision.app_id)
-            app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
-            await log(
-                Registered(
-                    app_name=app.name,
-                    revision_id=revision.revision_id,
-                    previous_id=None if before is None else before.revision_id,
-                )
-            )
-            await self._build_lines.store(built.env_id, revision)
+        app_id = AppId.parse(account, name)
+        async with self._deploying[app_id]:
+            revision = await self._repeated(account, request.revision_id, name)
+            if revision is None:
+                revision, app = await self._register(account, request, name, environment, log)
+                awaited = app.next_revision_id == revision.revision_id
+            else:
+                known = self._catalog.get(app_id)
+                if known is None:
+                    raise NotFound(f"app {name!r}", f"it was deleted after it got revision {revision.revision_id}")
+                app = known
+                await log(await self._registered_before(revision))
+                awaited = True
         # Not under the lock, so that a later deploy can replace this one.
-        if app.next_revision_id == revision.revision_id and request.attach is not False:
-            await self._apps.rollout_watcher(scope, self._logs, log).wait(app.app_id, revision.revision_id)
-            app = self._catalog.get(app.app_id) or app
-        return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=built.env_id)
+        if awaited and request.attach is not False:
+            await self._apps.rollout_watcher(scope, self._logs, log).wait(app_id, revision.revision_id)
+            app = self._catalog.get(app_id) or app
+        env_id = next((spec.env_id for spec in revision.environments), "")
+        return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=env_id)
+
+    async def _register(
+        self,
+        account: AccountId,
+        request: DeployRequest,
+        name: str,
+        environment: str,
+        log: Callable[[LogEntry | Registered], Awaitable[None]],
+    ) -> tuple[Revision, App]:
+        """Build and store a revision, and move the app to it or begin to."""
+        code = request.code
+        scaling = scaling_of(code.scaling)
+        built = await self.built(code, log)
+        revision = replace(
+            await self.revision(account, code, name, environment, scaling, request.revision_id),
+            metadata=request.metadata,
+            source_code=request.source_code,
+            retry_config=request.retry_config,
+            skip_retry_conditions=request.skip_retry_conditions,
+        )
+        before = self._catalog.get(revision.app_id)
+        app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
+        previous_id = None if before is None else before.revision_id
+        await log(Registered(app_name=app.name, revision_id=revision.revision_id, previous_id=previous_id))
+        await self._build_lines.store(built.env_id, revision)
+        return revision, app
+
+    async def _repeated(self, account: AccountId, revision_id: str | None, app_name: str) -> Revision | None:
+        """Return the revision of a deploy that is repeated, because its answer did not arrive; None for a new one.
+
+        Raises:
+            AlreadyExists: the id is that of another app's revision.
+        """
+        stored = None if revision_id is None else await self._store.get_revision(EVERY_ACCOUNT, revision_id)
+        if stored is not None and (stored.account, stored.app_name) != (account, app_name):
+            raise AlreadyExists(f"revision {revision_id} exists already, of another app: choose another revision_id")
+        return stored
+
+    async def _registered_before(self, revision: Revision) -> Registered:
+        """Return what the first answer to the deploy of a revision said."""
+        stored = await self._store.list_revisions(revision.account, revision.app_name, None)
+        earlier = [other for other in stored if other.created_at < revision.created_at]
+        previous = max(earlier, key=lambda other: other.created_at, default=None)
+        return Registered(
+            app_name=revision.app_name,
+            revision_id=revision.revision_id,
+            previous_id=None if previous is None else previous.revision_id,
+        )
 
     def _moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
         now = self._clock.now()

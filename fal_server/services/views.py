@@ -78,7 +78,11 @@ class CodeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployRequest:
-    """A deploy: code, and how the app moves to it."""
+    """A deploy: code, and how the app moves to it.
+
+    Attributes:
+        revision_id: chosen by the client, so that it can repeat the deploy; None lets the controller choose.
+    """
 
     code: CodeRequest
     strategy: Strategy = Strategy.ROLLING
@@ -88,6 +92,7 @@ class DeployRequest:
     retry_config: str | None = None
     skip_retry_conditions: tuple[str, ...] = ()
     attach: bool | None = None
+    revision_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ def at_end(code: int) -> None:
 
 def at_step(_frame: object, _event: str, _argument: object) -> None:
     global steps
-    steps += early.getsignal(early.SIGTERM) is not early.SIG_DFL
+    steps += early.getsignal(early.SIGHUP) is not early.SIG_DFL
     if steps == step > 0:
         sys.setprofile(None)
         write("fired")

@@ -21,7 +21,7 @@ from fal_cli.prompts import ask, at_terminal
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
     from fal.deploy import DeploymentResult
-    from fal_grpc.adapter.revision import RegisteredRevision, RegisterResult
+    from fal_grpc.adapter.revision import BuildResult, RegisteredRevision, RegisterResult
 
 _EPILOG = """\
 Examples:
@@ -92,12 +92,17 @@ def _deploy(args: argparse.Namespace) -> None:
         # A first deployment has no old revision to roll from, so it is done without waiting.
         known = {app.alias for app in client.apps.list(environment_name=args.env)} if args.attach is False else set()
         registered: list[RegisteredRevision] = []
+        built: list[BuildResult] = []
 
         def show(found: RegisterResult) -> None:
             registered.extend([found.registered] if found.registered else [])
             write_deploy_logs(found.logs)
 
-        last_words = interrupts.last_words(lambda: print_last_words(_describe_interrupt(registered)))
+        def show_build(found: BuildResult) -> None:
+            built.extend([found] if found.state == "SUCCESS" else [])
+            progress.show(found)
+
+        last_words = interrupts.last_words(lambda: print_last_words(_describe_interrupt(registered, sent=bool(built))))
         with last_words, BuildProgress() as progress:
             result = client.deploy(
                 args.app_ref,
@@ -111,14 +116,16 @@ def _deploy(args: argparse.Namespace) -> None:
                 message=args.message,
                 annotations=annotations or None,
                 result_handler=show,
-                build_result_handler=progress.show,
+                build_result_handler=show_build,
             )
     rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
 
 
-def _describe_interrupt(registered: list[RegisteredRevision]) -> str:
+def _describe_interrupt(registered: list[RegisteredRevision], *, sent: bool) -> str:
     """Say what becomes of the deploy, which from some time on does not depend on this command."""
+    if not registered and sent:
+        return "\nInterrupted: whether there is a new revision is not known. `fal apps list-rev` shows them."
     if not registered:
         return "\nInterrupted: nothing was deployed."
     revision = registered[0]

@@ -1,0 +1,138 @@
+"""A deploy whose connection breaks anywhere ends with one revision, or says what is known of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from fal.api import SyncServerlessClient
+from fal.deploy.errors import DeployError
+from fal_grpc.controller import Controller as Wire
+from fal_grpc.credentials import KeyCredentials
+from fal_grpc.errors import UnavailableError
+from fal_grpc.target import parse_target
+from tests.support.controller import ROOT, Controller, running
+
+Direction = Literal["to the controller", "to the client"]
+
+
+@dataclass
+class Cutter:
+    """A proxy that cuts every connection once so many bytes have gone in one direction.
+
+    Attributes:
+        at: after how many bytes of a direction; None passes everything on.
+        counted: how many bytes went in each direction, over all connections.
+        cuts: how often it cut. The connections after the last cut are left alone.
+    """
+
+    target: int
+    at: tuple[Direction, int] | None = None
+    most_cuts: int = 1
+    counted: dict[Direction, int] = field(default_factory=lambda: {"to the controller": 0, "to the client": 0})
+    cuts: int = 0
+    port: int = 0
+
+    def serve(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self.target)) as controller:
+            back = threading.Thread(target=self._pass, args=("to the client", controller, client))
+            back.start()
+            self._pass("to the controller", client, controller)
+            back.join()
+
+    def _pass(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65536):
+                before = self.counted[direction]
+                self.counted[direction] += len(piece)
+                if self.at is not None and self.at[0] == direction and self.cuts < self.most_cuts:
+                    left = self.at[1] - before
+                    if left < len(piece):
+                        self.cuts += 1
+                        sink.sendall(piece[: max(left, 0)])
+                        break
+                sink.sendall(piece)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def cutting(cutter: Cutter) -> Generator[Cutter]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        cutter.port = listening.getsockname()[1]
+        threading.Thread(target=cutter.serve, args=(listening,), daemon=True).start()
+        yield cutter
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
+    with running(tmp_path_factory.mktemp("state")) as found:
+        found.fal("deploy", str(ROOT / "examples/hello.py"), "--app-name", "cut")
+        yield found
+
+
+def revisions(controller: Controller) -> set[str]:
+    target = parse_target(controller.host)
+    with Wire(target, KeyCredentials(*controller.key.split(":"))) as wire:
+        return {found.application_id for found in wire.list_applications("cut")}
+
+
+def deploy(controller: Controller, cutter: Cutter) -> str:
+    with SyncServerlessClient(host=f"127.0.0.1:{cutter.port}", api_key=controller.key) as client:
+        return client.deploy(str(ROOT / "examples/hello.py"), app_name="cut", strategy="recreate").revision
+
+
+def measured(controller: Controller) -> dict[Direction, int]:
+    """Return how many bytes a deploy sends in each direction."""
+    with cutting(Cutter(controller.port)) as cutter:
+        deploy(controller, cutter)
+    return cutter.counted
+
+
+def test_a_cut_anywhere_makes_one_revision_or_says_what_is_known(controller: Controller) -> None:
+    sizes = measured(controller)
+    before = revisions(controller)
+    outcomes: list[str] = []
+    for direction, size in sizes.items():
+        # The last tenth has the registration: request, headers of the answer, its messages and its trailers.
+        places = [size * part // 100 for part in (1, 10, 30, 50, 70, 90)] + [
+            size - back for back in (400, 200, 90, 40, 9, 1)
+        ]
+        for place in places:
+            with cutting(Cutter(controller.port, at=(direction, place))) as cutter:
+                try:
+                    revision: str | None = deploy(controller, cutter)
+                except UnavailableError:  # before the registration, whose cut is repeated
+                    revision = None
+            after = revisions(controller)
+            added = after - before
+            assert added == ({revision} if revision else set()), f"{direction}, cut after {place} of {size}"
+            outcomes.append("deployed" if revision else "not deployed")
+            before = after
+    assert outcomes.count("deployed") >= 8, outcomes
+
+
+def test_a_link_that_stays_broken_says_what_is_known_and_how_to_see_it(controller: Controller) -> None:
+    sizes = measured(controller)
+    before = revisions(controller)
+    # Everything but the end of the last answer arrives, each time.
+    always = Cutter(controller.port, at=("to the client", sizes["to the client"] - 40), most_cuts=100)
+    told = pytest.raises(DeployError, match=r"the connection broke .*`fal apps (get|list-rev) cut` shows")
+    with cutting(always), told as raised:
+        deploy(controller, always)
+    (added,) = revisions(controller) - before
+    assert added in str(raised.value)
