@@ -104,10 +104,10 @@ class Tokens:
         return key if key is not None and key.revoked_at is None else None
 
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:
-        now = self._clock.wall()
-        expires_at = now + life
-        claims = {"aud": purpose, "sub": key_id, "iat": int(now.timestamp()), "exp": expires_at.timestamp(), **more}
-        return IssuedToken(text=jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at=expires_at)
+        now = self._clock.now()
+        claims = {"aud": purpose, "sub": key_id, "iat": int(now.timestamp()), "exp": (now + life).timestamp(), **more}
+        text = jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
+        return IssuedToken(text=text, expires_at=self._clock.wall() + life)  # the bearer compares it with its own clock
 
     def _claims(self, token: str, purpose: str) -> dict[str, object] | None:
         try:
@@ -122,7 +122,7 @@ class Tokens:
         except (jwt.InvalidTokenError, ValueError, RecursionError):  # the head is parsed before it is authenticated
             return None
         expires = claims["exp"]
-        return claims if isinstance(expires, int | float) and expires > self._clock.wall().timestamp() else None
+        return claims if isinstance(expires, int | float) and expires > self._clock.now().timestamp() else None
 
 
 def _uploader(key_id: str, account: AccountId) -> Principal:

@@ -65,7 +65,8 @@ class Retention:
         """
         if self._retention is None:
             return Deleted()
-        before = self._clock.now() - max(self._retention, LEAST_AGE)
+        # Files carry the wall clock's time: the smaller age counts, so that no step of it makes them old.
+        before = min(self._clock.now(), self._clock.wall()) - max(self._retention, LEAST_AGE)
         # List environments before reading revisions: any that is needed by then is newer than `before`.
         found = [await asyncio.to_thread(environment.generations) for environment in self._environments]
         needed = await self._needed()
