@@ -99,7 +99,7 @@ def register_request(
     environment_name: str | None,
     attach_to_deployment: bool | None,
     metadata: Mapping[str, object],
-    revision_id: str | None,
+    revision_id: str | None = None,
 ) -> RegisterRequest:
     """Return the request that deploys an app whose environment is built.
 

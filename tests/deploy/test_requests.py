@@ -99,7 +99,6 @@ def register(app, **options) -> RegisterRequest:
         "environment_name": None,
         "attach_to_deployment": None,
         "metadata": app.metadata,
-        "revision_id": None,
     }
     return register_request(app, **{**given, **options})
 

@@ -9,7 +9,7 @@ import pytest
 
 from fal_server.core.accounts import Environment
 from fal_server.core.apps import AuthMode, Strategy
-from fal_server.core.faults import Aborted, AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from fal_server.core.faults import Aborted, FailedPrecondition, Fault, InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL
 from fal_server.core.logs import LogEntry
 from fal_server.core.revisions import AppFile
@@ -18,8 +18,6 @@ from fal_server.services.views import Built, Deployed, Registered
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform, code_request, deploy_request
-
-ONE = "00000000-0000-4000-8000-000000000001"
 
 
 async def test_the_first_deploy_creates_the_app_and_streams_the_build(platform: Platform) -> None:
@@ -46,22 +44,6 @@ async def test_a_deploy_says_which_revision_is_stored_and_which_one_it_replaces(
     assert next_one.previous_id == new.revision_id
     listed = {view.revision.revision_id: view.current for view in await platform.revisions.list(SCOPE, "a", None)}
     assert listed == {new.revision_id: False, next_one.revision_id: True}
-
-
-async def test_a_repeated_deploy_is_answered_and_not_carried_out_again(platform: Platform) -> None:
-    first = await platform.deploy()
-    platform.clock.advance(1)
-    request = deploy_request(strategy=Strategy.RECREATE, revision_id=ONE)
-    [*_, done] = [event async for event in platform.deploys.deploy(SCOPE, request)]
-    [*before, again] = [event async for event in platform.deploys.deploy(SCOPE, request)]
-    assert again.revision_id == done.revision_id == ONE
-    assert before == [Registered(app_name="a", revision_id=ONE, previous_id=first.revision_id)], "nothing is built"
-    assert len(await platform.revisions.list(SCOPE, "a", None)) == 2
-    with pytest.raises(AlreadyExists, match="another app"):
-        await platform.deploy("b", revision_id=ONE)
-    await platform.deploy(strategy=Strategy.RECREATE)
-    with pytest.raises(Aborted, match="a newer change"):
-        await platform.deploy(strategy=Strategy.RECREATE, revision_id=ONE)
 
 
 async def test_a_later_deploy_keeps_the_settings_but_takes_the_code_s(platform: Platform) -> None:
