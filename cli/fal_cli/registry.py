@@ -35,6 +35,7 @@ GROUPS = {
         Command(name="api", help="Call an app and print its answer.", module="api.command"),
         Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
         Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
+        Command(name="top", help="Show apps and runners as they change, and what they use.", module="top"),
         Command(name="queue", help="Manage application queues.", module="queue"),
     ),
     "What apps use": (
@@ -63,7 +64,7 @@ _APPS = "this is a command of apps: see `fal help apps`"
 HINTS = {
     **dict.fromkeys(("auth", "login", "logout", "whoami"), _KEYS),
     **dict.fromkeys(("logs", "log", "tail"), _LOGS),
-    **dict.fromkeys(("ps", "ls", "list", "top"), _LISTS),
+    **dict.fromkeys(("ps", "ls", "list"), _LISTS),
     **dict.fromkeys(("exec", "shell", "ssh", "attach", "kill"), _RUNNERS),
     **dict.fromkeys(("delete", "rm", "scale", "rollout", "rollback", "set-rev"), _APPS),
     **dict.fromkeys(("create", "init", "new"), "write a file with a fal.App and run `fal deploy FILE.py`"),

@@ -8,6 +8,7 @@ from typing import TextIO
 _CODES = {
     "bold": "1",
     "dim": "2",
+    "reverse": "7",
     "red": "31",
     "green": "32",
     "yellow": "33",
