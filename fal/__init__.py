@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fal.app.app import App
+    from fal.app.billing import BillingComponents, BillingDeclaration
     from fal.app.context import current_request
     from fal.app.endpoints import endpoint, realtime
     from fal.app.functions import cached, function
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
     from fal.app.health import HealthCheck
     from fal.app.retries import RetryConfig
     from fal.container import ContainerImage
+    from fal.sync import sync_dir
 
     __version__: str
+    version_tuple: tuple[int | str, ...]
 
 __all__ = [
     "App",
+    "BillingComponents",
+    "BillingDeclaration",
     "ContainerImage",
     "HealthCheck",
     "RetryConfig",
@@ -29,10 +34,14 @@ __all__ = [
     "function",
     "isolated",
     "realtime",
+    "sync_dir",
+    "version_tuple",
 ]
 
 _WHERE = {
     "App": "fal.app.app",
+    "BillingComponents": "fal.app.billing",
+    "BillingDeclaration": "fal.app.billing",
     "ContainerImage": "fal.container",
     "HealthCheck": "fal.app.health",
     "RetryConfig": "fal.app.retries",
@@ -42,10 +51,11 @@ _WHERE = {
     "function": "fal.app.functions",
     "isolated": "fal.app.functions",
     "realtime": "fal.app.endpoints",
+    "sync_dir": "fal.sync",
 }
 
 # In a runner this package is in no folder. pathlib's import would cost more than all of this.
-if any(os.path.exists(f"{folder}/apps.py") for folder in __path__):  # noqa: PTH110
+if any(os.path.exists(f"{folder}/_fal_version.py") for folder in __path__):  # noqa: PTH110
     import warnings
 
     warnings.warn(
@@ -61,6 +71,9 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("fal-grpc")
+    if name == "version_tuple":
+        parts = str(__getattr__("__version__")).split(".")
+        return tuple(int(part) if part.isdigit() else part for part in parts)
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'fal' has no attribute {name!r}")

@@ -7,11 +7,16 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
-DEFAULT_IGNORE = (
+BUILDERS = {"depot", "service", "worker"}
+Builder = Literal["depot", "service", "worker"]
+CommandOverride: TypeAlias = str | list[str]
+DEFAULT_COMPRESSION = "gzip"
+DEFAULT_FORCE_COMPRESSION = False
+DEFAULT_DOCKERIGNORE_PATTERNS = [
     ".git",
     ".gitignore",
     ".dockerignore",
@@ -25,7 +30,7 @@ DEFAULT_IGNORE = (
     "venv",
     ".env",
     "node_modules",
-)
+]
 _INSTRUCTION = re.compile(r"^\s*(COPY|ADD)\s+(.+?)\s*$", re.MULTILINE | re.IGNORECASE)
 _FLAG = re.compile(r"--[\w-]+(?:=(?:\"[^\"]*\"|\S+))?\s*")
 
@@ -72,12 +77,11 @@ class ContainerImage:
     """
 
     dockerfile_str: str
-    _: KW_ONLY
     build_args: dict[str, str] = field(default_factory=dict)
     registries: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     builder: str | None = None
-    compression: str = "gzip"
-    force_compression: bool = False
+    compression: str = DEFAULT_COMPRESSION
+    force_compression: bool = DEFAULT_FORCE_COMPRESSION
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     entrypoint: str | list[str] | None = None
     cmd: str | list[str] | None = None
@@ -141,7 +145,7 @@ class ContainerImage:
             return self.dockerignore
         path = Path(self.dockerignore_path or Path(self.context_dir) / ".dockerignore")
         if not path.is_file():
-            return list(DEFAULT_IGNORE)
+            return list(DEFAULT_DOCKERIGNORE_PATTERNS)
         lines = (line.strip() for line in path.read_text().splitlines())
         return [line for line in lines if line and not line.startswith("#")]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ContextDecorator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from fal_grpc.errors import (
     AbortedError,
@@ -89,6 +92,34 @@ class CUDAOutOfMemoryException(GPUOutOfMemoryException):
     """CUDA reports that the GPU is out of memory."""
 
     message: str = "CUDA error: out of memory"
+
+
+class catch_gpu_exceptions(ContextDecorator):  # noqa: N801 - the published name
+    """Raise a `GPUException` in the place of errors that mean that the GPU does not work, so that the answer is 503.
+
+    A block or a decorator:
+
+        with catch_gpu_exceptions():
+            draw()
+
+    Raises:
+        CUDAOutOfMemoryException: the GPU is out of memory.
+        GPUException: it has failed in another way.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        if not isinstance(exc_val, Exception) or isinstance(exc_val, GPUException):
+            return
+        from fal.app.gpu import gpu_fault
+
+        fault = gpu_fault(exc_val)
+        if fault is not None:
+            raise fault from exc_val
 
 
 @dataclass(eq=False)
@@ -183,4 +214,5 @@ __all__ = [
     "UnknownError",
     "UnreachableError",
     "UserFunctionException",
+    "catch_gpu_exceptions",
 ]

@@ -9,18 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fal.app.app import App
-    from fal.app.context import RequestContext
+    from fal.app.app import DEFAULT_APP_FILES_IGNORE, App
+    from fal.app.clients import AppClient, AppClientError, AppSpawnInfo, EndpointClient
+    from fal.app.context import CDN_TOKEN_KEY, REQUEST_ENDPOINT_KEY, REQUEST_ID_KEY, RequestContext
     from fal.app.endpoints import endpoint, realtime
 
-__all__ = ["App", "RequestContext", "endpoint", "realtime"]
-
-_WHERE = {
-    "App": "fal.app.app",
-    "RequestContext": "fal.app.context",
-    "endpoint": "fal.app.endpoints",
-    "realtime": "fal.app.endpoints",
+_MODULES = {
+    "fal.app.app": ["DEFAULT_APP_FILES_IGNORE", "App"],
+    "fal.app.clients": ["AppClient", "AppClientError", "AppSpawnInfo", "EndpointClient"],
+    "fal.app.context": ["CDN_TOKEN_KEY", "REQUEST_ENDPOINT_KEY", "REQUEST_ID_KEY", "RequestContext"],
+    "fal.app.endpoints": ["endpoint", "realtime"],
 }
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CDN_TOKEN_KEY",
+    "DEFAULT_APP_FILES_IGNORE",
+    "REQUEST_ENDPOINT_KEY",
+    "REQUEST_ID_KEY",
+    "App",
+    "AppClient",
+    "AppClientError",
+    "AppSpawnInfo",
+    "EndpointClient",
+    "RequestContext",
+    "endpoint",
+    "realtime",
+]
 
 
 def __getattr__(name: str) -> object:

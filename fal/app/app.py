@@ -9,14 +9,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
+from fal.app.billing import BillingComponents, check_declaration
 from fal.app.context import RequestContext, current_request
-from fal.app.endpoints import Route, route_of
+from fal.app.endpoints import BILLING_ATTRIBUTE, Route, route_of
 from fal.app.health import HealthCheckConfig
 from fal.app.options import Options, check_kind, check_options, nearest_option
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from fal.app.clients import AppSpawnInfo
     from fal.app.retries import RetryConfig
     from fal.container import ContainerImage
 
@@ -200,8 +202,22 @@ class App:
 
     @classmethod
     def build_metadata(cls) -> dict[str, object]:
-        """Return what is kept with the revision: the OpenAPI description, as `openapi`."""
-        return {"openapi": cls(_allow_init=True).openapi()}
+        """Return what is kept with the revision: `openapi`, and `billing_components` if there are some."""
+        billing = cls.get_billing_components()
+        return {
+            "openapi": cls(_allow_init=True).openapi(),
+            **({"billing_components": billing} if billing else {}),
+        }
+
+    @classmethod
+    def get_billing_components(cls) -> dict[str, BillingComponents]:
+        """Return what the endpoints report for billing, by path.
+
+        Raises:
+            ValueError: a declaration has another form.
+        """
+        found = {route.path: getattr(getattr(cls, name), BILLING_ATTRIBUTE, None) for route, name in _routes_of(cls)}
+        return {path: check_declaration(path, each.declaration()) for path, each in found.items() if each is not None}
 
     def openapi(self) -> dict[str, object]:
         """Return the OpenAPI description."""
@@ -256,6 +272,23 @@ class App:
             metrics_port=metrics_port,
             limit_max_requests=limit_max_requests,
         )
+
+    @classmethod
+    def spawn(cls) -> AppSpawnInfo:
+        """Serve the app in a runner, without deploying it, while this process lasts.
+
+        The file that the class is in is sent; a script that is such a file needs `if __name__ == "__main__":`.
+
+        Returns:
+            What it serves: `wait()` until it does, `url`, `logs`, and `stream.cancel()` to end it.
+
+        Raises:
+            DeployError: the class is not at the top of a file.
+        """
+        from fal.app.clients import AppSpawnInfo
+        from fal.app.spawning import spawn
+
+        return AppSpawnInfo(spawn(cls, cls.__qualname__))
 
     @classmethod
     def run_local(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from fal.app.billing import BillingDeclaration
 from fal.app.health import HealthCheck
 
 _F = TypeVar("_F", bound=Callable[..., object])
 ROUTE_ATTRIBUTE = "route_signature"
+BILLING_ATTRIBUTE = "billing_declaration"
 
 
 FROM_ANNOTATIONS = "from annotations"
@@ -55,7 +57,13 @@ class Route:
     realtime: Realtime | None = None
 
 
-def endpoint(path: str, *, is_websocket: bool = False, health_check: HealthCheck | None = None) -> Callable[[_F], _F]:
+def endpoint(
+    path: str,
+    *,
+    is_websocket: bool = False,
+    health_check: HealthCheck | None = None,
+    billing: BillingDeclaration | None = None,
+) -> Callable[[_F], _F]:
     """Serve the decorated method of an App.
 
     Args:
@@ -63,10 +71,12 @@ def endpoint(path: str, *, is_websocket: bool = False, health_check: HealthCheck
         is_websocket: serve it as a WebSocket; then it must be `async def` and take a `fastapi.WebSocket`. The arguments
             of an HTTP endpoint are the body, the query and so on by FastAPI's rules.
         health_check: make this endpoint the health check.
+        billing: says what the endpoint reports for billing; published with the revision as `billing_components`.
 
     Raises:
-        ValueError: the path does not begin with "/", the method has a path already, or a health check is asked of
-            a WebSocket.
+        TypeError: `billing` is no object with a `declaration()`.
+        ValueError: the path does not begin with "/", the method has a path already, or a health check or a billing
+            declaration is asked of a WebSocket.
     """
     if not path.startswith("/"):
         raise ValueError(f'the path of an endpoint is {path!r}: begin it with "/"')
@@ -75,8 +85,17 @@ def endpoint(path: str, *, is_websocket: bool = False, health_check: HealthCheck
             f"{path} is a WebSocket, which cannot be a health check: give the check an endpoint of its own"
         )
 
+    if billing is not None and (
+        isinstance(billing, type) or not isinstance(cast("object", billing), BillingDeclaration)
+    ):
+        raise TypeError(f"billing of {path} is {billing!r}: give an object with a declaration() method")
+    if is_websocket and billing is not None:
+        raise ValueError(f"{path} is a WebSocket, which cannot declare what it reports for billing")
+
     def mark(method: _F) -> _F:
         set_route(method, Route(path=path, is_websocket=is_websocket, health_check=health_check))
+        if billing is not None:
+            setattr(method, BILLING_ATTRIBUTE, billing)
         return method
 
     return mark

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
-from typing import Generic, ParamSpec, TypeVar, Unpack, cast
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from fal.app.endpoints import route_of
 from fal.app.options import FunctionOptions, Options, check_kind, check_options
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from fal.app.spawning import SpawnInfo
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -48,6 +53,35 @@ class Function(Generic[_P, _R]):
             ValueError: an unknown option, or a value of the wrong kind.
         """
         return Function(self.raw_func, _checked({**self.options, **options}, self.raw_func.__name__))
+
+    def submit(self, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
+        """Run the function in a runner, without waiting for it.
+
+        The file that it is in is sent; a script that is such a file needs `if __name__ == "__main__":`. A result is
+        plain data, as with `fal run`.
+
+        Returns:
+            Its result, or what it raised, once it has ended.
+        """
+        from fal.app.spawning import submit
+
+        return cast("Future[_R]", submit(self, self.raw_func.__qualname__, args, kwargs))
+
+    def spawn(self, *args: _P.args, **kwargs: _P.kwargs) -> SpawnInfo:
+        """`submit`, with the log lines and, if it is served, the address. `stream.cancel()` ends it."""
+        from fal.app.spawning import spawn
+
+        return spawn(self, self.raw_func.__qualname__, args, kwargs)
+
+    def map(self, *arguments: Iterable[object]) -> Iterator[_R]:
+        """Run the function for each item, all at once, and yield the results in the order of the items.
+
+        Args:
+            arguments: as for the built-in `map`: as many iterables as the function takes arguments.
+        """
+        submit = cast("Callable[..., Future[_R]]", self.submit)
+        waiting = [submit(*each) for each in zip(*arguments, strict=False)]
+        return (future.result() for future in waiting)
 
     def build_metadata(self) -> dict[str, object]:
         """Return what is kept with the revision: the OpenAPI description, if it is served."""

@@ -24,12 +24,11 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fal.app.api import Served, build_api, print_traceback
-from fal.app.context import CURRENT, RequestContext
+from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext
 from fal.app.metrics import Metrics, serve_metrics
 
 HOST_VARIABLE = "FAL_RUNNER_HOST"
 STATE_VARIABLE = "FAL_RUNNER_STATE"
-_CDN_TOKEN = "x-fal-cdn-token"  # noqa: S105 - the name of a header
 _LIFECYCLE = "x-fal-object-lifecycle-preference"
 _KEEP_ALIVE_SECONDS = 300
 
@@ -204,7 +203,7 @@ class _ObservedRequest:
         self._context = context
         self._scope = scope
         self._send = send
-        self._given_token = context.headers.get(_CDN_TOKEN)
+        self._given_token = context.headers.get(CDN_TOKEN_KEY)
         self._status = 500
         self._finished = False
 
@@ -237,9 +236,9 @@ class _ObservedRequest:
         hints = _hints(self._app)
         if hints is not None:
             extra.append((b"x-fal-runner-hints", hints))
-        token = self._context.headers.get(_CDN_TOKEN)
+        token = self._context.headers.get(CDN_TOKEN_KEY)
         if token and token != self._given_token:
-            extra.append((_CDN_TOKEN.encode(), token.encode("latin-1")))
+            extra.append((CDN_TOKEN_KEY.encode(), token.encode("latin-1")))
         return extra
 
 

@@ -17,14 +17,14 @@ from zipfile import BadZipFile, ZipFile
 
 from pydantic import BaseModel, Field, model_validator
 
-from fal.app.context import current_request
+from fal.app.context import LIFECYCLE_HEADER, current_request
 from fal.toolkit.exceptions import FileUploadFallbackException
 from fal.toolkit.file.providers.fal import FalFileRepository, FalFileRepositoryV3, InMemoryRepository
 from fal.toolkit.file.providers.gcp import GoogleStorageRepository
 from fal.toolkit.file.providers.local import LocalFileRepository
 from fal.toolkit.file.providers.r2 import R2Repository
 from fal.toolkit.file.types import FileData, FileRepository, RepositoryId, Reservation
-from fal.toolkit.file.uploading import LIFECYCLE_HEADER, HasHeaders, uses_socket
+from fal.toolkit.file.uploading import HasHeaders, uses_socket
 from fal.toolkit.pydantic import IS_PYDANTIC_V2, FileField
 from fal.toolkit.utils.download_utils import DownloadError, download_file, read_url
 

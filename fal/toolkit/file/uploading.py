@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
-from fal.app.context import current_request
+from fal.app.context import LIFECYCLE_HEADER, current_request
 from fal.toolkit.exceptions import FileUploadException
 from fal.toolkit.file.types import Reservation
 
-LIFECYCLE_HEADER = "x-fal-object-lifecycle-preference"
 _SECONDS = 300.0
 _REST_HOST = "rest.fal.ai"
 _SOCKET = "/run/fal/api.sock"

@@ -1,0 +1,307 @@
+"""Calls the endpoints of an app by the names of its methods."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import queue
+import sys
+import threading
+import time
+import typing
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from fal.app.endpoints import Route, route_of
+from fal.exceptions import FalServerlessException
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fal.app.app import App
+    from fal.app.spawning import RemoteRun, SpawnInfo
+    from fal_grpc.adapter.log import Log
+
+_STARTING = frozenset({404, 500, 502, 503, 504})
+
+
+@dataclass(eq=False)
+class AppClientError(FalServerlessException):
+    """An app could not be called, or answered with an error.
+
+    Attributes:
+        message: what is wrong.
+        status_code: the status of the answer; 500 if there was none.
+        headers: those of the answer.
+    """
+
+    message: str
+    status_code: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AppSpawnInfo:
+    """An app that is served in a runner; `fal.App.spawn` makes it."""
+
+    def __init__(self, info: SpawnInfo) -> None:
+        self.info = info
+
+    @property
+    def url(self) -> str | None:
+        """The app's address, once it is known; None if it ended without one."""
+        return self.info.url
+
+    @property
+    def application(self) -> str:
+        """The app's name, with its owner."""
+        return self.info.application
+
+    @property
+    def logs(self) -> queue.Queue[Log]:
+        """The app's log lines."""
+        return self.info.logs
+
+    @property
+    def stream(self) -> RemoteRun:
+        """The run: `stream.cancel()` ends it."""
+        return self.info.stream
+
+    @property
+    def future(self) -> object:
+        """The end of the run, a `concurrent.futures.Future`."""
+        return self.info.future
+
+    def wait(
+        self,
+        *,
+        health_request_timeout: int = 30,
+        startup_timeout: int = 60,
+        health_check_interval: float = 0.5,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Wait until the app answers GET /health.
+
+        Args:
+            health_request_timeout: seconds that one answer may take.
+            startup_timeout: seconds that it may take in all.
+            health_check_interval: seconds between two requests.
+            headers: headers of the requests; None means those of the key of FAL_KEY, if there is one.
+
+        Raises:
+            AppClientError: the app ended, refuses, or did not start in time; the message says which and why.
+        """
+        import httpx
+
+        url = self.url
+        if url is None:
+            raise AppClientError(f"The app ended before it was served: {self.info.future.exception()}", 500)
+        end = time.monotonic() + startup_timeout
+        sent = authorization() if headers is None else headers
+        last = "it was not asked"
+        with httpx.Client(headers=dict(sent), timeout=health_request_timeout) as client:
+            while time.monotonic() < end:
+                if self.info.future.done():
+                    raise AppClientError(f"The app ended while it started: {self.info.future.exception()}", 500)
+                try:
+                    answer = client.get(f"{url}/health")
+                except httpx.HTTPError as error:
+                    last = f"{type(error).__name__}: {error}"
+                else:
+                    if answer.is_success:
+                        return
+                    last = f"it answered {answer.status_code} {answer.text[:200]}"
+                    if answer.status_code not in _STARTING:
+                        raise AppClientError(f"GET {url}/health: {last}", answer.status_code, dict(answer.headers))
+                time.sleep(health_check_interval)
+        raise AppClientError(f"The app did not start within {startup_timeout} seconds: {last}", 500)
+
+
+class EndpointClient:
+    """Calls one endpoint; `client.greet(Input(name="you"))`, or `await client.greet.call_async(...)`.
+
+    Args:
+        url: the app's address.
+        endpoint: the method.
+        signature: where it is served.
+        timeout: seconds that each step of a call may take; None waits.
+        headers: headers of the calls.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        endpoint: Callable[..., object],
+        signature: Route,
+        timeout: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = url
+        self.endpoint = endpoint
+        self.signature = signature
+        self.timeout = timeout
+        self.headers = dict(headers or {})
+        self.return_type: type | None = typing.get_type_hints(endpoint).get("return")
+
+    def __call__(self, data: object) -> object:
+        """Call the endpoint with a model or a mapping, and return its answer, in the type that it is annotated with.
+
+        Raises:
+            AppClientError: it answered with an error, or cannot be reached.
+        """
+        import httpx
+
+        with self._failing(), httpx.Client(timeout=self.timeout, headers=self.headers) as client:
+            return self._answered(client.post(self._address, json=_body(data)))
+
+    async def call_async(self, data: object) -> object:
+        """`__call__` for asyncio."""
+        import httpx
+
+        with self._failing():
+            async with httpx.AsyncClient(timeout=self.timeout, headers=self.headers) as client:
+                return self._answered(await client.post(self._address, json=_body(data)))
+
+    @property
+    def _address(self) -> str:
+        return self.url.rstrip("/") + self.signature.path
+
+    @contextmanager
+    def _failing(self) -> Generator[None]:
+        import httpx
+
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise AppClientError(f"POST {self._address}: {type(error).__name__}: {error}", 500) from error
+
+    def _answered(self, answer: httpx.Response) -> object:
+        if not answer.is_success:
+            said = f"POST {self._address}: {answer.status_code} {answer.text}"
+            raise AppClientError(said, answer.status_code, dict(answer.headers))
+        found: object = answer.json()
+        if self.return_type is None or self.return_type is type(None):
+            return found
+        from pydantic import TypeAdapter
+
+        return cast("object", TypeAdapter(self.return_type).validate_python(found))
+
+
+class AppClient:
+    """Calls an app's endpoints by the names of its methods.
+
+        with AppClient.connect(Greeter) as client:
+            client.greet(Input(name="you"))
+
+    Args:
+        cls: the app's class.
+        url: the app's address; an id such as "owner/my-app", also with a path, means that app of the controller.
+        timeout: seconds that each step of a call may take; None waits.
+    """
+
+    def __init__(self, cls: type[App], url: str, timeout: int | None = None) -> None:
+        from fal.apps import address
+
+        self.cls = cls
+        self.url = (url if "://" in url else address(url)).rstrip("/")
+        owner, _, name = self.url.rpartition("/")
+        self.application = f"{owner.rpartition('/')[2]}/{name}"
+        self._headers = authorization()
+        for name, method in inspect.getmembers(cls, inspect.isfunction):
+            route = route_of(method)
+            if route is not None:
+                setattr(self, name, EndpointClient(self.url, method, route, timeout, self._headers))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> EndpointClient: ...
+
+    @classmethod
+    @contextmanager
+    def connect(
+        cls,
+        app_cls: type[App],
+        *,
+        health_request_timeout: int = 30,
+        startup_timeout: int = 60,
+        health_check_interval: float = 0.5,
+    ) -> Generator[AppClient]:
+        """Serve an app in a runner for the time of the block, with its log on standard error.
+
+        Args:
+            app_cls: the app's class.
+            health_request_timeout, startup_timeout, health_check_interval: as of `AppSpawnInfo.wait`.
+
+        Raises:
+            AppClientError: it did not start.
+        """
+        info = app_cls.spawn()
+        ended = threading.Event()
+        printing = threading.Thread(target=_print_logs, args=(info.logs, ended), daemon=True)
+        printing.start()
+        try:
+            info.wait(
+                health_request_timeout=health_request_timeout,
+                startup_timeout=startup_timeout,
+                health_check_interval=health_check_interval,
+            )
+            assert info.url is not None
+            yield cls(app_cls, info.url)
+        finally:
+            info.stream.cancel()
+            ended.set()
+            printing.join()
+
+    def health(self) -> object:
+        """Return the answer of GET /health.
+
+        Raises:
+            AppClientError: it is an error.
+        """
+        import httpx
+
+        answer = httpx.get(f"{self.url}/health", headers=self._headers)
+        if not answer.is_success:
+            raise AppClientError(f"GET {self.url}/health: {answer.status_code} {answer.text}", answer.status_code)
+        found: object = answer.json()
+        return found
+
+    async def health_async(self) -> object:
+        """`health` for asyncio."""
+        return await asyncio.to_thread(functools.partial(AppClient.health, self))
+
+
+def authorization() -> dict[str, str]:
+    """Return the header of this program's key; an empty mapping if it has none, for apps that are public."""
+    key = os.environ.get("FAL_KEY")
+    if key:
+        return {"Authorization": f"Key {key}"}
+    from fal.settings import resolve
+    from fal_grpc.errors import MissingCredentialsError
+
+    try:
+        return dict(resolve().credentials.headers())
+    except MissingCredentialsError:
+        return {}
+
+
+def _body(data: object) -> object:
+    dump = getattr(data, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json")
+    return dict(data) if isinstance(data, Mapping) else data
+
+
+def _print_logs(logs: queue.Queue[Log], ended: threading.Event) -> None:
+    while not (ended.is_set() and logs.empty()):
+        try:
+            line = logs.get(timeout=0.1)
+        except queue.Empty:
+            continue
+        print(line.message, file=sys.stderr, flush=True)  # noqa: T201 - what `connect` is asked for

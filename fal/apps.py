@@ -1,0 +1,302 @@
+"""Calls apps by their names: through the queue, as a stream, or over a WebSocket.
+
+from fal import apps
+
+apps.run("owner/my-app", {"prompt": "a hill"})
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, cast
+
+from fal.exceptions import FalServerlessException
+from fal.toolkit.utils.retry import retry
+
+if TYPE_CHECKING:
+    import httpx
+    from websockets.sync.client import ClientConnection
+
+_POLL_SECONDS = 0.2
+_READ_SECONDS = 60.0
+_OPEN_SECONDS = 90.0
+_AGAIN = frozenset({408, 409, 429, 502, 503, 504})
+
+
+class Credentials(Protocol):
+    """What names the caller."""
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers of a request."""
+        ...
+
+
+@dataclass
+class _Status:
+    pass
+
+
+@dataclass
+class Queued(_Status):
+    """The request waits; `position` is the number of those before it."""
+
+    position: int
+
+
+@dataclass
+class InProgress(_Status):
+    """An app works on the request; `logs` has its lines if they were asked for."""
+
+    logs: list[dict[str, object]] | None
+
+
+@dataclass
+class Completed(_Status):
+    """The request has ended; `error` and `error_type` say why it failed, if it did."""
+
+    logs: list[dict[str, object]] | None
+    error: str | None = None
+    error_type: str | None = None
+
+
+class _Caller:
+    """The credentials of this program, found when they are first used."""
+
+    def headers(self) -> Mapping[str, str]:
+        from fal.app.clients import authorization
+
+        return authorization()
+
+
+@dataclass
+class RequestHandle:
+    """A request in an app's queue.
+
+    Attributes:
+        app_id: the app with its owner, without a path.
+        request_id: the id of the request.
+    """
+
+    app_id: str
+    request_id: str
+    _client: object = field(default=None, repr=False)
+    _creds: Credentials = field(default_factory=_Caller, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = _named(self.app_id).split("/")
+        self.app_id = "/".join(parts[: 3 if parts[0] == "workflows" else 2])
+
+    def status(self, *, logs: bool = False) -> Queued | InProgress | Completed:
+        """Return where the request is.
+
+        Args:
+            logs: ask for the app's log lines.
+
+        Raises:
+            httpx.HTTPStatusError: the platform refused.
+        """
+        answer = self._read(f"/requests/{self.request_id}/status", {"logs": "1" if logs else "0"})
+        found = answer.json()
+        state = found.get("status")
+        if state == "IN_QUEUE":
+            return Queued(position=found["queue_position"])
+        if state == "IN_PROGRESS":
+            return InProgress(logs=found.get("logs"))
+        if state == "COMPLETED":
+            return Completed(logs=found.get("logs"), error=found.get("error"), error_type=found.get("error_type"))
+        raise FalServerlessException(f"the request {self.request_id} has a status that is not known here: {state}")
+
+    def iter_events(self, *, logs: bool = False, poll_seconds: float = _POLL_SECONDS) -> Generator[Queued | InProgress]:
+        """Yield where the request is, again and again, until it is completed."""
+        while not isinstance(found := self.status(logs=logs), Completed):
+            yield found
+            time.sleep(poll_seconds)
+
+    def cancel(self) -> None:
+        """Ask the platform to cancel the request.
+
+        Raises:
+            httpx.HTTPStatusError: it refused; one that is completed cannot be cancelled.
+        """
+        import httpx
+
+        place = f"{_url('FAL_QUEUE_RUN_HOST', self.app_id)}/requests/{self.request_id}/cancel"
+        httpx.put(place, headers=dict(self._creds.headers()), timeout=_READ_SECONDS).raise_for_status()
+
+    def fetch_raw_response(self) -> httpx.Response:
+        """Return the answer of a completed request.
+
+        Raises:
+            httpx.HTTPStatusError: the app answered with an error; the message has its text.
+        """
+        return self._read(f"/requests/{self.request_id}", {})
+
+    def fetch_result(self) -> dict[str, object]:
+        """Return the JSON of the answer of a completed request. Raises as `fetch_raw_response`."""
+        found: dict[str, object] = self.fetch_raw_response().json()
+        return found
+
+    def get(self) -> dict[str, object]:
+        """Wait until the request is completed, and return the JSON of its answer. Raises as `fetch_raw_response`."""
+        for _ in self.iter_events():
+            continue
+        return self.fetch_result()
+
+    def _read(self, path: str, query: Mapping[str, str]) -> httpx.Response:
+        return _read(_url("FAL_QUEUE_RUN_HOST", self.app_id) + path, query, self._creds.headers())
+
+
+def run(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> dict[str, object]:
+    """Call an app through its queue, and return the JSON of its answer.
+
+    Args:
+        app_id: "owner/my-app", also with a path.
+        arguments: the body.
+        path: the endpoint's path; "" means that of the app id, else "/".
+
+    Raises:
+        httpx.HTTPStatusError: the platform refused, or the app answered with an error.
+    """
+    return submit(app_id, arguments, path=path).get()
+
+
+def submit(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> RequestHandle:
+    """Put a request into an app's queue, and return it. Arguments and errors as of `run`."""
+    import httpx
+
+    place = _url("FAL_QUEUE_RUN_HOST", app_id, path)
+    answer = httpx.post(place, json=dict(arguments), headers=dict(_Caller().headers()), timeout=_READ_SECONDS)
+    answer.raise_for_status()
+    return RequestHandle(app_id=app_id, request_id=answer.json()["request_id"])
+
+
+def stream(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> Iterator[str | bytes]:
+    """Call an app, and yield its answer as it comes.
+
+    Arguments and errors as of `run`.
+
+    Yields:
+        The lines of a text/event-stream that are not empty; the bytes of any other answer.
+    """
+    import httpx
+
+    place = _url("FAL_RUN_HOST", app_id, path)
+    headers = dict(_Caller().headers())
+    patient = httpx.Timeout(None, connect=_READ_SECONDS)
+    with httpx.stream("POST", place, json=dict(arguments), headers=headers, timeout=patient) as answer:
+        if not answer.is_success:
+            answer.read()
+        _check(answer)
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            yield from (line for line in answer.iter_lines() if line)
+        else:
+            yield from answer.iter_bytes()
+
+
+class WebSocketCall:
+    """Calls an HTTP endpoint again and again over one WebSocket; `ws` makes it."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._held: str | bytes | None = None
+
+    def run(self, arguments: Mapping[str, object]) -> bytes:
+        """Send a request, and return its whole answer."""
+        self.send(arguments)
+        return self.recv()
+
+    def send(self, arguments: Mapping[str, object]) -> None:
+        """Send a request, whose answer `recv` or `stream` gives."""
+        self._connection.send(json.dumps(arguments))
+
+    def recv(self) -> bytes:
+        """Return the whole answer of the oldest request that has none yet."""
+        return b"".join(part.encode() if isinstance(part, str) else part for part in self.stream())
+
+    def stream(self) -> Generator[str | bytes]:
+        """Yield the parts of an answer as they come.
+
+        Raises:
+            FalServerlessException: the messages are not those of one answer.
+        """
+        started = _about(self._connection.recv())
+        if started is None or started.get("type") != "start":
+            raise FalServerlessException("the answer over the WebSocket did not begin with a start message")
+        while (about := _about(part := self._connection.recv())) is None:
+            yield part
+        if about.get("type") != "end" or about.get("request_id") != started.get("request_id"):
+            raise FalServerlessException(f"the answer over the WebSocket did not end, but said {about.get('type')}")
+
+
+@contextmanager
+def ws(app_id: str, *, path: str = "") -> Generator[WebSocketCall]:
+    """Open a WebSocket to an HTTP endpoint, over which many requests are made.
+
+    Args:
+        app_id, path: as of `run`.
+    """
+    from websockets.sync.client import connect
+
+    place = _url("FAL_WS_RUN_HOST", app_id, path).replace("http", "ws", 1)
+    with connect(place, additional_headers=dict(_Caller().headers()), open_timeout=_OPEN_SECONDS) as connection:
+        yield WebSocketCall(connection)
+
+
+def address(app_id: str) -> str:
+    """Return where an app is called directly."""
+    return _url("FAL_RUN_HOST", app_id)
+
+
+def _named(app_id: str) -> str:
+    """Return the app with its owner; an older form has a dash between the two."""
+    return app_id.strip("/") if "/" in app_id else app_id.replace("-", "/", 1)
+
+
+def _url(kind: str, app_id: str, path: str = "") -> str:
+    from fal import flags
+
+    inner = path.strip("/")
+    return f"{flags.scheme_of_calls()}://{getattr(flags, kind)}/{_named(app_id)}{f'/{inner}' if inner else ''}"
+
+
+def _about(part: str | bytes) -> Mapping[str, object] | None:
+    """Return a message about an answer; None for a part of the answer itself."""
+    if not isinstance(part, str):
+        return None
+    try:
+        found: object = json.loads(part)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or not {"type", "request_id"} <= found.keys():
+        return None
+    return cast("Mapping[str, object]", found)
+
+
+def _worth_another(error: Exception) -> bool:
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        # An answer of an app has the id of its request; that it will be the same again is no reason to ask again.
+        return error.response.status_code in _AGAIN and "x-fal-request-id" not in error.response.headers
+    return isinstance(error, httpx.TransportError)
+
+
+@retry(max_retries=10, base_delay=0.1, max_delay=30.0, jitter=True, should_retry=_worth_another)
+def _read(place: str, query: Mapping[str, str], headers: Mapping[str, str]) -> httpx.Response:
+    import httpx
+
+    answer = httpx.get(place, params=dict(query), headers=dict(headers), timeout=_READ_SECONDS)
+    _check(answer)
+    return answer
+
+
+def _check(answer: httpx.Response) -> None:
+    import httpx
+
+    if not answer.is_success:
+        said = f"{answer.status_code}: {answer.text[:2000]}"
+        raise httpx.HTTPStatusError(said, request=answer.request, response=answer)

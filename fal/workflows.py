@@ -1,0 +1,463 @@
+"""Workflows: graphs of apps, whose inputs are what the caller gave or what other apps answered.
+
+workflow = create_workflow("portrait", Input, Output)
+drawn = workflow.run("owner/draw", {"prompt": workflow.input.prompt})
+workflow.set_output({"image": drawn.images[0].url})
+workflow.execute({"prompt": "a hill"})     # here, with calls to the apps
+workflow.publish("A portrait")             # for callers, at workflows/OWNER/portrait
+"""
+
+from __future__ import annotations
+
+import argparse
+import graphlib
+import json
+import sys
+import webbrowser
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
+
+from fal.exceptions import FalServerlessException
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+JSONType: TypeAlias = "dict[str, JSONType] | list[JSONType] | str | int | float | bool | Leaf | None"
+SchemaType: TypeAlias = "dict[str, JSONType]"
+
+VARIABLE_PREFIX = "$"
+INPUT_VARIABLE_NAME = "input"
+WORKFLOW_EXPORT_VERSION = "0.1"
+
+
+class WorkflowSyntaxError(FalServerlessException):
+    """A workflow is written in a way that has no meaning."""
+
+
+class MisconfiguredGraphError(WorkflowSyntaxError):
+    """A workflow uses something that none of its nodes gives."""
+
+
+@dataclass
+class Context:
+    """What is known while a workflow runs: the input and what the nodes gave, by name."""
+
+    vars: dict[str, JSONType]
+
+    def hydrate(self, input: JSONType) -> JSONType:  # noqa: A002 - the published name
+        """Return data with each reference replaced by what it stands for."""
+        if isinstance(input, Leaf):
+            return input.execute(self)
+        if isinstance(input, dict):
+            return {key: self.hydrate(value) for key, value in input.items()}
+        return [self.hydrate(value) for value in input] if isinstance(input, list) else input
+
+
+@dataclass
+class Leaf:
+    """A reference to a value: an attribute or an item of one is another reference."""
+
+    def execute(self, context: Context) -> JSONType:
+        """Return what it stands for."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> AttributeLeaf:
+        if name.startswith("__"):  # what copy and pickle look for
+            raise AttributeError(name)
+        return AttributeLeaf(self, name)
+
+    def __getitem__(self, index: int) -> IndexLeaf:
+        return IndexLeaf(self, index)
+
+    def __iter__(self) -> Iterator[IndexLeaf]:
+        raise WorkflowSyntaxError(f"how many items {self!r} has is known only in a run: name each by its number")
+
+    @property
+    def referee(self) -> ReferenceLeaf:
+        """The node's reference that it goes out from."""
+        raise NotImplementedError
+
+
+@dataclass(repr=False)
+class AttributeLeaf(Leaf):
+    """A field of an object."""
+
+    leaf: Leaf
+    attribute: str
+
+    def execute(self, context: Context) -> JSONType:
+        found = self.leaf.execute(context)
+        if not isinstance(found, dict) or self.attribute not in found:
+            raise MisconfiguredGraphError(f"{self.leaf!r} has no field {self.attribute!r}")
+        return found[self.attribute]
+
+    def __repr__(self) -> str:
+        return f"{self.leaf!r}.{self.attribute}"
+
+    @property
+    def referee(self) -> ReferenceLeaf:
+        return self.leaf.referee
+
+
+@dataclass(repr=False)
+class IndexLeaf(Leaf):
+    """An item of a list."""
+
+    leaf: Leaf
+    index: int
+
+    def execute(self, context: Context) -> JSONType:
+        found = self.leaf.execute(context)
+        if not isinstance(found, list) or not -len(found) <= self.index < len(found):
+            raise MisconfiguredGraphError(f"{self.leaf!r} has no item {self.index}")
+        return found[self.index]
+
+    def __repr__(self) -> str:
+        return f"{self.leaf!r}.{self.index}"
+
+    @property
+    def referee(self) -> ReferenceLeaf:
+        return self.leaf.referee
+
+
+@dataclass(repr=False)
+class ReferenceLeaf(Leaf):
+    """The input, or what a node gave."""
+
+    id: str
+
+    def execute(self, context: Context) -> JSONType:
+        if self.id not in context.vars:
+            raise MisconfiguredGraphError(f"{self!r} is neither the input nor a node of this workflow")
+        return context.vars[self.id]
+
+    def __repr__(self) -> str:
+        return VARIABLE_PREFIX + self.id
+
+    @property
+    def referee(self) -> ReferenceLeaf:
+        return self
+
+
+def parse_leaf(raw_leaf: str) -> Leaf:
+    """Return the reference that a text such as "$node.images.0.url" writes.
+
+    Raises:
+        WorkflowSyntaxError: it is no reference.
+    """
+    name, *parts = raw_leaf.split(".")
+    if not name.startswith(VARIABLE_PREFIX) or name == VARIABLE_PREFIX:
+        raise WorkflowSyntaxError(f"{raw_leaf!r} is no reference: write it as $NODE.field")
+    leaf: Leaf = ReferenceLeaf(name.removeprefix(VARIABLE_PREFIX))
+    for part in parts:
+        if part.isdigit():
+            leaf = IndexLeaf(leaf, int(part))
+        elif part.isidentifier():
+            leaf = AttributeLeaf(leaf, part)
+        else:
+            raise WorkflowSyntaxError(f"{raw_leaf!r} is no reference: {part!r} is neither a field nor a number")
+    return leaf
+
+
+def export_workflow_json(data: JSONType) -> JSONType:
+    """Return data with each reference as a text."""
+    if isinstance(data, Leaf):
+        return repr(data)
+    if isinstance(data, dict):
+        return {key: export_workflow_json(value) for key, value in data.items()}
+    return [export_workflow_json(value) for value in data] if isinstance(data, list) else data
+
+
+def import_workflow_json(data: JSONType) -> JSONType:
+    """Return data with each text that begins with "$" as a reference."""
+    if isinstance(data, str) and data.startswith(VARIABLE_PREFIX):
+        return parse_leaf(data)
+    if isinstance(data, dict):
+        return {key: import_workflow_json(value) for key, value in data.items()}
+    return [import_workflow_json(value) for value in data] if isinstance(data, list) else data
+
+
+def iter_leaves(data: JSONType) -> Iterator[JSONType]:
+    """Yield the values in data that are neither objects nor lists."""
+    if isinstance(data, (dict, list)):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from iter_leaves(value)
+    else:
+        yield data
+
+
+def depends(data: JSONType) -> set[str]:
+    """Return the names of the nodes that data refers to."""
+    return {leaf.referee.id for leaf in iter_leaves(data) if isinstance(leaf, Leaf)}
+
+
+@dataclass
+class Node:
+    """A step of a workflow; `depends` has the names of those before it."""
+
+    id: str
+    depends: set[str]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JSONType]) -> Node:
+        """Return the step that an exported one describes.
+
+        Raises:
+            WorkflowSyntaxError: it is of no known kind.
+        """
+        kinds: dict[JSONType, type[Node]] = {"run": Run, "display": Display}
+        kind = kinds.get(data.get("type"))
+        if kind is None:
+            raise WorkflowSyntaxError(
+                f"{data.get('id')} is of the kind {data.get('type')!r}: the kinds are run, display"
+            )
+        return kind.from_json(data)
+
+    def to_json(self) -> dict[str, JSONType]:
+        """Return the step as JSON."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> JSONType:
+        """Do what the step does, and return what it gives."""
+        raise NotImplementedError
+
+
+@dataclass
+class Run(Node):
+    """Calls an app."""
+
+    app: str
+    input: JSONType
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JSONType]) -> Run:
+        name, needs = _of_node(data)
+        return cls(name, needs, str(data["app"]), import_workflow_json(data["input"]))
+
+    def to_json(self) -> dict[str, JSONType]:
+        return {
+            "type": "run",
+            "id": self.id,
+            "app": self.app,
+            "depends": list[JSONType](sorted(self.depends)),
+            "input": export_workflow_json(self.input),
+        }
+
+    def execute(self, context: Context) -> JSONType:
+        from fal import apps
+
+        given = context.hydrate(self.input)
+        if not isinstance(given, dict):
+            raise MisconfiguredGraphError(f"the input of {self.id} is no object, but {type(given).__name__}")
+        owner, _, rest = self.app.partition("/")
+        name, _, path = rest.partition("/")
+        return cast("JSONType", apps.run(f"{owner}/{name}" if name else owner, given, path=path))
+
+
+@dataclass
+class Display(Node):
+    """Shows addresses in a browser, or prints them where FAL_DONT_OPEN_LINKS is set."""
+
+    fields: list[Leaf]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JSONType]) -> Display:
+        name, needs = _of_node(data)
+        return cls(name, needs, cast("list[Leaf]", import_workflow_json(data["fields"])))
+
+    def to_json(self) -> dict[str, JSONType]:
+        return {
+            "type": "display",
+            "id": self.id,
+            "depends": list[JSONType](sorted(self.depends)),
+            "fields": export_workflow_json(list[JSONType](self.fields)),
+        }
+
+    def execute(self, context: Context) -> JSONType:
+        from fal import flags
+
+        for url in cast("list[JSONType]", context.hydrate(list[JSONType](self.fields))):
+            if flags.DONT_OPEN_LINKS or not webbrowser.open(str(url)):
+                print("Link:", url)  # noqa: T201 - what the step is for
+        return None
+
+
+def _of_node(data: Mapping[str, JSONType]) -> tuple[str, set[str]]:
+    needs = data.get("depends")
+    return str(data["id"]), {str(name) for name in needs} if isinstance(needs, list) else set()
+
+
+@dataclass
+class Workflow:
+    """A graph of apps.
+
+    Attributes:
+        name: its name.
+        input_schema, output_schema: JSON schemas of what it takes and gives.
+        nodes: its steps by name.
+        output: what it gives, with references.
+    """
+
+    name: str
+    input_schema: SchemaType
+    output_schema: SchemaType
+    nodes: dict[str, Node] = field(default_factory=dict)
+    output: JSONType = None
+    _app_counter: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._app_counter.update(node.app for node in self.nodes.values() if isinstance(node, Run))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, JSONType]) -> Self:
+        """Return the workflow that an exported one describes.
+
+        Raises:
+            WorkflowSyntaxError: it lacks a part, or has a step of no known kind.
+        """
+        schema, nodes = data.get("schema"), data.get("nodes")
+        if not isinstance(schema, dict) or not isinstance(nodes, dict) or "name" not in data:
+            raise WorkflowSyntaxError("a workflow has a name, a schema with input and output, nodes and an output")
+        return cls(
+            name=str(data["name"]),
+            input_schema=cast("SchemaType", schema.get("input") or {}),
+            output_schema=cast("SchemaType", schema.get("output") or {}),
+            nodes={name: Node.from_json(cast("dict[str, JSONType]", node)) for name, node in nodes.items()},
+            output=import_workflow_json(data.get("output")),
+        )
+
+    @property
+    def input(self) -> ReferenceLeaf:
+        """What the workflow is given."""
+        return ReferenceLeaf(INPUT_VARIABLE_NAME)
+
+    def run(self, app: str, input: JSONType) -> ReferenceLeaf:  # noqa: A002 - the published name
+        """Add a call of an app, and return the reference to its answer.
+
+        Args:
+            app: "owner/my-app", also with a path.
+            input: the body, with references.
+        """
+        name = self._named(app)
+        self.nodes[name] = Run(name, depends(input), app, input)
+        return ReferenceLeaf(name)
+
+    def display(self, *fields: Leaf) -> None:
+        """Add a step that shows addresses."""
+        name = self._named("display")
+        self.nodes[name] = Display(name, depends(list[JSONType](fields)), list(fields))
+
+    def set_output(self, output: JSONType) -> None:
+        """Set what the workflow gives, with references."""
+        self.output = output
+
+    def execute(self, input: JSONType) -> JSONType:  # noqa: A002 - the published name
+        """Run the workflow from here, and return its output.
+
+        Raises:
+            WorkflowSyntaxError: it has no output.
+            MisconfiguredGraphError: it refers to something that is not there, or goes round in a circle.
+            httpx.HTTPStatusError: an app answered with an error.
+        """
+        self._check_output()
+        context = Context({INPUT_VARIABLE_NAME: input})
+        for name in self._order():
+            context.vars[name] = self.nodes[name].execute(context)
+        return context.hydrate(self.output)
+
+    def to_json(self) -> dict[str, JSONType]:
+        """Return the workflow as JSON, as `from_json` takes it.
+
+        Raises:
+            WorkflowSyntaxError: it has no output.
+        """
+        self._check_output()
+        return {
+            "name": self.name,
+            "schema": {"input": self.input_schema, "output": self.output_schema},
+            "nodes": {node.id: node.to_json() for node in self.nodes.values()},
+            "output": export_workflow_json(self.output),
+            "version": WORKFLOW_EXPORT_VERSION,
+        }
+
+    to_dict = to_json
+
+    def publish(self, title: str, *, is_public: bool = True) -> str:
+        """Give the workflow to the controller, and return its name with its owner.
+
+        Args:
+            title: its name for people.
+            is_public: whether others may see and call it.
+
+        Raises:
+            CallError: the controller refused.
+        """
+        from fal.api import SyncServerlessClient
+
+        body = {"name": self.name, "title": title, "contents": self.to_json(), "is_public": is_public}
+        with SyncServerlessClient() as client:
+            sent = json.dumps(body).encode()
+            made = client.rest().send("POST", "/workflows/", sent, "application/json", timeout_seconds=60.0)
+        if not isinstance(made, dict) or "name" not in made:
+            raise FalServerlessException("the controller did not say under which name the workflow is published")
+        return f"{made.get('user_nickname')}/{made['name']}"
+
+    def _check_output(self) -> None:
+        if not self.output:
+            raise WorkflowSyntaxError(f"the workflow {self.name} has no output: call set_output first")
+
+    def _order(self) -> list[str]:
+        graph = {node.id: node.depends - {INPUT_VARIABLE_NAME} for node in self.nodes.values()}
+        missing = {name for needs in graph.values() for name in needs} - graph.keys()
+        if missing:
+            raise MisconfiguredGraphError(f"the workflow {self.name} has no node {', '.join(sorted(missing))}")
+        try:
+            return list(graphlib.TopologicalSorter(graph).static_order())
+        except graphlib.CycleError as error:
+            raise MisconfiguredGraphError(f"the workflow {self.name} goes round in a circle: {error.args[1]}") from None
+
+    def _named(self, app: str) -> str:
+        self._app_counter[app] += 1
+        return f"{app.replace('/', '_').replace('-', '_')}_{self._app_counter[app]}"
+
+
+def create_workflow(name: str, input: type[BaseModel], output: type[BaseModel]) -> Workflow:  # noqa: A002 - published
+    """Return a workflow without steps.
+
+    Args:
+        name: its name.
+        input, output: models of what it takes and gives.
+    """
+    return Workflow(name, input.model_json_schema(), output.model_json_schema())
+
+
+def main() -> None:
+    """Run an exported workflow: `python -m fal.workflows FILE.json KEY=VALUE...`; a value is JSON or a text."""
+    parser = argparse.ArgumentParser(prog="python -m fal.workflows", description=main.__doc__)
+    parser.add_argument("workflow_file", help="A file with an exported workflow.")
+    parser.add_argument(
+        "input", nargs="*", metavar="KEY=VALUE", help="A field of the input; a value is JSON or a text."
+    )
+    args = parser.parse_args()
+    workflow = Workflow.from_json(json.loads(Path(args.workflow_file).read_text()))
+    given: dict[str, JSONType] = {}
+    for item in args.input:
+        key, equals, value = item.partition("=")
+        if not equals:
+            parser.error(f"{item!r} is no KEY=VALUE")
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    try:
+        found = workflow.execute(given)
+    except FalServerlessException as error:
+        sys.exit(f"{error}")
+    print(json.dumps(found, indent=2))  # noqa: T201 - the program's output
+
+
+if __name__ == "__main__":
+    main()
