@@ -9,7 +9,7 @@ from dataclasses import dataclass
 CONDITIONS = ("timeout", "server_error", "connection_error")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RetryConfig:
     """Retries of a queued request by kind of failure; None leaves the platform's default.
 

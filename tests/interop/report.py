@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from tests.interop.commands import DIFFERENCES, FAL, FAL_CLIENT, SDK, Command
 from tests.interop.records import RECORDS, ROOT
+from tests.interop.surface_rows import MODULES, ROWS
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 NEXT = "run `make test-interop`, then `make compatibility`, and commit the page"
@@ -61,7 +62,7 @@ def page(seen: Mapping[str, bool]) -> str:
     Raises:
         KeyError: tests cover commands that no table has.
     """
-    unlisted = set(seen) - {command.name for command in (*FAL, *SDK, *FAL_CLIENT)} - {"same requests"}
+    unlisted = set(seen) - {command.name for command in (*FAL, *SDK, *FAL_CLIENT)} - {"same requests", "surface"}
     if unlisted:
         raise KeyError(f"tests/interop/commands.py does not list {sorted(unlisted)}")
     lines = [
@@ -77,8 +78,26 @@ def page(seen: Mapping[str, bool]) -> str:
         "",
         *(f"- {known.what} {known.why}" for known in DIFFERENCES),
         "",
+        *surface(),
     ]
     return "\n".join(lines)
+
+
+def surface() -> list[str]:
+    """Return the section on what programs import."""
+    rows = [f"| `{row.module}` | {', '.join(f'`{name}`' for name in row.names)} | {row.reason} |" for row in ROWS]
+    return [
+        "## What programs import",
+        "",
+        f"A test compares {len(MODULES)} modules of the published package with ours: the names that they define, the",
+        "parameters and defaults of functions and methods, the fields and attributes of classes. A program finds all",
+        "of them here, but for these (`*` stands for any text):",
+        "",
+        "| module | names | why, and what to use |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def main() -> None:
