@@ -12,6 +12,8 @@ from pathlib import Path
 from fal.deploy.errors import DeployError
 
 REALTIME = ("websockets", "msgpack")
+_BOUND_TOGETHER = frozenset({"fastapi", "pydantic", "pydantic-core", "starlette"})
+_NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:$|[\[<>=!~;@(\s])")
 _DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
 
 
@@ -33,13 +35,31 @@ def serving_requirements(*, realtime: bool) -> list[str]:
 
 
 def with_requirements(given: object, added: list[str]) -> list[str] | list[list[str]]:
-    """Return the app's requirements and then others; if the app's are layers, the others are the last layer."""
+    """Return the app's requirements and then others; if the app's are layers, the others are the last layer.
+
+    What is added yields to what the app asks for: a package that the app names is left out, and if it is one of those
+    that serve, the others are added without a version, so that those are found which go with it.
+    """
     present = given if isinstance(given, list) else []
     layered = bool(present) and all(isinstance(item, list) for item in present)
-    flat = {str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])}
-    if set(added) <= flat:
+    flat = [str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])]
+    if set(added) <= set(flat):
         return present
-    return [*present, list(added)] if layered else [*present, *added]
+    named = {package_name(item) for item in flat}
+    left = [one for one in added if package_name(one) not in named]
+    if named & _BOUND_TOGETHER:
+        left = [package_name(one) for one in left]
+    if not layered:
+        return [*present, *left]
+    # A layer is installed without regard to those before it, so it repeats what must stay.
+    kept = [item for item in flat if package_name(item) in _BOUND_TOGETHER]
+    return [*present, [*kept, *left]] if left else present
+
+
+def package_name(requirement: str) -> str:
+    """Return the package that a requirement names, in its normal form; "" for an option or an address."""
+    found = _NAME.match(requirement)
+    return re.sub(r"[-_.]+", "-", found.group(1)).lower() if found else ""
 
 
 def refuse_local_requirements(requirements: object, owner: str) -> None:
