@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from fal_server.access.authorization import first_key
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal, Scope
 
@@ -51,9 +52,8 @@ def credentials(metadata: Metadata) -> tuple[str, str]:
     texts = _texts(metadata)
     key_id, secret = texts.get("auth-key-id", ""), texts.get("auth-key", "")
     if not key_id and not secret:
-        scheme, _, value = texts.get("authorization", "").partition(" ")
-        if scheme.lower() in ("key", "bearer"):
-            key_id, _, secret = value.strip().partition(":")
+        lines = (value for name, value in metadata if name.lower() == "authorization" and isinstance(value, str))
+        key_id, secret = first_key(lines) or ("", "")
     if not key_id or not secret:
         raise Unauthenticated("the call has no key: send the metadata auth-key-id and auth-key (set FAL_KEY=id:secret)")
     return key_id, secret

@@ -6,9 +6,11 @@ import asyncio
 import uuid
 
 import pytest
+from starlette.requests import Request
 
 from fal_server.core.faults import NotFound, StartTimedOut, Unavailable
 from fal_server.core.routing import Outcome
+from fal_server.http.routes.submission import passed_on
 from tests.http.support import KEY, App, answering, ask, echo, error_of, read_message, runner, running_server
 
 HOST = b"Host: here\r\n"
@@ -101,6 +103,50 @@ async def test_hop_by_hop_fields_are_not_passed_on() -> None:
         assert names == {b"host", b"cookie", b"x-empty", *own}
         assert b"x-forwarded-for: 127.0.0.1" in head
         assert b"mine" not in head
+
+
+SECRETS = [
+    b"Key\tgood:secret",
+    b"key  good:secret",
+    b"Bearer\tgood:secret",
+    b"Key: good:secret",
+    b"Key:good:secret",
+    b"good:secret",
+]
+FORGED = [
+    b"X_Forwarded_For", b"X-Real-IP", b"Forwarded", b"X-Forwarded-Host", b"X_Fal_Caller_User_Id", b"x_fal_request_id",
+    b"X-Fal-Caller-User-Id", b"X_FAL_ENDPOINT", b"X_Real_IP", b"Transfer_Encoding", b"Content_Length",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", SECRETS)
+async def test_no_spelling_of_a_key_reaches_an_app(value: bytes) -> None:
+    async with running_server() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        status, _, body = await ask(
+            h, b"GET /me/hello HTTP/1.1\r\n" + HOST + b"Authorization: " + value + b"\r\nAuthorization: Basic x\r\n\r\n"
+        )
+        assert status == 200
+        assert b"secret" not in body
+        assert b"authorization: Basic x" in body, "what is no key is the app's"
+
+
+@pytest.mark.parametrize("name", FORGED)
+async def test_no_caller_speaks_for_the_platform(name: bytes) -> None:
+    async with running_server() as h, runner(echo) as port:
+        h.ledger.add(App("hello"), port)
+        _, _, body = await ask(h, b"GET /me/hello HTTP/1.1\r\n" + HOST + name + b": 6.6.6.6\r\nX_Own: 1\r\n\r\n")
+        assert b"6.6.6.6" not in body
+        assert b"x_own: 1" in body
+
+
+def test_the_queue_withholds_the_same_fields() -> None:
+    fields = [(name.lower(), b"6.6.6.6") for name in FORGED] + [(b"authorization", value) for value in SECRETS]
+    scope = {"type": "http", "scheme": "http", "client": None, "headers": [*fields, (b"x_own", b"1")]}
+    assert passed_on(Request({**scope, "server": ("h", 80), "path": "/", "query_string": b""})) == (
+        ("x_own", "1"),
+        ("x-forwarded-proto", "http"),
+    )
 
 
 async def test_the_response_loses_fields_that_are_not_for_the_client() -> None:

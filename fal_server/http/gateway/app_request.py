@@ -6,21 +6,14 @@ import math
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
+from fal_server.access.authorization import key_of
+from fal_server.http.gateway.passing import withheld
 from fal_server.http.server.errors import HttpError
 from fal_server.http.server.exchange import Exchange
-from fal_server.http.server.messages import HOP_BY_HOP, origin_form, tokens
+from fal_server.http.server.messages import origin_form, tokens
 
-_DROPPED = HOP_BY_HOP | {
-    b"expect",
-    b"x-forwarded-for",
-    b"x-forwarded-proto",
-    b"x-fal-request-id",
-    b"x-fal-endpoint",
-    b"x-fal-caller-user-id",
-}
 LIFECYCLE = "x-fal-object-lifecycle-preference"
-_READ = {b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"}
-_SPECIAL = _DROPPED | _READ
+_READ = frozenset({b"authorization", b"content-length", b"connection", b"x-fal-request-timeout", b"x-fal-runner-hint"})
 _NOMINATES_NONE = (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade")
 _CACHED_TARGET_BYTES = 256
 _TOKEN = b"fal_jwt_token="
@@ -59,15 +52,13 @@ class AppRequest:
         fields: list[bytes] = []
         nominated: list[bytes] = []
         for name, value in exchange.headers:
-            if name not in _SPECIAL:
-                fields.append(b"%b: %b\r\n" % (name, value))
-            elif name in _READ:
+            if name in _READ:
                 if name == b"authorization":
-                    key = platform_key(value)
+                    key = key_of(value.decode("latin-1"))
                     if key is None:
                         fields.append(b"authorization: %b\r\n" % value)
                     else:
-                        self.key = key
+                        self.key = self.key or key
                 elif name == b"content-length":
                     self.length = int(value)
                 elif name == b"connection":
@@ -78,6 +69,8 @@ class AppRequest:
                 else:
                     self.hint = value.decode("latin-1") or None
                     fields.append(b"x-fal-runner-hint: %b\r\n" % value)
+            elif not withheld(name):
+                fields.append(b"%b: %b\r\n" % (name, value))
         if not exchange.http11 and not any(name == b"host" for name, _ in exchange.headers):
             fields.append(b"host: localhost\r\n")  # the request to the runner is in HTTP/1.1, which requires one
         for token in nominated:
@@ -126,22 +119,6 @@ def without_token(path: bytes) -> tuple[bytes, str | None]:
 def segment(raw: bytes) -> str:
     """Return a path segment with its escapes resolved; bytes that are not UTF-8 match no name."""
     return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
-
-
-def platform_key(value: bytes) -> tuple[str, str] | None:
-    """Return id and secret of an Authorization field: `Key id:secret` or `Bearer id:secret`.
-
-    Basic credentials and Bearer tokens without a colon are no platform keys, because apps may use them themselves.
-    """
-    scheme, _, credentials = value.partition(b" ")
-    if scheme != b"Key":
-        scheme = scheme.lower()
-        if scheme not in (b"key", b"bearer"):
-            return None
-    key_id, colon, secret = credentials.decode("latin-1").strip().partition(":")
-    if not colon and scheme == b"bearer":
-        return None
-    return key_id, secret
 
 
 def _nominated(value: bytes) -> list[bytes]:

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fal_server.access.authentication import Authenticator
+from fal_server.access.authorization import first_key, token_of
 from fal_server.access.permissions import CALL_APPS, WRITE_FILES, allows, require, require_app
 from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal
-from fal_server.http.gateway.app_request import platform_key
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
 from fal_server.live.dispatch import RoutedApp
 
@@ -96,13 +96,12 @@ class Guard:
         return caller
 
     async def _holder_of_token(self, request: Request) -> Principal | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return await self._tokens.uploader(token.strip()) if scheme.lower() in ("bearer", "key") else None
+        token = token_of(request.headers.get("authorization", ""))
+        return await self._tokens.uploader(token) if token else None
 
     async def _authenticated(self, key_id: str, secret: str) -> Principal:
         return self._authenticator.cached(key_id, secret) or await self._authenticator.authenticate(key_id, secret)
 
 
 def _key_of(request: Request) -> tuple[str, str] | None:
-    value = request.headers.get("authorization")
-    return None if value is None else platform_key(value.encode("latin-1"))
+    return first_key(request.headers.getlist("authorization"))

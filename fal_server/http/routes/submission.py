@@ -11,21 +11,17 @@ from starlette.requests import ClientDisconnect, Request
 
 from fal_server.core.faults import InvalidArgument, ResourceExhausted, TooLarge
 from fal_server.core.queue import Priority, switch
-from fal_server.http.gateway.app_request import platform_key
+from fal_server.http.gateway.passing import has_key, withheld
 from fal_server.http.server.errors import HttpError
-from fal_server.http.server.messages import HOP_BY_HOP, tokens
+from fal_server.http.server.messages import tokens
 from fal_server.live.dispatch import RoutedApp
 from fal_server.services.submission import Submission
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 # Of each body, this much always has room, so that somebody who holds all of it shuts nobody out.
 _FREE_BYTES = 1024 * 1024
-# Headers that the queue reads itself or that end at a hop, and `Accept-Encoding`: the client that fetches the result
-# may be another one.
-_NOT_PASSED = HOP_BY_HOP | {
-    b"accept-encoding", b"content-length", b"expect", b"idempotency-key", b"x-fal-caller-user-id", b"x-fal-endpoint",
-    b"x-fal-no-retry", b"x-fal-queue-priority", b"x-fal-request-id", b"x-forwarded-for", b"x-forwarded-proto",
-}  # fmt: skip
+# Headers that the queue reads itself, and `Accept-Encoding`: the client that fetches the result may be another one.
+_READ = frozenset({b"accept-encoding", b"idempotency-key", b"x-fal-no-retry", b"x-fal-queue-priority"})
 
 
 class BodyRoom:
@@ -80,7 +76,7 @@ async def submission_of(
     return Submission(
         app_id=app.app_id,
         path=path + (f"?{query}" if query else ""),
-        headers=_passed_on(request),
+        headers=passed_on(request),
         body=await _body(request, take),
         caller=caller,
         priority=_priority(headers.get("x-fal-queue-priority")),
@@ -105,15 +101,17 @@ def _split_query(query: str) -> tuple[str, str | None]:
     return "&".join(kept), webhook_url
 
 
-def _passed_on(request: Request) -> tuple[tuple[str, str], ...]:
+def passed_on(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the header fields that the app gets."""
     raw: list[tuple[bytes, bytes]] = request.headers.raw
     nominated = {token for name, value in raw if name == b"connection" for token in tokens(value)}
     passed = [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in raw
-        if name not in _NOT_PASSED
+        if name not in _READ
+        and not withheld(name)
         and (name == b"host" or name not in nominated)
-        and not (name == b"authorization" and platform_key(value) is not None)
+        and not has_key(name, value)
     ]
     if request.client is not None:
         passed.append(("x-forwarded-for", request.client.host))
