@@ -14,11 +14,12 @@ INTEROP_VENV := .cache/interop-venv
 # Older published clients, each in an environment of its own.
 OLDER_CLIENTS := 1.20 1.50 1.70 1.80
 OLDER_READY := $(foreach version,$(OLDER_CLIENTS),.cache/interop-$(version)-venv/.ready)
+CONTAINER_BASE := .cache/containers/base.tar
 SOURCES := fal fal_grpc fal_server fal_runner cli tests scripts examples benchmarks
 TESTS ?= tests
 # These call the code in their own process, so `make cov` sees it. All others start controllers and runners.
 COVERED_TESTS := $(addprefix tests/,client contract core deploy grpc http loops services store)
-OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/interop tests/signals,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(COVERED_TESTS) tests/containers tests/interop tests/signals,$(patsubst %/.,%,$(wildcard tests/*/.)) $(wildcard tests/test_*.py))
 
 # Write nothing outside the project: pip's and uv's caches are in it too.
 export PIP_NO_CACHE_DIR := 1
@@ -49,7 +50,8 @@ demo: $(STAMP) ## start a controller, deploy, call, list, enter and stop an app,
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/interop --ignore tests/signals $(TESTS)
+	@echo "Left out: make test-containers (needs podman), test-interop (the published packages), test-signals (hours)"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/containers --ignore tests/interop --ignore tests/signals $(TESTS)
 
 .PHONY: check
 check: $(STAMP) ## in seconds: formatting, lint, types of what changed, the fast tests
@@ -85,6 +87,17 @@ test-interop: $(STAMP) $(INTEROP_VENV)/.ready $(OLDER_READY) $(PROTO_VENV)/.read
 		$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop
 	@$(BIN)/python -m tests.interop.report --check
 
+.PHONY: test-containers
+test-containers: $(STAMP) container-engine $(CONTAINER_BASE) ## run apps in real containers; needs podman, here and there runsc
+	@$(BIN)/python -m pytest tests/containers
+
+.PHONY: container-engine
+container-engine:
+	@command -v podman >/dev/null || { echo "podman is missing; on Debian: apt install podman runsc"; exit 1; }
+
+$(CONTAINER_BASE): scripts/container_base.py requirements/dev.txt $(STAMP)
+	@$(BIN)/python -m scripts.container_base $@
+
 .PHONY: compatibility
 compatibility: ## write docs/reference/compatibility.md from the last `make test-interop`
 	@$(BIN)/python -m tests.interop.report
@@ -111,6 +124,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory test-signals TIMES=
 	@$(MAKE) --no-print-directory test-client
 	@$(MAKE) --no-print-directory test-interop
+	@$(MAKE) --no-print-directory test-containers
 
 .PHONY: fmt
 fmt: $(STAMP) ## format the code and the .proto files

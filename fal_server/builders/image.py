@@ -15,6 +15,8 @@ from fal_server.core.revisions import EnvironmentSpec, Json
 REQUIREMENTS_SECRET = "fal_requirements"  # noqa: S105 - the name of a mount
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_FROM = re.compile(r"^\s*FROM\s", re.MULTILINE | re.IGNORECASE)
+_USER = re.compile(r"^\s*USER\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 _REFERENCE = re.compile(r"[A-Za-z0-9][\w./:@-]{0,500}")
 # These are for builders elsewhere.
 _IGNORED = {"builder", "compression", "force_compression", "docker_context_dir", "docker_files_list", "docker_ignore"}
@@ -71,6 +73,8 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
     layers: dict[str, str] = {}
     text = _base(image)
     if not spec.runs_itself:
+        user = _last_user(text)
+        text += "USER root\n" if user else ""
         version = given.get("python_version")
         if isinstance(version, str):
             text += _check_python(version)
@@ -78,6 +82,7 @@ def parse_image(spec: EnvironmentSpec) -> ImageConfiguration:
             content = "\n".join(layer) + "\n"
             layers[f"{REQUIREMENTS_SECRET}_{number}"] = content
             text += _install(f"{REQUIREMENTS_SECRET}_{number}", content)
+        text += f"USER {user}\n" if user else ""
     return ImageConfiguration(
         dockerfile=text,
         layers=layers,
@@ -101,6 +106,13 @@ def _base(image: Mapping[str, Json]) -> str:
     )
 
 
+def _last_user(dockerfile: str) -> str | None:
+    """The user that the last stage ends with, if it names one; a base image may have another."""
+    stage = _FROM.split(dockerfile)[-1]
+    found = _USER.findall(stage)
+    return found[-1] if found else None
+
+
 def _check_python(version: str) -> str:
     minor = ".".join(version.split(".")[:2])
     code = (
@@ -111,10 +123,12 @@ def _check_python(version: str) -> str:
 
 
 def _install(secret: str, content: str) -> str:
-    # Mounted files do not count for the build cache; the digest makes other requirements another layer.
+    # Mounted files do not count for the build cache; the digest makes other requirements another layer. Another user
+    # than root, which a base image may have, must be able to read it.
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     return (
-        f"RUN --mount=type=secret,id={secret} : {digest} && PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore "
+        f"RUN --mount=type=secret,id={secret},mode=0444 : {digest} && "
+        "PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore "
         f"python3 -m pip install --no-input --disable-pip-version-check --no-cache-dir -r /run/secrets/{secret}\n"
     )
 

@@ -115,6 +115,21 @@ async def test_an_image_is_built_once_with_everything_and_found_again(builder, e
     assert ("--build-arg", "WHO") in zip(call["arguments"], call["arguments"][1:], strict=False)
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "before", "after"),
+    [
+        ("FROM a\n user ada\nRUN x", "USER root\n", "USER ada\n"),
+        ("FROM a\nUSER ada\nFROM b", "", ""),
+        ("FROM a\nUSER ada\nUSER 12:34\n", "USER root\n", "USER 12:34\n"),
+    ],
+)
+async def test_requirements_are_installed_as_root(builder, engine, lines, dockerfile, before, after):
+    await build(builder, spec({"dockerfile_str": dockerfile}), lines)
+    (call,) = engine.calls("build")
+    added = str(call["dockerfile"]).removeprefix(dockerfile.rstrip() + "\n")
+    assert (added.startswith(before + "RUN python3"), added.endswith("\n" + after)) == (True, True)
+
+
 async def test_an_image_that_the_engine_has_lost_is_built_again(builder, engine, files, lines, tmp_path):
     asked = spec().with_context([files.put("hello.txt", "hello")])
     assert await builder.present(asked) is None
