@@ -17,7 +17,8 @@ from pathlib import Path
 
 from fal.deploy.requirements import serving_requirements
 
-PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "netbase", "procps", "python3", "sed"]
+# libstdc++6 belongs to compiled packages, such as grpcio.
+PACKAGES = "base-files base-passwd bash coreutils dash grep libstdc++6 netbase procps python3 sed".split()
 LOADERS = ("cloudpickle", "grpcio", "pip")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -56,6 +57,7 @@ def settle(root: Path) -> None:
     authorities = root / AUTHORITIES.relative_to("/")
     authorities.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(AUTHORITIES, authorities)
+    (root / "etc/pip.conf").write_text(f"[global]\ncert = {AUTHORITIES}\n")  # pip trusts its own list otherwise
 
 
 def install(root: Path) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -48,9 +49,17 @@ class BuildRemains:
         async with self._cleaning:
             if self._clean:
                 return
+            await asyncio.to_thread(self._end_builds)
             await asyncio.to_thread(self._remove_directories)
             await self.remove_containers(engine, self._name)
             self._clean = True
+
+    def _end_builds(self) -> None:
+        """Kill the engines of builds that nobody waits for, with all that they started."""
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has just ended, or belongs to somebody else
+                if f"id={self._name}-".encode() in place.read_bytes():
+                    os.killpg(int(place.parent.name), signal.SIGKILL)
 
     def _remove_directories(self) -> None:
         for directory in (*_MEMORY.glob(f"{self._name}-*"), *self._root.glob("build-*")):

@@ -175,8 +175,8 @@ def test_the_next_controller_adopts_a_container(controllers, runner, podman):
     controllers.append(start(controllers[-1].state_dir, environment=podman.environment))
     assert call(controllers[-1], "boxed")["runner"] == runner
     assert controllers[-1].fal("runners", "exec", runner, "--", "cat", "/srv/who").stdout == "Ada\n"
-    log = (controllers[-1].state_dir / "controller.log").read_text()
-    until(lambda: "containers: podman" in log.rpartition("listening on")[2], "what works is in the log", 1)
+    log = controllers[-1].state_dir / "controller.log"
+    until(lambda: "containers: podman" in log.read_text().rpartition("listening on")[2], "what works is logged")
 
 
 def test_a_runner_and_its_container_that_died_with_the_controller_are_cleared_away(controllers, runner, podman):

@@ -121,8 +121,8 @@ class NoFiles:
 @pytest.fixture
 def builder(controllers, podman: Podman, tmp_path: Path) -> ContainerBuilder:
     """Return a builder that knows what the controller has found out."""
-    variables = {**os.environ, **podman.environment}
-    return ContainerBuilder(tmp_path, NoFiles(), variables, EngineTrials(variables, tmp_path / "containers"))
+    variables, found = {**os.environ, **podman.environment}, controllers[-1].state_dir / "containers"
+    return ContainerBuilder(tmp_path, NoFiles(), variables, EngineTrials(variables, found))
 
 
 async def drop(_: LogEntry) -> None: ...

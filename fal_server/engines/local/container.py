@@ -65,7 +65,7 @@ def lay_out_container(directory: Path, container: Container, launch: LaunchSpec,
         "name": f"fal-{launch.runner_id}",
         "entrypoint": None if container.entrypoint is None else list(container.entrypoint),
         "cmd": None if container.cmd is None else list(container.cmd),
-        "itself": launch.function is None and launch.entrypoint is None,
+        "itself": launch.packages.runs_itself or (launch.function is None and launch.entrypoint is None),
         "volumes": _volumes(launch),
         "names": sorted({TAG_VARIABLE, *(name for name in variables if not _ENGINES_OWN.fullmatch(name))}),
     }
