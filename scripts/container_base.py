@@ -18,7 +18,7 @@ from pathlib import Path
 from fal.deploy.requirements import serving_requirements
 
 # libstdc++6 belongs to compiled packages, such as grpcio.
-PACKAGES = "base-files base-passwd bash coreutils dash grep libstdc++6 netbase procps python3 sed".split()
+PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "libstdc++6", "procps", "python3"]
 LOADERS = ("cloudpickle", "grpcio", "pip")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
