@@ -174,6 +174,11 @@ class AsyncController:
         message = revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
 
+    async def plan_application(self, request: revision.RegisterRequest) -> revision.DeployPlan:
+        """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
+        message = revision.plan_request(request)
+        return revision.deploy_plan(await self._calls.unary(self._calls.revisions.PlanApplication, message))
+
     async def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
     ) -> list[revision.ApplicationInfo]:

@@ -172,6 +172,11 @@ class Controller:
         message = revision.register_request(request)
         return self._calls.stream(self._calls.revisions.RegisterApplication, message, revision.register_result)
 
+    def plan_application(self, request: revision.RegisterRequest) -> revision.DeployPlan:
+        """Say what a deploy would do; nothing is changed. Other controllers raise UnimplementedError."""
+        message = revision.plan_request(request)
+        return revision.deploy_plan(self._calls.unary(self._calls.revisions.PlanApplication, message))
+
     def list_applications(
         self, application_name: str | None = None, *, environment_name: str | None = None
     ) -> list[revision.ApplicationInfo]:

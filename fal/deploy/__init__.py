@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from fal.extras import APP, missing
 
 if TYPE_CHECKING:
-    from fal.deploy.deployment import Client, build, deploy, run
+    from fal.deploy.deployment import Client, build, deploy, plan, run
     from fal.deploy.preparation import PreparedApp, prepare
     from fal.deploy.results import DeploymentResult, DeployOptions
 
-__all__ = ["Client", "DeployOptions", "DeploymentResult", "PreparedApp", "build", "deploy", "prepare", "run"]
+__all__ = ["Client", "DeployOptions", "DeploymentResult", "PreparedApp", "build", "deploy", "plan", "prepare", "run"]
 
 
 def __getattr__(name: str) -> object:

@@ -25,8 +25,9 @@ from fal.deploy.results import (
     endpoints_of,
     read_result,
 )
+from fal.deploy.sources import METHOD
 from fal.deploy.upload import FileStore, Sender
-from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
+from fal_grpc.adapter.revision import BuildResult, DeployPlan, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.backoff import Backoff
 from fal_grpc.controller import Controller
@@ -153,6 +154,36 @@ def deploy_prepared(
         revision_id=str(uuid.uuid4()) if app.methods else None,
     )
     return _register(client, request, app, metadata, result_handler)
+
+
+def plan(
+    client: Client,
+    app_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    app_name: str | None = None,
+    auth: str | None = None,
+    strategy: str = "rolling",
+    reset_scale: bool = False,
+    environment_name: str | None = None,
+) -> DeployPlan:
+    """Say what `deploy` would do with the same arguments. Nothing is uploaded, built or changed.
+
+    Raises:
+        DeployError: the app could not be prepared; see the subclasses.
+        UnimplementedError: the controller gives no plans.
+        CallError: what else the controller answered.
+    """
+    app = prepare(app_ref, app_name=app_name, auth=auth)
+    request = register_request(
+        replace(app, methods=(METHOD,)),  # who gives plans takes modules
+        strategy=app.strategy if strategy == "rolling" and app.strategy else strategy,
+        reset_scale=reset_scale or app.reset_scale,
+        environment_name=environment_name,
+        attach_to_deployment=None,
+        metadata=app.metadata,
+    )
+    controller = client.controller()
+    return controller.plan_application(request)
 
 
 def build(

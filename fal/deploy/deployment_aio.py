@@ -25,8 +25,9 @@ from fal.deploy.results import (
     endpoints_of,
     read_result,
 )
+from fal.deploy.sources import METHOD
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
-from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
+from fal_grpc.adapter.revision import BuildResult, DeployPlan, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, RunResult, RunState
 from fal_grpc.aio import AsyncController
 from fal_grpc.backoff import Backoff
@@ -153,6 +154,36 @@ async def deploy_prepared(
         revision_id=str(uuid.uuid4()) if app.methods else None,
     )
     return await _register(client, request, app, metadata, result_handler)
+
+
+async def plan(
+    client: AsyncClient,
+    app_ref: str | tuple[str | None, str | None] | None = None,
+    *,
+    app_name: str | None = None,
+    auth: str | None = None,
+    strategy: str = "rolling",
+    reset_scale: bool = False,
+    environment_name: str | None = None,
+) -> DeployPlan:
+    """Say what `deploy` would do with the same arguments. Nothing is uploaded, built or changed.
+
+    Raises:
+        DeployError: the app could not be prepared; see the subclasses.
+        UnimplementedError: the controller gives no plans.
+        CallError: what else the controller answered.
+    """
+    app = await asyncio.to_thread(prepare, app_ref, app_name=app_name, auth=auth)
+    request = register_request(
+        replace(app, methods=(METHOD,)),  # who gives plans takes modules
+        strategy=app.strategy if strategy == "rolling" and app.strategy else strategy,
+        reset_scale=reset_scale or app.reset_scale,
+        environment_name=environment_name,
+        attach_to_deployment=None,
+        metadata=app.metadata,
+    )
+    controller = await client.controller()
+    return await controller.plan_application(request)
 
 
 async def build(

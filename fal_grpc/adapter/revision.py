@@ -146,6 +146,43 @@ class RegisterRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedChange:
+    """One thing that a deploy would change, as texts for people.
+
+    Attributes:
+        name: the option; "code" and "files" for these.
+        current, planned: what it is and what it becomes; empty if it is not set.
+    """
+
+    name: str
+    current: str
+    planned: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployPlan:
+    """What a deploy would do.
+
+    Attributes:
+        app_name: the app, with its environment's suffix.
+        current_id: the revision that the app is on; None for a new app.
+        changes: what would be different; everything that is set, for a new app.
+        env_id: the environment that the code would run in.
+        environment_built: whether that is built already.
+        steps: what the controller would do after the deploy, in order.
+        problems: why the deploy, or its runners, would fail.
+    """
+
+    app_name: str
+    current_id: str | None
+    changes: tuple[PlannedChange, ...]
+    env_id: str
+    environment_built: bool
+    steps: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredRevision:
     """Name a revision that is stored: its deploy goes on even if this client hangs up.
 
@@ -288,6 +325,32 @@ def register_result(message: revision_pb2.RegisterApplicationResult) -> Register
         service_urls=service_urls(message.service_urls) if message.HasField("service_urls") else None,
         env_id=message.env_id if message.HasField("env_id") else None,
         registered=_registered(message.registered) if message.HasField("registered") else None,
+    )
+
+
+def plan_request(request: RegisterRequest) -> revision_pb2.PlanApplicationRequest:
+    """Return a question for what a deploy would do.
+
+    Raises:
+        ArgumentError: as `register_request`.
+    """
+    from fal_grpc.v1 import revision_pb2
+
+    return revision_pb2.PlanApplicationRequest(application=register_request(request))
+
+
+def deploy_plan(message: revision_pb2.PlanApplicationResponse) -> DeployPlan:
+    return DeployPlan(
+        app_name=message.application_name,
+        current_id=message.current_id if message.HasField("current_id") else None,
+        changes=tuple(
+            PlannedChange(name=change.name, current=change.current, planned=change.planned)
+            for change in message.changes
+        ),
+        env_id=message.env_id,
+        environment_built=message.environment_built,
+        steps=tuple(message.steps),
+        problems=tuple(message.problems),
     )
 
 

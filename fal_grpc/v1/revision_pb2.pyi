@@ -527,6 +527,114 @@ class RegisteredRevision(_message.Message):
 Global___RegisteredRevision: _TypeAlias = RegisteredRevision  # noqa: Y015
 
 @_typing.final
+class PlanApplicationRequest(_message.Message):
+    """PlanApplicationRequest is a deploy that is not done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def application(self) -> Global___RegisterApplicationRequest:
+        """What would be sent to deploy."""
+
+    def __init__(
+        self,
+        *,
+        application: Global___RegisterApplicationRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["application", b"application"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application", b"application"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanApplicationRequest: _TypeAlias = PlanApplicationRequest  # noqa: Y015
+
+@_typing.final
+class PlanApplicationResponse(_message.Message):
+    """PlanApplicationResponse is what a deploy would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATION_NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_ID_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    ENV_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_BUILT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    application_name: _builtins.str
+    """The app, with its environment's suffix."""
+    current_id: _builtins.str
+    """The revision that the app is on; unset for a new app."""
+    env_id: _builtins.str
+    """The environment that the code would run in."""
+    environment_built: _builtins.bool
+    """Whether that is built already."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedChange]:
+        """What would be different; everything that is set, for a new app."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the controller would do after the deploy, in order, for people."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why the deploy, or its runners, would fail, for people: a missing secret, a GPU that no machine has."""
+
+    def __init__(
+        self,
+        *,
+        application_name: _builtins.str = ...,
+        current_id: _builtins.str | None = ...,
+        changes: _abc.Iterable[Global___PlannedChange] | None = ...,
+        env_id: _builtins.str = ...,
+        environment_built: _builtins.bool = ...,
+        steps: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_current_id", b"_current_id", "current_id", b"current_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_id", b"_current_id", "application_name", b"application_name", "changes", b"changes", "current_id", b"current_id", "env_id", b"env_id", "environment_built", b"environment_built", "problems", b"problems", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__current_id: _TypeAlias = _typing.Literal["current_id"]  # noqa: Y015
+    _WhichOneofArgType__current_id: _TypeAlias = _typing.Literal["_current_id", b"_current_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__current_id) -> _WhichOneofReturnType__current_id | None: ...
+
+Global___PlanApplicationResponse: _TypeAlias = PlanApplicationResponse  # noqa: Y015
+
+@_typing.final
+class PlannedChange(_message.Message):
+    """PlannedChange is one thing that a deploy would change, as texts for people. No secret is in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The option; "code" and "files" for these."""
+    current: _builtins.str
+    """What it is; empty if it is not set."""
+    planned: _builtins.str
+    """What it becomes; empty if it would not be set."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        current: _builtins.str = ...,
+        planned: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "name", b"name", "planned", b"planned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedChange: _TypeAlias = PlannedChange  # noqa: Y015
+
+@_typing.final
 class ListApplicationsRequest(_message.Message):
     """ListApplicationsRequest asks for revisions."""
 

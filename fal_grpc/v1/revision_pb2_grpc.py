@@ -45,6 +45,11 @@ class RevisionsStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationResult.FromString,
                 _registered_method=True)
+        self.PlanApplication = channel.unary_unary(
+                '/fal.v1.Revisions/PlanApplication',
+                request_serializer=fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationResponse.FromString,
+                _registered_method=True)
         self.ListApplications = channel.unary_unary(
                 '/fal.v1.Revisions/ListApplications',
                 request_serializer=fal__grpc_dot_v1_dot_revision__pb2.ListApplicationsRequest.SerializeToString,
@@ -103,6 +108,21 @@ class RevisionsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanApplication(self, request, context):
+        """PlanApplication says what RegisterApplication would do with a request. Nothing is stored, built or moved; files and
+        secrets may be missing.
+
+        Status codes:
+        - INVALID_ARGUMENT: as for RegisterApplication; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover reading revisions.
+        - NOT_FOUND: there is no such environment.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListApplications(self, request, context):
         """ListApplications returns revisions, of one app or of all, the newest first.
 
@@ -143,6 +163,11 @@ def add_RevisionsServicer_to_server(servicer, server):
                     servicer.RegisterApplication,
                     request_deserializer=fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationResult.SerializeToString,
+            ),
+            'PlanApplication': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanApplication,
+                    request_deserializer=fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationResponse.SerializeToString,
             ),
             'ListApplications': grpc.unary_unary_rpc_method_handler(
                     servicer.ListApplications,
@@ -210,6 +235,33 @@ class Revisions(object):
             '/fal.v1.Revisions/RegisterApplication',
             fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationRequest.SerializeToString,
             fal__grpc_dot_v1_dot_revision__pb2.RegisterApplicationResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanApplication(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Revisions/PlanApplication',
+            fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_revision__pb2.PlanApplicationResponse.FromString,
             options,
             channel_credentials,
             insecure,

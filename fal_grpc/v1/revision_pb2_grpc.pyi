@@ -67,6 +67,17 @@ class RevisionsStub:
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    PlanApplication: _grpc.UnaryUnaryMultiCallable[_revision_pb2.PlanApplicationRequest, _revision_pb2.PlanApplicationResponse]
+    """PlanApplication says what RegisterApplication would do with a request. Nothing is stored, built or moved; files and
+    secrets may be missing.
+
+    Status codes:
+    - INVALID_ARGUMENT: as for RegisterApplication; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover reading revisions.
+    - NOT_FOUND: there is no such environment.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     ListApplications: _grpc.UnaryUnaryMultiCallable[_revision_pb2.ListApplicationsRequest, _revision_pb2.ListApplicationsResult]
     """ListApplications returns revisions, of one app or of all, the newest first.
 
@@ -125,6 +136,17 @@ class RevisionsAsyncStub(RevisionsStub):
     - ALREADY_EXISTS: `revision_id` is that of another app's revision.
     - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
     - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    PlanApplication: _aio.UnaryUnaryMultiCallable[_revision_pb2.PlanApplicationRequest, _revision_pb2.PlanApplicationResponse]  # type: ignore[assignment]
+    """PlanApplication says what RegisterApplication would do with a request. Nothing is stored, built or moved; files and
+    secrets may be missing.
+
+    Status codes:
+    - INVALID_ARGUMENT: as for RegisterApplication; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown or revoked.
+    - PERMISSION_DENIED: the scope of the key does not cover reading revisions.
+    - NOT_FOUND: there is no such environment.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     ListApplications: _aio.UnaryUnaryMultiCallable[_revision_pb2.ListApplicationsRequest, _revision_pb2.ListApplicationsResult]  # type: ignore[assignment]
@@ -194,6 +216,23 @@ class RevisionsServicer(metaclass=_abc_1.ABCMeta):
         - ALREADY_EXISTS: `revision_id` is that of another app's revision.
         - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanApplication(
+        self,
+        request: _revision_pb2.PlanApplicationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_revision_pb2.PlanApplicationResponse, _abc.Awaitable[_revision_pb2.PlanApplicationResponse]]:
+        """PlanApplication says what RegisterApplication would do with a request. Nothing is stored, built or moved; files and
+        secrets may be missing.
+
+        Status codes:
+        - INVALID_ARGUMENT: as for RegisterApplication; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown or revoked.
+        - PERMISSION_DENIED: the scope of the key does not cover reading revisions.
+        - NOT_FOUND: there is no such environment.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

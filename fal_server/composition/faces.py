@@ -125,6 +125,7 @@ def _grpc_services(use_cases: UseCases) -> Services:
         explainer=use_cases.explainer,
         revisions=use_cases.revisions,
         deploys=use_cases.deploys,
+        deploy_plans=use_cases.deploy_plans,
         runs=use_cases.runs,
         runners=use_cases.runners,
         execs=use_cases.execs,

@@ -15,6 +15,7 @@ from fal_server.composition.storage import Storage
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.ports import Clock
 from fal_server.services.apps import Apps
+from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
@@ -37,6 +38,7 @@ class UseCases:
     access: Authenticator
     apps: Apps
     deploys: Deploys
+    deploy_plans: DeployPlans
     environments: Environments
     execs: Execs
     explainer: Explainer
@@ -87,6 +89,7 @@ async def build_use_cases(
         addresses.of_app,
         logs=logs,
         files=storage.app_files,
+        nodes=execution.engine.nodes,
     )
     webhook_client = HttpWebhookClient()
     stack.push_async_callback(webhook_client.close)
@@ -95,6 +98,7 @@ async def build_use_cases(
         access=access,
         apps=apps,
         deploys=deploys,
+        deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
         environments=Environments(store, clock),
         execs=Execs(fleet, execution.engine),
         explainer=Explainer(catalog, fleet, dispatcher, apps, live.decisions),

@@ -33,6 +33,7 @@ from fal_server.grpc.runners import RunnerHandlers
 from fal_server.grpc.runs import RunHandlers
 from fal_server.grpc.secrets import SecretHandlers
 from fal_server.services.apps import Apps
+from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
 from fal_server.services.execs import Execs
@@ -67,6 +68,7 @@ class Services:
     explainer: Explainer
     revisions: Revisions
     deploys: Deploys
+    deploy_plans: DeployPlans
     runs: Runs
     runners: Runners
     execs: Execs
@@ -88,7 +90,7 @@ def generic_handlers(services: Services) -> list[grpc.GenericRpcHandler]:
         "Execs": ExecHandlers(services.execs),
         "Keys": KeyHandlers(services.keys),
         "Logs": LogHandlers(services.logs),
-        "Revisions": RevisionHandlers(services.revisions, services.deploys),
+        "Revisions": RevisionHandlers(services.revisions, services.deploys, services.deploy_plans),
         "Runners": RunnerHandlers(services.runners),
         "Runs": RunHandlers(services.runs),
         "Secrets": SecretHandlers(services.secrets),

@@ -31,6 +31,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Revisions.BuildEnvironment": "serverless:revisions:write",
     "fal.v1.Revisions.DeleteApplication": "serverless:revisions:write",
     "fal.v1.Revisions.ListApplications": "serverless:revisions:read",
+    "fal.v1.Revisions.PlanApplication": "serverless:revisions:read",
     "fal.v1.Revisions.RegisterApplication": "serverless:revisions:write",
     "fal.v1.Runners.GetRunner": "serverless:runners:read",
     "fal.v1.Runners.KillRunner": "serverless:runners:write",

@@ -13,6 +13,7 @@ from fal_server.grpc.code import build_request, deploy_request
 from fal_server.grpc.convert import timestamp
 from fal_server.grpc.lines import short_line
 from fal_server.grpc.streams import closing
+from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.revisions import Revisions
 from fal_server.services.views import Built, Deployed, Registered, RevisionView, Urls
@@ -24,9 +25,10 @@ SOURCE_METHOD = "fal_source"
 class RevisionHandlers:
     """fal.v1.Revisions."""
 
-    def __init__(self, revisions: Revisions, deploys: Deploys) -> None:
+    def __init__(self, revisions: Revisions, deploys: Deploys, plans: DeployPlans) -> None:
         self._revisions = revisions
         self._deploys = deploys
+        self._plans = plans
 
     async def build_environment(
         self, request: pb.BuildEnvironmentRequest, caller: Caller
@@ -68,6 +70,21 @@ class RevisionHandlers:
                     )
                 else:
                     yield pb.RegisterApplicationResult(logs=[short_line(step)])
+
+    async def plan_application(self, request: pb.PlanApplicationRequest, caller: Caller) -> pb.PlanApplicationResponse:
+        plan = await self._plans.plan(caller.scope, deploy_request(request.application))
+        return pb.PlanApplicationResponse(
+            application_name=plan.app_name,
+            current_id=plan.revision_id,
+            changes=[
+                pb.PlannedChange(name=change.name, current=change.current, planned=change.planned)
+                for change in plan.changes
+            ],
+            env_id=plan.env_id,
+            environment_built=plan.environment_built,
+            steps=plan.steps,
+            problems=plan.problems,
+        )
 
     async def list_applications(self, request: pb.ListApplicationsRequest, caller: Caller) -> pb.ListApplicationsResult:
         views = await self._revisions.list(

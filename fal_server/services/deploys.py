@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields, replace
 from functools import partial
@@ -13,9 +14,11 @@ from typing import TypeVar
 
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
+from fal_server.core.deploy_changes import lack_everywhere
 from fal_server.core.faults import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId, Scope
-from fal_server.core.logs import LogEntry
+from fal_server.core.logs import LogEntry, LogLevel, LogSource
+from fal_server.core.machines import Node
 from fal_server.core.revisions import Payload, Revision
 from fal_server.core.scaling import Scaling
 from fal_server.live.catalog import Catalog, existing_environment
@@ -37,6 +40,7 @@ class Deploys:
         urls: return the URLs of an app, given its full name.
         logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
         files: the uploaded files of apps; None means `blobs`.
+        nodes: return the machines, to say early what none of them has.
     """
 
     def __init__(
@@ -50,7 +54,9 @@ class Deploys:
         urls: Callable[[str], Urls],
         logs: Logs | None = None,
         files: DeployedFiles | None = None,
+        nodes: Callable[[], Sequence[Node]] = tuple,
     ) -> None:
+        self._nodes = nodes
         self._store = store
         self._catalog = catalog
         self._apps = apps
@@ -69,8 +75,14 @@ class Deploys:
         Raises:
             InvalidArgument, Unimplemented, FailedPrecondition: like Builder.build.
             NotFound: there is no such environment, so that nothing was built that could not be deployed.
+            FailedPrecondition: a secret that the code names is not set.
         """
-        await existing_environment(self._store, scope.account, code.environment_name)
+        environment = await existing_environment(self._store, scope.account, code.environment_name)
+        scaling = scaling_of(code.scaling)
+        if missing := await self.missing_secrets(scope.account, code, environment):
+            raise FailedPrecondition(missing)
+        if lack := self.lack(code, scaling):
+            yield self._warning(lack)
         async with aclosing(streamed(partial(self.built, code))) as events:
             async for event in events:
                 yield event if isinstance(event, LogEntry) else Built(env_id=event.env_id)
@@ -106,6 +118,34 @@ class Deploys:
             return known
         return await self._builder.build(spec, force=code.force_build, log=self._build_lines.keeping(spec.env_id, log))
 
+    async def missing_secrets(self, account: AccountId, code: CodeRequest, environment: str) -> str:
+        """Say which secrets the code names that are not set, and what to do; empty if there are none."""
+        if not code.secret_names:
+            return ""
+        existing = {secret.name for secret in await self._store.list_secrets(account, environment)}
+        missing = [name for name in dict.fromkeys(code.secret_names) if name not in existing]
+        if not missing:
+            return ""
+        return (
+            f"the code asks for secrets that environment {environment!r} lacks: "
+            f"{', '.join(name[:80] for name in missing[:10])}; set them with `fal secrets set`, then deploy again"
+        )
+
+    def lack(self, code: CodeRequest, scaling: Scaling) -> str:
+        """Say what no machine has that the code asks for; empty if one has it."""
+        found = lack_everywhere(scaling.machine_types, code.num_gpus, self._nodes())
+        return f"no machine can run it: {found}" if found else ""
+
+    def _warning(self, message: str) -> LogEntry:
+        return LogEntry(
+            runner_id="",
+            sequence=0,
+            timestamp=self._clock.now(),
+            level=LogLevel.WARNING,
+            source=LogSource.SYSTEM,
+            message=message,
+        )
+
     async def revision(
         self,
         account: AccountId,
@@ -114,8 +154,13 @@ class Deploys:
         environment: str,
         scaling: Scaling,
         revision_id: str | None = None,
+        *,
+        keep: bool = True,
     ) -> Revision:
         """Check a request's code and return it as a revision, which is not stored yet.
+
+        Args:
+            keep: whether to store the code itself; without, files and secrets may be missing, too.
 
         Raises:
             InvalidArgument: no callable, two, or one that is too large.
@@ -128,14 +173,8 @@ class Deploys:
                 raise InvalidArgument("exposed_port", "exposed_port is not set: say where the image listens")
         if code.function is not None and code.entrypoint:
             raise InvalidArgument("callable", "both function and entrypoint are set: say one thing to run")
-        await self._check_secrets(account, code.secret_names, environment)
-        for file in code.files:
-            try:
-                self._files.path(file.hash)
-            except NotFound:
-                raise FailedPrecondition(
-                    f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
-                ) from None
+        if keep:
+            await self._check_content(account, code, environment)
         return Revision(
             account=account,
             revision_id=revision_id or str(uuid.uuid4()),
@@ -143,9 +182,9 @@ class Deploys:
             environment=environment,
             created_at=self._clock.now(),
             environments=tuple(spec.with_context(code.files) for spec in code.environments),
-            function=await self._keep(code.function, "function"),
+            function=await self._payload(code.function, "function", keep=keep),
             entrypoint=code.entrypoint,
-            setup=await self._keep(code.setup, "setup_func"),
+            setup=await self._payload(code.setup, "setup_func", keep=keep),
             run_on_main_thread=code.run_on_main_thread,
             exposed_port=code.exposed_port,
             metrics_port=code.metrics_port,
@@ -207,7 +246,7 @@ class Deploys:
             skip_retry_conditions=request.skip_retry_conditions,
         )
         before = self._catalog.get(revision.app_id)
-        app = await self._catalog.register(revision, lambda before: self._moved(before, request, revision))
+        app = await self._catalog.register(revision, lambda before: self.moved(before, request, revision))
         previous_id = None if before is None else before.revision_id
         await log(Registered(app_name=app.name, revision_id=revision.revision_id, previous_id=previous_id))
         await self._build_lines.store(built.env_id, revision)
@@ -235,7 +274,8 @@ class Deploys:
             previous_id=None if previous is None else previous.revision_id,
         )
 
-    def _moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
+    def moved(self, app: App | None, request: DeployRequest, revision: Revision) -> App:
+        """Return the app as a deploy leaves it: on the revision, or about to roll to it."""
         now = self._clock.now()
         if app is None:
             return App(
@@ -257,19 +297,18 @@ class Deploys:
         )
         return replace(moved, updated_at=now)
 
-    async def _check_secrets(self, account: AccountId, secret_names: tuple[str, ...] | None, environment: str) -> None:
-        if not secret_names:
-            return
-        existing = {secret.name for secret in await self._store.list_secrets(account, environment)}
-        missing = [name for name in dict.fromkeys(secret_names) if name not in existing]
-        if missing:
-            listed = ", ".join(name[:80] for name in missing[:10])
-            raise FailedPrecondition(
-                f"the code asks for secrets that environment {environment!r} lacks: {listed}; "
-                "set them with `fal secrets set`, then deploy again"
-            )
+    async def _check_content(self, account: AccountId, code: CodeRequest, environment: str) -> None:
+        if missing := await self.missing_secrets(account, code, environment):
+            raise FailedPrecondition(missing)
+        for file in code.files:
+            try:
+                self._files.path(file.hash)
+            except NotFound:
+                raise FailedPrecondition(
+                    f"file {file.relative_path!r} was not uploaded: upload it, then deploy again"
+                ) from None
 
-    async def _keep(self, pickled: tuple[str, bytes] | None, field: str) -> Payload | None:
+    async def _payload(self, pickled: tuple[str, bytes] | None, field: str, *, keep: bool) -> Payload | None:
         if pickled is None:
             return None
         method, content = pickled
@@ -277,7 +316,8 @@ class Deploys:
             raise InvalidArgument(field, f"{field} is {len(content)} bytes: it must have 1 to {MAX_FUNCTION_BYTES}")
         if not all(part.isidentifier() for part in method.split(".")):
             raise InvalidArgument(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
-        return Payload(method=method, blob=await self._blobs.put(content))
+        blob = await self._blobs.put(content) if keep else hashlib.sha256(content).hexdigest()
+        return Payload(method=method, blob=blob)
 
 
 def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:

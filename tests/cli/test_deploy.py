@@ -206,3 +206,39 @@ def test_a_missing_extra_is_named(command, app_file):
     )
     assert done.returncode == 1
     assert "pip install 'fal-grpc[app]'" in done.stderr
+
+
+@pytest.fixture
+def planned(controller, app_file):
+    answer = revision_pb2.PlanApplicationResponse(
+        application_name="hello", current_id="rev-0", env_id="e" * 64, steps=["start 1 runner of the new revision (S)"]
+    )
+    controller.answers["PlanApplication"] = lambda _request, _context: answer
+    return answer
+
+
+def test_a_plan_says_what_would_change_and_deploys_nothing(controller, planned, app_file, capsys):
+    planned.changes.add(name="keep_alive", current="60", planned="90")
+    planned.changes.add(name="requirements", current="a, b", planned="a, c")
+    planned.problems.append("no machine can run it")
+    assert main(["deploy", app_file, "--plan"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "hello is on revision rev-0. Of it would change:",
+        "  keep_alive    60 -> 90",
+        "  requirements  -b +c",
+        "Its environment (eeeeeeeeeeee) would be built.",
+        "The controller would then:",
+        "  1. start 1 runner of the new revision (S)",
+        "Problem: no machine can run it",
+    ]
+    assert main(["deploy", app_file, "--plan", "--detailed-exitcode", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["changes"][0] == {"name": "keep_alive", "current": "60", "planned": "90"}
+    assert [name for name, _ in controller.asked] == ["PlanApplication"] * 2
+
+
+def test_a_plan_without_changes_exits_with_0(planned, app_file, capsys):
+    planned.environment_built = True
+    assert main(["deploy", app_file, "--plan", "--detailed-exitcode"]) == 0
+    assert "No setting and no code would change." in capsys.readouterr().out
+    assert main(["deploy", app_file, "--detailed-exitcode"]) == 2

@@ -28,6 +28,7 @@ from fal_server.loops.health import HealthLoop
 from fal_server.loops.reconciler import Reconciler
 from fal_server.ports import BuildLog, BuiltEnvironment, Store
 from fal_server.services.apps import Apps
+from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.explain import Explainer
 from fal_server.services.launch_spec import LaunchSpecs
@@ -179,7 +180,18 @@ class Platform:
         self.fleet.subscribe(ended=self.logs.runner_ended)
         self.secrets = Secrets(shown, AesVault(KEY), self.clock)
         self.deploys = Deploys(
-            shown, self.catalog, self.apps, self.builder, self.blobs, self.clock, _urls, logs=self.logs
+            shown,
+            self.catalog,
+            self.apps,
+            self.builder,
+            self.blobs,
+            self.clock,
+            _urls,
+            logs=self.logs,
+            nodes=self.engine.nodes,
+        )
+        self.deploy_plans = DeployPlans(
+            shown, self.catalog, self.fleet, self.dispatcher, self.deploys, self.builder, self.clock
         )
         self.runs = Runs(
             shown,

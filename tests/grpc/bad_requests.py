@@ -1,8 +1,12 @@
 """Bad requests: for each the method, the request, the expected status, and the field that the answer names."""
 
+# pyright: reportArgumentType=false
+# Wrong values, such as numbers that no enum has, are the point.
+
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -28,7 +32,7 @@ def spec(**fields) -> run_pb2.EnvironmentDefinition:
     return built
 
 
-def code(**fields) -> dict[str, object]:
+def code(**fields) -> dict[str, Any]:
     function = run_pb2.SerializedObject(method="cloudpickle", definition=b"x")
     return {"function": function, "environments": [spec()], **fields}
 
@@ -193,6 +197,12 @@ BAD: list[tuple[str, Message, grpc.StatusCode, str]] = [
         revision_pb2.BuildEnvironmentRequest(environments=[hollow()]),
         INVALID,
         "environments[0].configuration.x?[2J[0]",
+    ),
+    (
+        "PlanApplication",
+        revision_pb2.PlanApplicationRequest(application=Register(entrypoint="no colon")),
+        INVALID,
+        "entrypoint",
     ),
     ("RegisterApplication", Register(), INVALID, "function"),
     ("RegisterApplication", Register(**code(function=run_pb2.SerializedObject())), INVALID, "function.method"),

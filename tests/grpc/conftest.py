@@ -13,6 +13,7 @@ import pytest
 
 from fal_server.access.authentication import Authenticator
 from fal_server.core.apps import App, AuthMode, Strategy
+from fal_server.core.deploy_changes import Change
 from fal_server.core.faults import Fault, InvalidArgument, NotFound, Unavailable
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
@@ -24,6 +25,7 @@ from fal_server.grpc.server import GrpcServer
 from fal_server.live.feed import Changes
 from fal_server.live.runner_view import RunnerView
 from fal_server.ports import ExecOutput, ExecRequest
+from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
@@ -189,7 +191,7 @@ class FakeRevisions:
 class Script:
     """Deploys and Runs that yield given steps and record requests."""
 
-    steps: list[object] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
     closed: int = 0
 
@@ -200,7 +202,8 @@ class Script:
                 if isinstance(step, Fault):
                     raise step
                 if callable(step):
-                    await step()
+                    waited: Any = step()
+                    await waited
                 else:
                     yield step
         finally:
@@ -214,6 +217,25 @@ class Script:
 
     def run(self, scope: Scope, code: CodeRequest) -> AsyncIterator[LogEntry | RunStarted | RunEnded]:
         return self._play(code)
+
+
+class FakePlans:
+    """Plans that say what a test reads."""
+
+    def __init__(self) -> None:
+        self.asked: list[DeployRequest] = []
+
+    async def plan(self, scope: Scope, request: DeployRequest) -> DeployPlan:
+        self.asked.append(request)
+        return DeployPlan(
+            app_name=request.code.application_name,
+            revision_id="rev-0",
+            changes=(Change(name="keep_alive", current="60", planned="90"),),
+            env_id="env",
+            environment_built=True,
+            steps=("move the app at once",),
+            problems=("no machine can run it",),
+        )
 
 
 class FakeRunners:
@@ -377,20 +399,18 @@ async def stack(request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     secrets = Secrets(store, vault, clock)
     logs = Logs(store.logs, store, clock)
     apps, revisions, deploys, runs, runners = FakeApps(), FakeRevisions(), Script(), Script(), FakeRunners()
-    services = Services(
-        authenticator=access,
-        apps=apps,
-        explainer=FakeInsight(),
-        revisions=revisions,
-        deploys=deploys,
-        runs=runs,
-        runners=runners,
-        execs=FakeExecs(runners),
-        keys=keys,
-        secrets=secrets,
-        environments=environments,
-        logs=logs,
-    )
+    # Fakes have the methods that the handlers call, and no more.
+    fakes: dict[str, Any] = {
+        "apps": apps,
+        "explainer": FakeInsight(),
+        "revisions": revisions,
+        "deploys": deploys,
+        "deploy_plans": FakePlans(),
+        "runs": runs,
+        "runners": runners,
+        "execs": FakeExecs(runners),
+    }
+    services = Services(authenticator=access, keys=keys, secrets=secrets, environments=environments, logs=logs, **fakes)
     server = GrpcServer(services)
     port = await server.start(port=0)
     admin = await keys.bootstrap()

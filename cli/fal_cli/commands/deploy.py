@@ -21,13 +21,16 @@ from fal_cli.prompts import ask, at_terminal
 if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
     from fal.deploy import DeploymentResult
-    from fal_grpc.adapter.revision import BuildResult, RegisteredRevision, RegisterResult
+    from fal_grpc.adapter.revision import BuildResult, DeployPlan, RegisteredRevision, RegisterResult
 
+# What terraform's and diff's callers expect of a difference.
+_CHANGES = 2
 _EPILOG = """\
 Examples:
   fal deploy
   fal deploy path/to/myfile.py
   fal deploy path/to/myfile.py::MyApp --app-name myapp --auth public
+  fal deploy path/to/myfile.py --plan
   fal deploy my-app --message "fix the cold start" --annotation GIT_SHA=1234567"""
 
 
@@ -67,6 +70,21 @@ def add_arguments(parser: FalParser) -> None:
         help="Show what the deploy would change, and ask first. Can also be set via FAL_DEPLOY_CHECK.",
     )
     parser.add_argument("--yes", action="store_true", help="Do not ask.")
+    parser.beyond(
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="Show what the deploy would change and what the controller would do then, and end. Nothing is "
+            "uploaded, built or changed.",
+        )
+    )
+    parser.beyond(
+        parser.add_argument(
+            "--detailed-exitcode",
+            action="store_true",
+            help="With --plan: exit with 0 if nothing would change, with 2 if something would.",
+        )
+    )
     parser.add_argument("--message", help="A note on this revision.")
     parser.add_argument(
         "--annotation",
@@ -81,12 +99,16 @@ def add_arguments(parser: FalParser) -> None:
     add_output_options(parser)
 
 
-def _deploy(args: argparse.Namespace) -> None:
+def _deploy(args: argparse.Namespace) -> int | None:
     from fal_cli.presentation.logs import write_deploy_logs
     from fal_cli.presentation.progress import BuildProgress
 
     annotations = _annotations(args.annotation)
+    if args.detailed_exitcode and not args.plan:
+        raise CommandError("--detailed-exitcode is for --plan", ExitCode.USAGE)
     with open_client(args) as client:
+        if args.plan:
+            return _plan(client, args)
         if args.check:
             _check(client, args)
         # A first deployment has no old revision to roll from, so it is done without waiting.
@@ -120,6 +142,32 @@ def _deploy(args: argparse.Namespace) -> None:
             )
     rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
+    return None
+
+
+def _plan(client: SyncServerlessClient, args: argparse.Namespace) -> int:
+    from fal_cli.presentation.deploy_plan import document, lines
+
+    found = _planned(client, args)
+    if args.output == "pretty":
+        print_line("\n".join(lines(found)))
+    else:
+        write_document(args.output, document(found))
+    return _CHANGES if args.detailed_exitcode and found.changes else ExitCode.OK
+
+
+def _planned(client: SyncServerlessClient, args: argparse.Namespace) -> DeployPlan:
+    from fal.deploy import plan
+
+    return plan(
+        client,
+        args.app_ref,
+        app_name=args.app_name,
+        auth=args.auth,
+        strategy=args.strategy,
+        reset_scale=args.reset_scale,
+        environment_name=args.env,
+    )
 
 
 def _describe_interrupt(registered: list[RegisteredRevision], *, sent: bool) -> str:
@@ -146,6 +194,23 @@ def _annotations(pairs: list[str]) -> Mapping[str, str]:
 
 def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
     """Show what the deploy would change, and ask whether to go on."""
+    from fal_cli.presentation.deploy_plan import lines
+    from fal_grpc.errors import UnimplementedError
+
+    try:
+        print_note("\n".join(lines(_planned(client, args))))
+    except UnimplementedError:
+        print_note(_summary(client, args))
+    if args.yes:
+        return
+    if not at_terminal():
+        raise CommandError("--check asks before it deploys, and there is no terminal: add --yes", ExitCode.USAGE)
+    if not ask("Deploy?"):
+        raise CommandError("nothing was deployed")
+
+
+def _summary(client: SyncServerlessClient, args: argparse.Namespace) -> str:
+    """Return what is known of a deploy without a plan of the controller's."""
     from fal.deploy.preparation import prepare
 
     app = prepare(args.app_ref, app_name=args.app_name, auth=args.auth)
@@ -168,13 +233,7 @@ def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
         "requirements": _texts(app.options.get("requirements")) or "none",
         "files": f"{len(app.files)}" if app.files else "none",
     }
-    print_note("About to deploy:\n" + "\n".join(f"  {name:<13} {value}" for name, value in summary.items()))
-    if args.yes:
-        return
-    if not at_terminal():
-        raise CommandError("--check asks before it deploys, and there is no terminal: add --yes", ExitCode.USAGE)
-    if not ask("Deploy?"):
-        raise CommandError("nothing was deployed")
+    return "About to deploy:\n" + "\n".join(f"  {name:<13} {value}" for name, value in summary.items())
 
 
 def _texts(value: object) -> str:

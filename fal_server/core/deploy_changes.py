@@ -1,0 +1,157 @@
+"""Compare what a deploy would register with what an app has, and say what the controller would do then."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from fal_server.core.actions import Action, Create, Drain, Drop
+from fal_server.core.apps import App
+from fal_server.core.machines import Node, choose
+from fal_server.core.revisions import Json, Revision
+from fal_server.core.runners import Runner
+from fal_server.core.scaling import Scaling, carried_over
+
+# Longer texts are compared, and named by their hash.
+_LONGEST = 300
+_PASSWORD = re.compile(r"://[^/\s]*@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing that a deploy changes, as texts for people.
+
+    Attributes:
+        name: as in a deploy's options; "code" and "files" for these.
+        current: what it is; empty for a new app.
+        planned: what it becomes.
+    """
+
+    name: str
+    current: str
+    planned: str
+
+
+def changes(app: App | None, current: Revision | None, after: App, planned: Revision) -> tuple[Change, ...]:
+    """Return what differs, in a fixed order; for a new app, everything that is set.
+
+    Args:
+        app, current: the app and its revision; None for a new app.
+        after: the app once the deploy is done.
+        planned: its revision then.
+    """
+    before = {} if app is None or current is None else _described(app, current)
+    then = _described(after, planned)
+    names = [*then, *(name for name in before if name not in then)]
+    return tuple(
+        Change(name=name, current=before.get(name, ""), planned=then.get(name, ""))
+        for name in names
+        if before.get(name, "") != then.get(name, "")
+    )
+
+
+def steps(
+    app: App | None, after: App, planned: Revision, actions: Sequence[Action], runners: Sequence[Runner]
+) -> list[str]:
+    """Say what the controller does after the deploy.
+
+    Args:
+        app: as it is; None for a new one.
+        after: as the deploy leaves it: on the revision, or about to roll to it.
+        planned: the revision.
+        actions: the reconciler's plan for `after`.
+        runners: the app's runners.
+    """
+    created = [action for action in actions if isinstance(action, Create)]
+    new = sum(action.revision_id == planned.revision_id for action in created)
+    gone = {action.runner_id for action in actions if isinstance(action, Drain | Drop)}
+    said: list[str] = []
+    if new:
+        types = " or ".join(after.next_scaling.machine_types if after.next_scaling else planned.scaling.machine_types)
+        said.append(f"start {_runners(new)} of the new revision ({types})")
+    if app is not None and after.next_revision_id == planned.revision_id:
+        said.append("move the app once that is ready, and keep it as it is if that fails")
+        gone = {runner.runner_id for runner in runners if not runner.ended}
+    elif app is not None:
+        said.append("move the app at once")
+    if gone:
+        said.append(f"end {_runners(len(gone))} of revision {app.revision_id if app else ''}, after open requests")
+    if not new and planned.serves_http:
+        said.append("start the first runner with the first request")
+    return said
+
+
+def lack_everywhere(machine_types: Iterable[str], num_gpus: int | None, nodes: Sequence[Node]) -> str:
+    """Return why no node could ever run such a runner; empty if one could, or if no node is known."""
+    lacks: list[str] = []
+    for node in nodes:
+        found, lack = choose(machine_types, num_gpus, node.total)
+        if found is not None:
+            return ""
+        lacks.append(lack.replace("no node has room", f"node {node.name} has no room"))
+    return "; ".join(lacks)
+
+
+def _described(app: App, revision: Revision) -> dict[str, str]:
+    """Return everything of an app that a deploy sets, as texts; nothing secret is in them."""
+    found: dict[str, str] = {}
+    if revision.function is not None:
+        found["code"] = f"sha256:{revision.function.blob[:12]}"
+    if revision.setup is not None:
+        found["setup"] = f"sha256:{revision.setup.blob[:12]}"
+    found["entrypoint"] = revision.entrypoint or ""
+    if revision.files:
+        names = sorted(f"{file.relative_path} {file.hash}" for file in revision.files)
+        found["files"] = f"{len(names)} (sha256:{_hash(names)})"
+    for spec in revision.environments[:1]:
+        found["kind"] = spec.kind
+        found |= {key: _text(value, opaque=spec.kind != "virtualenv") for key, value in spec.configuration.items()}
+    found["auth"] = (app.next_auth_mode or app.auth_mode).value
+    scaling = _scaling_after(app, revision)
+    for field in fields(Scaling):
+        value = getattr(scaling, field.name)
+        found[field.name] = ", ".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+    found["num_gpus"] = "" if revision.num_gpus is None else str(revision.num_gpus)
+    found["secrets"] = "all that are exposed" if revision.secret_names is None else ", ".join(revision.secret_names)
+    found["exposed_port"] = "" if revision.exposed_port is None else str(revision.exposed_port)
+    found["metrics_port"] = "" if revision.metrics_port is None else str(revision.metrics_port)
+    check = revision.health_check
+    found["health_check"] = "" if check is None else f"{check.method} {check.path}"
+    if check is not None:
+        rest = [check.start_period_seconds, check.timeout_seconds, check.failure_threshold, check.call_regularly]
+        found["health_check"] += f" ({', '.join(map(str, rest))})"
+    found["termination_grace_period_seconds"] = str(revision.termination_grace_seconds)
+    found["private_logs"] = str(revision.private_logs).lower()
+    found["retry_config"] = _text(revision.retry_config or "", opaque=False)
+    found["skip_retry_conditions"] = ", ".join(revision.skip_retry_conditions)
+    return {name: text for name, text in found.items() if text}
+
+
+def _scaling_after(app: App, revision: Revision) -> Scaling:
+    """Return the settings once the app is on the revision."""
+    if app.next_revision_id != revision.revision_id:
+        return app.scaling
+    return app.next_scaling or carried_over(app.scaling, revision.scaling)
+
+
+def _text(value: Json, *, opaque: bool) -> str:
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value):
+        text = ", ".join(str(one) for one in value)
+    else:
+        text = json.dumps(value, sort_keys=True, default=dict)
+    if opaque or isinstance(value, Mapping) or len(text) > _LONGEST:
+        return f"sha256:{_hash([text])}"  # an image's passwords are in it
+    return _PASSWORD.sub("://****@", text)
+
+
+def _hash(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def _runners(count: int) -> str:
+    return f"{count} runner{'' if count == 1 else 's'}"

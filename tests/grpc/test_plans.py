@@ -1,0 +1,31 @@
+"""Plans of deploys: the whole request reaches the service, and the whole plan the client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fal_grpc.v1 import revision_pb2, run_pb2
+from fal_grpc.v1.revision_pb2_grpc import RevisionsStub
+
+
+async def test_a_plan_is_asked_with_a_whole_deploy_and_answered_in_full(stack) -> None:
+    revisions: Any = RevisionsStub(stack.channel)
+    request = revision_pb2.RegisterApplicationRequest(
+        application_name="a",
+        environments=[run_pb2.EnvironmentDefinition(kind="virtualenv")],
+        function=run_pb2.SerializedObject(method="cloudpickle", definition=b"code"),
+    )
+    plan = await revisions.PlanApplication(
+        revision_pb2.PlanApplicationRequest(application=request), metadata=stack.metadata
+    )
+    assert plan == revision_pb2.PlanApplicationResponse(
+        application_name="a",
+        current_id="rev-0",
+        changes=[revision_pb2.PlannedChange(name="keep_alive", current="60", planned="90")],
+        env_id="env",
+        environment_built=True,
+        steps=["move the app at once"],
+        problems=["no machine can run it"],
+    )
+    [asked] = stack.services.deploy_plans.asked
+    assert asked.code.function == ("cloudpickle", b"code")

@@ -1,0 +1,112 @@
+"""Plans of deploys: what they say is what a deploy then does, and they change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from fal_server.core.apps import Strategy
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.logs import LogEntry
+from fal_server.core.machines import Node, Resources
+from fal_server.core.revisions import EnvironmentSpec
+from fal_server.services.deploy_plans import DeployPlan
+from fal_server.services.views import DeployRequest
+from tests.fakes.domain import SCOPE, app_id
+from tests.fakes.platform import Platform, deploy_request
+
+
+def by_name(plan: DeployPlan) -> dict[str, tuple[str, str]]:
+    return {change.name: (change.current, change.planned) for change in plan.changes}
+
+
+async def test_the_plan_of_a_new_app_has_everything_and_stores_nothing(platform: Platform) -> None:
+    request = deploy_request(scaling={"keep_alive": 60, "machine_types": ("S",)})
+    plan = await platform.deploy_plans.plan(SCOPE, request)
+    assert plan.revision_id is None
+    assert by_name(plan)["keep_alive"] == ("", "60")
+    assert by_name(plan)["machine_types"] == ("", "S")
+    assert plan.problems == ()
+    assert plan.steps == ("start the first runner with the first request",)
+    assert platform.catalog.get(app_id("a")) is None
+    assert await platform.revisions.list(SCOPE, None, None) == []
+    assert platform.builder.builds == 0
+
+
+async def test_the_same_code_again_changes_nothing(platform: Platform) -> None:
+    await platform.deploy(scaling={"keep_alive": 60})
+    plan = await platform.deploy_plans.plan(SCOPE, deploy_request(scaling={"keep_alive": 60}))
+    assert plan.changes == ()
+    assert plan.revision_id == platform.app().revision_id
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_what_the_plan_says_is_what_the_deploy_does(platform: Platform, strategy: Strategy, reset: bool) -> None:
+    await platform.deploy(scaling={"keep_alive": 60, "max_multiplexing": 1})
+    scaling = {"keep_alive": 5, "max_multiplexing": 3}
+    changed = deploy_request(scaling=scaling, entrypoint="module:other", strategy=strategy)
+    changed = replace(changed, reset_scale=reset)
+    plan = by_name(await platform.deploy_plans.plan(SCOPE, changed))
+    *_, _done = [event async for event in platform.deploys.deploy(SCOPE, changed)]
+    await platform.settled()
+    app = platform.app()
+    assert plan["max_multiplexing"] == ("1", str(app.scaling.max_multiplexing))
+    assert plan.get("keep_alive", ("", "60"))[1] == str(app.scaling.keep_alive)
+    assert ("keep_alive" in plan) is reset
+    after = await platform.store.get_revision(app.account, app.revision_id)
+    assert after is not None
+    assert plan["entrypoint"] == ("module:app", after.entrypoint)
+
+
+async def test_code_is_compared_by_its_hash_and_stored_nowhere(platform: Platform) -> None:
+    def sent(code: bytes) -> DeployRequest:
+        return deploy_request(entrypoint=None, function=("cloudpickle", code))
+
+    assert [event async for event in platform.deploys.deploy(SCOPE, sent(b"old"))]
+    plan = by_name(await platform.deploy_plans.plan(SCOPE, sent(b"new")))
+    old, new = (hashlib.sha256(code).hexdigest() for code in (b"old", b"new"))
+    assert plan == {"code": (f"sha256:{old[:12]}", f"sha256:{new[:12]}")}
+    assert platform.blobs.path(old).exists()
+    with pytest.raises(NotFound):
+        platform.blobs.path(new)
+
+
+async def test_missing_secrets_and_gpus_are_said_by_the_plan_and_before_a_build(platform: Platform) -> None:
+    platform.engine.machines = [
+        Node(name="desk", total=Resources(memory_mib=8192, milli_cpus=4000, gpus={"GPU-T4": 1}))
+    ]
+    wanted = deploy_request(secret_names=("HF_TOKEN",), scaling={"machine_types": ("GPU-H100",)})
+    plan = await platform.deploy_plans.plan(SCOPE, wanted)
+    assert ["HF_TOKEN" in plan.problems[0], "GPU-H100" in plan.problems[1]] == [True, True]
+    with pytest.raises(FailedPrecondition, match="HF_TOKEN"):
+        [event async for event in platform.deploys.build(SCOPE, wanted.code)]
+    assert platform.builder.builds == 0
+    first, *_ = [event async for event in platform.deploys.build(SCOPE, replace(wanted.code, secret_names=None))]
+    assert isinstance(first, LogEntry)
+    assert "no machine can run it" in first.message
+    with pytest.raises(InvalidArgument, match="machine type 'Q'"):
+        [
+            event
+            async for event in platform.deploys.build(SCOPE, replace(wanted.code, scaling={"machine_types": ("Q",)}))
+        ]
+
+
+async def test_no_secret_is_in_a_plan(platform: Platform) -> None:
+    image = {"image": "registry/app", "registries": {"r": {"username": "u", "password": "hush"}}}
+    specs = (
+        EnvironmentSpec(kind="container", configuration={"image": image}),
+        EnvironmentSpec(
+            kind="virtualenv", configuration={"requirements": ["--extra-index-url", "https://u:hush@host/simple"]}
+        ),
+    )
+    for spec in specs:
+        plan = await platform.deploy_plans.plan(SCOPE, deploy_request(environments=(spec,)))
+        assert "hush" not in str(plan)
+
+
+async def test_a_plan_for_an_environment_that_does_not_exist(platform: Platform) -> None:
+    with pytest.raises(NotFound):
+        await platform.deploy_plans.plan(SCOPE, deploy_request(environment_name="nowhere"))
