@@ -33,6 +33,8 @@ GROUPS = {
         Command(name="deploy", help="Deploy a fal application.", module="deploy"),
         Command(name="run", help="Run a function or an app without deploying it.", module="run"),
         Command(name="api", help="Call an app and print its answer.", module="api.command"),
+        Command(name="curl", help="Call an app with curl.", module="curl"),
+        Command(name="logs", aliases=("log",), help="Show the logs of several apps, merged.", module="logs"),
         Command(name="apps", aliases=("app",), help="Manage fal applications.", module="apps.command"),
         Command(name="runners", aliases=("machine",), help="Manage fal runners.", module="runners.command"),
         Command(name="top", help="Show apps and runners as they change, and what they use.", module="top"),
@@ -56,14 +58,14 @@ GROUPS = {
 COMMANDS = tuple(command for commands in GROUPS.values() for command in commands)
 
 _KEYS = "keys and hosts are stored in profiles: `fal profile key` stores a key, `fal keys create` makes one"
-_LOGS = "`fal runners logs ID` shows the log of a runner, `fal apps logs APP` that of an app"
+_LOGS = "`fal logs` shows the logs of all apps, `fal runners logs ID` the log of a runner"
 _LISTS = "`fal apps list` and `fal runners list` show what runs"
 _RUNNERS = "this is a command of runners: see `fal help runners`"
 _APPS = "this is a command of apps: see `fal help apps`"
 # What to say to words that people try and that are no commands.
 HINTS = {
     **dict.fromkeys(("auth", "login", "logout", "whoami"), _KEYS),
-    **dict.fromkeys(("logs", "log", "tail"), _LOGS),
+    **dict.fromkeys(("tail",), _LOGS),
     **dict.fromkeys(("ps", "ls", "list"), _LISTS),
     **dict.fromkeys(("exec", "shell", "ssh", "attach", "kill"), _RUNNERS),
     **dict.fromkeys(("delete", "rm", "scale", "rollout", "rollback", "set-rev"), _APPS),
@@ -71,5 +73,5 @@ HINTS = {
     **dict.fromkeys(("team", "teams"), "commands take --team NAME; a profile stores a host and a key"),
     **dict.fromkeys(("start", "serve", "server"), "`fal up` starts a controller, `fal deploy FILE.py` an app"),
     **dict.fromkeys(("stop",), "`fal down` stops the controller, `fal runners stop ID` a runner"),
-    **dict.fromkeys(("call", "invoke", "curl", "request"), "`fal api APP key=value` calls an app"),
+    **dict.fromkeys(("call", "invoke", "request"), "`fal api APP key=value` calls an app"),
 }

@@ -126,7 +126,7 @@ def test_version_is_that_of_the_package(capsys):
         (["auth"], "unknown command 'auth': keys and hosts are stored in profiles"),
         (["create"], "run `fal deploy FILE.py`"),
         (["teams"], "commands take --team NAME"),
-        (["logs"], "`fal runners logs ID` shows the log of a runner"),
+        (["tail"], "`fal logs` shows the logs of all apps"),
         (["ps"], "`fal apps list` and `fal runners list`"),
         (["help", "zzz"], "unknown command 'zzz'"),
         (["runners", "exec", "r", "-t", "--", "x"], "unrecognized arguments before --: -t"),

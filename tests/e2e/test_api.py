@@ -41,6 +41,21 @@ def test_a_stream_is_printed_event_by_event(controller: Controller, app: str) ->
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"number": n} for n in range(3)]
 
 
+def test_curl_gets_the_address_and_the_key(controller: Controller, app: str, tmp_path: Path) -> None:
+    body = ["-s", "-H", "Content-Type: application/json", "-d", '{"number": 4}']
+    for name in ("api/square", f"{app}/square"):
+        assert json.loads(controller.fal("curl", name, *body).stdout) == {"square": 16}
+    assert controller.fal("curl", "api/nosuch", "--fail", "-s", check=False).returncode == 22
+    program = tmp_path / "curl"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    environment = {**controller.environment, "PATH": f"{tmp_path}:{controller.environment['PATH']}"}
+    command = [str(BIN / "fal"), "curl", f"{app}/square?a=b", "-i"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("/local/api/square?a=b\n")
+    assert "Key" not in done.stdout
+
+
 def test_bytes_stay_bytes(controller: Controller, app: str) -> None:
     done = subprocess.run(
         [str(BIN / "fal"), "api", f"{app}/picture"], env=controller.environment, capture_output=True, check=True

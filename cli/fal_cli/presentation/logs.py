@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _LEVEL_STYLES = {"TRACE": "dim", "DEBUG": "cyan", "INFO": "green", "WARNING": "yellow", "ERROR": "red"}
 _RUNNER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")
 _SHORT_ID = 8
+_PLACE = re.compile(r"\{(\w+)\}")
 _DEPLOY_STYLES = {"WARNING": "yellow", "ERROR": "red"}
 _QUIET_LEVELS = frozenset({"TRACE", "DEBUG"})
 
@@ -134,6 +137,57 @@ def _printer(*, prefixed: bool) -> Callable[[LogEntry], None]:
             level = levels[entry.level] = paint(f"{entry.level.value:<7}", style, colour=colour)
         message = log_text(entry.message, colour=colour) if terminal else entry.message
         sys.stdout.write(f"{prefix(entry.runner_id)}{time} {level} {message}\n")
+
+    return write
+
+
+def line_writer(form: str, highlight: re.Pattern[str] | None) -> Callable[[LogEntry], None]:
+    """Return a writer of lines of several apps: `[APP RUNNER] TIME LEVEL message`, or a document a line.
+
+    Args:
+        form: `pretty`, or a form for programs.
+        highlight: what to mark on a terminal.
+    """
+    if form != "pretty":
+        return _write_document
+    write, colour = _printer(prefixed=True), wants_colour(sys.stdout)
+    styles: dict[str, str] = {}
+
+    def write_line_of(entry: LogEntry) -> None:
+        style = styles.setdefault(entry.app, _RUNNER_STYLES[len(styles) % len(_RUNNER_STYLES)])
+        if highlight is not None and colour:
+            marked = highlight.sub(lambda found: paint(found[0], "reverse", colour=True), entry.message)
+            entry = replace(entry, message=marked)
+        sys.stdout.write(paint(one_line(entry.app), style, colour=colour) + " ")
+        write(entry)
+
+    return write_line_of
+
+
+def template_writer(template: str) -> Callable[[LogEntry], None]:
+    """Return a writer of lines in a form of one's own.
+
+    Raises:
+        ValueError: it has a name that lines do not have.
+    """
+    values: dict[str, Callable[[LogEntry], str]] = {
+        "time": lambda entry: entry.timestamp.astimezone().isoformat(timespec="milliseconds"),
+        "level": lambda entry: entry.level.value,
+        "app": lambda entry: entry.app,
+        "runner": lambda entry: entry.runner_id,
+        "revision": lambda entry: entry.revision,
+        "request": lambda entry: entry.request_id or "",
+        "source": lambda entry: entry.source.value,
+        "message": lambda entry: entry.message,
+    }
+    unknown = sorted(set(_PLACE.findall(template)) - set(values))
+    if unknown:
+        raise ValueError(f"--template: {{{unknown[0]}}} is not known; use some of {', '.join(values)}")
+    terminal, colour = sys.stdout.isatty(), wants_colour(sys.stdout)
+
+    def write(entry: LogEntry) -> None:
+        text = _PLACE.sub(lambda place: values[place[1]](entry), template)
+        sys.stdout.write((log_text(text, colour=colour) if terminal else text) + "\n")
 
     return write
 

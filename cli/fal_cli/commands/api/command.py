@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fal_cli.commands.api.fields import parse_fields
-from fal_cli.commands.api.hosts import find_hosts, split_id
+from fal_cli.commands.api.hosts import find_hosts, nickname_of, split_id
 from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
@@ -80,7 +80,7 @@ def _api(args: argparse.Namespace) -> int:
     with open_client(args) as client:
         settings = client.settings
         hosts = find_hosts(settings)
-        nickname = None if "/" in args.model_id.strip("/") else _nickname(client)
+        nickname = None if "/" in args.model_id.strip("/") else nickname_of(client)
         path, app = split_id(args.model_id, nickname)
         rest = path.removeprefix(app)
         app = in_environment(app, args.env)
@@ -115,18 +115,12 @@ def _with_hint(client: SyncServerlessClient, model_id: str, error: CommandError)
     if not (isinstance(error, HttpStatusError) and error.status == 404 and rest):
         return error
     try:
-        nickname = _nickname(client)
+        nickname = nickname_of(client)
         if nickname is None or owner not in {app.alias for app in client.apps.list()}:
             return error
     except FalError:
         return error
     return CommandError(f"{error}\n'{owner}' is an app of yours: did you mean {nickname}/{owner}/{rest}?")
-
-
-def _nickname(client: SyncServerlessClient) -> str | None:
-    user = client.rest().ask("GET", "/users/current")
-    found = user.get("nickname") if isinstance(user, dict) else None
-    return found if isinstance(found, str) else None
 
 
 def _headers(args: argparse.Namespace) -> dict[str, str]:

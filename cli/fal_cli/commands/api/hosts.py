@@ -14,6 +14,7 @@ from fal_grpc.credentials import Credentials
 from fal_grpc.target import Target, parse_target
 
 if TYPE_CHECKING:
+    from fal.api import SyncServerlessClient
     from fal.settings import Settings
 
 _NAMESPACES = ("workflows", "comfy")
@@ -80,6 +81,12 @@ def split_id(model_id: str, nickname: str | None) -> tuple[str, str]:
     if len(parts) < needed or any(character.isspace() or character in "?#" for character in model_id):
         raise CommandError(f"'{model_id}' is not the id of an app: write OWNER/APP or OWNER/APP/PATH", ExitCode.USAGE)
     return "/".join(parts), "/".join(parts[:needed])
+
+
+def nickname_of(client: SyncServerlessClient) -> str | None:
+    user = client.rest().ask("GET", "/users/current")
+    found = user.get("nickname") if isinstance(user, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _scheme(target: Target) -> str:
