@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Literal, Protocol, TypedDict, cast, runtime_checkable
 
 VERSION = 1
@@ -17,7 +18,7 @@ class BillingComponents(TypedDict):
 
     version: Literal[1]
     schema_id: str
-    app: dict[str, object]
+    app: Mapping[str, object]
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import cast
+from typing import TypedDict, cast
 
 from fal.app.functions import cached
 from fal.toolkit.image import Sized, filter_by
@@ -42,9 +42,16 @@ def run_safety_checker_v2(pil_images: Sequence[object], nsfw_threshold: float = 
     return [check_nsfw_content(picture) > nsfw_threshold for picture in pictures]
 
 
+class Checked(TypedDict):
+    """Images, and whether each was flagged and blackened."""
+
+    images: list[PillowImage]
+    has_nsfw_concepts: list[bool]
+
+
 def postprocess_images(
     pil_images: Sequence[object], enable_safety_checker: bool = True, safety_checker_version: int = 2
-) -> dict[str, list[object]]:
+) -> Checked:
     """Return `images`, with a black one for each that is flagged, and `has_nsfw_concepts`, the flags.
 
     Args:
@@ -54,4 +61,5 @@ def postprocess_images(
     """
     check = run_safety_checker_v2 if safety_checker_version == 2 else run_safety_checker
     flags = check(pil_images) if enable_safety_checker else [False] * len(pil_images)
-    return {"images": filter_by(flags, cast("Sequence[Sized]", pil_images)), "has_nsfw_concepts": list(flags)}
+    images = filter_by(flags, cast("Sequence[Sized]", pil_images))
+    return {"images": cast("list[PillowImage]", images), "has_nsfw_concepts": list(flags)}

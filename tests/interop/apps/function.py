@@ -1,0 +1,8 @@
+"""A function that is served by itself."""
+
+import fal
+
+
+@fal.function(machine_type="XS", keep_alive=60, serve=True)
+def shout(text: str = "hello") -> dict:
+    return {"text": text.upper()}
