@@ -17,6 +17,7 @@ Events, each with `kind` and `at`:
     dropped    runner, lines                      so many lines were lost, says the log (the disk was full)
     serves     app, revision                      the revision of an app at the end
     left       groups, directories, rows          what was left at the end
+    copy       refused, said                      a start on a copy of the state directory
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from fal_server.composition.clock import SLEW
 from fal_server.core.runners import RANK, RunnerState
 from tests.torture.history import Event, of_kind
 
@@ -83,6 +85,7 @@ def an_answer_was_worked_for(events: Sequence[Event]) -> Iterator[str]:
 def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
     """No request sent after a runner's drain was acknowledged starts on that runner."""
     sent = {event["tag"]: event["at"] for event in of_kind(events, "request") if event["mode"] == "direct"}
+    steps = [event for event in of_kind(events, "fault") if event["what"] == "clock stepped"]
     acknowledged: dict[str, float] = {}
     for event in of_kind(events, "runner"):
         times = [event[name] for name in ("unrouted_at", "stopping_at", "ended_at") if event[name] is not None]
@@ -90,9 +93,16 @@ def nothing_begins_after_draining(events: Sequence[Event]) -> Iterator[str]:
             acknowledged[event["runner"]] = min(times)
     for event in of_kind(events, "begin"):
         at, unrouted_at = sent.get(event["tag"]), acknowledged.get(event["runner"])
-        if at is not None and unrouted_at is not None and at > unrouted_at + CLOCK_SECONDS:
+        slack = CLOCK_SECONDS + max((_drift(step, unrouted_at or 0.0) for step in steps), default=0.0)
+        if at is not None and unrouted_at is not None and at > unrouted_at + slack:
             late = f"{at - unrouted_at:.3f} s"
             yield f"request {event['tag']} was sent {late} after {event['runner']} drained, and began there"
+
+
+def _drift(step: Event, at: float) -> float:
+    """How far the controller's time may be from ours: it follows a step by a tenth of what passes, and back again."""
+    lasted = float(step["until"] - step["at"])
+    return SLEW * lasted if step["at"] <= at <= step["until"] + 2 * lasted + 1 else 0.0
 
 
 def never_too_many(events: Sequence[Event]) -> Iterator[str]:
@@ -169,6 +179,13 @@ def logs_have_no_gap(events: Sequence[Event]) -> Iterator[str]:
             yield f"the log of {event['runner']} has {event['count']} lines from {event['first']} to {event['last']}"
 
 
+def copies_are_refused(events: Sequence[Event]) -> Iterator[str]:
+    """No controller starts on a copy of a state directory that is in use."""
+    for event in of_kind(events, "copy"):
+        if not event["refused"]:
+            yield f"a copy was not refused as one: {event['said']}"
+
+
 def nothing_is_left(events: Sequence[Event]) -> Iterator[str]:
     """At the end no process, directory or open row of a runner is left."""
     left = list(of_kind(events, "left"))
@@ -192,5 +209,6 @@ RULES: tuple[Rule, ...] = (
     calm_loses_nothing,
     deploys_last,
     logs_have_no_gap,
+    copies_are_refused,
     nothing_is_left,
 )

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
+from tests.support.cutter import Cutter, Direction, cutting
 from tests.torture import sources
 from tests.torture.history import History
 from tests.torture.load import Load, call
@@ -16,9 +17,25 @@ from tests.torture.sources import AppKind
 from tests.torture.world import World, pause
 
 _SETTLE_SECONDS = 180.0
+_STEP_SECONDS = 7 * 24 * 3600.0
 GENTLE = ("deploy", "deploy", "broken", "scale", "stop", "replace", "rollout")
 ROUGH = ("recreate", "kill", "force")
-FAULTS = ("kill worker", "kill shim", "kill controller", "restart", "keep runners", "freeze", "freeze", "disk")
+FAULTS = (
+    "kill worker",
+    "kill shim",
+    "kill controller",
+    "restart",
+    "keep runners",
+    "freeze",
+    "freeze",
+    "disk",
+    "clock",
+    "copy",
+    "descriptors",
+)
+# A deploy sends about so many bytes; of the deploys, this share is cut off somewhere within.
+_CUT_BYTES = 60_000
+_CUT_SHARE = 0.3
 Lane = Callable[[random.Random], Awaitable[None]]
 
 
@@ -110,7 +127,8 @@ class Driver:
         match what:
             case "deploy" | "recreate" | "broken":
                 strategy = "recreate" if what == "recreate" else "rolling"
-                await self._deploy(kind, strategy, fails=what == "broken")
+                cut = int(pick * _CUT_BYTES) if what == "deploy" and pick < _CUT_SHARE else None
+                await self._deploy(kind, strategy, fails=what == "broken", cut=cut)
             case "scale":
                 most, least = chance.randint(1, kind.most), chance.randint(0, 1)
                 self._history.note("scale", app=kind.name, most=most)
@@ -139,12 +157,16 @@ class Driver:
         )
         return code
 
-    async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False) -> bool:
+    async def _deploy(self, kind: AppKind, strategy: str, *, fails: bool = False, cut: int | None = None) -> bool:
+        """Deploy the next revision; `cut` cuts the connection after so many bytes of the request."""
         self._revisions[kind.name] += 1
         revision = self._revisions[kind.name]
         path = sources.write(self._world.folder, kind, revision, fails=fails)
         started_at = time.time()
-        code, said = await self._world.fal("deploy", str(path), "--app-name", kind.name, "--strategy", strategy)
+        arguments = ("deploy", str(path), "--app-name", kind.name, "--strategy", strategy)
+        at: tuple[Direction, int] | None = None if cut is None else ("to the controller", cut)
+        with cutting(Cutter(self._world.port, at=at)) as cutter:
+            code, said = await self._world.fal(*arguments, port=None if cut is None else cutter.port)
         self._history.note(
             "deploy",
             at=started_at,
@@ -154,6 +176,7 @@ class Driver:
             strategy=strategy,
             ok=code == 0,
             fails=fails,
+            cut=cut,
             said=said[-600:],
         )
         return code == 0
@@ -175,6 +198,12 @@ class Driver:
                 await self._world.die(seconds, lambda: self._harm_runner_or_disk(harm, pick, seconds))
             case "restart" | "keep runners":
                 await self._world.restart(signal.SIGTERM if what == "restart" else signal.SIGUSR1)
+            case "clock":
+                await self._world.step_clock((pick - 0.5) * _STEP_SECONDS, seconds)
+            case "copy":
+                await self._world.start_copy()
+            case "descriptors":
+                await self._world.few_descriptors(int(pick * 10), seconds)
             case "freeze" if pick < 0.3:
                 controller = self._world.controller
                 if controller is not None:

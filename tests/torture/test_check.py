@@ -79,6 +79,7 @@ PLANTED: dict[str, tuple[list[Event], str]] = {
     ),
     "a gap in a log": ([event("lines", runner="s", count=4, first=1, last=5)], "4 lines from 1 to 5"),
     "a log without its beginning": ([event("lines", runner="s", count=4, first=2, last=5)], "4 lines from 2 to 5"),
+    "a copy that starts": ([event("copy", refused=False, said="it started")], "not refused as one: it started"),
     "a process at the end": ([event("left", groups=["r"], directories=[], rows=[])], "left at the end, groups: r"),
     "a directory at the end": ([event("left", groups=[], directories=["r"], rows=[])], "directories: r"),
     "a row at the end": ([event("left", groups=[], directories=[], rows=["r"])], "rows: r"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tests.support.left_behind import groups, kill_everything
 from tests.torture.history import History
 
 _DISK_MIB = 128
+_CLOCK = Path(__file__).parents[1] / "clock"
 _PIECE = bytes(1024 * 1024)
 
 
@@ -47,6 +50,8 @@ class World:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.controller: Controller | None = None
+        self._step = folder / "step"
+        self._step.write_text(" " * 31 + "0")
         self._changing = asyncio.Lock()
 
     @property
@@ -61,11 +66,60 @@ class World:
                 if self.controller is not None and self.controller.process.poll() is None:
                     return
                 try:
-                    self.controller = await asyncio.to_thread(start, self.state_dir, "--port", str(self.port))
+                    self.controller = await asyncio.to_thread(self._start)
                 except AssertionError:
                     if attempt == 4:
                         raise
                     self.filler.unlink(missing_ok=True)
+
+    def _start(self) -> Controller:
+        moved = {"CLOCK_STEP": str(self._step), "PYTHONPATH": str(_CLOCK)}
+        return start(self.state_dir, "--port", str(self.port), environment=moved)
+
+    async def step_clock(self, by: float, seconds: float) -> None:
+        """Move the wall clock of the controller and of what it starts, for some seconds."""
+        started_at = time.time()
+        try:
+            self._set_step(by)
+            await pause(seconds)
+        finally:
+            self._set_step(0)
+        self.history.note("fault", what="clock stepped", at=started_at, until=time.time(), by=by)
+
+    def _set_step(self, by: float) -> None:
+        with self._step.open("r+b", buffering=0) as file:  # never empty, since others read it
+            file.write(f"{by:<32g}".encode())
+
+    async def start_copy(self) -> None:
+        """Copy the state directory while it is in use, and try to start a controller on the copy."""
+        copy, started_at = self.folder / "copy", time.time()
+        # Files may vanish while they are copied.
+        await asyncio.to_thread(subprocess.run, ["cp", "-a", self.state_dir, copy], check=False, capture_output=True)
+        (copy / "filler").unlink(missing_ok=True)
+        try:
+            started = await asyncio.to_thread(start, copy)
+        except AssertionError as error:
+            self.history.note("copy", at=started_at, refused="--adopt-copy" in str(error), said=str(error)[-300:])
+        else:
+            started.process.kill()
+            started.process.wait()
+            self.history.note("copy", at=started_at, refused=False, said="it started")
+        await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
+
+    async def few_descriptors(self, more: int, seconds: float) -> None:
+        """Let the controller open only a few more descriptors, for some seconds."""
+        controller, started_at = self.controller, time.time()
+        if controller is None:
+            return
+        pid = controller.process.pid
+        try:
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds() + more, before[1]))
+            await pause(seconds)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return
+        self.history.note("fault", what="few descriptors", at=started_at, until=time.time())
 
     async def die(self, seconds: float, meanwhile: Callable[[], Awaitable[None]]) -> None:
         """Kill the controller, and start another after some seconds; `meanwhile` runs without a controller."""
@@ -93,8 +147,8 @@ class World:
         name = signal.Signals(number).name
         self.history.note("fault", what=f"controller ended by {name}", at=started_at, until=time.time(), code=code)
 
-    async def fal(self, *arguments: str) -> tuple[int, str]:
-        """Run a command; return its exit code and output."""
+    async def fal(self, *arguments: str, port: int | None = None) -> tuple[int, str]:
+        """Run a command, at another port if one is given; return its exit code and output."""
         controller = self.controller
         if controller is None:
             return 1, "no controller"
@@ -105,6 +159,8 @@ class World:
             "HOME": str(self.folder),
             "PATH": controller.environment["PATH"],
         }
+        if port is not None:
+            environment["FAL_GRPC_HOST"] = f"127.0.0.1:{port}"
         process = await asyncio.create_subprocess_exec(
             "python",
             "-m",
@@ -156,7 +212,7 @@ class World:
                 process.resume()  # psutil also compares its start time
 
     @asynccontextmanager
-    async def full_disk(self) -> AsyncIterator[None]:
+    async def full_disk(self) -> AsyncGenerator[None]:
         """Fill the disk of the state directory."""
         try:
             await asyncio.to_thread(_fill, self.filler)
