@@ -106,7 +106,9 @@ class ControllerProcess:
         try:
             text = path.read_text(errors="replace").strip()
         except OSError as error:
-            raise CommandError(f"cannot read the controller's key: {path}: {error.strerror}") from None
+            raise CommandError(
+                f"cannot read the controller's key: {path}: {error.strerror}. `fal up --new-key` makes another one"
+            ) from None
         if not re.fullmatch(r"[0-9a-f-]+:[0-9a-f]+", text):
             raise CommandError(
                 f"{path} holds no key: restart the controller (`fal down`, `fal up`), which repairs the file"

@@ -10,15 +10,24 @@ from fal_server.services.keys import Keys
 
 log = logging.getLogger(__name__)
 FIRST_KEY = "made by the first start of this controller"
+RENEWED_KEY = "made by a start with --new-key"
 
 
-async def ensure_admin_key(state: StateDir, keys: Keys) -> None:
+async def ensure_admin_key(state: StateDir, keys: Keys, *, renew: bool = False) -> None:
     """Write the first key to its file, and replace a file that is damaged.
+
+    Args:
+        renew: replace it in any case. Who may start a controller here owns everything that it has.
 
     Raises:
         Unavailable: the file cannot be read or written.
     """
     path = state.admin_key
+    if renew:
+        key_id, secret = await keys.create(None, alias=RENEWED_KEY)
+        write_private(path, f"{key_id}:{secret}\n")
+        log.warning("%s holds another administrator's key (%s): --new-key asked for it", path, key_id)
+        return
     try:
         written = path.read_text(errors="replace")
     except FileNotFoundError:

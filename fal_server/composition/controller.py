@@ -182,7 +182,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
     else:
         await give_up(live.fleet)
-    await ensure_admin_key(state, use_cases.keys)
+    await ensure_admin_key(state, use_cases.keys, renew=settings.new_key)
     await use_cases.environments.bootstrap(settings.account.id)
     await listen_for_runners(files=files, access=use_cases.access, addresses=addresses, stack=stack)
     faces = await open_faces(

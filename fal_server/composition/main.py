@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 drain_seconds=options.drain_seconds,
                 tls=_tls(options),
                 new_database=options.new_database,
+                new_key=options.new_key,
                 adopt_runners=not copied,
             )
             return uvloop.run(_serve(state, settings, options.ready_fd, options.while_fd))

@@ -105,7 +105,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         metavar="SECONDS",
         help="How long a stop waits for requests in flight (defaults to 30).",
     )
-    recovery = parser.add_argument_group("After a restore")
+    recovery = parser.add_argument_group("After a restore or a loss")
     recovery.add_argument(
         "--adopt-copy",
         action="store_true",
@@ -115,6 +115,11 @@ def add_options(parser: argparse.ArgumentParser, *, port: int = 0) -> None:
         "--new-database",
         action="store_true",
         help="Start without apps, keys and secrets in a state directory whose database is gone.",
+    )
+    recovery.add_argument(
+        "--new-key",
+        action="store_true",
+        help="Make another administrator's key for whoever owns the state directory, as after the loss of the others.",
     )
     tls = parser.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help="Speak TLS, with a certificate by a local authority.")

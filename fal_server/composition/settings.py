@@ -31,6 +31,7 @@ class Settings:
         unused_retention_days: how long environments, code and app files are kept after no revision needs them; 0
             keeps them.
         drain_seconds: how long a stop waits for requests in flight.
+        new_key: make another administrator's key, whatever keys there are.
         new_database: start with an empty database although the state directory was in use.
         adopt_runners: whether the runners in the database are this directory's; a copy's are not.
         tls: if set, `port` speaks TLS; the port of gRPC alone stays plaintext on loopback.
@@ -51,6 +52,7 @@ class Settings:
     account: Account = field(default_factory=Account)
     tls: TlsSettings | None = None
     new_database: bool = False
+    new_key: bool = False
     adopt_runners: bool = True
 
     def address(self, port: int) -> str:

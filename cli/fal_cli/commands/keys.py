@@ -131,5 +131,10 @@ def _revoke(args: argparse.Namespace) -> None:
         confirm(args, f"Revoke key {key_id}?{' It is the key that you use now.' if own else ''}")
         client.keys.revoke(key_id)
     print_note(
-        f"Revoked key {key_id}." + (" It was the key in use: `fal profile key` sets another one." if own else "")
+        f"Revoked key {key_id}."
+        + (
+            " It was the key in use: `fal profile key` sets another one, `fal up --new-key` makes one at a start."
+            if own
+            else ""
+        )
     )

@@ -76,6 +76,11 @@ def _up(args: argparse.Namespace) -> int:
             f"a controller (pid {running.pid}) runs on {state_dir} already: "
             f"`fal down --keep-runners{running.option}` makes room for the unit"
         )
+    if running is not None and args.new_key:
+        raise CommandError(
+            f"a controller (pid {running.pid}) is running on {state_dir}, and a new key is made at its start: "
+            f"fal down --keep-runners{running.option}; fal up -d --new-key{running.option}"
+        )
     if running is not None:
         # Not an error: whoever lost the profile or the key gets them back.
         print_note(f"A controller (pid {running.pid}) is already running on {state_dir}; other options are ignored.")
@@ -216,7 +221,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
 
 
 def _warn_of_key(controller: ControllerProcess) -> None:
-    """Say how to get a new key if the controller refuses the one that it hands out, as after it was revoked."""
+    """Say how to get a new key if the one that is handed out is not accepted, as after it was revoked, or is lost."""
     from fal.api import SyncServerlessClient
     from fal_grpc.errors import FalError, UnauthenticatedError
 
@@ -224,11 +229,10 @@ def _warn_of_key(controller: ControllerProcess) -> None:
         host = f"http://127.0.0.1:{controller.grpc_port}"
         with SyncServerlessClient(host=host, api_key=controller.key()) as client:
             client.apps.list()
-    except UnauthenticatedError as error:
-        path = controller.state_dir / "admin.key"
+    except (CommandError, UnauthenticatedError) as error:
         print_note(
-            f"The key in {path} is not accepted: {error}\nTo get a new one: echo lost > {path}; "
-            f"fal down{controller.option}; fal up -d{controller.option}"
+            f"There is no key for you: {error}\nTo make one, while the runners serve on: "
+            f"fal down --keep-runners{controller.option}; fal up -d --new-key{controller.option}"
         )
-    except (CommandError, FalError):
+    except FalError:
         return
