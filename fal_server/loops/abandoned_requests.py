@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from fal_server.aio.rounds import Rounds
+from fal_server.aio.set_aside import SetAside
 from fal_server.core.routing import Outcome
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease
@@ -34,6 +35,7 @@ class AbandonedRequests:
         self._clock = clock
         self._held: dict[str, dict[Lease, datetime]] = {}
         self._more = ChangeNotifier()
+        self._set_aside = SetAside[str](clock.now)
         dispatcher.on_abandoned = self.keep
 
     def hold(self, counts: Mapping[str, int]) -> None:
@@ -65,11 +67,10 @@ class AbandonedRequests:
         for runner_id in tuple(self._held):
             leases = self._held[runner_id]
             before = len(leases)
-            runner = self._fleet.get(runner_id)
-            count = None if runner is None else await self._engine.requests_in_flight(runner)
+            count = await self._count(runner_id)
             if len(leases) > before:
                 continue  # another caller left while the runner was asked
-            own = 0 if runner is None else self._fleet.usage(runner_id).in_flight - len(leases)
+            own = self._fleet.usage(runner_id).in_flight - len(leases)
             left = 0 if count is None else max(count - own, 0)
             now = self._clock.now()
             for number, (lease, until) in enumerate(tuple(leases.items())):
@@ -79,3 +80,21 @@ class AbandonedRequests:
             if not leases:
                 del self._held[runner_id]
         return _EVERY_SECONDS if self._held else None
+
+    async def _count(self, runner_id: str) -> int | None:
+        """Return how many requests are inside a runner, or None if it cannot say; if that fails, all that are held."""
+        runner = self._fleet.get(runner_id)
+        if runner is None:
+            return None
+        if runner_id not in self._set_aside:
+            try:
+                count = await self._engine.requests_in_flight(runner)
+            except Exception:
+                seconds = self._set_aside.add(runner_id)
+                log.exception(
+                    "runner %s was not asked for its requests; it is set aside for %.1f s", runner_id, seconds
+                )
+            else:
+                self._set_aside.remove(runner_id)
+                return count
+        return self._fleet.usage(runner_id).in_flight

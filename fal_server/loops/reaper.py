@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from functools import partial
 
 from fal_server.aio.rounds import every
 from fal_server.ports import Clock, LogStore, Store
@@ -41,15 +43,17 @@ class Reaper:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delete every ten minutes, and bound the logs every minute, until `stopping` is set."""
+        old_rows = {"runners": self._store.forget_runners, "log lines": self._log_store.forget}
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(every("deleting old rows", EVERY_SECONDS, self._round).run_until(stopping))
+            for what, forget in old_rows.items():
+                work = partial(self._forget, forget)
+                tasks.create_task(every(f"deleting old {what}", EVERY_SECONDS, work).run_until(stopping))
+            tasks.create_task(every("deleting what nothing needs", EVERY_SECONDS, self._clear).run_until(stopping))
             if self._log_bytes is not None:
                 tasks.create_task(every("bounding the logs", BOUND_SECONDS, self.bound_logs).run_until(stopping))
 
-    async def sweep(self) -> tuple[int, int]:
-        """Delete old rows once; return how many runners and how many lines."""
-        before = self._clock.now() - self._retention
-        return await self._store.forget_runners(before), await self._log_store.forget(before)
+    async def _forget(self, forget: Callable[[datetime], Awaitable[int]]) -> None:
+        await forget(self._clock.now() - self._retention)
 
     async def bound_logs(self) -> int:
         """Delete the oldest log lines if the logs are larger than they may be; return how many."""
@@ -58,8 +62,7 @@ class Reaper:
             log.warning("dropped the oldest %d log lines: --log-bytes allows %d bytes", dropped, self._log_bytes)
         return dropped
 
-    async def _round(self) -> None:
-        await self.sweep()
+    async def _clear(self) -> None:
         deleted = Deleted() if self._unused is None else await self._unused.sweep()
         if deleted != Deleted():
             log.info(

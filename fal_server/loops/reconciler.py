@@ -136,7 +136,16 @@ class Reconciler:
                 self._dispatcher.give_up(app_id, reason)
 
     async def watch(self) -> None:
-        """Apply what the engine observes, until cancelled."""
+        """Apply what the engine observes, until it is closed; an engine that breaks off is asked again."""
+        closed = asyncio.Event()
+
+        async def follow() -> None:
+            await self._follow()
+            closed.set()
+
+        await Rounds("observations of the engine", follow).run_until(closed)
+
+    async def _follow(self) -> None:
         async for seen in self._engine.observations():
             if seen.runner_id in self._starting:
                 # The engine was faster than the row that says that the runner was launched.

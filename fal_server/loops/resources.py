@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from fal_server.aio.rounds import every
+from fal_server.aio.set_aside import SetAside
 from fal_server.core.runners import NO_PROCESS, Runner
 from fal_server.live.fleet import Fleet
 from fal_server.live.measurements import Measurements
 from fal_server.ports import Clock, Engine
 
+log = logging.getLogger(__name__)
 EVERY_SECONDS = 5.0
 _AT_ONCE = 16
 
@@ -22,6 +25,7 @@ class ResourceLoop:
         self._engine = engine
         self._resources = resources
         self._clock = clock
+        self._set_aside = SetAside[str](clock.now)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Measure every five seconds, until `stopping` is set."""
@@ -32,9 +36,17 @@ class ResourceLoop:
         few = asyncio.Semaphore(_AT_ONCE)
 
         async def one(runner: Runner) -> None:
+            sample = None
             async with few:
-                sample = await self._engine.resources(runner)
+                try:
+                    sample = await self._engine.resources(runner)
+                except Exception:
+                    seconds = self._set_aside.add(runner.runner_id)
+                    log.exception("runner %s was not measured; it is set aside for %.1f s", runner.runner_id, seconds)
+                else:
+                    self._set_aside.remove(runner.runner_id)
             if sample is not None:
                 self._resources.record(runner.runner_id, sample, self._clock.now())
 
-        await asyncio.gather(*(one(runner) for runner in self._fleet.runners if runner.state not in NO_PROCESS))
+        due = [r for r in self._fleet.runners if r.state not in NO_PROCESS and r.runner_id not in self._set_aside]
+        await asyncio.gather(*(one(runner) for runner in due))

@@ -39,7 +39,8 @@ class FakeEngine:
         start_as: the outcome of the next starts.
         obeys_stop: whether a runner ends when asked to stop.
         hold_start: start() waits until this is set.
-        poisoned: runners whose kill and release raise an unexpected error.
+        poisoned: runners about which most calls raise an unexpected error.
+        blind: how often observations() still breaks off.
         measured: what runners use, by runner id.
         results: what ephemeral runners returned, by runner id.
         changed: notified at every call, so that a test can wait for it.
@@ -62,6 +63,7 @@ class FakeEngine:
         self.killed: list[str] = []
         self.released: list[str] = []
         self.poisoned: set[str] = set()
+        self.blind = 0
         self.measured: dict[str, ResourceSample] = {}
         self.results: dict[str, RunResult] = {}
         self.most_alive = 0
@@ -159,9 +161,13 @@ class FakeEngine:
         )
 
     async def resources(self, runner: Runner) -> ResourceSample | None:
+        if runner.runner_id in self.poisoned:
+            raise RuntimeError("poison")
         return self.measured.get(runner.runner_id) if runner.runner_id in self.alive else None
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
+        if runner.runner_id in self.poisoned:
+            raise RuntimeError("poison")
         return self.busy.get(runner.runner_id)
 
     async def left_behind(self, known: Sequence[str]) -> Sequence[str]:
@@ -182,6 +188,9 @@ class FakeEngine:
         return self.results[runner.runner_id]
 
     async def observations(self) -> AsyncIterator[Observation]:
+        if self.blind:
+            self.blind -= 1
+            raise RuntimeError("the engine broke off")
         while (seen := await self._told.get()) is not None:
             yield seen
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
 from fal_server.loops.abandoned_requests import AbandonedRequests
@@ -64,3 +66,22 @@ async def test_a_caller_who_leaves_frees_the_slot_only_when_the_app_is_done(idle
     assert await abandoned.look() is None
     assert idle.fleet.usage("x").in_flight == 0
     assert place(idle) is not None
+
+
+async def test_a_runner_that_cannot_be_asked_keeps_its_slots_and_stops_no_other(
+    idle: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    abandoned = await busy(idle, 1)
+    other = make_runner("y", state=RunnerState.IDLE, ready_at=START, revision_id=idle.app().revision_id)
+    await idle.fleet.add([other])
+    idle.engine.poisoned = {"x"}
+    idle.engine.busy["y"] = 1
+    abandoned.hold({"y": 1})
+    idle.engine.busy["y"] = 0
+    await abandoned.look()
+    await abandoned.look()
+    assert caplog.text.count("runner x was not asked for requests; it is set aside") == 1
+    assert (idle.fleet.usage("x").in_flight, idle.fleet.usage("y").in_flight) == (1, 0)
+    idle.clock.advance(idle.app().scaling.request_timeout)
+    await abandoned.look()
+    assert idle.fleet.usage("x").in_flight == 0

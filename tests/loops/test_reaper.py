@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -23,3 +25,24 @@ async def test_logs_that_are_too_large_lose_their_oldest_lines(
         "dropped the oldest 6 log lines: --log-bytes allows 4000 bytes"
     ]
     assert await Reaper(platform.store, logs, platform.clock, timedelta(days=7)).bound_logs() == 0
+
+
+async def test_old_lines_go_even_if_old_runners_cannot(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        async def forget_runners(self, ended_before: datetime) -> int:
+            raise RuntimeError("poison")
+
+    class Lines:
+        forgotten = asyncio.Event()
+
+        async def forget(self, before: datetime) -> int:
+            self.forgotten.set()
+            return 0
+
+    lines, stopping = Lines(), asyncio.Event()
+    reaper = Reaper(cast("Any", Broken()), cast("Any", lines), platform.clock, timedelta(days=7))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(reaper.run(stopping))
+        await lines.forgotten.wait()
+        stopping.set()
+    assert "deleting old runners failed" in caplog.text

@@ -107,6 +107,16 @@ async def test_an_observation_that_cannot_be_handled_stops_no_other(
     await platform.until(lambda: second in platform.engine.released)
 
 
+async def test_an_engine_that_breaks_off_its_observations_is_asked_again(
+    idle: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle.engine.blind = 1
+    async with running(idle):
+        await idle.deploy(scaling={"min_concurrency": 1})
+        await idle.until(lambda: states(idle) == ["idle"])
+    assert "observations of the engine failed (1 in a row)" in caplog.text
+
+
 async def test_a_start_that_the_engine_rejects_is_a_failed_start(platform: Platform) -> None:
     platform.engine.start_as = Start.REFUSED
     await platform.deploy(scaling={"min_concurrency": 1})
