@@ -155,7 +155,7 @@ FAL = (
     ),
     Command(
         name="deploy (container)",
-        unseen="It needs podman or docker beside the controller, and is refused at once if there is neither.",
+        unseen="It needs podman. By hand it deployed and answered, also with `use_isolate=False`.",
     ),
     Command(
         name="deploy (requirements that are a local directory)",
