@@ -375,7 +375,7 @@ def _translated(url: str) -> Generator[None]:
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
         raise UnavailableError(
             f"Could not reach {without_query(url)}: {_reason(error)}. Is the controller running? "
-            "`fal up` starts one here; FAL_GRPC_HOST says where else to look."
+            "`fal up` starts one here; set FAL_GRPC_HOST to call another."
         ) from None
 
 

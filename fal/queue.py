@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from fal.rest_messages import objects, parse_time
 from fal_grpc.adapter.values import JSON
+from fal_grpc.adapter.values import count as checked_count
 from fal_grpc.errors import ArgumentError, UnknownError
 
 MAX_LISTED = 1000
@@ -114,7 +115,7 @@ def list_parameters(state: QueueState | str | None, *, dead: bool, limit: int) -
     Raises:
         ArgumentError: there is no such state, or the limit is out of range.
     """
-    if not 1 <= limit <= MAX_LISTED:
+    if not 1 <= (checked_count("limit", limit) or 0) <= MAX_LISTED:
         raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
     wanted = None if state is None else parse_state(state).value
     return {"state": wanted, "dead": "1" if dead else None, "limit": str(limit)}

@@ -341,7 +341,7 @@ def _unreachable(cause: str, *, target: str, local: bool) -> str:
             "SSL_CERT_FILE names the certificates to trust; http:// before the host means plaintext (loopback only)."
         )
     elif local:
-        advice = "Is it running? `fal up` starts one here; FAL_GRPC_HOST says where else to look."
+        advice = "Is it running? `fal up` starts one here; set FAL_GRPC_HOST to call another."
     else:
         advice = "Check the address (FAL_GRPC_HOST, or `fal profile host`) and the network; `fal up` starts one here."
     return f"Could not reach the controller at {target}: {cause}. {advice}"

@@ -13,9 +13,11 @@ from fal.api import log_reading, watch_reading
 from fal.api.logs import log_query
 from fal.api.watches import WatchedApps
 from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
+from fal_grpc.adapter.app import app_name as checked_name
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
+from fal_grpc.adapter.values import optional_text
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -46,9 +48,10 @@ class AppsNamespace:
             filter: only apps whose name contains this text.
             environment_name: the environment; None means the default one.
         """
+        wanted = optional_text("filter", filter)
         controller = self.client.controller()
         found = controller.list_aliases(environment_name=environment_name)
-        return [app for app in found if filter in app.alias] if filter else found
+        return [app for app in found if wanted in app.alias] if wanted else found
 
     def watch(
         self,
@@ -225,8 +228,9 @@ class AppsNamespace:
         """
         from fal.gpus import METRICS_PATH, usage_of_app
 
+        name = checked_name(app_name)
         rest = self.client.rest()
-        return usage_of_app(rest.ask("GET", METRICS_PATH), app_name)
+        return usage_of_app(rest.ask("GET", METRICS_PATH), name)
 
     def explain(self, app_name: str, *, environment_name: str | None = None) -> AppExplanation:
         """Explain why an app has the runners that it has: load, arithmetic and recent decisions.

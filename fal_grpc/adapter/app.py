@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count, text
+from fal_grpc.adapter.values import count, environment, flag, text
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def deleted_revision(message: app_pb2.DeleteAliasResult) -> str:
 def list_request(environment_name: str | None = None) -> app_pb2.ListAliasesRequest:
     from fal_grpc.v1 import app_pb2
 
-    return app_pb2.ListAliasesRequest(environment_name=environment_name)
+    return app_pb2.ListAliasesRequest(environment_name=environment(environment_name))
 
 
 def set_request(
@@ -146,7 +146,7 @@ def set_request(
         alias=app_name(alias, environment_name),
         revision=text("revision", revision),
         auth_mode=None if auth_mode is None else parse_auth_mode(auth_mode).number,
-        environment_name=environment_name,
+        environment_name=environment(environment_name),
         deployment_strategy=None if deployment_strategy is None else parse_strategy(deployment_strategy).number,
     )
 
@@ -154,7 +154,8 @@ def set_request(
 def delete_request(alias: str, *, environment_name: str | None = None) -> app_pb2.DeleteAliasRequest:
     from fal_grpc.v1 import app_pb2
 
-    return app_pb2.DeleteAliasRequest(alias=app_name(alias, environment_name), environment_name=environment_name)
+    name = app_name(alias, environment_name)
+    return app_pb2.DeleteAliasRequest(alias=name, environment_name=environment(environment_name))
 
 
 def update_request(
@@ -195,7 +196,7 @@ def update_request(
         startup_timeout=count("startup_timeout", startup_timeout),
         machine_types=_names("machine_types", machine_types),
         valid_regions=_names("regions", regions),
-        environment_name=environment_name,
+        environment_name=environment(environment_name),
     )
 
 
@@ -207,8 +208,8 @@ def rollout_request(
 
     return app_pb2.RolloutApplicationRequest(
         application_name=app_name(application_name, environment_name),
-        force=force,
-        environment_name=environment_name,
+        force=flag("force", force),
+        environment_name=environment(environment_name),
     )
 
 
@@ -219,21 +220,21 @@ def app_name(name: object, environment_name: str | None = None) -> str:
         ArgumentError: it is empty, or not text.
     """
     checked = text("app_name", name, "must be a name that is not empty; `fal apps list` lists the apps")
-    if environment_name in (None, "", "main") or checked.endswith(f"--{environment_name}"):
+    if environment(environment_name) in (None, "", "main") or checked.endswith(f"--{environment_name}"):
         return checked
     return f"{checked}--{environment_name}"
 
 
 def parse_auth_mode(name: AuthMode | str) -> AuthMode:
     try:
-        return AuthMode(name.lower())
+        return AuthMode(text("auth", name, "must be private, public or shared").lower())
     except ValueError:
         raise ArgumentError("auth", f"must be private, public or shared, not {name!r}") from None
 
 
 def parse_strategy(name: DeploymentStrategy | str) -> DeploymentStrategy:
     try:
-        return DeploymentStrategy(name.lower())
+        return DeploymentStrategy(text("strategy", name, "must be recreate or rolling").lower())
     except ValueError:
         raise ArgumentError("strategy", f"must be recreate or rolling, not {name!r}") from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fal_grpc.adapter.app import AliasInfo, alias_info, app_name
 from fal_grpc.adapter.runner import RunnerInfo, runner_info
-from fal_grpc.adapter.values import to_timestamp
+from fal_grpc.adapter.values import environment, to_timestamp
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import app_pb2, runner_pb2
@@ -63,7 +63,7 @@ def watch_runners_request(
 
     return runner_pb2.WatchRunnersRequest(
         alias=app_name(alias, environment_name) if alias is not None else "",
-        environment_name=environment_name,
+        environment_name=environment(environment_name),
         start_time=None if since is None else to_timestamp(since, argument="since"),
         version=version,
     )
@@ -72,4 +72,4 @@ def watch_runners_request(
 def watch_apps_request(*, environment_name: str | None = None, version: str = "") -> app_pb2.WatchAppsRequest:
     from fal_grpc.v1 import app_pb2
 
-    return app_pb2.WatchAppsRequest(environment_name=environment_name, version=version)
+    return app_pb2.WatchAppsRequest(environment_name=environment(environment_name), version=version)

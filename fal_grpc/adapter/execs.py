@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.runner import check_runner_id
-from fal_grpc.adapter.values import to_datetime
+from fal_grpc.adapter.values import optional_text, seconds, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -98,22 +98,22 @@ def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
 
     if isinstance(spec.command, str):
         raise ArgumentError("command", f"must be a list, such as ['sh', '-c', {spec.command!r}]")
-    if spec.timeout_seconds is not None and spec.timeout_seconds <= 0:
-        raise ArgumentError("timeout", f"is {spec.timeout_seconds:g}: give more than 0 seconds")
-    for name in spec.env or {}:
-        if not name or "=" in name:
+    env = {**({"TERM": spec.term} if spec.term else {}), **(spec.env or {})}
+    for name, value in env.items():
+        if "=" in text("env", name, "must have names that are text and not empty"):
             raise ArgumentError("env", f"{name!r} is no name of a variable")
+        text("env", value, f"{name} must be text, not {type(value).__name__}", empty=True)
     size = None if spec.size is None else runner_pb2.TerminalSize(height=spec.size[0], width=spec.size[1])
     return exec_pb2.StartExecRequest(
         runner_id=check_runner_id(spec.runner_id),
         exec_id=exec_id,
-        command=spec.command,
+        command=[text("command", word, "must be a list of texts", empty=True) for word in spec.command],
         tty=spec.tty,
         tty_size=size,
-        cwd=spec.cwd or "",
-        env={**({"TERM": spec.term} if spec.term else {}), **(spec.env or {})},
+        cwd=optional_text("cwd", spec.cwd) or "",
+        env=env,
         keep=spec.keep,
-        timeout_seconds=spec.timeout_seconds,
+        timeout_seconds=seconds("timeout", spec.timeout_seconds),
         linger_seconds=spec.linger_seconds,
     )
 

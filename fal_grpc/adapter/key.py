@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import to_datetime
+from fal_grpc.adapter.values import optional_text, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -104,10 +104,11 @@ def create_request(
         preset = _PRESET_OF_SCOPE[parse_scope(scope)]
     if permissions is not None and (isinstance(permissions, str) or not permissions):
         raise ArgumentError("permissions", "must be a list with at least one permission")
+    allowed = [text("permissions", one) for one in permissions or ()]
     return key_pb2.CreateUserKeyRequest(
         policy_preset=None if preset is None else parse_preset(preset).value,
-        policy=None if permissions is None else key_pb2.KeyPolicy(permissions=permissions),
-        alias=description,
+        policy=None if permissions is None else key_pb2.KeyPolicy(permissions=allowed),
+        alias=optional_text("description", description),
     )
 
 
@@ -120,23 +121,21 @@ def list_request() -> key_pb2.ListUserKeysRequest:
 def revoke_request(key_id: str) -> key_pb2.RevokeUserKeyRequest:
     from fal_grpc.v1 import key_pb2
 
-    if not key_id:
-        raise ArgumentError("key_id", "must not be empty; `fal keys list` lists the keys")
-    if ":" in key_id:
+    if ":" in text("key_id", key_id, "must be an id that is not empty; `fal keys list` lists the keys"):
         # Not shown: a whole key has its secret in it.
         raise ArgumentError("key_id", "give only the part before the colon; the secret is not needed")
     return key_pb2.RevokeUserKeyRequest(key_id=key_id)
 
 
 def parse_scope(scope: KeyScope | str) -> KeyScope:
-    name = scope.upper()
+    name = text("scope", scope, "must be 'admin' or 'api'").upper()
     if name not in KeyScope.__members__:
         raise ArgumentError("scope", f"must be 'admin' or 'api', not {scope!r}")
     return KeyScope[name]
 
 
 def parse_preset(preset: KeyPreset | str) -> KeyPreset:
-    name = preset.upper()
+    name = text("preset", preset, f"must be one of {', '.join(KeyPreset.__members__)}").upper()
     if name not in KeyPreset.__members__:
         raise ArgumentError("preset", f"must be one of {', '.join(KeyPreset.__members__)}, not {preset!r}")
     return KeyPreset[name]

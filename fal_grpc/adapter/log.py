@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count, text, to_datetime, to_timestamp
+from fal_grpc.adapter.values import count, environment, text, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _selector(query: LogQuery) -> log_pb2.LogSelector:
     if query.runner_id:
         selector.runner_id = query.runner_id
     else:
-        target = log_pb2.AppLogTarget(app=query.app or "", environment_name=query.environment_name or "")
+        target = log_pb2.AppLogTarget(app=query.app or "", environment_name=environment(query.environment_name) or "")
         selector.app.CopyFrom(target)
     return selector
 

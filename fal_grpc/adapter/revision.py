@@ -28,7 +28,7 @@ from fal_grpc.adapter.run import (
     serialized,
     service_urls,
 )
-from fal_grpc.adapter.values import to_datetime, to_struct
+from fal_grpc.adapter.values import environment, text, to_datetime, to_struct
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def build_request(request: BuildRequest) -> revision_pb2.BuildEnvironmentRequest
         environments=[environment_definition(spec) for spec in request.environments],
         machine_requirements=None if machine is None else machine_requirements(machine, build_only=True),
         files=[file(ref) for ref in request.files],
-        environment_name=request.environment_name,
+        environment_name=environment(request.environment_name),
         application_name=request.application_name,
         secrets=None if request.secrets is None else run_pb2.SecretsConfig(names=request.secrets),
     )
@@ -298,7 +298,7 @@ def register_request(request: RegisterRequest) -> revision_pb2.RegisterApplicati
         private_logs=request.private_logs,
         files=[file(ref) for ref in request.files],
         source_code=request.source_code,
-        environment_name=request.environment_name,
+        environment_name=environment(request.environment_name),
         health_check_config=None if request.health_check is None else health_check(request.health_check),
         skip_retry_conditions=[
             revision_pb2.RetryCondition.Value(condition.name) for condition in request.skip_retry_conditions
@@ -369,7 +369,7 @@ def list_request(
 
     return revision_pb2.ListApplicationsRequest(
         application_name=None if application_name is None else app_name(application_name, environment_name),
-        environment_name=environment_name,
+        environment_name=environment(environment_name),
     )
 
 
@@ -410,6 +410,5 @@ def delete_request(application_id: str) -> revision_pb2.DeleteApplicationRequest
     """
     from fal_grpc.v1 import revision_pb2
 
-    if not application_id:
-        raise ArgumentError("application_id", "must not be empty; `fal apps list-rev` lists the revisions")
+    text("application_id", application_id, "must be an id that is not empty; `fal apps list-rev` lists the revisions")
     return revision_pb2.DeleteApplicationRequest(application_id=application_id)

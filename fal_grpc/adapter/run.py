@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import AuthMode
 from fal_grpc.adapter.log import Log, logs
-from fal_grpc.adapter.values import to_struct
+from fal_grpc.adapter.values import environment, to_struct
 from fal_grpc.errors import ArgumentError, FalError
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def run_request(request: RunRequest) -> run_pb2.HostedRun:
         function=serialized(request.function),
         setup_func=serialized(request.setup_func),
         files=[file(ref) for ref in request.files],
-        environment_name=request.environment_name,
+        environment_name=environment(request.environment_name),
         application_name=request.application_name,
         auth_mode=None if request.auth_mode is None else request.auth_mode.number,
         data_mounts=request.data_mounts,

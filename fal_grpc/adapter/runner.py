@@ -355,8 +355,11 @@ def parse_states(states: Iterable[RunnerState | str] | None) -> frozenset[Runner
         return None
     if isinstance(states, str):
         raise ArgumentError("state", f"must be a list, such as [{states!r}]")
+    if not isinstance(states, Iterable):
+        raise ArgumentError("state", f"must be a list, such as ['idle'], not {states!r}")
     wanted: set[RunnerState] = set()
     for state in states:
+        text("state", state, "must be a list of texts, such as ['idle']")
         if state.lower() == "all":
             return None
         elif state.upper() in RunnerState.__members__:

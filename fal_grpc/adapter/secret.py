@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import text, to_datetime
+from fal_grpc.adapter.values import environment, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def set_request(
     return secret_pb2.SetSecretRequest(
         name=_name(name),
         value=_value(value),
-        environment_name=environment_name,
+        environment_name=environment(environment_name),
         default_exposed=default_exposed,
     )
 
@@ -62,13 +62,13 @@ def unset_request(name: str, *, environment_name: str | None = None) -> secret_p
     """Return a request to delete a secret: on the wire, to set it without a value."""
     from fal_grpc.v1 import secret_pb2
 
-    return secret_pb2.SetSecretRequest(name=_name(name), environment_name=environment_name)
+    return secret_pb2.SetSecretRequest(name=_name(name), environment_name=environment(environment_name))
 
 
 def list_request(environment_name: str | None = None) -> secret_pb2.ListSecretsRequest:
     from fal_grpc.v1 import secret_pb2
 
-    return secret_pb2.ListSecretsRequest(environment_name=environment_name)
+    return secret_pb2.ListSecretsRequest(environment_name=environment(environment_name))
 
 
 def _name(name: object) -> str:

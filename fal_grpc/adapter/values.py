@@ -68,6 +68,53 @@ def text(argument: str, value: object, problem: str = "must be text that is not 
     return value
 
 
+def optional_text(argument: str, value: object) -> str | None:
+    """Return text that the wire can carry, also empty; None stays None.
+
+    Raises:
+        ArgumentError: it is not text.
+    """
+    if value is None:
+        return None
+    problem = f"must be text, not {type(value).__name__}"
+    return text(argument, value, problem, empty=True)
+
+
+def environment(value: object) -> str | None:
+    """Return an environment's name; None stays None.
+
+    Raises:
+        ArgumentError: it is not text.
+    """
+    return optional_text("environment_name", value)
+
+
+def flag(argument: str, value: object) -> bool:
+    """Return True or False.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ArgumentError(argument, f"must be True or False, not {value!r}")
+    return value
+
+
+def seconds(argument: str, value: object) -> float | None:
+    """Return a number of seconds above 0; None stays None.
+
+    Raises:
+        ArgumentError: it is not such a number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentError(argument, f"must be a number of seconds, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ArgumentError(argument, f"is {value:g}: give more than 0 seconds")
+    return value
+
+
 def count(argument: str, value: object) -> int | None:
     """Return a whole number that the wire can carry; None stays None.
 

@@ -104,7 +104,7 @@ def test_a_controller_that_is_not_there(side):
             side.call(host, "kill_runner", "r1")
     assert str(caught.value) == (
         f"Could not reach the controller at {host}: connection refused. "
-        "Is it running? `fal up` starts one here; FAL_GRPC_HOST says where else to look."
+        "Is it running? `fal up` starts one here; set FAL_GRPC_HOST to call another."
     )
     assert isinstance(caught.value, errors.UnavailableError)
 

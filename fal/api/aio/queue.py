@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fal import queue as answers
 from fal.queue import QueuedRequest, QueueState
+from fal_grpc.adapter.app import app_name as checked_name
 
 if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
@@ -135,8 +136,9 @@ class AsyncQueueNamespace:
     async def _ask(
         self, method: str, app_name: str, *parts: str, query: Mapping[str, str | None] | None = None
     ) -> dict[str, JSON]:
+        name = checked_name(app_name)
         rest = await self.client.rest()
         if self._owner is None:
             self._owner = answers.owner_name(await rest.ask("GET", "/users/current"))
-        answer = await rest.ask(method, answers.queue_path(self._owner, app_name, *parts), query)
+        answer = await rest.ask(method, answers.queue_path(self._owner, name, *parts), query)
         return answer if isinstance(answer, dict) else {}
