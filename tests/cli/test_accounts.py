@@ -129,9 +129,8 @@ def test_environments(controller, capsys, piped):
             {"name": "staging", "description": "before production", "is_default": False, "created_at": str(CREATED_AT)}
         ]
     }
-    assert main(["environments", "delete", "staging"]) == 2
-    assert "add --yes" in capsys.readouterr().err
-    assert main(["environments", "delete", "staging", "--yes"]) == 0
+    # Without a terminal nobody is asked.
+    assert main(["environments", "delete", "staging"]) == 0
     assert capsys.readouterr().out == "Deleted environment 'staging'\n"
     assert controller.request("DeleteEnvironment").name == "staging"
 
