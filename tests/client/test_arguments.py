@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from operator import attrgetter
 
 import pytest
 
 from fal.api import ArgumentError, SyncServerlessClient
 
-WRONG: dict[str, tuple[str, Callable[[SyncServerlessClient], object]]] = {
-    "apps.list filter": ("filter", lambda c: c.apps.list(filter=3)),
-    "apps.list environment": ("environment_name", lambda c: c.apps.list(environment_name=3)),
-    "apps.scale count": ("max_concurrency", lambda c: c.apps.scale("x", max_concurrency="3")),
-    "apps.scale fraction": ("max_concurrency", lambda c: c.apps.scale("x", max_concurrency=2.5)),
-    "apps.scale machine types": ("machine_types", lambda c: c.apps.scale("x", machine_types="XS")),
-    "apps.scale regions": ("regions", lambda c: c.apps.scale("x", regions=[1])),
-    "apps.runners": ("since", lambda c: c.apps.runners("x", since="1h")),
-    "apps.rollout": ("force", lambda c: c.apps.rollout("x", force="yes")),
-    "apps.set_rev auth": ("auth", lambda c: c.apps.set_rev("x", "y", auth=3)),
-    "apps.set_rev strategy": ("strategy", lambda c: c.apps.set_rev("x", "y", strategy=3)),
-    "apps.delete_rev": ("application_id", lambda c: c.apps.delete_rev(3)),
-    "apps.delete": ("app_name", lambda c: c.apps.delete(b"x")),
-    "apps.gpus": ("app_name", lambda c: c.apps.gpus(3)),
-    "runners.list": ("state", lambda c: c.runners.list(state=5)),
-    "runners.list one": ("state", lambda c: c.runners.list(state=[5])),
-    "runners.stop": ("grace_seconds", lambda c: c.runners.stop("r", grace="x")),
-    "runners.exec command": ("command", lambda c: c.runners.exec("r", [1])),
-    "runners.exec timeout": ("timeout", lambda c: c.runners.exec("r", ["a"], timeout="5")),
-    "runners.exec env": ("env", lambda c: c.runners.exec("r", ["a"], env={"A": 1})),
-    "runners.exec cwd": ("cwd", lambda c: c.runners.exec("r", ["a"], cwd=3)),
-    "keys.create scope": ("scope", lambda c: c.keys.create(scope=3)),
-    "keys.create description": ("description", lambda c: c.keys.create(scope="ADMIN", description=3)),
-    "keys.create permissions": ("permissions", lambda c: c.keys.create(permissions=[3])),
-    "keys.revoke": ("key_id", lambda c: c.keys.revoke(3)),
-    "secrets.set": ("environment_name", lambda c: c.secrets.set("A", "b", environment_name=3)),
-    "queue.list name": ("app_name", lambda c: c.queue.list(3)),
-    "queue.list limit": ("limit", lambda c: c.queue.list("x", limit="5")),
-}
+WRONG: list[tuple[str, str, tuple[object, ...], dict[str, object]]] = [
+    ("filter", "apps.list", (), {"filter": 3}),
+    ("environment_name", "apps.list", (), {"environment_name": 3}),
+    ("max_concurrency", "apps.scale", ("x",), {"max_concurrency": "3"}),
+    ("max_concurrency", "apps.scale", ("x",), {"max_concurrency": 2.5}),
+    ("machine_types", "apps.scale", ("x",), {"machine_types": "XS"}),
+    ("regions", "apps.scale", ("x",), {"regions": [1]}),
+    ("since", "apps.runners", ("x",), {"since": "1h"}),
+    ("force", "apps.rollout", ("x",), {"force": "yes"}),
+    ("auth", "apps.set_rev", ("x", "y"), {"auth": 3}),
+    ("strategy", "apps.set_rev", ("x", "y"), {"strategy": 3}),
+    ("application_id", "apps.delete_rev", (3,), {}),
+    ("app_name", "apps.delete", (b"x",), {}),
+    ("app_name", "apps.gpus", (3,), {}),
+    ("state", "runners.list", (), {"state": 5}),
+    ("state", "runners.list", (), {"state": [5]}),
+    ("grace_seconds", "runners.stop", ("r",), {"grace": "x"}),
+    ("command", "runners.exec", ("r", [1]), {}),
+    ("timeout", "runners.exec", ("r", ["a"]), {"timeout": "5"}),
+    ("env", "runners.exec", ("r", ["a"]), {"env": {"A": 1}}),
+    ("cwd", "runners.exec", ("r", ["a"]), {"cwd": 3}),
+    ("scope", "keys.create", (), {"scope": 3}),
+    ("description", "keys.create", (), {"scope": "ADMIN", "description": 3}),
+    ("permissions", "keys.create", (), {"permissions": [3]}),
+    ("key_id", "keys.revoke", (3,), {}),
+    ("environment_name", "secrets.set", ("A", "b"), {"environment_name": 3}),
+    ("app_name", "queue.list", (3,), {}),
+    ("limit", "queue.list", ("x",), {"limit": "5"}),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_the_error_names_the_argument(name: str) -> None:
-    argument, call = WRONG[name]
+@pytest.mark.parametrize(("argument", "call", "positional", "named"), WRONG)
+def test_the_error_names_the_argument(
+    argument: str, call: str, positional: tuple[object, ...], named: dict[str, object]
+) -> None:
     # Nothing listens there, so a request that were sent would be another error.
     with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client, pytest.raises(ArgumentError) as caught:
-        call(client)
+        attrgetter(call)(client)(*positional, **named)
     assert caught.value.argument == argument
     assert str(caught.value).startswith(f"{argument}: ")

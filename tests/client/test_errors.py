@@ -6,6 +6,7 @@ import socket
 import traceback
 from http import HTTPStatus
 from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
@@ -182,6 +183,6 @@ def test_a_name_that_does_not_resolve_wants_no_retry(fake):
     failure = SimpleNamespace(
         code=lambda: grpc.StatusCode.UNAVAILABLE, details=lambda: details, trailing_metadata=lambda: ()
     )
-    error = errors.from_rpc(failure, method="ListRunners", target="api.x:443", local=False)
+    error = errors.from_rpc(cast("errors.RpcFailure", failure), method="ListRunners", target="api.x:443", local=False)
     assert isinstance(error, errors.UnreachableError)
     assert str(error).startswith("Could not reach the controller at api.x:443: the name cannot be resolved. Check the ")
