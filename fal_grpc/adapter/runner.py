@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fal_grpc.adapter.app import app_name
 from fal_grpc.adapter.values import JSON, count, from_struct, text, to_datetime, to_timestamp
@@ -355,7 +355,7 @@ def parse_states(states: Iterable[RunnerState | str] | None) -> frozenset[Runner
         return None
     if isinstance(states, str):
         raise ArgumentError("state", f"must be a list, such as [{states!r}]")
-    if not isinstance(states, Iterable):
+    if not isinstance(cast("object", states), Iterable):
         raise ArgumentError("state", f"must be a list, such as ['idle'], not {states!r}")
     wanted: set[RunnerState] = set()
     for state in states:
