@@ -24,6 +24,7 @@ class LiveRequest:
     Attributes:
         number: counts the requests in the order of their arrival, in which they are served.
         attempt: the work on it, which may be cancelled; None while it waits in line.
+        starting: whether the start of an attempt is being written; nothing is sent yet, so the request still waits.
         cancelled: set when its caller asked to cancel it.
         finishing: whether its end is being written, so that it can no longer be cancelled.
         finished: set when its end is stored.
@@ -32,6 +33,7 @@ class LiveRequest:
     request: QueuedRequest
     number: int = 0
     attempt: asyncio.Task[object] | None = None
+    starting: bool = False
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 2.0
 # The pause after each attempt; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=0.5, longest_seconds=60.0, jitter=0)
+# How often an app is told of a cancellation that it cannot handle.
+_MOST_TOLD = 4
 # The status of requests that the app did not answer.
 _STATUS = {Condition.TIMEOUT: 504, Condition.SERVER_ERROR: 503, Condition.CONNECTION_ERROR: 503}
 
@@ -169,12 +171,14 @@ class AttemptRunner:
             alone=app.scaling.max_multiplexing == 1,
         )
         # Set before the write: if that is cut off, the request may be stored as started and has to be ended as such.
-        live.request = started
+        live.request, live.starting = started, True
         try:
             content = await self._store.begin(started)
         except Fault as fault:
             live.request = waiting
             return _requeued(waiting, fault), Outcome.DONE
+        finally:
+            live.starting = False
         self._queue.requests_changed.notify()
         if content is None:
             live.request = waiting
@@ -211,12 +215,17 @@ class AttemptRunner:
         if takes_post(metadata, cancel_path(request.path)) is False:
             log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id)
             return
-        try:
-            status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
-        except (NodeTrouble, AnswerTooLarge) as error:
-            log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
-        else:
+        for tries in range(1, _MOST_TOLD + 1):
+            try:
+                status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
+            except (NodeTrouble, AnswerTooLarge) as error:
+                log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
+                return
             log.info("request %s is cancelled; its app was told, and answered %s", request.request_id, status)
+            if status is not None and status < 500:
+                return
+            # The word may have overtaken the request, which the app then does not know yet.
+            await asyncio.sleep(RETRIES.pause(tries))
 
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:

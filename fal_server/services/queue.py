@@ -140,7 +140,9 @@ class Queue:
         """
         live = self._backlog.get(request_id)
         if live is not None and live.request.app_id == app_id:
-            return QueueStatus(request=live.request, position=self._backlog.position(live))
+            # Whoever cancels a request in progress may count on its app having it.
+            shown = replace(live.request, state=State.IN_QUEUE) if live.starting else live.request
+            return QueueStatus(request=shown, position=self._backlog.position(live))
         request = await self._store.get(app_id.account, request_id)
         if request is None or request.app_id != app_id:
             raise _unknown(app_id, request_id)

@@ -268,3 +268,36 @@ def test_a_directory_is_sent_along_as_a_requirement(client: Official, tmp_path: 
     (tmp_path / "needing.py").write_text(NEEDS_A_DIRECTORY)
     client.fal("deploy", "needing.py", cwd=tmp_path)
     assert said(client, 'show(fal_client.run("local/needing", arguments={}))') == {"word": "from a directory"}
+
+
+def test_messages_over_a_websocket_are_requests(client: Official) -> None:
+    script = """
+import os
+os.environ["FAL_WS_RUN_HOST"] = os.environ["FAL_RUN_HOST"]
+import fal.apps
+
+with fal.apps.ws(APP) as connection:
+    one = json.loads(connection.run({"text": "a "}))["text"]
+    for word in ("b ", "c "):
+        connection.send({"text": word})
+    both = [json.loads(connection.recv())["text"] for _ in range(2)]
+with fal.apps.ws(APP, path="/stream") as connection:
+    connection.send({"text": "s"})
+    streamed = b"".join(connection.stream()).decode().count("data: ")
+show([one, both, streamed])
+"""
+    assert said(client, script) == ["a 1st", ["b 1st", "c 1st"], 3]
+
+
+def test_the_metadata_of_an_app(official: Official, tiny: str) -> None:
+    script = """
+import json
+from fal.api.client import SyncServerlessClient
+from openapi_fal_rest.api.applications import app_metadata
+
+client = SyncServerlessClient()._create_rest_client()
+found = app_metadata.sync_detailed(app_alias_or_id="tiny", app_user_id="local", client=client)
+print(json.dumps([int(found.status_code), sorted(found.parsed.to_dict()["openapi"]["paths"])]))
+"""
+    status, paths = official.script(script)
+    assert (status, paths) == (200, ["/", "/deaf", "/health", "/slow", "/slow/cancel", "/stream"])
