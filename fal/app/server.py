@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -51,7 +52,14 @@ class HasLifespan(Protocol):
 
 
 async def serve(
-    served: Served, *, version: str, port: int, metrics_port: int | None, limit_max_requests: int | None = None
+    served: Served,
+    *,
+    version: str,
+    port: int,
+    metrics_port: int | None,
+    limit_max_requests: int | None = None,
+    sock: socket.socket | None = None,
+    on_start: Callable[[uvicorn.Server], object] = lambda _server: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, on the interface of FAL_RUNNER_HOST (all, if it is not set).
 
@@ -61,6 +69,8 @@ async def serve(
         port: the port of the app.
         metrics_port: the port of /metrics; None serves none.
         limit_max_requests: end after this many requests.
+        sock: listen with this socket instead.
+        on_start: called before setup() with the server, whose `handle_exit` stops it.
 
     Raises:
         Exception: what setup() or teardown() raised.
@@ -80,23 +90,26 @@ async def serve(
         limit_max_requests=limit_max_requests,
     )
     server = _Server(config, served.handle_exit if isinstance(served, HasLifespan) else None)
+    on_start(server)
     with server.catching_signals():
         if not isinstance(served, HasLifespan):
-            await _listen(server, metrics, host, metrics_port)
+            await _listen(server, metrics, host, metrics_port, sock)
         else:
             async with served.lifespan(api):
-                await _listen(server, metrics, host, metrics_port)
+                await _listen(server, metrics, host, metrics_port, sock)
                 await server.exit_handled()
     sys.stdout.flush()
     sys.stderr.flush()
 
 
-async def _listen(server: _Server, metrics: Metrics, host: str, metrics_port: int | None) -> None:
+async def _listen(
+    server: _Server, metrics: Metrics, host: str, metrics_port: int | None, sock: socket.socket | None
+) -> None:
     if server.should_exit:  # stopped during setup()
         return
     endpoint = None if metrics_port is None else await serve_metrics(metrics, host, metrics_port)
     try:
-        await server.serve()
+        await server.serve(sockets=None if sock is None else [sock])
     finally:
         if endpoint is not None:
             endpoint.close()
