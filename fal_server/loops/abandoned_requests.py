@@ -91,9 +91,7 @@ class AbandonedRequests:
                 count = await self._engine.requests_in_flight(runner)
             except Exception:
                 seconds = self._set_aside.add(runner_id)
-                log.exception(
-                    "runner %s was not asked for its requests; it is set aside for %.1f s", runner_id, seconds
-                )
+                log.exception("runner %s was not asked for requests; it is set aside for %.1f s", runner_id, seconds)
             else:
                 self._set_aside.remove(runner_id)
                 return count
