@@ -80,6 +80,7 @@ class Reconciler:
         self._decisions = decisions
         self._starting: set[str] = set()
         self._tasks = TaskSet(log)
+        self._releases = TaskSet(log)
         # By runner, or by app for actions without one: an action that fails unexpectedly must not stop the others.
         self._set_aside = SetAside[str | AppId](clock.now)
         self._early: dict[str, list[Observation]] = {}
@@ -143,7 +144,10 @@ class Reconciler:
             await self._follow()
             closed.set()
 
-        await Rounds("observations of the engine", follow).run_until(closed)
+        try:
+            await Rounds("observations of the engine", follow).run_until(closed)
+        finally:
+            await self._releases.close()  # the next start stores the log lines that are left
 
     async def _follow(self) -> None:
         async for seen in self._engine.observations():
@@ -193,10 +197,14 @@ class Reconciler:
             self._killed.discard(seen.runner_id)
             self._set_aside.remove(seen.runner_id)
             if (runner is None or runner.ended) and not awaited:
-                try:
-                    await self._engine.release(seen.runner_id)
-                except Fault as fault:
-                    log.warning("the files of runner %s stay: %s", seen.runner_id, fault.message)
+                # It lasts until the last log lines are stored, and observations of other runners do not wait for that.
+                self._releases.spawn(self._release(seen.runner_id), name=f"release of runner {seen.runner_id}")
+
+    async def _release(self, runner_id: str) -> None:
+        try:
+            await self._engine.release(runner_id)
+        except Fault as fault:
+            log.warning("the files of runner %s stay: %s", runner_id, fault.message)
 
     async def _excuse(self, runner: Runner, seen: Observation) -> Observation:
         """Do not count a failed start against the app if the machine is in trouble."""

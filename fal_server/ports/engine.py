@@ -256,7 +256,13 @@ class Engine(Protocol):
         ...
 
     async def release(self, runner_id: str) -> None:
-        """Delete what is kept for a runner (spool, socket, directory), now that its end is stored."""
+        """Delete what is kept for a runner (spool, socket, directory), now that its end is stored.
+
+        It lasts until the runner's last log lines are stored.
+
+        Raises:
+            Unavailable: the engine was closed before they were; the next start stores them.
+        """
         ...
 
     async def close(self) -> None:

@@ -126,7 +126,7 @@ class Rig:
         self._shims: dict[str, ShimIdentity] = {}
         self.engine = self._open()
 
-    def _open(self, warm_shims: int = 0, warm_workers: int = 0) -> LocalEngine:
+    def _open(self, warm_shims: int = 0, warm_workers: int = 0, silent_seconds: float = 30) -> LocalEngine:
         engine = LocalEngine(
             self.root / "runners",
             node=NODE,
@@ -138,6 +138,7 @@ class Rig:
             warm_shims=warm_shims,
             warm_workers=warm_workers,
             rest_seconds=0.0,
+            silent_seconds=silent_seconds,
         )
         self._watch = asyncio.get_running_loop().create_task(self._observe(engine))
         return engine
@@ -232,10 +233,10 @@ class Rig:
             said = "\n".join(entry.message for entry in self.lines.of(runner.runner_id))
             raise AssertionError(f"no {event} of the runner; it said:\n{said}") from None
 
-    async def restart(self, *, adopt: Runner | None = None, warm_shims: int = 0, warm_workers: int = 0) -> bool:
+    async def restart(self, *, adopt: Runner | None = None, **options: Any) -> bool:
         await self.shut()
         self.seen.clear()
-        self.engine = self._open(warm_shims, warm_workers)
+        self.engine = self._open(**options)
         return adopt is not None and await self.engine.adopt(adopt) is not None
 
     async def shut(self) -> None:

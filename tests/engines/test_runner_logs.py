@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.lifecycle import Event
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.engines.shim.client import ShimClient
@@ -303,6 +304,57 @@ async def test_a_sink_that_fails_gets_the_lines_again(rig: Any) -> None:
     runner = await rig.start(lambda: print("kept"))
     await rig.until(runner, Event.GONE)
     assert rig.lines.app_lines(runner.runner_id) == ["kept"]
+
+
+def print_much() -> None:
+    print("\n".join(f"line {number}" for number in range(20_000)))
+
+
+class Disk:
+    """A sink that stores nothing until it is free, and refuses the next batches then."""
+
+    def __init__(self, plain: Any) -> None:
+        self.plain = plain
+        self.free = asyncio.Event()
+        self.refusals = 2
+
+    async def append(self, entries: Sequence[LogEntry]) -> None:
+        await self.free.wait()
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("disk full")
+        await self.plain(entries)
+
+
+async def test_an_ended_runner_is_kept_until_its_lines_are_stored_whatever_its_shim_does(rig: Any) -> None:
+    disk = Disk(rig.lines.append)
+    rig.lines.append = disk.append
+    await rig.restart(silent_seconds=0.01)
+    runner = await rig.start(print_much)
+    await rig.until(runner, Event.GONE)
+    released = asyncio.create_task(rig.engine.release(runner.runner_id))
+    await rig.worker_ended(rig.shim(runner).pid)
+    assert not released.done()
+    disk.free.set()
+    await released
+    assert rig.lines.app_lines(runner.runner_id) == [f"line {number}" for number in range(20_000)]
+    assert_no_gap(rig, runner)
+    assert not (rig.root / "runners" / runner.runner_id).exists()
+
+
+async def test_lines_that_could_not_be_stored_before_the_controllers_end_are_stored_at_the_next_start(rig: Any) -> None:
+    disk = Disk(rig.lines.append)
+    rig.lines.append = disk.append
+    await rig.restart()
+    runner = await rig.start(print_much)
+    await rig.until(runner, Event.GONE)
+    released = asyncio.create_task(rig.engine.release(runner.runner_id))
+    await rig.shut()
+    assert isinstance((await asyncio.gather(released, return_exceptions=True))[0], Unavailable)
+    rig.lines.append = disk.plain
+    assert not await rig.restart(adopt=runner)
+    assert len(rig.lines.app_lines(runner.runner_id)) == 20_000
+    assert_no_gap(rig, runner)
 
 
 async def test_secrets_are_nowhere_in_the_open(rig: Any) -> None:

@@ -39,6 +39,7 @@ class FakeEngine:
         start_as: the outcome of the next starts.
         obeys_stop: whether a runner ends when asked to stop.
         hold_start: start() waits until this is set.
+        unstored: runners that are not released, because their last lines are not stored yet.
         poisoned: runners about which most calls raise an unexpected error.
         blind: how often observations() still breaks off.
         measured: what runners use, by runner id.
@@ -62,6 +63,7 @@ class FakeEngine:
         self.stopped: list[tuple[str, float]] = []
         self.killed: list[str] = []
         self.released: list[str] = []
+        self.unstored: set[str] = set()
         self.poisoned: set[str] = set()
         self.blind = 0
         self.measured: dict[str, ResourceSample] = {}
@@ -198,6 +200,8 @@ class FakeEngine:
         if runner_id in self.poisoned:
             self.changed.notify()
             raise RuntimeError("poison")
+        if runner_id in self.unstored:
+            await asyncio.Event().wait()
         self.released.append(runner_id)
         self.changed.notify()
 

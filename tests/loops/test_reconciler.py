@@ -102,9 +102,21 @@ async def test_an_observation_that_cannot_be_handled_stops_no_other(
     first, second = (platform.the_runner(name).runner_id for name in ("a", "b"))
     platform.engine.poisoned = {first}
     platform.engine.gone(first, "exit code 1", 1)
-    await platform.until(lambda: f"gone of runner {first} could not be handled" in caplog.text)
+    await platform.until(lambda: f"release of runner {first} failed" in caplog.text)
     platform.engine.gone(second, "exit code 1", 1)
     await platform.until(lambda: second in platform.engine.released)
+
+
+async def test_a_runner_whose_last_lines_are_not_stored_yet_holds_up_no_other(platform: Platform) -> None:
+    for name in ("a", "b"):
+        await platform.deploy(name, scaling={"min_concurrency": 1})
+    await platform.until(lambda: states(platform) == ["idle", "idle"])
+    first, second = (platform.the_runner(name).runner_id for name in ("a", "b"))
+    platform.engine.unstored = {first}
+    platform.engine.gone(first, "exit code 1", 1)
+    platform.engine.gone(second, "exit code 1", 1)
+    await platform.until(lambda: second in platform.engine.released)
+    assert first not in platform.engine.released
 
 
 async def test_an_engine_that_breaks_off_its_observations_is_asked_again(

@@ -56,6 +56,8 @@ from fal_server.ports import (
 
 log = logging.getLogger(__name__)
 
+_SILENT_SECONDS = 30.0
+
 
 class LocalEngine:
     """Implements Engine on this machine. Make and use it in one event loop.
@@ -74,6 +76,7 @@ class LocalEngine:
         warm_workers: for how many of the environments used last to start a worker ahead, which imports what their
             runners import; about 25 MiB and those modules each.
         rest_seconds: how long after a runner's start to start nothing ahead.
+        silent_seconds: if no line of an ended runner is stored for so long, the rest is read from its disk.
     """
 
     def __init__(
@@ -91,12 +94,14 @@ class LocalEngine:
         warm_workers: int = 0,
         rest_seconds: float = REST_SECONDS,
         least_free_mib: int = LEAST_FREE_MIB,
+        silent_seconds: float = _SILENT_SECONDS,
     ) -> None:
         self._runners_dir = runners_dir.absolute()
         self._runners_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._home = (home or self._runners_dir.with_name("home")).absolute()
         self._node = node
         self._least_free_mib = least_free_mib
+        self._silent_seconds = silent_seconds
         self._preparer = Preparer(builder, blobs, files)
         self._sink = sink
         self._last_sequence = last_sequence
@@ -109,6 +114,7 @@ class LocalEngine:
         self._warm_keys: dict[str, WarmKey] = {}
         self._links: dict[str, RunnerLink] = {}
         self._observations: asyncio.Queue[Observation | None] = asyncio.Queue()
+        self._closed = False
 
     def nodes(self) -> Sequence[Node]:
         return (replace(self._node, trouble=disk_trouble(self._runners_dir, self._least_free_mib)),)
@@ -208,6 +214,8 @@ class LocalEngine:
     async def release(self, runner_id: str) -> None:
         directory = self._directory(runner_id)
         link = self._links.get(runner_id)
+        if self._closed:
+            raise Unavailable("the engine is closed, and what the runner has on disk may not be stored yet")
         if link is not None:
             await link.release()
             await end_group(directory, tag_of(link.token))
@@ -229,7 +237,7 @@ class LocalEngine:
         await self.warm_pool.close()
         ended = [runner_id for runner_id, link in self._links.items() if link.finished]
         await asyncio.gather(*(self.release(runner_id) for runner_id in ended))
-        links, self._links = list(self._links.values()), {}
+        links, self._links, self._closed = list(self._links.values()), {}, True
         await asyncio.gather(*(link.close() for link in links))
         self._observations.put_nowait(None)
 
@@ -258,6 +266,7 @@ class LocalEngine:
             sink=self._sink,
             last_sequence=self._last_sequence,
             emit=self._observe,
+            silent_seconds=self._silent_seconds,
         )
 
     def _observe(self, observation: Observation) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 import grpc
@@ -25,7 +25,6 @@ from fal_server.ports import LastSequence, LogSink, RunResult
 log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0  # how long a runner's end waits until its last lines are stored
-_RELEASE_SECONDS = 30.0
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
@@ -43,6 +42,7 @@ class RunnerLink:
         sink: stores its log lines.
         last_sequence: says how far they are stored.
         emit: takes what is observed.
+        silent_seconds: if nothing of an ended runner is stored for so long, its shim is not waited for.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class RunnerLink:
         sink: LogSink,
         last_sequence: LastSequence,
         emit: Callable[[Observation], None],
+        silent_seconds: float,
     ) -> None:
         self.token = token
         self.client = client
@@ -67,9 +68,11 @@ class RunnerLink:
         self._sink = sink
         self._last_sequence = last_sequence
         self._emit = emit
+        self._silent_seconds = silent_seconds
         self._exited: shim_pb2.WorkerExited | None = None
         self._result: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._batches_stored = 0
 
     @property
     def finished(self) -> bool:
@@ -101,13 +104,17 @@ class RunnerLink:
         return await asyncio.shield(self._result)
 
     async def release(self) -> None:
-        """End the shim, once its last lines are stored; call it when the runner's end is stored."""
+        """End the shim, once its last lines are stored; call it when the runner's end is stored.
+
+        This takes as long as storing them takes, because what is not stored is deleted afterwards.
+
+        Raises:
+            Unavailable: the link was closed before all lines were stored.
+        """
         if self._exited is None and not self.process.died.is_set():
             await self.kill()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks[:1], timeout=_RELEASE_SECONDS)
-            if late:
-                log.error("runner %s: its last log lines could not be stored and are lost", self._runner_id)
+            await self._all_stored(self._tasks[0])
         if not self.process.died.is_set():
             with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):  # it may end before it has answered
                 await self.client.shut_down()
@@ -117,6 +124,17 @@ class RunnerLink:
             await self.process.sweep()
         await self.close()
 
+    async def _all_stored(self, pump: asyncio.Task[None]) -> None:
+        """Wait until all lines are stored; from a shim that sends none they are read from its disk."""
+        before = None
+        while not pump.done():
+            if before == self._batches_stored:
+                await self.process.sweep()
+            before = self._batches_stored
+            await asyncio.wait([pump], timeout=self._silent_seconds)
+        if pump.cancelled():
+            raise Unavailable("not all of its log lines are stored")
+
     async def store_leftover(self, stored: int = 0) -> None:
         """Store what a dead shim could not send.
 
@@ -125,7 +143,7 @@ class RunnerLink:
         """
         after = max(stored, await self._last_sequence(self._runner_id))
         async for entries in self.process.leftover(after):
-            await self._sink(self._lines(entries))
+            await self._store(self._lines(entries))
 
     async def close(self) -> None:
         """Stop watching; a living runner goes on. The shim of an ended one ends, and its lines stay on disk."""
@@ -238,7 +256,7 @@ class RunnerLink:
                 if self.process.alive():
                     async with aclosing(batched(self.client.logs(after), self._lines)) as batches:
                         async for lines in batches:
-                            await self._sink(lines)
+                            await self._store(lines)
                             after = lines[-1].sequence
                             acks.stored(after)
                             failures = 0
@@ -259,6 +277,10 @@ class RunnerLink:
             if not complete:
                 failures += 1
                 await self._pause(failures)
+
+    async def _store(self, lines: Sequence[LogEntry]) -> None:
+        await self._sink(lines)
+        self._batches_stored += 1
 
     def _lines(self, entries: Iterable[log_pb2.LogEntry]) -> list[LogEntry]:
         return entries_from_wire(
