@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from fal.http import file_form
+from fal.http_messages import file_form
 from fal.rest import Rest
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import CallError, ConfigError, NotFoundError, UnknownError

@@ -1,71 +1,38 @@
-"""HTTP calls to a controller: one blocking client and one for asyncio.
+"""HTTP calls to a controller.
 
-Both stand on httpx, which is imported at the first call: commands that speak gRPC alone never load it.
+They stand on httpx, which is imported at the first call: commands that speak gRPC alone never load it.
 """
+
+# Generated from fal/http_aio.py by scripts/gen_blocking.py; do not edit.
 
 from __future__ import annotations
 
-import json
-import os
-import ssl
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
-from uuid import uuid4
 
-from fal_grpc.channel import root_certificates, user_agent
-from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
-from fal_grpc.target import is_loopback
+from fal.http_messages import (
+    MAX_REDIRECTS,
+    EventParser,
+    HttpRequest,
+    HttpResponse,
+    ServerSentEvent,
+    headers_of,
+    kind_of,
+    length_of,
+    redirect_of,
+    status_error,
+    timeout_of,
+    translated,
+    verification_of,
+    without_query,
+)
+from fal_grpc.errors import UnavailableError
 
 if TYPE_CHECKING:
     import httpx
 
-    from fal_grpc.adapter.values import JSON
     from fal_grpc.channel import ChannelOptions
-
-MAX_REDIRECTS = 5
-CONNECT_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
-    """A request to make.
-
-    Attributes:
-        timeout_seconds: how long each step (connect, send, receive) may take; None waits for as long as it takes.
-    """
-
-    method: str
-    url: str
-    content: bytes | None = None
-    headers: Mapping[str, str]
-    timeout_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """A response with its whole body; header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    url: str
-
-    def json(self) -> JSON:
-        """Parse the body; an empty one is None.
-
-        Raises:
-            UnknownError: it is not JSON.
-        """
-        if not self.content.strip():
-            return None
-        try:
-            parsed: JSON = json.loads(self.content)
-        except (ValueError, RecursionError):
-            raise UnknownError(f"{without_query(self.url)} answered with something else than JSON") from None
-        return parsed
 
 
 class HttpStream:
@@ -79,43 +46,22 @@ class HttpStream:
         self._response = response
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
-        self.length = _length(response)
+        self.length = length_of(response)
 
-    def chunks(self) -> Generator[bytes]:
+    def chunks(self) -> Generator[bytes, None, None]:
         """Yield the body as it arrives."""
-        with _translated(str(self._response.url)):
+        with translated(str(self._response.url)):
             yield from self._response.iter_bytes()
 
-    def events(self) -> Generator[ServerSentEvent]:
+    def events(self) -> Generator[ServerSentEvent, None, None]:
         """Yield the events of a text/event-stream as they arrive."""
         parser = EventParser()
         for chunk in self.chunks():
             yield from parser.feed(chunk)
 
 
-class AsyncHttpStream:
-    """`HttpStream` for asyncio."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self.length = _length(response)
-
-    async def chunks(self) -> AsyncGenerator[bytes]:
-        with _translated(str(self._response.url)):
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
-
-    async def events(self) -> AsyncGenerator[ServerSentEvent]:
-        parser = EventParser()
-        async for chunk in self.chunks():
-            for event in parser.feed(chunk):
-                yield event
-
-
 class HttpClient:
-    """Makes HTTP calls; usable from several threads.
+    """Makes HTTP calls. It can be used from several threads.
 
     Redirects are followed within one scheme, host and port only, since the headers carry credentials. Proxies are
     those of the environment, except for this machine's own addresses.
@@ -137,11 +83,11 @@ class HttpClient:
             CallError: the response is an error (see `status_error`), or the server cannot be reached.
         """
         with self.stream(request) as stream:
-            content = b"".join(stream.chunks())
+            content = b"".join(list(stream.chunks()))
         return HttpResponse(status=stream.status, headers=stream.headers, content=content, url=request.url)
 
     @contextmanager
-    def stream(self, request: HttpRequest) -> Generator[HttpStream]:
+    def stream(self, request: HttpRequest) -> Generator[HttpStream, None, None]:
         """Send a request; the response's body is read inside the `with` block.
 
         Raises:
@@ -150,16 +96,16 @@ class HttpClient:
         client, url = self._client(request.url), request.url
         for _ in range(MAX_REDIRECTS + 1):
             with (
-                _translated(url),
+                translated(url),
                 client.stream(
                     request.method,
                     url,
                     content=request.content,
-                    headers=_headers(request),
-                    timeout=_timeout(request.timeout_seconds),
+                    headers=headers_of(request),
+                    timeout=timeout_of(request.timeout_seconds),
                 ) as response,
             ):
-                target = _redirect(response, url)
+                target = redirect_of(response, url)
                 if target is None:
                     if response.status_code >= 300:
                         raise status_error(response.status_code, response.headers, response.read(), url)
@@ -174,217 +120,13 @@ class HttpClient:
             self._clients.popitem()[1].close()
 
     def _client(self, url: str) -> httpx.Client:
-        kind = _kind(url)
+        kind = kind_of(url)
         if kind not in self._clients:
             import httpx
 
             self._clients[kind] = httpx.Client(
-                verify=_verification(self._options, kind),
+                verify=verification_of(self._options, kind),
                 trust_env=not kind[0],
                 limits=httpx.Limits(max_keepalive_connections=None if self._keep else 0),
             )
         return self._clients[kind]
-
-
-class AsyncHttpClient:
-    """`HttpClient` for asyncio."""
-
-    def __init__(self, options: ChannelOptions, *, keep_connections: bool = False) -> None:
-        self._options = options
-        self._keep = keep_connections
-        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
-
-    async def send(self, request: HttpRequest) -> HttpResponse:
-        async with self.stream(request) as stream:
-            content = b"".join([chunk async for chunk in stream.chunks()])
-        return HttpResponse(status=stream.status, headers=stream.headers, content=content, url=request.url)
-
-    @asynccontextmanager
-    async def stream(self, request: HttpRequest) -> AsyncGenerator[AsyncHttpStream]:
-        client, url = self._client(request.url), request.url
-        for _ in range(MAX_REDIRECTS + 1):
-            with _translated(url):
-                async with client.stream(
-                    request.method,
-                    url,
-                    content=request.content,
-                    headers=_headers(request),
-                    timeout=_timeout(request.timeout_seconds),
-                ) as response:
-                    target = _redirect(response, url)
-                    if target is None:
-                        if response.status_code >= 300:
-                            raise status_error(response.status_code, response.headers, await response.aread(), url)
-                        yield AsyncHttpStream(response)
-                        return
-            url = target
-        raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")
-
-    async def close(self) -> None:
-        while self._clients:
-            await self._clients.popitem()[1].aclose()
-
-    def _client(self, url: str) -> httpx.AsyncClient:
-        kind = _kind(url)
-        if kind not in self._clients:
-            import httpx
-
-            self._clients[kind] = httpx.AsyncClient(
-                verify=_verification(self._options, kind),
-                trust_env=not kind[0],
-                limits=httpx.Limits(max_keepalive_connections=None if self._keep else 0),
-            )
-        return self._clients[kind]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSentEvent:
-    """An event of a text/event-stream; `name` is "message" unless the server gives one."""
-
-    name: str
-    data: str
-
-
-class EventParser:
-    """Parses a text/event-stream, fed in chunks, by the rules of the HTML standard.
-
-    Lines end at LF, CR or CRLF only: `str.splitlines` would cut data at other characters.
-    """
-
-    def __init__(self) -> None:
-        self._pending = b""
-        self._after_cr = False
-        self._name = "message"
-        self._data: list[str] = []
-
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take in the next bytes, and return the events that they complete."""
-        if self._after_cr and chunk:
-            self._after_cr, chunk = False, chunk.removeprefix(b"\n")
-        self._after_cr = self._after_cr or chunk.endswith(b"\r")
-        *lines, rest = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        if lines:
-            lines[0], self._pending = self._pending + lines[0], b""
-        self._pending += rest
-        return [event for line in lines if (event := self._take(line.decode("utf-8", "replace"))) is not None]
-
-    def _take(self, line: str) -> ServerSentEvent | None:
-        if not line:
-            event = ServerSentEvent(name=self._name, data="\n".join(self._data)) if self._data else None
-            self._name, self._data = "message", []
-            return event
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "event":
-            self._name = value or "message"
-        elif field == "data":
-            self._data.append(value)
-        return None
-
-
-def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tuple[bytes, str]:
-    """Return a multipart/form-data body (RFC 7578) with one file, and its content type.
-
-    Args:
-        content: of the file.
-        file_name: its name; characters that cannot stand in a header become "_".
-        field: the form's field.
-    """
-    boundary = uuid4().hex
-    name = "".join(letter if " " <= letter <= "~" and letter not in '"\\' else "_" for letter in file_name)
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
-
-
-def status_error(status: int, headers: Mapping[str, str], content: bytes, url: str) -> CallError:
-    """Return the error that an HTTP status stands for, with the body's `detail` as its message."""
-    where = without_query(url)
-    try:
-        body: object = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
-    detail = body.get("detail") if isinstance(body, dict) else None
-    text = detail if isinstance(detail, str) else f"{where} answered {status} {_phrase(status)}".rstrip()
-    error = BY_HTTP_STATUS.get(status, UnknownError)
-    return error(
-        text, details=text, target=where, request_id=headers.get("x-fal-request-id", headers.get("x-request-id"))
-    )
-
-
-def without_query(url: str) -> str:
-    """Return the address as messages show it: a query can hold what the user typed."""
-    return url.partition("?")[0]
-
-
-def _phrase(status: int) -> str:
-    from http import HTTPStatus
-
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def _headers(request: HttpRequest) -> dict[str, str]:
-    # Compressed bodies have no length that says how much of a file is missing.
-    return {"User-Agent": user_agent(), "Accept-Encoding": "identity", **request.headers}
-
-
-def _timeout(seconds: float | None) -> httpx.Timeout:
-    import httpx
-
-    return httpx.Timeout(seconds, connect=CONNECT_SECONDS if seconds is None else seconds)
-
-
-def _length(response: httpx.Response) -> int | None:
-    text = response.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _redirect(response: httpx.Response, url: str) -> str | None:
-    if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
-        return None
-    target = urljoin(url, response.headers["location"])
-    old, new = urlsplit(url), urlsplit(target)
-    return target if (old.scheme, old.netloc) == (new.scheme, new.netloc) else None
-
-
-def _kind(url: str) -> tuple[bool, bool]:
-    """Which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
-    parts = urlsplit(url)
-    return is_loopback(parts.hostname or ""), parts.scheme == "https"
-
-
-def _verification(options: ChannelOptions, kind: tuple[bool, bool]) -> ssl.SSLContext | bool:
-    if not kind[1]:
-        return False  # plaintext: nothing to verify, and loading the system's authorities takes time
-    roots = root_certificates(options)
-    return ssl.create_default_context(cafile=None if roots is None else str(roots))
-
-
-@contextmanager
-def _translated(url: str) -> Generator[None]:
-    """Raise the client's own error for whatever goes wrong on the way."""
-    import httpx
-
-    try:
-        yield
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        raise UnavailableError(
-            f"Could not reach {without_query(url)}: {_reason(error)}. Is the controller running? "
-            "`fal up` starts one here; set FAL_GRPC_HOST to call another."
-        ) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Return the operating system's own words if there are any: httpx often keeps them in a cause."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            # asyncio replaces the words, name resolution has numbers of its own.
-            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__

@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from urllib.parse import quote
 
-from fal.http import HttpClient, HttpRequest, HttpStream
+from fal.http import HttpClient, HttpStream
+from fal.http_messages import HttpRequest
 from fal.rest_messages import address, log_entry, log_page, objects, parse_time
 from fal_grpc.adapter.log import LogEntry, LogPage
 from fal_grpc.adapter.values import JSON

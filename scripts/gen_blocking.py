@@ -33,6 +33,7 @@ SOURCES = {
     "fal/api/aio/watch_reading.py": "fal/api/watch_reading.py",
     "fal/deploy/deployment_aio.py": "fal/deploy/deployment.py",
     "fal/deploy/upload_aio.py": "fal/deploy/upload.py",
+    "fal/http_aio.py": "fal/http.py",
     "fal/rest_aio.py": "fal/rest.py",
     "fal_grpc/aio.py": "fal_grpc/controller.py",
     "fal_grpc/aio_exec_session.py": "fal_grpc/exec_session.py",
@@ -44,6 +45,7 @@ MODULES = {
     "fal.api.aio": "fal.api",
     "fal.deploy.aio": "fal.deploy",
     "fal.deploy.upload_aio": "fal.deploy.upload",
+    "fal.http_aio": "fal.http",
     "fal.rest_aio": "fal.rest",
     "fal_grpc.aio": "fal_grpc.controller",
     "fal_grpc.aio_": "fal_grpc.",
@@ -57,6 +59,8 @@ NAMES = {
     "__aiter__": "__iter__",
     "aclose": "close",
     "aclosing": "closing",
+    "aiter_bytes": "iter_bytes",
+    "aread": "read",
     "asynccontextmanager": "contextmanager",
     "asend": "send",
     "async_for_each": "for_each",
@@ -82,7 +86,7 @@ PHRASES = {
 }
 """What documentation says of the asyncio side alone, and what it says of the blocking one."""
 
-_FIXES = "F401,I,RUF100,C416"
+_FIXES = "F401,I,RUF100,C416,SIM117,UP028"
 _NOTICE = "# The source of {}: run `make gen` after a change."
 _HEADER = "# Generated from {} by scripts/gen_blocking.py; do not edit."
 _ASYNC_NAME = re.compile(r"\b(?:Async(?=[A-Z])(\w+)|(\w+)Async(Stub))\b")

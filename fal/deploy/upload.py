@@ -13,7 +13,7 @@ from typing import Protocol
 from fal.deploy.concurrency import for_each
 from fal.deploy.errors import UploadError
 from fal.deploy.files import AppFile
-from fal.http import file_form
+from fal.http_messages import file_form
 from fal_grpc.adapter.values import JSON
 from fal_grpc.errors import CallError
 

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal.http import AsyncHttpClient, EventParser, HttpClient, HttpRequest, ServerSentEvent
+from fal.http import HttpClient
+from fal.http_aio import AsyncHttpClient
+from fal.http_messages import EventParser, HttpRequest, ServerSentEvent
 from fal.rest_aio import AsyncRest
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import KeyCredentials

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal.http import file_form
+from fal.http_messages import file_form
 from fal_server.core.faults import InvalidArgument
 from fal_server.http.server.multipart import file_field
 

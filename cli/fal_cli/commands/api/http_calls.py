@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fal.http import EventParser
+from fal.http_messages import EventParser
 from fal_cli.exit_codes import CommandError
 from fal_grpc.channel import root_certificates, user_agent
 from fal_grpc.target import is_loopback

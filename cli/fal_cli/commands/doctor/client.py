@@ -209,7 +209,8 @@ def _check_proxy(target: Target) -> Iterator[Check]:
 
 def _check_answer(settings: Settings) -> Iterator[Check]:
     """Compare version and clock with what the controller's HTTP side says; a foreign one may say neither."""
-    from fal.http import HttpClient, HttpRequest
+    from fal.http import HttpClient
+    from fal.http_messages import HttpRequest
     from fal_grpc.errors import FalError
 
     http = HttpClient(settings.options)

@@ -1,0 +1,132 @@
+"""HTTP calls to a controller, for asyncio.
+
+They stand on httpx, which is imported at the first call: commands that speak gRPC alone never load it.
+"""
+
+# The source of fal/http.py: run `make gen` after a change.
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fal.http_messages import (
+    MAX_REDIRECTS,
+    EventParser,
+    HttpRequest,
+    HttpResponse,
+    ServerSentEvent,
+    headers_of,
+    kind_of,
+    length_of,
+    redirect_of,
+    status_error,
+    timeout_of,
+    translated,
+    verification_of,
+    without_query,
+)
+from fal_grpc.errors import UnavailableError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fal_grpc.channel import ChannelOptions
+
+
+class AsyncHttpStream:
+    """A response whose body is still to be read.
+
+    Attributes:
+        length: bytes of the body, if the server says it.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self.length = length_of(response)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives."""
+        with translated(str(self._response.url)):
+            async for chunk in self._response.aiter_bytes():
+                yield chunk
+
+    async def events(self) -> AsyncGenerator[ServerSentEvent, None]:
+        """Yield the events of a text/event-stream as they arrive."""
+        parser = EventParser()
+        async for chunk in self.chunks():
+            for event in parser.feed(chunk):
+                yield event
+
+
+class AsyncHttpClient:
+    """Makes HTTP calls. It belongs to the event loop of its first call.
+
+    Redirects are followed within one scheme, host and port only, since the headers carry credentials. Proxies are
+    those of the environment, except for this machine's own addresses.
+
+    Args:
+        options: which certificates to trust.
+        keep_connections: whether connections stay open between calls; then `close` must be called.
+    """
+
+    def __init__(self, options: ChannelOptions, *, keep_connections: bool = False) -> None:
+        self._options = options
+        self._keep = keep_connections
+        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Send a request and read the whole response.
+
+        Raises:
+            CallError: the response is an error (see `status_error`), or the server cannot be reached.
+        """
+        async with self.stream(request) as stream:
+            content = b"".join([chunk async for chunk in stream.chunks()])
+        return HttpResponse(status=stream.status, headers=stream.headers, content=content, url=request.url)
+
+    @asynccontextmanager
+    async def stream(self, request: HttpRequest) -> AsyncGenerator[AsyncHttpStream, None]:
+        """Send a request; the response's body is read inside the `with` block.
+
+        Raises:
+            CallError: as `send`.
+        """
+        client, url = self._client(request.url), request.url
+        for _ in range(MAX_REDIRECTS + 1):
+            with translated(url):
+                async with client.stream(
+                    request.method,
+                    url,
+                    content=request.content,
+                    headers=headers_of(request),
+                    timeout=timeout_of(request.timeout_seconds),
+                ) as response:
+                    target = redirect_of(response, url)
+                    if target is None:
+                        if response.status_code >= 300:
+                            raise status_error(response.status_code, response.headers, await response.aread(), url)
+                        yield AsyncHttpStream(response)
+                        return
+            url = target
+        raise UnavailableError(f"Could not reach {without_query(request.url)}: it redirects without an end.")
+
+    async def close(self) -> None:
+        """Close connections that were kept."""
+        while self._clients:
+            await self._clients.popitem()[1].aclose()
+
+    def _client(self, url: str) -> httpx.AsyncClient:
+        kind = kind_of(url)
+        if kind not in self._clients:
+            import httpx
+
+            self._clients[kind] = httpx.AsyncClient(
+                verify=verification_of(self._options, kind),
+                trust_env=not kind[0],
+                limits=httpx.Limits(max_keepalive_connections=None if self._keep else 0),
+            )
+        return self._clients[kind]

@@ -1,0 +1,223 @@
+"""What HTTP calls send and receive, and what the blocking client and the one for asyncio share."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+from uuid import uuid4
+
+from fal_grpc.channel import root_certificates, user_agent
+from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
+from fal_grpc.target import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fal_grpc.adapter.values import JSON
+    from fal_grpc.channel import ChannelOptions
+
+MAX_REDIRECTS = 5
+CONNECT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """A request to make.
+
+    Attributes:
+        timeout_seconds: how long each step (connect, send, receive) may take; None waits for as long as it takes.
+    """
+
+    method: str
+    url: str
+    content: bytes | None = None
+    headers: Mapping[str, str]
+    timeout_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """A response with its whole body; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str
+
+    def json(self) -> JSON:
+        """Parse the body; an empty one is None.
+
+        Raises:
+            UnknownError: it is not JSON.
+        """
+        if not self.content.strip():
+            return None
+        try:
+            parsed: JSON = json.loads(self.content)
+        except (ValueError, RecursionError):
+            raise UnknownError(f"{without_query(self.url)} answered with something else than JSON") from None
+        return parsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSentEvent:
+    """An event of a text/event-stream; `name` is "message" unless the server gives one."""
+
+    name: str
+    data: str
+
+
+class EventParser:
+    """Parses a text/event-stream, fed in chunks, by the rules of the HTML standard.
+
+    Lines end at LF, CR or CRLF only: `str.splitlines` would cut data at other characters.
+    """
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._after_cr = False
+        self._name = "message"
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take in the next bytes, and return the events that they complete."""
+        if self._after_cr and chunk:
+            self._after_cr, chunk = False, chunk.removeprefix(b"\n")
+        self._after_cr = self._after_cr or chunk.endswith(b"\r")
+        *lines, rest = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if lines:
+            lines[0], self._pending = self._pending + lines[0], b""
+        self._pending += rest
+        return [event for line in lines if (event := self._take(line.decode("utf-8", "replace"))) is not None]
+
+    def _take(self, line: str) -> ServerSentEvent | None:
+        if not line:
+            event = ServerSentEvent(name=self._name, data="\n".join(self._data)) if self._data else None
+            self._name, self._data = "message", []
+            return event
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._name = value or "message"
+        elif field == "data":
+            self._data.append(value)
+        return None
+
+
+def file_form(content: bytes, file_name: str, field: str = "file_upload") -> tuple[bytes, str]:
+    """Return a multipart/form-data body (RFC 7578) with one file, and its content type.
+
+    Args:
+        content: of the file.
+        file_name: its name; characters that cannot stand in a header become "_".
+        field: the form's field.
+    """
+    boundary = uuid4().hex
+    name = "".join(letter if " " <= letter <= "~" and letter not in '"\\' else "_" for letter in file_name)
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def status_error(status: int, headers: Mapping[str, str], content: bytes, url: str) -> CallError:
+    """Return the error that an HTTP status stands for, with the body's `detail` as its message."""
+    where = without_query(url)
+    try:
+        body: object = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    detail = body.get("detail") if isinstance(body, dict) else None
+    text = detail if isinstance(detail, str) else f"{where} answered {status} {_phrase(status)}".rstrip()
+    error = BY_HTTP_STATUS.get(status, UnknownError)
+    return error(
+        text, details=text, target=where, request_id=headers.get("x-fal-request-id", headers.get("x-request-id"))
+    )
+
+
+def without_query(url: str) -> str:
+    """Return the address as messages show it: a query can hold what the user typed."""
+    return url.partition("?")[0]
+
+
+def _phrase(status: int) -> str:
+    from http import HTTPStatus
+
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def headers_of(request: HttpRequest) -> dict[str, str]:
+    """Return what to send as headers."""
+    # Compressed bodies have no length that says how much of a file is missing.
+    return {"User-Agent": user_agent(), "Accept-Encoding": "identity", **request.headers}
+
+
+def timeout_of(seconds: float | None) -> httpx.Timeout:
+    """Return the timeouts of a request."""
+    import httpx
+
+    return httpx.Timeout(seconds, connect=CONNECT_SECONDS if seconds is None else seconds)
+
+
+def length_of(response: httpx.Response) -> int | None:
+    """Return how long the body is, if the server says it."""
+    text = response.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def redirect_of(response: httpx.Response, url: str) -> str | None:
+    """Return where a response redirects to, if it stays on the same scheme, host and port."""
+    if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
+        return None
+    target = urljoin(url, response.headers["location"])
+    old, new = urlsplit(url), urlsplit(target)
+    return target if (old.scheme, old.netloc) == (new.scheme, new.netloc) else None
+
+
+def kind_of(url: str) -> tuple[bool, bool]:
+    """Return which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
+    parts = urlsplit(url)
+    return is_loopback(parts.hostname or ""), parts.scheme == "https"
+
+
+def verification_of(options: ChannelOptions, kind: tuple[bool, bool]) -> ssl.SSLContext | bool:
+    """Return how to verify the server's certificate."""
+    if not kind[1]:
+        return False  # plaintext: nothing to verify, and loading the system's authorities takes time
+    roots = root_certificates(options)
+    return ssl.create_default_context(cafile=None if roots is None else str(roots))
+
+
+@contextmanager
+def translated(url: str) -> Generator[None]:
+    """Raise the client's own error for whatever goes wrong on the way."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        raise UnavailableError(
+            f"Could not reach {without_query(url)}: {_reason(error)}. Is the controller running? "
+            "`fal up` starts one here; set FAL_GRPC_HOST to call another."
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return the operating system's own words if there are any: httpx often keeps them in a cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            # asyncio replaces the words, name resolution has numbers of its own.
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
