@@ -14,6 +14,8 @@ from fal_cli.presentation.output import print_error
 
 # How alike two words must be for a suggestion, 0 to 1.
 _NEAR = 0.7
+# Options are few, and most mistakes in short ones swap two letters.
+_NEAR_OPTION = 0.6
 Handler = Callable[[argparse.Namespace], int | None]
 # argparse has no public name for what add_subparsers returns.
 _Subparsers = argparse._SubParsersAction  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -107,6 +109,7 @@ class FalParser(argparse.ArgumentParser):
         elif any(action.nargs == "*" for action in self._get_positional_actions()):
             # argparse would read `APP --direct key=value` as an app without arguments and one word too many.
             words = self._flags_first(words[:end]) + words[end:]
+        self._refuse_unknown_options(words[: words.index("--")] if "--" in words else words)
         parsed, unknown = super().parse_known_args(words, namespace or argparse.Namespace())
         if unknown:
             before = " before --" if self._rest is not None and separated else ""
@@ -130,6 +133,28 @@ class FalParser(argparse.ArgumentParser):
                 flags += [value for value in [next(remaining, None)] if value is not None]
         return flags + others
 
+    def _refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Refuse a misspelt option by its name, before argparse asks for what it takes to be missing beside it."""
+        has_commands = False
+        for action in self._get_positional_actions():
+            if action.nargs == argparse.REMAINDER:
+                return
+            has_commands = has_commands or action.nargs == argparse.PARSER
+        for word in words:
+            if has_commands and not word.startswith("-"):
+                return  # what follows belongs to the command
+            name = word.partition("=")[0]
+            if not name.startswith("--") or " " in name or name in self._option_string_actions:
+                continue
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            longer = [option for option in known if option.startswith(name)]
+            if near := longer[:1] or _nearest(name, known, _NEAR_OPTION):
+                self.error(f"unknown option {name}; did you mean {near[0]}?")
+            if has_commands:
+                self.error(f"unknown option {name}; the options of a command go after its name")
+            if self._rest is None:  # else the word may belong to the command, which goes after --
+                self.error(f"unknown option {name}")
+
     def error(self, message: str) -> NoReturn:
         """Write usage and the error to standard error, and exit with the code for wrong usage."""
         self.print_usage(sys.stderr)
@@ -141,18 +166,24 @@ class FalParser(argparse.ArgumentParser):
         if action.nargs != argparse.PARSER or action.choices is None or value in action.choices:
             super()._check_value(action, value)
             return
-        from difflib import get_close_matches
-
         known = [str(choice) for choice in action.choices]
         if str(value) in self._hints:
             hint = f": {self._hints[str(value)]}"
-        elif near := get_close_matches(str(value), known, n=1, cutoff=_NEAR):
+        elif near := _nearest(str(value), known, _NEAR):
             hint = f"; did you mean '{near[0]}'?"
         elif self._groups:
             hint = f"; `{self.prog} help` lists the commands"
         else:
             hint = f"; choose from {', '.join(known)}"
         raise argparse.ArgumentError(None, f"unknown command '{value}'{hint}")
+
+
+def _nearest(word: str, known: Sequence[str], cutoff: float) -> list[str]:
+    """Return the known word that is most like this one, or nothing."""
+    from difflib import get_close_matches
+
+    bare = {option.lstrip("-"): option for option in known}
+    return [bare[near] for near in get_close_matches(word.lstrip("-").lower(), bare, n=1, cutoff=cutoff)]
 
 
 class Commands(NamedTuple):

@@ -33,11 +33,12 @@ def split_words(text: str) -> list[str]:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Return the lines of a text that is broken between words."""
+    """Return the lines of a text that is broken between words; what is broken off keeps the indentation."""
+    indent = text[: len(text) - len(text.lstrip(" "))]
     lines: list[str] = []
-    for word in split_words(text):
+    for word in split_words(text[len(indent) :]):
         if lines and display_width(lines[-1]) + 1 + display_width(word) <= width:
             lines[-1] += " " + word
         else:
-            lines.append(word)
+            lines.append(indent + word)
     return lines
