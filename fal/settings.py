@@ -19,6 +19,8 @@ from fal_grpc.errors import ConfigError, MissingCredentialsError
 from fal_grpc.target import Target, parse_target
 
 DEFAULT_HOST = "api.alpha.fal.ai"
+DEFAULT_SOURCE = "default"
+"""The source of a host that nothing chose."""
 NO_CREDENTIALS = (
     "No key was found. `fal up` starts a controller here and makes one, `eval $(fal env)` takes it into this shell; "
     "or set FAL_KEY to a key of another controller, as KEY_ID:KEY_SECRET, or store it with `fal profile key`."
@@ -124,7 +126,7 @@ def find_target(
         (environ.get("FAL_HOST"), "FAL_HOST"),
         (stored, _by_profile(profile)),
     )
-    text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, "default"))
+    text, source = next(((text, source) for text, source in candidates if text), (DEFAULT_HOST, DEFAULT_SOURCE))
     return parse_target(text, plaintext=plaintext, source=source), source
 
 

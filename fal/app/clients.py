@@ -12,7 +12,7 @@ import threading
 import time
 import typing
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -234,13 +234,21 @@ class AppClient:
     ) -> Generator[AppClient]:
         """Serve an app in a runner for the time of the block, with its log on standard error.
 
+        If this program has neither a controller nor a key, the app is served in this process instead, with the
+        packages that are installed here.
+
         Args:
             app_cls: the app's class.
             health_request_timeout, startup_timeout, health_check_interval: as of `AppSpawnInfo.wait`.
 
         Raises:
             AppClientError: it did not start.
+            MissingCredentialsError: a controller was chosen, but no key.
         """
+        if not _has_controller():
+            with _served_here(app_cls, startup_timeout) as url:
+                yield cls(app_cls, url)
+            return
         info = app_cls.spawn()
         ended = threading.Event()
         printing = threading.Thread(target=_print_logs, args=(info.logs, ended), daemon=True)
@@ -291,6 +299,37 @@ def authorization() -> dict[str, str]:
         return {}
 
 
+def _has_controller() -> bool:
+    """Return whether a controller or a key was chosen, by variables, profile or login."""
+    from fal.config import load
+    from fal.settings import DEFAULT_SOURCE, find_profile, find_target, resolve
+    from fal_grpc.errors import MissingCredentialsError
+
+    try:
+        resolve()
+    except MissingCredentialsError:
+        config = load(environ=os.environ)
+        profile, _ = find_profile(config, None, os.environ)
+        if find_target(config, profile, None, os.environ)[1] != DEFAULT_SOURCE:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def _served_here(app_cls: type[App], startup_timeout: int) -> Generator[str]:
+    from fal.testing.local import serve_here
+
+    here = ExitStack()
+    _say(f"No controller is set: {app_cls.__name__} is served in this process.")
+    try:
+        url = here.enter_context(serve_here(app_cls, startup_seconds=startup_timeout))
+    except Exception as error:
+        raise AppClientError(f"The app did not start: {type(error).__name__}: {error}", 500) from error
+    with here:
+        yield url
+
+
 def _body(data: object) -> object:
     dump = getattr(data, "model_dump", None)
     if dump is not None:
@@ -304,4 +343,8 @@ def _print_logs(logs: queue.Queue[Log], ended: threading.Event) -> None:
             line = logs.get(timeout=0.1)
         except queue.Empty:
             continue
-        print(line.message, file=sys.stderr, flush=True)  # noqa: T201 - what `connect` is asked for
+        _say(line.message)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - `connect` is asked to

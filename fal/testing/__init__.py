@@ -1,7 +1,4 @@
-"""Tests of apps: in this process, or in a runner of a controller in a temporary folder. Names load at first use.
-
-pytest finds the fixtures of `fal.testing.plugin` by itself.
-"""
+"""A controller in a temporary folder, and pytest's fixtures for apps, in `plugin`. Names load at first use."""
 
 from __future__ import annotations
 
@@ -9,14 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fal.testing.controller import ControllerStartError, TemporaryController
-    from fal.testing.local import serve_here
 
-__all__ = ["ControllerStartError", "TemporaryController", "serve_here"]
+__all__ = ["ControllerStartError", "TemporaryController"]
 
 _WHERE = {
     "ControllerStartError": "fal.testing.controller",
     "TemporaryController": "fal.testing.controller",
-    "serve_here": "fal.testing.local",
 }
 
 

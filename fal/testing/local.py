@@ -1,4 +1,4 @@
-"""Serves an app in this process, for tests that need no controller."""
+"""Serves an app in this process, without a controller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fal.app import AppClient
 from fal.app.server import STATE_VARIABLE, serve
 
 if TYPE_CHECKING:
@@ -21,30 +20,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def serve_here(app: type[App], *, timeout: int | None = None) -> Generator[AppClient]:
-    """Serve an app in a thread of this process for the time of the block, and give a client of its endpoints.
+def serve_here(app: type[App], *, startup_seconds: float | None = None) -> Generator[str]:
+    """Serve an app in a thread of this process for the time of the block, and give its address.
 
-    What the test patches is what the app sees, and a debugger stops in it. The packages are those that are installed
-    here, whatever the app's requirements say.
+    What the program patches is what the app sees, and a debugger stops in it. The packages are those that are
+    installed here, whatever the app's requirements say.
 
     Args:
         app: the app's class.
-        timeout: seconds that each step of a call may take; None waits.
+        startup_seconds: how long setup() may take; None waits. A setup() that takes longer runs on in its thread.
 
     Raises:
+        TimeoutError: setup() took too long.
         Exception: what the app's setup() or, at the end of the block, its teardown() raised.
-
-    Example:
-        with serve_here(Greeter) as client:
-            assert client.greet(Input(name="Ada")).text == "Hello, Ada!"
     """
     earlier = os.environ.get(STATE_VARIABLE)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = _Serving(app, listening)
+        error = None
         try:
-            serving.wait()
-            port = listening.getsockname()[1]
-            yield AppClient(app, f"http://127.0.0.1:{port}", timeout)
+            serving.wait(startup_seconds)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             error = serving.stop()
             if earlier is None:
@@ -65,16 +61,20 @@ class _Serving:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
         self._changed = threading.Event()
+        self._given_up = False
         self._thread = threading.Thread(target=self._run, name=f"fal-{app.__name__}", daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
+    def wait(self, seconds: float | None) -> None:
         """Wait until setup() has ended and requests are answered.
 
         Raises:
+            TimeoutError: that took too long.
             Exception: what setup() raised.
         """
-        self._changed.wait()
+        if not self._changed.wait(seconds):
+            self._given_up = True
+            raise TimeoutError(f"setup() of {self._app.__name__} took more than {seconds} seconds")
         if self._error is not None:
             raise self._error
 
@@ -82,7 +82,8 @@ class _Serving:
         """Stop as a runner does, with handle_exit() and teardown(); return what the app raised."""
         if self._loop is not None and self._server is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.handle_exit, signal.SIGTERM, None)
-        self._thread.join()
+        if not self._given_up:  # nothing can end a setup() that hangs
+            self._thread.join()
         return self._error
 
     def _run(self) -> None:

@@ -47,7 +47,8 @@ def fal_app(fal_here: TemporaryController) -> Iterator[Callable[[type[App]], App
 @pytest.fixture
 def fal_local_app() -> Iterator[Callable[[type[App]], AppClient]]:
     """Return a function that serves an app in this process until the test ends; it needs no controller."""
+    from fal.app import AppClient
     from fal.testing.local import serve_here
 
     with ExitStack() as stack:
-        yield lambda app: stack.enter_context(serve_here(app))
+        yield lambda app: AppClient(app, stack.enter_context(serve_here(app)))

@@ -14,6 +14,8 @@ from tests.support.shell import Shell
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # These start a controller themselves, from an empty shell.
 WHOLE = {"README.md", "docs/tutorials/first-app.md"}
+# These are for a directory of the reader's own, and need no controller.
+ALONE = {"docs/howto/test-apps.md"}
 
 
 def sessions() -> dict[str, list[Step]]:
@@ -42,12 +44,22 @@ def test_a_reader_can_follow_it_from_an_empty_shell(page: str, tmp_path: Path) -
         shell.close()
 
 
-@pytest.mark.parametrize("page", sorted(sessions().keys() - WHOLE))
+@pytest.mark.parametrize("page", sorted(sessions().keys() - WHOLE - ALONE))
 def test_a_session_is_what_is_printed(page: str, controller: Controller, tmp_path: Path) -> None:
     kept = {name: value for name, value in controller.environment.items() if name.startswith("FAL_")}
     shell = Shell(tmp_path, kept)
     try:
         shell.run("source .venv/bin/activate")
+        play(shell, sessions()[page])
+    finally:
+        shell.close()
+
+
+@pytest.mark.parametrize("page", sorted(ALONE))
+def test_a_reader_can_follow_it_without_a_controller(page: str, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    try:
+        shell.run(f"source .venv/bin/activate; mkdir {tmp_path}/apps; cd {tmp_path}/apps")
         play(shell, sessions()[page])
     finally:
         shell.close()

@@ -1,76 +1,15 @@
-"""`fal.testing`: apps in this process and in a runner, and the plugin that pytest finds."""
+"""Apps that are served in the process of their caller, without a controller."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import threading
 
 import pytest
 
 import fal
-from fal.app import AppClientError
-from fal.testing import serve_here
-from tests.support.controller import ROOT
-
-APP = """\
-import fal
-from pydantic import BaseModel
-
-
-class Input(BaseModel):
-    name: str
-
-
-class Output(BaseModel):
-    text: str
-    greeted: int
-
-
-class Greeter(fal.App, name="greeter"):
-    requirements = ["humanize==4.11.0"]
-
-    def setup(self) -> None:
-        self.greeted = 0
-
-    @fal.endpoint("/")
-    def greet(self, request: Input) -> Output:
-        self.greeted += 1
-        return Output(text=f"Hello, {request.name}!", greeted=self.greeted)
-
-    @fal.endpoint("/count")
-    def count(self) -> dict[str, str]:
-        import humanize  # installed in the runner
-
-        return {"greeted": humanize.apnumber(self.greeted)}
-"""
-TESTS = '''\
-"""Tests of an app: the quick ones in this process, one in a runner."""
-
-import pytest
-from greeter import Greeter, Input
-
-from fal.app import AppClientError
-from fal.testing import serve_here
-
-
-def test_it_greets(fal_local_app):
-    client = fal_local_app(Greeter)
-    assert client.greet(Input(name="Ada")).text == "Hello, Ada!"
-    assert client.greet(Input(name="Grace")).greeted == 2
-
-
-def test_it_wants_a_name():
-    with serve_here(Greeter) as client, pytest.raises(AppClientError) as caught:
-        client.greet({})
-    assert caught.value.status_code == 422
-
-
-def test_its_environment_has_what_it_needs(fal_app):
-    client = fal_app(Greeter)
-    client.greet(Input(name="Ada"))
-    assert client.count({}) == {"greeted": "one"}
-'''
+from fal.app import AppClient, AppClientError
+from fal_grpc.errors import MissingCredentialsError
 
 
 class Counted(fal.App, name="counted"):
@@ -101,9 +40,28 @@ class Failing(fal.App, name="failing"):
         return {}
 
 
+class Hanging(fal.App, name="hanging"):
+    goes_on = threading.Event()
+
+    def setup(self) -> None:
+        self.goes_on.wait()
+
+    @fal.endpoint("/")
+    def answer(self) -> dict[str, int]:
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def no_controller(monkeypatch, tmp_path):
+    """Choose no controller: no variables and an empty home."""
+    for name in [name for name in os.environ if name.startswith(("FAL_", "ISOLATE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
 def test_an_app_is_served_from_setup_to_teardown():
     before, state = Counted.ended, os.environ.get("FAL_RUNNER_STATE")
-    with serve_here(Counted) as client, serve_here(Counted) as other:
+    with AppClient.connect(Counted) as client, AppClient.connect(Counted) as other:
         assert [client.count({}), client.count({}), other.count({})] == [{"calls": 1}, {"calls": 2}, {"calls": 1}]
         assert Counted.ended == before
         with pytest.raises(AppClientError) as caught:
@@ -114,32 +72,20 @@ def test_an_app_is_served_from_setup_to_teardown():
 
 
 def test_what_setup_raises_is_raised_in_the_test():
-    with pytest.raises(RuntimeError, match="no weights"), serve_here(Failing):
+    with pytest.raises(AppClientError, match="RuntimeError: no weights"), AppClient.connect(Failing):
         pass
 
 
-def test_pytest_finds_the_fixtures_and_nothing_is_left_behind(tmp_path):
-    place = tmp_path / "tests"
-    place.mkdir()
-    (place / "greeter.py").write_text(APP)
-    (place / "test_greeter.py").write_text(TESTS)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "PYTEST_"))}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "fal.testing.plugin", "-p", "no:cacheprovider"),
-            *("-c", os.devnull, "--rootdir", str(place), str(place)),
-        ],
-        env={
-            "UV_CACHE_DIR": str(ROOT / ".cache" / "uv"),
-            **kept,
-            "TMPDIR": str(tmp_path),
-            "HOME": str(tmp_path),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
-    assert not [path.name for path in tmp_path.glob("fal-*") if path.is_dir() and (path / "fal.db").exists()]
+def test_a_setup_that_hangs_is_given_up():
+    with (
+        pytest.raises(AppClientError, match="took more than 0 seconds"),
+        AppClient.connect(Hanging, startup_timeout=0),
+    ):
+        pass
+    Hanging.goes_on.set()
+
+
+def test_a_controller_without_a_key_is_not_passed_over(monkeypatch):
+    monkeypatch.setenv("FAL_HOST", "127.0.0.1:1")
+    with pytest.raises(MissingCredentialsError), AppClient.connect(Counted):
+        pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from fal.deploy.load import load_app
 from fal.deploy.preparation import prepare
 from fal.deploy.requests import environment_spec, machine_requirements
+from tests.support.controller import ROOT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DEPLOYED = {
@@ -17,11 +21,13 @@ DEPLOYED = {
     "stream.py": ["Counter"],
     "function.py": ["shout", "report"],
     "realtime.py": ["Squares"],
+    "tested/greeter.py": ["Greeter"],
 }
 
 
 def test_every_example_is_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(DEPLOYED)
+    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
+    assert found == {*DEPLOYED, "tested/test_greeter.py"}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +36,7 @@ def test_every_example_is_here():
 def test_it_can_be_deployed(name, symbol):
     app = prepare((str(EXAMPLES / name), symbol))
     assert app.function is not None
-    assert len(app.function.pickle()) < 200_000
+    assert len(app.function.pickle()) < 220_000
     assert environment_spec(app).kind == "virtualenv"
     assert machine_requirements(app).machine_types in (("XS",), ("S",))
 
@@ -76,3 +82,28 @@ def test_with_setup(start, tmp_path):
     app.terminate()
     assert app.wait() == 0
     assert "no more numbers" in app.out
+
+
+def test_an_app_with_tests(tmp_path):
+    """Its tests pass, pytest finds the fixtures, and nothing is left behind."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAL_", "PYTEST_"))}
+    place = EXAMPLES / "tested"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "fal.testing.plugin", "-p", "no:cacheprovider"),
+            *("-c", os.devnull, "--rootdir", str(place), str(place)),
+        ],
+        env={
+            "UV_CACHE_DIR": str(ROOT / ".cache" / "uv"),
+            **kept,
+            "TMPDIR": str(tmp_path),
+            "HOME": str(tmp_path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+    assert not [path.name for path in tmp_path.glob("fal-*") if path.is_dir() and (path / "fal.db").exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
@@ -46,17 +47,21 @@ class Dev:
 
     def until(self, text: str) -> str:
         """Wait for a line with a text, after the one that was waited for last; return it."""
+        return self.until_match(f".*{re.escape(text)}.*")
+
+    def until_match(self, pattern: str) -> str:
+        """Wait for a line of a pattern, after the one that was waited for last; return it."""
 
         def look() -> str | None:
             for place in range(self._read, len(self.lines)):
-                if text in self.lines[place]:
+                if re.fullmatch(pattern, self.lines[place]):
                     self._read = place + 1
                     return self.lines[place]
             if self.process.poll() is not None:
-                raise AssertionError(f"fal dev ended without {text!r}:\n" + "\n".join(self.lines))
+                raise AssertionError(f"fal dev ended without {pattern!r}:\n" + "\n".join(self.lines))
             return None
 
-        return until(look, text, 120)
+        return until(look, pattern, 120)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal; return the exit code once all of its output is read."""
