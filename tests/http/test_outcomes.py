@@ -97,6 +97,37 @@ async def test_a_runner_that_breaks_off_before_the_body(raw: bytes, word: str) -
         assert await h.ledger.ended() == [Outcome.RUNNER_FAILED]
 
 
+async def test_a_connection_is_not_used_again_after_a_failure_of_the_app() -> None:
+    async def fail_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno")
+        await reader.read()  # as a server does that closes only after the next request could have come
+        writer.close()
+
+    async with running_server() as h, runner(fail_and_close) as port:
+        h.ledger.add(App("hello"), port)
+        for _ in range(3):
+            status, _, _ = await ask(h, b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert status == 500
+        assert await h.ledger.ended(3) == [Outcome.DONE] * 3
+
+
+async def test_a_used_connection_that_breaks_does_not_end_a_runner_that_still_listens() -> None:
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await read_message(reader)
+        writer.transport.abort()
+
+    async with running_server() as h, runner(answer_once) as port:
+        h.ledger.add(App("hello"), port)
+        request = b"POST /me/hello HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        assert (await ask(h, request))[0] == 200
+        status, fields, body = await ask(h, request)
+        assert (status, error_of(fields, body)) == (503, "runner_disconnected")
+        assert await h.ledger.ended(2) == [Outcome.DONE] * 2
+
+
 class _Late(Pool):
     """Returns a new connection only once the event loop knows that the runner closed it."""
 

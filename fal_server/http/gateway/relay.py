@@ -222,9 +222,7 @@ class Relay:
         upstream.end_request(reusable=self._sent_end)
         exchange.driver = None
         if upstream.status in (502, 504) and self._outcome is Outcome.DONE:
-            self._context.deadlines.discard(self, self._seconds)
-            self._over = True
-            self._context.spawn(self._probe())
+            self._end_by_probe()
         else:
             self._end(self._outcome)
         exchange.send(body, end=True)
@@ -237,6 +235,9 @@ class Relay:
             # The runner closed an idle connection while the request was on its way.
             self._drop()
             self._task = self._context.spawn(self._connect())
+        elif upstream.reused and not upstream.answered:
+            # So does a server whose handler failed after the answer before this one: that does not end the runner.
+            self._send_failure(None, HttpError(503, "runner_disconnected", detail))
         else:
             self._fail("runner_incomplete_response" if upstream.answered else "runner_disconnected", detail)
 
@@ -312,14 +313,18 @@ class Relay:
     def _fail(self, error_type: str, detail: str) -> None:
         self._send_failure(Outcome.RUNNER_FAILED, HttpError(503, error_type, detail))
 
-    def _send_failure(self, outcome: Outcome, error: HttpError) -> None:
+    def _send_failure(self, outcome: Outcome | None, error: HttpError) -> None:
+        """Answer with an error, and end with the outcome; None: with what a probe of the runner says."""
         exchange = self._exchange
         _log.warning(
             "request %s to %s on runner %s: %s: %s",
             *(self._request_id, self._request.app, self._lease.runner_id, error.error_type, error.detail),
         )
         exchange.driver = None
-        self._end(outcome)
+        if outcome is None:
+            self._end_by_probe()
+        else:
+            self._end(outcome)
         if exchange.undo_start():
             send_error(exchange, self._request_id, error)
         else:
@@ -337,6 +342,13 @@ class Relay:
             task.cancel()
         self._context.dispatcher.release(self._lease, outcome)
 
+    def _end_by_probe(self) -> None:
+        """Release the connection to the runner, and the lease once it is known whether the runner still listens."""
+        self._over = True
+        self._context.deadlines.discard(self, self._seconds)
+        self._drop()
+        self._context.spawn(self._probe())
+
     def _drop(self) -> None:
         """Break the connection to the runner, unless it was returned to the pool."""
         upstream, self._upstream = self._upstream, None
@@ -344,7 +356,7 @@ class Relay:
             upstream.end_request(reusable=False)
 
     async def _probe(self) -> None:
-        """After a 502 or 504, end the runner if it no longer accepts connections."""
+        """Release the lease, which ends the runner if it no longer accepts connections."""
         outcome = Outcome.RUNNER_FAILED
         try:
             upstream = await self._context.pool.connect(

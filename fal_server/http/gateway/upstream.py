@@ -214,11 +214,12 @@ class Upstream(asyncio.Protocol):
             return
         self.head = True
         self.status = status
-        self._reusable = self._parser.should_keep_alive()
+        # A server whose handler raised an exception says 500 and closes (uvicorn does), without saying so in the head.
+        self._reusable = self._parser.should_keep_alive() and status < 500
         if self._bodyless:
             self.complete = True
             self._reusable = False  # the parser expects a body that will not come
-        elif not self._reusable and status not in (204, 304):
+        elif not self._parser.should_keep_alive() and status not in (204, 304):
             self._eof_ends = not any(name in _NO_BODY_END for name, _ in self.headers)
 
     def on_body(self, body: bytes) -> None:
