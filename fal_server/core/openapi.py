@@ -19,10 +19,11 @@ def takes_post(metadata: Mapping[str, Json], path: str) -> bool | None:
     if not isinstance(paths, Mapping):
         return None
     asked = path.split("/")
-    return any(
-        isinstance(methods, Mapping) and "post" in methods and _fits(described.split("/"), asked)
-        for described, methods in paths.items()
-    )
+    found = [
+        item for described, item in paths.items() if isinstance(item, Mapping) and _fits(described.split("/"), asked)
+    ]
+    # OpenAPI knows no WebSockets: where an app has one, the POST that is described beside it is not served.
+    return any("post" in item for item in found) and not any("x-fal-protocol" in item for item in found)
 
 
 def _fits(described: list[str], asked: list[str]) -> bool:

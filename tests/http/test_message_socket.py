@@ -16,7 +16,16 @@ from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.routing import Outcome
 from tests.http.support import App, Reader, Server, Writer, read_head, runner, running_server
 
-POSTS = {"openapi": {"paths": {"/": {"post": {}}, "/items/{item}": {"post": {}}, "/seen": {"get": {}}}}}
+POSTS = {
+    "openapi": {
+        "paths": {
+            "/": {"post": {}},
+            "/items/{item}": {"post": {}},
+            "/items/live": {"post": {}, "x-fal-protocol": {"type": "realtime"}},
+            "/seen": {"get": {}},
+        }
+    }
+}
 
 
 async def answering(reader: Reader, writer: Writer) -> None:
@@ -160,6 +169,7 @@ async def test_a_listener_that_closes_says_so() -> None:
 def test_what_a_description_says() -> None:
     for path, wanted in (
         ("/", True), ("/items/7", True), ("/items/", False), ("/items", False), ("/items/7/8", False), ("/seen", False),
+        ("/items/live", False),
     ):  # fmt: skip
         assert takes_post(POSTS, path) is wanted, path
     assert takes_post({}, "/") is None
