@@ -41,12 +41,14 @@ class Observation:
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
+        explains: whether the reason is the cause of what the platform answered by a stop, so that it is kept instead.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
     """
 
     runner_id: str
     event: Event
     reason: str = ""
+    explains: bool = False
     node: str = ""
     handle: str = ""
     host: str = ""
@@ -100,6 +102,8 @@ _TARGETS: dict[Event, RunnerState] = {
 def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
     # A reason to wait ends with the wait. Why a runner was to stop says more than how it ended.
     if RANK[target] < RANK[S.DRAINING]:
+        return seen.reason
+    if seen.explains:
         return seen.reason
     asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
     return runner.reason if asked_to_stop and runner.reason else seen.reason or runner.reason

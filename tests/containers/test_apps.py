@@ -164,6 +164,7 @@ def test_a_runner_that_takes_more_memory_than_its_machine_type_ends_and_says_so(
     assert controller.call("/local/boxed/eat", {}).status >= 500
     until(lambda: is_over(controller, runner), "the runner ends")
     assert "a container with 512 MiB ran out of memory" in logs(controller, runner)
+    assert "a container with 512 MiB ran out of memory" in controller.fal("runners", "get", runner).stdout
 
 
 def test_when_the_shim_dies_its_container_goes_too(controller, runner, podman):

@@ -92,3 +92,8 @@ def test_why_a_runner_was_to_stop_says_more_than_how_it_ended(
 ) -> None:
     runner = make_runner(state=state, desired=desired, reason=reason)
     assert step(runner, seen(Event.GONE, reason=reported), START).reason == shown
+
+
+def test_a_reason_that_explains_the_stop_is_kept_instead_of_it() -> None:
+    runner = make_runner(state=RunnerState.TERMINATING, desired=Desired.GONE, reason="its connections broke")
+    assert step(runner, seen(Event.GONE, reason="out of memory", explains=True), START).reason == "out of memory"

@@ -176,6 +176,7 @@ class RunnerLink:
                 runner_id=self._runner_id,
                 event=event,
                 reason=reason,
+                explains=event is Event.GONE and _out_of_memory(self._exited),
                 node=self._node,
                 handle=self.process.handle,
                 host=self._host if ready else "",
@@ -290,6 +291,11 @@ class RunnerLink:
             app_name=self._app_name,
             revision_id=self._revision_id,
         )
+
+
+def _out_of_memory(exited: shim_pb2.WorkerExited | None) -> bool:
+    """Return whether the worker ran out of memory, which its broken connections told first."""
+    return exited is not None and exited.reason == shim_pb2.WorkerExited.Reason.REASON_OUT_OF_MEMORY
 
 
 def _exit_code(exited: shim_pb2.WorkerExited | None) -> int | None:
