@@ -19,7 +19,7 @@ from pathlib import Path
 
 _ROUNDS = 15
 _PAUSE_SECONDS = 4.0
-"""Nobody saves more often; a waiting worker is there again after 2 s."""
+"""Few save more often; a waiting worker is there again a second after the last answer."""
 _APP = """
 import fal
 from dev_loop_helper import VALUE

@@ -30,6 +30,8 @@ APP_NAME = "app"
 """The directory in a runner's directory in which the worker runs."""
 # The pool is filled so long after the last start, but after at most so many rests, since starts may never pause.
 REST_SECONDS = 2.0
+# And so long after a runner is ready: its first requests come first.
+READY_REST_SECONDS = 0.25
 _MOST_RESTS = 5
 # An environment that was not used for so long is not worth the memory.
 IDLE_SECONDS = 3600.0
@@ -185,16 +187,16 @@ class WarmPool:
 
     def take(self, warm_key: WarmKey | None) -> WarmShim | None:
         """Take a warm shim, with a worker if there is one for this key; None if there is none. It may have died."""
-        self._use(warm_key)
+        self._use(warm_key, rest_seconds=self._rest_seconds)
         warm = None if warm_key is None else self._warm.get(warm_key.key)
         if warm_key is not None and warm is not None and warm.worker is not None and warm.alive:
             return self._warm.pop(warm_key.key)
         return self._plain.popleft() if self._plain else None
 
     def learn(self, warm_key: WarmKey) -> None:
-        """Note that the list of this environment's imports may have grown."""
+        """Note that a start is over, and that the list of this environment's imports may have grown."""
         self._learned.add(warm_key.key)
-        self._use(warm_key)
+        self._use(warm_key, rest_seconds=min(self._rest_seconds, READY_REST_SECONDS))
 
     @property
     def workers(self) -> list[int]:
@@ -213,14 +215,14 @@ class WarmPool:
         self._warm.clear()
         await self._endings.wait()
 
-    def _use(self, warm_key: WarmKey | None) -> None:
+    def _use(self, warm_key: WarmKey | None, *, rest_seconds: float) -> None:
         loop = asyncio.get_running_loop()
         if warm_key is not None and self._workers:
             self._used.pop(warm_key.key, None)
             self._used[warm_key.key] = (warm_key, loop.time())
         if self._shims or self._workers:
             self._due = min(self._due, loop.time() + _MOST_RESTS * self._rest_seconds)
-            self._fill_at(min(self._due, loop.time() + self._rest_seconds))
+            self._fill_at(min(self._due, loop.time() + rest_seconds))
 
     def _fill_at(self, when: float) -> None:
         if self._timer is not None:

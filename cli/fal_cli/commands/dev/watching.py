@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from fal.deploy.load import NOT_SOURCES
 
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.01
 _MOST_FILES = 2000
 _State: TypeAlias = "tuple[int, int, int] | None"
 
