@@ -9,7 +9,7 @@ from enum import StrEnum
 from urllib.parse import quote
 
 from fal.rest_messages import objects, parse_time
-from fal_grpc.adapter.values import JSON
+from fal_grpc.adapter.values import JSON, flag
 from fal_grpc.adapter.values import count as checked_count
 from fal_grpc.errors import ArgumentError, UnknownError
 
@@ -118,7 +118,7 @@ def list_parameters(state: QueueState | str | None, *, dead: bool, limit: int) -
     if not 1 <= (checked_count("limit", limit) or 0) <= MAX_LISTED:
         raise ArgumentError("limit", f"{limit} is not from 1 to {MAX_LISTED}")
     wanted = None if state is None else parse_state(state).value
-    return {"state": wanted, "dead": "1" if dead else None, "limit": str(limit)}
+    return {"state": wanted, "dead": "1" if flag("dead", dead) else None, "limit": str(limit)}
 
 
 def count(answer: Mapping[str, JSON], name: str) -> int:

@@ -100,7 +100,7 @@ class AsyncExecInput:
         try:
             if isinstance(stdin, AsyncIterable):
                 async for data in stdin:
-                    await self.send(data)
+                    await self.send(shell.input_bytes(data))
             else:
                 for item in shell.inputs(stdin):
                     if isinstance(item, bytes):

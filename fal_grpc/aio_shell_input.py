@@ -77,7 +77,7 @@ class AsyncShellInput:
         try:
             if isinstance(stdin, AsyncIterable):
                 async for data in stdin:
-                    await self.put(data)
+                    await self.put(shell.input_bytes(data))
                 await self.put(shell.CloseInput())
             else:
                 for item in shell.inputs(stdin):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from fal_grpc.adapter import execs, shell
+from fal_grpc.adapter.values import flag
 from fal_grpc.calls import Calls
 from fal_grpc.errors import (
     ArgumentError,
@@ -47,6 +48,9 @@ def start(
     on_notice: Callable[[str], None],
 ) -> ExecSession | ShellSession:
     """Start a command; if the controller lacks execs, one that ends with its link."""
+    shell.check_stdin(stdin)
+    flag("interactive", interactive)
+    execs.check_on_notice(on_notice)
     try:
         response = calls.unary(calls.execs.StartExec, execs.start_request(spec, execs.new_id()))
     except UnimplementedError:

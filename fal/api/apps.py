@@ -17,7 +17,7 @@ from fal_grpc.adapter.app import app_name as checked_name
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, parse_states
 from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
-from fal_grpc.adapter.values import optional_text
+from fal_grpc.adapter.values import optional_text, text
 from fal_grpc.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -68,14 +68,16 @@ class AppsNamespace:
             environment_name: the environment; None means the default one.
         """
 
+        wanted = optional_text("filter", filter)
+
         def stream(controller: Controller, version: str) -> Generator[Changes[AliasInfo], None, None]:
             return controller.watch_apps(environment_name=environment_name, version=version)
 
         def fetch(controller: Controller) -> builtins.list[AliasInfo]:
             found = controller.list_aliases(environment_name=environment_name)
-            return [app for app in found if filter in app.alias] if filter else found
+            return [app for app in found if wanted in app.alias] if wanted else found
 
-        return watch_reading.read(self.client, WatchedApps(filter), stream, fetch)
+        return watch_reading.read(self.client, WatchedApps(wanted), stream, fetch)
 
     def runners(
         self,
@@ -204,7 +206,7 @@ class AppsNamespace:
             UnimplementedError: the controller gives lines of single runners only.
         """
         query = log_query(
-            app=app_name,
+            app=checked_name(app_name),
             environment_name=environment_name,
             follow=follow,
             since=since,
@@ -299,7 +301,11 @@ class AppsNamespace:
         """
         controller = self.client.controller()
         return controller.set_alias(
-            app_name, app_rev, auth_mode=auth, environment_name=environment_name, deployment_strategy=strategy
+            app_name,
+            text("app_rev", app_rev),
+            auth_mode=auth,
+            environment_name=environment_name,
+            deployment_strategy=strategy,
         )
 
     def delete(self, app_name: str, *, environment_name: str | None = None) -> str | None:
@@ -317,4 +323,4 @@ class AppsNamespace:
     def delete_rev(self, app_rev: str) -> None:
         """Delete a revision that no app points at."""
         controller = self.client.controller()
-        controller.delete_application(app_rev)
+        controller.delete_application(text("app_rev", app_rev))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fal.rest_messages import parse_time
 from fal_grpc.adapter.log import LogOrigin, LogQuery
+from fal_grpc.adapter.values import flag, texts
 from fal_grpc.backoff import Backoff
 from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
 
@@ -47,7 +48,8 @@ def log_query(
     Raises:
         ArgumentError: arguments contradict each other, or a source is unknown.
     """
-    if follow and until is not None:
+    flag("oldest", oldest)
+    if flag("follow", follow) and until is not None:
         raise ArgumentError("until", "cannot be given together with follow, which goes on until the runner ends")
     if follow and oldest:
         raise ArgumentError("oldest", "cannot be given together with follow: use since")
@@ -69,10 +71,11 @@ def log_query(
 
 def _origins(sources: Sequence[LogOrigin | str]) -> tuple[LogOrigin, ...]:
     known = [origin for origin in LogOrigin if origin is not LogOrigin.UNKNOWN]
-    for source in sources:
+    wanted = texts("sources", sources)
+    for source in wanted:
         if source not in known:
             raise ArgumentError("sources", f"must be among {', '.join(known)}, not {source!r}")
-    return tuple(LogOrigin(source) for source in sources)
+    return tuple(LogOrigin(source) for source in wanted)
 
 
 class TailFollowJoin:

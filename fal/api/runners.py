@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal, overload
 from fal.api import log_reading, watch_reading
 from fal.api.logs import log_query
 from fal.api.watches import WatchedRunners
-from fal_grpc.adapter.execs import ExecInfo, ExecSpec, no_notice
+from fal_grpc.adapter.execs import ExecInfo, ExecSpec, check_on_notice, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
 from fal_grpc.adapter.shell import STDERR, ExecResult
+from fal_grpc.adapter.values import count, flag, optional_text
 from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class RunnersNamespace:
             environment_name: the app's environment; None means the default one.
         """
         wanted = parse_states(state)
+        app = optional_text("app", app)
 
         def stream(controller: Controller, version: str) -> Generator[Changes[RunnerInfo], None, None]:
             return controller.watch_runners(alias=app, environment_name=environment_name, since=since, version=version)
@@ -116,8 +118,9 @@ class RunnersNamespace:
             replace_first: start another in its place, and stop this one only when that one is ready.
             grace: seconds that its process then has to end by itself, at most 30; None leaves that to its app.
         """
+        seconds = count("grace", grace)
         controller = self.client.controller()
-        controller.stop_runner(runner_id, replace_first=replace_first, grace_seconds=grace)
+        controller.stop_runner(runner_id, replace_first=replace_first, grace_seconds=seconds)
 
     def kill(self, runner_id: str) -> None:
         """Kill a runner at once; requests in flight fail."""
@@ -241,7 +244,7 @@ class RunnersNamespace:
         """
         if not command:
             raise ArgumentError("command", "must have at least one entry; `shell` opens a login shell")
-        if detach:
+        if flag("detach", detach):
             if stdin is not None:
                 raise ArgumentError("stdin", "cannot be given to a command that is detached")
             spec = ExecSpec(
@@ -311,6 +314,7 @@ class RunnersNamespace:
         Raises:
             NotFoundError: there is no such command, or it ended too long ago.
         """
+        check_on_notice(on_notice)
         controller = self.client.controller()
         info = controller.get_exec(exec_id, runner_id=runner_id)
         return controller.attach_exec(info, on_notice=on_notice)

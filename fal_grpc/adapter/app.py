@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count, environment, flag, text
+from fal_grpc.adapter.values import count, environment, flag, text, texts
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def update_request(
         request_timeout=count("request_timeout", request_timeout),
         request_start_timeout=count("request_start_timeout", request_start_timeout),
         startup_timeout=count("startup_timeout", startup_timeout),
-        machine_types=_names("machine_types", machine_types),
-        valid_regions=_names("regions", regions),
+        machine_types=None if machine_types is None else texts("machine_types", machine_types),
+        valid_regions=None if regions is None else texts("regions", regions),
         environment_name=environment(environment_name),
     )
 
@@ -237,9 +237,3 @@ def parse_strategy(name: DeploymentStrategy | str) -> DeploymentStrategy:
         return DeploymentStrategy(text("strategy", name, "must be recreate or rolling").lower())
     except ValueError:
         raise ArgumentError("strategy", f"must be recreate or rolling, not {name!r}") from None
-
-
-def _names(argument: str, value: Sequence[str] | None) -> Sequence[str]:
-    if isinstance(value, str):
-        raise ArgumentError(argument, f"must be a list, such as [{value!r}]")
-    return [text(argument, name) for name in value or ()]

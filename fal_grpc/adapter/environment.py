@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import text, to_datetime
+from fal_grpc.adapter.values import optional_text, text, to_datetime
 
 if TYPE_CHECKING:
     from fal_grpc.v1 import environment_pb2
@@ -48,7 +48,9 @@ def list_request() -> environment_pb2.ListEnvironmentsRequest:
 def create_request(name: str, *, description: str | None = None) -> environment_pb2.CreateEnvironmentRequest:
     from fal_grpc.v1 import environment_pb2
 
-    return environment_pb2.CreateEnvironmentRequest(name=_name(name), description=description)
+    return environment_pb2.CreateEnvironmentRequest(
+        name=_name(name), description=optional_text("description", description)
+    )
 
 
 def delete_request(name: str) -> environment_pb2.DeleteEnvironmentRequest:

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.runner import check_runner_id
-from fal_grpc.adapter.values import optional_text, seconds, text, to_datetime
+from fal_grpc.adapter.shell import command_words
+from fal_grpc.adapter.values import count, flag, mapping, optional_text, seconds, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from fal_grpc.v1 import exec_pb2
+    from fal_grpc.v1 import exec_pb2, runner_pb2
 
 CHUNK_BYTES = 128 * 1024
 """Bytes of input in a message."""
@@ -84,6 +85,16 @@ def no_notice(_message: str) -> None:
     """Ignore a notice."""
 
 
+def check_on_notice(on_notice: object) -> None:
+    """Check the argument of that name.
+
+    Raises:
+        ArgumentError: it cannot be called.
+    """
+    if not callable(on_notice):
+        raise ArgumentError("on_notice", f"must be a function that takes a message, not {type(on_notice).__name__}")
+
+
 def new_id() -> str:
     return secrets.token_hex(8)
 
@@ -94,28 +105,35 @@ def start_request(spec: ExecSpec, exec_id: str) -> exec_pb2.StartExecRequest:
     Raises:
         ArgumentError: the runner's id is empty, the command is not a list, or the timeout is not positive.
     """
-    from fal_grpc.v1 import exec_pb2, runner_pb2
+    from fal_grpc.v1 import exec_pb2
 
-    if isinstance(spec.command, str):
-        raise ArgumentError("command", f"must be a list, such as ['sh', '-c', {spec.command!r}]")
-    env = {**({"TERM": spec.term} if spec.term else {}), **(spec.env or {})}
-    for name, value in env.items():
-        if "=" in text("env", name, "must have names that are text and not empty"):
+    term = optional_text("term", spec.term)
+    env = {"TERM": term} if term else dict[str, str]()
+    for name, value in mapping("env", {} if spec.env is None else spec.env).items():
+        if "=" in name:
             raise ArgumentError("env", f"{name!r} is no name of a variable")
-        text("env", value, f"{name} must be text, not {type(value).__name__}", empty=True)
-    size = None if spec.size is None else runner_pb2.TerminalSize(height=spec.size[0], width=spec.size[1])
+        env[name] = text("env", value, f"{name} must be text, not {type(value).__name__}", empty=True)
+    size = None if spec.size is None else _size(spec.size)
     return exec_pb2.StartExecRequest(
         runner_id=check_runner_id(spec.runner_id),
         exec_id=exec_id,
-        command=[text("command", word, "must be a list of texts", empty=True) for word in spec.command],
-        tty=spec.tty,
+        command=command_words(spec.command),
+        tty=flag("tty", spec.tty),
         tty_size=size,
         cwd=optional_text("cwd", spec.cwd) or "",
         env=env,
-        keep=spec.keep,
+        keep=flag("keep", spec.keep),
         timeout_seconds=seconds("timeout", spec.timeout_seconds),
         linger_seconds=spec.linger_seconds,
     )
+
+
+def _size(size: object) -> runner_pb2.TerminalSize:
+    from fal_grpc.v1 import runner_pb2
+
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise ArgumentError("size", f"must be (rows, columns), not {size!r}")
+    return runner_pb2.TerminalSize(height=count("size", size[0]) or 0, width=count("size", size[1]) or 0)
 
 
 def wrapped(spec: ExecSpec) -> list[str]:
@@ -135,15 +153,14 @@ def get_request(exec_id: str, runner_id: str | None) -> exec_pb2.GetExecRequest:
     """
     from fal_grpc.v1 import exec_pb2
 
-    if not exec_id:
-        raise ArgumentError("exec_id", "is empty; `fal runners execs` lists the ids")
-    return exec_pb2.GetExecRequest(runner_id=runner_id or "", exec_id=exec_id)
+    named = text("exec_id", exec_id, "must be an id that is not empty; `fal runners execs` lists the ids")
+    return exec_pb2.GetExecRequest(runner_id=optional_text("runner_id", runner_id) or "", exec_id=named)
 
 
 def list_request(runner_id: str | None) -> exec_pb2.ListExecsRequest:
     from fal_grpc.v1 import exec_pb2
 
-    return exec_pb2.ListExecsRequest(runner_id=runner_id or "")
+    return exec_pb2.ListExecsRequest(runner_id=optional_text("runner_id", runner_id) or "")
 
 
 def exec_info(message: exec_pb2.ExecInfo) -> ExecInfo:

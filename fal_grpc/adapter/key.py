@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import optional_text, text, to_datetime
+from fal_grpc.adapter.values import optional_text, text, texts, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def create_request(
         raise ArgumentError("scope", "give exactly one of scope ('admin' or 'api'), preset and permissions")
     if scope is not None:
         preset = _PRESET_OF_SCOPE[parse_scope(scope)]
-    if permissions is not None and (isinstance(permissions, str) or not permissions):
+    allowed = [] if permissions is None else texts("permissions", permissions)
+    if permissions is not None and not allowed:
         raise ArgumentError("permissions", "must be a list with at least one permission")
-    allowed = [text("permissions", one) for one in permissions or ()]
     return key_pb2.CreateUserKeyRequest(
         policy_preset=None if preset is None else parse_preset(preset).value,
         policy=None if permissions is None else key_pb2.KeyPolicy(permissions=allowed),

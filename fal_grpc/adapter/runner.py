@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, cast
 
 from fal_grpc.adapter.app import app_name
-from fal_grpc.adapter.values import JSON, count, from_struct, text, to_datetime, to_timestamp
+from fal_grpc.adapter.values import JSON, count, flag, from_struct, text, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def stop_request(
 
     return runner_pb2.StopRunnerRequest(
         runner_id=check_runner_id(runner_id),
-        replace_first=replace_first,
+        replace_first=flag("replace_first", replace_first),
         grace_seconds=count("grace_seconds", grace_seconds),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.app import AliasInfo, AppLoad, alias_info, app_load, app_name
 from fal_grpc.adapter.runner import STATES, RunnerState
-from fal_grpc.adapter.values import count, to_datetime
+from fal_grpc.adapter.values import count, environment, mapping, number, optional_text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class AppSimulation:
 def explain_request(name: str, *, environment_name: str | None = None) -> app_pb2.ExplainAppRequest:
     from fal_grpc.v1 import app_pb2
 
-    return app_pb2.ExplainAppRequest(application_name=app_name(name), environment_name=environment_name)
+    return app_pb2.ExplainAppRequest(application_name=app_name(name), environment_name=environment(environment_name))
 
 
 def simulate_request(
@@ -116,20 +116,30 @@ def simulate_request(
     """
     from fal_grpc.v1 import app_pb2
 
-    if not arrivals:
-        raise ArgumentError("arrivals", "must have at least one request: (seconds from the beginning, duration)")
     chosen: dict[str, int] = {}
-    for key, value in (settings or {}).items():
-        number = count(key, value)
-        if number is not None:
-            chosen["scaling_delay_seconds" if key == "scaling_delay" else key] = number
+    for key, value in mapping("settings", {} if settings is None else settings).items():
+        setting = count(f"settings.{key}", value)
+        if setting is not None:
+            chosen["scaling_delay_seconds" if key == "scaling_delay" else key] = setting
     return app_pb2.SimulateAppRequest(
-        application_name=name or "",
-        environment_name=environment_name,
+        application_name=optional_text("app_name", name) or "",
+        environment_name=environment(environment_name),
         settings=chosen,
-        arrivals=[app_pb2.SimulatedArrival(at_seconds=at, duration_seconds=lasts) for at, lasts in arrivals],
-        start_seconds=start_seconds,
+        arrivals=[app_pb2.SimulatedArrival(at_seconds=at, duration_seconds=lasts) for at, lasts in _pairs(arrivals)],
+        start_seconds=number("start_seconds", start_seconds),
     )
+
+
+def _pairs(arrivals: object) -> list[tuple[float, float]]:
+    problem = "must be a list of at least one request: (seconds from the beginning, duration in seconds)"
+    if not isinstance(arrivals, Sequence) or not arrivals:
+        raise ArgumentError("arrivals", problem)
+    pairs: list[tuple[float, float]] = []
+    for arrival in arrivals:
+        if not isinstance(arrival, Sequence) or isinstance(arrival, str | bytes) or len(arrival) != 2:
+            raise ArgumentError("arrivals", problem)
+        pairs.append((number("arrivals", arrival[0]), number("arrivals", arrival[1])))
+    return pairs
 
 
 def explanation(message: app_pb2.ExplainAppResponse) -> AppExplanation:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import environment, text, to_datetime
+from fal_grpc.adapter.values import environment, flag, text, to_datetime
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def set_request(
         name=_name(name),
         value=_value(value),
         environment_name=environment(environment_name),
-        default_exposed=default_exposed,
+        default_exposed=None if default_exposed is None else flag("default_exposed", default_exposed),
     )
 
 

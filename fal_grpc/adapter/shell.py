@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.runner import check_runner_id
+from fal_grpc.adapter.values import flag, texts
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -76,9 +77,19 @@ def start(runner_id: str, command: Sequence[str], *, tty: bool) -> runner_pb2.Sh
     """
     from fal_grpc.v1 import runner_pb2
 
+    words = command_words(command)
+    return runner_pb2.ShellRunnerInput(runner_id=check_runner_id(runner_id), command=words, tty=flag("tty", tty))
+
+
+def command_words(command: object) -> list[str]:
+    """Return a command and its arguments.
+
+    Raises:
+        ArgumentError: it is not a list of texts.
+    """
     if isinstance(command, str):
         raise ArgumentError("command", f"must be a list, such as ['sh', '-c', {command!r}]")
-    return runner_pb2.ShellRunnerInput(runner_id=check_runner_id(runner_id), command=command, tty=tty)
+    return texts("command", command, empty=True)
 
 
 def messages(item: ShellInput, *, tty: bool) -> Iterator[runner_pb2.ShellRunnerInput]:
@@ -128,8 +139,35 @@ def inputs(stdin: bytes | str | Iterable[bytes] | None) -> Iterator[ShellInput]:
     """Yield the whole input of a command, and then its end."""
     if isinstance(stdin, str):
         yield stdin.encode()
-    elif isinstance(stdin, bytes | bytearray):
+    elif isinstance(stdin, bytes | bytearray | memoryview):
         yield bytes(stdin)
     elif stdin is not None:
-        yield from stdin
+        for item in stdin:
+            yield input_bytes(item)
     yield CloseInput()
+
+
+def input_bytes(item: object) -> bytes:
+    """Return a part of an input.
+
+    Raises:
+        ArgumentError: it is not bytes.
+    """
+    if not isinstance(item, bytes | bytearray | memoryview):
+        raise ArgumentError("stdin", f"must give bytes, not {type(item).__name__}")
+    return bytes(item)
+
+
+def check_stdin(stdin: object) -> None:
+    """Check what is known of an input before it is read.
+
+    Raises:
+        ArgumentError: it is neither text, bytes, nor something that gives bytes.
+    """
+    if stdin is None or isinstance(stdin, str | bytes | bytearray | memoryview):
+        return
+    if not isinstance(stdin, Iterable | AsyncIterable) or isinstance(stdin, Mapping):
+        raise ArgumentError("stdin", f"must be text, bytes, or an iterable of bytes, not {type(stdin).__name__}")
+    if isinstance(stdin, list | tuple):
+        for item in stdin:
+            input_bytes(item)

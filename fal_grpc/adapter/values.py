@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,13 +30,23 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    if not isinstance(time, datetime):
-        raise ArgumentError(argument, f"must be a datetime, not {type(time).__name__}")
+    time = moment(argument, time)
     # Checked first, since years 1 and 9999 cannot be moved to another zone.
     if time.year < 1969 or (since_epoch := time.astimezone(UTC) - _EPOCH) < timedelta(0):
         raise ArgumentError(argument, f"must not be before 1970: {time.isoformat()}")
     seconds = since_epoch // timedelta(seconds=1)
     return Timestamp(seconds=seconds, nanos=since_epoch.microseconds * 1000)
+
+
+def moment(argument: str, value: object) -> datetime:
+    """Return a time.
+
+    Raises:
+        ArgumentError: it is not a datetime.
+    """
+    if not isinstance(value, datetime):
+        raise ArgumentError(argument, f"must be a datetime, not {type(value).__name__}")
+    return value
 
 
 def to_datetime(message: Timestamp) -> datetime:
@@ -78,6 +88,36 @@ def optional_text(argument: str, value: object) -> str | None:
         return None
     problem = f"must be text, not {type(value).__name__}"
     return text(argument, value, problem, empty=True)
+
+
+def texts(argument: str, value: object, *, empty: bool = False) -> list[str]:
+    """Return a list of texts.
+
+    Args:
+        argument: the name to use in an error.
+        value: the list.
+        empty: whether a text may be empty.
+
+    Raises:
+        ArgumentError: it is not such a list; one text is none.
+    """
+    if isinstance(value, str):
+        raise ArgumentError(argument, f"must be a list, such as [{value!r}]")
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
+        raise ArgumentError(argument, f"must be a list of texts, not {type(value).__name__}")
+    problem = "must be a list of texts" if empty else "must be a list of texts that are not empty"
+    return [text(argument, item, problem, empty=empty) for item in value]
+
+
+def mapping(argument: str, value: object) -> Mapping[str, object]:
+    """Return a mapping whose keys are text that is not empty.
+
+    Raises:
+        ArgumentError: it is not such a mapping.
+    """
+    if not isinstance(value, Mapping):
+        raise ArgumentError(argument, f"must be a mapping, not {type(value).__name__}")
+    return {text(argument, key, "must have names that are text and not empty"): item for key, item in value.items()}
 
 
 def environment(value: object) -> str | None:
@@ -127,6 +167,17 @@ def count(argument: str, value: object) -> int | None:
         raise ArgumentError(argument, f"must be a whole number, not {value!r}")
     if not 0 <= value < 2**31:
         raise ArgumentError(argument, f"must be from 0 to {2**31 - 1}, not {value}")
+    return value
+
+
+def number(argument: str, value: object) -> float:
+    """Return a finite number that is not negative.
+
+    Raises:
+        ArgumentError: it is not such a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ArgumentError(argument, f"must be a number from 0 up, not {value!r}")
     return value
 
 

@@ -2,49 +2,122 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
-from fal.api import ArgumentError, SyncServerlessClient
+from fal.api import ArgumentError, AsyncServerlessClient, SyncServerlessClient
 
-WRONG: list[tuple[str, str, tuple[object, ...], dict[str, object]]] = [
-    ("filter", "apps.list", (), {"filter": 3}),
-    ("environment_name", "apps.list", (), {"environment_name": 3}),
-    ("max_concurrency", "apps.scale", ("x",), {"max_concurrency": "3"}),
-    ("max_concurrency", "apps.scale", ("x",), {"max_concurrency": 2.5}),
-    ("machine_types", "apps.scale", ("x",), {"machine_types": "XS"}),
-    ("regions", "apps.scale", ("x",), {"regions": [1]}),
-    ("since", "apps.runners", ("x",), {"since": "1h"}),
-    ("force", "apps.rollout", ("x",), {"force": "yes"}),
-    ("auth", "apps.set_rev", ("x", "y"), {"auth": 3}),
-    ("strategy", "apps.set_rev", ("x", "y"), {"strategy": 3}),
-    ("application_id", "apps.delete_rev", (3,), {}),
-    ("app_name", "apps.delete", (b"x",), {}),
-    ("app_name", "apps.gpus", (3,), {}),
-    ("state", "runners.list", (), {"state": 5}),
-    ("state", "runners.list", (), {"state": [5]}),
-    ("grace_seconds", "runners.stop", ("r",), {"grace": "x"}),
-    ("command", "runners.exec", ("r", [1]), {}),
-    ("timeout", "runners.exec", ("r", ["a"]), {"timeout": "5"}),
-    ("env", "runners.exec", ("r", ["a"]), {"env": {"A": 1}}),
-    ("cwd", "runners.exec", ("r", ["a"]), {"cwd": 3}),
-    ("scope", "keys.create", (), {"scope": 3}),
-    ("description", "keys.create", (), {"scope": "ADMIN", "description": 3}),
-    ("permissions", "keys.create", (), {"permissions": [3]}),
-    ("key_id", "keys.revoke", (3,), {}),
-    ("environment_name", "secrets.set", ("A", "b"), {"environment_name": 3}),
-    ("app_name", "queue.list", (3,), {}),
-    ("limit", "queue.list", ("x",), {"limit": "5"}),
+SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue")
+# What a call needs besides the argument that is wrong.
+RIGHT: dict[str, object] = {
+    "app_name": "x",
+    "app_rev": "x",
+    "arrivals": [(0.0, 1.0)],
+    "command": ["x"],
+    "exec_id": "x",
+    "key_id": "x",
+    "name": "x",
+    "request_id": "x",
+    "request_ids": ["x"],
+    "runner_id": "x",
+    "value": "x",
+}
+# Values of every type, each with the parts of an annotation that allow it.
+VALUES: list[tuple[object, tuple[str, ...]]] = [
+    (object(), ()),
+    (True, ("bool",)),
+    (5, ("int", "float")),
+    (2.5, ("float",)),
+    ("x", ("str", "AuthMode", "KeyScope")),
+    (b"x", ("bytes",)),
+    (["x"], ("list", "Sequence", "Iterable")),
+    ([object()], ()),
+    ({1: object()}, ()),
+    (datetime(2026, 1, 1, tzinfo=UTC), ("datetime",)),
 ]
 
 
-@pytest.mark.parametrize(("argument", "call", "positional", "named"), WRONG)
-def test_the_error_names_the_argument(
-    argument: str, call: str, positional: tuple[object, ...], named: dict[str, object]
-) -> None:
-    # Nothing listens there, so a request that were sent would be another error.
+def alternatives(annotation: str) -> set[str]:
+    """Return the types that an annotation allows, without what is in their brackets."""
+    found, depth = "", 0
+    for character in annotation.replace("builtins.", ""):
+        depth += (character == "[") - (character == "]")
+        found += character if not depth and character != "]" else ""
+    return {word.strip() for word in found.split("|")}
+
+
+def wrong_calls() -> Iterator[tuple[str, str, str, object]]:
+    with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client:
+        for space in SPACES:
+            for method, call in inspect.getmembers(getattr(client, space), inspect.ismethod):
+                for parameter in inspect.signature(call).parameters.values() if method[0] != "_" else ():
+                    allowed = alternatives(str(parameter.annotation))
+                    for value, fitting in VALUES:
+                        if not allowed.intersection(fitting):
+                            yield space, method, parameter.name, value
+
+
+def arguments(call: Callable[..., object], space: str, name: str, value: object) -> dict[str, object]:
+    needed = [
+        parameter
+        for parameter in inspect.signature(call).parameters.values()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    given = {parameter.name: RIGHT[parameter.name] for parameter in needed}
+    if space == "keys" and name == "description":
+        given["scope"] = "api"
+    return {**given, name: value}
+
+
+def begin(call: Callable[..., object], given: dict[str, object]) -> None:
+    made = call(**given)
+    if isinstance(made, Generator):
+        next(made)
+
+
+async def begin_async(call: Callable[..., object], given: dict[str, object]) -> None:
+    made = call(**given)
+    if isinstance(made, AsyncGenerator):
+        await anext(made)
+    elif isinstance(made, Awaitable):
+        await made
+
+
+def check(error: ArgumentError, name: str) -> None:
+    # A part of it may be named, such as settings.keep_alive.
+    assert error.argument.partition(".")[0] == name
+    assert str(error).startswith(f"{error.argument}: ")
+
+
+def test_every_argument_of_every_method_is_checked() -> None:
+    """Nothing listens there, so a request that were sent would be another error."""
+    tried = 0
+    with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client:
+        for space, method, name, value in wrong_calls():
+            call = getattr(getattr(client, space), method)
+            with pytest.raises(ArgumentError) as caught:
+                begin(call, arguments(call, space, name, value))
+            check(caught.value, name)
+            tried += 1
+    assert tried > 900, "few methods were found"
+
+
+async def test_every_argument_of_every_method_for_asyncio_is_checked() -> None:
+    async with AsyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client:
+        for space, method, name, value in wrong_calls():
+            call = getattr(getattr(client, space), method)
+            with pytest.raises(ArgumentError) as caught:
+                await begin_async(call, arguments(call, space, name, value))
+            check(caught.value, name)
+
+
+@pytest.mark.parametrize(
+    ("argument", "stdin"), [("stdin", 5), ("stdin", [5]), ("stdin", ["x"]), ("stdin", {b"x": 1}), ("stdin", object())]
+)
+def test_an_input_that_gives_no_bytes(argument: str, stdin: object) -> None:
     with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client, pytest.raises(ArgumentError) as caught:
-        attrgetter(call)(client)(*positional, **named)
+        client.runners.exec("r", ["cat"], stdin=stdin)  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert caught.value.argument == argument
-    assert str(caught.value).startswith(f"{argument}: ")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fal import queue as answers
 from fal.queue import QueuedRequest, QueueState
 from fal_grpc.adapter.app import app_name as checked_name
+from fal_grpc.adapter.values import count, optional_text, text, texts
 
 if TYPE_CHECKING:
     from fal.api.opener import AsyncOpener
@@ -64,7 +65,11 @@ class AsyncQueueNamespace:
         Raises:
             NotFoundError: there is no such app.
         """
-        query = {"caller_user_id": caller_user_id, "limit": None if limit is None else str(limit)}
+        most = count("limit", limit)
+        query = {
+            "caller_user_id": optional_text("caller_user_id", caller_user_id),
+            "limit": None if most is None else str(most),
+        }
         return answers.count(await self._ask("DELETE", app_name, query=query), "flushed")
 
     async def list(
@@ -90,7 +95,7 @@ class AsyncQueueNamespace:
         Raises:
             NotFoundError: there is no such request of this app.
         """
-        return answers.queued_request(await self._ask("GET", app_name, "requests", request_id))
+        return answers.queued_request(await self._ask("GET", app_name, "requests", _id(request_id)))
 
     async def cancel(self, app_name: str, request_id: str) -> QueuedRequest:
         """Cancel a request, even in progress: its app then sees the caller disconnect.
@@ -102,7 +107,7 @@ class AsyncQueueNamespace:
             NotFoundError: there is no such request of this app.
             CallError: it was completed before.
         """
-        return answers.queued_request(await self._ask("POST", app_name, "requests", request_id, "cancel"))
+        return answers.queued_request(await self._ask("POST", app_name, "requests", _id(request_id), "cancel"))
 
     async def redrive(self, app_name: str, request_id: str) -> QueuedRequest:
         """Queue a request again that was given up, under the same id.
@@ -114,7 +119,7 @@ class AsyncQueueNamespace:
             NotFoundError: there is no such request of this app.
             CallError: it was not given up.
         """
-        return answers.queued_request(await self._ask("POST", app_name, "requests", request_id, "redrive"))
+        return answers.queued_request(await self._ask("POST", app_name, "requests", _id(request_id), "redrive"))
 
     async def redrive_many(self, app_name: str, request_ids: Iterable[str]) -> builtins.list[str]:
         """Queue those of these requests again that were given up, under the same ids.
@@ -127,7 +132,7 @@ class AsyncQueueNamespace:
         Raises:
             NotFoundError: there is no such app.
         """
-        ids, redriven = builtins.list(request_ids), builtins.list[str]()
+        ids, redriven = texts("request_ids", request_ids), builtins.list[str]()
         for start in range(0, len(ids), answers.MAX_REDRIVEN):
             query = {"ids": ",".join(ids[start : start + answers.MAX_REDRIVEN])}
             redriven += answers.request_ids(await self._ask("POST", app_name, "redrive", query=query))
@@ -142,3 +147,7 @@ class AsyncQueueNamespace:
             self._owner = answers.owner_name(await rest.ask("GET", "/users/current"))
         answer = await rest.ask(method, answers.queue_path(self._owner, name, *parts), query)
         return answer if isinstance(answer, dict) else {}
+
+
+def _id(request_id: object) -> str:
+    return text("request_id", request_id, "must be an id that is not empty; `fal queue list APP` lists them")
