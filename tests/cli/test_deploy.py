@@ -74,6 +74,11 @@ def test_addresses_are_shown_as_asked_for(deployed, app_file, capsys, monkeypatc
     shown = capsys.readouterr().out
     assert shown.startswith("Deployed hello, revision rev-1\n")
     assert "  POST        http://127.0.0.1:1/local/hello/\n" in shown
+    assert "  auth        private: its owner's keys may call it\n" in shown
+    assert "  to call it  fal curl local/hello/ -H" in shown
+    assert main(["deploy", app_file, "--auth", "public"]) == 0
+    shown = capsys.readouterr().out
+    assert "  auth        public: anyone may call it, without a key\n" in shown
     assert "  to call it  curl http://127.0.0.1:1/local/hello/ -H" in shown
     assert shown.count("127.0.0.1:1/local/hello/\n") == 1, "each address once"
     monkeypatch.setenv("FAL_URL_OUTPUT", "none")

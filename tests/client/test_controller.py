@@ -243,7 +243,7 @@ def test_a_deploy(fake, side):
     assert last.service_urls == run.ServiceURLs(playground="p", run="r", queue="q", ws="w", log="l")
     sent = request_of(fake, ISOLATE + "RegisterApplication")
     unset = {field.name for field in sent.DESCRIPTOR.fields} - {field.name for field, _ in sent.ListFields()}
-    assert unset == {"entrypoint", "max_concurrency", "health_check_path", "fetch_openapi", "volumes"}
+    assert unset == {"entrypoint", "max_concurrency", "health_check_path", "fetch_openapi", "volumes", "revision_id"}
     assert sent.machine_requirements.machine_type == "S"
     assert list(sent.machine_requirements.machine_types) == ["S", "M"]
     assert sent.machine_requirements.HasField("keep_alive")

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from fal.deploy import DeploymentResult
+
+_CALLERS = {
+    "private": "private: its owner's keys may call it",
+    "public": "public: anyone may call it, without a key",
+    "shared": "shared: anyone with a key may call it",
+}
 
 
 def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[str, str]]:
@@ -30,8 +37,10 @@ def addresses(result: DeploymentResult, wanted: str = "all") -> Iterator[tuple[s
         yield "queue", result.queue_url
     if result.log_url:
         yield "logs", result.log_url
+    yield "auth", _CALLERS.get(result.auth_mode, result.auth_mode)
     first = next((endpoint for endpoint in result.endpoints if {"POST", "GET"} & set(endpoint.methods)), None)
     if first is not None:
-        key = "" if result.auth_mode == "public" else ' -H "Authorization: Key $FAL_KEY"'
+        # `fal curl` has the key that this command had; a shell's FAL_KEY may be another one, or unset.
+        call = f"curl {first.url}" if result.auth_mode == "public" else f"fal curl {urlsplit(first.url).path[1:]}"
         body = " -H 'Content-Type: application/json' -d '{}'" if "POST" in first.methods else ""
-        yield "to call it", f"curl {first.url}{key}{body}"
+        yield "to call it", f"{call}{body}"
