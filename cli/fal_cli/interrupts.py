@@ -29,10 +29,10 @@ CLEANUP_SECONDS = 10.0
 _SETTLE_SECONDS = 5.0
 
 
-def _names() -> tuple[signal.Signals, ...]:
-    """Return the signals that end a command; not every system has all of them."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+ENDING: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""The signals that end a command; not every system has all of them."""
 
 
 class Interrupts:
@@ -51,7 +51,7 @@ class Interrupts:
         Args:
             instead_of: the handler that this one replaces.
         """
-        for number in _names():
+        for number in ENDING:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, instead_of):
                 signal.signal(number, self._handle)
 

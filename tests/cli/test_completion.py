@@ -64,7 +64,8 @@ def test_profiles_are_offered(home):
     assert offered("fal profile set o") == {"one", "other"}
 
 
-def test_ids_and_names_are_offered(controller):
+def test_ids_and_names_are_offered(controller, monkeypatch):
+    monkeypatch.setenv("FAL_COMPLETION_SECONDS", "600")
     controller.answers["ListRunners"] = ListRunnersResponse(
         runners=[RunnerInfo(runner_id="83dd5028"), RunnerInfo(runner_id="83ee"), RunnerInfo(runner_id="9")]
     )

@@ -72,9 +72,17 @@ def test_from_a_deploy_to_a_command_in_a_runner(environment: dict[str, str], pla
         (["profile", "create", "mine"], "created"),
         (["profile", "list"], "mine"),
         (["doctor"], "answers in"),
+        (["doctor"], "a controller needs Linux; the client works here"),
     ):
         done = fal(environment, *arguments, cwd=tmp_path)
         assert shown in done.stdout.decode(), (arguments, done.stderr.decode())
+
+
+def test_a_controller_needs_linux(environment: dict[str, str], tmp_path: Path) -> None:
+    for arguments in (["up"], ["up", "--install", "--print"]):
+        done = fal(environment, *arguments, "--state-dir", str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"a controller needs Linux; on this system the client works" in done.stderr
 
 
 def test_a_command_with_pipes(environment: dict[str, str], place: Place) -> None:

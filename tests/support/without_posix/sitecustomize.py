@@ -27,18 +27,18 @@ _NAMES = {
     },
     "socket": {"AF_UNIX", "socketpair"},
 }
+_VALUES: dict[str, dict[str, object]] = {"sys": {"platform": "win32"}}
 
 
 class _Shortened(ModuleType):
-    """A module without some of its names."""
+    """A module without some of its names, and with other values."""
 
     _whole: ModuleType
     _hidden: set[str]
 
-    def __init__(self, module: ModuleType, hidden: set[str]) -> None:
+    def __init__(self, module: ModuleType, hidden: set[str], values: dict[str, object]) -> None:
         super().__init__(module.__name__)
-        self.__dict__["_whole"] = module
-        self.__dict__["_hidden"] = hidden
+        self.__dict__.update(values, _whole=module, _hidden=hidden)
 
     def __getattr__(self, name: str) -> object:
         if name in self._hidden:
@@ -65,9 +65,11 @@ def _import_for_the_client(
         top = name.partition(".")[0]
         if top in _MODULES:
             raise ModuleNotFoundError(f"No module named {name!r} here", name=name)
-        if name in _NAMES or (top in _NAMES and not fromlist):
+        changed = _NAMES.keys() | _VALUES.keys()
+        if name in changed or (top in changed and not fromlist):
             if top not in _shortened:
-                _shortened[top] = _Shortened(importlib.import_module(top), _NAMES[top])
+                module = importlib.import_module(top)
+                _shortened[top] = _Shortened(module, _NAMES.get(top, set()), _VALUES.get(top, {}))
             return _shortened[top]
     return _import(name, globals, locals, fromlist or (), level)
 

@@ -8,10 +8,11 @@ import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from fal_cli.controller_process import default_state_dir, find_controller
-from fal_cli.interrupts import interrupts
+from fal_cli.interrupts import ENDING, interrupts
 from fal_cli.local_profile import write_profile
 from fal_cli.options import add_client_options, add_env_option
 from fal_cli.parser import FalParser
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 # Whoever sets one of these means a certain controller.
 _CHOICES = ("FAL_GRPC_HOST", "FAL_HOST", "FAL_PROFILE")
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EPILOG = """\
 Examples:
   fal dev path/to/myfile.py
@@ -70,15 +70,14 @@ async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int
     assert task is not None
     taken: list[int] = []
 
-    def end(number: int) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         if taken:
             os._exit(128 + number)
         taken.append(number)
-        task.cancel()
+        loop.call_soon_threadsafe(task.cancel)
 
-    before = {number: signal.getsignal(number) for number in _ENDING}
-    for number in _ENDING:
-        loop.add_signal_handler(number, end, number)
+    # Not the loop's own handlers: not every system has them.
+    before = {number: signal.signal(number, end) for number in ENDING}
     session = DevSession(
         client,
         args.app_ref,
@@ -96,7 +95,6 @@ async def _serve(client: AsyncServerlessClient, args: argparse.Namespace) -> int
         return 128 + taken[0]
     finally:
         for number, handler in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, handler)
     return 0
 
