@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Callable
 
 from fal_server.access.permissions import CALL_APPS
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import AccountId, Principal, Scope
 
 _PREFIX = "runner."
 
@@ -19,12 +19,12 @@ class RunnerKeys:
 
     Args:
         secret: 32 bytes that only controllers on this state know.
-        lives: whether a runner with this id has not ended.
+        account_of: return the account of the runner with this id; None if it has ended.
     """
 
-    def __init__(self, secret: bytes, lives: Callable[[str], bool]) -> None:
+    def __init__(self, secret: bytes, account_of: Callable[[str], AccountId | None]) -> None:
         self._secret = secret
-        self._lives = lives
+        self._account_of = account_of
 
     def key_of(self, runner_id: str) -> tuple[str, str]:
         """Return a runner's key as id and secret."""
@@ -36,16 +36,16 @@ class RunnerKeys:
         """Return whether an id is one of a runner's key; no other key has such an id."""
         return key_id.startswith(_PREFIX)
 
-    def lives(self, key_id: str) -> bool:
-        """Return whether the runner of this key's id has not ended."""
-        return self._lives(key_id.removeprefix(_PREFIX))
+    def account_of(self, key_id: str) -> AccountId | None:
+        """Return the account of this key's runner; None if the runner has ended."""
+        return self._account_of(key_id.removeprefix(_PREFIX))
 
     def caller(self, key_id: str, secret: str) -> Principal | None:
         """Return the runner as a caller; None if the secret is wrong or the runner has ended."""
         runner_id = key_id.removeprefix(_PREFIX)
         expected = self.key_of(runner_id)[1].encode()
         good = hmac.compare_digest(expected, secret.encode(errors="surrogatepass"))
-        if not good or not self.lives(key_id):
+        account = self.account_of(key_id) if good else None
+        if account is None:
             return None
-        # One account has all runners; its id will be in the key when there are more.
-        return Principal(key_id=key_id, scope=Scope(account=LOCAL, permissions=frozenset({CALL_APPS})))
+        return Principal(key_id=key_id, scope=Scope(account=account, permissions=frozenset({CALL_APPS})))

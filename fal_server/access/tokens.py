@@ -37,17 +37,19 @@ class Tokens:
 
     Args:
         secret: 32 bytes that only controllers on this state know.
-        lives: whether a runner with this id has not ended.
+        account_of: return the account of the runner with this id; None if it has ended.
 
     Attributes:
         runners: the keys of runners, which upload with them too.
     """
 
-    def __init__(self, secret: bytes, store: Store, clock: Clock, lives: Callable[[str], bool]) -> None:
+    def __init__(
+        self, secret: bytes, store: Store, clock: Clock, account_of: Callable[[str], AccountId | None]
+    ) -> None:
         self._secret = hmac.digest(secret, b"fal tokens", hashlib.sha256)
         self._store = store
         self._clock = clock
-        self.runners = RunnerKeys(self._secret, lives)
+        self.runners = RunnerKeys(self._secret, account_of)
 
     def for_calls(self, principal: Principal, apps: Sequence[str], seconds: float) -> IssuedToken:
         """Return a token that lets its bearer open WebSockets to these apps.
@@ -85,9 +87,11 @@ class Tokens:
             return None
         key_id = str(claims.get("sub"))
         if self.runners.names(key_id):
-            return key_id if self.runners.lives(key_id) else None
-        key = await self._key_of(claims)
-        return None if key is None or key.account != app_id.account else key.key_id
+            account = self.runners.account_of(key_id)
+        else:
+            key = await self._key_of(claims)
+            account = None if key is None else key.account
+        return key_id if account == app_id.account else None
 
     async def uploader(self, token: str) -> Principal | None:
         """Return who uploads with this token or runner's key, permitted to write files; None if it is not valid."""

@@ -58,7 +58,7 @@ def build_files(*, state: StateDir, settings: Settings, storage: Storage, fleet:
         data=Files(storage.data, UrlFetcher(), clock),
         app_files=AppFiles(storage.app_files, storage.staging, clock),
         objects=Objects(storage.objects, storage.staging, clock, settings.file_life),
-        tokens=Tokens(storage.master_key, storage.store, clock, lambda runner_id: fleet.get(runner_id) is not None),
+        tokens=Tokens(storage.master_key, storage.store, clock, fleet.account_of),
         socket=socket,
         variables={
             "FAL_DATA_DIR": str(storage.data.directory),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument
 from fal_server.live.events import ChangeNotifier
 
+Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
 HEARTBEAT_SECONDS = 2.0
 # Not every change is announced: a request that comes or goes is not. So look again after this time.
@@ -40,7 +41,7 @@ class Changes(Generic[Row]):
     version: str
 
 
-class Feed(Generic[Row]):
+class Feed(Generic[Key, Row]):
     """Number every change of some rows, so that any reader can ask what changed since a number.
 
     It looks only while somebody reads, once for all readers. It keeps each row's latest state and nothing for a reader:
@@ -56,7 +57,7 @@ class Feed(Generic[Row]):
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[Mapping[str, Row]]],
+        look: Callable[[], Awaitable[Mapping[Key, Row]]],
         alike: Callable[[Row, Row], bool],
         changed: ChangeNotifier,
     ) -> None:
@@ -67,9 +68,9 @@ class Feed(Generic[Row]):
         self._life = secrets.token_hex(8)
         self._version = 0
         # What changed last is at the end of both.
-        self._rows: dict[str, tuple[int, Row]] = {}
-        self._gone: dict[str, tuple[int, Row]] = {}
-        self._order: dict[str, int] = {}
+        self._rows: dict[Key, tuple[int, Row]] = {}
+        self._gone: dict[Key, tuple[int, Row]] = {}
+        self._order: dict[Key, int] = {}
         self._forgotten = 0
         self._rested_at = 0.0
 
@@ -152,7 +153,7 @@ class Feed(Generic[Row]):
         self._rested_at = ended + max(_LEAST_REST_SECONDS, (ended - started) / _MOST_LOAD)
 
 
-def _later(rows: dict[str, tuple[int, Row]], position: int) -> Iterator[Row]:
+def _later(rows: dict[Key, tuple[int, Row]], position: int) -> Iterator[Row]:
     """Yield the rows with a higher number, the latest first."""
     for number, row in reversed(rows.values()):
         if number <= position:

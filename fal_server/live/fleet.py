@@ -96,6 +96,11 @@ class Fleet:
         """Return a runner that has not ended, or None."""
         return self._runners.get(runner_id)
 
+    def account_of(self, runner_id: str) -> AccountId | None:
+        """Return the account of a runner that has not ended, or None."""
+        runner = self._runners.get(runner_id)
+        return None if runner is None else runner.account
+
     async def find(self, account: Accounts, runner_id: str) -> Runner | None:
         """Return a runner, even an ended one, or None."""
         runner = self._runners.get(runner_id)

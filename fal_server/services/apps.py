@@ -9,7 +9,7 @@ from fal_server.aio.slices import in_slices
 from fal_server.core import names
 from fal_server.core.apps import App, AuthMode, Strategy, settled
 from fal_server.core.faults import InvalidArgument, NotFound
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Desired
 from fal_server.core.scaling import Scaling, carried_over
@@ -61,8 +61,8 @@ class Apps:
         async for changes in self._feed.follow(version, mine):
             yield changes
 
-    async def _look(self) -> Mapping[str, AppView]:
-        return {f"{app.account}/{app.name}": self.view(app) async for app in in_slices(list(self._catalog.apps))}
+    async def _look(self) -> Mapping[AppId, AppView]:
+        return {app.app_id: self.view(app) async for app in in_slices(list(self._catalog.apps))}
 
     async def set_revision(
         self,

@@ -16,6 +16,7 @@ from fal_server.access.permissions import PERMISSIONS, PRESETS
 from fal_server.access.tokens import Tokens
 from fal_server.core import faults
 from fal_server.core.accounts import Account
+from fal_server.core.identity import LOCAL
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
 from fal_server.http.routes.account import AccountRoutes
@@ -45,7 +46,7 @@ HOLDERS = [*PRESETS.items(), *((permission, (permission,)) for permission in sor
 def everything(stack) -> tuple[Starlette, Uploader]:
     """Return both applications with every route, but no services, so that every admitted call fails."""
     nothing: Any = object()
-    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: True))
+    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
     routes = [
         *QueueRoutes(nothing, nothing, guard).routes,
         *QueueAdminRoutes(nothing, Account(), nothing, guard).routes,
@@ -86,7 +87,7 @@ def test_the_table_has_every_route_and_no_other(stack) -> None:
 
 
 def test_a_route_without_a_row_stops_the_start(stack) -> None:
-    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: True))
+    guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
     for make in (guard.route, guard.open_route):
         with pytest.raises(KeyError):
             make("GET", "/new", None)

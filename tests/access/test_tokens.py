@@ -15,10 +15,10 @@ from fal_server.access.authentication import Authenticator, principal_of
 from fal_server.access.permissions import CALL_APPS, WRITE_FILES
 from fal_server.access.tokens import UPLOAD_LIFE, Tokens
 from fal_server.core.faults import InvalidArgument, Unauthenticated
-from fal_server.core.identity import LOCAL, Principal, Scope
+from fal_server.core.identity import LOCAL, AppId, Principal, Scope
 from fal_server.services.keys import Keys
 from tests.fakes.domain import app_id
-from tests.fakes.platform import Platform
+from tests.fakes.platform import OTHER, Platform
 from tests.support.keys_of_runners import runner_key
 
 SECRET = bytes(32)
@@ -27,8 +27,8 @@ SECRET = bytes(32)
 class Desk:
     def __init__(self, platform: Platform, principal: Principal) -> None:
         self.platform, self.principal = platform, principal
-        self.living = {"r1"}
-        self.tokens = Tokens(SECRET, platform.store, platform.clock, lambda runner: runner in self.living)
+        self.living = {"r1": LOCAL, "theirs": OTHER}
+        self.tokens = Tokens(SECRET, platform.store, platform.clock, self.living.get)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_a_runners_key_is_good_while_it_lives(desk: Desk) -> None:
     assert await desk.tokens.uploader(runner_key(desk.tokens, "r2")) is None
     desk.living.clear()
     assert await desk.tokens.uploader(key) is None
-    other = Tokens(b"x" * 32, desk.platform.store, desk.platform.clock, lambda _: True)
+    other = Tokens(b"x" * 32, desk.platform.store, desk.platform.clock, lambda _: LOCAL)
     assert await other.uploader(key) is None
 
 
@@ -117,7 +117,7 @@ def test_no_text_is_a_token(text: str) -> None:
     import asyncio
 
     nobody = Principal(key_id="6f9d0c1e-no-text-has-this", scope=Scope(account=LOCAL, permissions=frozenset()))
-    tokens = Tokens(SECRET, None, None, lambda _: True)  # type: ignore[arg-type]  # neither is asked
+    tokens = Tokens(SECRET, None, None, lambda _: LOCAL)  # type: ignore[arg-type]  # neither is asked
     assert asyncio.run(tokens.uploader(text)) is None
     assert nobody.key_id not in runner_key(tokens, text).split(":")[1]
 
@@ -139,3 +139,15 @@ async def test_a_runner_may_call_apps_and_manage_nothing(desk: Desk) -> None:
     with pytest.raises(Unauthenticated):
         await access.authenticate(key_id, secret)
     assert await desk.tokens.caller(token, "me", app_id("hello")) is None
+
+
+async def test_a_runner_acts_for_its_own_account(desk: Desk) -> None:
+    access = Authenticator(desk.platform.store, desk.platform.clock, desk.tokens.runners)
+    caller = await access.authenticate(*desk.tokens.runners.key_of("theirs"))
+    assert caller.scope.account == OTHER
+    holder = await desk.tokens.uploader(runner_key(desk.tokens, "theirs"))
+    assert holder is not None
+    assert holder.scope.account == OTHER
+    token = desk.tokens.for_calls(caller, ["hello"], 60).text
+    assert await desk.tokens.caller(token, "you", AppId.parse(OTHER, "hello")) == caller.key_id
+    assert await desk.tokens.caller(token, "me", AppId.parse(LOCAL, "hello")) is None

@@ -17,7 +17,7 @@ import pytest
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
 from fal_server.core.accounts import Account
-from fal_server.core.identity import Scope
+from fal_server.core.identity import LOCAL, Scope
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
 from fal_server.http.routes.account import AccountRoutes
 from fal_server.http.routes.files import AppFileRoutes, FileRoutes
@@ -57,7 +57,7 @@ class Desk:
         store = platform.store
         self.access = Authenticator(store, self.clock)
         self.keys = Keys(store, self.clock, self.access)
-        self.tokens = Tokens(bytes(32), store, self.clock, lambda runner: runner == "alive")
+        self.tokens = Tokens(bytes(32), store, self.clock, lambda runner: LOCAL if runner == "alive" else None)
         drafts = StagingDirectory(root / "incoming")
         self.data = DataDirectory(root / "data")
         self.app_files = DiskAppFiles(root / "app-files")

@@ -30,7 +30,7 @@ class Table:
         self.looks += 1
         return dict(self.rows)
 
-    def feed(self) -> Feed[Row]:
+    def feed(self) -> Feed[str, Row]:
         return Feed(self.look, lambda before, now: before == now, self.changed)
 
 

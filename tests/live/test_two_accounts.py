@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from fal_server.access.permissions import CALL_APPS, require_app
+from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.apps import App
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL, AccountId, AppId, Principal, Scope
@@ -132,3 +134,33 @@ async def test_the_gateway_finds_an_app_by_its_accounts_name_and_keys_open_only_
     require_app(caller, MINE_ID)
     with pytest.raises(NotFound, match="key k reaches none"):
         require_app(caller, THEIRS_ID)
+
+
+async def test_watchers_of_apps_see_their_own_accounts_alone(two: Platform) -> None:
+    await add(two, LOCAL)
+    await add(two, OTHER)
+    async with aclosing(two.apps.watch(SCOPE, "", "")) as mine, aclosing(two.apps.watch(THEIRS, "", "")) as theirs:
+        assert [view.app.app_id for view in (await anext(mine)).rows] == [MINE_ID]
+        version = (await anext(theirs)).version
+        await two.apps.delete(SCOPE, "a", "")
+        removed: list[AppId] = []
+        while not removed:
+            removed = [view.app.app_id for view in (await anext(mine)).removed]
+        assert removed == [MINE_ID]
+    async with aclosing(two.apps.watch(THEIRS, "", version)) as again:
+        changes = await anext(again)
+        assert (changes.snapshot, list(changes.removed)) == (False, [])
+
+
+async def test_a_runners_key_is_of_its_account(two: Platform) -> None:
+    await add(two, LOCAL)
+    await add(two, OTHER)
+    keys = RunnerKeys(bytes(32), two.fleet.account_of)
+    for app in (MINE_ID, THEIRS_ID):
+        lease = await two.dispatcher.acquire(app, request_id="r", caller=None, hint=None, start_timeout=None)
+        caller = keys.caller(*keys.key_of(lease.runner_id))
+        assert caller is not None
+        require_app(caller, app)
+        with pytest.raises(NotFound):
+            require_app(caller, THEIRS_ID if app == MINE_ID else MINE_ID)
+    assert keys.caller(*keys.key_of("nobody")) is None
