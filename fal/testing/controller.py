@@ -30,8 +30,8 @@ class ControllerStartError(FalError):
 class TemporaryController:
     """A controller in a folder of its own, on free ports of this machine.
 
-    It ends with its runners, and its folder is removed, when it is closed. If this process is killed, it ends by
-    itself. Use it in a `with` block, or call `start` and `close`.
+    It ends with its runners, and its folder is removed, when it is closed, and also if this process is killed. Use it
+    in a `with` block, or call `start` and `close`.
 
     Args:
         options: options of `fal up`, such as "--gpu", "GPU-H100=1".
@@ -72,7 +72,8 @@ class TemporaryController:
                     [
                         *(sys.executable, "-m", "fal_server", "--state-dir", str(self.state_dir)),
                         *("--port", "0", "--drain-seconds", "1"),
-                        *("--ready-fd", str(announced), "--while-fd", str(watched), *self._options),
+                        *("--ready-fd", str(announced), "--while-fd", str(watched), "--temporary"),
+                        *self._options,
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

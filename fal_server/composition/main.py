@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import logging
 import os
+import select
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -71,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Fault as fault:
         sys.stderr.write(f"Error: {fault.message}\n")
         return EXIT_FAILED
+    finally:
+        if options.temporary and options.while_fd is not None and _is_closed(options.while_fd):
+            shutil.rmtree(options.state_dir, ignore_errors=True)  # whoever made it cannot
 
 
 async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, while_fd: int | None) -> int:
@@ -117,6 +122,11 @@ async def _serve(state: StateDir, settings: Settings, ready_fd: int | None, whil
     return 0
 
 
+def _is_closed(fd: int) -> bool:
+    """Return whether nobody holds the other end of a pipe to which nobody writes."""
+    return bool(select.select([fd], [], [], 0)[0])
+
+
 def _report_ready(ready_fd: int | None, line: str) -> None:
     """Write one line of JSON for the process that started this one; that one may be gone."""
     if ready_fd is None:
@@ -158,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--while-fd", type=int, help="a file descriptor of a pipe; the controller stops when its other end is closed"
+    )
+    parser.add_argument(
+        "--temporary", action="store_true", help="remove the state directory if the other end of --while-fd was closed"
     )
     parser.add_argument("--log-file", type=Path, help="log to this file, of bounded size, instead of to standard error")
     parser.add_argument("--debug", action="store_true", help="log more")

@@ -1,0 +1,33 @@
+"""A controller in a temporary folder ends with the process that started it, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.waiting import until
+
+PROGRAM = """
+import signal
+from fal.testing import TemporaryController
+
+with TemporaryController() as controller:
+    print(controller.state_dir, flush=True)
+    signal.pause()
+"""
+
+
+def test_it_ends_with_a_process_that_is_killed_and_leaves_nothing(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    with owner.stdout:
+        folder = Path(owner.stdout.readline().strip())
+    assert (folder / "fal.db").exists()
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    until(lambda: not folder.exists(), "the controller removes its folder")
