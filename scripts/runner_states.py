@@ -61,8 +61,9 @@ REASONS: list[tuple[str, str]] = [
     ("stopped by request / killed by request", "`fal runners stop` and `fal runners kill`."),
     ("rolled out", "`fal apps rollout`."),
     ("not ready within startup_timeout N s", "Setup took too long: it was killed, and counts as a failed start."),
-    ("it broke a connection or answered 503", "It was killed; see what becomes of an answer."),
-    ("a request outlived request_timeout", "It was killed, because nothing else ends the request."),
+    ("... it broke the connection of request ID", "It was killed; what comes before is how it had ended by itself."),
+    ("it answered 503 to request ID", "It was killed; see what becomes of an answer."),
+    ("request ID outlived request_timeout", "It was killed, because nothing else ends the request."),
     ("the app asked for it (x-fal-stop-runner)", "A response said so."),
     ("the call that started it has ended", "`fal run` is done, or its caller left."),
 ]

@@ -43,6 +43,7 @@ class Observation:
         reason: for people. A runner that was asked to stop keeps the reason for that.
         explains: whether the reason is the cause of what the platform answered by a stop, so that it is kept instead.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
+        by_itself: for GONE, whether the worker ended before anybody told it to.
     """
 
     runner_id: str
@@ -55,6 +56,7 @@ class Observation:
     port: int | None = None
     metrics_port: int | None = None
     exit_code: int | None = None
+    by_itself: bool = False
 
 
 def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
@@ -103,6 +105,9 @@ def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
     # A reason to wait ends with the wait. Why a runner was to stop says more than how it ended.
     if RANK[target] < RANK[S.DRAINING]:
         return seen.reason
+    if seen.by_itself and runner.kill and runner.reason and seen.reason:
+        # The order to kill it came too late: what it did says more than what others saw of that.
+        return f"{seen.reason}; {runner.reason}"
     if seen.explains:
         return seen.reason
     asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING

@@ -13,6 +13,8 @@ from fal_server.core.routing import Outcome, error_type_of
 
 # The published limit, "10 attempts in total, always", which no header and no app can raise.
 MOST_ATTEMPTS = 10
+# A request that ends so many runners in a row is to blame, and would end others as well.
+MOST_ENDED_RUNNERS = 3
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
 
@@ -60,6 +62,7 @@ class QueuedRequest:
         fingerprint: a hash of the request, which must be the same if its Idempotency-Key is repeated.
         attempt: the number of the last attempt, from 1.
         retries: how often it was retried, by condition.
+        ended_runners: how many runners in a row ended by themselves while they worked on this request alone.
         no_retry: the caller wants no retries (header x-fal-no-retry).
         not_before: it rests until then.
         start_deadline: no attempt starts after this.
@@ -85,6 +88,7 @@ class QueuedRequest:
     state: State = State.IN_QUEUE
     attempt: int = 0
     retries: Mapping[str, int] = field(default_factory=dict[str, int])
+    ended_runners: int = 0
     created_at: datetime
     not_before: datetime | None = None
     start_deadline: datetime | None = None
@@ -137,11 +141,13 @@ class Failure:
         condition: what kind of failure it is.
         error_type: one of the published names.
         detail: for people.
+        ended_runner: whether the runner ended by itself, while it worked on no other request.
     """
 
     condition: Condition
     error_type: str
     detail: str
+    ended_runner: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +174,7 @@ class RetryDecision:
         outcome: what happens to the runner.
         probe: whether the runner must first show that it still accepts connections (502 and 504).
         error, error_type: what went wrong; None for an answer below 400.
+        ended_runners: see `QueuedRequest`.
     """
 
     retry: Condition | None = None
@@ -176,6 +183,7 @@ class RetryDecision:
     probe: bool = False
     error: str | None = None
     error_type: str | None = None
+    ended_runners: int = 0
 
 
 def policy_of(retry_config: str | None, skip_retry_conditions: tuple[str, ...]) -> Policy:
@@ -208,6 +216,10 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
         return RetryDecision(outcome=outcome, probe=probe, error=error, error_type=error_type)
     used = request.retries.get(condition.value, 0)
     spent = used >= policy.budget(condition, no_retry=request.no_retry) or request.attempt >= MOST_ATTEMPTS
+    ended_runners = request.ended_runners + 1 if isinstance(seen, Failure) and seen.ended_runner else 0
+    if ended_runners >= MOST_ENDED_RUNNERS:
+        spent = True
+        error = f"{error}; given up, because it has ended {ended_runners} runners in a row"
     return RetryDecision(
         retry=None if spent else condition,
         dead=spent,
@@ -215,6 +227,7 @@ def decide_retry(request: QueuedRequest, seen: Answer | Failure, policy: Policy)
         probe=probe,
         error=error,
         error_type=error_type,
+        ended_runners=ended_runners,
     )
 
 
@@ -240,7 +253,7 @@ def _classify(seen: Answer | Failure) -> tuple[Condition | None, Outcome, bool]:
     status = seen.status
     outcome = Outcome.DONE
     if status == 503:
-        outcome = Outcome.RUNNER_FAILED
+        outcome = Outcome.UNAVAILABLE
     elif seen.header("x-fal-stop-runner") == "1":
         outcome = Outcome.STOP_RUNNER
     condition = {503: Condition.SERVER_ERROR, 504: Condition.TIMEOUT}.get(status)

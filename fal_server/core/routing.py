@@ -17,13 +17,14 @@ class Outcome(StrEnum):
     """How a request on a runner ended, which decides what happens to the runner.
 
     DONE and CLIENT_GONE: it stays; after CLIENT_GONE it may still work on the request. STOP_RUNNER: it asked to be
-    stopped. It is killed after RUNNER_FAILED (it answered 503 or its connection broke) and TIMED_OUT (the request took
-    longer than request_timeout).
+    stopped. It is killed after RUNNER_FAILED (its connection broke), UNAVAILABLE (it answered 503) and TIMED_OUT (the
+    request took longer than request_timeout).
     """
 
     DONE = "done"
     STOP_RUNNER = "stop_runner"
     RUNNER_FAILED = "runner_failed"
+    UNAVAILABLE = "unavailable"
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"
 
@@ -43,6 +44,7 @@ class Slot:
         open: whether requests may be sent to it; closed once it is to stop.
         hints: what it last said that it is warm for.
         answered: whether the first byte of any of its answers has come.
+        shared: whether several requests were on it when it failed, so that none of them can be blamed.
     """
 
     runner_id: str
@@ -53,6 +55,7 @@ class Slot:
     open: bool = True
     hints: frozenset[str] = field(default_factory=frozenset[str])
     answered: bool = False
+    shared: bool = False
 
 
 def parse_hints(value: str) -> frozenset[str]:

@@ -13,9 +13,9 @@ from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.autoscale import Load
-from fal_server.core.failures import was_too_slow
+from fal_server.core.failures import BROKEN, UNAVAILABLE, own_end, was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
-from fal_server.core.identity import AccountId, AppId
+from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId
 from fal_server.core.revisions import Json
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
@@ -26,11 +26,29 @@ from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock
 
 log = logging.getLogger(__name__)
-BROKEN = "it broke a connection or answered 503"
+# How long to wait for the end of a runner that broke a connection; it is killed meanwhile.
+_END_SECONDS = 10.0
+# Why a runner is killed, with the request's name.
 _KILLED: dict[Outcome, str] = {
-    Outcome.RUNNER_FAILED: BROKEN,
-    Outcome.TIMED_OUT: "a request outlived request_timeout",
+    Outcome.RUNNER_FAILED: BROKEN + " {}",
+    Outcome.UNAVAILABLE: UNAVAILABLE + " {}",
+    Outcome.TIMED_OUT: "{} outlived request_timeout",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerFailure:
+    """What became of a runner that broke a request's connection.
+
+    Value: it never changes.
+
+    Attributes:
+        detail: for the caller: how the runner ended, or else what was seen of the connection.
+        ended_alone: whether it ended by itself, while it worked on no other request.
+    """
+
+    detail: str
+    ended_alone: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +133,9 @@ class Dispatcher:
         self._tasks = TaskSet(log)
         self._closing = asyncio.Event()
         self._routed: dict[tuple[str, str], tuple[App, RoutedApp]] = {}
+        self._ends: dict[str, list[asyncio.Future[Runner | None]]] = {}
         self.on_abandoned: Callable[[Lease], None] | None = None
-        fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of)
+        fleet.subscribe(ready=self._serve_waiting_of, failed_start=self._fail_waiting_of, ended=self._tell_end)
 
     def find(self, owner: str, app: str) -> RoutedApp | None:
         """Return the app at /owner/app, or None."""
@@ -252,17 +271,62 @@ class Dispatcher:
         if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
             self.on_abandoned(lease)
             return
+        if outcome in _KILLED and lease.slot.in_flight > 1:
+            lease.slot.shared = True
         if not self._fleet.end(lease.slot, lease):
             return
         if outcome is Outcome.DONE:
             pass
         elif outcome in _KILLED:
-            self._spawn_end(lease.runner_id, _KILLED[outcome], kill=True)
+            request = f"request {lease.request_id}" if lease.request_id else "a request"
+            self._spawn_end(lease.runner_id, _KILLED[outcome].format(request), kill=True)
         elif outcome is Outcome.STOP_RUNNER:
             self._spawn_end(lease.runner_id, "the app asked for it (x-fal-stop-runner)", kill=False)
         runner = self._fleet.get(lease.runner_id)
         if runner is not None:
             self._serve_waiting(runner.app_id)
+
+    def runner_failed(self, lease: Lease, detail: str) -> asyncio.Task[RunnerFailure]:
+        """Take back the slot of a request whose connection broke, at once; then find out how its runner ended.
+
+        Args:
+            detail: what was seen of the connection.
+        """
+        told: asyncio.Future[Runner | None] = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(lease.runner_id, []).append(told)
+        self.release(lease, Outcome.RUNNER_FAILED)
+        return self._tasks.spawn(self._failure(lease, detail, told), name=f"the end of runner {lease.runner_id}")
+
+    async def _failure(self, lease: Lease, detail: str, told: asyncio.Future[Runner | None]) -> RunnerFailure:
+        try:
+            runner = await self._end_of(lease.runner_id, told)
+        finally:
+            waiting = self._ends[lease.runner_id]
+            waiting.remove(told)
+            if not waiting:
+                del self._ends[lease.runner_id]
+        how = "" if runner is None else own_end(runner)
+        if runner is None or not how:
+            return RunnerFailure(detail=detail, ended_alone=False)
+        return RunnerFailure(detail=_end_in_request(runner, how), ended_alone=not lease.slot.shared)
+
+    async def _end_of(self, runner_id: str, told: asyncio.Future[Runner | None]) -> Runner | None:
+        """Wait for the end of a runner; None if that takes too long or cannot be read."""
+        try:
+            if self._fleet.get(runner_id) is None:
+                return await self._fleet.find(EVERY_ACCOUNT, runner_id)
+            async with asyncio.timeout(_END_SECONDS):
+                return await told
+        except TimeoutError:
+            log.warning("runner %s broke a connection, and has not ended after %g s", runner_id, _END_SECONDS)
+        except Fault as fault:
+            log.warning("how runner %s ended cannot be read: %s", runner_id, fault.message)
+        return None
+
+    def _tell_end(self, runner: Runner) -> None:
+        for told in self._ends.get(runner.runner_id, ()):
+            if not told.done():
+                told.set_result(runner)
 
     def answered(self, lease: Lease, hints: str | None, *, health_check: bool = False) -> None:
         """Handle the head of a response; before `release`.
@@ -302,6 +366,8 @@ class Dispatcher:
     async def close(self) -> None:
         """Fail every waiting request, and finish writing which runners are to end."""
         self._closing.set()
+        for told in [told for waiting in self._ends.values() for told in waiting if not told.done()]:
+            told.set_result(None)
         for app_id in list(self._waiting):
             self._fail(app_id, lambda: Unavailable("the controller is stopping"))
         self._changed.notify()
@@ -394,6 +460,15 @@ class Dispatcher:
             await self._fleet.first_byte(lease.runner_id, lease.sent_at, at)
         except Fault as fault:
             log.warning("the first answer of runner %s is not kept: %s", lease.runner_id, fault.message)
+
+
+def _end_in_request(runner: Runner, how: str) -> str:
+    """Return how a runner ended, for the caller whose request it had."""
+    did, _, cause = how.removeprefix("worker ").partition(": ")
+    did = did.replace("exited with code", "ended with exit code").partition(",")[0]
+    cause = f": {cause}" if cause else ""
+    logs = f"`fal runners logs {runner.runner_id}` shows what it wrote"
+    return f"the runner {did} while it worked on this request{cause}. {logs}"
 
 
 def _serves(runner: Runner) -> bool:

@@ -197,6 +197,9 @@ class AttemptRunner:
             return Done(answer=answer, error=str(error), error_type="internal_error"), Outcome.DONE
         finally:
             cancellation.cancel()
+        if isinstance(seen, Failure) and seen.condition is Condition.CONNECTION_ERROR:
+            failure = await self._dispatcher.runner_failed(lease, seen.detail)
+            seen = replace(seen, detail=failure.detail, ended_runner=failure.ended_alone)
         if isinstance(seen, Answer):
             fields = dict(seen.headers)
             asked = fields.get(HEALTH_CHECK, "0") != "0"
@@ -230,7 +233,9 @@ class AttemptRunner:
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:
             answer = (
-                seen if isinstance(seen, Answer) else refusal(_STATUS[seen.condition], seen.error_type, seen.detail)
+                seen
+                if isinstance(seen, Answer)
+                else refusal(_STATUS[seen.condition], seen.error_type, decision.error or seen.detail)
             )
             return Done(answer=answer, error=decision.error, error_type=decision.error_type, dead=decision.dead)
         condition = decision.retry.value
@@ -244,6 +249,7 @@ class AttemptRunner:
             retries={**started.retries, condition: started.retries.get(condition, 0) + 1},
             not_before=self._clock.now() + timedelta(seconds=RETRIES.pause(started.attempt)),
             lease_until=None,
+            ended_runners=decision.ended_runners,
             error=decision.error,
             error_type=decision.error_type,
         )

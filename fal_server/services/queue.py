@@ -425,6 +425,7 @@ def _as_new(request: QueuedRequest) -> QueuedRequest:
         state=State.IN_QUEUE,
         attempt=0,
         retries={},
+        ended_runners=0,
         dead=False,
         not_before=None,
         start_deadline=None,

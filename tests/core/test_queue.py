@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,12 +56,12 @@ NEVER, SERVER, TIME, LINK = None, Condition.SERVER_ERROR, Condition.TIMEOUT, Con
         (answer(501), NEVER, Outcome.DONE, False),
         (answer(502), NEVER, Outcome.DONE, True),
         (answer(502, x_fal_needs_retry="1"), SERVER, Outcome.DONE, True),
-        (answer(503), SERVER, Outcome.RUNNER_FAILED, False),
-        (answer(503, x_fal_needs_retry="0"), NEVER, Outcome.RUNNER_FAILED, False),
+        (answer(503), SERVER, Outcome.UNAVAILABLE, False),
+        (answer(503, x_fal_needs_retry="0"), NEVER, Outcome.UNAVAILABLE, False),
         (answer(504), TIME, Outcome.DONE, True),
         (answer(504, x_fal_needs_retry="0"), NEVER, Outcome.DONE, True),
         (answer(200, x_fal_stop_runner="1"), NEVER, Outcome.STOP_RUNNER, False),
-        (answer(503, x_fal_stop_runner="1"), SERVER, Outcome.RUNNER_FAILED, False),
+        (answer(503, x_fal_stop_runner="1"), SERVER, Outcome.UNAVAILABLE, False),
         (failure(Condition.TIMEOUT), TIME, Outcome.TIMED_OUT, False),
         (failure(Condition.CONNECTION_ERROR), LINK, Outcome.RUNNER_FAILED, False),
     ],
@@ -69,6 +71,15 @@ def test_what_follows(seen, retry, outcome, probe):
     assert (verdict.retry, verdict.outcome, verdict.probe) == (retry, outcome, probe)
     assert not verdict.dead
     assert (verdict.error is None) == (isinstance(seen, Answer) and seen.status < 400)
+
+
+def test_only_ends_of_runners_in_a_row_count_against_a_request():
+    ended = replace(failure(Condition.CONNECTION_ERROR), ended_runner=True)
+    assert decide_retry(request(ended_runners=1), ended, Policy()).ended_runners == 2
+    for other in (failure(Condition.CONNECTION_ERROR), failure(Condition.TIMEOUT), answer(503)):
+        after = decide_retry(request(ended_runners=2), other, Policy())
+        assert (after.ended_runners, after.dead) == (0, False)
+    assert decide_retry(request(ended_runners=2), ended, Policy()).dead
 
 
 def test_the_callers_word_goes_before_the_apps_and_the_apps_before_the_platforms():

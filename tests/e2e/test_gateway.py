@@ -78,7 +78,7 @@ class Row:
         return "-".join([self.path[1:], str(self.answers), *(f"{k}={v}" for k, v in self.headers.items())])
 
 
-KILLED = "it broke a connection or answered 503"
+BROKE, ANSWERED = "it broke the connection of request", "it answered 503 to request"
 ASKED = "the app asked for it"
 STOP, RETRY, NO_RETRY = {"x-fal-stop-runner": "1"}, {"x-fal-needs-retry": "1"}, {"x-fal-needs-retry": "0"}
 ROWS = [
@@ -90,16 +90,16 @@ ROWS = [
     Row(answers=500, headers={"x-fal-error-type": "bad_request"}, status=500, error_type="bad_request"),
     Row(answers=502, status=502, error_type="runner_server_error"),
     Row(answers=504, status=504, error_type="request_timeout"),
-    Row(answers=503, status=503, error_type="runner_server_error", ends=KILLED),
-    Row(answers=503, headers=NO_RETRY, status=503, error_type="runner_server_error", ends=KILLED),
+    Row(answers=503, status=503, error_type="runner_server_error", ends=ANSWERED),
+    Row(answers=503, headers=NO_RETRY, status=503, error_type="runner_server_error", ends=ANSWERED),
     Row(answers=200, headers=STOP, status=200, ends=ASKED),
     Row(answers=404, headers=STOP, status=404, ends=ASKED),
     Row(answers=500, headers=STOP, status=500, error_type="runner_server_error", ends=ASKED),
-    Row(path="/deaf", answers=502, status=502, error_type="runner_server_error", ends=KILLED),
-    Row(path="/deaf", answers=504, status=504, error_type="request_timeout", ends=KILLED),
+    Row(path="/deaf", answers=502, status=502, error_type="runner_server_error", ends=BROKE),
+    Row(path="/deaf", answers=504, status=504, error_type="request_timeout", ends=BROKE),
     Row(path="/deaf", answers=500, status=500, error_type="runner_server_error"),
-    Row(path="/die", status=503, error_type="runner_disconnected", ends=KILLED),
-    Row(path="/half", status=None, ends=KILLED),
+    Row(path="/die", status=503, error_type="runner_disconnected", ends="worker exited with code"),
+    Row(path="/half", status=None, ends=BROKE),
 ]
 
 

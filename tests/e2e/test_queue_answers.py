@@ -45,7 +45,7 @@ class Row:
         return "-".join([self.path[1:], str(self.answers), *(f"{k}={v}" for k, v in self.headers.items())])
 
 
-KILLED = "it broke a connection or answered 503"
+BROKE, ANSWERED = "it broke the connection of request", "it answered 503 to request"
 RETRY, NO_RETRY, STOP = {"x-fal-needs-retry": "1"}, {"x-fal-needs-retry": "0"}, {"x-fal-stop-runner": "1"}
 FAILED = "runner_server_error"
 ROWS = [
@@ -59,12 +59,12 @@ ROWS = [
     Row(answers=502, error_type=FAILED),
     Row(answers=504, error_type="request_timeout", dead=True),
     Row(answers=504, headers=NO_RETRY, error_type="request_timeout"),
-    Row(answers=503, error_type=FAILED, dead=True, ends=KILLED),
-    Row(answers=503, headers=NO_RETRY, error_type=FAILED, ends=KILLED),
+    Row(answers=503, error_type=FAILED, dead=True, ends=ANSWERED),
+    Row(answers=503, headers=NO_RETRY, error_type=FAILED, ends=ANSWERED),
     Row(answers=200, headers=STOP, ends="the app asked for it"),
-    Row(path="/deaf", answers=504, error_type="request_timeout", dead=True, ends=KILLED),
-    Row(path="/die", status=503, error_type="runner_disconnected", dead=True, ends=KILLED),
-    Row(path="/half", status=503, error_type="runner_incomplete_response", dead=True, ends=KILLED),
+    Row(path="/deaf", answers=504, error_type="request_timeout", dead=True, ends=BROKE),
+    Row(path="/die", status=503, error_type="runner_disconnected", dead=True, ends="worker exited with code"),
+    Row(path="/half", status=503, error_type="runner_incomplete_response", dead=True, ends=BROKE),
 ]
 
 

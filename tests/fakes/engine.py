@@ -38,6 +38,7 @@ class FakeEngine:
         builder: has the environments of runners; None skips the check.
         start_as: the outcome of the next starts.
         obeys_stop: whether a runner ends when asked to stop.
+        crash: how runners have ended by themselves before an order to kill them comes; empty if they have not.
         hold_start: start() waits until this is set.
         unstored: runners that are not released, because their last lines are not stored yet.
         poisoned: runners about which most calls raise an unexpected error.
@@ -54,6 +55,7 @@ class FakeEngine:
         self.start_as = Start.READY
         self.why = "setup() raised ValueError"
         self.obeys_stop = True
+        self.crash = ""
         self.hold_start = asyncio.Event()
         self.hold_start.set()
         self.alive: dict[str, LaunchSpec | None] = {}  # None: an earlier controller started it
@@ -78,9 +80,9 @@ class FakeEngine:
         self._port += 1
         self.tell(Event.READY, runner_id, host=HOST, port=self._port)
 
-    def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None) -> None:
+    def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None, *, by_itself: bool = False) -> None:
         if self.alive.pop(runner_id, None) is not None:
-            self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code)
+            self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code, by_itself=by_itself)
 
     def tell(self, event: Event, runner_id: str, **fields: Any) -> None:
         seen = Observation(runner_id=runner_id, event=event, **fields)
@@ -139,6 +141,8 @@ class FakeEngine:
             raise RuntimeError("poison")
         self.killed.append(runner.runner_id)
         self.changed.notify()
+        if self.crash:
+            self.gone(runner.runner_id, self.crash, 3, by_itself=True)
         self._end(runner.runner_id, 137)
 
     def _end(self, runner_id: str, exit_code: int) -> None:

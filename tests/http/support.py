@@ -18,6 +18,7 @@ from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
 from fal_server.http.server.rules import Limits
+from fal_server.live.dispatch import RunnerFailure
 
 PERMISSIONS_OF = {
     "good": frozenset({CALL_APPS}),
@@ -127,6 +128,12 @@ class Ledger:
 
     def answered(self, lease: object, hints: str | None, *, health_check: bool) -> None:
         self.answers.append((hints, health_check))
+
+    def runner_failed(self, lease: object, detail: str) -> asyncio.Future[RunnerFailure]:
+        self.release(lease, Outcome.RUNNER_FAILED)
+        told = asyncio.get_running_loop().create_future()
+        told.set_result(RunnerFailure(detail=detail, ended_alone=False))
+        return told
 
     def release(self, lease: object, outcome: Outcome) -> None:
         assert isinstance(lease, Place)

@@ -18,7 +18,7 @@ from tests.http.support import App, answering, ask, error_of, read_head, read_me
         (b"200 OK\r\n", Outcome.DONE),
         (b"404 No\r\n", Outcome.DONE),
         (b"500 No\r\n", Outcome.DONE),
-        (b"503 No\r\n", Outcome.RUNNER_FAILED),
+        (b"503 No\r\n", Outcome.UNAVAILABLE),
         (b"502 No\r\n", Outcome.DONE),  # the runner still accepts connections
         (b"200 OK\r\nX-Fal-Stop-Runner: 1\r\n", Outcome.STOP_RUNNER),
         (b"500 No\r\nx-fal-stop-runner: 1\r\n", Outcome.STOP_RUNNER),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_server.core.faults import DeadlineExceeded, NotFound, Unavailable
+from fal_server.core.identity import LOCAL
 from fal_server.core.machines import Node, Resources
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import RunnerState
@@ -108,6 +109,56 @@ async def test_a_runner_that_failed_is_killed_and_gets_nothing_meanwhile(platfor
     await platform.until(lambda: platform.engine.killed == [lease.runner_id])
     again = await platform.get()
     assert again.runner_id != lease.runner_id
+
+
+@pytest.mark.parametrize(
+    ("crash", "said"),
+    [
+        ("worker exited with code 3", "the runner ended with exit code 3 while it worked on this request"),
+        (
+            "worker exited with code 1: OSError: no disk",
+            "the runner ended with exit code 1 while it worked on this request: OSError: no disk",
+        ),
+        (
+            "worker was killed by signal 9 (SIGKILL), which was not sent by the platform",
+            "the runner was killed by signal 9 (SIGKILL) while it worked on this request",
+        ),
+    ],
+)
+async def test_a_caller_learns_how_the_runner_ended_by_itself(platform: Platform, crash: str, said: str) -> None:
+    await platform.deploy()
+    platform.engine.crash = crash
+    lease = await platform.get()
+    failure = await platform.dispatcher.runner_failed(lease, "it closed the connection")
+    assert failure.detail == f"{said}. `fal runners logs {lease.runner_id}` shows what it wrote"
+    assert failure.ended_alone
+    ended = await platform.fleet.find(LOCAL, lease.runner_id)
+    assert ended is not None
+    assert ended.reason == f"{crash}; it broke the connection of request {lease.request_id}"
+
+
+async def test_a_runner_that_the_platform_ended_is_not_said_to_have_crashed(platform: Platform) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    failure = await platform.dispatcher.runner_failed(lease, "it closed the connection")
+    assert (failure.detail, failure.ended_alone) == ("it closed the connection", False)
+
+
+async def test_none_of_several_requests_is_blamed_for_the_end_of_their_runner(platform: Platform) -> None:
+    await platform.deploy(scaling={"max_multiplexing": 2})
+    platform.engine.crash = "worker exited with code 3"
+    leases = [await platform.get(), await platform.get()]
+    failures = [platform.dispatcher.runner_failed(lease, "closed") for lease in leases]
+    assert [(await failure).ended_alone for failure in failures] == [False, False]
+
+
+async def test_a_stop_does_not_wait_for_the_end_of_a_broken_runner(platform: Platform) -> None:
+    await platform.deploy()
+    lease = await platform.get()
+    platform.engine.poisoned.add(lease.runner_id)  # it cannot be killed
+    failure = platform.dispatcher.runner_failed(lease, "closed")
+    await platform.dispatcher.close()
+    assert (await failure).detail == "closed"
 
 
 async def test_an_app_may_ask_for_its_runner_to_be_stopped(platform: Platform) -> None:

@@ -166,6 +166,26 @@ async def test_after_ten_attempts_a_request_is_given_up_and_can_be_queued_again(
         await q.queue.redrive(app_id("a"), request_id)
 
 
+async def test_a_request_that_ends_three_runners_in_a_row_is_given_up_and_can_be_queued_again(q):
+    q.client.answers = [BROKEN] * 2
+    q.platform.engine.crash = "worker exited with code 3"
+    request_id = await q.submit()
+    for attempt in (1, 2):
+        await q.until(lambda made=attempt: len(q.client.sent) == made and q.backlog.apps)
+        waiting = await q.get(request_id)
+        assert (waiting.ended_runners, waiting.dead) == (attempt, False)
+        assert waiting.error.startswith("the runner ended with exit code 3 while it worked on this request")
+        q.client.answers = [BROKEN]
+        q.pass_time(61)
+    done = await q.completed(request_id)
+    assert (done.attempt, done.dead, done.status, done.error_type) == (3, True, 503, "runner_disconnected")
+    assert done.error.endswith("; given up, because it has ended 3 runners in a row")
+    assert b"given up" in (await answer_of(q, request_id)).body
+    await q.queue.redrive(app_id("a"), request_id)
+    again = await q.completed(request_id)
+    assert (again.attempt, again.status, again.ended_runners) == (1, 200, 0)
+
+
 async def test_the_app_s_budget_and_the_caller_s_no_retry_are_kept(q):
     await q.platform.deploy("b", retry_config='{"connection_error": {"retries": 0}}')
     q.client.usual = BROKEN

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0  # how long a runner's end waits until its last lines are stored
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
+_BY_ITSELF = frozenset({shim_pb2.WorkerExited.REASON_EXITED, shim_pb2.WorkerExited.REASON_OUT_OF_MEMORY})
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -183,6 +184,7 @@ class RunnerLink:
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
                 exit_code=_exit_code(self._exited) if event is Event.GONE else None,
+                by_itself=event is Event.GONE and self._exited is not None and self._exited.reason in _BY_ITSELF,
             )
         )
 

@@ -189,7 +189,7 @@ class MessageSocket(asyncio.Protocol):
         lease = await self._context.dispatcher.acquire(
             app.app_id, request_id=request_id, caller=self._caller, hint=request.hint, start_timeout=timeout
         )
-        outcome = Outcome.CLIENT_GONE
+        outcome: Outcome | None = Outcome.CLIENT_GONE
         try:
             async with asyncio.timeout(app.request_timeout):
                 outcome = await self._send(body, request_id, lease)
@@ -197,11 +197,16 @@ class MessageSocket(asyncio.Protocol):
             outcome = Outcome.TIMED_OUT
             detail = f"there was no answer within the app's request_timeout of {app.request_timeout:g} s"
             raise HttpError(504, "request_timeout", detail) from None
-        except (HttpError, ConnectionError):
+        except HttpError as error:
+            outcome = None  # this takes the slot back
+            error.detail = (await self._context.dispatcher.runner_failed(lease, error.detail)).detail
+            raise
+        except ConnectionError:
             outcome = Outcome.RUNNER_FAILED
             raise
         finally:
-            self._context.dispatcher.release(lease, outcome)
+            if outcome is not None:
+                self._context.dispatcher.release(lease, outcome)
 
     async def _send(self, body: bytes, request_id: str, lease: Lease) -> Outcome:
         try:
@@ -341,4 +346,4 @@ def _fields(upstream: Upstream) -> dict[str, str]:
 def _outcome_of(upstream: Upstream) -> Outcome:
     if _value(upstream, b"x-fal-stop-runner") == "1":
         return Outcome.STOP_RUNNER
-    return Outcome.RUNNER_FAILED if upstream.status == 503 else Outcome.DONE
+    return Outcome.UNAVAILABLE if upstream.status == 503 else Outcome.DONE

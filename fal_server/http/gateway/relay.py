@@ -16,7 +16,7 @@ from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, tokens
 from fal_server.http.server.splice import Splice
-from fal_server.live.dispatch import Dispatcher, Lease
+from fal_server.live.dispatch import Dispatcher, Lease, RunnerFailure
 
 _log = logging.getLogger(__name__)
 _NOT_PASSED = HOP_BY_HOP | {b"content-length", b"x-fal-request-id", b"x-fal-stop-runner", b"x-fal-runner-health-check"}
@@ -237,7 +237,7 @@ class Relay:
             self._task = self._context.spawn(self._connect())
         elif upstream.reused and not upstream.answered:
             # So does a server whose handler failed after the answer before this one: that does not end the runner.
-            self._send_failure(None, HttpError(503, "runner_disconnected", detail))
+            self._fail_if_gone("runner_disconnected", detail)
         else:
             self._fail("runner_incomplete_response" if upstream.answered else "runner_disconnected", detail)
 
@@ -245,7 +245,7 @@ class Relay:
         fields, length = self._fields(upstream)
         self._sized = length is not None
         if upstream.status == 503:
-            self._outcome = Outcome.RUNNER_FAILED
+            self._outcome = Outcome.UNAVAILABLE
         self._exchange.start(upstream.status, fields, length, phrase=upstream.phrase)
 
     def _fields(self, upstream: Upstream) -> tuple[bytes, int | None]:
@@ -311,20 +311,56 @@ class Relay:
             self._send_failure(Outcome.TIMED_OUT, HttpError(504, "request_timeout", f"there was no answer {limit}"))
 
     def _fail(self, error_type: str, detail: str) -> None:
-        self._send_failure(Outcome.RUNNER_FAILED, HttpError(503, error_type, detail))
+        """Fail because of the runner; the caller learns how it ended, which is known a little later."""
+        error = HttpError(503, error_type, detail)
+        if self._exchange.undo_start():
+            self._finish()
+            failure = self._context.dispatcher.runner_failed(self._lease, error.detail)
+            self._task = self._context.spawn(self._explain(error, failure))
+        else:
+            self._send_failure(Outcome.RUNNER_FAILED, error)
 
-    def _send_failure(self, outcome: Outcome | None, error: HttpError) -> None:
-        """Answer with an error, and end with the outcome; None: with what a probe of the runner says."""
-        exchange = self._exchange
+    def _fail_if_gone(self, error_type: str, detail: str) -> None:
+        """Fail because of the connection; the runner ends only if it accepts no other."""
+        error = HttpError(503, error_type, detail)
+        self._exchange.undo_start()
+        self._finish()
+        self._task = self._context.spawn(self._explain_by_probe(error))
+
+    async def _explain(self, error: HttpError, failure: asyncio.Task[RunnerFailure]) -> None:
+        error.detail = (await asyncio.shield(failure)).detail
+        self._answer_failure(error)
+
+    async def _explain_by_probe(self, error: HttpError) -> None:
+        dispatcher = self._context.dispatcher
+        try:
+            listens = await self._listens()
+        except BaseException:
+            dispatcher.release(self._lease, Outcome.RUNNER_FAILED)
+            raise
+        if listens:
+            dispatcher.release(self._lease, Outcome.DONE)
+            self._answer_failure(error)
+        else:
+            await self._explain(error, dispatcher.runner_failed(self._lease, error.detail))
+
+    def _answer_failure(self, error: HttpError) -> None:
+        self._task = None
+        self._log_failure(error)
+        self._exchange.driver = None
+        send_error(self._exchange, self._request_id, error)
+
+    def _log_failure(self, error: HttpError) -> None:
         _log.warning(
             "request %s to %s on runner %s: %s: %s",
             *(self._request_id, self._request.app, self._lease.runner_id, error.error_type, error.detail),
         )
+
+    def _send_failure(self, outcome: Outcome, error: HttpError) -> None:
+        exchange = self._exchange
+        self._log_failure(error)
         exchange.driver = None
-        if outcome is None:
-            self._end_by_probe()
-        else:
-            self._end(outcome)
+        self._end(outcome)
         if exchange.undo_start():
             send_error(exchange, self._request_id, error)
         else:
@@ -334,13 +370,17 @@ class Relay:
         """Release the lease and the connection to the runner."""
         if self._over:
             return
+        self._finish()
+        self._context.dispatcher.release(self._lease, outcome)
+
+    def _finish(self) -> None:
+        """Let go of the connection to the runner, and of the deadline."""
         self._over = True
         self._context.deadlines.discard(self, self._seconds)
         self._drop()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        self._context.dispatcher.release(self._lease, outcome)
 
     def _end_by_probe(self) -> None:
         """Release the connection to the runner, and the lease once it is known whether the runner still listens."""
@@ -359,14 +399,21 @@ class Relay:
         """Release the lease, which ends the runner if it no longer accepts connections."""
         outcome = Outcome.RUNNER_FAILED
         try:
+            if await self._listens():
+                outcome = Outcome.DONE
+        finally:
+            self._context.dispatcher.release(self._lease, outcome)
+
+    async def _listens(self) -> bool:
+        """Return whether the runner accepts connections, as far as that can be found out."""
+        try:
             upstream = await self._context.pool.connect(
                 self._lease.runner_id, self._lease.host, self._lease.port, seconds=self._context.connect_seconds
             )
-            upstream.transport.abort()
-            outcome = Outcome.DONE
         except NodeTrouble:
-            outcome = Outcome.DONE  # nothing was learned of the runner
+            return True  # nothing was learned of the runner
         except OSError as error:
             _log.info("runner %s accepts no connections: %s", self._lease.runner_id, error)
-        finally:
-            self._context.dispatcher.release(self._lease, outcome)
+            return False
+        upstream.transport.abort()
+        return True

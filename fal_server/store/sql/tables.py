@@ -219,6 +219,7 @@ REQUESTS = Table(
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("retries", _JSON, nullable=False),
+    Column("ended_runners", Integer, nullable=False, server_default="0"),
     Column("created_at", UtcTimestamp, nullable=False),
     Column("not_before", UtcTimestamp),
     Column("start_deadline", UtcTimestamp),
