@@ -65,6 +65,8 @@ class QueuedRequest:
         webhook_attempts: how often that was tried.
         webhook_at: when it will be tried next.
         queue_position: how many are before it; None but from `get` of one that waits.
+        reason: why else it waits, such as a start that failed; only from `get`, and None if nothing speaks against it.
+        next_try_at: when that is tried again, if it is known.
         deliveries: the tries to deliver its webhook; only from `get`.
     """
 
@@ -89,6 +91,8 @@ class QueuedRequest:
     webhook_attempts: int
     webhook_at: datetime | None
     queue_position: int | None = None
+    reason: str | None = None
+    next_try_at: datetime | None = None
     deliveries: tuple[WebhookDelivery, ...] = ()
 
 
@@ -187,6 +191,8 @@ def queued_request(item: Mapping[str, JSON]) -> QueuedRequest:
         webhook_attempts=_number(item, "webhook_attempts"),
         webhook_at=parse_time(item.get("webhook_at")),
         queue_position=_optional_number(item, "queue_position"),
+        reason=_optional_text(item, "reason"),
+        next_try_at=parse_time(item.get("next_try_at")),
         deliveries=tuple(
             WebhookDelivery(
                 number=_number(one, "number"),

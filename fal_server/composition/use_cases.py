@@ -13,6 +13,7 @@ from fal_server.composition.live import LiveState
 from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
+from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.apps import Apps
 from fal_server.services.deploy_plans import DeployPlans
@@ -105,7 +106,7 @@ async def build_use_cases(
         gpus=Gpus(fleet, catalog),
         keys=Keys(store, clock, access),
         logs=logs,
-        queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed),
+        queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet)),
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),

@@ -163,6 +163,10 @@ class Policy:
             return 0
         return min(self.budgets.get(condition, MOST_ATTEMPTS - 1), MOST_ATTEMPTS - 1)
 
+    def most_attempts(self, *, no_retry: bool) -> int:
+        """Return how many attempts there are at most, whatever fails."""
+        return 1 + max(self.budget(condition, no_retry=no_retry) for condition in Condition)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:

@@ -18,13 +18,16 @@ from fal_server.core.queue import (
     MOST_ATTEMPTS,
     Answer,
     Content,
+    Policy,
     QueuedRequest,
     State,
     WebhookState,
+    policy_of,
 )
 from fal_server.core.webhooks import Delivery, checked_url
 from fal_server.live.backlog import Backlog, LiveRequest
 from fal_server.live.catalog import Catalog
+from fal_server.live.delays import Delay, Delays
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock, LogStore
 from fal_server.ports.queue import QueueStore, RequestFilter
@@ -40,10 +43,11 @@ PUBLIC = "public"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """A request, and how many requests are ahead of it."""
+    """A request, how many requests are ahead of it, and why else it waits."""
 
     request: QueuedRequest
     position: int = 0
+    delay: Delay | None = None
 
 
 class Queue:
@@ -65,6 +69,7 @@ class Queue:
         logs: LogStore,
         clock: Clock,
         changed: ChangeNotifier,
+        delays: Delays,
     ) -> None:
         self._store = store
         self._backlog = backlog
@@ -72,6 +77,7 @@ class Queue:
         self._logs = logs
         self._clock = clock
         self._changed = changed
+        self._delays = delays
         self.requests_changed = ChangeNotifier()
         self.webhook_due = ChangeNotifier()
 
@@ -142,11 +148,27 @@ class Queue:
         if live is not None and live.request.app_id == app_id:
             # Whoever cancels a request in progress may count on its app having it.
             shown = replace(live.request, state=State.IN_QUEUE) if live.starting else live.request
-            return QueueStatus(request=shown, position=self._backlog.position(live))
+            position = self._backlog.position(live)
+            return QueueStatus(request=shown, position=position, delay=self._delay(live.request))
         request = await self._store.get(app_id.account, request_id)
         if request is None or request.app_id != app_id:
             raise _unknown(app_id, request_id)
         return QueueStatus(request=request)
+
+    def _delay(self, request: QueuedRequest) -> Delay | None:
+        if request.state is not State.IN_QUEUE:
+            return None
+        failed: Delay | None = None
+        if request.attempt and request.error:
+            app = self._catalog.get(request.app_id)
+            revision = None if app is None else self._catalog.known_revision(app.revision_id)
+            policy = Policy() if revision is None else policy_of(revision.retry_config, revision.skip_retry_conditions)
+            most = max(policy.most_attempts(no_retry=request.no_retry), request.attempt + 1)
+            reason = f"attempt {request.attempt} of {most} failed: {request.error}"
+            failed = Delay(reason=reason, next_try_at=request.not_before)
+            if request.not_before is not None and request.not_before > self._clock.now():
+                return failed
+        return self._delays.of(request.app_id) or failed
 
     async def result(self, app_id: AppId, request_id: str) -> tuple[QueuedRequest, Answer | None]:
         """Return a request and its answer, which is None until it is completed.

@@ -138,11 +138,11 @@ def test_a_failed_attempt_is_told_while_the_call_waits(controller: Controller, a
         seen = ""
         for line in process.stderr:
             seen += line
-            if line.startswith("Attempt 1 failed: "):
+            if line.startswith("Attempt 1 of 10 failed: the runner ended with exit code "):
                 break
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=60)
-    assert "Attempt 1 failed: " in seen
+    assert "Attempt 1 of 10 failed: the runner ended with exit code " in seen
     assert "Cancelled " in rest
 
 

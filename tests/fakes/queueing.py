@@ -11,6 +11,7 @@ from typing import Any
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
+from fal_server.live.delays import Delays
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.attempts import AttemptRunner
@@ -126,7 +127,10 @@ class Queueing:
         self.receivers = FakeReceivers()
         self.store: Any = FailingQueueStore(platform.store.queue)
         self.backlog = platform.backlog
-        self.queue = Queue(self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed)
+        delays = Delays(platform.catalog, platform.fleet)
+        self.queue = Queue(
+            self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed, delays
+        )
         attempts = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
         self.worker = QueueWorker(
             self.queue,

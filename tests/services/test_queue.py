@@ -195,6 +195,28 @@ async def test_the_app_s_budget_and_the_caller_s_no_retry_are_kept(q):
     assert (done.attempt, done.dead) == (1, True)
 
 
+async def test_a_waiting_request_says_why(q):
+    q.platform.engine.start_as, q.platform.engine.why = Start.ENDS, "worker exited with code 1: OSError: no weights"
+    request_id = await q.submit()
+    await q.until(lambda: q.platform.fleet.failures(app_id("a"), q.platform.app().revision_id).count)
+    delay = (await q.queue.status(app_id("a"), request_id)).delay
+    [failed] = [spec.runner_id for spec in q.platform.engine.launched]
+    assert delay.reason == (
+        "the last start failed: worker exited with code 1: OSError: no weights; "
+        f"`fal runners logs {failed}` shows what it wrote"
+    )
+
+
+async def test_a_request_that_rests_says_which_attempt_failed(q):
+    await q.platform.deploy("b", retry_config='{"connection_error": {"retries": 2}, "timeout": 0, "server_error": 0}')
+    q.client.answers = [BROKEN]
+    request_id = await q.submit("b")
+    await q.until(lambda: q.client.sent and q.backlog.apps)
+    delay = (await q.queue.status(app_id("b"), request_id)).delay
+    assert delay.reason == "attempt 1 of 3 failed: it went away"
+    assert (delay.next_try_at - q.clock.now()).total_seconds() == RETRIES.pause(1)
+
+
 async def test_a_start_that_fails_is_no_retry(q):
     q.platform.engine.start_as = Start.ENDS
     request_id = await q.submit()

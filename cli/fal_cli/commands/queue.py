@@ -128,6 +128,8 @@ def _get(args: argparse.Namespace) -> None:
     item = _item(request)
     if request.queue_position is not None:
         item["queue_position"] = request.queue_position
+    if request.reason is not None:
+        item |= {"reason": request.reason, "next_try_at": _iso(request.next_try_at)}
     if args.output != "pretty":
         deliveries = [{**asdict(delivery), "at": _iso(delivery.at)} for delivery in request.deliveries]
         write_document(args.output, {**item, "deliveries": deliveries})

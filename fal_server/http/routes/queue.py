@@ -168,10 +168,20 @@ def document(status: QueueStatus, base: str) -> dict[str, object]:
     }
     if request.state is State.IN_QUEUE:
         content["queue_position"] = status.position
+        content |= waits(status)
     if request.state is State.COMPLETED and request.error is not None:
         content["error"] = request.error
         content["error_type"] = request.error_type
     return content
+
+
+def waits(status: QueueStatus) -> dict[str, object]:
+    """Return why a request waits, beside the published keys; nothing if others are before it, or it is its turn."""
+    delay = status.delay
+    if delay is None:
+        return {}
+    at = delay.next_try_at
+    return {"reason": delay.reason, "next_try_at": None if at is None else at.isoformat()}
 
 
 def _metrics(request: QueuedRequest) -> dict[str, float]:

@@ -16,6 +16,7 @@ from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
 from fal_server.http.routes.guard import Endpoint, Guard
 from fal_server.http.routes.parameters import number, switch
+from fal_server.http.routes.queue import waits
 from fal_server.ports.queue import RequestFilter
 from fal_server.services.queue import Queue
 
@@ -101,7 +102,7 @@ class QueueAdminRoutes:
         status = await self._queue.status(*_named(request, caller))
         item = _item(status.request)
         if status.request.state is State.IN_QUEUE:
-            item["queue_position"] = status.position
+            item |= {"queue_position": status.position, **waits(status)}
         deliveries = await self._queue.deliveries(caller.scope.account, status.request.request_id)
         return JSONResponse({**item, "deliveries": [_delivery(delivery) for delivery in deliveries]})
 

@@ -100,7 +100,7 @@ def _api(args: argparse.Namespace) -> int:
                 with calls.call("POST", f"{hosts.run}/{path}", fields, headers=_headers(args)) as answer:
                     _show(answer, args.model_id)
                 return ExitCode.OK
-            return _queued(client, calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
+            return _queued(calls, f"{hosts.queue}/{path}", f"{hosts.queue}/{app}", fields, args)
         except CommandError as error:
             raise _with_hint(client, args.model_id, error) from None
         finally:
@@ -134,9 +134,7 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
     return headers
 
 
-def _queued(
-    client: SyncServerlessClient, calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace
-) -> int:
+def _queued(calls: ApiCalls, submit: str, app: str, fields: JSON, args: argparse.Namespace) -> int:
     """Queue, follow to the end, print the result. Ctrl-C, SIGTERM and SIGHUP cancel the request."""
 
     def queue() -> str:
@@ -155,8 +153,7 @@ def _queued(
                 # Built here, not taken from the answer, so that the key goes to no other host.
                 url = f"{app}/requests/{request_id}"
                 print_note(f"Request {request_id}")
-                failures = _Failures(client, app.rpartition("/")[2], request_id)
-                _follow(calls, f"{url}/status?logs=1", args.model_id, failures)
+                _follow(calls, f"{url}/status?logs=1", args.model_id)
                 with calls.call("GET", url) as answer:
                     _show(answer, args.model_id)
         except (KeyboardInterrupt, SystemExit):
@@ -182,38 +179,9 @@ def _cancel(calls: ApiCalls, url: str) -> None:
     )
 
 
-class _Failures:
-    """Look up why attempts of a queued request failed; the status of the queue does not say it."""
-
-    def __init__(self, client: SyncServerlessClient, app_name: str, request_id: str) -> None:
-        self._client = client
-        self._app_name = app_name
-        self._request_id = request_id
-        self._shown = 0
-        self._known = True
-
-    def latest(self) -> str | None:
-        """Return a sentence on the last failed attempt if it is new."""
-        from fal_grpc.errors import FalError
-
-        if not self._known:
-            return None
-        try:
-            request = self._client.queue.get(self._app_name, self._request_id)
-        except FalError:
-            self._known = False  # only the owner of an app may ask
-            return None
-        if not request.error or request.attempt <= self._shown or request.state.value != "IN_QUEUE":
-            return None
-        self._shown = request.attempt
-        pause = (request.not_before - datetime.now(UTC)).total_seconds() if request.not_before else 0.0
-        again = f"again in {pause:.1f} s" if pause > 0 else "trying again"
-        return f"Attempt {request.attempt} failed: {request.error}; {again}"
-
-
-def _follow(calls: ApiCalls, url: str, model_id: str, failures: _Failures) -> None:
-    """Show position, failed attempts and logs until the request is completed."""
-    shown, progress, pause = 0, "", _FIRST_PAUSE_SECONDS
+def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
+    """Show position, why the request waits, and logs until it is completed."""
+    shown, progress, reason, pause = 0, "", "", _FIRST_PAUSE_SECONDS
     while True:
         with calls.call("GET", url) as answer:
             status = _document(answer, model_id)
@@ -225,14 +193,25 @@ def _follow(calls: ApiCalls, url: str, model_id: str, failures: _Failures) -> No
         if latest and latest != progress:
             progress = latest
             news.append(latest)
-        elif status.get("status") == "IN_QUEUE" and (failure := failures.latest()) is not None:
-            news.append(failure)
+        if (why := status.get("reason")) and isinstance(why, str) and why != reason:
+            reason = why
+            news.append(_waits(why, status.get("next_try_at")))
         for text in news:
             print_note(text)
         if status.get("status") == "COMPLETED":
             return
         time.sleep(_FIRST_PAUSE_SECONDS if news else pause)
         pause = _FIRST_PAUSE_SECONDS if news else min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
+
+
+def _waits(reason: str, next_try_at: JSON) -> str:
+    """Return why a request waits, as a sentence with the time until the next try."""
+    from fal.rest_messages import parse_time
+
+    at = parse_time(next_try_at)
+    seconds = 0.0 if at is None else (at - datetime.now(UTC)).total_seconds()
+    again = f"; again in {seconds:.1f} s" if seconds > 0 else ""
+    return f"{reason[:1].upper()}{reason[1:]}{again}"
 
 
 def _progress(status: dict[str, JSON]) -> str:

@@ -1,0 +1,61 @@
+"""Why no runner of an app takes requests, for those who wait for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from fal_server.core.identity import AppId
+from fal_server.core.runners import Desired, RunnerState
+from fal_server.live.catalog import Catalog
+from fal_server.live.fleet import Fleet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """Why a request waits, beside that others are before it.
+
+    Value: it never changes.
+
+    Attributes:
+        reason: for people.
+        next_try_at: when it is tried again; None if that depends on something else than time.
+    """
+
+    reason: str
+    next_try_at: datetime | None = None
+
+
+class Delays:
+    """Say why no runner of an app takes requests.
+
+    Cache: it reads the catalog and the fleet.
+    """
+
+    def __init__(self, catalog: Catalog, fleet: Fleet) -> None:
+        self._catalog = catalog
+        self._fleet = fleet
+
+    def of(self, app_id: AppId) -> Delay | None:
+        """Return why an app has no runner; None if one serves, or nothing speaks against its start."""
+        app = self._catalog.get(app_id)
+        if app is None:
+            return None
+        runners = [
+            runner
+            for runner in self._fleet.of_app(app_id)
+            if runner.revision_id == app.revision_id and runner.desired is Desired.SERVE
+        ]
+        if any(runner.state is RunnerState.IDLE for runner in runners):
+            return None
+        if app.scaling.max_concurrency == 0:
+            return Delay(reason=f"the app is paused: `fal apps scale {app_id} --max-concurrency 1` wakes it")
+        waiting = [runner for runner in runners if runner.not_before is not None]
+        failures = self._fleet.failures(app_id, app.revision_id)
+        if failures.count:
+            starts = "the last start failed" if failures.count == 1 else f"the last {failures.count} starts failed"
+            logs = f"; `fal runners logs {failures.runner_id}` shows what it wrote" if failures.runner_id else ""
+            next_try_at = min((runner.not_before for runner in waiting if runner.not_before), default=None)
+            return Delay(reason=f"{starts}: {failures.reason or 'no reason is known'}{logs}", next_try_at=next_try_at)
+        held = next((runner for runner in waiting if runner.state is RunnerState.PENDING), None)
+        return None if held is None else Delay(reason=held.reason, next_try_at=held.not_before)
