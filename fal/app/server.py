@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fal.app.api import Served, build_api, print_traceback
 from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext
 from fal.app.metrics import Metrics, serve_metrics
+from fal.app.server_log import LOGGING
 
 HOST_VARIABLE = "FAL_RUNNER_HOST"
 STATE_VARIABLE = "FAL_RUNNER_STATE"
@@ -86,6 +87,7 @@ async def serve(
         port=port,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         ws="auto" if has_sockets else "none",  # a start does not wait for what the app does not use
+        log_config=LOGGING,
         lifespan="off",  # runs below: its exceptions end the runner, and it must see a stop during setup()
         limit_max_requests=limit_max_requests,
     )

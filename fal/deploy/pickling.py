@@ -47,6 +47,7 @@ RUNTIME_MODULES = (
     "fal.app.realtime",
     "fal.app.retries",
     "fal.app.server",
+    "fal.app.server_log",
     "fal.app.targets",
     "fal.apps",
     "fal.container",

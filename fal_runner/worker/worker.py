@@ -22,6 +22,7 @@ import importlib.abc
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import socket
 import threading
@@ -31,6 +32,8 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 SOURCE_METHOD = "fal_source"
 UNNAMED_METRICS_PORT = 9090
+# What calls the app: its frames before the app's own say nothing of an error.
+_STARTING = frozenset({"fal", "asyncio", "contextlib", "importlib", "uvloop"})
 _ANY_ADDRESS = (None, "", "0.0.0.0", "::")
 
 
@@ -232,11 +235,17 @@ def outcome(method: str, error: Optional[BaseException]) -> Dict[str, Any]:
 
 
 def own_part(error: BaseException) -> Any:
-    """The traceback without this program's own frames at its start."""
+    """The traceback from the app's first frame on; all of it if no frame is the app's."""
     step = error.__traceback__
-    while step is not None and step.tb_next is not None and step.tb_frame.f_code.co_filename == __file__:
+    while step is not None and not is_apps(step.tb_frame):
         step = step.tb_next
-    return step
+    return step or error.__traceback__
+
+
+def is_apps(frame: types.FrameType) -> bool:
+    """Whether a frame is of the app, not of what starts it."""
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return frame.f_code.co_filename != __file__ and package not in _STARTING
 
 
 class ResultChannel:
@@ -314,6 +323,12 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
     return message
 
 
+def show_levels() -> None:
+    """Have records of programs that set no handler name their level, which the log would not know otherwise."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+
+
 def main() -> None:
     """Read the job, then do it."""
     job_fd, result_fd = int(sys.argv[1]), int(sys.argv[2])
@@ -330,6 +345,7 @@ def main() -> None:
                 sys.exit("fal: the shim ended before it gave this worker its job")
             job = json.loads(text)
     sys.argv[:] = [job["name"]]
+    show_levels()
     environment = list(sys.path)
     for directory in job["paths"]:
         sys.path.insert(0, directory)

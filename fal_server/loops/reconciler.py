@@ -321,6 +321,8 @@ class Reconciler:
         if delayed:
             failures = self._fleet.failures(action.app_id, action.revision_id)
             reason = f"waits after {failures.count} failed start(s) in a row; the last one: {failures.reason}"
+            if failures.runner_id:
+                reason += f"; `fal runners logs {failures.runner_id}` shows what it wrote"
         types = app.scaling.machine_types if action.revision_id == app.revision_id else revision.scaling.machine_types
         runner = Runner(
             account=app.account,

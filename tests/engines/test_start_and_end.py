@@ -211,6 +211,23 @@ async def test_a_crash_tells_its_traceback_and_code(rig: Any) -> None:
     assert messages[-1] == gone.reason
 
 
+async def test_a_crash_shows_the_apps_frames_alone_and_records_keep_their_level(rig: Any) -> None:
+    async def app() -> None:
+        import logging
+
+        logging.getLogger("mine").warning("no cache")
+        raise ValueError("no weights")
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    lines = rig.lines.of(runner.runner_id)
+    assert [entry.level for entry in lines if entry.message == "WARNING: no cache"] == [LogLevel.WARNING]
+    messages = [entry.message for entry in lines]
+    at = messages.index("Traceback (most recent call last):")
+    assert messages[at + 1].endswith(", in app")
+    assert messages[at + 2 : at + 4] == ['    raise ValueError("no weights")', "ValueError: no weights"]
+
+
 async def test_sigterm_is_the_apps_to_handle(rig: Any) -> None:
     def app() -> None:
         import signal

@@ -131,7 +131,7 @@ def _write_counts(states: Counter[str]) -> None:
     if ended:
         sys.stdout.write(f"Runners Ended: {ended}\n")
     if states["CRASH_BACKOFF"]:
-        delayed = f"Runners delayed after failed starts: {states['CRASH_BACKOFF']} (`fal runners logs ID` shows why)"
+        delayed = f"Runners delayed after failed starts: {states['CRASH_BACKOFF']}"
         sys.stdout.write(paint(delayed, "red", colour=wants_colour(sys.stdout)) + "\n")
     if states and sys.stdout.isatty():
         sys.stdout.write("\n")
