@@ -17,6 +17,7 @@ from fal.api.keys import KeysNamespace
 from fal.api.queue import QueueNamespace
 from fal.api.runners import RunnersNamespace
 from fal.api.secrets import SecretsNamespace
+from fal_grpc.adapter.values import optional_text
 
 if TYPE_CHECKING:
     from fal.deploy import DeploymentResult, DeployOptions
@@ -54,6 +55,8 @@ class SyncServerlessClient:
     team: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("host", "api_key", "profile", "team"):
+            optional_text(name, getattr(self, name))
         self._connection = ClientConnection(self.host, self.api_key, self.profile, self.team)
         self._opening = threading.Lock()
         self._opened: Controller | None = None

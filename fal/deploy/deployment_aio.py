@@ -14,7 +14,14 @@ from typing import Protocol
 from fal.deploy.errors import BuildFailedError, DeployError
 from fal.deploy.preparation import PreparedApp, prepare
 from fal.deploy.project import STRATEGIES
-from fal.deploy.requests import asking_scheduler, build_request, checked_notes, register_request, run_request
+from fal.deploy.requests import (
+    asking_scheduler,
+    build_request,
+    check_types,
+    checked_notes,
+    register_request,
+    run_request,
+)
 from fal.deploy.results import (
     DeploymentResult,
     DeployOptions,
@@ -90,6 +97,24 @@ async def deploy(
         DeployError: it could not be prepared or built, or the answer was incomplete; see the subclasses.
         CallError: what the controller answered.
     """
+    check_types(
+        texts={
+            **({} if isinstance(app_ref, tuple) else {"app_ref": app_ref}),
+            "app_name": app_name,
+            "auth": auth,
+            "strategy": strategy,
+            "environment_name": environment_name,
+            "message": message,
+        },
+        flags={
+            "reset_scale": reset_scale,
+            "attach_to_deployment": attach_to_deployment,
+            "force_env_build": force_env_build,
+            "no_cache": no_cache,
+        },
+        functions={"result_handler": result_handler, "build_result_handler": build_result_handler},
+        annotations=annotations,
+    )
     notes = checked_notes(message, annotations)
     # Loading an app file runs its code, and hashing files reads them: both block.
     app = await asyncio.to_thread(prepare, app_ref, app_name=app_name, auth=auth)

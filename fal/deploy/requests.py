@@ -24,12 +24,42 @@ from fal_grpc.adapter.run import (
     RunRequest,
     SerializedCallable,
 )
+from fal_grpc.adapter.values import flag, optional_text
+from fal_grpc.errors import ArgumentError
 
 MAX_MESSAGE = 2048
 MAX_ANNOTATIONS = 32
 MAX_KEY = 64
 MAX_TOTAL_BYTES = 16384
 RESERVED = frozenset({"openapi", "message", "annotations"})
+
+
+def check_types(
+    *,
+    texts: Mapping[str, object],
+    flags: Mapping[str, object],
+    functions: Mapping[str, object],
+    annotations: object,
+) -> None:
+    """Check the types of a deploy's options, before an app's code is run.
+
+    Args:
+        texts, flags, functions: options by name; each may be None.
+        annotations: notes by name, or None.
+
+    Raises:
+        ArgumentError: an option has a wrong type.
+    """
+    for name, value in texts.items():
+        optional_text(name, value)
+    for name, value in flags.items():
+        if value is not None:
+            flag(name, value)
+    for name, value in functions.items():
+        if value is not None and not callable(value):
+            raise ArgumentError(name, f"must be a function, not {type(value).__name__}")
+    if annotations is not None and not isinstance(annotations, Mapping):
+        raise ArgumentError("annotations", f"must be a mapping, not {type(annotations).__name__}")
 
 
 def checked_notes(message: str | None, annotations: Mapping[str, object] | None) -> dict[str, object]:

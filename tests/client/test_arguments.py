@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fal.api import ArgumentError, AsyncServerlessClient, SyncServerlessClient
+from fal.deploy import DeployOptions
 
 SPACES = ("apps", "runners", "keys", "secrets", "environments", "queue")
 # What a call needs besides the argument that is wrong.
@@ -121,3 +122,24 @@ def test_an_input_that_gives_no_bytes(argument: str, stdin: object) -> None:
     with SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client, pytest.raises(ArgumentError) as caught:
         client.runners.exec("r", ["cat"], stdin=stdin)  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("name", ["host", "api_key", "profile", "team"])
+@pytest.mark.parametrize("value", [5, b"x", [], object()])
+def test_the_arguments_of_the_client_itself(name: str, value: object) -> None:
+    for kind in (SyncServerlessClient, AsyncServerlessClient):
+        with pytest.raises(ArgumentError) as caught:
+            kind(**{name: value})  # pyright: ignore[reportArgumentType]
+        assert caught.value.argument == name
+
+
+@pytest.mark.parametrize("value", [5, b"x", ["x"], object()])
+@pytest.mark.parametrize("name", ["app_ref", *DeployOptions.__annotations__])
+def test_the_options_of_a_deploy(name: str, value: object) -> None:
+    """Nothing is looked for or run before they are checked."""
+    with (
+        SyncServerlessClient(host="127.0.0.1:1", api_key="a:b") as client,
+        pytest.raises(ArgumentError) as caught,
+    ):
+        client.deploy(**{name: value})  # pyright: ignore[reportArgumentType]
+    assert caught.value.argument == name

@@ -17,6 +17,7 @@ from fal.api.aio.keys import AsyncKeysNamespace
 from fal.api.aio.queue import AsyncQueueNamespace
 from fal.api.aio.runners import AsyncRunnersNamespace
 from fal.api.aio.secrets import AsyncSecretsNamespace
+from fal_grpc.adapter.values import optional_text
 
 if TYPE_CHECKING:
     from fal.deploy import DeploymentResult, DeployOptions
@@ -54,6 +55,8 @@ class AsyncServerlessClient:
     team: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("host", "api_key", "profile", "team"):
+            optional_text(name, getattr(self, name))
         self._connection = AsyncClientConnection(self.host, self.api_key, self.profile, self.team)
         self._opening = asyncio.Lock()
         self._opened: AsyncController | None = None
