@@ -43,11 +43,11 @@ class DeploymentStrategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppLoad:
-    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`ripe`)."""
+    """An app's load: requests in flight, requests that wait, and how many of those may start a runner (`eligible`)."""
 
     in_flight: int
     queued: int
-    ripe: int
+    eligible: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def alias_info(message: app_pb2.AliasInfo) -> AliasInfo:
 
 
 def app_load(message: app_pb2.AppLoad) -> AppLoad:
-    return AppLoad(in_flight=message.in_flight, queued=message.queued, ripe=message.ripe)
+    return AppLoad(in_flight=message.in_flight, queued=message.queued, eligible=message.eligible)
 
 
 def alias_infos(message: app_pb2.ListAliasesResult) -> list[AliasInfo]:

@@ -749,23 +749,23 @@ class AppLoad(_message.Message):
 
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
-    RIPE_FIELD_NUMBER: _builtins.int
+    ELIGIBLE_FIELD_NUMBER: _builtins.int
     in_flight: _builtins.int
     """Requests that runners are working on."""
     queued: _builtins.int
     """Requests that wait for a runner."""
-    ripe: _builtins.int
+    eligible: _builtins.int
     """Of those, the ones that have waited for scaling_delay and so may cause a start."""
     def __init__(
         self,
         *,
         in_flight: _builtins.int = ...,
         queued: _builtins.int = ...,
-        ripe: _builtins.int = ...,
+        eligible: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "queued", b"queued", "ripe", b"ripe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eligible", b"eligible", "in_flight", b"in_flight", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -781,7 +781,7 @@ class ScalingDecision(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     ARITHMETIC_FIELD_NUMBER: _builtins.int
     start_below: _builtins.int
-    """With fewer than this, some are started. Counts ripe requests only."""
+    """With fewer than this, some are started. Counts eligible requests only."""
     keep: _builtins.int
     """With more than this, those may go whose keep_alive is over. Counts every request."""
     arithmetic: _builtins.str

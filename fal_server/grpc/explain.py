@@ -83,4 +83,4 @@ def simulation(result: SimulationResult, settings: pb.AliasInfo) -> pb.SimulateA
 
 def app_load(load: Load) -> pb.AppLoad:
     """Return an app's requests for the wire."""
-    return pb.AppLoad(in_flight=load.in_flight, queued=load.queued, ripe=load.eligible)
+    return pb.AppLoad(in_flight=load.in_flight, queued=load.queued, eligible=load.eligible)

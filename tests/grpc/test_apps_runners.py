@@ -291,7 +291,7 @@ async def test_one_runner_comes_with_what_it_went_through(stack) -> None:
 async def test_an_app_is_explained(stack) -> None:
     apps = AppsStub(stack.channel)
     explained = await apps.ExplainApp(app_pb2.ExplainAppRequest(application_name="hello"), metadata=stack.metadata)
-    assert (explained.load.in_flight, explained.load.queued, explained.load.ripe) == (3, 2, 1)
+    assert (explained.load.in_flight, explained.load.queued, explained.load.eligible) == (3, 2, 1)
     assert explained.decision.start_below == 4
     assert "4 requests / 1 at once = 4 runners" in explained.decision.arithmetic
     assert {STATE_WORDS[c.state]: c.count for c in explained.runners} == {"running": 2, "pending": 1}

@@ -79,7 +79,9 @@ def _explain(args: argparse.Namespace) -> None:
     print_line(f"{found.app.alias} is on revision {found.app.revision}")
     if found.next_revision:
         print_line(f"A rolling deploy moves it to revision {found.next_revision} when a runner of that is ready")
-    print_line(f"Requests: {found.load.in_flight} in flight, {found.load.queued} waiting, {found.load.ripe} eligible")
+    print_line(
+        f"Requests: {found.load.in_flight} in flight, {found.load.queued} waiting, {found.load.eligible} eligible"
+    )
     counts = ", ".join(f"{count} {state.value}" for state, count in found.runners.items()) or "none"
     print_line(f"Runners: {counts}")
     print_line(f"Wanted: {found.arithmetic}")
@@ -111,7 +113,7 @@ def _explained(found: AppExplanation) -> dict[str, object]:
         "next_revision": found.next_revision,
         "in_flight": found.load.in_flight,
         "queued": found.load.queued,
-        "ripe": found.load.ripe,
+        "eligible": found.load.eligible,
         "runners": {state.value: count for state, count in found.runners.items()},
         "start_below": found.start_below,
         "keep": found.keep,
