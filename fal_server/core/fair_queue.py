@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -141,17 +141,6 @@ class FairQueue:
     def eligible(self, created_before: datetime) -> int:
         """Return how many were created at or before a time."""
         return sum(entry.created_at <= created_before for entry in self._entries.values())
-
-    def by_caller(self) -> dict[str | None, int]:
-        """Return how many requests each caller has in the queue."""
-        counts: dict[str | None, int] = {}
-        for entry in self._entries.values():
-            counts[entry.caller] = counts.get(entry.caller, 0) + 1
-        return counts
-
-    def of_caller(self, caller: str | None) -> Iterable[QueueEntry]:
-        """Return a caller's requests."""
-        return [entry for entry in self._entries.values() if entry.caller == caller]
 
     def _rank(self, priority: Priority, caller: str | None, first: int) -> _Rank:
         """Rank a caller: served longest ago first; callers who never were by their first request's number."""

@@ -96,8 +96,6 @@ def test_what_is_removed_is_gone_and_can_come_back():
 
 def test_counts():
     line = line_of(entry(1, "a"), entry(2, "a", LOW), entry(3, None))
-    assert line.by_caller() == {"a": 2, None: 1}
-    assert [one.request_id for one in line.of_caller("a")] == ["r001", "r002"]
     assert line.eligible(at(2)) == 2
     assert "r001" in line
     assert "r009" not in line
