@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fal_cli.commands.runners.copying import unpack
+from fal_cli.commands.runners.transfer import unpack
 from fal_cli.exit_codes import CommandError
 from fal_cli.main import main
 

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from queue import Queue
-from threading import Thread
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import Commands, add_command
-from fal_cli.presentation.output import print_note, shown_bytes
-
-if TYPE_CHECKING:
-    from fal.api import SyncServerlessClient
 
 _HELP = "Copy files and folders to or from a runner."
 _EPILOG = """\
@@ -31,67 +17,6 @@ a folder that exists, SRC goes into it. Links and devices are left out.
 Examples:
   fal runners cp 83dd5028:results.json .
   fal runners cp weights 83dd5028:/tmp"""
-_CHUNK = 256 * 1024
-_STDERR = 2
-
-# Each runs in the app's own Python, whatever version that is. What they print last is the digest of the whole archive.
-_SEND = """
-import hashlib, os, sys, tarfile
-class Out:
-    digest = hashlib.sha256()
-    def write(self, data):
-        self.digest.update(data)
-        return sys.stdout.buffer.write(data)
-path = os.path.abspath(sys.argv[1])
-if not os.path.lexists(path):
-    sys.exit("there is no " + sys.argv[1])
-def plain(member):
-    return member if member.isfile() or member.isdir() else None
-out = Out()
-with tarfile.open(fileobj=out, mode="w|") as archive:
-    archive.add(path, arcname=os.path.basename(path) or "root", filter=plain)
-sys.stdout.buffer.flush()
-print(out.digest.hexdigest(), file=sys.stderr)
-"""
-_TAKE = """
-import hashlib, os, sys, tarfile
-class In:
-    digest = hashlib.sha256()
-    def read(self, size=-1):
-        data = sys.stdin.buffer.read(size)
-        self.digest.update(data)
-        return data
-path, source = sys.argv[1], In()
-inside = os.path.isdir(path)
-if not inside and not os.path.isdir(os.path.dirname(os.path.abspath(path))):
-    sys.exit("there is no folder " + os.path.dirname(os.path.abspath(path)))
-with tarfile.open(fileobj=source, mode="r|") as archive:
-    for member in archive:
-        first, _, rest = member.name.partition("/")
-        name = member.name if inside else rest
-        target = os.path.join(path, name) if name else path
-        if member.isdir():
-            os.makedirs(target, exist_ok=True)
-            continue
-        with open(target, "wb") as file:
-            source_file = archive.extractfile(member)
-            while True:
-                data = source_file.read(1 << 18)
-                if not data:
-                    break
-                file.write(data)
-        os.chmod(target, member.mode & 0o777)
-while source.read(1 << 18):
-    pass
-print(source.digest.hexdigest())
-"""
-
-
-class _Place(NamedTuple):
-    """A path on a runner."""
-
-    runner_id: str
-    path: str
 
 
 def add_command_to(commands: Commands) -> None:
@@ -103,181 +28,26 @@ def add_command_to(commands: Commands) -> None:
 
 
 def _copy(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    # The other commands for runners need no archives.
+    from fal_cli.commands.runners.transfer import Place, download, upload
+
     source, destination = _place(args.source), _place(args.destination)
     if (source is None) == (destination is None):
         raise CommandError("one of SRC and DST must be ID:PATH, a path on a runner", ExitCode.USAGE)
     with open_client(args) as client:
         if source is not None:
-            runner_id = resolve(client, RUNNERS, source.runner_id, args)
-            _download(client, _Place(runner_id, source.path), Path(args.destination))
+            runner_id = resolve(client, RUNNERS, source[0], args)
+            download(client, Place(runner_id, source[1]), Path(args.destination))
         elif destination is not None:
-            runner_id = resolve(client, RUNNERS, destination.runner_id, args)
-            _upload(client, Path(args.source), _Place(runner_id, destination.path))
+            runner_id = resolve(client, RUNNERS, destination[0], args)
+            upload(client, Path(args.source), Place(runner_id, destination[1]))
 
 
-def _place(text: str) -> _Place | None:
+def _place(text: str) -> tuple[str, str] | None:
     """Return the place on a runner that a text names; None for a path here, which may be written `./a:b`."""
     runner_id, colon, path = text.partition(":")
     if not colon or not runner_id or "/" in runner_id or "." in runner_id:
         return None
-    return _Place(runner_id, path or ".")
-
-
-class _Archive:
-    """The file that a writer of an archive writes to: pieces for a stream, and their digest."""
-
-    def __init__(self) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self.pieces: Queue[bytes | BaseException | None] = Queue(16)
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        self.pieces.put(bytes(data))
-        return len(data)
-
-    def pack(self, source: Path) -> None:
-        """Write a file or a folder, in a thread of its own."""
-        try:
-            with tarfile.open(fileobj=cast("IO[bytes]", self), mode="w|", bufsize=_CHUNK) as archive:
-                archive.add(source, arcname=source.resolve().name, filter=_plain)
-        except BaseException as error:  # noqa: BLE001 - the reader of the pieces raises it
-            self.pieces.put(error)
-        else:
-            self.pieces.put(None)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (piece := self.pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-
-
-def _upload(client: SyncServerlessClient, source: Path, place: _Place) -> None:
-    if not source.exists():
-        raise CommandError(f"there is no {source}")
-    archive = _Archive()
-    Thread(target=archive.pack, args=(source,), name="fal-cp", daemon=True).start()
-    done = client.runners.exec(place.runner_id, ["python", "-c", _TAKE, place.path], stdin=archive)
-    if done.exit_code:
-        raise CommandError(_reason(done.stderr, place))
-    if done.stdout.decode().strip() != archive.digest.hexdigest():
-        raise CommandError(f"what arrived at {place.path} is not what was sent: copy it again")
-    print_note(f"Copied {source} to {place.runner_id}:{place.path} ({shown_bytes(archive.size)}).")
-
-
-def _download(client: SyncServerlessClient, place: _Place, destination: Path) -> None:
-    inside = destination.is_dir()
-    parent = destination if inside else destination.absolute().parent
-    if not parent.is_dir():
-        raise CommandError(f"there is no folder {parent}")
-    # Nothing takes its place before all of it has arrived and its digest is right.
-    with tempfile.TemporaryDirectory(prefix=".fal-cp-", dir=parent) as staging:
-        arriving = _Arriving(Path(staging))
-        stderr = bytearray()
-        with client.runners.exec_stream(place.runner_id, ["python", "-c", _SEND, place.path]) as session:
-            for output in session:
-                if output.stream == _STDERR:
-                    stderr += output.data
-                elif not arriving.take(output.data):
-                    break
-            arriving.finish()
-            code = session.wait()
-        if code:
-            raise CommandError(_reason(bytes(stderr), place))
-        if bytes(stderr).decode(errors="replace").strip() != arriving.digest.hexdigest():
-            raise CommandError(f"what arrived of {place.path} is not what was sent: copy it again")
-        found = sorted(Path(staging).iterdir())
-        if len(found) != 1:
-            raise CommandError(f"{place.path} is neither a file nor a folder")
-        _put(found[0], destination / found[0].name if inside else destination)
-    print_note(f"Copied {place.runner_id}:{place.path} to {destination} ({shown_bytes(arriving.size)}).")
-
-
-class _Arriving:
-    """Unpacks an archive that arrives in pieces, in a thread of its own.
-
-    Args:
-        directory: where to unpack it.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self._failed: list[BaseException] = []
-        reader, writer = os.pipe()
-        self._pipe = os.fdopen(writer, "wb", buffering=0)
-        self._thread = Thread(target=self._run, args=(reader, directory), name="fal-cp", daemon=True)
-        self._thread.start()
-
-    def take(self, data: bytes) -> bool:
-        """Take in a piece; return False if it can no longer be unpacked."""
-        self.digest.update(data)
-        self.size += len(data)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[self._pipe.write(view) or 0 :]
-        except BrokenPipeError:
-            return False
-        return True
-
-    def finish(self) -> None:
-        """Wait until all is unpacked; raise why it could not be, unless nothing came."""
-        self._pipe.close()
-        self._thread.join()
-        if self._failed and self.size:
-            raise self._failed[0]
-
-    def _run(self, reader: int, directory: Path) -> None:
-        try:
-            with os.fdopen(reader, "rb") as stream:
-                unpack(stream, directory)
-                while stream.read(_CHUNK):
-                    pass
-        except BaseException as error:  # noqa: BLE001 - `finish` raises it in the main thread
-            self._failed.append(error)
-
-
-def _put(found: Path, target: Path) -> None:
-    """Move what was copied to where it belongs; a folder goes into one that is there already."""
-    if found.is_dir() and target.is_dir():
-        shutil.copytree(found, target, dirs_exist_ok=True)
-    elif found.is_dir() != target.is_dir() and target.exists():
-        raise CommandError(f"{target} is there already, and not of the same kind")
-    else:
-        found.replace(target)
-
-
-def unpack(stream: IO[bytes], directory: Path) -> None:
-    """Unpack files and folders below a directory.
-
-    Raises:
-        CommandError: a name leads out of it. A runner's code is not ours to trust.
-    """
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            name = PurePosixPath(member.name)
-            if name.is_absolute() or ".." in name.parts or not name.parts or "\\" in member.name:
-                raise CommandError(f"the runner sent the name {member.name!r}, which leads out of the folder")
-            target = directory.joinpath(*name.parts)
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-            elif member.isfile():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content = archive.extractfile(member)
-                assert content is not None
-                with target.open("wb") as file:
-                    shutil.copyfileobj(content, file, _CHUNK)
-                target.chmod(member.mode & 0o777 | 0o200)
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return member if member.isfile() or member.isdir() else None
-
-
-def _reason(stderr: bytes, place: _Place) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    said = lines[-1] if lines else "the command in the runner failed"
-    return f"{place.runner_id}:{place.path}: {said}"
+    return runner_id, path or "."
