@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 
 from fal_server.aio.rounds import Rounds
+from fal_server.aio.set_aside import SetAside
 from fal_server.aio.tasks import TaskSet
 from fal_server.core import health
 from fal_server.core.faults import Fault, NodeTrouble
@@ -47,6 +48,7 @@ class HealthLoop:
         self._clock = clock
         self._changed = changed
         self._checking: set[str] = set()
+        self._set_aside = SetAside[str](clock.now)
         self._tasks = TaskSet(log)
 
     async def run(self) -> None:
@@ -56,30 +58,39 @@ class HealthLoop:
         finally:
             await self._tasks.close()
 
-    @property
-    def checking(self) -> int:
-        """Return how many checks are under way."""
-        return len(self._checking)
-
     async def _start_due(self) -> float:
         """Start the checks that are due; return the seconds until the next one is."""
         now = self._clock.now()
         wait = QUIET_SECONDS
         for runner in self._fleet.runners:
-            check = self._health.check_of(runner)
-            if check is None or runner.ready_at is None or runner.runner_id in self._checking:
+            runner_id = runner.runner_id
+            if runner_id in self._checking or runner_id in self._set_aside:
                 continue
-            busy = self._fleet.usage(runner.runner_id).in_flight > 0
-            due = health.due_at(check, self._health.vitals(runner.runner_id), runner.ready_at, busy=busy)
-            if due is None:
-                # Nothing notifies this loop when a busy runner becomes idle.
-                wait = min(wait, 1.0) if busy else wait
-            elif due <= now and len(self._checking) < MOST_AT_ONCE:
-                self._checking.add(runner.runner_id)
-                self._tasks.spawn(self._check(runner, check, now), name=f"health check of {runner.runner_id}")
+            try:
+                wait = min(wait, self._start_if_due(runner, now))
+            except Exception:
+                seconds = self._set_aside.add(runner_id)
+                wait = min(wait, seconds)
+                log.exception("runner %s has no health check; it is set aside for %.1f s", runner_id, seconds)
             else:
-                wait = min(wait, max(LEAST_SECONDS, (due - now).total_seconds()))
+                self._set_aside.remove(runner_id)
         return wait
+
+    def _start_if_due(self, runner: Runner, now: datetime) -> float:
+        """Start a check if it is due; return when to look again, in seconds."""
+        check = self._health.check_of(runner)
+        if check is None or runner.ready_at is None:
+            return QUIET_SECONDS
+        busy = self._fleet.usage(runner.runner_id).in_flight > 0
+        due = health.due_at(check, self._health.vitals(runner.runner_id), runner.ready_at, busy=busy)
+        if due is None:
+            # Nothing notifies this loop when a busy runner becomes idle.
+            return 1.0 if busy else QUIET_SECONDS
+        if due > now or len(self._checking) >= MOST_AT_ONCE:
+            return max(LEAST_SECONDS, (due - now).total_seconds())
+        self._checking.add(runner.runner_id)
+        self._tasks.spawn(self._check(runner, check, now), name=f"health check of {runner.runner_id}")
+        return QUIET_SECONDS
 
     async def _check(self, runner: Runner, check: HealthCheck, now: datetime) -> None:
         runner_id = runner.runner_id

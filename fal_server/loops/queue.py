@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 
 from fal_server.aio.rounds import Rounds, every
+from fal_server.aio.set_aside import SetAside
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.apps import App
 from fal_server.core.identity import AppId
@@ -57,6 +58,7 @@ class QueueWorker:
         self._under_way: dict[AppId, int] = {}  # by app
         self._requests: dict[asyncio.Task[None], LiveRequest] = {}
         self._tasks = TaskSet(log)
+        self._set_aside = SetAside[AppId](clock.now)
         self._taking = True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -86,13 +88,24 @@ class QueueWorker:
         for live in self._backlog.overdue():
             self._spawn(self._attempts.expire(live), live)
         for app_id in self._backlog.apps:
-            most = _most_at_once(self._catalog.get(app_id))
-            while self._under_way.get(app_id, 0) < most:
-                taken = self._backlog.take(app_id)
-                if taken is None:
-                    break
-                self._under_way[app_id] = self._under_way.get(app_id, 0) + 1
-                self._spawn(self._attempts.run_attempt(taken), taken, app_id)
+            if app_id in self._set_aside:
+                continue
+            try:
+                self._take_from(app_id)
+            except Exception:
+                seconds = self._set_aside.add(app_id)
+                log.exception("no request of app %s was taken; it is set aside for %.1f s", app_id, seconds)
+            else:
+                self._set_aside.remove(app_id)
+
+    def _take_from(self, app_id: AppId) -> None:
+        most = _most_at_once(self._catalog.get(app_id))
+        while self._under_way.get(app_id, 0) < most:
+            taken = self._backlog.take(app_id)
+            if taken is None:
+                break
+            self._under_way[app_id] = self._under_way.get(app_id, 0) + 1
+            self._spawn(self._attempts.run_attempt(taken), taken, app_id)
 
     async def sweep(self) -> int:
         """Delete requests that are too old; return how many."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import run_to_completion
-from fal_server.core.faults import FailedPrecondition, NotFound, UnusableIdempotencyKey
+from fal_server.core.faults import FailedPrecondition, Fault, NotFound, Unavailable, UnusableIdempotencyKey
 from fal_server.core.identity import AccountId, AppId
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
@@ -323,21 +323,26 @@ class Queue:
         error_type: str | None = None,
         dead: bool = False,
     ) -> None:
-        """Write the end of a request; see `until_stored`."""
+        """Write the end of a request; see `until_stored`.
+
+        If an end cannot be written for a reason that nobody foresaw, the request ends with an error instead, because
+        whoever waits for it learns of no end otherwise.
+        """
         live.finishing = True
+        what = f"the end of request {live.request.request_id}"
 
         async def write() -> QueuedRequest:
-            while True:
-                ended = self._ended(live.request, answer, error=error, error_type=error_type, dead=dead)
-                if await self._store.complete(ended, answer):
-                    return ended
-                stored = await self._store.get(ended.account, ended.request_id)
-                if stored is None or stored.state is State.COMPLETED or stored.attempt == ended.attempt:
-                    return ended
-                # The write that started the attempt was cut off, and only now is known how far it came.
-                live.request = replace(live.request, attempt=stored.attempt)
+            nonlocal answer, error, error_type, dead
+            try:
+                return await self._write_end(live, answer, error=error, error_type=error_type, dead=dead)
+            except Fault:
+                raise
+            except Exception as unforeseen:
+                error, error_type, dead = "the controller failed; its log says why", "internal_error", True
+                answer = refusal(500, error_type, error)
+                raise _unforeseen(what, unforeseen) from unforeseen
 
-        ended = await until_stored(f"the end of request {live.request.request_id}", write)
+        ended = await until_stored(what, write)
         assert ended is not None
         self._forget([(live, ended)])
 
@@ -347,9 +352,17 @@ class Queue:
 
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
         """Write that a request waits again, and put it in line."""
-        written = await until_stored(
-            f"the return of request {request.request_id}", lambda: self._store.put_back(request)
-        )
+        what = f"the return of request {request.request_id}"
+
+        async def write() -> bool:
+            try:
+                return await self._store.put_back(request)
+            except Fault:
+                raise
+            except Exception as unforeseen:
+                raise _unforeseen(what, unforeseen) from unforeseen
+
+        written = await until_stored(what, write)
         if written and live.cancelled.is_set():
             live.request = request
             await self.end_cancelled(live)
@@ -380,9 +393,18 @@ class Queue:
             live.finishing = True
             self._backlog.withdraw(live)
         ended = [self._ended(live.request, CANCELLED, error=WAS_CANCELLED) for live in group]
-        written = await until_stored(
-            f"the end of {len(group)} requests", lambda: self._store.complete_all(ended, CANCELLED)
-        )
+        what = f"the end of {len(group)} requests"
+
+        async def write() -> Collection[str]:
+            try:
+                return await self._store.complete_all(ended, CANCELLED)
+            except Fault:
+                raise
+            except Exception:
+                log.exception("%s cannot be stored at once: each is stored alone", what)
+                return ()
+
+        written = await until_stored(what, write)
         self._forget([pair for pair in zip(group, ended, strict=True) if pair[1].request_id in written])
         for live in group:
             if live.request.request_id not in written:
@@ -396,6 +418,19 @@ class Queue:
             self._backlog.add(request)
         self._notify()
         return [request.request_id for request in revived]
+
+    async def _write_end(
+        self, live: LiveRequest, answer: Answer, *, error: str | None, error_type: str | None, dead: bool
+    ) -> QueuedRequest:
+        while True:
+            ended = self._ended(live.request, answer, error=error, error_type=error_type, dead=dead)
+            if await self._store.complete(ended, answer):
+                return ended
+            stored = await self._store.get(ended.account, ended.request_id)
+            if stored is None or stored.state is State.COMPLETED or stored.attempt == ended.attempt:
+                return ended
+            # The write that started the attempt was cut off, and only now is known how far it came.
+            live.request = replace(live.request, attempt=stored.attempt)
 
     def _ended(
         self,
@@ -434,6 +469,12 @@ class Queue:
     def _notify(self) -> None:
         self.requests_changed.notify()
         self._changed.notify()
+
+
+def _unforeseen(what: str, error: Exception) -> Unavailable:
+    """Report an error that nobody foresaw, and return the fault after which a write is tried again."""
+    log.error("%s cannot be stored", what, exc_info=error)
+    return Unavailable(f"{type(error).__name__}, of which the log says more")
 
 
 def _is_waiting(live: LiveRequest) -> bool:

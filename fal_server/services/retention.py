@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from fal_server.core.faults import Fault
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.retention import LEAST_AGE, Needed, in_use_since, superfluous
 from fal_server.core.revisions import Revision
@@ -14,6 +17,7 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.fleet import Fleet
 from fal_server.ports import Clock, ContentStore, EnvironmentStore, Store
 
+log = logging.getLogger(__name__)
 # Read this many revisions at a time, so that requests go on in between.
 _PAGE = 50
 
@@ -58,7 +62,7 @@ class Retention:
         self._retention = retention
 
     async def sweep(self) -> Deleted:
-        """Delete unneeded content once.
+        """Delete unneeded content once. What cannot be deleted is logged, and left to the next sweep.
 
         Raises:
             Unavailable: the database or the disk cannot be read.
@@ -76,12 +80,15 @@ class Retention:
         needed = needed.plus(revisions)
         env_ids = {r.revision_id: r.environments[0].env_id for r in revisions if r.environments}
         in_use = in_use_since(self._fleet.runners, env_ids)
-        count = 0
+        blobs = files = count = 0
         for environment, generations in zip(self._environments, found, strict=True):
             for generation in superfluous(generations, needed, in_use, before):
-                count += await environment.delete(generation)
-        blobs = await asyncio.to_thread(self._blobs.forget, needed.blobs, before)
-        files = await asyncio.to_thread(self._files.forget, needed.files, before)
+                with _left(f"environment {generation.name}"):
+                    count += await environment.delete(generation)
+        with _left("code"):
+            blobs = await asyncio.to_thread(self._blobs.forget, needed.blobs, before)
+        with _left("files of apps"):
+            files = await asyncio.to_thread(self._files.forget, needed.files, before)
         return Deleted(blobs=blobs, files=files, environments=count)
 
     async def _needed(self) -> Needed:
@@ -99,3 +106,14 @@ class Retention:
         known = [self._catalog.known_revision(revision_id) for revision_id in ids]
         found = [revision for revision in known if revision is not None]
         return found if len(found) == len(known) else None
+
+
+@contextmanager
+def _left(what: str) -> Generator[None]:
+    """Log that something cannot be deleted, and go on."""
+    try:
+        yield
+    except Fault as fault:
+        log.warning("%s that nothing needs cannot be deleted yet: %s", what, fault.message)
+    except Exception:
+        log.exception("%s that nothing needs cannot be deleted yet", what)

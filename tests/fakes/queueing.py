@@ -99,11 +99,17 @@ class FakeReceivers:
 
 
 class FailingQueueStore:
-    """The real store, whose next calls of a method fail if the test says so, as on a full disk."""
+    """The real store, whose next calls of a method fail if the test says so.
+
+    Attributes:
+        failures: how many calls fail as on a full disk, by method.
+        broken: how many calls raise what nobody foresaw, by method.
+    """
 
     def __init__(self, store: SqlQueueStore) -> None:
         self._store = store
         self.failures: dict[str, int] = {}
+        self.broken: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._store, name)
@@ -112,6 +118,9 @@ class FailingQueueStore:
             if self.failures.get(name, 0):
                 self.failures[name] -= 1
                 raise Unavailable("the disk is full")
+            if self.broken.get(name, 0):
+                self.broken[name] -= 1
+                raise RuntimeError("nobody foresaw this")
             return await method(*arguments)
 
         return call

@@ -519,3 +519,34 @@ async def test_a_paused_app_is_tried_again_and_loses_nothing(q):
     for request_id in made:
         assert (await q.completed(request_id)).status == 200
     assert q.client.most_at_once <= 2
+
+
+async def test_an_end_that_cannot_be_stored_for_an_unforeseen_reason_is_an_error(q):
+    q.store.broken["complete"] = 1
+    request_id = await q.submit()
+    done = await q.completed(request_id)
+    assert (done.status, done.error_type, done.dead) == (500, "internal_error", True)
+    assert (await answer_of(q, request_id)).status == 500
+    await q.queue.redrive(app_id("a"), request_id)
+    assert (await q.completed(request_id)).status == 200
+
+
+async def test_a_return_that_cannot_be_stored_for_an_unforeseen_reason_is_tried_again(q):
+    q.store.broken["put_back"] = 1
+    q.client.answers = [BROKEN]
+    request_id = await q.submit()
+    await q.until(lambda: q.backlog.position(q.backlog.get(request_id)) == 0 and q.backlog.busy)
+    q.pass_time(RETRIES.pause(1))
+    assert (await q.completed(request_id)).status == 200
+
+
+async def test_requests_that_cannot_be_cancelled_together_are_cancelled_each(q):
+    q.client.held.clear()
+    first = await q.submit()
+    await q.until(lambda: q.client.under_way == 1)
+    waiting = [await q.submit() for _ in range(2)]
+    q.store.broken["complete_all"] = 1
+    assert await q.queue.flush(app_id("a")) == 2
+    assert [(await q.get(one)).state for one in waiting] == [State.COMPLETED] * 2
+    q.client.held.set()
+    assert (await q.completed(first)).status == 200

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from fal_server.core.faults import Unavailable
 from fal_server.core.identity import LOCAL
 from fal_server.core.retention import Generation
 from fal_server.core.revisions import AppFile
@@ -114,3 +115,22 @@ async def test_using_content_keeps_it(platform: Platform, tmp_path: Path) -> Non
     age(path)
     assert platform.blobs.forget({blob}, START) == 0
     assert platform.blobs.forget((), START) == 1
+
+
+async def test_what_cannot_be_deleted_stops_nothing_else(platform: Platform, tmp_path: Path) -> None:
+    class Stuck(Built):
+        """An EnvironmentStore that cannot delete some of its generations."""
+
+        async def delete(self, generation: Generation) -> bool:
+            if generation.name == "busy-1":
+                raise Unavailable("the disk does not allow it")
+            if generation.name == "odd-1":
+                raise RuntimeError("nobody foresaw this")
+            return await super().delete(generation)
+
+    files = DiskAppFiles(tmp_path / "files")
+    blob = await platform.blobs.put(b"stray")
+    age(platform.blobs.path(blob))
+    environments = Stuck(built("busy"), built("odd"), built("old"))
+    assert await clearing(platform, files, environments).sweep() == Deleted(blobs=1, environments=1)
+    assert [generation.name for generation in environments.there] == ["busy-1", "odd-1"]

@@ -1,4 +1,4 @@
-"""Copies files and folders to and from a runner, as an archive that a command in it reads or writes."""
+"""Copies files and folders to and from a runner, as archives."""
 
 from __future__ import annotations
 
