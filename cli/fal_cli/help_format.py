@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from itertools import groupby
 from textwrap import wrap
 
 from fal_cli.presentation.folding import fold_lines
@@ -42,8 +43,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return text
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Break long lines between words, and keep the short ones, such as examples."""
-        return "\n".join(indent + line for line in fold_lines(text, width).splitlines())
+        """Fill paragraphs that have a line too long, and keep the others, and indented lines, such as examples."""
+        lines: list[str] = []
+        for indented, found in groupby(text.splitlines(), lambda line: not line or line.startswith(" ")):
+            paragraph = list(found)
+            if not indented and max(map(len, paragraph)) > width:
+                paragraph = [" ".join(paragraph)]
+            lines += paragraph
+        return "\n".join(indent + line for line in fold_lines("\n".join(lines), width).splitlines())
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return wrap(" ".join(text.split()), width, break_on_hyphens=False)

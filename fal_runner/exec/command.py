@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from fal_runner.isolation.container import NOTE_VARIABLE, engine_environment, exec_command, read_note
 from fal_runner.process.descriptors import write_all
+from fal_runner.process.ports import PORTS_VARIABLE
 from fal_runner.process.proc import ProcessInfo, has_variable, send_signal
 from fal_runner.process.subreaper import Child, Subreaper
 
@@ -75,7 +76,9 @@ class Command:
             variables.setdefault("TERM", "xterm-256color")
         if NOTE_VARIABLE in variables:
             note = read_note(Path(variables[NOTE_VARIABLE]))
-            names = [SESSION_VARIABLE, *note["names"], *spec.more, *(["TERM"] if spec.tty else [])]
+            # An image that runs itself has a network of its own, in which its ports are as it names them.
+            ours = [SESSION_VARIABLE] if note["itself"] else [SESSION_VARIABLE, PORTS_VARIABLE]
+            names = [*ours, *note["names"], *spec.more, *(["TERM"] if spec.tty else [])]
             command = exec_command(note, spec.command, names, tty=spec.tty, directory=spec.cwd)
             variables = engine_environment(note, variables, names)
             directory = spec.directory

@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 
 _LOWEST = 20000
+PORTS_VARIABLE = "FAL_RUNNER_PORTS"
+"""Tells commands in a runner, as JSON, the app's ports and what they became: those that it names -> those it has."""
 
 
 class PortUnavailable(Exception):

@@ -12,6 +12,8 @@ from pathlib import Path
 from fal_runner.worker.process_tag import TAG_VARIABLE
 
 _PROC = Path("/proc")
+WORKER_VARIABLE = "FAL_WORKER_PID"
+"""Tells commands in a runner the process of its worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import time
@@ -20,8 +21,8 @@ from fal_runner.log.journal import Journal
 from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
-from fal_runner.process.ports import Reservation, holds, owners_inode, reserve
-from fal_runner.process.proc import boot_id, process_info, tag_of
+from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_inode, reserve
+from fal_runner.process.proc import WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess
 from fal_runner.worker.process_tag import TAG_VARIABLE
@@ -78,7 +79,13 @@ class Supervisor:
     @property
     def command_env(self) -> dict[str, str]:
         """The environment of commands beside the worker, which see the file system as the worker does."""
-        return {**self.env, JOIN_VARIABLE: str(self.identity.pid)}
+        pid = str(self.identity.pid)
+        return {**self.env, JOIN_VARIABLE: pid, WORKER_VARIABLE: pid, PORTS_VARIABLE: json.dumps(self._moved_ports())}
+
+    def _moved_ports(self) -> dict[str, int]:
+        """The ports of the app and of its metrics: what the app calls them -> what they are."""
+        wanted = {"port": self.spec.app_port, "metrics_port": self.spec.app_metrics_port}
+        return {str(wanted[name] or held.port): held.port for name, held in self._ports.items()}
 
     @property
     def requests_in_flight(self) -> int | None:

@@ -189,3 +189,16 @@ def test_commands_without_calls_import_neither_grpc_nor_the_sdk(arguments):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_a_paragraph_is_filled_and_examples_keep_their_lines(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["runners", "port-forward", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "\n  fal runners port-forward 83dd5028 8000:app 5678\n" in text
+    *paragraph, _last = text.partition("\nA port is")[2].partition("\n\n")[0].splitlines()
+    # No line is so short that it can only be the rest of a longer one.
+    assert all(columns / 2 < len(line) <= columns for line in paragraph[1:])
