@@ -200,10 +200,12 @@ class Runners:
     async def _views(self, runners: Iterable[Runner], include_pending: bool) -> Sequence[RunnerView]:
         held: dict[AppId, bool] = {}
         shown = [r for r in runners if include_pending or r.state not in WITHOUT_PROCESS]
-        for runner in shown:
+        views: list[RunnerView] = []
+        async for runner in in_slices(shown):
             if runner.app_id not in held:
                 held[runner.app_id] = self._floor_holds(runner.app_id)
-        return [self._view(r, held=held[r.app_id]) async for r in in_slices(shown)]
+            views.append(self._view(runner, held=held[runner.app_id]))
+        return views
 
     def _floor_holds(self, app_id: AppId) -> bool:
         """Return whether an app has no more ready runners than it keeps, so that none of them expires."""
