@@ -79,7 +79,7 @@ torture: $(STAMP) ## faults under load for 15 minutes, then a check of every pro
 TIMES ?= 200
 
 .PHONY: test-signals
-test-signals: $(STAMP) ## send each signal at 200 times of each long command's life (hours); TIMES= sends 20 in all
+test-signals: $(STAMP) ## send each signal at 200 times of each long command's life (hours); TIMES= sends 6 to each
 	@FAL_SIGNAL_TIMES=$(TIMES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/signals
 
 .PHONY: test-client

@@ -1,6 +1,6 @@
 """SIGINT, SIGTERM and SIGHUP at any time of a command: the code of the table, no traceback, nothing left behind.
 
-FAL_SIGNAL_TIMES says at how many times of each command's life each signal is sent. Without it there are 20 for each
+FAL_SIGNAL_TIMES says at how many times of each command's life each signal is sent. Without it there are 6 for each
 command, the signals in turn. The times are spread over the steps of the main thread, not over seconds.
 """
 
@@ -31,7 +31,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.slow
 
 TIMES = int(os.environ.get("FAL_SIGNAL_TIMES") or 0)
-SHORT = 20
+SHORT = 6
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INJECTOR = Path(__file__).with_name("injector.py")
 FUNCTION = """
