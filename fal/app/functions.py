@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 
 class Function(Generic[_P, _R]):
-    """A function and the environment that it runs in. Calling it runs it in this process.
+    """A function and the environment that it runs in. Calling it runs it in a runner; `func` runs here.
 
     Attributes:
         raw_func: the plain function.
@@ -36,10 +36,26 @@ class Function(Generic[_P, _R]):
         functools.update_wrapper(self, raw_func)
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return self.raw_func(*args, **kwargs)
+        """Run the function in a runner, show its log lines on standard error, and return its result.
+
+        See `submit` for what is sent. An exception of the function is raised as what it is, if its class is in the
+        function's file, or this program has imported it; its notes have the traceback of the runner.
+
+        Raises:
+            UserFunctionError: the function raised another exception.
+            DeployError: it could not be prepared, built or run; also if its own file calls it while it is imported.
+        """
+        from fal.app.spawning import call
+
+        return cast("_R", call(self, self.raw_func.__qualname__, args, kwargs))
 
     def __repr__(self) -> str:
         return f"<fal.function {self.raw_func.__module__}.{self.raw_func.__qualname__}>"
+
+    @property
+    def func(self) -> Callable[_P, _R]:
+        """The plain function, which runs in this process."""
+        return self.raw_func
 
     @property
     def serves(self) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import queue
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from fal.deploy.errors import UserFunctionError
     from fal_grpc.adapter.log import Log
     from fal_grpc.adapter.revision import BuildResult
     from fal_grpc.adapter.run import RunResult
@@ -141,10 +143,77 @@ def submit(target: object, name: str, arguments: Sequence[object], keywords: Map
     return spawn(target, name, arguments, keywords).future
 
 
+def call(target: object, name: str, arguments: Sequence[object], keywords: Mapping[str, object]) -> object:
+    """Run a function in a runner, show what it writes, and return its result; see `spawn`."""
+    from fal.api import SyncServerlessClient
+    from fal.deploy import run
+    from fal.deploy.errors import UserFunctionError
+
+    def show(result: RunResult) -> None:
+        _show(result.logs)
+        if result.service_urls is not None:
+            sys.stderr.write(f"Serving at {result.service_urls.run}\n")
+
+    reference = _reference(target, name)
+    with SyncServerlessClient() as client:
+        try:
+            return run(
+                client,
+                reference,
+                arguments=arguments,
+                keywords=keywords,
+                result_handler=show,
+                build_result_handler=lambda result: _show(result.logs),
+            )
+        except UserFunctionError as error:
+            cause = error.__cause__ or _own_exception(target, error)
+            if cause is None:
+                raise
+    raise cause
+
+
+def _own_exception(target: object, error: UserFunctionError) -> Exception | None:
+    """Return the exception of a function if its class is in the function's own file and takes a text."""
+    names = getattr(getattr(target, "raw_func", None), "__globals__", {})
+    found = names.get(error.exception_type_name)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return None
+    try:
+        made = found(error.exception_message or "")
+    except TypeError:
+        return None
+    if error.traceback:
+        made.add_note(f"In the runner:\n{error.traceback.rstrip()}")
+    return made
+
+
+def _show(lines: Iterable[Log]) -> None:
+    for line in lines:
+        if line.level.value not in ("TRACE", "DEBUG"):
+            sys.stderr.write(f"{line.message}\n")
+    sys.stderr.flush()
+
+
 def _reference(target: object, name: str) -> tuple[str, str]:
     from fal.deploy.errors import DeployError
 
+    _check_not_imported_now(target, name)
     file = inspect.getsourcefile(getattr(target, "raw_func", target))  # type: ignore[arg-type]
     if file is None or "." in name:
         raise DeployError(f"{name} is not at the top of a file, so it cannot be sent: move it there")
     return file, name
+
+
+def _check_not_imported_now(target: object, name: str) -> None:
+    """Refuse what a file does while it is imported: the deploy and the runner import it, and would do it again."""
+    from fal.deploy.errors import DeployError
+
+    names: Mapping[str, object] = getattr(getattr(target, "raw_func", None), "__globals__", {})
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals is names and frame.f_code.co_name == "<module>" and names.get("__name__") != "__main__":
+            raise DeployError(
+                f"{name} is run while its own file is imported, which its runner does too: put the call under "
+                'if __name__ == "__main__":'
+            )
+        frame = frame.f_back

@@ -39,12 +39,21 @@ class UserFunctionError(DeployError, UserFunctionException):
 
     Attributes:
         exception_type_name: the class of the exception; None if it is unknown.
+        exception_message: its text; None if it was not sent.
         traceback: as text; None if it was not sent.
     """
 
-    def __init__(self, message: str, *, exception_type_name: str | None = None, traceback: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        exception_type_name: str | None = None,
+        exception_message: str | None = None,
+        traceback: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.exception_type_name = exception_type_name
+        self.exception_message = exception_message
         self.traceback = traceback
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -123,6 +124,34 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
 
 
+class _ExceptionUnpickler(pickle.Unpickler):
+    """Reads plain data and exceptions whose classes this program has imported; imports and calls nothing else."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> object:
+        found = getattr(sys.modules.get(module_name), global_name, None)
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found
+        raise pickle.UnpicklingError(f"the pickle refers to {module_name}.{global_name}")
+
+
+def _exception_of(value: ReturnValue) -> Exception | None:
+    """Return the exception that the function raised, with the traceback as a note; None if it cannot be read.
+
+    Runners send the classes of the function's own file with their code, which is not read.
+    """
+    if value.method not in _PICKLES:
+        return None
+    try:
+        found: object = _ExceptionUnpickler(io.BytesIO(value.definition)).load()
+    except Exception:  # noqa: BLE001 - a constructor of any exception may raise anything
+        return None
+    if not isinstance(found, Exception):
+        return None
+    if value.traceback:
+        found.add_note(f"In the runner:\n{value.traceback.rstrip()}")
+    return found
+
+
 def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
     """Return the object that a function returned.
 
@@ -131,7 +160,7 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
         allow_pickle: read pickles of other objects than plain data too: its sender may then run code here.
 
     Raises:
-        UserFunctionError: the function raised instead.
+        UserFunctionError: the function raised instead; the cause is its exception, if this program has its class.
         FalError: it is a pickle of other objects than plain data, and those are not allowed.
     """
     if value.was_it_raised:
@@ -140,8 +169,9 @@ def read_result(value: ReturnValue, *, allow_pickle: bool = False) -> object:
         raise UserFunctionError(
             f"the function raised {name}{said}",
             exception_type_name=value.exception_type_name,
+            exception_message=value.exception_message,
             traceback=value.traceback,
-        )
+        ) from _exception_of(value)
     if value.method in _PICKLES and not allow_pickle:
         try:
             plain: object = _PlainUnpickler(io.BytesIO(value.definition)).load()

@@ -289,3 +289,36 @@ def test_a_platform_that_fails_is_an_error(calls):
     calls.run_state = RunState.IN_PROGRESS
     with pytest.raises(DeployError, match="ended without a word"):
         run(calls, "app.py::twice")
+
+
+def raised(error: Exception) -> ReturnValue:
+    return ReturnValue(
+        method="cloudpickle",
+        definition=pickle.dumps(error),
+        was_it_raised=True,
+        exception_type_name=type(error).__name__,
+        exception_message=str(error),
+        traceback="Traceback …",
+    )
+
+
+def test_the_cause_is_the_exception_if_its_class_is_known(calls):
+    calls.returned = raised(KeyError("a", 1))
+    with pytest.raises(UserFunctionError) as caught:
+        run(calls, "app.py::twice")
+    cause = caught.value.__cause__
+    assert isinstance(cause, KeyError)
+    assert (cause.args, cause.__notes__) == (("a", 1), ["In the runner:\nTraceback …"])
+
+
+class EvilError(Exception):
+    def __reduce__(self):
+        return (print, ("the sender's code ran",))
+
+
+def test_an_exception_runs_no_code_of_its_sender(calls, capsys):
+    calls.returned = raised(EvilError())
+    with pytest.raises(UserFunctionError) as caught:
+        run(calls, "app.py::twice")
+    assert caught.value.__cause__ is None
+    assert capsys.readouterr().out == ""

@@ -26,6 +26,13 @@ A row says `works` if every test that uses the command passed. `fal env` prints 
 controller.
 """
 
+CALLS = """\
+A function of `fal.function` runs in a runner when it is called, as in the published package; `func` runs here.
+Its log lines go to standard error. Its file is imported again, by the client and by the runner: a call outside of
+`if __name__ == "__main__":` in that file is refused. An exception is raised as what it is if its class is in the
+function's file or was imported here, else as `UserFunctionError`: no code of the runner is run here.
+"""
+
 
 def packages() -> str:
     """Return the versions under test, from the lock file."""
@@ -96,6 +103,8 @@ def surface() -> list[str]:
         "| module | names | why, and what to use |",
         "|---|---|---|",
         *rows,
+        "",
+        *CALLS.splitlines(),
         "",
     ]
 
