@@ -1,20 +1,41 @@
 """App files in the style of published ones, deployed as they are by both clients, and called.
 
-The files are in `apps`. Each is a small whole app: models with stand-in weights, streams, files and errors.
+The files are in `apps`. Each is a small whole app: models with stand-in weights, streams, sessions, files and errors.
+Each client deploys all of them with one program, `deploying`; they ask for the same packages, so one environment is
+built for each client.
 """
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
+import msgpack
 import pytest
+from websockets.sync.client import connect
 
 from tests.support.controller import Answer, Controller
 from tests.support.official import Official
 
 APPS = Path(__file__).with_name("apps")
+DEPLOYING = Path(__file__).with_name("deploying.py")
 Call = Callable[..., Answer]
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAIAAAASFvFNAAAADElEQVR4nGNgwA0AABoAAZqcG5sAAAAASUVORK5CYII="
+)
+
+
+def archive() -> str:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as made:
+            for name in ("b.txt", "a.txt", "c.bin"):
+                made.writestr(name, f"in {name}")
+        return f"data:application/zip;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def text_model(call: Call) -> object:
@@ -54,7 +75,20 @@ def language_model(call: Call) -> object:
 
 def several(call: Call) -> object:
     answers = [call({"prompt": "p"}, path) for path in ("/", "/refused", "/busy", "/ok")]
-    return [[answer.status, answer.json()] for answer in answers]
+    return [*([answer.status, answer.json()] for answer in answers), call({}, "/memory").status]
+
+
+def upscale(call: Call) -> object:
+    broken = "data:image/png;base64,iVBO"
+    statuses = [call({"image": image}).status for image in ("x", broken, broken)]
+    return [call({"image": PNG}).json(), *statuses, call({"image": PNG}).json()]
+
+
+def unpacked(call: Call) -> object:
+    made = call({"archive": archive()}).json()
+    assert isinstance(made, dict)
+    head, _, content = made["first"]["url"].partition(",")
+    return [made["names"], head, content]
 
 
 EXPECTED: dict[str, tuple[Callable[[Call], object], object]] = {
@@ -79,23 +113,61 @@ EXPECTED: dict[str, tuple[Callable[[Call], object], object]] = {
             [422, {"detail": [{"loc": ["body", "prompt"], "msg": "is not allowed", "type": "value_error"}]}],
             [429, {"detail": "come back later"}],
             [200, {"ok": True}],
+            503,
         ],
     ),
     "function": (lambda call: call({}, "/?text=up").json(), {"text": "UP"}),
+    "billed": (lambda call: call({"seconds": 2.5}).json(), {"worked": 2.5}),
+    "upscale": (upscale, [{"width": 6, "calls": 2}, 422, 500, 500, {"width": 6, "calls": 3}]),
+    "compiled": (lambda call: call({}).json(), {"gpu": "UNKNOWN", "tmp": True, "state": "RUNNING"}),
+    "context": (lambda call: call({}).json(), {"endpoint": "/", "has_id": True, "opened": True}),
+    "archive": (unpacked, [["a.txt", "b.txt"], "data:text/plain;base64", b64encode(b"in a.txt").decode()]),
+    "live": (lambda call: call({"number": 4}).json(), {"doubled": 8}),
+    "with-modules": (lambda call: call({"text": "up"}).json(), {"text": "UP", "words": "the words"}),
+    # The published package's processes need PyTorch, so there it is deployed and not called.
+    "distributed": (lambda call: call({"number": 4}).json(), {"sum": 14, "rank": 0, "of": 2}),
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_both_clients_deploy_it_as_it_is(controller: Controller, official: Official, name: str) -> None:
-    ask, expected = EXPECTED[name]
-    for client in ("ours", "theirs"):
-        app = f"{name.replace('_', '-')}-{client}"
-        arguments = ("deploy", str(APPS / f"{name}.py"), "--app-name", app, "--auth", "public")
-        controller.fal(*arguments) if client == "ours" else official.fal(*arguments)
+@pytest.fixture(scope="module", params=["ours", "theirs"])
+def client(request: pytest.FixtureRequest, controller: Controller, official: Official) -> str:
+    """Deploy all files with one client; return which."""
+    client = str(request.param)
+    paths = [str(APPS / f"{name}.py") for name in EXPECTED if name != "with-modules"]
+    arguments = [str(DEPLOYING), client, *paths, str(APPS / "project" / "with-modules")]
+    if client == "ours":
+        subprocess.run([sys.executable, *arguments], env=controller.environment, check=True, timeout=400)
+    else:
+        official.run("python", *arguments)
+    return client
 
-        def call(body: object, path: str = "/", *, app: str = app) -> Answer:
-            return controller.call(f"/local/{app}{path}", body)
 
-        assert ask(call) == expected, client
-        if name == "several":
-            assert call({}, "/memory").status == 503
+def name_of(app: str, client: str) -> str:
+    return app if app == "with-modules" else f"{app.replace('_', '-')}-{client}"
+
+
+@pytest.mark.parametrize("app", EXPECTED)
+def test_it_answers_as_it_was_deployed_by_either_client(controller: Controller, client: str, app: str) -> None:
+    ask, expected = EXPECTED[app]
+
+    def call(body: object, path: str = "/") -> Answer:
+        return controller.call(f"/local/{name_of(app, client)}{path}", body)
+
+    if (app, client) == ("distributed", "theirs"):
+        assert (
+            "No module named 'torch'" in controller.fal("logs", name_of(app, client)).stdout or call({}).status == 503
+        )
+    else:
+        assert ask(call) == expected
+
+
+def test_sessions_answer(controller: Controller, client: str) -> None:
+    address = f"ws://{controller.host}/local/{name_of('live', client)}"
+    with connect(f"{address}/realtime", open_timeout=60) as realtime:
+        realtime.send(msgpack.packb({"number": 7}))
+        answer = realtime.recv()
+        assert isinstance(answer, bytes)
+        assert msgpack.unpackb(answer) == {"doubled": 14}
+    with connect(f"{address}/ws", open_timeout=60) as talking:
+        talking.send("hello")
+        assert talking.recv() == "heard hello"

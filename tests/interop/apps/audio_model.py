@@ -18,6 +18,7 @@ class Output(BaseModel):
 
 class AudioModel(fal.App, keep_alive=60):
     machine_type = "XS"
+    requirements = ["pillow"]
 
     @fal.endpoint("/")
     async def speak(self, input: Input) -> Output:

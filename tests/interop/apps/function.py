@@ -3,6 +3,6 @@
 import fal
 
 
-@fal.function(machine_type="XS", keep_alive=60, serve=True)
+@fal.function(machine_type="XS", requirements=["pillow"], keep_alive=60, serve=True)
 def shout(text: str = "hello") -> dict:
     return {"text": text.upper()}

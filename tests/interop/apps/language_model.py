@@ -13,6 +13,7 @@ class Input(BaseModel):
 
 class LanguageModel(fal.App, keep_alive=60):
     machine_type = "XS"
+    requirements = ["pillow"]
 
     def setup(self):
         self.next = {"once": "upon", "upon": "a", "a": "time"}

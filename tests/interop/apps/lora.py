@@ -23,6 +23,7 @@ class Infer(BaseModel):
 
 class Lora(fal.App, keep_alive=60):
     machine_type = "XS"
+    requirements = ["pillow"]
 
     def setup(self):
         self.loaded: list[str] = []

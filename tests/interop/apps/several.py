@@ -12,6 +12,7 @@ class Input(BaseModel):
 
 class Several(fal.App, keep_alive=60):
     machine_type = "XS"
+    requirements = ["pillow"]
 
     @fal.endpoint("/")
     def first(self, input: Input) -> dict:

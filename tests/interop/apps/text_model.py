@@ -24,6 +24,7 @@ class Output(BaseModel):
 
 class TextModel(fal.App, keep_alive=60):
     machine_type = "XS"
+    requirements = ["pillow"]
 
     def setup(self):
         self.weights = json.loads(download_file(WEIGHTS, "/tmp/weights").read_text())
