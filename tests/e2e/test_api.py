@@ -143,7 +143,7 @@ def test_a_failed_attempt_is_told_while_the_call_waits(controller: Controller, a
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=60)
     assert "Attempt 1 of 10 failed: the runner ended with exit code " in seen
-    assert "Cancelled " in rest
+    assert "Asked to cancel request " in rest
 
 
 def test_a_path_of_ones_own_app_without_its_owner_is_guessed(controller: Controller, app: str) -> None:
