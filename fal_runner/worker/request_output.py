@@ -1,14 +1,16 @@
-"""Adds a request's id to what it prints, for the shim, without changing the text.
+"""Adds a request's id to what it prints, for the shim, and keeps a cancellation behind its request.
 
 Part of the worker: the standard library alone, Python 3.8. It covers what goes through `sys.stdout` and `sys.stderr`
 (print, logging, warnings, tracebacks) in a request's own tasks, and in the threads that its framework starts for it, in
 every app that uvicorn serves. Output of the app's own threads, child processes and C code has no id.
 """
 
-# ruff: noqa: ANN401, UP006, UP035, UP045
+# ruff: noqa: ANN401, UP006, UP035, UP041, UP045
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import functools
 import io
 import mmap
@@ -19,9 +21,12 @@ import struct
 import sys
 import threading
 from contextvars import ContextVar
-from typing import Any, Callable, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
+_CANCELLATION = b"x-fal-cancellation"
+# How long the word about a request waits for an app whose endpoints cannot be seen to begin.
+_LONGEST_WAIT_SECONDS = 20.0
 _ID = re.compile(rb"[!-~]{1,128}")  # as the shim's FrameReader takes it
 _PIPE_BUF = 4096  # the kernel does not split writes of at most so many bytes (pipe(7))
 _END = b"\x1f"
@@ -117,6 +122,7 @@ class RequestStreams:
         self._writers: List[RequestWriter] = []
         self._after_first: Optional[Callable[[], None]] = None
         self._count: Optional[RequestCount] = None
+        self.beginnings = Beginnings()
 
     def install(self) -> None:
         """Replace `sys.stdout` and `sys.stderr`; a second call changes nothing."""
@@ -192,6 +198,85 @@ class RequestStreams:
             after_first()
 
 
+class Beginnings:
+    """Lets the word that a request is cancelled wait until the app's endpoint has started on that request.
+
+    The word comes on a connection of its own, and a busy app may read that one first. The endpoint for it must find
+    what the endpoint of the request has left for it.
+    """
+
+    def __init__(self) -> None:
+        self._events: Dict[bytes, asyncio.Event] = {}
+        self._sees_endpoints = False
+
+    def watch(self, routing: Any) -> None:
+        """See when endpoints begin; `routing` is fastapi.routing."""
+        plain = getattr(routing, "run_endpoint_function", None)
+        if plain is None:
+            return
+        self._sees_endpoints = True
+
+        @functools.wraps(plain)
+        async def run(*, dependant: Any, **options: Any) -> Any:
+            event = self._events.get(CURRENT.get())
+            if event is not None and not event.is_set():
+                # An asynchronous endpoint runs to its first pause before whoever waits for the event does. Another
+                # begins in a thread, when one is free.
+                if options.get("is_coroutine"):
+                    event.set()
+                else:
+                    dependant = _announcing(dependant, asyncio.get_running_loop(), event)
+            return await plain(dependant=dependant, **options)
+
+        routing.run_endpoint_function = run
+
+    def enter(self, request_id: bytes) -> asyncio.Event:
+        """Note a request that has come; return what is set when an endpoint has started on it."""
+        return self._events.setdefault(request_id, asyncio.Event())
+
+    def leave(self, request_id: bytes) -> None:
+        """Forget a request that has ended; whoever waits for it goes on."""
+        event = self._events.pop(request_id, None)
+        if event is not None:
+            event.set()
+
+    def receiving(self, receive: Any, event: asyncio.Event) -> Any:
+        """Take a request for started once the app has all of it, where its endpoints cannot be seen."""
+        if self._sees_endpoints:
+            return receive
+
+        async def watched() -> Any:
+            message = await receive()
+            if not message.get("more_body"):
+                event.set()
+            return message
+
+        return watched
+
+    async def wait(self, request_id: bytes) -> None:
+        """Wait until a request has started, which was sent before whoever waits for it."""
+        event = self.enter(request_id)
+        try:
+            await asyncio.wait_for(event.wait(), _LONGEST_WAIT_SECONDS)
+        except asyncio.TimeoutError:
+            if self._events.get(request_id) is event:
+                del self._events[request_id]
+
+
+def _announcing(dependant: Any, loop: Any, event: asyncio.Event) -> Any:
+    """Return a copy whose function, which runs in a thread, says that it has started."""
+    function = dependant.call
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        loop.call_soon_threadsafe(event.set)
+        return function(*arguments, **named)
+
+    changed = copy.copy(dependant)
+    changed.call = call
+    return changed
+
+
 class _Tagged:
     """An ASGI app that sets CURRENT for each request."""
 
@@ -204,19 +289,38 @@ class _Tagged:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        beginnings = self._streams.beginnings
         token = CURRENT.set(request_id or b"")
-        self._streams.enter()
         try:
-            await self._app(scope, receive, send)
+            if request_id is not None and _is_cancellation(scope):
+                await beginnings.wait(request_id)
+                await self._app(scope, receive, send)  # no request of its own: it is not counted, and ends no output
+                return
+            self._streams.enter()
+            try:
+                if request_id is not None:
+                    receive = beginnings.receiving(receive, beginnings.enter(request_id))
+                await self._app(scope, receive, send)
+            finally:
+                self._streams.leave()
+                if request_id is not None:
+                    beginnings.leave(request_id)
+                    self._streams.end(request_id)
         finally:
-            self._streams.leave()
-            if request_id is not None:
-                self._streams.end(request_id)
             CURRENT.reset(token)
 
 
 def _request_id(scope: Any) -> Optional[bytes]:
+    value = _field(scope, _HEADER)
+    return value if value is not None and _ID.fullmatch(value) else None
+
+
+def _is_cancellation(scope: Any) -> bool:
+    return _field(scope, _CANCELLATION) is not None
+
+
+def _field(scope: Any, wanted: bytes) -> Optional[bytes]:
     for name, value in scope.get("headers") or ():
-        if name == _HEADER:
-            return value if _ID.fullmatch(value) else None
+        if name == wanted:
+            return bytes(value)
     return None

@@ -368,6 +368,7 @@ def main() -> None:
         streams.begin(job["mark"], remember)
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
+        after_import("fastapi.routing", streams.beginnings.watch)
         Binding(job["bind_host"], moved, listening).install()
     try:
         code = run(job, channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -121,9 +122,18 @@ class RunnerClient(Protocol):
     """Sends queued requests to runners."""
 
     async def send(
-        self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
+        self,
+        host: str,
+        port: int,
+        request: QueuedRequest,
+        content: Content,
+        timeout_seconds: float,
+        sent: asyncio.Event,
     ) -> Answer | Failure:
         """Send a request and return the whole answer. Cancelling closes the connection, which the app sees.
+
+        Args:
+            sent: set when all of the request is on its way: what is sent from then on follows it.
 
         Raises:
             AnswerTooLarge: the answer is larger than the queue keeps.
@@ -133,6 +143,9 @@ class RunnerClient(Protocol):
 
     async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
         """Tell an app that a request to a path is cancelled; return the status of its answer, None without one.
+
+        To be called when the request is on its way. A worker of ours lets the word wait until the app's endpoint has
+        started on the request, so the app knows which one is meant.
 
         Raises:
             AnswerTooLarge, NodeTrouble: as `send`.

@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 2.0
 # The pause after each attempt; docs/reference/queue.md promises these numbers, so there is no jitter.
 RETRIES = Backoff(first_seconds=0.5, longest_seconds=60.0, jitter=0)
-# How often an app is told of a cancellation that it cannot handle.
-_MOST_TOLD = 4
 # The status of requests that the app did not answer.
 _STATUS = {Condition.TIMEOUT: 504, Condition.SERVER_ERROR: 503, Condition.CONNECTION_ERROR: 503}
 
@@ -185,9 +183,11 @@ class AttemptRunner:
             return _gone("the request was changed by somebody else"), Outcome.DONE
         if live.cancelled.is_set():
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
-        cancellation = asyncio.create_task(self._pass_on_cancellation(live, lease))
+        sent = asyncio.Event()
+        cancellation = asyncio.create_task(self._pass_on_cancellation(live, lease, sent))
+        seconds = float(app.scaling.request_timeout)
         try:
-            seen = await self._client.send(lease.host, lease.port, started, content, float(app.scaling.request_timeout))
+            seen = await self._client.send(lease.host, lease.port, started, content, seconds, sent)
         except NodeTrouble as fault:
             log.warning("request %s waits: %s", waiting.request_id, fault.message)
             later = self._clock.now() + timedelta(seconds=_AGAIN_SECONDS)
@@ -210,25 +210,21 @@ class AttemptRunner:
             outcome = Outcome.RUNNER_FAILED
         return self._follow(started, seen, decision), outcome
 
-    async def _pass_on_cancellation(self, live: LiveRequest, lease: Lease) -> None:
+    async def _pass_on_cancellation(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
         """Tell the app when its request is cancelled, at the endpoint that it has for that, if it has one."""
+        await sent.wait()
         await live.cancelled.wait()
         request = live.request
         metadata = await self._dispatcher.metadata(request.app_id)
         if takes_post(metadata, cancel_path(request.path)) is False:
             log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id)
             return
-        for tries in range(1, _MOST_TOLD + 1):
-            try:
-                status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
-            except (NodeTrouble, AnswerTooLarge) as error:
-                log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
-                return
+        try:
+            status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
+        except (NodeTrouble, AnswerTooLarge) as error:
+            log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
+        else:
             log.info("request %s is cancelled; its app was told, and answered %s", request.request_id, status)
-            if status is not None and status < 500:
-                return
-            # The word may have overtaken the request, which the app then does not know yet.
-            await asyncio.sleep(RETRIES.pause(tries))
 
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:

@@ -52,8 +52,15 @@ class FakeRunners:
         self.probes = 0
 
     async def send(
-        self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
+        self,
+        host: str,
+        port: int,
+        request: QueuedRequest,
+        content: Content,
+        timeout_seconds: float,
+        sent: asyncio.Event,
     ) -> Answer | Failure:
+        sent.set()
         self.sent.append((request, content))
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)

@@ -50,7 +50,7 @@ async def send(port: int, client: HttpRunnerClient | None = None, seconds: float
     from dataclasses import replace
 
     client = client or HttpRunnerClient()
-    return await client.send("127.0.0.1", port, replace(REQUEST, **changes), CONTENT, seconds)
+    return await client.send("127.0.0.1", port, replace(REQUEST, **changes), CONTENT, seconds, asyncio.Event())
 
 
 async def test_a_request_and_its_answer():
@@ -126,6 +126,28 @@ async def test_too_long_is_cut_off():
         assert (answer.condition, answer.error_type) == (Condition.TIMEOUT, "request_timeout")
         async with asyncio.timeout(20):
             await gone.wait()
+
+
+async def test_a_word_that_a_request_is_cancelled():
+    reply = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    async with runner(reply) as (port, asked, _):
+        status = await HttpRunnerClient().cancel("127.0.0.1", port, "an-id", "/slow?x=1")
+    assert status == 200
+    head, *fields = asked[0].decode().strip().split("\r\n")
+    assert head == "POST /slow/cancel HTTP/1.1"
+    # Servers refuse a request without a host, and a worker tells the word by its mark.
+    assert {f"host: 127.0.0.1:{port}", "x-fal-request-id: an-id", "x-fal-cancellation: 1"} <= set(fields)
+
+
+async def test_what_follows_a_request_is_sent_when_all_of_it_is_on_its_way():
+    hold, sent = asyncio.Event(), asyncio.Event()
+    async with runner(None, hold=hold) as (port, _, _):
+        sending = HttpRunnerClient().send("127.0.0.1", port, REQUEST, CONTENT, 20, sent)
+        task = asyncio.create_task(sending)
+        await asyncio.wait_for(sent.wait(), 20)
+        await asyncio.wait_for(hold.wait(), 20)
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def test_the_app_sees_a_cancelled_request_go():

@@ -10,9 +10,9 @@ from fal_server.http.server.messages import HOP_BY_HOP
 # What apps take for the word of the platform, or of a proxy before it. An app gets its own word from the gateway.
 _PLATFORM: Final = frozenset(
     {
-        b"forwarded", b"x-fal-caller-user-id", b"x-fal-endpoint", b"x-fal-request-id", b"x-forwarded-by",
-        b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-proto",
-        b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-real-ip",
+        b"forwarded", b"x-fal-caller-user-id", b"x-fal-cancellation", b"x-fal-endpoint", b"x-fal-request-id",
+        b"x-forwarded-by", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
+        b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-server", b"x-forwarded-ssl", b"x-real-ip",
     }
 )  # fmt: skip
 # About the connection or the body's framing, which the gateway writes itself.

@@ -179,7 +179,8 @@ class Relay:
             self._end(Outcome.DONE)  # nothing was sent
             return
         self._end(Outcome.CLIENT_GONE)
-        self._context.caller_left(self._request, self._lease, self._request_id)
+        if self._sent_end:  # else the app sees that it never gets the whole request
+            self._context.caller_left(self._request, self._lease, self._request_id)
 
     def on_client_slow(self) -> None:
         if self._upstream is not None and not self._upstream.transport.is_closing():

@@ -15,6 +15,8 @@ from fal_server.ports.queue import AnswerTooLarge
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 # How long an app may take to answer that a request is cancelled.
 _CANCEL_SECONDS = 30.0
+# Tells the worker that this is the word about a request, and no request of its own.
+_CANCELLATION = ("x-fal-cancellation", "1")
 _NOT_KEPT = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-fal-request-id"}
 
 
@@ -34,11 +36,17 @@ class HttpRunnerClient:
         self._most_bytes = most_bytes
 
     async def send(
-        self, host: str, port: int, request: QueuedRequest, content: Content, timeout_seconds: float
+        self,
+        host: str,
+        port: int,
+        request: QueuedRequest,
+        content: Content,
+        timeout_seconds: float,
+        sent: asyncio.Event,
     ) -> Answer | Failure:
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._send(host, port, request.method, request.path, request.request_id, content)
+                return await self._send(host, port, request.method, request.path, request.request_id, content, sent)
         except TimeoutError:
             detail = f"the app did not answer within its request_timeout of {timeout_seconds:g} s"
             return Failure(condition=Condition.TIMEOUT, error_type="request_timeout", detail=detail)
@@ -46,7 +54,9 @@ class HttpRunnerClient:
     async def cancel(self, host: str, port: int, request_id: str, path: str) -> int | None:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                answer = await self._send(host, port, "POST", cancel_path(path), request_id, Content())
+                # Servers refuse requests without a host (RFC 9112, 3.2).
+                content = Content(headers=(("host", f"{host}:{port}"), _CANCELLATION))
+                answer = await self._send(host, port, "POST", cancel_path(path), request_id, content)
         except TimeoutError:
             return None
         return answer.status if isinstance(answer, Answer) else None
@@ -62,7 +72,14 @@ class HttpRunnerClient:
         return True
 
     async def _send(
-        self, host: str, port: int, method: str, path: str, request_id: str, content: Content
+        self,
+        host: str,
+        port: int,
+        method: str,
+        path: str,
+        request_id: str,
+        content: Content,
+        sent: asyncio.Event | None = None,
     ) -> Answer | Failure:
         try:
             upstream = await self._pool.connect(request_id, host, port, seconds=self._connect_seconds)
@@ -79,6 +96,8 @@ class HttpRunnerClient:
                 return _failure("runner_disconnected", "the runner closed the connection at once")
             upstream.transport.write(_head(method, path, request_id, content, self._lifecycle))
             upstream.transport.write(content.body)
+            if sent is not None:
+                sent.set()
             await answer.ended.wait()
         finally:
             upstream.end_request(reusable=False)
