@@ -178,6 +178,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await live.catalog.load()
     await live.fleet.load()
     await use_cases.queue.load()
+    await use_cases.workflow_runs.load()
     if settings.adopt_runners:
         loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
     else:

@@ -31,6 +31,7 @@ from fal_server.http.routes.router import Router
 from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
+from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener
 
@@ -107,6 +108,8 @@ def _routes(
     use_cases: UseCases,
 ) -> list[Route]:
     return [
+        # Before the queue, which takes all other paths below /queue for apps'.
+        *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, settings.account, guard).routes,
         *QueueRoutes(use_cases.queue, live.dispatcher, guard).routes,
         *QueueAdminRoutes(use_cases.queue, settings.account, use_cases.webhooks.key_set, guard).routes,
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,

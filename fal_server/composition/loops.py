@@ -24,6 +24,7 @@ from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.resources import ResourceLoop
 from fal_server.loops.webhooks import WebhookSender
+from fal_server.loops.workflows import WorkflowLoop
 from fal_server.ports import Clock
 from fal_server.services.attempts import AttemptRunner
 from fal_server.services.launch_spec import LaunchSpecs
@@ -41,6 +42,7 @@ class Loops:
     health: HealthLoop
     queue: QueueWorker
     webhooks: WebhookSender
+    workflows: WorkflowLoop
     reaper: Reaper
     file_expiry: FileExpiry
     abandoned_requests: AbandonedRequests
@@ -63,6 +65,7 @@ class Loops:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
+        tasks.create_task(self.workflows.run(stopping))
         endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
         return [tasks.create_task(loop) for loop in endless]
 
@@ -123,6 +126,7 @@ def build_loops(
             dead_retention=max(results, retention),
         ),
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
+        workflows=WorkflowLoop(use_cases.workflow_runs, results),
         reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
         file_expiry=FileExpiry(files.objects),
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),

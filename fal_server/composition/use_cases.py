@@ -30,6 +30,8 @@ from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
 from fal_server.services.webhooks import Webhooks
+from fal_server.services.workflow_runs import WorkflowRuns
+from fal_server.services.workflows import Workflows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class UseCases:
     runs: Runs
     secrets: Secrets
     webhooks: Webhooks
+    workflows: Workflows
+    workflow_runs: WorkflowRuns
 
 
 async def build_use_cases(
@@ -95,6 +99,8 @@ async def build_use_cases(
     webhook_client = HttpWebhookClient()
     stack.push_async_callback(webhook_client.close)
     signer = await store.webhook_signer()
+    queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet))
+    workflows = Workflows(store.workflows, clock)
     return UseCases(
         access=access,
         apps=apps,
@@ -106,10 +112,12 @@ async def build_use_cases(
         gpus=Gpus(fleet, catalog),
         keys=Keys(store, clock, access),
         logs=logs,
-        queue=Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet)),
+        queue=queue,
         revisions=Revisions(store, catalog, fleet),
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),
         secrets=Secrets(store, storage.vault, clock),
         webhooks=Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id),
+        workflows=workflows,
+        workflow_runs=WorkflowRuns(store.workflows, workflows, queue, dispatcher, settings.account.nickname, clock),
     )

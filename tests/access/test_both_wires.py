@@ -30,6 +30,7 @@ from fal_server.http.routes.runners import RunnerRoutes
 from fal_server.http.routes.storage import StorageRoutes
 from fal_server.http.routes.tokens import TokenRoutes
 from fal_server.http.routes.uploader import Uploader
+from fal_server.http.routes.workflows import WorkflowRoutes
 from fal_server.http.server.faults import STATUSES, status_of
 from tests.grpc.calls import answers
 
@@ -48,6 +49,7 @@ def everything(stack) -> tuple[Starlette, Uploader]:
     nothing: Any = object()
     guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
     routes = [
+        *WorkflowRoutes(nothing, nothing, Account(), guard).routes,
         *QueueRoutes(nothing, nothing, guard).routes,
         *QueueAdminRoutes(nothing, Account(), nothing, guard).routes,
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,

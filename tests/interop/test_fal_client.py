@@ -270,6 +270,7 @@ def test_a_directory_is_sent_along_as_a_requirement(client: Official, tmp_path: 
     assert said(client, 'show(fal_client.run("local/needing", arguments={}))') == {"word": "from a directory"}
 
 
+@covers("fal.apps.ws")
 def test_messages_over_a_websocket_are_requests(client: Official) -> None:
     script = """
 import os
@@ -289,6 +290,7 @@ show([one, both, streamed])
     assert said(client, script) == ["a 1st", ["b 1st", "c 1st"], 3]
 
 
+@covers("the metadata of an app")
 def test_the_metadata_of_an_app(official: Official, tiny: str) -> None:
     script = """
 import json
@@ -301,3 +303,37 @@ print(json.dumps([int(found.status_code), sorted(found.parsed.to_dict()["openapi
 """
     status, paths = official.script(script)
     assert (status, paths) == (200, ["/", "/deaf", "/health", "/slow", "/slow/cancel", "/stream"])
+
+
+@covers("workflows (publish, list, get, change, run, delete)")
+def test_workflows(client: Official) -> None:
+    script = """
+from fal.api.client import SyncServerlessClient
+from fal.workflows import create_workflow
+from openapi_fal_rest.api.workflows import delete_workflow, get_workflow, list_user_workflows, update_workflow
+from openapi_fal_rest.models.typed_workflow_update import TypedWorkflowUpdate
+from pydantic import BaseModel
+
+class Text(BaseModel):
+    text: str
+
+workflow = create_workflow("twice", Text, Text)
+once = workflow.run(APP, {"text": workflow.input.text})
+workflow.set_output({"text": workflow.run(APP, {"text": once.text}).text})
+published = workflow.publish("Twice", is_public=False)
+rest = SyncServerlessClient()._create_rest_client()
+listed = [item.name for item in list_user_workflows.sync(client=rest).items]
+update = TypedWorkflowUpdate(title="Two times")
+changed = update_workflow.sync_detailed("local", "twice", client=rest, json_body=update).status_code
+title = get_workflow.sync("local", "twice", client=rest).title
+ran = fal_client.run("workflows/local/twice", arguments={"text": "a "})
+subscribed = fal_client.subscribe("workflows/local/twice", arguments={"text": "b "})
+try:
+    fal_client.subscribe("workflows/local/twice", arguments={})
+except fal_client.FalClientHTTPError as error:
+    failed = [error.status_code, "local_tiny_1" in str(error)]
+deleted = delete_workflow.sync_detailed("local", "twice", client=rest).status_code
+show([published, listed, int(changed), title, ran, subscribed, failed, int(deleted)])
+"""
+    both = [{"text": "a 1st1st"}, {"text": "b 1st1st"}]
+    assert said(client, script) == ["local/twice", ["twice"], 201, "Two times", *both, [422, True], 204]

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 from tests.interop.conftest import SAMPLES
+from tests.interop.records import covers
 from tests.support.controller import Controller
 from tests.support.official import Official
 from tests.support.waiting import until
 
 
+@covers("older clients (1.20, 1.50, 1.70, 1.80)")
 def test_a_deploy_a_call_and_a_runner(controller: Controller, older: tuple[str, Path], tmp_path: Path) -> None:
     version, python = older
     # The first two know FAL_HOST only.

@@ -40,6 +40,17 @@ ROUTE_PERMISSIONS: dict[tuple[str, str], str | Admission] = {
     ("GET", "/applications/{nickname}/{app}/queue/requests/{request_id}"): "serverless:queue:read",
     ("POST", "/applications/{nickname}/{app}/queue/requests/{request_id}/cancel"): "serverless:queue:write",
     ("POST", "/applications/{nickname}/{app}/queue/requests/{request_id}/redrive"): "serverless:queue:write",
+    # Workflows, and their runs directly and through the queue.
+    ("GET", "/workflows/"): "serverless:apps:read",
+    ("POST", "/workflows/"): "serverless:apps:write",
+    ("GET", "/workflows/{owner}/{name}"): "serverless:apps:read",
+    ("PATCH", "/workflows/{owner}/{name}"): "serverless:apps:write",
+    ("DELETE", "/workflows/{owner}/{name}"): "serverless:apps:write",
+    ("POST", "/workflows/{owner}/{name}"): "serverless:apps:run",
+    ("POST", "/queue/workflows/{owner}/{name}"): "serverless:apps:run",
+    ("GET", "/queue/workflows/{owner}/{name}/requests/{run_id}"): "serverless:apps:run",
+    ("GET", "/queue/workflows/{owner}/{name}/requests/{run_id}/status"): "serverless:apps:run",
+    ("PUT", "/queue/workflows/{owner}/{name}/requests/{run_id}/cancel"): "serverless:apps:run",
     # /data.
     ("GET", "/files/list/{path:path}"): "serverless:files:read",
     ("GET", "/files/file/{path:path}"): "serverless:files:read",

@@ -53,7 +53,7 @@ class QueueRoutes:
         if app is None:
             raise NotFound(f"app {owner}/{name}", "`fal apps list` shows which exist")
         caller = await self._guard.caller_of_app(request, app)
-        base = f"{queue_base(_scheme(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
+        base = f"{queue_base(scheme_of(request), request.url.netloc)}/{quote(owner, safe='')}/{quote(name, safe='')}"
         if request.method == "POST":
             status = await self._submit(request, app, rest, None if caller is None else caller.key_id)
             return JSONResponse(
@@ -190,7 +190,7 @@ def _metrics(request: QueuedRequest) -> dict[str, float]:
     return {"inference_time": (request.completed_at - request.started_at).total_seconds()}
 
 
-def _scheme(request: Request) -> str:
+def scheme_of(request: Request) -> str:
     """Return the scheme for addresses in answers; a proxy that ends TLS names it, and a liar only misleads itself."""
     forwarded = request.headers.get("x-forwarded-proto", "")
     return forwarded if forwarded in ("http", "https") else request.url.scheme

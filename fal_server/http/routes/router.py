@@ -51,9 +51,13 @@ class Router:
             target = origin_form(target)
         end = target.find(b"/", 1)
         owner = target[1:end]
-        if end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_OWNERS):
+        on_queue = exchange.host.startswith(_QUEUE) and is_queue_host(exchange.host.decode("latin-1"))
+        if on_queue and owner == b"workflows":
+            exchange.target = QUEUE_PREFIX.encode() + target
             self._rest.handle(exchange)
-        elif exchange.host.startswith(_QUEUE) and is_queue_host(exchange.host.decode("latin-1")):
+        elif end < 0 or owner in _RESERVED or b"?" in owner or (b"%" in owner and segment(owner) in RESERVED_OWNERS):
+            self._rest.handle(exchange)
+        elif on_queue:
             exchange.target = QUEUE_PREFIX.encode() + target
             self._rest.handle(exchange)
         else:

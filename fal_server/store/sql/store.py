@@ -19,6 +19,7 @@ from fal_server.store.sql import apps, environments, keys, revisions, runners, s
 from fal_server.store.sql.database import Database
 from fal_server.store.sql.logs import SqlLogStore
 from fal_server.store.sql.queue import SqlQueueStore
+from fal_server.store.sql.workflows import SqlWorkflowStore
 
 
 class SqlStore:
@@ -33,6 +34,7 @@ class SqlStore:
     Attributes:
         logs: the log lines in the same database.
         queue: the queue's requests in the same database.
+        workflows: workflows and their runs in the same database.
     """
 
     def __init__(self, database: Database, vault: Vault) -> None:
@@ -40,6 +42,7 @@ class SqlStore:
         self._vault = vault
         self.logs = SqlLogStore(database)
         self.queue = SqlQueueStore(database, vault)
+        self.workflows = SqlWorkflowStore(database, vault)
 
     async def register(self, revision: Revision, app: App) -> None:
         async def both(connection: AsyncConnection) -> None:

@@ -260,6 +260,36 @@ WEBHOOK_DELIVERIES = Table(
     Column("error", Text),
 )
 
+WORKFLOWS = Table(
+    "workflows",
+    METADATA,
+    Column("account", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("contents", _JSON, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+)
+
+# No foreign key, because a run goes on after its workflow is deleted.
+WORKFLOW_RUNS = Table(
+    "workflow_runs",
+    METADATA,
+    Column("account", Text, nullable=False),
+    Column("run_id", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("contents", _JSON, nullable=False),
+    Column("sealed_input", LargeBinary, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+    Column("completed_at", UtcTimestamp),
+    Column("sealed_answer", LargeBinary),
+    Column("error", Text),
+    Column("error_type", Text),
+    Index(None, "completed_at"),
+)
+
 
 def owned_by(table: Table, account: Accounts) -> ColumnElement[bool]:
     """Restrict a query to the rows of an account: the one place that decides what an account can see."""

@@ -1,0 +1,189 @@
+"""Workflows over HTTP, as the published clients publish, change and call them, directly and through the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fal_server.core.accounts import Account
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
+from fal_server.core.identity import Principal
+from fal_server.core.queue import State
+from fal_server.core.revisions import Json
+from fal_server.core.workflows import Workflow, WorkflowRun
+from fal_server.http.routes.guard import Guard
+from fal_server.http.routes.hosts import queue_base
+from fal_server.http.routes.parameters import number
+from fal_server.http.routes.queue import scheme_of
+from fal_server.http.server.errors import HttpError
+from fal_server.http.server.json_body import json_object, text_of
+from fal_server.services.workflow_runs import WorkflowRuns
+from fal_server.services.workflows import Workflows
+
+_ONE = "/workflows/{owner}/{name}"
+_QUEUED = "/queue/workflows/{owner}/{name}"
+_MOST_ON_A_PAGE = 100
+
+
+class WorkflowRoutes:
+    """The routes of the workflows of the one account that a controller serves."""
+
+    def __init__(self, workflows: Workflows, runs: WorkflowRuns, account: Account, guard: Guard) -> None:
+        self._workflows = workflows
+        self._runs = runs
+        self._account = account
+        self.routes = [
+            guard.route("GET", "/workflows/", self._list),
+            guard.route("POST", "/workflows/", self._publish),
+            guard.route("GET", _ONE, self._get),
+            guard.route("PATCH", _ONE, self._change),
+            guard.route("DELETE", _ONE, self._delete),
+            guard.route("POST", _ONE, self._call),
+            guard.route("POST", _QUEUED, self._submit),
+            guard.route("GET", f"{_QUEUED}/requests/{{run_id}}", self._result),
+            guard.route("GET", f"{_QUEUED}/requests/{{run_id}}/status", self._status),
+            guard.route("PUT", f"{_QUEUED}/requests/{{run_id}}/cancel", self._cancel),
+        ]
+
+    async def _list(self, request: Request, caller: Principal) -> Response:
+        page = number(request, "page", usual=1, most=1_000_000)
+        size = number(request, "size", usual=50, most=_MOST_ON_A_PAGE)
+        found = await self._workflows.list(caller.scope)
+        items = [self._item(each) for each in found[(page - 1) * size : page * size]]
+        pages = -(-len(found) // size)
+        return JSONResponse({"items": items, "total": len(found), "page": page, "size": size, "pages": pages})
+
+    async def _publish(self, request: Request, caller: Principal) -> Response:
+        body = await json_object(request)
+        made = await self._workflows.publish(
+            caller.scope,
+            text_of(body, "name"),
+            title=text_of(body, "title"),
+            contents=_contents(body),
+            is_public=body.get("is_public") is True,
+        )
+        return JSONResponse(self._detail(made), status_code=201)
+
+    async def _get(self, request: Request, caller: Principal) -> Response:
+        return JSONResponse(self._detail(await self._workflows.get(caller.scope, self._name(request))))
+
+    async def _change(self, request: Request, caller: Principal) -> Response:
+        name, body = self._name(request), await json_object(request)
+        public = body.get("is_public")
+        if public is not None and not isinstance(public, bool):
+            raise InvalidArgument("is_public", "is_public is neither true nor false")
+        changed = await self._workflows.change(
+            caller.scope,
+            name,
+            new_name=text_of(body, "name") if "name" in body else None,
+            title=text_of(body, "title") if "title" in body else None,
+            contents=_contents(body) if "contents" in body else None,
+            is_public=public,
+        )
+        return JSONResponse(self._detail(changed), status_code=201)
+
+    async def _delete(self, request: Request, caller: Principal) -> Response:
+        await self._workflows.delete(caller.scope, self._name(request))
+        return Response(status_code=204)
+
+    async def _call(self, request: Request, caller: Principal) -> Response:
+        """Run a workflow and answer when it is completed."""
+        name = self._name(request)
+        run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
+        return _answer(await self._runs.wait(run))
+
+    async def _submit(self, request: Request, caller: Principal) -> Response:
+        name = self._name(request)
+        if "fal_webhook" in request.query_params:
+            raise InvalidArgument("fal_webhook", "a workflow calls no webhook: ask for its status")
+        run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
+        headers = {"x-fal-request-id": run.run_id}
+        return JSONResponse(self._document(request, run) | {"queue_position": 0}, headers=headers)
+
+    async def _status(self, request: Request, caller: Principal) -> Response:
+        run = await self._run(request, caller)
+        status = 202 if run.state is not State.COMPLETED else 200
+        headers = {"x-fal-request-id": run.run_id}
+        return JSONResponse(self._document(request, run), status_code=status, headers=headers)
+
+    async def _result(self, request: Request, caller: Principal) -> Response:
+        run = await self._run(request, caller)
+        if run.answer is None:
+            raise HttpError(400, "bad_request", "Request is still in progress: its status_url says how far it is")
+        return _answer(run)
+
+    async def _cancel(self, request: Request, caller: Principal) -> Response:
+        """Cancel, and answer as the published clients expect it."""
+        name, run_id = self._name(request), request.path_params["run_id"]
+        status, content = 202, {"status": "CANCELLATION_REQUESTED"}
+        try:
+            await self._runs.cancel(caller.scope, name, run_id)
+        except FailedPrecondition as fault:
+            status, content = 400, {"status": "ALREADY_COMPLETED", "detail": fault.message}
+        except NotFound as fault:
+            status, content = 404, {"status": "NOT_FOUND", "detail": fault.message}
+        return JSONResponse(content, status_code=status)
+
+    async def _run(self, request: Request, caller: Principal) -> WorkflowRun:
+        return await self._runs.get(caller.scope, self._name(request), request.path_params["run_id"])
+
+    def _name(self, request: Request) -> str:
+        """Return the workflow that a path names.
+
+        Raises:
+            NotFound: the path names another account.
+        """
+        owner: str = request.path_params["owner"]
+        if owner not in (self._account.nickname, self._account.user_id):
+            raise NotFound(f"account {owner[:80]!r}", f"this controller serves {self._account.nickname}")
+        name: str = request.path_params["name"]
+        return name
+
+    def _item(self, workflow: Workflow) -> dict[str, object]:
+        return {
+            "name": workflow.name,
+            "title": workflow.title,
+            "user_id": self._account.user_id,
+            "user_nickname": self._account.nickname,
+            "created_at": workflow.created_at.isoformat(),
+        }
+
+    def _detail(self, workflow: Workflow) -> dict[str, object]:
+        return {**self._item(workflow), "contents": workflow.contents, "is_public": workflow.is_public}
+
+    def _document(self, request: Request, run: WorkflowRun) -> dict[str, object]:
+        """Return a run in the published form of a queued request."""
+        base = queue_base(scheme_of(request), request.url.netloc)
+        url = f"{base}/workflows/{quote(self._account.nickname)}/{quote(run.workflow)}/requests/{run.run_id}"
+        metrics = (
+            {} if run.completed_at is None else {"inference_time": (run.completed_at - run.created_at).total_seconds()}
+        )
+        content: dict[str, object] = {
+            "status": run.state.value,
+            "request_id": run.run_id,
+            "response_url": url,
+            "status_url": f"{url}/status",
+            "cancel_url": f"{url}/cancel",
+            "logs": None,
+            "metrics": metrics,
+        }
+        return content if run.error is None else content | {"error": run.error, "error_type": run.error_type}
+
+
+def _contents(body: dict[str, object]) -> Mapping[str, Json]:
+    contents = body.get("contents")
+    if not isinstance(contents, Mapping):
+        raise InvalidArgument("contents", "contents is missing from the body, or is not an object")
+    return cast("Mapping[str, Json]", contents)
+
+
+def _answer(run: WorkflowRun) -> Response:
+    if run.answer is None:  # it was deleted while its caller waited
+        raise NotFound(f"request {run.run_id}", "it has expired")
+    return Response(
+        run.answer.body, run.answer.status, headers={**dict(run.answer.headers), "x-fal-request-id": run.run_id}
+    )

@@ -1,0 +1,57 @@
+"""The Protocol of the store of workflows and their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from fal_server.core.identity import AccountId
+from fal_server.core.workflows import Workflow, WorkflowRun
+
+
+class WorkflowStore(Protocol):
+    """Workflows and their runs. Each call is one transaction; its effect is durable when it returns.
+
+    Every method raises Unavailable if the database cannot be used.
+    """
+
+    async def add(self, workflow: Workflow) -> bool:
+        """Store a new workflow; False if the account has one of this name."""
+        ...
+
+    async def replace(self, name: str, workflow: Workflow) -> bool:
+        """Replace the workflow of this name, which may get another name; False if there is none.
+
+        Raises:
+            AlreadyExists: another workflow has the new name.
+        """
+        ...
+
+    async def get(self, account: AccountId, name: str) -> Workflow | None:
+        """Return one workflow, or None."""
+        ...
+
+    async def of_account(self, account: AccountId) -> Sequence[Workflow]:
+        """Return the workflows of an account by name."""
+        ...
+
+    async def delete(self, account: AccountId, name: str) -> bool:
+        """Delete a workflow, not its runs; False if there is none."""
+        ...
+
+    async def save_run(self, run: WorkflowRun) -> None:
+        """Store a run, new or changed."""
+        ...
+
+    async def get_run(self, account: AccountId, run_id: str) -> WorkflowRun | None:
+        """Return one run, or None."""
+        ...
+
+    async def unfinished_runs(self) -> Sequence[WorkflowRun]:
+        """Return the runs of every account that are not completed, oldest first."""
+        ...
+
+    async def forget_runs(self, completed_before: datetime) -> int:
+        """Delete the completed runs of every account that are older than this, and return how many."""
+        ...

@@ -1,0 +1,303 @@
+"""Runs workflows: each node is a request to the queue, sent when those that it needs are answered.
+
+A run is stored before its caller hears of it. What its nodes have done is stored by the queue alone: each node's
+request has an Idempotency-Key made from the run and the node, so that the next controller, which starts at the first
+node, finds the requests of an earlier one instead of repeating them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from fal_server.aio.retry import until_stored
+from fal_server.aio.tasks import TaskSet, run_to_completion
+from fal_server.core.faults import FailedPrecondition, Fault, NotFound, Unavailable
+from fal_server.core.identity import AppId, Principal, Scope
+from fal_server.core.json_reader import read_json
+from fal_server.core.queue import Answer
+from fal_server.core.revisions import Json
+from fal_server.core.workflows import INPUT, Graph, GraphNode, NodeKind, NoSuchValue, WorkflowRun, graph_of, hydrate
+from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import ChangeNotifier
+from fal_server.ports import Clock
+from fal_server.ports.workflows import WorkflowStore
+from fal_server.services.queue import Queue
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, refusal
+from fal_server.services.workflows import Workflows
+
+log = logging.getLogger(__name__)
+# The queue keeps answers for 24 h after their requests; a longer run could not find those of its first nodes again.
+_LONGEST = timedelta(hours=23)
+_AGAIN_SECONDS = 2.0
+_HEADERS = (("host", "localhost"), ("content-type", "application/json"))
+
+
+class _Failed(Exception):
+    """A node failed, and with it the run."""
+
+    def __init__(self, node: GraphNode, status: int, error_type: str, detail: str) -> None:
+        super().__init__(f"node {node.node_id!r} ({node.app}): {detail}" if node.app else detail)
+        self.node, self.status, self.error_type = node, status, error_type
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A run that is not completed; the one controller that works on it has it."""
+
+    run: WorkflowRun
+    requests: dict[str, AppId] = field(default_factory=dict)  # by id; those under way
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    finishing: bool = False
+
+
+class WorkflowRuns:
+    """The use cases of calls of workflows.
+
+    Attributes:
+        changed: notified when a run is completed.
+    """
+
+    def __init__(
+        self, store: WorkflowStore, workflows: Workflows, queue: Queue, dispatcher: Dispatcher, owner: str, clock: Clock
+    ) -> None:
+        self._store = store
+        self._workflows = workflows
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._owner = owner
+        self._clock = clock
+        self._live: dict[str, _Live] = {}
+        self._tasks = TaskSet(log)
+        self.changed = ChangeNotifier()
+
+    async def load(self) -> None:
+        """Go on with the runs of an earlier controller, once at the start, after the queue was loaded."""
+        for run in await self._store.unfinished_runs():
+            self._begin(run)
+
+    async def close(self) -> None:
+        """Leave the runs under way to the next controller."""
+        await self._tasks.close()
+
+    async def start(self, caller: Principal, name: str, value: Json) -> WorkflowRun:
+        """Accept a call of a workflow; when this returns, it is stored and will be completed.
+
+        Raises:
+            NotFound: there is no such workflow, or no such app that the caller may call; the text names the node.
+        """
+        workflow = await self._workflows.get(caller.scope, name)
+        for node in graph_of(workflow.contents).nodes.values():
+            if node.kind is NodeKind.RUN and not caller.scope.reaches(self._app_of(node)[0]):
+                raise NotFound(f"app {node.app}, which node {node.node_id!r} calls,", "the key does not reach it")
+        run = WorkflowRun(
+            account=caller.scope.account,
+            run_id=str(uuid.uuid4()),
+            workflow=workflow.name,
+            contents=workflow.contents,
+            input=value,
+            caller=caller.key_id,
+            created_at=self._clock.now(),
+        )
+        return await run_to_completion(self._accept(run))
+
+    async def get(self, scope: Scope, name: str, run_id: str) -> WorkflowRun:
+        """Return a run of a workflow.
+
+        Raises:
+            NotFound: there is no such run, or it has expired.
+        """
+        live = self._live.get(run_id)
+        found = live.run if live is not None else await self._store.get_run(scope.account, run_id)
+        if found is None or found.workflow != name or found.account != scope.account:
+            raise NotFound(f"request {run_id[:80]!r} of workflow {name[:80]!r}", "it may have expired")
+        return found
+
+    async def wait(self, run: WorkflowRun) -> WorkflowRun:
+        """Return a run when it is completed."""
+        while run.run_id in self._live:
+            await self.changed.wait(self.changed.count)
+        found = await self._store.get_run(run.account, run.run_id)
+        return found or run
+
+    async def cancel(self, scope: Scope, name: str, run_id: str) -> None:
+        """Cancel a run: nodes that wait are cancelled, and the apps of those under way are asked to stop.
+
+        Raises:
+            NotFound: there is no such run, or it has expired.
+            FailedPrecondition: it is completed.
+        """
+        await self.get(scope, name, run_id)
+        live = self._live.get(run_id)
+        if live is None or live.finishing:
+            raise FailedPrecondition(f"request {run_id} is completed: there is nothing to cancel")
+        cancelled = replace(live.run, cancelled=True)
+        await run_to_completion(self._store.save_run(cancelled))
+        if not live.finishing:
+            live.run = cancelled
+        live.cancelled.set()
+
+    async def forget(self, age: timedelta) -> int:
+        """Delete the runs that were completed longer ago than this; return how many."""
+        return await self._store.forget_runs(self._clock.now() - age)
+
+    async def _accept(self, run: WorkflowRun) -> WorkflowRun:
+        await self._store.save_run(run)
+        self._begin(run)
+        return run
+
+    def _begin(self, run: WorkflowRun) -> None:
+        live = _Live(run)
+        if run.cancelled:
+            live.cancelled.set()
+        self._live[run.run_id] = live
+        self._tasks.spawn(self._carry_out(live), name=f"workflow run {run.run_id}")
+
+    async def _carry_out(self, live: _Live) -> None:
+        """Run the nodes and store the end; if cancelled, leave the run to the next controller."""
+        work = asyncio.create_task(self._nodes(live))
+        cancelled = asyncio.create_task(live.cancelled.wait())
+        try:
+            await asyncio.wait({work, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait({work})
+            raise
+        finally:
+            cancelled.cancel()
+        ended = self._ended(live, work)
+        live.finishing = True
+        if ended.answer is None or ended.answer.status >= 400:
+            await self._cancel_requests(live)
+        await until_stored(f"the end of workflow run {live.run.run_id}", lambda: self._store.save_run(ended))
+        del self._live[live.run.run_id]
+        self.changed.notify()
+
+    def _ended(self, live: _Live, work: asyncio.Task[Json]) -> WorkflowRun:
+        run = replace(live.run, completed_at=self._clock.now())
+        if work.cancelled():
+            return replace(run, answer=CANCELLED, error=WAS_CANCELLED, error_type="client_cancelled")
+        error = work.exception()
+        if error is None:
+            fields = (("content-type", "application/json"),)
+            return replace(run, answer=Answer(status=200, headers=fields, body=json.dumps(work.result()).encode()))
+        if not isinstance(error, _Failed):
+            log.error("workflow run %s failed", run.run_id, exc_info=error)
+            detail = "the controller failed; its log says why"
+            return replace(
+                run, answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error"
+            )
+        answer = refusal(error.status, error.error_type, str(error), ("x-fal-workflow-node", error.node.node_id))
+        return replace(run, answer=answer, error=str(error), error_type=error.error_type)
+
+    async def _cancel_requests(self, live: _Live) -> None:
+        for request_id, app_id in tuple(live.requests.items()):
+            try:
+                await self._queue.cancel(app_id, request_id)
+            except Fault as fault:
+                log.info("request %s of workflow run %s: %s", request_id, live.run.run_id, fault.message)
+
+    async def _nodes(self, live: _Live) -> Json:
+        """Run every node, those that need nothing of one another at the same time; return the output."""
+        graph = graph_of(live.run.contents)
+        values: dict[str, Json] = {INPUT: live.run.input}
+        sorter = graph.sorter()
+        sorter.prepare()
+        under_way: dict[asyncio.Task[Json], str] = {}
+        try:
+            while sorter.is_active():
+                for node_id in sorter.get_ready():
+                    step = self._step(live, graph.nodes[node_id], values)
+                    under_way[asyncio.create_task(step)] = node_id
+                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    node_id = under_way.pop(task)
+                    values[node_id] = task.result()
+                    sorter.done(node_id)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return _output(graph, values)
+
+    async def _step(self, live: _Live, node: GraphNode, values: Mapping[str, Json]) -> Json:
+        """Return the output of a node; one that only shows something has none."""
+        try:
+            value = hydrate(node.value, values)
+        except NoSuchValue as error:
+            raise _Failed(node, 422, "bad_request", str(error)) from None
+        if node.kind is NodeKind.DISPLAY:
+            return None
+        if self._clock.now() - live.run.created_at > _LONGEST:
+            raise _Failed(node, 504, "request_timeout", f"the workflow did not end within {_LONGEST}")
+        try:
+            answer = await self._answer(live, node, json.dumps(value, sort_keys=True).encode())
+        except Fault as fault:
+            raise _Failed(node, 404 if isinstance(fault, NotFound) else 400, "bad_request", fault.message) from None
+        if not 200 <= answer.status < 300:
+            detail = f"the app answered {answer.status}: {answer.body[:1000].decode(errors='replace')}"
+            raise _Failed(node, answer.status, answer.header("x-fal-error-type") or "internal_error", detail)
+        try:
+            found: Json = read_json(answer.body)  # type: ignore[assignment]
+        except ValueError as error:
+            raise _Failed(node, 502, "internal_error", f"the app's answer is not JSON: {error}") from None
+        return found
+
+    async def _answer(self, live: _Live, node: GraphNode, body: bytes) -> Answer:
+        """Queue a node's request, unless that was done before, and return its answer."""
+        app_id, path = self._app_of(node)
+        submission = Submission(
+            app_id=app_id,
+            path=path,
+            headers=_HEADERS,
+            body=body,
+            caller=live.run.caller,
+            idempotency_key=f"workflow {live.run.run_id} {node.node_id}",
+        )
+        request_id: str | None = None
+        while True:
+            seen = self._queue.requests_changed.count
+            try:
+                if request_id is None:
+                    request_id = (await self._queue.submit(submission)).request.request_id
+                    live.requests[request_id] = app_id
+                _, answer = await self._queue.result(app_id, request_id)
+            except Unavailable as fault:
+                log.warning("workflow run %s waits for the database: %s", live.run.run_id, fault.message)
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            if answer is not None:
+                del live.requests[request_id]
+                return answer
+            await self._queue.requests_changed.wait(seen)
+
+    def _app_of(self, node: GraphNode) -> tuple[AppId, str]:
+        """Return the app that a node calls, and the path there.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        owner, name, *path = node.app.split("/", 2)
+        app = self._dispatcher.find(owner, name)
+        if app is None:
+            raise NotFound(
+                f"app {node.app}, which node {node.node_id!r} calls,",
+                f"this controller has apps of {self._owner} only: `fal apps list` shows which",
+            )
+        return app.app_id, "/" + "".join(path)
+
+
+def _output(graph: Graph, values: Mapping[str, Json]) -> Json:
+    try:
+        return hydrate(graph.output, values)
+    except NoSuchValue as error:
+        output = GraphNode(node_id="output", kind=NodeKind.DISPLAY, app="", value=None, needs=frozenset())
+        raise _Failed(output, 422, "bad_request", f"output: {error}") from None

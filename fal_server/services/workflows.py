@@ -1,0 +1,95 @@
+"""Workflows: published, listed, changed and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fal_server.core.faults import AlreadyExists, NotFound
+from fal_server.core.identity import Scope
+from fal_server.core.revisions import Json
+from fal_server.core.workflows import Workflow
+from fal_server.ports import Clock
+from fal_server.ports.workflows import WorkflowStore
+
+
+class Workflows:
+    """The use cases of workflows."""
+
+    def __init__(self, store: WorkflowStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def publish(
+        self, scope: Scope, name: str, *, title: str, contents: Mapping[str, Json], is_public: bool
+    ) -> Workflow:
+        """Store a new workflow.
+
+        Raises:
+            InvalidArgument: the name, the title or the contents cannot be a workflow's.
+            AlreadyExists: there is one of that name.
+        """
+        made = Workflow(
+            account=scope.account,
+            name=name,
+            title=title,
+            contents=contents,
+            is_public=is_public,
+            created_at=self._clock.now(),
+        )
+        if not await self._store.add(made):
+            raise AlreadyExists(f"workflow {name!r} exists already: choose another name, or change that one")
+        return made
+
+    async def list(self, scope: Scope) -> Sequence[Workflow]:
+        """Return all workflows by name."""
+        return await self._store.of_account(scope.account)
+
+    async def get(self, scope: Scope, name: str) -> Workflow:
+        """Return one workflow.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        found = await self._store.get(scope.account, name)
+        if found is None:
+            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")
+        return found
+
+    async def change(
+        self,
+        scope: Scope,
+        name: str,
+        *,
+        new_name: str | None = None,
+        title: str | None = None,
+        contents: Mapping[str, Json] | None = None,
+        is_public: bool | None = None,
+    ) -> Workflow:
+        """Change what is given of a workflow; runs under way go on as they began.
+
+        Raises:
+            NotFound: there is no such workflow.
+            InvalidArgument: as `publish`.
+            AlreadyExists: another workflow has the new name.
+        """
+        found = await self.get(scope, name)
+        changed = replace(
+            found,
+            name=found.name if new_name is None else new_name,
+            title=found.title if title is None else title,
+            contents=found.contents if contents is None else contents,
+            is_public=found.is_public if is_public is None else is_public,
+        )
+        if not await self._store.replace(name, changed):
+            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")
+        return changed
+
+    async def delete(self, scope: Scope, name: str) -> None:
+        """Delete a workflow; its runs go on, and can be asked for.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        if not await self._store.delete(scope.account, name):
+            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")

@@ -1,0 +1,175 @@
+"""Workflows and their runs in the database; what goes into a run and comes out of it is sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import RowMapping, Select, delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fal_server.core.faults import AlreadyExists
+from fal_server.core.identity import AccountId
+from fal_server.core.queue import Answer
+from fal_server.core.workflows import Workflow, WorkflowRun
+from fal_server.ports import Vault
+from fal_server.store.sql.database import Database
+from fal_server.store.sql.dialect import insert_missing, upsert
+from fal_server.store.sql.tables import WORKFLOW_RUNS, WORKFLOWS, owned_by
+
+
+class SqlWorkflowStore:
+    """The WorkflowStore port, in the database of a Store, which closes it.
+
+    Args:
+        vault: seals inputs and answers.
+    """
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def add(self, workflow: Workflow) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            result = await connection.execute(insert_missing(connection, WORKFLOWS), _workflow_row(workflow))
+            return result.rowcount > 0
+
+        return await self._database.write(work)
+
+    async def replace(self, name: str, workflow: Workflow) -> bool:
+        mine = update(WORKFLOWS).where(owned_by(WORKFLOWS, workflow.account), WORKFLOWS.c.name == name)
+
+        async def work(connection: AsyncConnection) -> bool:
+            if workflow.name != name:
+                taken = select(WORKFLOWS.c.name).where(
+                    owned_by(WORKFLOWS, workflow.account), WORKFLOWS.c.name == workflow.name
+                )
+                if (await connection.execute(taken)).first() is not None:
+                    raise _taken(workflow.name)
+            try:
+                return (await connection.execute(mine.values(_workflow_row(workflow)))).rowcount > 0
+            except IntegrityError:
+                raise _taken(workflow.name) from None
+
+        return await self._database.write(work)
+
+    async def get(self, account: AccountId, name: str) -> Workflow | None:
+        query = select(WORKFLOWS).where(owned_by(WORKFLOWS, account), WORKFLOWS.c.name == name)
+        found = await self._rows(query)
+        return _workflow(found[0]) if found else None
+
+    async def of_account(self, account: AccountId) -> Sequence[Workflow]:
+        query = select(WORKFLOWS).where(owned_by(WORKFLOWS, account)).order_by(WORKFLOWS.c.name)
+        return [_workflow(row) for row in await self._rows(query)]
+
+    async def delete(self, account: AccountId, name: str) -> bool:
+        mine = delete(WORKFLOWS).where(owned_by(WORKFLOWS, account), WORKFLOWS.c.name == name)
+
+        async def work(connection: AsyncConnection) -> bool:
+            return (await connection.execute(mine)).rowcount > 0
+
+        return await self._database.write(work)
+
+    async def save_run(self, run: WorkflowRun) -> None:
+        row = self._run_row(run)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(upsert(connection, WORKFLOW_RUNS), row)
+
+        await self._database.write(work)
+
+    async def get_run(self, account: AccountId, run_id: str) -> WorkflowRun | None:
+        found = await self._rows(
+            select(WORKFLOW_RUNS).where(owned_by(WORKFLOW_RUNS, account), WORKFLOW_RUNS.c.run_id == run_id)
+        )
+        return self._run(found[0]) if found else None
+
+    async def unfinished_runs(self) -> Sequence[WorkflowRun]:
+        rows = WORKFLOW_RUNS.c
+        query = select(WORKFLOW_RUNS).where(rows.completed_at.is_(None)).order_by(rows.created_at, rows.run_id)
+        return [self._run(row) for row in await self._rows(query)]
+
+    async def forget_runs(self, completed_before: datetime) -> int:
+        old = delete(WORKFLOW_RUNS).where(WORKFLOW_RUNS.c.completed_at < completed_before)
+
+        async def work(connection: AsyncConnection) -> int:
+            return (await connection.execute(old)).rowcount
+
+        return await self._database.write(work)
+
+    async def _rows(self, query: Select[tuple[object, ...]]) -> list[RowMapping]:
+        async def work(connection: AsyncConnection) -> list[RowMapping]:
+            return list((await connection.execute(query)).mappings())
+
+        return await self._database.read(work)
+
+    def _run_row(self, run: WorkflowRun) -> dict[str, object]:
+        answer = None
+        if run.answer is not None:
+            parts = [run.answer.status, run.answer.headers, run.answer.body.decode("latin-1")]
+            answer = self._vault.seal(f"answer of workflow run {run.run_id}", json.dumps(parts))
+        return {
+            "account": run.account,
+            "run_id": run.run_id,
+            "workflow": run.workflow,
+            "contents": run.contents,
+            "sealed_input": self._vault.seal(f"input of workflow run {run.run_id}", json.dumps(run.input)),
+            "caller": run.caller,
+            "created_at": run.created_at,
+            "cancelled": run.cancelled,
+            "completed_at": run.completed_at,
+            "sealed_answer": answer,
+            "error": run.error,
+            "error_type": run.error_type,
+        }
+
+    def _run(self, row: RowMapping) -> WorkflowRun:
+        answer, run_id = None, row["run_id"]
+        if row["sealed_answer"] is not None:
+            status, headers, body = json.loads(
+                self._vault.open(f"answer of workflow run {run_id}", row["sealed_answer"])
+            )
+            fields = tuple((name, value) for name, value in headers)
+            answer = Answer(status=status, headers=fields, body=body.encode("latin-1"))
+        return WorkflowRun(
+            account=AccountId(row["account"]),
+            run_id=run_id,
+            workflow=row["workflow"],
+            contents=row["contents"],
+            input=json.loads(self._vault.open(f"input of workflow run {run_id}", row["sealed_input"])),
+            caller=row["caller"],
+            created_at=row["created_at"],
+            cancelled=row["cancelled"],
+            completed_at=row["completed_at"],
+            answer=answer,
+            error=row["error"],
+            error_type=row["error_type"],
+        )
+
+
+def _workflow_row(workflow: Workflow) -> dict[str, object]:
+    return {
+        "account": workflow.account,
+        "name": workflow.name,
+        "title": workflow.title,
+        "contents": workflow.contents,
+        "is_public": workflow.is_public,
+        "created_at": workflow.created_at,
+    }
+
+
+def _workflow(row: RowMapping) -> Workflow:
+    return Workflow(
+        account=AccountId(row["account"]),
+        name=row["name"],
+        title=row["title"],
+        contents=row["contents"],
+        is_public=row["is_public"],
+        created_at=row["created_at"],
+    )
+
+
+def _taken(name: str) -> AlreadyExists:
+    return AlreadyExists(f"workflow {name!r} exists already: choose another name, or change that one")

@@ -1,0 +1,182 @@
+"""Runs of workflows over the real queue and store; the apps answer as set."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.identity import LOCAL, AppId, Principal, Restrictions, Scope
+from fal_server.core.queue import Answer, Content, QueuedRequest
+from fal_server.core.workflows import WorkflowRun
+from fal_server.services.workflow_runs import WorkflowRuns
+from fal_server.services.workflows import Workflows
+from tests.fakes.domain import SCOPE
+from tests.fakes.platform import HANG_SECONDS, Platform
+from tests.fakes.queueing import Queueing, queueing
+
+CALLER = Principal(key_id="k", scope=SCOPE)
+
+
+def node(needs: str = "input", app: str = "me/a", **more: Any) -> dict[str, Any]:
+    return {"type": "run", "app": app, "input": {"text": f"${needs}.text", **more}, "depends": []}
+
+
+CHAIN = {"one": node(), "two": node("one"), "show": {"type": "display", "fields": ["$two.text"], "depends": ["two"]}}
+
+
+class Running:
+    """Workflows over a queue; the app answers with its input's text and what is sent longer by one."""
+
+    def __init__(self, q: Queueing) -> None:
+        self.q = q
+        self.workflows = Workflows(q.platform.store.workflows, q.clock)
+        self.runs = self.another()
+
+    def another(self) -> WorkflowRuns:
+        """Return what the next controller would have."""
+        store = self.q.platform.store.workflows
+        return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, "me", self.q.clock)
+
+    async def start(self, nodes: Any = None, output: Any = None, **value: Any) -> WorkflowRun:
+        contents = {"name": "w", "nodes": nodes or CHAIN, "output": output or {"text": "$two.text"}}
+        await self.workflows.publish(SCOPE, "w", title="W", contents=contents, is_public=False)
+        return await self.runs.start(CALLER, "w", value or {"text": "x"})
+
+    async def ended(self, run: WorkflowRun, runs: WorkflowRuns | None = None) -> WorkflowRun:
+        return await asyncio.wait_for((runs or self.runs).wait(run), HANG_SECONDS)
+
+    def bodies(self) -> list[Any]:
+        return [json.loads(content.body) for _, content in self.q.client.sent]
+
+
+def echoing(client: Any) -> None:
+    """Let the app answer with the text that it gets and a `+`."""
+    plain = client.send
+
+    async def send(host: str, port: int, request: QueuedRequest, content: Content, *rest: Any) -> Any:
+        answer = await plain(host, port, request, content, *rest)
+        if answer is not client.usual:
+            return answer
+        return Answer(status=200, body=json.dumps({"text": json.loads(content.body)["text"] + "+"}).encode())
+
+    client.send = send
+
+
+@pytest.fixture
+async def w(platform: Platform) -> AsyncIterator[Running]:
+    await platform.deploy("a", scaling={"max_concurrency": 1, "max_multiplexing": 4})
+    async with queueing(platform) as q:
+        echoing(q.client)
+        found = Running(q)
+        yield found
+        await found.runs.close()
+
+
+async def test_each_node_gets_what_earlier_ones_answered(w: Running) -> None:
+    run = await w.ended(await w.start())
+    assert run.answer is not None
+    assert (run.answer.status, run.answer.body, run.error) == (200, b'{"text": "x++"}', None)
+    assert w.bodies() == [{"text": "x"}, {"text": "x+"}]
+    assert {request.caller for request, _ in w.q.client.sent} == {"k"}
+
+
+async def test_nodes_that_need_nothing_of_one_another_run_at_once(w: Running) -> None:
+    w.q.client.held.clear()
+    run = await w.start({"a": node(app="me/a/left"), "b": node(app="me/a/right")}, ["$a.text", "$b.text"])
+    await w.q.until(lambda: w.q.client.under_way == 2)
+    assert {request.path for request, _ in w.q.client.sent} == {"/left", "/right"}
+    w.q.client.held.set()
+    ended = await w.ended(run)
+    assert ended.answer is not None
+    assert ended.answer.body == b'["x+", "x+"]'
+
+
+async def test_an_error_names_the_node(w: Running) -> None:
+    w.q.client.answers = [Answer(status=422, body=b'{"detail": "no"}')]
+    run = await w.ended(await w.start())
+    assert run.error == 'node \'one\' (me/a): the app answered 422: {"detail": "no"}'
+    assert run.answer is not None
+    assert (run.answer.status, run.answer.header("x-fal-workflow-node")) == (422, "one")
+    assert len(w.q.client.sent) == 1
+
+
+async def test_a_reference_to_nothing_names_the_node(w: Running) -> None:
+    run = await w.ended(await w.start(CHAIN, text2="x"))
+    assert run.error == "node 'one' (me/a): $input.text: input has no 'text'"
+
+
+async def test_what_the_next_controller_does(w: Running) -> None:
+    """The first dies while the second node is under way: the first node is not repeated, and nothing is lost."""
+    w.q.client.held.clear()
+    run = await w.start()
+    await w.q.until(lambda: w.q.client.under_way == 1)
+    w.q.client.held.set()
+    await w.q.until(lambda: len(w.q.client.sent) == 2)
+    await w.runs.close()
+    following = w.another()
+    await following.load()
+    ended = await w.ended(run, following)
+    assert ended.answer is not None
+    assert ended.answer.body == b'{"text": "x++"}'
+    assert w.bodies() == [{"text": "x"}, {"text": "x+"}]
+    with pytest.raises(FailedPrecondition, match="is completed"):
+        await following.cancel(SCOPE, "w", run.run_id)
+    await following.close()
+
+
+@pytest.mark.parametrize("died", [False, True])
+async def test_a_cancelled_run(w: Running, died: bool) -> None:
+    """An acknowledged cancellation holds, also if the controller dies right after it."""
+    w.q.client.held.clear()
+    run = await w.start()
+    await w.q.until(lambda: w.q.client.under_way == 1)
+    cancelling = w.runs.cancel(SCOPE, "w", run.run_id)
+    await cancelling
+    runs = w.runs
+    if died:
+        await w.runs.close()
+        runs = w.another()
+        await runs.load()
+    ended = await w.ended(run, runs)
+    assert ended.answer is not None
+    assert (ended.answer.status, ended.error_type) == (499, "client_cancelled")
+    w.q.client.held.set()
+    await runs.close()
+
+
+async def test_what_a_caller_cannot_start(w: Running) -> None:
+    with pytest.raises(NotFound, match="workflow 'none' not found"):
+        await w.runs.start(CALLER, "none", {})
+    with pytest.raises(NotFound, match="app me/gone, which node 'one' calls, not found"):
+        await w.start({"one": node(app="me/gone")}, "$one")
+    other = Restrictions(apps=frozenset({AppId.parse(LOCAL, "other")}))
+    narrow = Principal(key_id="n", scope=Scope(account=LOCAL, permissions=frozenset({"*"}), restrictions=other))
+    await w.workflows.change(SCOPE, "w", contents={"nodes": CHAIN, "output": "$two"})
+    with pytest.raises(NotFound, match="node 'one'"):
+        await w.runs.start(narrow, "w", {"text": "x"})
+
+
+async def test_a_change_of_a_workflow_does_not_change_its_runs(w: Running) -> None:
+    w.q.client.held.clear()
+    run = await w.start()
+    await w.workflows.change(SCOPE, "w", contents={"nodes": {}, "output": {"text": "new"}}, new_name="w2")
+    await w.workflows.delete(SCOPE, "w2")
+    w.q.client.held.set()
+    ended = await w.ended(run)
+    assert ended.answer is not None
+    assert ended.answer.body == b'{"text": "x++"}'
+
+
+async def test_old_runs_are_forgotten(w: Running) -> None:
+    run = await w.ended(await w.start())
+    assert await w.runs.forget(timedelta(hours=1)) == 0
+    w.q.clock.advance(7200)
+    assert await w.runs.forget(timedelta(hours=1)) == 1
+    with pytest.raises(NotFound):
+        await w.runs.get(SCOPE, "w", run.run_id)
