@@ -302,7 +302,7 @@ found = app_metadata.sync_detailed(app_alias_or_id="tiny", app_user_id="local", 
 print(json.dumps([int(found.status_code), sorted(found.parsed.to_dict()["openapi"]["paths"])]))
 """
     status, paths = official.script(script)
-    assert (status, paths) == (200, ["/", "/deaf", "/health", "/slow", "/slow/cancel", "/stream"])
+    assert (status, paths) == (200, ["/", "/deaf", "/health", "/realtime", "/slow", "/slow/cancel", "/stream"])
 
 
 @covers("workflows (publish, list, get, change, run, delete)")
