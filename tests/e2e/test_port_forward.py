@@ -8,7 +8,7 @@ import socket
 import subprocess
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -89,9 +89,10 @@ def test_many_connections_carry_any_bytes_and_close_one_side_at_a_time(place: Pl
     # This one sends much and is not read: the others must not wait for it.
     with socket.create_connection(("127.0.0.1", forwarding.ports[0])), ThreadPoolExecutor(16) as pool:
         assert list(pool.map(lambda text: ask(forwarding.ports[0], text), texts)) == texts
-    app = HTTPConnection("127.0.0.1", forwarding.ports[1])
-    app.request("POST", "/", '{"name": "x"}', {"Content-Type": "application/json"})
-    assert app.getresponse().status == 200
+    with closing(HTTPConnection("127.0.0.1", forwarding.ports[1])) as app:
+        app.request("POST", "/", '{"name": "x"}', {"Content-Type": "application/json"})
+        with app.getresponse() as answer:
+            assert answer.status == 200
     (carrier,) = carriers(place)
     assert forwarding.end(signal.SIGINT) == (130, "")
     assert place.sdk().runners.attach(carrier).wait() == 128 + signal.SIGHUP
