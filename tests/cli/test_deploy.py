@@ -181,6 +181,17 @@ def test_an_error_of_a_local_function_is_shown_from_its_file_on(app_file, capsys
     assert captured.err.endswith("Error: bad raised ValueError: on purpose\n")
 
 
+def test_a_run_here_says_that_it_installs_nothing(tmp_path, capsys):
+    (tmp_path / "fn.py").write_text(
+        'import fal\n\n\n@fal.function(requirements=["no-such-package"])\n'
+        "def needs():\n    import no_such_package\n    return no_such_package\n"
+    )
+    assert main(["run", f"{tmp_path}/fn.py::needs", "--local"]) == 1
+    assert "no_such_package': --local runs in this Python and installs nothing" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_a_run_shows_the_address_of_a_served_app_only(deployed, app_file, capsys):
     running = run_pb2.HostedRunResult()
     running.service_urls.run = "http://127.0.0.1:1/local/hello"

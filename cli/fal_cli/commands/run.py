@@ -112,7 +112,10 @@ def _run_here(args: argparse.Namespace) -> object:
             import traceback
 
             sys.stderr.write("".join(traceback.format_exception(type(error), error, own)))
-            raise CommandError(f"{loaded.symbol} raised {type(error).__name__}: {error}") from None
+            hint = (
+                ": --local runs in this Python and installs nothing" if isinstance(error, ModuleNotFoundError) else ""
+            )
+            raise CommandError(f"{loaded.symbol} raised {type(error).__name__}: {error}{hint}") from None
 
 
 def _frames_of(error: Exception, path: str | Path) -> TracebackType | None:
