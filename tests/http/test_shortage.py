@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 from collections.abc import Generator
@@ -60,6 +61,6 @@ async def test_a_queued_request_is_not_answered_for_it() -> None:
     client = HttpRunnerClient(connect_seconds=0.2)
     async with runner(_silent) as port:
         with no_descriptors(), pytest.raises(NodeTrouble):
-            await client.send("127.0.0.1", port, request(), Content(), 5)
+            await client.send("127.0.0.1", port, request(), Content(), 5, asyncio.Event())
         with no_descriptors():
             assert await client.accepts("127.0.0.1", port), "nothing was learned of the runner"

@@ -133,7 +133,7 @@ async def test_a_start_that_the_engine_rejects_is_a_failed_start(platform: Platf
     platform.engine.start_as = Start.REFUSED
     await platform.deploy(scaling={"min_concurrency": 1})
     await platform.until(lambda: states(platform) == ["failure_delay"])
-    assert platform.the_runner().reason.endswith("no such interpreter")
+    assert "the last one: no such interpreter; " in platform.the_runner().reason
 
 
 async def test_a_missing_secret_is_the_reason(platform: Platform) -> None:

@@ -81,6 +81,7 @@ async def test_a_request_without_a_webhook_calls_nobody(q):
 
 async def test_a_cancelled_request_s_webhook_says_so(q):
     q.client.held.clear()
+    await q.submit()
     request_id = await q.submit(webhook_url=URL)
     await q.until(lambda: q.client.under_way == 1)
     await q.queue.cancel(app_id("a"), request_id)
