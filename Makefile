@@ -127,10 +127,7 @@ ci: $(STAMP) ## check everything that CI checks
 	@$(MAKE) --no-print-directory lock-check
 	@$(MAKE) --no-print-directory cov
 	@$(MAKE) --no-print-directory test TESTS="$(OTHER_TESTS)"
-	@$(MAKE) --no-print-directory test-signals TIMES=
-	@$(MAKE) --no-print-directory test-client
 	@$(MAKE) --no-print-directory test-interop
-	@$(MAKE) --no-print-directory test-containers
 
 .PHONY: fmt
 fmt: $(STAMP) ## format the code and the .proto files

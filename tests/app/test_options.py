@@ -206,13 +206,13 @@ def test_an_app_is_not_made_by_hand():
         Plain()
 
 
-def test_functions_run_here_when_called():
+def test_functions_run_here_when_asked():
     @fal.function(requirements=["x"], machine_type="M", max_multiplexing=2)
     def add(a: int, b: int = 1) -> int:
         """Adds."""
         return a + b
 
-    assert (add(1, b=2), add.run_local(3)) == (3, 4)
+    assert (add.func(1, b=2), add.run_local(3)) == (3, 4)
     assert (add.__name__, add.__doc__, add.app_name) == ("add", "Adds.", "add")
     assert add.options == {"kind": "virtualenv", "requirements": ["x"], "machine_type": "M", "max_multiplexing": 2}
     assert add.on(machine_type="L").options["machine_type"] == "L"
@@ -248,7 +248,7 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         fal.nothing  # noqa: B018
     with pytest.raises(ImportError, match="not part of this package"):
-        from fal.toolkit import ImageSizeField  # noqa: F401
+        from fal.toolkit import NothingOfThisName  # noqa: F401
 
 
 @pytest.mark.parametrize(

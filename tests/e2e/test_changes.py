@@ -47,14 +47,16 @@ def test_a_rollout_with_force_replaces_all_at_once_also_the_busy(rollouts: Rollo
         assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).status == 200
         # Its runner is killed after its grace, although nobody opens the gate.
         assert (call.result().status, call.result().json()["error_type"]) == (503, "runner_disconnected")
-    for runner in old:
-        assert rollouts.ended(runner.runner_id).state_reason == "rolled out"
+    reasons = sorted(rollouts.ended(runner.runner_id).state_reason for runner in old)
+    assert reasons[1] == "rolled out"
+    # The end of the busy one breaks its caller's connection, which may be seen first.
+    assert reasons[0] == "rolled out" or reasons[0].startswith("it broke the connection of request ")
 
 
 def test_a_detached_deploy_leaves_the_rollout_to_go_on(rollouts: Rollouts) -> None:
     first = rollouts.deploy("one")
     until(rollouts.serving, "a runner serves")
-    path = rollouts.write("two", setup="threading.Event().wait(1)")
+    path = rollouts.write("two", setup="threading.Event().wait(8)")
     done = rollouts.controller.fal("deploy", str(path), "--app-name", rollouts.app, "--detach", "--output", "json")
     explained = json.loads(done.stdout)
     assert explained["status"] == "rolling_out"

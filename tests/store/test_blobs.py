@@ -39,7 +39,7 @@ async def test_the_same_content_is_kept_once(tmp_path):
 
 @pytest.mark.parametrize("blob", ["0" * 64, "", "x", "../../etc/passwd", "A" * 64, "0" * 63 + "\n"])
 def test_missing(tmp_path, blob):
-    with pytest.raises(NotFound, match="content with the hash .* not found"):
+    with pytest.raises(NotFound, match=r"content with the hash .* not found"):
         FileBlobs(tmp_path).path(blob)
 
 
