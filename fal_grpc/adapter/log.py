@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import count, environment, moment, optional_text, to_datetime, to_timestamp
+from fal_grpc.adapter.values import count, environment, optional_text, timestamp, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class LogQuery:
             raise ArgumentError("runner_id", "name either a runner or an app, and not both")
         if count("lines", self.lines) == 0:
             raise ArgumentError("lines", "must be at least 1, not 0")
-        since = None if self.since is None else moment("since", self.since)
-        until = None if self.until is None else moment("until", self.until)
+        since = None if self.since is None else timestamp("since", self.since)
+        until = None if self.until is None else timestamp("until", self.until)
         if since is not None and until is not None and until.astimezone(UTC) < since.astimezone(UTC):
             raise ArgumentError("until", "must not be before since: no line can be between them")
 

@@ -30,7 +30,7 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
     """
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    time = moment(argument, time)
+    time = timestamp(argument, time)
     # Checked first, since years 1 and 9999 cannot be moved to another zone.
     if time.year < 1969 or (since_epoch := time.astimezone(UTC) - _EPOCH) < timedelta(0):
         raise ArgumentError(argument, f"must not be before 1970: {time.isoformat()}")
@@ -38,7 +38,7 @@ def to_timestamp(time: object, *, argument: str) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=since_epoch.microseconds * 1000)
 
 
-def moment(argument: str, value: object) -> datetime:
+def timestamp(argument: str, value: object) -> datetime:
     """Return a time.
 
     Raises:

@@ -41,10 +41,10 @@ class Refused(Exception):
 class _Connection:
     """One connection of this end: a socket, and what has come for it."""
 
-    def __init__(self, carrier: Carrier, number: int) -> None:
+    def __init__(self, forwarder: Forwarder, number: int) -> None:
         self.number = number
         self.refusal = ""
-        self._carrier = carrier
+        self._carrier = forwarder
         self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._credit = _WINDOW
         self._changed = asyncio.Event()
@@ -113,7 +113,7 @@ class _Connection:
             await self._carrier.send(_CREDIT, self.number, length=len(data))
 
 
-class Carrier:
+class Forwarder:
     """This end of the stream.
 
     Args:
@@ -135,7 +135,7 @@ class Carrier:
         async with self._writing:
             await self._write(_HEAD.pack(kind, number, len(data) if length is None else length) + data)
 
-    async def carry(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect to a port at the other end, and carry a connection there to its end.
 
         Raises:
@@ -256,13 +256,13 @@ async def _serve_here() -> None:
         writer.write(data)
         await writer.drain()
 
-    carrier = Carrier(write, _connect_here)
+    forwarder = Forwarder(write, _connect_here)
     while True:
         data = await reader.read(_CHUNK)
         if not data:
             break
-        carrier.feed(data)
-    carrier.break_off()
+        forwarder.feed(data)
+    forwarder.break_off()
 
 
 if __name__ == "__main__":

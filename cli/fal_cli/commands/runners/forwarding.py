@@ -111,10 +111,10 @@ async def _carry_all(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
             on_notice=lambda message: print_note(f"fal: {message}"),
         )
         await stack.enter_async_context(session)
-        carrier = connections.Carrier(session.send)
-        stack.callback(carrier.break_off)
+        forwarder = connections.Forwarder(session.send)
+        stack.callback(forwarder.break_off)
         for ports in wanted:
-            server = await _listen(carrier, args.id, ports)
+            server = await _listen(forwarder, args.id, ports)
             stack.callback(server.close)
             here = server.sockets[0].getsockname()[1]
             print_line(f"{_HOST}:{here} leads to {_named(ports.remote)} of runner {args.id}.")
@@ -124,19 +124,19 @@ async def _carry_all(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
             if output.stream == _STDERR:
                 said = (said + output.data)[-_LAST_BYTES:]
             else:
-                carrier.feed(output.data)
+                forwarder.feed(output.data)
         raise CommandError(await _why(client, args.id, await session.wait(), said))
 
 
-async def _listen(carrier: connections.Carrier, runner_id: str, ports: Ports) -> asyncio.Server:
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _listen(forwarder: connections.Forwarder, runner_id: str, ports: Ports) -> asyncio.Server:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await carrier.carry(ports.remote, reader, writer)
+            await forwarder.forward(ports.remote, reader, writer)
         except connections.Refused as refused:
             print_note(f"A connection was closed: {_named(ports.remote)} of runner {runner_id}: {refused}.")
 
     try:
-        return await asyncio.start_server(carry, _HOST, ports.local)
+        return await asyncio.start_server(accept, _HOST, ports.local)
     except OSError as error:
         if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
             raise
