@@ -72,7 +72,7 @@ def test_files_by_command(controller: Controller, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "tree" / "deep" / "x.txt").read_text() == "x"
     controller.fal("files", "rm", "cmd")
     gone = controller.fal("files", "ls", "cmd", check=False)
-    assert (gone.returncode, "there is no /data/cmd" in gone.stderr) == (1, True)
+    assert (gone.returncode, "/data/cmd not found" in gone.stderr) == (1, True)
     refused = controller.fal("files", "upload-url", f"http://{controller.host}/health", "h", check=False)
     assert (refused.returncode, "upload the file instead" in refused.stderr) == (1, True)
 

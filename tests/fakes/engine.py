@@ -19,6 +19,7 @@ from fal_server.ports import Adopted, Builder, Building, ExecRequest, ExecSessio
 from tests.fakes.domain import BIG_NODE
 
 HOST = "where-the-engine-runs-it"
+STARTED = ResourceSample(cpu_seconds=0.1, memory_bytes=1 << 20)
 
 
 class Start(StrEnum):
@@ -43,7 +44,7 @@ class FakeEngine:
         unstored: runners that are not released, because their last lines are not stored yet.
         poisoned: runners about which most calls raise an unexpected error.
         blind: how often observations() still breaks off.
-        measured: what runners use, by runner id.
+        measured: what runners use, by runner id; others use what a start takes.
         results: what ephemeral runners returned, by runner id.
         changed: notified at every call, so that a test can wait for it.
     """
@@ -169,7 +170,7 @@ class FakeEngine:
     async def resources(self, runner: Runner) -> ResourceSample | None:
         if runner.runner_id in self.poisoned:
             raise RuntimeError("poison")
-        return self.measured.get(runner.runner_id) if runner.runner_id in self.alive else None
+        return self.measured.get(runner.runner_id, STARTED) if runner.runner_id in self.alive else None
 
     async def requests_in_flight(self, runner: Runner) -> int | None:
         if runner.runner_id in self.poisoned:
