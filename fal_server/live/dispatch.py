@@ -451,6 +451,9 @@ class Dispatcher:
     def _spawn_end(self, runner_id: str, reason: str, *, kill: bool) -> None:
         """End a runner in the background; it gets no request meanwhile, however long the writing takes."""
         self._fleet.stop_routing(runner_id)
+        runner = self._fleet.get(runner_id)
+        if runner is not None and runner.desired is Desired.GONE:
+            reason = runner.reason  # it ends already, and that breaks its connections
         end = self._fleet.kill if kill else self._fleet.drain
         what = f"the end of runner {runner_id} ({reason})"
         self._tasks.spawn(until_stored(what, lambda: end(runner_id, reason), stopping=self._closing), name=what)

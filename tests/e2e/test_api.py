@@ -99,7 +99,7 @@ def test_an_app_that_is_not_there_and_a_key_that_is_wrong(controller: Controller
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_asks_to_cancel_the_queued_call(
+def test_a_signal_cancels_the_queued_call_and_the_app_sees_it(
     controller: Controller, app: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     started, gone = tmp_path / "started", tmp_path / "gone"
@@ -114,6 +114,7 @@ def test_a_signal_asks_to_cancel_the_queued_call(
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (128 + number, b"")
     assert b"Asked to cancel request " in err
+    until(gone.exists, "the app sees that its call is cancelled")
 
 
 def test_a_direct_call_that_is_given_up_is_seen_by_the_app(controller: Controller, app: str, tmp_path: Path) -> None:

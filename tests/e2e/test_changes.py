@@ -47,10 +47,8 @@ def test_a_rollout_with_force_replaces_all_at_once_also_the_busy(rollouts: Rollo
         assert rollouts.controller.call(f"/local/{rollouts.app}/", {}).status == 200
         # Its runner is killed after its grace, although nobody opens the gate.
         assert (call.result().status, call.result().json()["error_type"]) == (503, "runner_disconnected")
-    reasons = sorted(rollouts.ended(runner.runner_id).state_reason for runner in old)
-    assert reasons[1] == "rolled out"
-    # The end of the busy one breaks its caller's connection, which may be seen first.
-    assert reasons[0] == "rolled out" or reasons[0].startswith("it broke the connection of request ")
+    for runner in old:
+        assert rollouts.ended(runner.runner_id).state_reason == "rolled out"
 
 
 def test_a_detached_deploy_leaves_the_rollout_to_go_on(rollouts: Rollouts) -> None:

@@ -1,5 +1,6 @@
 """An app for tests of calls: it answers, streams, fails, waits, and notices when its caller leaves."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -54,14 +55,21 @@ class Api(fal.App, name="api", keep_alive=300):
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
+    def setup(self) -> None:
+        self.cancelled: dict[str, asyncio.Event] = {}
+
     @fal.endpoint("/wait")
     async def wait(self, asked: Waiting, request: Request) -> dict:
-        """Wait until the caller leaves, and record it."""
+        """Wait until the call is cancelled, and record it."""
+        cancelled = self.cancelled.setdefault(request.headers["x-fal-request-id"], asyncio.Event())
         note(asked.started)
-        while (await request.receive())["type"] != "http.disconnect":
-            continue
+        await cancelled.wait()
         note(asked.gone)
         return {}
+
+    @fal.endpoint("/wait/cancel")
+    async def cancel_wait(self, request: Request) -> None:
+        self.cancelled.setdefault(request.headers["x-fal-request-id"], asyncio.Event()).set()
 
     @fal.endpoint("/take")
     async def take(self, request: Request) -> dict:
