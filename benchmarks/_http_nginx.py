@@ -66,7 +66,7 @@ class Nginx:
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not self._answers():
             assert self._process.poll() is None, (path / "error.log").read_text()
-            time.sleep(0.02)
+            time.sleep(0.02)  # nginx tells nobody that it listens
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -53,7 +53,7 @@ class Lines:
         kind, count, *rest = request.selector.search.split()
         if kind == "tick":
             for number in range(int(count)):
-                time.sleep(float(rest[0]))
+                time.sleep(float(rest[0]))  # the pace of the lines whose delay is measured
                 batch = log_pb2.FollowLogsResponse(entries=[entry(number, f"tick {time.time_ns()}")], cursor="c")
                 yield batch.SerializeToString()
         else:

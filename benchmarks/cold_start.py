@@ -89,7 +89,8 @@ class _Controller:
         for runner in json.loads(self.fal("runners", "list", "--json"))["runners"]:
             self.fal("runners", "stop", runner["runner_id"])
         while json.loads(self.fal("runners", "list", "--json"))["runners"]:
-            time.sleep(0.05)
+            time.sleep(0.05)  # asked by commands: what is measured comes later
+        # The pool rests after a start, and nothing shows from outside that it does.
         time.sleep(2.5)
         while len(waiting := self._warm_workers()) < workers:
             time.sleep(0.1)
@@ -109,7 +110,7 @@ class _Controller:
         used = -1.0
         while used != (now := sum(process.cpu_times().user for process in processes)):
             used = now
-            time.sleep(0.3)
+            time.sleep(0.3)  # processor time is counted in steps of 10 ms
 
     def close(self) -> None:
         """Stop it."""

@@ -67,13 +67,13 @@ def _served(directory: Path) -> list[float]:
         while not (found := re.search(r"curl (\S+)", (directory / "shown").read_text())):
             if process.poll() is not None:
                 raise RuntimeError((directory / "shown").read_text())
-            time.sleep(0.1)
+            time.sleep(0.1)  # its output is a file, which tells nobody of a line
         url, took = found.group(1), []
         for value in range(1, _ROUNDS + 1):
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)  # an author reads and writes between two saves
             start = _save(directory, value)
             while _value(url) != value:
-                time.sleep(0.01)
+                time.sleep(0.01)  # calls without a pause would take the processor from what is measured
             took.append(time.perf_counter() - start)
         return took
     finally:

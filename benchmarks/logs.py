@@ -68,7 +68,7 @@ class Talker(fal.App, keep_alive=600, max_concurrency=1):
     def tick(self, wanted: Wanted) -> int:
         def work():
             for _ in range(wanted.count):
-                time.sleep(wanted.pause)
+                time.sleep(wanted.pause)  # the pace of the lines whose delay is measured
                 print("tick", time.time_ns())
             print("end of ticks")
 

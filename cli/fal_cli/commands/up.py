@@ -116,7 +116,7 @@ def _installed(state_dir: Path, arguments: list[str]) -> int:
     while (controller := find_controller(state_dir)) is None:
         if time.monotonic() > end:
             raise CommandError(f"the controller does not answer: its log is {state_dir / 'controller.log'}")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)  # systemd starts it, so no pipe tells that it is ready
     _greet(controller, f"`fal down --uninstall{controller.option}` stops it and removes {service.name}.")
     return 0
 

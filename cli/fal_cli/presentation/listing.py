@@ -161,7 +161,7 @@ def _polled(fetch: Callable[[], Fetched], seconds: float) -> Iterator[Fetched]:
 
     yield fetch()
     while True:
-        time.sleep(seconds)
+        time.sleep(seconds)  # these lists have no Watch method
         try:
             found = fetch()
         except UnavailableError as error:

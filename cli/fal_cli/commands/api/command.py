@@ -200,7 +200,7 @@ def _follow(calls: ApiCalls, url: str, model_id: str) -> None:
             print_note(text)
         if status.get("status") == "COMPLETED":
             return
-        time.sleep(_FIRST_PAUSE_SECONDS if news else pause)
+        time.sleep(_FIRST_PAUSE_SECONDS if news else pause)  # asking survives restarts, which end a stream
         pause = _FIRST_PAUSE_SECONDS if news else min(_LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
