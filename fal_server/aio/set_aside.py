@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -33,6 +33,11 @@ class SetAside(Generic[Key]):
         seconds = _PAUSES.pause(failures)
         self._items[key] = failures, self._now() + timedelta(seconds=seconds)
         return seconds
+
+    def keep_only(self, keys: Collection[Key]) -> None:
+        """Forget the items that are none of these."""
+        for gone in self._items.keys() - set(keys):
+            del self._items[gone]
 
     def remove(self, key: Key) -> None:
         """Forget the failures of an item that succeeded or is gone."""

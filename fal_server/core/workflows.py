@@ -25,7 +25,8 @@ MOST_NODES = 200
 _MOST_BYTES = 1024 * 1024
 _LONGEST_TITLE = 256
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
-_NODE_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_NODE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_INDEX = re.compile(r"[0-9]{1,18}")
 _APP = re.compile(r"[^/]+/[^/]+")
 _REFERENCE = "$"
 
@@ -179,7 +180,7 @@ def _looked_up(reference: str, values: Mapping[str, Json]) -> Json:
     for part in parts:
         if isinstance(found, Mapping) and part in found:
             found = found[part]
-        elif _is_list(found) and part.isdigit() and int(part) < len(found):
+        elif _is_list(found) and _INDEX.fullmatch(part) and int(part) < len(found):
             found = found[int(part)]
         else:
             raise NoSuchValue(f"{reference}: {path} has no {part!r}")
@@ -195,7 +196,7 @@ def _node(node_id: str, described: Json) -> GraphNode:
     who = f"node {node_id[:80]!r}"
     if not isinstance(described, Mapping):
         raise _bad(f"{who} is not an object")
-    if not _NODE_ID.fullmatch(node_id) or node_id == INPUT or "." in node_id:
+    if not _NODE_ID.fullmatch(node_id) or node_id == INPUT:
         raise _bad(f"{who} has no usable id: use letters, digits, '_' and '-', and not {INPUT!r}")
     word = described.get("type")
     if word not in tuple(NodeKind):
@@ -220,7 +221,7 @@ def _referees(value: Json, who: str) -> Iterator[str]:
     if isinstance(value, str):
         if value.startswith(_REFERENCE):
             parts = value[1:].split(".")
-            if not all(part.isdigit() or part.isidentifier() or _NODE_ID.fullmatch(part) for part in parts):
+            if not all(part.isidentifier() or _NODE_ID.fullmatch(part) for part in parts):
                 raise _bad(f"{who}: {value[:80]!r} is not a reference: write $node.field or $node.list.0")
             yield parts[0]
     elif isinstance(value, Mapping):

@@ -89,8 +89,9 @@ class Feed(Generic[Key, Row]):
             await self._take()
         loop = asyncio.get_running_loop()
         while True:
-            yield self._since(position, mine)
-            position = self._version
+            # Before the yield: another reader may find more while this one's caller takes its time.
+            changes, position = self._since(position, mine), self._version
+            yield changes
             until = loop.time() + HEARTBEAT_SECONDS
             while self._version == position and loop.time() < until:
                 await self._advance(position)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.set_aside import SetAside
+from fal_server.core.faults import Fault
 from fal_server.core.routing import Outcome
 from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease
@@ -64,22 +66,25 @@ class AbandonedRequests:
 
     async def look(self) -> float | None:
         """Release what has ended; return the seconds until the next look, or None if no slot is held."""
-        for runner_id in tuple(self._held):
-            leases = self._held[runner_id]
-            before = len(leases)
-            count = await self._count(runner_id)
-            if len(leases) > before:
-                continue  # another caller left while the runner was asked
-            own = self._fleet.usage(runner_id).in_flight - len(leases)
-            left = 0 if count is None else max(count - own, 0)
-            now = self._clock.now()
-            for number, (lease, until) in enumerate(tuple(leases.items())):
-                if number >= left or now >= until:
-                    del leases[lease]
-                    self._dispatcher.release(lease, Outcome.DONE)
-            if not leases:
-                del self._held[runner_id]
+        self._set_aside.keep_only(self._held)
+        await asyncio.gather(*map(self._look_at, tuple(self._held)))
         return _EVERY_SECONDS if self._held else None
+
+    async def _look_at(self, runner_id: str) -> None:
+        leases = self._held[runner_id]
+        before = len(leases)
+        count = await self._count(runner_id)
+        if len(leases) > before:
+            return  # another caller left while the runner was asked
+        own = self._fleet.usage(runner_id).in_flight - len(leases)
+        left = 0 if count is None else max(count - own, 0)
+        now = self._clock.now()
+        for number, (lease, until) in enumerate(tuple(leases.items())):
+            if number >= left or now >= until:
+                del leases[lease]
+                self._dispatcher.release(lease, Outcome.DONE)
+        if not leases:
+            del self._held[runner_id]
 
     async def _count(self, runner_id: str) -> int | None:
         """Return how many requests are inside a runner, or None if it cannot say; if that fails, all that are held."""
@@ -89,6 +94,9 @@ class AbandonedRequests:
         if runner_id not in self._set_aside:
             try:
                 count = await self._engine.requests_in_flight(runner)
+            except Fault as fault:
+                seconds = self._set_aside.add(runner_id)
+                log.warning("runner %s is asked for requests again in %.1f s: %s", runner_id, seconds, fault.message)
             except Exception:
                 seconds = self._set_aside.add(runner_id)
                 log.exception("runner %s was not asked for requests; it is set aside for %.1f s", runner_id, seconds)

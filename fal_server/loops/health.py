@@ -62,6 +62,7 @@ class HealthLoop:
         """Start the checks that are due; return the seconds until the next one is."""
         now = self._clock.now()
         wait = QUIET_SECONDS
+        self._set_aside.keep_only([runner.runner_id for runner in self._fleet.runners])
         for runner in self._fleet.runners:
             runner_id = runner.runner_id
             if runner_id in self._checking or runner_id in self._set_aside:

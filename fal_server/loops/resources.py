@@ -48,5 +48,6 @@ class ResourceLoop:
             if sample is not None:
                 self._resources.record(runner.runner_id, sample, self._clock.now())
 
+        self._set_aside.keep_only([runner.runner_id for runner in self._fleet.runners])
         due = [r for r in self._fleet.runners if r.state not in NO_PROCESS and r.runner_id not in self._set_aside]
         await asyncio.gather(*(one(runner) for runner in due))

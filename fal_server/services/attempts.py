@@ -215,13 +215,15 @@ class AttemptRunner:
         await sent.wait()
         await live.cancelled.wait()
         request = live.request
-        metadata = await self._dispatcher.metadata(request.app_id)
-        if takes_post(metadata, cancel_path(request.path)) is False:
-            log.info("request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id)
-            return
         try:
+            metadata = await self._dispatcher.metadata(request.app_id)
+            if takes_post(metadata, cancel_path(request.path)) is False:
+                log.info(
+                    "request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id
+                )
+                return
             status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
-        except (NodeTrouble, AnswerTooLarge) as error:
+        except (Fault, AnswerTooLarge) as error:
             log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
         else:
             log.info("request %s is cancelled; its app was told, and answered %s", request.request_id, status)

@@ -70,7 +70,7 @@ class DeployPlans:
         name = names.app_name(code.application_name, names.environment_name(code.environment_name))
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
         scaling = scaling_of(code.scaling)
-        planned = await self._deploys.revision(account, code, name, environment, scaling, keep=False)
+        planned = await self._deploys.revision_of(account, request, name, environment, scaling, keep=False)
         app = self._catalog.get(planned.app_id)
         current = None if app is None else await self._catalog.find_revision(account, app.revision_id)
         after = self._deploys.moved(app, request, planned)

@@ -197,6 +197,28 @@ class Deploys:
             private_logs=code.private_logs,
         )
 
+    async def revision_of(
+        self,
+        account: AccountId,
+        request: DeployRequest,
+        app_name: str,
+        environment: str,
+        scaling: Scaling,
+        *,
+        keep: bool = True,
+    ) -> Revision:
+        """Return the revision of a deploy, which is not stored yet."""
+        made = await self.revision(
+            account, request.code, app_name, environment, scaling, request.revision_id, keep=keep
+        )
+        return replace(
+            made,
+            metadata=request.metadata,
+            source_code=request.source_code,
+            retry_config=request.retry_config,
+            skip_retry_conditions=request.skip_retry_conditions,
+        )
+
     async def _deploy(
         self, scope: Scope, request: DeployRequest, log: Callable[[LogEntry | Registered], Awaitable[None]]
     ) -> Deployed:
@@ -238,16 +260,15 @@ class Deploys:
         code = request.code
         scaling = scaling_of(code.scaling)
         built = await self.built(code, log)
-        revision = replace(
-            await self.revision(account, code, name, environment, scaling, request.revision_id),
-            metadata=request.metadata,
-            source_code=request.source_code,
-            retry_config=request.retry_config,
-            skip_retry_conditions=request.skip_retry_conditions,
-        )
-        before = self._catalog.get(revision.app_id)
-        app = await self._catalog.register(revision, lambda before: self.moved(before, request, revision))
-        previous_id = None if before is None else before.revision_id
+        revision = await self.revision_of(account, request, name, environment, scaling)
+        previous_id: str | None = None
+
+        def move(before: App | None) -> App:
+            nonlocal previous_id
+            previous_id = None if before is None else before.revision_id
+            return self.moved(before, request, revision)
+
+        app = await self._catalog.register(revision, move)
         await log(Registered(app_name=app.name, revision_id=revision.revision_id, previous_id=previous_id))
         await self._build_lines.store(built.env_id, revision)
         return revision, app
@@ -264,7 +285,7 @@ class Deploys:
         return stored
 
     async def _registered_before(self, revision: Revision) -> Registered:
-        """Return what the first answer to the deploy of a revision said."""
+        """Say which revision was deployed before this one."""
         stored = await self._store.list_revisions(revision.account, revision.app_name, None)
         earlier = [other for other in stored if other.created_at < revision.created_at]
         previous = max(earlier, key=lambda other: other.created_at, default=None)

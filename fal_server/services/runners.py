@@ -95,8 +95,7 @@ class Runners:
             NotFound: there is no such app.
         """
         app = (await self._catalog.require_in(scope.account, name, environment, "alias")).app_id if name else None
-        # Refused before the first message, if it is wrong.
-        await self._all(scope, since)
+        self._check_since(since)  # before the first message
 
         def mine(view: RunnerView) -> bool:
             return view.runner.account == scope.account and app in {None, view.runner.app_id}
@@ -173,15 +172,18 @@ class Runners:
     async def _all(self, scope: Scope, since: datetime | None) -> Sequence[Runner]:
         if since is None:
             return self._fleet.of_account(scope.account)
-        # One minute more, so that "24h" is not too long ago when a client's call arrives.
-        if self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
-            raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
+        self._check_since(since)
         # The living ones first: a runner that ends in between is then in both, and shown as ended.
         living = sorted(self._fleet.of_account(scope.account), key=_age)
         ended = await self._fleet.ended_since(scope.account, since)
         ids = {r.runner_id for r in ended}
         oldest_first = merge((r for r in living if r.runner_id not in ids), ended, key=_age)
         return [r async for r in in_slices(oldest_first)]
+
+    def _check_since(self, since: datetime | None) -> None:
+        # One minute more, so that "24h" is not too long ago when a client's call arrives.
+        if since is not None and self._clock.now() - since > MAX_SINCE + timedelta(minutes=1):
+            raise InvalidArgument("start_time", "start_time lies more than 24 hours back: ask for at most the last day")
 
     async def _require(self, scope: Scope, runner_id: str) -> Runner:
         runner = await self._fleet.find(scope.account, names.identifier(runner_id, "runner_id"))

@@ -54,6 +54,10 @@ class _Live:
     requests: dict[str, AppId] = field(default_factory=dict)  # by id; those under way
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the row is written, so that a cancellation never overwrites the end."""
+    submitting: TaskSet = field(default_factory=lambda: TaskSet(None))
+    """Requests on their way into the queue; they get there even if the run ends meanwhile."""
 
 
 class WorkflowRuns:
@@ -136,11 +140,7 @@ class WorkflowRuns:
         live = self._live.get(run_id)
         if live is None or live.finishing:
             raise FailedPrecondition(f"request {run_id} is completed: there is nothing to cancel")
-        cancelled = replace(live.run, cancelled=True)
-        await run_to_completion(self._store.save_run(cancelled))
-        if not live.finishing:
-            live.run = cancelled
-        live.cancelled.set()
+        await run_to_completion(self._mark_cancelled(live))
 
     async def forget(self, age: timedelta) -> int:
         """Delete the runs that were completed longer ago than this; return how many."""
@@ -150,6 +150,15 @@ class WorkflowRuns:
         await self._store.save_run(run)
         self._begin(run)
         return run
+
+    async def _mark_cancelled(self, live: _Live) -> None:
+        async with live.saving:
+            if live.finishing:
+                return
+            cancelled = replace(live.run, cancelled=True)
+            await self._store.save_run(cancelled)
+            live.run = cancelled
+        live.cancelled.set()
 
     def _begin(self, run: WorkflowRun) -> None:
         live = _Live(run)
@@ -173,11 +182,16 @@ class WorkflowRuns:
             raise
         finally:
             cancelled.cancel()
-        ended = self._ended(live, work)
-        live.finishing = True
-        if ended.answer is None or ended.answer.status >= 400:
-            await self._cancel_requests(live)
-        await until_stored(f"the end of workflow run {live.run.run_id}", lambda: self._store.save_run(ended))
+        try:
+            async with live.saving:
+                ended = self._ended(live, work)
+                live.finishing = True
+                if ended.answer is None or ended.answer.status >= 400:
+                    await self._cancel_requests(live)
+                await until_stored(f"the end of workflow run {live.run.run_id}", lambda: self._store.save_run(ended))
+        except Exception:
+            # Who waits must not wait forever.
+            log.exception("workflow run %s could not be ended; the next controller goes on with it", live.run.run_id)
         del self._live[live.run.run_id]
         self.changed.notify()
 
@@ -199,6 +213,7 @@ class WorkflowRuns:
         return replace(run, answer=answer, error=str(error), error_type=error.error_type)
 
     async def _cancel_requests(self, live: _Live) -> None:
+        await live.submitting.wait()
         for request_id, app_id in tuple(live.requests.items()):
             try:
                 await self._queue.cancel(app_id, request_id)
@@ -267,8 +282,7 @@ class WorkflowRuns:
             seen = self._queue.requests_changed.count
             try:
                 if request_id is None:
-                    request_id = (await self._queue.submit(submission)).request.request_id
-                    live.requests[request_id] = app_id
+                    request_id = await asyncio.shield(live.submitting.spawn(self._submit(live, submission)))
                 _, answer = await self._queue.result(app_id, request_id)
             except Unavailable as fault:
                 log.warning("workflow run %s waits for the database: %s", live.run.run_id, fault.message)
@@ -278,6 +292,11 @@ class WorkflowRuns:
                 del live.requests[request_id]
                 return answer
             await self._queue.requests_changed.wait(seen)
+
+    async def _submit(self, live: _Live, submission: Submission) -> str:
+        request_id = (await self._queue.submit(submission)).request.request_id
+        live.requests[request_id] = submission.app_id
+        return request_id
 
     def _app_of(self, node: GraphNode) -> tuple[AppId, str]:
         """Return the app that a node calls, and the path there.

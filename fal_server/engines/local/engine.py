@@ -189,7 +189,9 @@ class LocalEngine:
             return None
         try:
             return _in_flight(await link.client.status())
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Unavailable(f"the shim of runner {runner.runner_id} does not answer") from error
             return None  # its shim is ending
 
     async def resources(self, runner: Runner) -> ResourceSample | None:

@@ -152,6 +152,8 @@ class MessageSocket(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return  # pings and closes are answered by the parser
+        if self._draining:
+            return  # the caller sends it again elsewhere: nothing of it was done
         self._parts.append(bytes(frame.data))
         if frame.fin:
             self._waiting.append(b"".join(self._parts))
@@ -161,7 +163,7 @@ class MessageSocket(asyncio.Protocol):
         """Work on the next message, and read on while few wait."""
         if self._work is None and self._waiting and not self._transport.is_closing():
             self._work = self._context.spawn(self._answer(self._waiting.popleft()))
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING or sum(map(len, self._waiting)) >= MOST_MESSAGE_BYTES:
             self._transport.pause_reading()
         elif not self._transport.is_closing():
             self._transport.resume_reading()
@@ -179,7 +181,7 @@ class MessageSocket(asyncio.Protocol):
             self._transport.abort()
         finally:
             self._work = None
-            if self._draining:
+            if self._draining and not self._waiting:
                 self._close()
             self._go_on()
 
@@ -204,6 +206,9 @@ class MessageSocket(asyncio.Protocol):
         except ConnectionError:
             outcome = Outcome.RUNNER_FAILED
             raise
+        except NodeTrouble:
+            outcome = Outcome.DONE  # nothing was sent
+            raise
         finally:
             if outcome is not None:
                 self._context.dispatcher.release(lease, outcome)
@@ -213,13 +218,13 @@ class MessageSocket(asyncio.Protocol):
             upstream = await self._context.pool.connect(
                 lease.runner_id, lease.host, lease.port, seconds=self._context.connect_seconds
             )
-        except NodeTrouble:
-            raise
         except OSError as error:
             raise HttpError(503, "runner_connection_error", f"the runner cannot be reached: {error}") from error
         answer = _AnswerParts(upstream)
         try:
             upstream.start_request(answer, bodyless=False)
+            if upstream.lost:
+                raise HttpError(503, "runner_disconnected", "the runner closed the connection at once")
             path = self._request.path
             upstream.transport.write(
                 b"POST %b HTTP/1.1\r\n%b%bcontent-length: %d\r\nx-fal-endpoint: %b\r\nx-fal-request-id: %b\r\n\r\n"
