@@ -163,7 +163,7 @@ class ContainerBuilder:
 
         work: Path | None = None
         try:
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o700, exist_ok=True)
             await self._remains.remove_earlier(engine)
             work = Path(tempfile.mkdtemp(prefix="build-", dir=self._root))
             await asyncio.to_thread(self._lay_out, work, configuration)

@@ -174,7 +174,7 @@ class EngineTrials:
         runsc = self._which("runsc")
         if runsc is None:
             return None
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         script = self._directory / "runsc"
         text = _RUNSC_SCRIPT.format(runsc=runsc)
         if not script.exists() or script.read_text() != text:
@@ -201,7 +201,7 @@ class EngineTrials:
             return None
 
     def _write(self, key: str, options: EngineOptions) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         draft = self._directory / "engine.draft"
         with suppress(OSError):  # on a full disk it is tried again
             draft.write_text(json.dumps({"key": key, "options": asdict(options)}))

@@ -33,7 +33,7 @@ for name, method, path in json.load(sys.stdin):
         try:
             if method == "here":
                 sys.path.insert(0, os.path.dirname(path))
-                found = importlib.import_module(os.path.basename(path)[:-3]).run()
+                found = importlib.import_module(os.path.basename(path)[:-3]).run.func()
             else:
                 found = worker.load({"path": path, "method": method})()
             answer = json.dumps({"value": found})

@@ -55,8 +55,9 @@ def lay_out(directory: Path, launch: PreparedLaunch, home: Path, warm_shim: Warm
         OSError: the disk does not take it.
     """
     work = app_directory(directory)
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, parents=True)
+    # Without their parents: a state directory that was moved away is not made again.
+    home.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700)
     if warm_shim is not None and warm_shim.directory is not None:
         (warm_shim.directory / APP_NAME).rename(work)
     else:

@@ -263,7 +263,8 @@ class WarmPool:
     def _start_warm(self, warm_key: WarmKey) -> WarmShim:
         directory = self._root / secrets.token_hex(8)
         app = directory / APP_NAME
-        app.mkdir(mode=0o700, parents=True)
+        for each in (self._root, directory, app):
+            each.mkdir(mode=0o700, exist_ok=True)
         warm_shim = self._start_one(directory)
         env = {**warm_key.env, APP_VARIABLE: str(app)}
         recipe = {"python": str(warm_key.python), "directory": str(app), "env": env}

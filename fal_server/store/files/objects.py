@@ -49,7 +49,8 @@ class DiskObjects:
             "expires_at": None if stored.expires_at is None else stored.expires_at.isoformat(),
         }
         try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
             draft.replace(place / _CONTENT)
             write_draft(place, json.dumps(about).encode()).replace(place / _ABOUT)
             sync_directory(place)
