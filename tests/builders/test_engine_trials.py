@@ -20,6 +20,7 @@ def engine(tmp_path: Path) -> FakeEngine:
 
 
 def trials(tmp_path: Path, variables: dict[str, str]) -> EngineTrials:
+    tmp_path.mkdir(exist_ok=True)
     return EngineTrials(variables, tmp_path / "containers")
 
 
