@@ -14,6 +14,8 @@ from fal_runner.worker.process_tag import TAG_VARIABLE
 _PROC = Path("/proc")
 WORKER_VARIABLE = "FAL_WORKER_PID"
 """Tells commands in a runner the process of its worker."""
+PROFILER_VARIABLE = "FAL_PY_SPY"
+"""Tells commands in a runner the py-spy of the shim's own installation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -22,7 +23,7 @@ from fal_runner.log.lines import DEFAULT_MAX_LINE_BYTES
 from fal_runner.log.redaction import Redactor
 from fal_runner.log.spool import DEFAULT_MAX_BYTES
 from fal_runner.process.ports import PORTS_VARIABLE, Reservation, holds, owners_inode, reserve
-from fal_runner.process.proc import WORKER_VARIABLE, boot_id, process_info, tag_of
+from fal_runner.process.proc import PROFILER_VARIABLE, WORKER_VARIABLE, boot_id, process_info, tag_of
 from fal_runner.process.subreaper import Child, Subreaper
 from fal_runner.shim.worker_process import MAX_RESULT_BYTES, WorkerMessage, WorkerProcess
 from fal_runner.worker.process_tag import TAG_VARIABLE
@@ -80,7 +81,14 @@ class Supervisor:
     def command_env(self) -> dict[str, str]:
         """The environment of commands beside the worker, which see the file system as the worker does."""
         pid = str(self.identity.pid)
-        return {**self.env, JOIN_VARIABLE: pid, WORKER_VARIABLE: pid, PORTS_VARIABLE: json.dumps(self._moved_ports())}
+        profiler = Path(sys.executable).with_name("py-spy")
+        return {
+            **self.env,
+            JOIN_VARIABLE: pid,
+            WORKER_VARIABLE: pid,
+            PORTS_VARIABLE: json.dumps(self._moved_ports()),
+            **({PROFILER_VARIABLE: str(profiler)} if profiler.exists() else {}),
+        }
 
     def _moved_ports(self) -> dict[str, int]:
         """The ports of the app and of its metrics: what the app calls them -> what they are."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from queue import Empty, Queue, SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import EXECS, RUNNERS, resolve
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fal_grpc.exec_session import ExecSession
     from fal_grpc.shell_session import ShellSession
 
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 _MOST_INTERRUPTS = 3
 _MOST_OUTPUTS = 4  # how many outputs are read ahead of writing
 # On Windows a signal does not wake who waits without a limit.
@@ -114,6 +114,30 @@ def attach(args: argparse.Namespace) -> int:
     )
 
 
+class Collected(NamedTuple):
+    """What a command that has ended wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def collect(args: argparse.Namespace, command: Sequence[str], *, timeout: float) -> Collected:
+    """Run a command without input in the runner `args.id`, and keep its output; signals and errors are as in `run`."""
+    outputs = {_STDOUT: bytearray(), _STDERR: bytearray()}
+
+    def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
+        args.id = resolve(client, RUNNERS, args.id, args)
+        return client.runners.exec_stream(
+            args.id, command, interactive=True, timeout=timeout, on_notice=_notice(raw=False)
+        )
+
+    code = _relay(
+        args, open_session, tty=False, descriptor=None, write=lambda stream, data: outputs[stream].extend(data)
+    )
+    return Collected(code, bytes(outputs[_STDOUT]), bytes(outputs[_STDERR]))
+
+
 def _relay(
     args: argparse.Namespace,
     open_session: Callable[[SyncServerlessClient], ExecSession | ShellSession],
@@ -121,11 +145,13 @@ def _relay(
     tty: bool,
     descriptor: int | None,
     stay: bool = False,
+    write: Callable[[int, bytes], object] | None = None,
 ) -> int:
     """Pass input and output on until the command ends.
 
     Args:
         stay: keep the command's input open if there is no input here, since another client may send some.
+        write: takes output and the stream that it is of, instead of this process's own outputs.
     """
     from fal_grpc.errors import DeadlineExceededError, ExecLinkError, UnavailableError
 
@@ -150,11 +176,10 @@ def _relay(
             stack.enter_context(session)
             if not tty:
                 stack.enter_context(_interrupts(session))
-            descriptors = {_STDERR: sys.stderr.fileno()}
-            out = sys.stdout.fileno()
+            write = write or _writer_of_outputs()
             with interrupts.interruptible():
                 for output in _read_in_thread(session):
-                    _write(descriptors.get(output.stream, out), output.data)
+                    write(output.stream, output.data)
                 return session.wait()
     except DeadlineExceededError as error:
         raise CommandError(str(error), ExitCode.TIMED_OUT) from None
@@ -264,6 +289,11 @@ def _notice(*, raw: bool) -> Callable[[str], None]:
         sys.stderr.flush()
 
     return notify
+
+
+def _writer_of_outputs() -> Callable[[int, bytes], None]:
+    out, descriptors = sys.stdout.fileno(), {_STDERR: sys.stderr.fileno()}
+    return lambda stream, data: _write(descriptors.get(stream, out), data)
 
 
 def _write(descriptor: int, data: bytes) -> None:

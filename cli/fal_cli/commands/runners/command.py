@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from fal_cli.commands.runners import copying, logs, port_forward, sessions
+from fal_cli.commands.runners import copying, logs, port_forward, profiling, sessions
 from fal_cli.commands.runners.filters import add_runner_filters, of_states, since_for
 from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS as RUNNER_IDS
@@ -47,6 +47,7 @@ def add_arguments(parser: FalParser) -> None:
     sessions.add_commands_to(commands)
     copying.add_command_to(commands)
     port_forward.add_command_to(commands)
+    profiling.add_command_to(commands)
     get = add_command(commands, "get", "Show a runner: its state, why, and how its start went.", _get, published=False)
     add_client_options(get)
     complete_ids(get.add_argument("id", help="Runner ID."), RUNNER_IDS)

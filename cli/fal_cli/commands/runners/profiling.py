@@ -1,0 +1,158 @@
+"""`fal runners profile`: shows what a runner's Python does, by py-spy on the runner's machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fal_cli.completion import complete_ids
+from fal_cli.exit_codes import CommandError, ExitCode
+from fal_cli.ids import RUNNERS
+from fal_cli.options import add_client_options, add_output_options, int_type
+from fal_cli.parser import Commands, add_command
+from fal_cli.presentation.output import print_note, write_document
+from fal_cli.presentation.printable import visible
+
+if TYPE_CHECKING:
+    from fal_cli.terminal.remote_command import Collected
+
+_HELP = "Show what a runner's Python does: its stacks now, or a flame graph."
+_EPILOG = """\
+Without --flame it prints the stack of each thread: where a runner is that hangs. With --flame it samples the stacks 100
+times a second and writes a picture of where the time goes, for a browser; Ctrl-C ends the sampling early. Each sample
+pauses the app for about a millisecond. The runner's machine needs py-spy: pip install 'fal-grpc[profile]'.
+
+Examples:
+  fal runners profile 83dd5028
+  fal runners profile 83dd5028 --flame shop.svg --seconds 30"""
+_SECONDS = 10
+_MOST_SECONDS = 3600
+# Beyond the sampling: to start py-spy, and to draw.
+_LEEWAY_SECONDS = 60.0
+_NO_PROCESS, _NO_PROFILER = 90, 91
+# The shim names the worker's process and its own py-spy to commands.
+_FIND = f"""
+export RUST_BACKTRACE=0
+[ -n "$FAL_WORKER_PID" ] || exit {_NO_PROCESS}
+[ -x "$FAL_PY_SPY" ] || exit {_NO_PROFILER}
+"""
+# py-spy's own --subprocesses ends at the first process that is not Python.
+_DUMP = f"""{_FIND}
+"$FAL_PY_SPY" dump --pid "$FAL_WORKER_PID" $1 || exit
+[ -n "$2" ] || exit 0
+form=$1
+below() {{
+    for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
+        "$FAL_PY_SPY" dump --pid "$child" $form 2>/dev/null
+        below "$child"
+    done
+}}
+below "$FAL_WORKER_PID"
+exit 0
+"""
+# The traps keep the shell when SIGINT ends the sampling, and remove the file when the command is hung up.
+_FLAME = f"""{_FIND}
+file=$(mktemp) || exit
+trap 'rm -f "$file"' EXIT
+trap 'exit 129' HUP TERM
+trap : INT
+"$FAL_PY_SPY" record --pid "$FAL_WORKER_PID" --output "$file" "$@" >&2 || exit
+cat "$file"
+"""
+
+
+def add_command_to(commands: Commands) -> None:
+    """Declare `profile`."""
+    parser = add_command(commands, "profile", _HELP, _profile, epilog=_EPILOG, published=False)
+    add_client_options(parser)
+    complete_ids(parser.add_argument("id", help="Runner ID."), RUNNERS)
+    parser.add_argument("--flame", type=Path, metavar="FILE.svg", help="Write a flame graph to this file.")
+    parser.add_argument(
+        "--seconds", type=_seconds, metavar="N", help=f"How long to sample for --flame. Default: {_SECONDS}."
+    )
+    parser.add_argument("--idle", action="store_true", help="Have --flame count threads that wait, too.")
+    parser.add_argument(
+        "--subprocesses", action="store_true", help="Look at the Python processes that the app started, too."
+    )
+    add_output_options(parser)
+
+
+def _seconds(text: str) -> int:
+    seconds = int_type(text)
+    if not 1 <= seconds <= _MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds from 1 to {_MOST_SECONDS}")
+    return seconds
+
+
+def _profile(args: argparse.Namespace) -> None:
+    if args.flame is not None:
+        _draw(args, args.flame)
+        return
+    for option in ("seconds", "idle"):
+        if getattr(args, option):
+            raise CommandError(f"--{option} is for --flame FILE.svg", ExitCode.USAGE)
+    _dump(args)
+
+
+def _dump(args: argparse.Namespace) -> None:
+    form = "" if args.output == "pretty" else "--json"
+    found = _run(args, _DUMP, [form, "yes" if args.subprocesses else ""], timeout=_LEEWAY_SECONDS)
+    text = found.stdout.decode(errors="replace")
+    if args.output == "pretty":
+        sys.stdout.write(visible(text))
+    else:
+        write_document(args.output, {"threads": _threads(text)})
+
+
+def _threads(text: str) -> list[object]:
+    """Return the threads of all processes; each process has a list of its own."""
+    import json
+
+    decoder = json.JSONDecoder()
+    threads: list[object] = []
+    while text := text.lstrip():
+        found, end = decoder.raw_decode(text)
+        threads += found
+        text = text[end:]
+    return threads
+
+
+def _draw(args: argparse.Namespace, file: Path) -> None:
+    seconds = args.seconds or _SECONDS
+    if args.output != "pretty":
+        raise CommandError("--output is for stacks; --flame writes SVG", ExitCode.USAGE)
+    # Known before the sampling, which may take long.
+    if file.is_dir() or not file.absolute().parent.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise CommandError(f"cannot write {file}: name a file in a folder that exists")
+    more = [*(["--idle"] if args.idle else []), *(["--subprocesses"] if args.subprocesses else [])]
+    print_note(f"Sampling for {seconds} s; Ctrl-C ends it early and draws what there is.")
+    found = _run(args, _FLAME, ["--duration", str(seconds), *more], timeout=seconds + _LEEWAY_SECONDS)
+    if not found.stdout:
+        raise CommandError("nothing was sampled: the app only waited; --idle counts threads that wait, too")
+    file.write_bytes(found.stdout)
+    print_note(f"Wrote {file}. Open it in a browser; a click on a frame shows what is above it.")
+
+
+def _run(args: argparse.Namespace, script: str, words: Sequence[str], *, timeout: float) -> Collected:
+    from fal_cli.terminal.remote_command import collect
+
+    done = collect(args, ["sh", "-c", script, "profile", *words], timeout=timeout)
+    if done.exit_code == _NO_PROCESS:
+        raise CommandError(
+            f"runner {args.id} does not say which process its app is: it is in a container, "
+            "or an older version or another controller started it"
+        )
+    if done.exit_code == _NO_PROFILER:
+        raise CommandError(
+            "py-spy is not installed on the runner's machine: install the extra `profile` where its controller is "
+            "installed, with pip install 'fal-grpc[profile]'; the runner need not start again"
+        )
+    if done.exit_code:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        said = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "it said nothing")
+        raise CommandError(f"py-spy failed: {said.removeprefix('Error: ')}")
+    return done

@@ -1,0 +1,68 @@
+"""`fal runners profile`: what is said if a runner cannot be looked into."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fal_cli.main import main
+from fal_grpc.v1.runner_pb2 import ShellRunnerOutput
+
+SPY = str(Path(sys.executable).with_name("py-spy"))
+
+
+@pytest.fixture
+def runner(controller):
+    """Run the commands that are sent, with the variables that the test sets."""
+    variables = {"PATH": "/usr/bin:/bin"}
+
+    def answer(requests, _context):
+        first = next(requests)
+        threading.Thread(target=list, args=(requests,), daemon=True).start()
+        done = subprocess.run(list(first.command), env=variables, capture_output=True, check=False)
+        yield ShellRunnerOutput(data=done.stdout, stream=1)
+        yield ShellRunnerOutput(data=done.stderr, stream=2)
+        yield ShellRunnerOutput(exit_code=done.returncode)
+
+    controller.answers["ShellRunner"] = answer
+    return variables
+
+
+@pytest.mark.parametrize("flame", [False, True])
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "runner r does not say which process its app is: it is in a container, or an older version"),
+        ({"FAL_WORKER_PID": "1"}, "install the extra `profile` where its controller is installed"),
+        ({"FAL_WORKER_PID": "1", "FAL_PY_SPY": "/nowhere/py-spy"}, "pip install 'fal-grpc[profile]'"),
+        ({"FAL_WORKER_PID": "99999999", "FAL_PY_SPY": SPY}, "py-spy failed: "),
+    ],
+)
+def test_what_is_missing_is_named(runner, variables, message, flame, tmp_path, capsys):
+    runner.update(variables)
+    file = tmp_path / "x.svg"
+    assert main(["runners", "profile", "r", *(["--flame", str(file), "--seconds", "1"] if flame else [])]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Stack backtrace" not in error
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--seconds", "5"], 2, "--seconds is for --flame FILE.svg"),
+        (["--idle"], 2, "--idle is for --flame FILE.svg"),
+        (["--flame", "x.svg", "--json"], 2, "--output is for stacks"),
+        (["--flame", "x.svg", "--seconds", "4000"], 2, "'4000' is not a number of seconds from 1 to 3600"),
+        (["--flame", "/no/such/folder/x.svg"], 1, "cannot write /no/such/folder/x.svg"),
+    ],
+)
+def test_nothing_is_sampled_in_vain(controller, arguments, code, message, capsys):
+    assert main(["runners", "profile", "r", *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert controller.asked == []
