@@ -99,7 +99,7 @@ class RevisionsServicer(object):
         - FAILED_PRECONDITION: a file was not uploaded, a named secret is not set, the environment could not be built, or,
         for a caller that waits for the deployment, no runner of the revision became ready: the old one goes on serving.
         - RESOURCE_EXHAUSTED: no machine has room for what it asks.
-        - ALREADY_EXISTS: `revision_id` is that of another app's revision.
+        - ALREADY_EXISTS: `revision_id` is that of another app's revision, or of one with other code.
         - ABORTED: for a caller that waits for the deployment, a newer deploy of the app took its place.
         - UNIMPLEMENTED: the kind of environment is not one that this controller builds.
         - UNAVAILABLE: the controller is starting or stopping; try again.

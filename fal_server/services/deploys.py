@@ -230,7 +230,7 @@ class Deploys:
         environment = await existing_environment(self._store, account, names.split_app_name(name)[1])
         app_id = AppId.parse(account, name)
         async with self._deploying[app_id]:
-            revision = await self._repeated(account, request.revision_id, name)
+            revision = await self._repeated(account, request, name, environment)
             if revision is None:
                 revision, app = await self._register(account, request, name, environment, log)
                 awaited = app.next_revision_id == revision.revision_id
@@ -273,15 +273,27 @@ class Deploys:
         await self._build_lines.store(built.env_id, revision)
         return revision, app
 
-    async def _repeated(self, account: AccountId, revision_id: str | None, app_name: str) -> Revision | None:
+    async def _repeated(
+        self, account: AccountId, request: DeployRequest, app_name: str, environment: str
+    ) -> Revision | None:
         """Return the revision of a deploy that is repeated, because its answer did not arrive; None for a new one.
 
         Raises:
-            AlreadyExists: the id is that of another app's revision.
+            AlreadyExists: the id is that of another app's revision, or of one with other code or settings.
         """
+        revision_id = request.revision_id
         stored = None if revision_id is None else await self._store.get_revision(EVERY_ACCOUNT, revision_id)
-        if stored is not None and (stored.account, stored.app_name) != (account, app_name):
+        if stored is None:
+            return None
+        if (stored.account, stored.app_name) != (account, app_name):
             raise AlreadyExists(f"revision {revision_id} exists already, of another app: choose another revision_id")
+        scaling = scaling_of(request.code.scaling)
+        asked = await self.revision_of(account, request, app_name, environment, scaling, keep=False)
+        if differing := _differing(stored, replace(asked, created_at=stored.created_at)):
+            raise AlreadyExists(
+                f"revision {revision_id} exists already, and differs in {', '.join(differing)}: "
+                "choose another revision_id"
+            )
         return stored
 
     async def _registered_before(self, revision: Revision) -> Registered:
@@ -339,6 +351,11 @@ class Deploys:
             raise InvalidArgument(field, f"{field}'s method {method[:80]!r} is not a module's name: use cloudpickle")
         blob = await self._blobs.put(content) if keep else hashlib.sha256(content).hexdigest()
         return Payload(method=method, blob=blob)
+
+
+def _differing(stored: Revision, asked: Revision) -> list[str]:
+    """Return which fields of two revisions differ."""
+    return [each.name for each in fields(stored) if getattr(stored, each.name) != getattr(asked, each.name)]
 
 
 def scaling_of(settings: Mapping[str, int | tuple[str, ...]]) -> Scaling:
