@@ -16,17 +16,31 @@ _PAUSES = Backoff(first_seconds=0.25, longest_seconds=5.0)
 
 
 @overload
-async def until_stored(what: str, write: Callable[[], Awaitable[T]]) -> T: ...
-@overload
-async def until_stored(what: str, write: Callable[[], Awaitable[T]], *, stopping: asyncio.Event) -> T | None: ...
 async def until_stored(
-    what: str, write: Callable[[], Awaitable[T]], *, stopping: asyncio.Event | None = None
+    what: str, write: Callable[[], Awaitable[T]], *, unforeseen: Callable[[], None] | None = None
+) -> T: ...
+@overload
+async def until_stored(
+    what: str,
+    write: Callable[[], Awaitable[T]],
+    *,
+    stopping: asyncio.Event,
+    unforeseen: Callable[[], None] | None = None,
+) -> T | None: ...
+async def until_stored(
+    what: str,
+    write: Callable[[], Awaitable[T]],
+    *,
+    stopping: asyncio.Event | None = None,
+    unforeseen: Callable[[], None] | None = None,
 ) -> T | None:
     """Write again and again until that succeeds, because nobody reports the same thing a second time.
 
     Args:
         what: what is written, for the log.
         stopping: once it is set, the next failure is the last.
+        unforeseen: called after an error that is no Fault, before the next write, of which it may change what it
+            writes; None raises such an error.
 
     Returns:
         What the write returned; None if `stopping` ended it.
@@ -39,6 +53,12 @@ async def until_stored(
         except Fault as fault:
             failures += 1
             log.warning("%s cannot be stored yet: %s", what, fault.message)
+        except Exception:
+            if unforeseen is None:
+                raise
+            failures += 1
+            log.exception("%s cannot be stored yet", what)
+            unforeseen()
         if stopping.is_set():
             return None
         try:

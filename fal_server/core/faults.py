@@ -20,6 +20,9 @@ _NODE_ERRORS = frozenset(
     }
 )
 
+CONTROLLER_FAILED = "the controller failed; its log says why"
+"""What a caller is told of an error that nobody foresaw."""
+
 
 class Fault(Exception):
     """The root. The message is shown to the caller; it says what is wrong and what to do next."""

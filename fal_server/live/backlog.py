@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -71,6 +71,9 @@ class Backlog:
         self._lines.setdefault(request.app_id, FairQueue()).add(entry, self._clock.now())
         return live
 
+    def __iter__(self) -> Iterator[LiveRequest]:
+        return iter(self._live.values())
+
     def get(self, request_id: str) -> LiveRequest | None:
         """Return a live request, or None."""
         return self._live.get(request_id)
@@ -78,9 +81,7 @@ class Backlog:
     def of_app(self, app_id: AppId, state: State | None = None) -> Iterable[LiveRequest]:
         """Return the live requests of an app, all or those in one state."""
         return [
-            live
-            for live in self._live.values()
-            if live.request.app_id == app_id and (state is None or live.request.state is state)
+            live for live in self if live.request.app_id == app_id and (state is None or live.request.state is state)
         ]
 
     def take(self, app_id: AppId) -> LiveRequest | None:

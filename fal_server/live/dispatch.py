@@ -456,7 +456,8 @@ class Dispatcher:
             reason = runner.reason  # it ends already, and that breaks its connections
         end = self._fleet.kill if kill else self._fleet.drain
         what = f"the end of runner {runner_id} ({reason})"
-        self._tasks.spawn(until_stored(what, lambda: end(runner_id, reason), stopping=self._closing), name=what)
+        write = until_stored(what, lambda: end(runner_id, reason), stopping=self._closing, unforeseen=lambda: None)
+        self._tasks.spawn(write, name=what)
 
     async def _first_byte(self, lease: Lease, at: datetime) -> None:
         try:

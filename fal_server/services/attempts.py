@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from fal_grpc.backoff import Backoff
 from fal_server.core.apps import App
-from fal_server.core.faults import DeadlineExceeded, Fault, NodeTrouble, NotFound
+from fal_server.core.faults import CONTROLLER_FAILED, DeadlineExceeded, Fault, NodeTrouble, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT
 from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.queue import (
@@ -274,8 +274,12 @@ def _result_of(attempt: asyncio.Task[Done | Retry | Requeue], live: LiveRequest)
         return attempt.result()
     except (Exception, asyncio.CancelledError):
         log.exception("attempt %d of request %s failed", live.request.attempt, live.request.request_id)
-        detail = "the controller failed; its log says why"
-        return Done(answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error", dead=True)
+        return Done(
+            answer=refusal(500, "internal_error", CONTROLLER_FAILED),
+            error=CONTROLLER_FAILED,
+            error_type="internal_error",
+            dead=True,
+        )
 
 
 def _too_late(request: QueuedRequest) -> Done:

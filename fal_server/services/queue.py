@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import run_to_completion
-from fal_server.core.faults import FailedPrecondition, Fault, NotFound, Unavailable, UnusableIdempotencyKey
+from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, NotFound, UnusableIdempotencyKey
 from fal_server.core.identity import AccountId, AppId
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.queue import (
@@ -180,6 +180,16 @@ class Queue:
         completed = request.state is State.COMPLETED
         return request, await self._store.answer(app_id.account, request_id) if completed else None
 
+    async def finished(self, request_id: str) -> None:
+        """Wait until a request is completed; return at once if it is, or is unknown."""
+        live = self._backlog.get(request_id)
+        if live is not None:
+            await live.finished.wait()
+
+    def by_idempotency(self) -> Mapping[str, QueuedRequest]:
+        """Return the requests that are not completed and came with an Idempotency-Key, by their `idempotency`."""
+        return {live.request.idempotency: live.request for live in self._backlog if live.request.idempotency}
+
     async def lines(self, request: QueuedRequest) -> Sequence[LogEntry]:
         """Return the log lines of the last attempt: the request's, or all if the runner had no other request."""
         if request.runner_id is None or request.started_at is None:
@@ -329,21 +339,16 @@ class Queue:
         whoever waits for it learns of no end otherwise.
         """
         live.finishing = True
-        what = f"the end of request {live.request.request_id}"
 
-        async def write() -> QueuedRequest:
+        def write() -> Awaitable[QueuedRequest]:
+            return self._write_end(live, answer, error=error, error_type=error_type, dead=dead)
+
+        def unforeseen() -> None:
             nonlocal answer, error, error_type, dead
-            try:
-                return await self._write_end(live, answer, error=error, error_type=error_type, dead=dead)
-            except Fault:
-                raise
-            except Exception as unforeseen:
-                error, error_type, dead = "the controller failed; its log says why", "internal_error", True
-                answer = refusal(500, error_type, error)
-                raise _unforeseen(what, unforeseen) from unforeseen
+            error, error_type, dead = CONTROLLER_FAILED, "internal_error", True
+            answer = refusal(500, error_type, error)
 
-        ended = await until_stored(what, write)
-        assert ended is not None
+        ended = await until_stored(f"the end of request {live.request.request_id}", write, unforeseen=unforeseen)
         self._forget([(live, ended)])
 
     async def end_cancelled(self, live: LiveRequest) -> None:
@@ -353,16 +358,7 @@ class Queue:
     async def put_back(self, live: LiveRequest, request: QueuedRequest) -> None:
         """Write that a request waits again, and put it in line."""
         what = f"the return of request {request.request_id}"
-
-        async def write() -> bool:
-            try:
-                return await self._store.put_back(request)
-            except Fault:
-                raise
-            except Exception as unforeseen:
-                raise _unforeseen(what, unforeseen) from unforeseen
-
-        written = await until_stored(what, write)
+        written = await until_stored(what, lambda: self._store.put_back(request), unforeseen=lambda: None)
         if written and live.cancelled.is_set():
             live.request = request
             await self.end_cancelled(live)
@@ -393,18 +389,16 @@ class Queue:
             live.finishing = True
             self._backlog.withdraw(live)
         ended = [self._ended(live.request, CANCELLED, error=WAS_CANCELLED) for live in group]
-        what = f"the end of {len(group)} requests"
+        together = True
 
         async def write() -> Collection[str]:
-            try:
-                return await self._store.complete_all(ended, CANCELLED)
-            except Fault:
-                raise
-            except Exception:
-                log.exception("%s cannot be stored at once: each is stored alone", what)
-                return ()
+            return await self._store.complete_all(ended, CANCELLED) if together else ()
 
-        written = await until_stored(what, write)
+        def unforeseen() -> None:
+            nonlocal together
+            together = False  # each is written alone instead, so that one which breaks the write fails no other
+
+        written = await until_stored(f"the end of {len(group)} requests", write, unforeseen=unforeseen)
         self._forget([pair for pair in zip(group, ended, strict=True) if pair[1].request_id in written])
         for live in group:
             if live.request.request_id not in written:
@@ -469,12 +463,6 @@ class Queue:
     def _notify(self) -> None:
         self.requests_changed.notify()
         self._changed.notify()
-
-
-def _unforeseen(what: str, error: Exception) -> Unavailable:
-    """Report an error that nobody foresaw, and return the fault after which a write is tried again."""
-    log.error("%s cannot be stored", what, exc_info=error)
-    return Unavailable(f"{type(error).__name__}, of which the log says more")
 
 
 def _is_waiting(live: LiveRequest) -> bool:

@@ -11,24 +11,24 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from fal_server.aio.retry import until_stored
 from fal_server.aio.tasks import TaskSet, run_to_completion
-from fal_server.core.faults import FailedPrecondition, Fault, NotFound, Unavailable
+from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, Fault, NotFound, Unavailable
 from fal_server.core.identity import AppId, Principal, Scope
 from fal_server.core.json_reader import read_json
 from fal_server.core.queue import Answer
 from fal_server.core.revisions import Json
 from fal_server.core.workflows import INPUT, Graph, GraphNode, NodeKind, NoSuchValue, WorkflowRun, graph_of, hydrate
 from fal_server.live.dispatch import Dispatcher
-from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock
 from fal_server.ports.workflows import WorkflowStore
 from fal_server.services.queue import Queue
-from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, refusal
+from fal_server.services.submission import CANCELLED, WAS_CANCELLED, Submission, idempotency, refusal
 from fal_server.services.workflows import Workflows
 
 log = logging.getLogger(__name__)
@@ -51,21 +51,19 @@ class _Live:
     """A run that is not completed; the one controller that works on it has it."""
 
     run: WorkflowRun
-    requests: dict[str, AppId] = field(default_factory=dict)  # by id; those under way
+    requests: dict[str, AppId]  # by id; those under way
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the row is written, so that a cancellation never overwrites the end."""
     submitting: TaskSet = field(default_factory=lambda: TaskSet(None))
     """Requests on their way into the queue; they get there even if the run ends meanwhile."""
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its end is stored, or left to the next controller."""
 
 
 class WorkflowRuns:
-    """The use cases of calls of workflows.
-
-    Attributes:
-        changed: notified when a run is completed.
-    """
+    """The use cases of calls of workflows."""
 
     def __init__(
         self, store: WorkflowStore, workflows: Workflows, queue: Queue, dispatcher: Dispatcher, owner: str, clock: Clock
@@ -78,12 +76,16 @@ class WorkflowRuns:
         self._clock = clock
         self._live: dict[str, _Live] = {}
         self._tasks = TaskSet(log)
-        self.changed = ChangeNotifier()
 
     async def load(self) -> None:
         """Go on with the runs of an earlier controller, once at the start, after the queue was loaded."""
-        for run in await self._store.unfinished_runs():
-            self._begin(run)
+        runs = await self._store.unfinished_runs()
+        queued = self._queue.by_idempotency() if runs else {}
+        for run in runs:
+            # A run that is cancelled before it comes to a node cancels also what that node asked for earlier.
+            keys = (idempotency(submission) for submission in self._submissions(run))
+            earlier = [queued[key] for key in keys if key and key in queued]
+            self._begin(run, {request.request_id: request.app_id for request in earlier})
 
     async def close(self) -> None:
         """Leave the runs under way to the next controller."""
@@ -124,8 +126,9 @@ class WorkflowRuns:
 
     async def wait(self, run: WorkflowRun) -> WorkflowRun:
         """Return a run when it is completed."""
-        while run.run_id in self._live:
-            await self.changed.wait(self.changed.count)
+        live = self._live.get(run.run_id)
+        if live is not None:
+            await live.finished.wait()
         found = await self._store.get_run(run.account, run.run_id)
         return found or run
 
@@ -148,7 +151,7 @@ class WorkflowRuns:
 
     async def _accept(self, run: WorkflowRun) -> WorkflowRun:
         await self._store.save_run(run)
-        self._begin(run)
+        self._begin(run, {})
         return run
 
     async def _mark_cancelled(self, live: _Live) -> None:
@@ -160,8 +163,8 @@ class WorkflowRuns:
             live.run = cancelled
         live.cancelled.set()
 
-    def _begin(self, run: WorkflowRun) -> None:
-        live = _Live(run)
+    def _begin(self, run: WorkflowRun, requests: dict[str, AppId]) -> None:
+        live = _Live(run, requests)
         if run.cancelled:
             live.cancelled.set()
         self._live[run.run_id] = live
@@ -188,12 +191,20 @@ class WorkflowRuns:
                 live.finishing = True
                 if ended.answer is None or ended.answer.status >= 400:
                     await self._cancel_requests(live)
-                await until_stored(f"the end of workflow run {live.run.run_id}", lambda: self._store.save_run(ended))
+                await self._store_end(ended)
         except Exception:
             # Who waits must not wait forever.
             log.exception("workflow run %s could not be ended; the next controller goes on with it", live.run.run_id)
         del self._live[live.run.run_id]
-        self.changed.notify()
+        live.finished.set()
+
+    async def _store_end(self, ended: WorkflowRun) -> None:
+        def unforeseen() -> None:
+            nonlocal ended
+            ended = _broken(ended)
+
+        what = f"the end of workflow run {ended.run_id}"
+        await until_stored(what, lambda: self._store.save_run(ended), unforeseen=unforeseen)
 
     def _ended(self, live: _Live, work: asyncio.Task[Json]) -> WorkflowRun:
         run = replace(live.run, completed_at=self._clock.now())
@@ -205,10 +216,7 @@ class WorkflowRuns:
             return replace(run, answer=Answer(status=200, headers=fields, body=json.dumps(work.result()).encode()))
         if not isinstance(error, _Failed):
             log.error("workflow run %s failed", run.run_id, exc_info=error)
-            detail = "the controller failed; its log says why"
-            return replace(
-                run, answer=refusal(500, "internal_error", detail), error=detail, error_type="internal_error"
-            )
+            return _broken(run)
         answer = refusal(error.status, error.error_type, str(error), ("x-fal-workflow-node", error.node.node_id))
         return replace(run, answer=answer, error=str(error), error_type=error.error_type)
 
@@ -268,21 +276,14 @@ class WorkflowRuns:
 
     async def _answer(self, live: _Live, node: GraphNode, body: bytes) -> Answer:
         """Queue a node's request, unless that was done before, and return its answer."""
-        app_id, path = self._app_of(node)
-        submission = Submission(
-            app_id=app_id,
-            path=path,
-            headers=_HEADERS,
-            body=body,
-            caller=live.run.caller,
-            idempotency_key=f"workflow {live.run.run_id} {node.node_id}",
-        )
+        submission = self._submission(live.run, node, body)
+        app_id = submission.app_id
         request_id: str | None = None
         while True:
-            seen = self._queue.requests_changed.count
             try:
                 if request_id is None:
                     request_id = await asyncio.shield(live.submitting.spawn(self._submit(live, submission)))
+                await self._queue.finished(request_id)
                 _, answer = await self._queue.result(app_id, request_id)
             except Unavailable as fault:
                 log.warning("workflow run %s waits for the database: %s", live.run.run_id, fault.message)
@@ -291,7 +292,30 @@ class WorkflowRuns:
             if answer is not None:
                 del live.requests[request_id]
                 return answer
-            await self._queue.requests_changed.wait(seen)
+            await asyncio.sleep(_AGAIN_SECONDS)  # it was given up, and put in line again meanwhile
+
+    def _submissions(self, run: WorkflowRun) -> Iterator[Submission]:
+        """Yield what the nodes of a run submit, without the bodies; nothing of an app that is gone."""
+        for node in graph_of(run.contents).nodes.values():
+            if node.kind is NodeKind.RUN:
+                with suppress(NotFound):
+                    yield self._submission(run, node, b"")
+
+    def _submission(self, run: WorkflowRun, node: GraphNode, body: bytes) -> Submission:
+        """Return the request of a node.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app_id, path = self._app_of(node)
+        return Submission(
+            app_id=app_id,
+            path=path,
+            headers=_HEADERS,
+            body=body,
+            caller=run.caller,
+            idempotency_key=f"workflow {run.run_id} {node.node_id}",
+        )
 
     async def _submit(self, live: _Live, submission: Submission) -> str:
         request_id = (await self._queue.submit(submission)).request.request_id
@@ -312,6 +336,16 @@ class WorkflowRuns:
                 f"this controller has apps of {self._owner} only: `fal apps list` shows which",
             )
         return app.app_id, "/" + "".join(path)
+
+
+def _broken(run: WorkflowRun) -> WorkflowRun:
+    """Return a run as one that ended because the controller failed."""
+    return replace(
+        run,
+        answer=refusal(500, "internal_error", CONTROLLER_FAILED),
+        error=CONTROLLER_FAILED,
+        error_type="internal_error",
+    )
 
 
 def _output(graph: Graph, values: Mapping[str, Json]) -> Json:

@@ -88,3 +88,19 @@ async def test_a_write_is_repeated_until_it_is_stored_or_the_end_has_come() -> N
     async with asyncio.timeout(HANG_SECONDS):
         assert await until_stored("it", write) == "stored"
         assert await until_stored("it", never, stopping=stopping) is None
+
+
+async def test_an_unforeseen_error_of_a_write_is_raised_or_said_before_the_next_try() -> None:
+    failures: list[Exception] = [RuntimeError("nobody foresaw this")] * 2
+    said: list[int] = []
+
+    async def write() -> str:
+        if failures:
+            raise failures.pop()
+        return "stored"
+
+    with pytest.raises(RuntimeError, match="nobody foresaw"):
+        await until_stored("it", write)
+    async with asyncio.timeout(HANG_SECONDS):
+        assert await until_stored("it", write, unforeseen=lambda: said.append(len(failures))) == "stored"
+    assert said == [0]

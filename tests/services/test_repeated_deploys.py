@@ -15,6 +15,8 @@ from tests.fakes.platform import Platform, deploy_request
 
 ONE = "00000000-0000-4000-8000-000000000001"
 
+OTHER = EnvironmentSpec(kind="virtualenv", configuration={"requirements": ["x"]})
+
 
 async def test_a_repeated_deploy_gets_the_first_answer(platform: Platform) -> None:
     first = await platform.deploy()
@@ -38,7 +40,10 @@ async def test_the_id_of_another_apps_revision_is_refused(platform: Platform) ->
     ("change", "what"),
     [
         ({"function": ("cloudpickle", b"code"), "entrypoint": None}, "function, entrypoint"),
-        ({"environments": (EnvironmentSpec(kind="virtualenv", configuration={"requirements": ["x"]}),)}, "environments"),
+        (
+            {"environments": (EnvironmentSpec(kind="virtualenv", configuration={"requirements": ["x"]}),)},
+            "environments",
+        ),
         ({"scaling": {"max_concurrency": 7}}, "scaling"),
         ({"files": (AppFile(hash="0" * 64, relative_path="a.txt"),), "num_gpus": 1}, "num_gpus, files"),
     ],

@@ -14,6 +14,7 @@ from fal_server.core.faults import FailedPrecondition, NotFound
 from fal_server.core.identity import LOCAL, AppId, Principal, Restrictions, Scope
 from fal_server.core.queue import Answer, Content, QueuedRequest
 from fal_server.core.workflows import WorkflowRun
+from fal_server.ports.workflows import WorkflowStore
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
 from tests.fakes.domain import SCOPE
@@ -30,17 +31,39 @@ def node(needs: str = "input", app: str = "me/a", **more: Any) -> dict[str, Any]
 CHAIN = {"one": node(), "two": node("one"), "show": {"type": "display", "fields": ["$two.text"], "depends": ["two"]}}
 
 
+class BreakableRuns:
+    """The real store, which refuses some ends of runs for a reason that nobody foresaw.
+
+    Attributes:
+        broken: how many.
+    """
+
+    def __init__(self, store: WorkflowStore) -> None:
+        self._store = store
+        self.broken = 0
+
+    async def save_run(self, run: WorkflowRun) -> None:
+        if run.answer is not None and self.broken:
+            self.broken -= 1
+            raise RuntimeError("nobody foresaw this")
+        await self._store.save_run(run)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
 class Running:
     """Workflows over a queue; the app answers with its input's text and what is sent longer by one."""
 
     def __init__(self, q: Queueing) -> None:
         self.q = q
+        self.store = BreakableRuns(q.platform.store.workflows)
         self.workflows = Workflows(q.platform.store.workflows, q.clock)
         self.runs = self.another()
 
     def another(self) -> WorkflowRuns:
         """Return what the next controller would have."""
-        store = self.q.platform.store.workflows
+        store: Any = self.store
         return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, "me", self.q.clock)
 
     async def start(self, nodes: Any = None, output: Any = None, **value: Any) -> WorkflowRun:
@@ -148,6 +171,32 @@ async def test_a_cancelled_run(w: Running, died: bool) -> None:
     assert (ended.answer.status, ended.error_type) == (499, "client_cancelled")
     w.q.client.held.set()
     await runs.close()
+
+
+async def test_a_run_that_is_cancelled_before_its_nodes_start_again(w: Running) -> None:
+    """What the nodes submitted to an earlier controller is cancelled, though no node has come to it again."""
+    w.q.client.on_cancel = lambda: None
+    w.q.client.held.clear()
+    nodes = {"a": node(app="me/a/left"), "b": node(app="me/a/right"), "gone": {"type": "display", "fields": []}}
+    run = await w.start(nodes, ["$a.text", "$b.text"])
+    await w.q.until(lambda: w.q.client.under_way == 2)
+    await w.runs.close()
+    following = w.another()
+    await following.load()
+    await following.cancel(SCOPE, "w", run.run_id)
+    assert (await w.ended(run, following)).error_type == "client_cancelled"
+    await w.q.until(lambda: len(w.q.client.told) == 2)
+    assert {path for _, path in w.q.client.told} == {"/left", "/right"}
+    w.q.client.held.set()
+    await following.close()
+
+
+async def test_an_end_that_cannot_be_stored_for_an_unforeseen_reason_is_an_error(w: Running) -> None:
+    w.store.broken = 1
+    run = await w.start()
+    ended = await w.ended(run)
+    assert ended.answer is not None
+    assert (ended.answer.status, ended.error_type) == (500, "internal_error")
 
 
 async def test_what_a_caller_cannot_start(w: Running) -> None:

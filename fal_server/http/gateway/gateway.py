@@ -11,6 +11,7 @@ from fal_server.access.permissions import require_app
 from fal_server.access.tokens import Tokens
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import (
+    CONTROLLER_FAILED,
     DeadlineExceeded,
     Fault,
     NotFound,
@@ -27,7 +28,7 @@ from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.gateway.upstream import Pool
-from fal_server.http.server.errors import FAILED, HttpError, answer_preflight, send_error
+from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
@@ -154,7 +155,7 @@ class Gateway:
         except Exception:  # noqa: BLE001 - whatever a service raises, the client gets a response
             _log.exception("no runner was found for a request to %s", app.app_id)
             exchange.driver = None
-            send_error(exchange, request_id, HttpError(500, "internal_error", FAILED))
+            send_error(exchange, request_id, HttpError(500, "internal_error", CONTROLLER_FAILED))
             return
         # No await from here on, so the lease cannot be lost to a cancellation.
         if exchange.gone:

@@ -9,7 +9,8 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Message, Scope
 
 from fal_server.aio.tasks import TaskSet
-from fal_server.http.server.errors import FAILED, HttpError, send_error
+from fal_server.core.faults import CONTROLLER_FAILED
+from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import HOP_BY_HOP, RequestIds, origin_form
 from fal_server.http.server.rules import Limits
@@ -91,7 +92,7 @@ class _AsgiRun:
         if exchange.started:
             exchange.abort()
         else:
-            send_error(exchange, self._request_id, HttpError(500, "internal_error", FAILED))
+            send_error(exchange, self._request_id, HttpError(500, "internal_error", CONTROLLER_FAILED))
 
     def _scope(self) -> Scope:
         exchange = self._exchange

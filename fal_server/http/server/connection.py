@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import httptools
 
-from fal_server.http.server.errors import FAILED, HttpError, send_error
+from fal_server.core.faults import CONTROLLER_FAILED
+from fal_server.http.server.errors import HttpError, send_error
 from fal_server.http.server.exchange import Exchange, RequestHandler
 from fal_server.http.server.messages import Headers
 from fal_server.http.server.registry import Registry
@@ -275,7 +276,7 @@ class HttpConnection(asyncio.Protocol):
                     self._handler.handle(exchange)
                 except Exception:  # noqa: BLE001 - whatever the handler raises, the client gets a response
                     _log.exception("a request could not be handled")
-                    send_error(exchange, str(uuid4()), HttpError(500, "internal_error", FAILED))
+                    send_error(exchange, str(uuid4()), HttpError(500, "internal_error", CONTROLLER_FAILED))
             if self._current is None and self._rejection is not None and not self._closing:
                 status, detail = self._rejection
                 self._rejection = None

@@ -7,8 +7,6 @@ from email.utils import formatdate
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.messages import error_body
 
-FAILED = "the controller failed; its log says why"
-
 
 class HttpError(Exception):
     """An error that the gateway answers itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fal_server.core.faults import (
+    CONTROLLER_FAILED,
     Aborted,
     AlreadyExists,
     DeadlineExceeded,
@@ -19,7 +20,7 @@ from fal_server.core.faults import (
     Unimplemented,
     UnusableIdempotencyKey,
 )
-from fal_server.http.server.errors import FAILED, HttpError
+from fal_server.http.server.errors import HttpError
 
 # A fault without a row has that of its base. `BY_HTTP_STATUS` of fal_grpc.errors is the way back.
 STATUSES: dict[type[Fault], int] = {
@@ -53,4 +54,4 @@ def http_error(fault: Fault) -> HttpError:
     status = status_of(type(fault))
     error_type = _ERROR_TYPES.get(type(fault), "bad_request" if status < 500 else "internal_error")
     fields = b"www-authenticate: Key\r\n" if status == 401 else b""
-    return HttpError(status, error_type, FAILED if status == 500 else fault.message, fields)
+    return HttpError(status, error_type, CONTROLLER_FAILED if status == 500 else fault.message, fields)
