@@ -64,7 +64,9 @@ class Feed(Generic[Key, Row]):
         self._look = look
         self._alike = alike
         self._changed = changed
-        self._lock = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._looks = 0  # that have started
+        self._seen = 0  # the count of changes when the last look started
         self._life = secrets.token_hex(8)
         self._version = 0
         # What changed last is at the end of both.
@@ -85,7 +87,7 @@ class Feed(Generic[Key, Row]):
             InvalidArgument: that is no version.
         """
         position = self._position(version)
-        async with self._lock:
+        async with self._looking:
             await self._take()
         loop = asyncio.get_running_loop()
         while True:
@@ -94,7 +96,7 @@ class Feed(Generic[Key, Row]):
             yield changes
             until = loop.time() + HEARTBEAT_SECONDS
             while self._version == position and loop.time() < until:
-                await self._advance(position)
+                await self._advance()
 
     def _position(self, version: str) -> int | None:
         """Return the number of a version, or None if this feed does not know it."""
@@ -121,21 +123,21 @@ class Feed(Generic[Key, Row]):
         removed = [row for row in _later(self._gone, position) if mine(row)]
         return Changes(snapshot=False, rows=rows[::-1], removed=removed[::-1], version=version)
 
-    async def _advance(self, position: int) -> None:
-        """Wait for a change, or for some time, and look; one reader does it for all."""
-        async with self._lock:
-            if self._version != position:
-                return
-            seen = self._changed.count
-            loop = asyncio.get_running_loop()
-            await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
-            await self._changed.wait(seen, _LOOK_SECONDS)
-            await self._take()
+    async def _advance(self) -> None:
+        """Wait for a change, or for some time; of the readers that then wake, the first looks for all."""
+        looks, loop = self._looks, asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._rested_at - loop.time()))
+        await self._changed.wait(self._seen, _LOOK_SECONDS)
+        async with self._looking:
+            if self._looks == looks:
+                await self._take()
 
     async def _take(self) -> None:
         """Look, and number what differs from before."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._looks += 1
+        self._seen = self._changed.count
         found = await self._look()
         self._order = {key: number for number, key in enumerate(found)}
         for key, row in found.items():

@@ -34,6 +34,18 @@ class Table:
         return Feed(self.look, lambda before, now: before == now, self.changed)
 
 
+class Patient(ChangeNotifier):
+    """Notices of which a test knows that somebody waits for one, which takes as long as it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = asyncio.Event()
+
+    async def wait(self, seen: int, timeout_seconds: float | None = None) -> int:
+        self.waited_for.set()
+        return await super().wait(seen)
+
+
 class Reader:
     """Fold what comes, and go on from the last version after every message."""
 
@@ -100,6 +112,25 @@ async def test_who_is_too_far_behind_gets_a_snapshot() -> None:
         await Reader().read(feed)
     async with aclosing(feed.follow(reader.version, lambda row: True)) as stream:
         assert (await anext(stream)).snapshot
+
+
+async def test_a_new_reader_does_not_wait_for_those_that_wait() -> None:
+    """Nothing changes and nothing is announced, so whoever held up a look would hold it up for long."""
+    table = Table()
+    table.changed = notices = Patient()
+    feed = table.feed()
+    async with aclosing(feed.follow("", lambda row: True)) as first, asyncio.timeout(20):
+        await anext(first)
+        waiting = asyncio.ensure_future(anext(first))
+        await notices.waited_for.wait()
+        looks = table.looks
+        async with aclosing(feed.follow("", lambda row: True)) as second:
+            assert (await anext(second)).snapshot
+        assert table.looks == looks + 1
+        assert not waiting.done()
+        table.rows["m1"] = ("m1", 1)
+        table.changed.notify()
+        assert (await waiting).rows == [("m1", 1)]
 
 
 async def test_a_stream_gets_each_change_and_many_readers_cost_one_look() -> None:
