@@ -23,6 +23,7 @@ from fal_server.core.revisions import EnvironmentSpec, Revision
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.core.scaling import Scaling
 from fal_server.http.gateway.gateway import Gateway
+from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.routes.router import Router
 from fal_server.http.server.asgi import AsgiAdapter
 from fal_server.http.server.listener import Listener, bind
@@ -32,6 +33,7 @@ from fal_server.live.dispatch import Dispatcher
 from fal_server.live.events import ChangeNotifier
 from fal_server.live.fleet import Fleet
 from fal_server.live.health import Health
+from fal_server.services.cancellations import Cancellations
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.store import AesVault, open_store
@@ -125,7 +127,8 @@ async def serve_gateway(port: int) -> None:
         )
         await fleet.add([runner])
         key = await Keys(store, clock, access).create(None)
-        gateway, bridge = Gateway(dispatcher, access), AsgiAdapter(app)
+        cancellations = Cancellations(catalog, HttpRunnerClient())
+        gateway, bridge = Gateway(dispatcher, catalog, access, cancellations), AsgiAdapter(app)
         door = Listener(Router(gateway, bridge), "127.0.0.1:1")
         sockets = await bind("127.0.0.1", 0)
         await door.start(sockets)

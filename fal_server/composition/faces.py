@@ -80,7 +80,14 @@ async def open_faces(
             guard=guard, settings=settings, addresses=addresses, live=live, files=files, use_cases=use_cases
         ),
     )
-    gateway = Gateway(live.dispatcher, use_cases.access, tokens=files.tokens, lifecycle=files.objects.lifecycle)
+    gateway = Gateway(
+        live.dispatcher,
+        live.catalog,
+        use_cases.access,
+        use_cases.cancellations,
+        tokens=files.tokens,
+        lifecycle=files.objects.lifecycle,
+    )
     adapter = AsgiAdapter(rest)
     router = Router(gateway, adapter)
     listener = Listener(

@@ -12,10 +12,12 @@ from fal_server.composition.files import FileServices
 from fal_server.composition.live import LiveState
 from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
+from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.outbound.webhook_client import HttpWebhookClient
 from fal_server.live.delays import Delays
 from fal_server.ports import Clock
 from fal_server.services.apps import Apps
+from fal_server.services.cancellations import Cancellations
 from fal_server.services.deploy_plans import DeployPlans
 from fal_server.services.deploys import Deploys
 from fal_server.services.environments import Environments
@@ -40,6 +42,7 @@ class UseCases:
 
     access: Authenticator
     apps: Apps
+    cancellations: Cancellations
     deploys: Deploys
     deploy_plans: DeployPlans
     environments: Environments
@@ -104,6 +107,7 @@ async def build_use_cases(
     return UseCases(
         access=access,
         apps=apps,
+        cancellations=Cancellations(catalog, HttpRunnerClient()),
         deploys=deploys,
         deploy_plans=DeployPlans(store, catalog, fleet, dispatcher, deploys, execution.builder, clock),
         environments=Environments(store, clock),

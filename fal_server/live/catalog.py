@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from fal_server.aio.tasks import run_to_completion
 from fal_server.core import names
 from fal_server.core.apps import App, settled
 from fal_server.core.faults import NotFound
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, Accounts, AppId, within
-from fal_server.core.revisions import Revision
+from fal_server.core.revisions import Json, Revision
 from fal_server.core.scaling import carried_over
 from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Store
@@ -184,6 +184,16 @@ class Catalog:
             return None
         self._revisions[revision_id] = known
         return known
+
+    async def metadata(self, app_id: AppId) -> Mapping[str, Json]:
+        """Return what came with the code of the revision that an app is on, such as its `openapi`.
+
+        Raises:
+            NotFound: there is no such app.
+        """
+        app = self.require(app_id)
+        revision = await self.find_revision(app.account, app.revision_id)
+        return {} if revision is None else revision.metadata
 
     def forget_revision(self, revision_id: str) -> None:
         """Drop a revision that was deleted from the store."""

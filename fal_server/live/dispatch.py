@@ -16,7 +16,6 @@ from fal_server.core.autoscale import Load
 from fal_server.core.failures import BROKEN, UNAVAILABLE, own_end, was_too_slow
 from fal_server.core.faults import DeadlineExceeded, Fault, NotFound, StartTimedOut, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, AccountId, AppId
-from fal_server.core.revisions import Json
 from fal_server.core.routing import Outcome, Slot, parse_hints, pick
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.live.backlog import Backlog
@@ -156,12 +155,6 @@ class Dispatcher:
         self._routed[owner, app] = (known, routed)
         return routed
 
-    async def metadata(self, app_id: AppId) -> Mapping[str, Json]:
-        """Return what came with the code of the revision that an app is on, such as its `openapi`."""
-        app = self._catalog.get(app_id)
-        revision = None if app is None else await self._catalog.find_revision(app.account, app.revision_id)
-        return {} if revision is None else revision.metadata
-
     def load(self, app: App) -> Load:
         """Return what an app has to do now."""
         waiting = self._waiting.get(app.app_id, ())
@@ -268,13 +261,14 @@ class Dispatcher:
 
     def release(self, lease: Lease, outcome: Outcome) -> None:
         """Take a slot back, because its request has left the runner; a second time changes nothing."""
+        if not self._fleet.holds(lease.slot, lease):
+            return
         if outcome is Outcome.CLIENT_GONE and self.on_abandoned is not None and lease.slot.open:
             self.on_abandoned(lease)
             return
         if outcome in _KILLED and lease.slot.in_flight > 1:
             lease.slot.shared = True
-        if not self._fleet.end(lease.slot, lease):
-            return
+        self._fleet.end(lease.slot, lease)
         if outcome is Outcome.DONE:
             pass
         elif outcome in _KILLED:

@@ -316,17 +316,18 @@ class Fleet:
         slot.in_flight += 1
         self._leases.setdefault(slot.runner_id, {})[lease] = None
 
-    def end(self, slot: Slot, lease: Leased) -> bool:
-        """Count a request that has left a runner; return False if it had left before."""
-        leases = self._leases.get(slot.runner_id)
-        if leases is None or lease not in leases:
-            return False
+    def holds(self, slot: Slot, lease: Leased) -> bool:
+        """Return whether a request is still on a runner."""
+        return lease in self._leases.get(slot.runner_id, ())
+
+    def end(self, slot: Slot, lease: Leased) -> None:
+        """Count a request that has left a runner, which held it."""
+        leases = self._leases[slot.runner_id]
         del leases[lease]
         slot.in_flight -= 1
         self._last_request_at[slot.runner_id] = self._clock.now()
         if not leases and not slot.open:
             self._changed.notify()
-        return True
 
     async def first_byte(self, runner_id: str, request_at: datetime, answer_at: datetime) -> None:
         """Write when a runner got its first request and sent the first byte of a response, once."""

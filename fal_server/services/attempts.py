@@ -11,7 +11,6 @@ from fal_grpc.backoff import Backoff
 from fal_server.core.apps import App
 from fal_server.core.faults import CONTROLLER_FAILED, DeadlineExceeded, Fault, NodeTrouble, NotFound
 from fal_server.core.identity import EVERY_ACCOUNT
-from fal_server.core.openapi import cancel_path, takes_post
 from fal_server.core.queue import (
     Answer,
     Condition,
@@ -30,6 +29,7 @@ from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease
 from fal_server.ports import Clock
 from fal_server.ports.queue import AnswerTooLarge, QueueStore, RunnerClient
+from fal_server.services.cancellations import Cancellations
 from fal_server.services.queue import Queue
 from fal_server.services.submission import CANCELLED, WAS_CANCELLED, refusal
 
@@ -80,6 +80,7 @@ class AttemptRunner:
         dispatcher: Dispatcher,
         catalog: Catalog,
         client: RunnerClient,
+        cancellations: Cancellations,
         clock: Clock,
     ) -> None:
         self._queue = queue
@@ -87,6 +88,7 @@ class AttemptRunner:
         self._dispatcher = dispatcher
         self._catalog = catalog
         self._client = client
+        self._cancellations = cancellations
         self._clock = clock
 
     async def run_attempt(self, live: LiveRequest) -> None:
@@ -184,7 +186,7 @@ class AttemptRunner:
         if live.cancelled.is_set():
             return Requeue(request=waiting), Outcome.DONE  # nothing was sent
         sent = asyncio.Event()
-        cancellation = asyncio.create_task(self._pass_on_cancellation(live, lease, sent))
+        cancellation = asyncio.create_task(self._tell_when_cancelled(live, lease, sent))
         seconds = float(app.scaling.request_timeout)
         try:
             seen = await self._client.send(lease.host, lease.port, started, content, seconds, sent)
@@ -210,23 +212,10 @@ class AttemptRunner:
             outcome = Outcome.RUNNER_FAILED
         return self._follow(started, seen, decision), outcome
 
-    async def _pass_on_cancellation(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
-        """Tell the app when its request is cancelled, at the endpoint that it has for that, if it has one."""
+    async def _tell_when_cancelled(self, live: LiveRequest, lease: Lease, sent: asyncio.Event) -> None:
         await sent.wait()
         await live.cancelled.wait()
-        request = live.request
-        try:
-            metadata = await self._dispatcher.metadata(request.app_id)
-            if takes_post(metadata, cancel_path(request.path)) is False:
-                log.info(
-                    "request %s is cancelled, but its app has no endpoint for that: it goes on", request.request_id
-                )
-                return
-            status = await self._client.cancel(lease.host, lease.port, request.request_id, request.path)
-        except (Fault, AnswerTooLarge) as error:
-            log.warning("the app of request %s was not told that it is cancelled: %s", request.request_id, error)
-        else:
-            log.info("request %s is cancelled; its app was told, and answered %s", request.request_id, status)
+        await self._cancellations.tell(lease, live.request.request_id, live.request.path)
 
     def _follow(self, started: QueuedRequest, seen: Answer | Failure, decision: RetryDecision) -> Done | Retry:
         if decision.retry is None:

@@ -57,9 +57,7 @@ class Revisions:
         Raises:
             NotFound: there is no such app.
         """
-        app = self._catalog.require(AppId.parse(scope.account, app_name))
-        revision = await self._catalog.find_revision(scope.account, app.revision_id)
-        return {} if revision is None else revision.metadata
+        return await self._catalog.metadata(AppId.parse(scope.account, app_name))
 
     async def delete(self, scope: Scope, revision_id: str) -> None:
         """Delete a revision that no app uses.

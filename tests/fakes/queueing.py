@@ -15,6 +15,7 @@ from fal_server.live.delays import Delays
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.webhooks import WebhookSender
 from fal_server.services.attempts import AttemptRunner
+from fal_server.services.cancellations import Cancellations
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission
 from fal_server.services.webhooks import Webhooks
@@ -147,7 +148,10 @@ class Queueing:
         self.queue = Queue(
             self.store, self.backlog, platform.catalog, platform.log_store, self.clock, platform.changed, delays
         )
-        attempts = AttemptRunner(self.queue, self.store, platform.dispatcher, platform.catalog, self.client, self.clock)
+        cancellations = Cancellations(platform.catalog, self.client)
+        attempts = AttemptRunner(
+            self.queue, self.store, platform.dispatcher, platform.catalog, self.client, cancellations, self.clock
+        )
         self.worker = QueueWorker(
             self.queue,
             self.backlog,

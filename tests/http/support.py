@@ -59,6 +59,7 @@ class Ledger:
         self.described: dict[str, dict[str, object]] = {}
         self.asked: list[dict[str, object]] = []
         self.outcomes: list[Outcome] = []
+        self.told: list[tuple[str, str]] = []
         self.answers: list[tuple[str | None, bool]] = []
         self.held = 0
         self.waiting = 0
@@ -125,6 +126,11 @@ class Ledger:
         place = self.try_acquire(app_id, request_id=request_id, caller=caller, hint=hint)
         assert place is not None
         return place
+
+    async def tell(self, lease: Place, request_id: str, path: str) -> None:
+        """Record what an app is told, as `Cancellations` has it."""
+        self.told.append((request_id, path))
+        self.notify()
 
     def answered(self, lease: object, hints: str | None, *, health_check: bool) -> None:
         self.answers.append((hints, health_check))
@@ -207,7 +213,7 @@ async def running_server(
     body_seconds: float = 60,
 ) -> AsyncGenerator[Server, None]:
     ledger, keys = Ledger(), Keys()
-    gateway = Gateway(cast("Any", ledger), cast("Any", keys), connect_seconds=connect_seconds)
+    gateway = Gateway(*cast("list[Any]", [ledger, ledger, keys, ledger]), connect_seconds=connect_seconds)
     adapter = AsgiAdapter(rest, body_seconds=body_seconds)
     listener = Listener(
         Router(gateway, adapter), grpc_address, limits=limits, first_byte_seconds=first_byte_seconds, tls=tls

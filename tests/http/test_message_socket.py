@@ -149,12 +149,14 @@ async def test_a_caller_who_leaves_ends_the_request() -> None:
         left.set()
 
     async with served(patient) as h:
-        async with connect(address(h)) as ws:
+        async with connect(address(h, "/items/7?x=1")) as ws:
             await ws.send("1")
             await entered.wait()
             ws.transport.abort()
         await left.wait()
         assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+        await h.ledger.until(lambda: h.ledger.told)
+        assert h.ledger.told == [(h.ledger.asked[0]["request_id"], "/items/7?x=1")]
 
 
 async def test_a_listener_that_closes_says_so() -> None:

@@ -228,6 +228,8 @@ async def test_a_client_that_leaves_is_seen_by_the_app(after_head: bool) -> None
         writer.close()
         await left.wait()
         assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+        await h.ledger.until(lambda: h.ledger.told)
+        assert h.ledger.told == [(h.ledger.asked[0]["request_id"], "/")]
 
 
 async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
@@ -248,6 +250,7 @@ async def test_a_client_that_leaves_in_the_middle_of_an_upload() -> None:
         writer.close()
         await left.wait()
         assert await h.ledger.ended() == [Outcome.CLIENT_GONE]
+        assert not h.ledger.told, "the app sees that it never gets the whole request"
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,20 @@ from fal_server.core.faults import (
     Unavailable,
 )
 from fal_server.core.identity import AppId
-from fal_server.core.openapi import cancel_path, takes_post
+from fal_server.core.openapi import takes_post
 from fal_server.core.routing import Outcome
 from fal_server.http.gateway.app_request import LIFECYCLE, AppRequest
 from fal_server.http.gateway.deadlines import Deadlines
 from fal_server.http.gateway.message_socket import MessageSocket, is_socket_host
 from fal_server.http.gateway.relay import Relay
-from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.http.gateway.upstream import Pool
 from fal_server.http.server.errors import HttpError, answer_preflight, send_error
 from fal_server.http.server.exchange import Exchange
 from fal_server.http.server.faults import http_error
 from fal_server.http.server.messages import RequestIds
+from fal_server.live.catalog import Catalog
 from fal_server.live.dispatch import Dispatcher, Lease, RoutedApp
-from fal_server.ports.queue import AnswerTooLarge
+from fal_server.services.cancellations import Cancellations
 
 _LIFECYCLE = LIFECYCLE.encode()
 _log = logging.getLogger(__name__)
@@ -51,19 +51,22 @@ class Gateway:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        catalog: Catalog,
         access: Authenticator,
+        cancellations: Cancellations,
         *,
         connect_seconds: float = 5,
         tokens: Tokens | None = None,
         lifecycle: str = "",
     ) -> None:
         self.dispatcher = dispatcher
+        self._catalog = catalog
         self.access = access
+        self._cancellations = cancellations
         self.connect_seconds = connect_seconds
         self._tokens = tokens
         self._lifecycle = f"{LIFECYCLE}: {lifecycle}\r\n".encode() if lifecycle else b""
         self.pool = Pool()
-        self._runners = HttpRunnerClient(connect_seconds=connect_seconds)
         self.deadlines = Deadlines()
         self._ids = RequestIds()
         self._tasks = TaskSet(_log)
@@ -168,7 +171,7 @@ class Gateway:
         if is_socket_host(exchange.host.decode("latin-1")):
             return True
         path = request.path.partition(b"?")[0].decode("latin-1")
-        return takes_post(await self.dispatcher.metadata(app.app_id), path) is True
+        return takes_post(await self._catalog.metadata(app.app_id), path) is True
 
     async def _by_token(self, request: AppRequest, app_id: AppId) -> str:
         assert self._tokens is not None
@@ -185,18 +188,9 @@ class Gateway:
             app.app_id, request_id=request_id, caller=caller, hint=request.hint, start_timeout=timeout
         )
 
-    def caller_left(self, request: AppRequest, lease: Lease, request_id: str) -> None:
-        """Tell the app that a request is cancelled, if it has an endpoint for that, because its caller has left."""
-        self.spawn(self._pass_on_cancellation(request, lease, request_id))
-
-    async def _pass_on_cancellation(self, request: AppRequest, lease: Lease, request_id: str) -> None:
-        path = request.path.decode("latin-1")
-        try:
-            app = self.dispatcher.find(request.owner, request.app)
-            if app is not None and takes_post(await self.dispatcher.metadata(app.app_id), cancel_path(path)):
-                await self._runners.cancel(lease.host, lease.port, request_id, path)
-        except (Fault, AnswerTooLarge) as error:
-            _log.warning("the app of request %s was not told that its caller has left: %s", request_id, error)
+    def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
+        """Tell the app that a request which a runner has whole is cancelled, because its caller has left."""
+        self.spawn(self._cancellations.tell(lease, request_id, path.decode("latin-1")))
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background."""

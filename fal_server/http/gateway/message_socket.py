@@ -48,6 +48,10 @@ class SocketContext(Interface):
     pool: Pool
     connect_seconds: float
 
+    def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
+        """Handle that the caller of a request which a runner has whole is gone."""
+        ...
+
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run in the background; the gateway keeps the task until it ends."""
         ...
@@ -86,7 +90,7 @@ class MessageSocket(asyncio.Protocol):
         self._work: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._draining = False
+        self._draining = self._gone = False
         # Of the upgrade, what describes the connection and its key says nothing to a request.
         fields = b"".join(
             line + b"\r\n"
@@ -125,6 +129,7 @@ class MessageSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
+        self._gone = True
         self._waiting.clear()
         self._writable.set()
         if self._work is not None:
@@ -238,7 +243,12 @@ class MessageSocket(asyncio.Protocol):
                 )
             )
             upstream.transport.write(body)
-            await self._pass_on(answer, upstream, request_id, lease)
+            try:
+                await self._pass_on(answer, upstream, request_id, lease)
+            except asyncio.CancelledError:
+                if self._gone:
+                    self._context.caller_left(lease, request_id, path)
+                raise
         finally:
             upstream.end_request(reusable=False)
         return _outcome_of(upstream)

@@ -32,8 +32,8 @@ class RelayContext(Protocol):
     deadlines: Deadlines
     connect_seconds: float
 
-    def caller_left(self, request: AppRequest, lease: Lease, request_id: str) -> None:
-        """Handle that the caller of a request which a runner works on is gone."""
+    def caller_left(self, lease: Lease, request_id: str, path: bytes) -> None:
+        """Handle that the caller of a request which a runner has whole is gone."""
         ...
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -180,7 +180,7 @@ class Relay:
             return
         self._end(Outcome.CLIENT_GONE)
         if self._sent_end:  # else the app sees that it never gets the whole request
-            self._context.caller_left(self._request, self._lease, self._request_id)
+            self._context.caller_left(self._lease, self._request_id, self._request.path)
 
     def on_client_slow(self) -> None:
         if self._upstream is not None and not self._upstream.transport.is_closing():
