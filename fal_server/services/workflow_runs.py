@@ -278,10 +278,10 @@ class WorkflowRuns:
         """Queue a node's request, unless that was done before, and return its answer."""
         submission = self._submission(live.run, node, body)
         app_id = submission.app_id
-        request_id: str | None = None
+        request_id = ""
         while True:
             try:
-                if request_id is None:
+                if not request_id:
                     request_id = await asyncio.shield(live.submitting.spawn(self._submit(live, submission)))
                 await self._queue.finished(request_id)
                 _, answer = await self._queue.result(app_id, request_id)
