@@ -185,8 +185,8 @@ class ConfigEditor:
             table.update(self._shared.profiles[name])
             self._document.add(name, table)
 
-    def delete_profile(self, name: str) -> None:
-        """Remove a profile; if it was the current one, no profile is current.
+    def require_own(self, name: str) -> None:
+        """Raise if a profile cannot be removed.
 
         Raises:
             ConfigError: there is no such profile, or the published client's file has it.
@@ -196,6 +196,14 @@ class ConfigEditor:
             raise ConfigError(
                 f"The profile {name!r} is in {self._shared.path}, the published client's file: delete it there"
             )
+
+    def delete_profile(self, name: str) -> None:
+        """Remove a profile; if it was the current one, no profile is current.
+
+        Raises:
+            ConfigError: as `require_own`.
+        """
+        self.require_own(name)
         was_current = self.current_profile == name
         self._document.remove(name)
         if was_current:
@@ -310,7 +318,8 @@ def _written(path: Path) -> Generator[TOMLDocument, None, None]:
             text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
             document = tomlkit.parse(text)
             yield document
-            _replace(path, tomlkit.dumps(document))
+            if (changed := tomlkit.dumps(document)) != text:
+                _replace(path, changed)
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise _not_toml(path, error) from None
     except OSError as error:

@@ -56,6 +56,19 @@ class Files:
         items = answer if isinstance(answer, list) else []
         return sorted(map(_entry, items), key=lambda entry: entry.path)
 
+    def find(self, path: str) -> RemoteFile:
+        """Return a file or directory.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        whole = absolute(path)
+        parent = str(PurePosixPath(whole).parent)
+        found = next((entry for entry in self.entries(parent) if entry.path == whole), None)
+        if found is None:
+            raise NotFoundError(f"{whole} not found: `fal files list` shows what there is")
+        return found
+
     def download(self, remote: str, local: Path) -> list[Path]:
         """Download a file or a directory, as `cp -r` does.
 
@@ -142,9 +155,8 @@ class Files:
         )
 
     def _is_directory(self, path: str) -> bool:
-        parent = str(PurePosixPath(path).parent)
         try:
-            return any(entry.path == path and not entry.is_file for entry in self.entries(parent))
+            return not self.find(path).is_file
         except NotFoundError:
             return False
 

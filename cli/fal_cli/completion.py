@@ -79,7 +79,7 @@ def _collect(kind: Kind, prefix: str, args: argparse.Namespace, found: list[str]
     from fal_cli.options import open_client
     from fal_grpc.errors import FalError
 
-    args = argparse.Namespace(**{"host": None, "team": None, "env": None, **vars(args)})
+    args = argparse.Namespace(**{"host": None, "team": None, **vars(args)})
     try:
         with open_client(args) as client:
             target = client.settings.target

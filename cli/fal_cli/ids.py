@@ -36,10 +36,14 @@ class Kind(NamedTuple):
     Attributes:
         plural: the name of several of them, for messages.
         listers: list the ids; the next one is asked only if no id of those before matches.
+        name: the name of one of them.
+        shown_by: the command that lists them.
     """
 
     plural: str
     listers: tuple[Lister, ...]
+    name: str = ""
+    shown_by: str = ""
 
 
 def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
@@ -66,6 +70,22 @@ def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
             raise CommandError(_ambiguous(kind, text, list(found.values())), ExitCode.USAGE)
         if found:
             return next(iter(found))
+    return text
+
+
+def require(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.Namespace) -> str:
+    """Return `text`, an id or a name; raise if there is nothing of this kind that has it.
+
+    Nothing is raised if the caller may not list them.
+    """
+    from fal_grpc.errors import PermissionDeniedError, UnimplementedError
+
+    try:
+        exists = any(candidate.id == text for lister in kind.listers for candidate in lister(client, args))
+    except (PermissionDeniedError, UnimplementedError):
+        return text
+    if not exists:
+        raise CommandError(f"{kind.name} '{text}' not found: `{kind.shown_by}` shows which exist")
     return text
 
 
@@ -96,8 +116,11 @@ def _execs(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[C
 
 def _revisions(client: SyncServerlessClient, args: argparse.Namespace) -> Iterable[Candidate]:
     app, environment = getattr(args, "app_name", None), getattr(args, "env", None)
-    for revision in client.apps.list_rev(app, environment_name=environment):
-        yield Candidate(revision.application_id, f"{revision.created_at.astimezone():%Y-%m-%d %H:%M:%S}")
+    # A command that takes no environment takes revisions of each.
+    everywhere = [None] if hasattr(args, "env") else [found.name for found in client.environments.list()]
+    for name in everywhere:
+        for revision in client.apps.list_rev(app, environment_name=name or environment):
+            yield Candidate(revision.application_id, f"{revision.created_at.astimezone():%Y-%m-%d %H:%M:%S}")
 
 
 def _keys(client: SyncServerlessClient, _args: argparse.Namespace) -> Iterable[Candidate]:
@@ -129,10 +152,10 @@ def _environments(client: SyncServerlessClient, _args: argparse.Namespace) -> It
 
 RUNNERS = Kind("runners", (_live_runners, _all_runners))
 EXECS = Kind("commands", (_execs,))
-REVISIONS = Kind("revisions", (_revisions,))
-KEYS = Kind("keys", (_keys,))
+REVISIONS = Kind("revisions", (_revisions,), "revision", "fal apps list-rev")
+KEYS = Kind("keys", (_keys,), "key", "fal keys list")
 REQUESTS = Kind("requests", (_requests,))
 # These are names, so they are completed but not resolved.
-APPS = Kind("applications", (_apps,))
-SECRETS = Kind("secrets", (_secrets,))
-ENVIRONMENTS = Kind("environments", (_environments,))
+APPS = Kind("applications", (_apps,), "Application", "fal apps list")
+SECRETS = Kind("secrets", (_secrets,), "secret", "fal secrets list")
+ENVIRONMENTS = Kind("environments", (_environments,), "environment", "fal environments list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from fal_cli.exit_codes import CommandError
 from fal_cli.interrupts import interrupts
@@ -21,13 +22,18 @@ def at_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(args: argparse.Namespace, question: str) -> None:
+def confirm(args: argparse.Namespace, question: Callable[[], str]) -> None:
     """Ask at a terminal, unless --yes is given; a script is not asked.
+
+    Args:
+        args: the parsed command line.
+        question: looks for what is to be destroyed, raises if it does not exist, and returns the question. A script
+            learns that from the answer to what it asks for.
 
     Raises:
         CommandError: the answer is not yes.
     """
-    if not args.yes and at_terminal() and not ask(question):
+    if not args.yes and at_terminal() and not ask(question()):
         raise CommandError("not confirmed: nothing was changed")
 
 

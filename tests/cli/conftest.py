@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import pytest
@@ -98,6 +100,47 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FAL_CONFIG_PATH", str(tmp_path / "config.toml"))
     return tmp_path
+
+
+class RestController:
+    """Answer GET requests by their path, without the query; a path that is not known is not found."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, object] = {}
+
+    def answer(self, path: str) -> tuple[int, object]:
+        name = path.partition("?")[0]
+        if name in self.answers:
+            return 200, self.answers[name]
+        return 404, {"detail": f"{name} not found"}
+
+
+@pytest.fixture
+def rest(monkeypatch) -> Iterator[RestController]:
+    """Serve a controller's REST side alone."""
+    found = RestController()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, document = found.answer(self.path)
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    yield found
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 
+import grpc
 import pytest
 
 from fal.config import edit, load
 from fal_cli.main import main
 from fal_grpc.v1 import app_pb2, environment_pb2, key_pb2, revision_pb2, secret_pb2
+from tests.support.commands import all_commands
 
 COMMANDS = (
     (["apps", "delete", "hello"], "Delete application 'hello'? Its runners end. (y/N): ", "DeleteAlias"),
@@ -35,10 +37,18 @@ def person(controller, monkeypatch):
     """Return a function that runs a command with a person's answer, and returns the code and the messages."""
     controller.answers |= {
         "DeleteAlias": app_pb2.DeleteAliasResult(revision="rev-1"),
-        "ListApplications": revision_pb2.ListApplicationsResult(),
+        "ListAliases": lambda request, _: app_pb2.ListAliasesResult(
+            aliases=[] if request.environment_name == "e" else [app_pb2.AliasInfo(alias="hello")]
+        ),
+        "ListApplications": revision_pb2.ListApplicationsResult(
+            applications=[revision_pb2.ApplicationInfo(application_id="rev-1")]
+        ),
         "DeleteApplication": revision_pb2.DeleteApplicationResult(),
-        "ListUserKeys": key_pb2.ListUserKeysResponse(),
+        "ListUserKeys": key_pb2.ListUserKeysResponse(
+            user_keys=[key_pb2.UserKeyInfo(key_id=name) for name in ("id", "other")]
+        ),
         "RevokeUserKey": key_pb2.RevokeUserKeyResponse(),
+        "ListSecrets": secret_pb2.ListSecretsResponse(secrets=[secret_pb2.Secret(name="HF")]),
         "SetSecret": secret_pb2.SetSecretResponse(),
         "ListEnvironments": environment_pb2.ListEnvironmentsResponse(
             environments=[environment_pb2.EnvironmentInfo(name="e")]
@@ -88,10 +98,53 @@ def test_nobody_is_asked_with_yes_or_without_a_terminal(controller, person, caps
     assert method in called(controller)
 
 
-def test_an_environment_that_is_not_there_is_not_asked_about(person):
-    code, messages = person(["environments", "delete", "nosuch"], "y")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["apps", "delete", "nosuch"], "Application 'nosuch' not found: `fal apps list` shows which exist"),
+        (["apps", "delete", "hello", "--env", "e"], "Application 'hello' not found"),
+        (["apps", "delete-rev", "nosuch"], "revision 'nosuch' not found: `fal apps list-rev` shows which exist"),
+        (["keys", "revoke", "nosuch"], "key 'nosuch' not found: `fal keys list` shows which exist"),
+        (["secrets", "unset", "NOSUCH"], "secret 'NOSUCH' not found: `fal secrets list` shows which exist"),
+        (["environments", "delete", "nosuch"], "environment 'nosuch' not found: `fal environments list` shows which"),
+        (["profile", "delete", "nosuch"], "There is no profile 'nosuch'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_nobody_is_asked_about_what_does_not_exist(person, arguments, message):
+    code, messages = person(arguments, "y")
     assert code == 1
-    assert messages.startswith("Error: there is no environment 'nosuch'")
+    assert messages.startswith(f"Error: {message}")
+    assert "(y/N)" not in messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["files", "rm", "nosuch"], "/data/nosuch not found: `fal files list` shows what there is"),
+        (["files", "rm", "/data/no/such"], "/files/list//data/no not found"),
+        (["queue", "flush", "nosuch"], "/nosuch/queue not found"),
+    ],
+)
+def test_nobody_is_asked_about_files_and_queues_that_do_not_exist(person, rest, arguments, message):
+    rest.answers |= {"/files/list//data": [], "/users/current": {"nickname": "local"}}
+    code, messages = person(arguments, "y")
+    assert (code, "(y/N)" in messages) == (1, False)
+    assert message in messages
+
+
+def test_who_may_not_list_is_asked_all_the_same(controller, person):
+    controller.answers["ListUserKeys"] = (grpc.StatusCode.PERMISSION_DENIED, "may not list keys")
+    code, messages = person(["keys", "revoke", "other"], "y")
+    assert code == 0
+    assert messages.startswith("Revoke key other? (y/N): ")
+
+
+def test_every_command_that_takes_yes_is_in_these_tests():
+    asking = {" ".join(path) for path, parser in all_commands() if "--yes" in parser._option_string_actions}
+    asking.discard("deploy")  # its question is whether to deploy
+    tested = {" ".join(arguments[:2]) for arguments, *_ in COMMANDS}
+    assert asking == tested | {"profile delete", "files rm", "queue flush"}
 
 
 def test_a_profile_is_deleted_after_a_yes(person, home):

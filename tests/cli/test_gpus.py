@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -22,27 +19,8 @@ METRICS = {
 
 
 @pytest.fixture(autouse=True)
-def metrics(monkeypatch) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = json.dumps(METRICS if self.path == "/applications/metrics" else {}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            """Log nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("FAL_GRPC_HOST", f"127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("FAL_KEY", "id:secret")
-    yield
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def metrics(rest) -> None:
+    rest.answers["/applications/metrics"] = METRICS
 
 
 def test_all(capsys):

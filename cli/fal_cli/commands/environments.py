@@ -6,13 +6,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
-from fal_cli.exit_codes import CommandError
 from fal_cli.ids import ENVIRONMENTS as ENVIRONMENT_NAMES
+from fal_cli.ids import require
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, shown_time
-from fal_cli.prompts import add_yes_option, at_terminal, confirm
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from fal.api import EnvironmentInfo
@@ -68,9 +68,9 @@ def _create(args: argparse.Namespace) -> None:
 
 def _delete(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        asked = at_terminal() and not args.yes
-        if asked and args.name not in {environment.name for environment in client.environments.list()}:
-            raise CommandError(f"there is no environment '{args.name}': `fal environments list` shows which exist")
-        confirm(args, f"Delete environment '{args.name}' and its secrets?")
+        confirm(
+            args,
+            lambda: f"Delete environment '{require(client, ENVIRONMENT_NAMES, args.name, args)}' and its secrets?",
+        )
         client.environments.delete(args.name)
     print_line(f"Deleted environment '{args.name}'")

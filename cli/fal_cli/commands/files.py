@@ -131,10 +131,14 @@ def _move(args: argparse.Namespace) -> None:
 
 
 def _remove(args: argparse.Namespace) -> None:
-    confirm(args, f"Remove {args.path} and everything in it?")
     with _files(args) as files:
+        confirm(args, lambda: _removal(files.find(args.path)))
         files.remove(args.path)
     print_note(f"Removed {args.path}.")
+
+
+def _removal(found: RemoteFile) -> str:
+    return f"Remove {found.path}?" if found.is_file else f"Remove {found.path} and everything in it?"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import KEYS as KEY_IDS
-from fal_cli.ids import resolve
+from fal_cli.ids import require, resolve
 from fal_cli.options import add_client_options, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
@@ -128,7 +128,8 @@ def _revoke(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         key_id = resolve(client, KEY_IDS, args.key_id, args)
         own = key_id == getattr(client.settings.credentials, "key_id", None)
-        confirm(args, f"Revoke key {key_id}?{' It is the key that you use now.' if own else ''}")
+        used = " It is the key that you use now." if own else ""
+        confirm(args, lambda: f"Revoke key {require(client, KEY_IDS, key_id, args)}?{used}")
         client.keys.revoke(key_id)
     print_note(
         f"Revoked key {key_id}."

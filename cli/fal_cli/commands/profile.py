@@ -127,7 +127,12 @@ def _create(args: argparse.Namespace) -> None:
 def _delete(args: argparse.Namespace) -> None:
     from fal.config import edit
 
-    confirm(args, f"Delete profile '{args.profile}' and its key?")
+    def removal() -> str:
+        with edit() as config:
+            config.require_own(args.profile)
+        return f"Delete profile '{args.profile}' and its key?"
+
+    confirm(args, removal)
     with interrupts.deferred(), edit() as config:
         config.delete_profile(args.profile)
     print_line(f"Profile '{args.profile}' deleted.")

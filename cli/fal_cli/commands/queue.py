@@ -15,11 +15,12 @@ from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
 from fal_cli.presentation.table import Column
-from fal_cli.prompts import add_yes_option, at_terminal, confirm
+from fal_cli.prompts import add_yes_option, confirm
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from fal.api import SyncServerlessClient
     from fal.api.queue import QueueNamespace
     from fal.queue import QueuedRequest
     from fal_grpc.adapter.values import JSON
@@ -95,8 +96,7 @@ def _flush(args: argparse.Namespace) -> None:
 
     args.app_name = in_environment(args.app_name, args.env)
     with open_client(args) as client:
-        if at_terminal() and not args.yes:
-            confirm(args, f"Cancel the {client.queue.size(args.app_name)} requests that wait for '{args.app_name}'?")
+        confirm(args, lambda: _flush_question(client, args))
         count = 0
         try:
             while some := client.queue.flush(args.app_name, caller_user_id=args.caller_user_id, limit=_FLUSHED_AT_ONCE):
@@ -109,7 +109,19 @@ def _flush(args: argparse.Namespace) -> None:
                 print_note(f"Cancelled {count} requests. Repeat the command for the rest.")
             raise
     print_line("Queue flushed successfully.")
-    print_note(f"Cancelled {count} request{'' if count == 1 else 's'}; those in progress go on.")
+    print_note(f"Cancelled {_requests(count)}; those in progress go on.")
+
+
+def _flush_question(client: SyncServerlessClient, args: argparse.Namespace) -> str:
+    waiting = client.queue.size_by_user(args.app_name)
+    caller: str | None = args.caller_user_id
+    count = sum(waiting.values()) if caller is None else waiting.get(caller, 0)
+    whose = "" if caller is None else f" of {caller}"
+    return f"Cancel {_requests(count)}{whose} that wait{'s' if count == 1 else ''} for '{args.app_name}'?"
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
 
 
 def _list(args: argparse.Namespace) -> None:

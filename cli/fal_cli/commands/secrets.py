@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import SECRETS as SECRET_NAMES
+from fal_cli.ids import require
 from fal_cli.options import add_client_options, add_env_option, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
@@ -112,7 +113,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _unset(args: argparse.Namespace) -> None:
-    confirm(args, f"Unset secret '{args.name}'?")
     with open_client(args) as client:
+        confirm(args, lambda: f"Unset secret '{require(client, SECRET_NAMES, args.name, args)}'?")
         client.secrets.unset(args.name, environment_name=args.env)
     print_note(f"Unset secret {args.name}. Runners that have it keep it until they end.")

@@ -12,7 +12,7 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError
 from fal_cli.ids import APPS as APP_NAMES
 from fal_cli.ids import REVISIONS as REVISION_IDS
-from fal_cli.ids import resolve
+from fal_cli.ids import require, resolve
 from fal_cli.options import add_client_options, add_env_option, add_output_options, int_type, open_client
 from fal_cli.parser import Commands, FalParser, Handler, add_command, add_commands
 from fal_cli.presentation.apps import APPS, REVISIONS, write_apps
@@ -183,7 +183,7 @@ def _runners(args: argparse.Namespace) -> None:
 
 def _delete(args: argparse.Namespace) -> None:
     with open_client(args) as client:
-        confirm(args, f"Delete application '{args.app_name}'? Its runners end.")
+        confirm(args, lambda: f"Delete application '{_require_app(client, args)}'? Its runners end.")
         revision = client.apps.delete(args.app_name, environment_name=args.env)
     if revision is None:
         raise CommandError(f"Application '{args.app_name}' not found: `fal apps list` shows which exist")
@@ -191,10 +191,17 @@ def _delete(args: argparse.Namespace) -> None:
     print_note("Its runners end when they have finished their requests.")
 
 
+def _require_app(client: SyncServerlessClient, args: argparse.Namespace) -> str:
+    """Return the app's name, which may end in its environment; raise if there is no such app."""
+    name, _, environment = args.app_name.partition("--")
+    require(client, APP_NAMES, name, argparse.Namespace(env=environment or args.env))
+    return str(args.app_name)
+
+
 def _delete_rev(args: argparse.Namespace) -> None:
     with open_client(args) as client:
         revision = resolve(client, REVISION_IDS, args.app_rev, args)
-        confirm(args, f"Delete revision {revision}?")
+        confirm(args, lambda: f"Delete revision {require(client, REVISION_IDS, revision, args)}?")
         client.apps.delete_rev(revision)
     print_note(f"Deleted revision {revision}.")
 

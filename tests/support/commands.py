@@ -1,0 +1,27 @@
+"""All commands of `fal`, found in its parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from fal_cli.main import build_parser
+from fal_cli.parser import FalParser
+from fal_cli.registry import COMMANDS
+
+
+def all_commands() -> Iterator[tuple[tuple[str, ...], FalParser]]:
+    """Yield each command that does something: its words, such as `("runners", "list")`, and its parser."""
+    yield from _below((), build_parser([command.name for command in COMMANDS]))
+
+
+def _below(path: tuple[str, ...], parser: FalParser) -> Iterator[tuple[tuple[str, ...], FalParser]]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not actions:
+        yield path, parser
+    for action in actions:
+        seen: list[FalParser] = []
+        for name, below in action.choices.items():
+            if below not in seen:  # an alias is the same parser
+                seen.append(below)
+                yield from _below((*path, name), below)
