@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
+from fal.app_http import authorization, find_app_hosts, open_client, require_httpx, websocket_arguments
 from fal.exceptions import FalServerlessException
+from fal.hosts import websocket_url
+from fal.http_messages import LineSplitter
 from fal.toolkit.utils.retry import retry
 
 if TYPE_CHECKING:
@@ -67,8 +70,6 @@ class _Caller:
     """The credentials of this program, found when they are first used."""
 
     def headers(self) -> Mapping[str, str]:
-        from fal.app.clients import authorization
-
         return authorization()
 
 
@@ -99,7 +100,7 @@ class RequestHandle:
         Raises:
             httpx.HTTPStatusError: the platform refused.
         """
-        answer = self._read(f"/requests/{self.request_id}/status", {"logs": "1" if logs else "0"})
+        answer = self._read("/status", {"logs": "1" if logs else "0"})
         found = answer.json()
         state = found.get("status")
         if state == "IN_QUEUE":
@@ -122,10 +123,7 @@ class RequestHandle:
         Raises:
             httpx.HTTPStatusError: it refused; one that is completed cannot be cancelled.
         """
-        import httpx
-
-        place = f"{_url('FAL_QUEUE_RUN_HOST', self.app_id)}/requests/{self.request_id}/cancel"
-        httpx.put(place, headers=dict(self._creds.headers()), timeout=_READ_SECONDS).raise_for_status()
+        _send("PUT", f"{self._place}/cancel", self._creds.headers())
 
     def fetch_raw_response(self) -> httpx.Response:
         """Return the answer of a completed request.
@@ -133,7 +131,7 @@ class RequestHandle:
         Raises:
             httpx.HTTPStatusError: the app answered with an error; the message has its text.
         """
-        return self._read(f"/requests/{self.request_id}", {})
+        return self._read("", {})
 
     def fetch_result(self) -> dict[str, object]:
         """Return the JSON of the answer of a completed request. Raises as `fetch_raw_response`."""
@@ -147,7 +145,11 @@ class RequestHandle:
         return self.fetch_result()
 
     def _read(self, path: str, query: Mapping[str, str]) -> httpx.Response:
-        return _read(_url("FAL_QUEUE_RUN_HOST", self.app_id) + path, query, self._creds.headers())
+        return _read(self._place + path, query, self._creds.headers())
+
+    @property
+    def _place(self) -> str:
+        return f"{find_app_hosts().queue}/{_path(self.app_id)}/requests/{self.request_id}"
 
 
 def run(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> dict[str, object]:
@@ -166,11 +168,8 @@ def run(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> dict
 
 def submit(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> RequestHandle:
     """Put a request into an app's queue, and return it. Arguments and errors as of `run`."""
-    import httpx
-
-    place = _url("FAL_QUEUE_RUN_HOST", app_id, path)
-    answer = httpx.post(place, json=dict(arguments), headers=dict(_Caller().headers()), timeout=_READ_SECONDS)
-    answer.raise_for_status()
+    place = f"{find_app_hosts().queue}/{_path(app_id, path)}"
+    answer = _send("POST", place, _Caller().headers(), arguments)
     return RequestHandle(app_id=app_id, request_id=answer.json()["request_id"])
 
 
@@ -182,17 +181,20 @@ def stream(app_id: str, arguments: Mapping[str, object], *, path: str = "") -> I
     Yields:
         The lines of a text/event-stream that are not empty; the bytes of any other answer.
     """
+    require_httpx()
     import httpx
 
-    place = _url("FAL_RUN_HOST", app_id, path)
-    headers = dict(_Caller().headers())
+    place = f"{find_app_hosts().run}/{_path(app_id, path)}"
     patient = httpx.Timeout(None, connect=_READ_SECONDS)
-    with httpx.stream("POST", place, json=dict(arguments), headers=headers, timeout=patient) as answer:
+    with (
+        open_client(place, _Caller().headers(), patient) as client,
+        client.stream("POST", place, json=dict(arguments)) as answer,
+    ):
         if not answer.is_success:
             answer.read()
         _check(answer)
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
-            yield from (line for line in answer.iter_lines() if line)
+            yield from _lines(answer)
         else:
             yield from answer.iter_bytes()
 
@@ -241,14 +243,15 @@ def ws(app_id: str, *, path: str = "") -> Generator[WebSocketCall]:
     """
     from websockets.sync.client import connect
 
-    place = _url("FAL_WS_RUN_HOST", app_id, path).replace("http", "ws", 1)
-    with connect(place, additional_headers=dict(_Caller().headers()), open_timeout=_OPEN_SECONDS) as connection:
+    place = f"{find_app_hosts().ws}/{_path(app_id, path)}"
+    options = websocket_arguments(place, _Caller().headers())
+    with connect(websocket_url(place), open_timeout=_OPEN_SECONDS, **options) as connection:
         yield WebSocketCall(connection)
 
 
 def address(app_id: str) -> str:
     """Return where an app is called directly."""
-    return _url("FAL_RUN_HOST", app_id)
+    return f"{find_app_hosts().run}/{_path(app_id)}"
 
 
 def _named(app_id: str) -> str:
@@ -256,11 +259,17 @@ def _named(app_id: str) -> str:
     return app_id.strip("/") if "/" in app_id else app_id.replace("-", "/", 1)
 
 
-def _url(kind: str, app_id: str, path: str = "") -> str:
-    from fal import flags
-
+def _path(app_id: str, path: str = "") -> str:
     inner = path.strip("/")
-    return f"{flags.scheme_of_calls()}://{getattr(flags, kind)}/{_named(app_id)}{f'/{inner}' if inner else ''}"
+    return f"{_named(app_id)}/{inner}" if inner else _named(app_id)
+
+
+def _lines(answer: httpx.Response) -> Iterator[str]:
+    splitter = LineSplitter()
+    for chunk in answer.iter_bytes():
+        yield from filter(None, splitter.feed(chunk))
+    if rest := splitter.rest():
+        yield rest
 
 
 def _about(part: str | bytes) -> Mapping[str, object] | None:
@@ -287,9 +296,20 @@ def _worth_another(error: Exception) -> bool:
 
 @retry(max_retries=10, base_delay=0.1, max_delay=30.0, jitter=True, should_retry=_worth_another)
 def _read(place: str, query: Mapping[str, str], headers: Mapping[str, str]) -> httpx.Response:
-    import httpx
+    return _send("GET", place, headers, query=query)
 
-    answer = httpx.get(place, params=dict(query), headers=dict(headers), timeout=_READ_SECONDS)
+
+def _send(
+    method: str,
+    place: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, object] | None = None,
+    query: Mapping[str, str] | None = None,
+) -> httpx.Response:
+    with open_client(place, headers, _READ_SECONDS) as client:
+        answer = client.request(
+            method, place, json=None if body is None else dict(body), params=None if query is None else dict(query)
+        )
     _check(answer)
     return answer
 

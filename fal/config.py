@@ -24,6 +24,11 @@ INTERNAL = "__internal__"
 """The table with a client's own state: the current profile and the team that it acts for."""
 
 
+def truthy(environ: Mapping[str, str], name: str) -> bool:
+    """Return whether a variable is set to something other than 0, false or nothing."""
+    return environ.get(name, "").strip().lower() not in ("", "0", "false")
+
+
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Return where the client keeps its files: FAL_HOME_DIR, or ~/.fal."""
     return Path(environ.get("FAL_HOME_DIR") or "~/.fal").expanduser()

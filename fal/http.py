@@ -17,6 +17,7 @@ from fal.http_messages import (
     HttpRequest,
     HttpResponse,
     ServerSentEvent,
+    client_arguments,
     headers_of,
     kind_of,
     length_of,
@@ -24,7 +25,6 @@ from fal.http_messages import (
     status_error,
     timeout_of,
     translated,
-    verification_of,
     without_query,
 )
 from fal_grpc.errors import UnavailableError
@@ -125,8 +125,7 @@ class HttpClient:
             import httpx
 
             self._clients[kind] = httpx.Client(
-                verify=verification_of(self._options, kind),
-                trust_env=not kind[0],
+                **client_arguments(url, self._options),
                 limits=httpx.Limits(max_keepalive_connections=None if self._keep else 0),
             )
         return self._clients[kind]

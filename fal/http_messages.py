@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
@@ -73,8 +73,8 @@ class ServerSentEvent:
     data: str
 
 
-class EventParser:
-    """Parses a text/event-stream, fed in chunks, by the rules of the HTML standard.
+class LineSplitter:
+    """Cuts bytes, fed in chunks, into lines, by the rules of the HTML standard.
 
     Lines end at LF, CR or CRLF only: `str.splitlines` would cut data at other characters.
     """
@@ -82,11 +82,9 @@ class EventParser:
     def __init__(self) -> None:
         self._pending = b""
         self._after_cr = False
-        self._name = "message"
-        self._data: list[str] = []
 
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Take in the next bytes, and return the events that they complete."""
+    def feed(self, chunk: bytes) -> list[str]:
+        """Take in the next bytes, and return the lines that they complete."""
         if self._after_cr and chunk:
             self._after_cr, chunk = False, chunk.removeprefix(b"\n")
         self._after_cr = self._after_cr or chunk.endswith(b"\r")
@@ -94,7 +92,24 @@ class EventParser:
         if lines:
             lines[0], self._pending = self._pending + lines[0], b""
         self._pending += rest
-        return [event for line in lines if (event := self._take(line.decode("utf-8", "replace"))) is not None]
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def rest(self) -> str:
+        """Return the last line, if nothing ended it."""
+        return self._pending.decode("utf-8", "replace")
+
+
+class EventParser:
+    """Parses a text/event-stream, fed in chunks."""
+
+    def __init__(self) -> None:
+        self._lines = LineSplitter()
+        self._name = "message"
+        self._data: list[str] = []
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take in the next bytes, and return the events that they complete."""
+        return [event for line in self._lines.feed(chunk) if (event := self._take(line)) is not None]
 
     def _take(self, line: str) -> ServerSentEvent | None:
         if not line:
@@ -184,16 +199,32 @@ def redirect_of(response: httpx.Response, url: str) -> str | None:
     return target if (old.scheme, old.netloc) == (new.scheme, new.netloc) else None
 
 
+class ClientArguments(TypedDict):
+    """How an httpx client verifies certificates, and whether it uses the environment's proxies."""
+
+    verify: ssl.SSLContext | bool
+    trust_env: bool
+
+
 def kind_of(url: str) -> tuple[bool, bool]:
     """Return which httpx client a URL needs: whether it is on this machine, and whether it is TLS."""
     parts = urlsplit(url)
     return is_loopback(parts.hostname or ""), parts.scheme == "https"
 
 
-def verification_of(options: ChannelOptions, kind: tuple[bool, bool]) -> ssl.SSLContext | bool:
-    """Return how to verify the server's certificate."""
-    if not kind[1]:
-        return False  # plaintext: nothing to verify, and loading the system's authorities takes time
+def client_arguments(url: str, options: ChannelOptions) -> ClientArguments:
+    """Return how an httpx client for a URL is made: a proxy must not see this machine's keys."""
+    local, tls = kind_of(url)
+    # Plaintext has nothing to verify, and loading the system's authorities takes time.
+    return ClientArguments(verify=tls_context(options) if tls else False, trust_env=not local)
+
+
+def tls_context(options: ChannelOptions) -> ssl.SSLContext:
+    """Return how to verify a server's certificate.
+
+    Raises:
+        ConfigError: the file of authorities cannot be read.
+    """
     roots = root_certificates(options)
     return ssl.create_default_context(cafile=None if roots is None else str(roots))
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fal.config import Config, home_dir, load
+from fal.config import Config, home_dir, load, truthy
+from fal.hosts import base_url
 from fal.login import access_token
 from fal_grpc.channel import ChannelOptions
 from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
@@ -21,6 +22,8 @@ from fal_grpc.target import Target, parse_target
 DEFAULT_HOST = "api.alpha.fal.ai"
 DEFAULT_SOURCE = "default"
 """The source of a host that nothing chose."""
+NO_SOURCE = "none"
+"""The source of credentials that there are not."""
 NO_CREDENTIALS = (
     "No key was found. `fal up` starts a controller here and makes one, `eval $(fal env)` takes it into this shell; "
     "or set FAL_KEY to a key of another controller, as KEY_ID:KEY_SECRET, or store it with `fal profile key`."
@@ -58,6 +61,7 @@ def resolve(
     api_key: str | None = None,
     profile: str | None = None,
     team: str | None = None,
+    needs_key: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Resolve the settings.
@@ -67,6 +71,7 @@ def resolve(
         api_key: "KEY_ID:KEY_SECRET".
         profile: the profile to use.
         team: the team to act for; ignored with a key, which belongs to one team.
+        needs_key: False allows that there are no credentials, as for calls of public apps.
         environ: the environment variables.
 
     Raises:
@@ -76,13 +81,14 @@ def resolve(
     config = load(environ=environ)
     chosen, chosen_by = find_profile(config, profile, environ)
     target, target_by = find_target(config, chosen, host, environ)
-    found, credentials_by = find_credentials(config, chosen, api_key, environ)
+    try:
+        found, credentials_by = find_credentials(config, chosen, api_key, environ)
+    except MissingCredentialsError:
+        if needs_key:
+            raise
+        found, credentials_by = NoCredentials(), NO_SOURCE
     acting, acting_by = (team, "argument") if team else (config.team, f"team in {config.path}")
-    rest_url = target.rest_url
-    if truthy(environ, "ISOLATE_AUTH_DISABLED"):
-        rest_url = rest_url.replace("https://", "http://", 1)
-    account_host = environ.get("FAL_REST_HOST")
-    account_url = f"{rest_url.partition('://')[0]}://{account_host}" if account_host else rest_url
+    rest_url, account_url = find_rest_urls(target, environ)
     sources = {"host": target_by, "credentials": credentials_by}
     if chosen is not None:
         sources["profile"] = chosen_by
@@ -93,7 +99,7 @@ def resolve(
         credentials=found,
         options=_options(environ, _ca_file(config, chosen, target_by)),
         rest_url=rest_url,
-        account_url=account_url.rstrip("/"),
+        account_url=account_url,
         profile=chosen,
         team=acting,
         environment_name=environ.get("FAL_ENV") or None,
@@ -130,6 +136,19 @@ def find_target(
     return parse_target(text, plaintext=plaintext, source=source), source
 
 
+def find_rest_urls(target: Target, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return where the controller answers HTTP, and where accounts are, which FAL_REST_HOST can move.
+
+    Raises:
+        ConfigError: FAL_REST_HOST is malformed.
+    """
+    rest_url = target.rest_url
+    if truthy(environ, "ISOLATE_AUTH_DISABLED"):
+        rest_url = rest_url.replace("https://", "http://", 1)
+    account_host = environ.get("FAL_REST_HOST")
+    return rest_url, base_url(account_host, target, environ, source="FAL_REST_HOST") if account_host else rest_url
+
+
 def find_credentials(
     config: Config, profile: str | None, api_key: str | None, environ: Mapping[str, str]
 ) -> tuple[Credentials, str]:
@@ -145,7 +164,7 @@ def find_credentials(
         return KeyCredentials.parse(api_key, source="api_key"), "argument"
     if truthy(environ, "ISOLATE_AUTH_DISABLED"):
         return NoCredentials(), "ISOLATE_AUTH_DISABLED"
-    if environ.get("FAL_FORCE_AUTH_BY_USER") != "1":
+    if not truthy(environ, "FAL_FORCE_AUTH_BY_USER"):
         stored = None if profile is None else config.setting(profile, "key")
         candidates = (
             (environ.get("FAL_KEY"), "FAL_KEY"),
@@ -163,11 +182,6 @@ def find_credentials(
     if token is not None:
         return TokenCredentials(token), f"login token in {home_dir(environ)}"
     raise MissingCredentialsError(NO_CREDENTIALS)
-
-
-def truthy(environ: Mapping[str, str], name: str) -> bool:
-    """Whether a variable is set to something other than 0, false or nothing."""
-    return environ.get(name, "").strip().lower() not in ("", "0", "false")
 
 
 def _ca_file(config: Config, profile: str | None, target_by: str) -> Path | None:

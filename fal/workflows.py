@@ -252,9 +252,7 @@ class Run(Node):
         given = context.hydrate(self.input)
         if not isinstance(given, dict):
             raise MisconfiguredGraphError(f"the input of {self.id} is no object, but {type(given).__name__}")
-        owner, _, rest = self.app.partition("/")
-        name, _, path = rest.partition("/")
-        return cast("JSONType", apps.run(f"{owner}/{name}" if name else owner, given, path=path))
+        return cast("JSONType", apps.run(self.app, given))
 
 
 @dataclass

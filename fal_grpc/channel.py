@@ -81,7 +81,17 @@ def check_secure(target: Target, credentials: Credentials) -> None:
     Raises:
         InsecureChannelError: they would go to another machine in plaintext.
     """
-    if target.plaintext and not target.is_loopback and not isinstance(credentials, NoCredentials):
+    if not isinstance(credentials, NoCredentials):
+        check_private(target)
+
+
+def check_private(target: Target) -> None:
+    """Raise an error if others could read what is sent to a target.
+
+    Raises:
+        InsecureChannelError: it is another machine, called in plaintext.
+    """
+    if target.plaintext and not target.is_loopback:
         raise InsecureChannelError(
             f"{target} is another machine, and in plaintext others can read the key on the way. "
             f"Use TLS (https://{target}), or forward the port to this machine (ssh -L) and call 127.0.0.1."

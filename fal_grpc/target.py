@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from fal_grpc.errors import ConfigError
@@ -38,8 +38,13 @@ class Target:
     def rest_url(self) -> str:
         """The URL of its HTTP side: the same port, and a host `rest…` if the gRPC host is `api…`."""
         host = "rest" + self.host.removeprefix("api") if self.host.startswith("api") else self.host
+        return replace(self, host=host).url
+
+    @property
+    def url(self) -> str:
+        """The URL of its own host and port."""
         scheme, usual = ("http", 80) if self.plaintext else ("https", 443)
-        name = f"[{host}]" if ":" in host else host
+        name = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{name}" if self.port == usual else f"{scheme}://{name}:{self.port}"
 
     def __str__(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import os
 import queue
 import sys
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from fal.app.endpoints import Route, route_of
+from fal.app_http import authorization, open_async_client, open_client, require_httpx
 from fal.exceptions import FalServerlessException
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.log import Log
 
 _STARTING = frozenset({404, 500, 502, 503, 504})
+_HEALTH_SECONDS = 5.0  # httpx's own
 
 
 @dataclass(eq=False)
@@ -97,6 +98,7 @@ class AppSpawnInfo:
         Raises:
             AppClientError: the app ended, refuses, or did not start in time; the message says which and why.
         """
+        require_httpx()
         import httpx
 
         url = self.url
@@ -105,7 +107,7 @@ class AppSpawnInfo:
         end = time.monotonic() + startup_timeout
         sent = authorization() if headers is None else headers
         last = "it was not asked"
-        with httpx.Client(headers=dict(sent), timeout=health_request_timeout) as client:
+        with open_client(url, sent, health_request_timeout) as client:
             while time.monotonic() < end:
                 if self.info.future.done():
                     raise AppClientError(f"The app ended while it started: {self.info.future.exception()}", 500)
@@ -155,17 +157,13 @@ class EndpointClient:
         Raises:
             AppClientError: it answered with an error, or cannot be reached.
         """
-        import httpx
-
-        with self._failing(), httpx.Client(timeout=self.timeout, headers=self.headers) as client:
+        with self._failing(), open_client(self.url, self.headers, self.timeout) as client:
             return self._answered(client.post(self._address, json=_body(data)))
 
     async def call_async(self, data: object) -> object:
         """`__call__` for asyncio."""
-        import httpx
-
         with self._failing():
-            async with httpx.AsyncClient(timeout=self.timeout, headers=self.headers) as client:
+            async with open_async_client(self.url, self.headers, self.timeout) as client:
                 return self._answered(await client.post(self._address, json=_body(data)))
 
     @property
@@ -174,6 +172,7 @@ class EndpointClient:
 
     @contextmanager
     def _failing(self) -> Generator[None]:
+        require_httpx()
         import httpx
 
         try:
@@ -272,9 +271,8 @@ class AppClient:
         Raises:
             AppClientError: it is an error.
         """
-        import httpx
-
-        answer = httpx.get(f"{self.url}/health", headers=self._headers)
+        with open_client(self.url, self._headers, _HEALTH_SECONDS) as client:
+            answer = client.get(f"{self.url}/health")
         if not answer.is_success:
             raise AppClientError(f"GET {self.url}/health: {answer.status_code} {answer.text}", answer.status_code)
         found: object = answer.json()
@@ -285,35 +283,16 @@ class AppClient:
         return await asyncio.to_thread(functools.partial(AppClient.health, self))
 
 
-def authorization() -> dict[str, str]:
-    """Return the header of this program's key; an empty mapping if it has none, for apps that are public."""
-    key = os.environ.get("FAL_KEY")
-    if key:
-        return {"Authorization": f"Key {key}"}
-    from fal.settings import resolve
-    from fal_grpc.errors import MissingCredentialsError
-
-    try:
-        return dict(resolve().credentials.headers())
-    except MissingCredentialsError:
-        return {}
-
-
 def _has_controller() -> bool:
     """Return whether a controller or a key was chosen, by variables, profile or login."""
-    from fal.config import load
-    from fal.settings import DEFAULT_SOURCE, find_profile, find_target, resolve
-    from fal_grpc.errors import MissingCredentialsError
+    from fal.settings import DEFAULT_SOURCE, NO_SOURCE, resolve
 
-    try:
-        resolve()
-    except MissingCredentialsError:
-        config = load(environ=os.environ)
-        profile, _ = find_profile(config, None, os.environ)
-        if find_target(config, profile, None, os.environ)[1] != DEFAULT_SOURCE:
-            raise
-        return False
-    return True
+    sources = resolve(needs_key=False).sources
+    if sources["credentials"] != NO_SOURCE:
+        return True
+    if sources["host"] != DEFAULT_SOURCE:
+        resolve()  # raises: it says where a key is to be had
+    return False
 
 
 @contextmanager

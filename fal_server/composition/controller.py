@@ -171,6 +171,8 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
             "FAL_GRPC_HOST": addresses.base,
             "FAL_RUN_HOST": addresses.base,
             "FAL_QUEUE_RUN_HOST": addresses.queue,
+            # For our client, which else speaks plaintext to this machine.
+            **({"FAL_GRPC_TLS": "1"} if addresses.tls else {}),
         },
         certificates=certificates,
         clock=clock,

@@ -13,6 +13,7 @@ import pytest
 from tests.support.controller import Controller, running
 
 PROGRAM = Path(__file__).parent / "samples" / "program.py"
+CALLER = Path(__file__).parent / "samples" / "caller.py"
 Said = dict[str, list[list[object]]]
 
 
@@ -74,10 +75,26 @@ def test_apps_are_called_by_their_names(said: Said) -> None:
     assert named == ["hello, by name", "local/greeter"]
     assert queued == [{"text": "hello, queue"}, {"text": "PATH"}]
     assert handle == [{"text": "ID"}, "Completed", "local/greeter"]
-    assert streamed == [["data: 0", "data: 1", "data: 2"]]
+    assert streamed == [["data: 0\u2028", "data: 1\u2028", "data: 2\u2028"]]
     assert refused == [422, True]
     assert late == [400]
     assert worked == [{"both": ["hello, me", "HELLO, ME"]}]
+
+
+def test_an_app_calls_another_by_its_name(controller: Controller, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    controller.fal("deploy", f"{CALLER}::Caller", "--app-name", "caller")
+    controller.fal("deploy", f"{CALLER}::Bare", "--app-name", "bare")
+    assert json.loads(controller.fal("api", "local/caller", "name=me").stdout) == {
+        "run": {"text": "hello, me"},
+        "submit": {"text": "ME"},
+        "stream": ["data: 0\u2028", "data: 1\u2028", "data: 2\u2028"],
+        "ws": '{"text":"hello, me"}',
+        "workflow": {"text": "ME"},
+    }
+    # Without httpx among the app's requirements, the error says what to add.
+    said = json.loads(controller.fal("api", "local/bare", "name=me").stdout)
+    assert said == {"error": "calling apps needs httpx: add it to the app's requirements"}
 
 
 def test_a_directory_is_uploaded_when_it_has_changed(said: Said) -> None:

@@ -1,4 +1,4 @@
-"""The arguments of `fal api`, and the addresses that it calls."""
+"""The arguments of `fal api`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal.settings import resolve
+from fal_cli.commands.api.app_ids import split_id
 from fal_cli.commands.api.fields import parse_fields
-from fal_cli.commands.api.hosts import find_hosts, split_id
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.main import build_parser
 from fal_cli.options import in_environment
-from fal_grpc.errors import InsecureChannelError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -68,41 +66,6 @@ def test_files(tmp_path: Path):
     assert parse_fields(words) == {"a": "words", "b": "data:image/png;base64,iVBOR/8=", "c": {"n": [1]}}
     with pytest.raises(FileNotFoundError):
         parse_fields([f"a=@{tmp_path}/none"])
-
-
-@pytest.mark.parametrize(
-    ("environ", "run", "queue"),
-    [
-        ({"FAL_GRPC_HOST": "127.0.0.1:80"}, "http://127.0.0.1:80", "http://127.0.0.1:80/queue"),
-        ({"FAL_GRPC_HOST": "plane.example"}, "https://plane.example", "https://plane.example/queue"),
-        ({}, "https://fal.run", "https://queue.fal.run"),
-        (
-            {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_RUN_HOST": "localhost:81/a/"},
-            "http://localhost:81/a",
-            "http://localhost:81/a/queue",
-        ),
-        (
-            {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_GRPC_TLS": "1", "FAL_QUEUE_RUN_HOST": "127.0.0.1:80/q"},
-            "https://127.0.0.1:80",
-            "https://127.0.0.1:80/q",
-        ),
-        (
-            {"FAL_RUN_HOST": "run.example", "FAL_QUEUE_RUN_HOST": "q.example:8"},
-            "https://run.example",
-            "https://q.example:8",
-        ),
-    ],
-)
-def test_hosts(environ, run, queue, home):
-    found = find_hosts(resolve(environ=environ | {"FAL_KEY": "id:secret", "HOME": str(home)}), environ)
-    assert (found.run, found.queue) == (run, queue)
-    assert found.realtime == run.replace("http", "ws", 1)
-
-
-def test_the_key_goes_to_no_other_machine_in_plaintext(home):
-    environ = {"FAL_GRPC_HOST": "127.0.0.1:80", "FAL_RUN_HOST": "http://other.example", "FAL_KEY": "id:secret"}
-    with pytest.raises(InsecureChannelError):
-        find_hosts(resolve(environ=environ), environ)
 
 
 @pytest.mark.parametrize(

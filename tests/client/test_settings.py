@@ -168,7 +168,13 @@ def test_a_login_token_that_cannot_be_used(tmp_path, text, kind, message):
 def test_the_docs_name_every_variable_and_no_other():
     code = "".join(
         (ROOT / path).read_text()
-        for path in ("fal/settings.py", "fal/config.py", "fal_grpc/channel.py", "cli/fal_cli/completion.py")
+        for path in (
+            "fal/settings.py",
+            "fal/config.py",
+            "fal/hosts.py",
+            "fal_grpc/channel.py",
+            "cli/fal_cli/completion.py",
+        )
     )
     docs = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     pattern = r"\b((?:FAL|ISOLATE|SSL|GRPC)_[A-Z_]+[A-Z])\b"

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fal_cli.commands.api.hosts import find_hosts, nickname_of
+from fal.hosts import find_hosts
+from fal_cli.commands.api.app_ids import nickname_of
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.options import add_client_options, open_client
 from fal_cli.parser import FalParser

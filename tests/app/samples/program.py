@@ -37,7 +37,7 @@ class Greeter(fal.App):
 
     @fal.endpoint("/count")
     def count(self, request: Input) -> StreamingResponse:
-        return StreamingResponse((f"data: {n}\n\n" for n in range(3)), media_type="text/event-stream")
+        return StreamingResponse((f"data: {n}\u2028\n\n" for n in range(3)), media_type="text/event-stream")
 
 
 class Broken(fal.App):

@@ -9,8 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fal.hosts import find_hosts
+from fal_cli.commands.api.app_ids import nickname_of, split_id
 from fal_cli.commands.api.fields import parse_fields
-from fal_cli.commands.api.hosts import find_hosts, nickname_of, split_id
 from fal_cli.commands.api.http_calls import Answer, ApiCalls, detail_of
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode

@@ -15,8 +15,8 @@ from fal_cli.presentation.output import print_error, write_line
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
+    from fal.hosts import Hosts
     from fal.settings import Settings
-    from fal_cli.commands.api.hosts import Hosts
 
 # How long to wait for one more answer after the input has ended and every message has an answer.
 _QUIET_SECONDS = 1.0

@@ -88,7 +88,7 @@ def _if_possible(ask: Callable[[], Found]) -> Found | None:
 
 def _addresses(client: SyncServerlessClient, alias: str) -> dict[str, str]:
     """Return where the app is called; nothing if the controller does not say under which owner."""
-    from fal_cli.commands.api.hosts import find_hosts
+    from fal.hosts import find_hosts
     from fal_grpc.errors import FalError
 
     try:

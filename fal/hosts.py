@@ -1,0 +1,123 @@
+"""Resolves where apps are called: directly, by their queues, over WebSockets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fal.config import truthy
+from fal_grpc.channel import check_private
+from fal_grpc.credentials import NoCredentials
+from fal_grpc.target import Target, parse_target
+
+if TYPE_CHECKING:
+    from fal.settings import Settings
+
+_PLAINTEXT = ("ISOLATE_TEST_MODE", "ISOLATE_AUTH_DISABLED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The base addresses of calls: each has a scheme, may have a path, and ends without a slash.
+
+    Attributes:
+        run: for direct calls.
+        queue: for requests that wait in an app's queue.
+        ws: for many calls over one WebSocket; its scheme is that of HTTP.
+    """
+
+    run: str
+    queue: str
+    ws: str
+
+    @property
+    def realtime(self) -> str:
+        """The address of realtime endpoints, which are at that of direct calls."""
+        return websocket_url(self.run)
+
+
+def find_hosts(settings: Settings, environ: Mapping[str, str] = os.environ) -> Hosts:
+    """Return FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and FAL_WS_RUN_HOST, or the addresses that belong to the controller.
+
+    Each variable may have a scheme, a port and a path. A self-hosted controller has its queue at /queue; the fal cloud
+    has a host for each kind of call, below that of direct calls.
+
+    Args:
+        settings: the controller, and what the calls carry.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: a variable is malformed.
+        InsecureChannelError: the key would go in plaintext to another machine.
+    """
+    target = settings.target
+    cloud = target.host.startswith("api.")
+    run = environ.get("FAL_RUN_HOST", "").strip().rstrip("/") or (_cloud(target) if cloud else target.url)
+    queue = environ.get("FAL_QUEUE_RUN_HOST") or (_below("queue", run) if cloud else f"{run}/queue")
+    ws = environ.get("FAL_WS_RUN_HOST") or (_below("ws", run) if cloud else run)
+
+    def checked(text: str, source: str) -> str:
+        url = base_url(text, target, environ, source=source)
+        if not isinstance(settings.credentials, NoCredentials):
+            check_private_url(url)
+        return url
+
+    return Hosts(
+        run=checked(run, "FAL_RUN_HOST"),
+        queue=checked(queue, "FAL_QUEUE_RUN_HOST"),
+        ws=checked(ws, "FAL_WS_RUN_HOST"),
+    )
+
+
+def base_url(text: str, target: Target, environ: Mapping[str, str], *, source: str) -> str:
+    """Return a base address with its scheme.
+
+    Without one, it is that of the controller if both are this machine, "http" under ISOLATE_TEST_MODE or
+    ISOLATE_AUTH_DISABLED, and else "https", or "http" on this machine.
+
+    Args:
+        text: a host, which may have a scheme, a port and a path.
+        target: the controller.
+        environ: the environment variables.
+        source: where the text comes from, for the error.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
+    scheme, separator, rest = text.strip().rpartition("://")
+    authority, slash, path = rest.partition("/")
+    plaintext = True if any(truthy(environ, name) for name in _PLAINTEXT) else None
+    found = parse_target(f"{scheme}{separator}{authority}", plaintext=plaintext, source=source)
+    if not separator and plaintext is None and found.is_loopback and target.is_loopback:
+        found = parse_target(authority, plaintext=target.plaintext, source=source)
+    return f"{found.url}{slash}{path}".rstrip("/")
+
+
+def check_private_url(url: str) -> None:
+    """Raise an error if others could read what is sent to an address.
+
+    Raises:
+        ConfigError: the address is malformed.
+        InsecureChannelError: it is on another machine, called in plaintext.
+    """
+    scheme, _, rest = url.partition("://")
+    check_private(parse_target(f"{scheme}://{rest.partition('/')[0]}", source="address"))
+
+
+def websocket_url(url: str) -> str:
+    """Return an address of HTTP as that of a WebSocket."""
+    return "ws" + url.removeprefix("http")
+
+
+def _cloud(target: Target) -> str:
+    """Return the host of calls that belongs to the gRPC host api.NAME."""
+    name = target.host.removeprefix("api.").removeprefix("alpha.")
+    name = name.removesuffix(".ai") + ".run" if name.endswith(".ai") else name
+    return Target(host=name, port=target.port, plaintext=target.plaintext).url
+
+
+def _below(name: str, host: str) -> str:
+    scheme, separator, rest = host.rpartition("://")
+    return f"{scheme}{separator}{name}.{rest}"
