@@ -71,7 +71,8 @@ def _chosen(directory: Path) -> list[Path]:
 def _digest(directory: Path, files: list[Path]) -> str:
     whole = hashlib.sha256()
     for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.relative_to(directory).as_posix()}\0{content}\n".encode())
     return whole.hexdigest()
 

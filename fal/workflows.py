@@ -208,11 +208,11 @@ class Node:
         Raises:
             WorkflowSyntaxError: it is of no known kind.
         """
-        kinds: dict[JSONType, type[Node]] = {"run": Run, "display": Display}
-        kind = kinds.get(data.get("type"))
+        kinds: dict[str, type[Node]] = {"run": Run, "display": Display}
+        kind = kinds.get(str(data.get("type")))
         if kind is None:
             raise WorkflowSyntaxError(
-                f"{data.get('id')} is of the kind {data.get('type')!r}: the kinds are run, display"
+                f"the step {data.get('id')} is of the kind {data.get('type')!r}: the kinds are {', '.join(kinds)}"
             )
         return kind.from_json(data)
 
@@ -235,7 +235,7 @@ class Run(Node):
     @classmethod
     def from_json(cls, data: Mapping[str, JSONType]) -> Run:
         name, needs = _of_node(data)
-        return cls(name, needs, str(data["app"]), import_workflow_json(data["input"]))
+        return cls(name, needs, str(_field(data, "app")), import_workflow_json(_field(data, "input")))
 
     def to_json(self) -> dict[str, JSONType]:
         return {
@@ -264,7 +264,10 @@ class Display(Node):
     @classmethod
     def from_json(cls, data: Mapping[str, JSONType]) -> Display:
         name, needs = _of_node(data)
-        return cls(name, needs, cast("list[Leaf]", import_workflow_json(data["fields"])))
+        fields = import_workflow_json(_field(data, "fields"))
+        if not isinstance(fields, list) or not all(isinstance(item, Leaf) for item in fields):
+            raise WorkflowSyntaxError(f"the fields of {name} are no list of references, such as $NODE.url")
+        return cls(name, needs, cast("list[Leaf]", fields))
 
     def to_json(self) -> dict[str, JSONType]:
         return {
@@ -283,9 +286,21 @@ class Display(Node):
         return None
 
 
+def _node(name: str, data: JSONType) -> Node:
+    if not isinstance(data, dict):
+        raise WorkflowSyntaxError(f"the step {name} is no JSON object")
+    return Node.from_json(data)
+
+
+def _field(data: Mapping[str, JSONType], name: str) -> JSONType:
+    if name not in data:
+        raise WorkflowSyntaxError(f"the step {data.get('id')} has no field {name!r}")
+    return data[name]
+
+
 def _of_node(data: Mapping[str, JSONType]) -> tuple[str, set[str]]:
     needs = data.get("depends")
-    return str(data["id"]), {str(name) for name in needs} if isinstance(needs, list) else set()
+    return str(_field(data, "id")), {str(name) for name in needs} if isinstance(needs, list) else set()
 
 
 @dataclass
@@ -323,7 +338,7 @@ class Workflow:
             name=str(data["name"]),
             input_schema=cast("SchemaType", schema.get("input") or {}),
             output_schema=cast("SchemaType", schema.get("output") or {}),
-            nodes={name: Node.from_json(cast("dict[str, JSONType]", node)) for name, node in nodes.items()},
+            nodes={name: _node(name, node) for name, node in nodes.items()},
             output=import_workflow_json(data.get("output")),
         )
 
@@ -432,6 +447,23 @@ def create_workflow(name: str, input: type[BaseModel], output: type[BaseModel]) 
     return Workflow(name, input.model_json_schema(), output.model_json_schema())
 
 
+def _read(path: Path) -> Workflow:
+    """Return the workflow of a file.
+
+    Raises:
+        WorkflowSyntaxError: there is no such file, or it holds no workflow.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkflowSyntaxError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise WorkflowSyntaxError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise WorkflowSyntaxError(f"{path} holds no workflow, which is a JSON object")
+    return Workflow.from_json(found)
+
+
 def main() -> None:
     """Run an exported workflow: `python -m fal.workflows FILE.json KEY=VALUE...`; a value is JSON or a text."""
     parser = argparse.ArgumentParser(prog="python -m fal.workflows", description=main.__doc__)
@@ -440,7 +472,6 @@ def main() -> None:
         "input", nargs="*", metavar="KEY=VALUE", help="A field of the input; a value is JSON or a text."
     )
     args = parser.parse_args()
-    workflow = Workflow.from_json(json.loads(Path(args.workflow_file).read_text()))
     given: dict[str, JSONType] = {}
     for item in args.input:
         key, equals, value = item.partition("=")
@@ -451,9 +482,15 @@ def main() -> None:
         except ValueError:
             given[key] = value
     try:
-        found = workflow.execute(given)
+        found = _read(Path(args.workflow_file)).execute(given)
     except FalServerlessException as error:
-        sys.exit(f"{error}")
+        sys.exit(f"{parser.prog}: {error}")
+    except Exception as error:
+        import httpx
+
+        if not isinstance(error, httpx.HTTPError):
+            raise
+        sys.exit(f"{parser.prog}: {type(error).__name__}: {error}")
     print(json.dumps(found, indent=2))  # noqa: T201 - the program's output
 
 

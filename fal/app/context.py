@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import cast
 
 REQUEST_ID_KEY = "x-fal-request-id"
 REQUEST_ENDPOINT_KEY = "x-fal-endpoint"
@@ -19,7 +21,6 @@ class RequestContext:
     Attributes:
         request_id: the platform's id (header x-fal-request-id); None if it did not come through the platform.
         endpoint: the path of the call (header x-fal-endpoint).
-        lifecycle_preference: how long the files that it makes are kept (header x-fal-object-lifecycle-preference).
         lifecycle_preference: how long files that the request makes are kept, as the caller or the platform asks for it
             (header x-fal-object-lifecycle-preference, JSON); None if nobody does.
         headers: the request's headers, names in lower case. A changed `x-fal-cdn-token` goes back to the caller.
@@ -32,17 +33,27 @@ class RequestContext:
 
 
 def context_of(headers: dict[str, str]) -> RequestContext:
-    """Return what a request's headers say; a preference that is no JSON object counts as none."""
-    try:
-        kept = json.loads(headers.get(LIFECYCLE_HEADER, "null"))
-    except ValueError:
-        kept = None
+    """Return what a request's headers say; their names are in lower case."""
     return RequestContext(
-        headers.get(REQUEST_ID_KEY),
-        headers.get(REQUEST_ENDPOINT_KEY),
-        kept if isinstance(kept, dict) else None,
-        headers,
+        request_id=headers.get(REQUEST_ID_KEY),
+        endpoint=headers.get(REQUEST_ENDPOINT_KEY),
+        lifecycle_preference=lifecycle_preference(headers.get(LIFECYCLE_HEADER)),
+        headers=headers,
     )
+
+
+def lifecycle_preference(text: str | None) -> dict[str, str] | None:
+    """Return a caller's preference; one that is not a JSON object is nobody's wish, with a line on stderr."""
+    if text is None:
+        return None
+    try:
+        preference: object = json.loads(text)
+    except (ValueError, RecursionError):
+        preference = None
+    if isinstance(preference, dict):
+        return cast("dict[str, str]", preference)
+    print(f"{LIFECYCLE_HEADER} {text[:80]!r} is not a JSON object: it is not used", file=sys.stderr)  # noqa: T201
+    return None
 
 
 CURRENT: ContextVar[RequestContext | None] = ContextVar("fal_current_request", default=None)

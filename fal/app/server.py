@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import os
 import signal
 import socket
@@ -18,20 +17,19 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import FrameType
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fal.app.api import Served, build_api, print_traceback
-from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext
+from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext, context_of
 from fal.app.metrics import Metrics, serve_metrics
 from fal.app.server_log import LOGGING
 
 HOST_VARIABLE = "FAL_RUNNER_HOST"
 STATE_VARIABLE = "FAL_RUNNER_STATE"
-_LIFECYCLE = "x-fal-object-lifecycle-preference"
 _KEEP_ALIVE_SECONDS = 300
 
 
@@ -191,12 +189,7 @@ class _RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        context = RequestContext(
-            request_id=headers.get("x-fal-request-id"),
-            endpoint=headers.get("x-fal-endpoint"),
-            lifecycle_preference=_lifecycle(headers.get(_LIFECYCLE)),
-            headers=headers,
-        )
+        context = context_of(headers)
         token = CURRENT.set(context)
         try:
             if scope["type"] == "http":
@@ -255,20 +248,6 @@ class _ObservedRequest:
         if token and token != self._given_token:
             extra.append((CDN_TOKEN_KEY.encode(), token.encode("latin-1")))
         return extra
-
-
-def _lifecycle(text: str | None) -> dict[str, str] | None:
-    """Return a caller's preference; one that is not a JSON object is nobody's wish, with a line on stderr."""
-    if text is None:
-        return None
-    try:
-        preference: object = json.loads(text)
-    except ValueError:
-        preference = None
-    if isinstance(preference, dict):
-        return cast("dict[str, str]", preference)
-    print(f"{_LIFECYCLE} {text[:80]!r} is not a JSON object: it is not used", file=sys.stderr)  # noqa: T201
-    return None
 
 
 def _hints(app: HasLifespan | None) -> bytes | None:

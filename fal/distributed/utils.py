@@ -79,7 +79,7 @@ def _written(value: object, file: io.BytesIO, image_format: str, *, is_final: bo
         import_module("torch").save(value.detach().cpu(), file)  # type: ignore[attr-defined]  # of PyTorch
         return {"content_type": _TENSOR, **_shape(value)}
     if is_numpy_array(value):
-        import_module("numpy").save(file, value)
+        import_module("numpy").save(file, value, allow_pickle=False)
         return {"content_type": _ARRAY, **_shape(value)}
     if not is_pil_image(value):
         return None
@@ -114,9 +114,9 @@ def format_deserialized_data(data: object) -> object:
         raise ValueError(f"an object of the type {kind} has neither data nor a url")
     file = io.BytesIO(content)
     if kind == _TENSOR:
-        return import_module("torch").load(file)
+        return import_module("torch").load(file, weights_only=True)  # a caller's content is no pickle
     if kind == _ARRAY:
-        return import_module("numpy").load(file, allow_pickle=True)
+        return import_module("numpy").load(file, allow_pickle=False)
     return import_module("PIL.Image").open(file)
 
 

@@ -46,6 +46,7 @@ class TemporaryController:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._alive: int | None = None
+        self._folder: Path | None = None
         self.host = ""
         self.key = ""
         self.state_dir = Path()
@@ -63,7 +64,22 @@ class TemporaryController:
                 f"a controller here needs the controller extra ({lacking[0]} is missing): "
                 "pip install 'fal-grpc[controller]'"
             )
-        self.state_dir = Path(tempfile.mkdtemp(prefix="fal-"))
+        self.state_dir = self._folder = Path(tempfile.mkdtemp(prefix="fal-"))
+        try:
+            with os.fdopen(self._launch()) as announcement:
+                answered = select.select([announcement], [], [], _START_SECONDS)[0]
+                line = announcement.readline() if answered else ""
+            if not line:
+                raise ControllerStartError(f"the controller did not start. Its log ends with:\n{self.log()}")
+            self.host = f"127.0.0.1:{json.loads(line)['port']}"
+            self.key = (self.state_dir / "admin.key").read_text().strip()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _launch(self) -> int:
+        """Start the process, and return the descriptor where it says that it answers."""
         ready, announced = os.pipe()
         watched, self._alive = os.pipe()
         try:
@@ -82,21 +98,13 @@ class TemporaryController:
                     start_new_session=True,  # a Ctrl-C here is not its own
                     pass_fds=(announced, watched),
                 )
+        except BaseException:
+            os.close(ready)
+            raise
         finally:
             os.close(announced)
             os.close(watched)
-        try:
-            with os.fdopen(ready) as announcement:
-                answered = select.select([announcement], [], [], _START_SECONDS)[0]
-                line = announcement.readline() if answered else ""
-            if not line:
-                raise ControllerStartError(f"the controller did not start. Its log ends with:\n{self.log()}")
-        except BaseException:
-            self.close()
-            raise
-        self.host = f"127.0.0.1:{json.loads(line)['port']}"
-        self.key = (self.state_dir / "admin.key").read_text().strip()
-        return self
+        return ready
 
     def log(self) -> str:
         """Return the last lines of its log."""
@@ -106,20 +114,16 @@ class TemporaryController:
     def close(self) -> None:
         """Stop it with its runners, and remove its folder. A second close does nothing."""
         process, self._process = self._process, None
-        if process is None:
-            return
+        alive, self._alive = self._alive, None
+        folder, self._folder = self._folder, None
         try:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            if process is not None:
+                _end(process)
         finally:
-            if self._alive is not None:
-                os.close(self._alive)
-                self._alive = None
-            shutil.rmtree(self.state_dir, ignore_errors=True)
+            if alive is not None:
+                os.close(alive)
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -128,6 +132,15 @@ class TemporaryController:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _environment() -> dict[str, str]:

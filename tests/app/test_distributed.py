@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
+import pickle
 import signal
+import sys
 from pathlib import Path
 
 import PIL.Image
@@ -178,3 +181,31 @@ def test_a_timer_counts_from_the_beginning_again() -> None:
     assert timer.timer is not first
     timer.cancel()
     assert (timer.timer, called) == (None, [])
+
+
+# As the real ones: without these arguments they unpickle what they are given, which runs whatever is in it.
+READERS = {
+    "torch.py": "import pickle\ndef load(file, weights_only=False):\n"
+    "    return 'safe' if weights_only else pickle.load(file)\n",
+    "numpy.py": "import pickle\ndef load(file, allow_pickle=False):\n"
+    "    return pickle.load(file) if allow_pickle else 'safe'\n",
+}
+
+
+class Intruder:
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os._exit, (3,)
+
+
+@pytest.mark.parametrize("kind", ["application/tensor", "application/ndarray"])
+def test_what_a_caller_sent_is_never_unpickled(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, source in READERS.items():
+        (tmp_path / name).write_text(source)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    url = f"data:{kind};base64,{base64.b64encode(pickle.dumps(Intruder())).decode()}"
+    try:
+        assert distributed_deserialize(json.dumps({"content_type": kind, "url": url})) == "safe"
+    finally:
+        for name in READERS:
+            sys.modules.pop(name.removesuffix(".py"), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -210,3 +211,39 @@ def test_graphs_that_cannot_run() -> None:
         Workflow.from_json({**broken, "nodes": {"a": {"type": "sleep", "id": "a"}}})
     with pytest.raises(WorkflowSyntaxError, match="a workflow has a name"):
         Workflow.from_json({"name": "x"})
+
+
+WHOLE = {
+    "name": "w",
+    "schema": {"input": {}, "output": {}},
+    "nodes": {"a": {"type": "run", "id": "a", "depends": [], "app": "local/none", "input": {}}},
+    "output": "$a.text",
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ("[]", "holds no workflow"),
+        ("{}", "a workflow has a name"),
+        (json.dumps({**WHOLE, "nodes": {"a": 1}}), "the step a is no JSON object"),
+        (json.dumps({**WHOLE, "nodes": {"a": {"type": "run", "id": "a", "input": {}}}}), "has no field 'app'"),
+        (json.dumps({**WHOLE, "nodes": {"a": {"type": ["run"], "id": "a"}}}), "the kinds are run, display"),
+        (json.dumps({**WHOLE, "nodes": {"a": {"type": "display", "id": "a", "fields": "x"}}}), "no list of references"),
+        (json.dumps({**WHOLE, "nodes": {}, "output": "$b"}), "neither the input nor a node"),
+        (json.dumps(WHOLE), "ConnectError"),
+    ],
+)
+def test_the_program_says_in_a_line_what_is_wrong(content: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "workflow.json"
+    if content is not None:
+        path.write_text(content)
+    environment = {"HOME": str(tmp_path), "FAL_HOST": "127.0.0.1:1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "fal.workflows", str(path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

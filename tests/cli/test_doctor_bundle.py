@@ -29,6 +29,7 @@ def full_home(home, monkeypatch):
     monkeypatch.setenv("FAL_OF_ANOTHER_KIND", f"{PLANTED}other")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{PLANTED}/aws+x")
     monkeypatch.setenv("https_proxy", f"http://me:{PLANTED}proxy@proxy.example:3128")
+    monkeypatch.setenv("all_proxy", f"me:{PLANTED}bare@bare.example:3128")
     monkeypatch.setenv("FAL_GRPC_HOST", "127.0.0.1:1")
     monkeypatch.setenv("FAL_HOME_DIR", str(home))
     (home / "auth0_token").write_text(f"{PLANTED}refresh\n{TOKEN}\n")
@@ -42,6 +43,7 @@ def full_home(home, monkeypatch):
         "INFO it listens on 127.0.0.1:7400",
         f"refused Authorization: Key 9999aaaa:{PLANTED}inaline",
         f"Bearer {PLANTED}bearer and Basic {PLANTED}basic",
+        f"proxy=me:{PLANTED}proxy2@proxy.example and 'you:{PLANTED}p@[::1]:80'",
         f"the url http://x:{PLANTED}inurl@host/ and password={PLANTED}pw",
         f'{{"token": "{PLANTED}json", "api_key": \'{PLANTED}quoted\'}}',
         f"admin {PLANTED}admin master {PLANTED}mk aws {quote(f'{PLANTED}/aws+x', safe='')}",
@@ -76,6 +78,7 @@ def test_what_helps_is_in_it_and_no_secret(full_home, capsys):
     assert "FAL_GRPC_HOST=127.0.0.1:1" in files["environment.txt"]
     assert "FAL_KEY=(set)" in files["environment.txt"]
     assert "https_proxy=http://******@proxy.example:3128" in files["environment.txt"]
+    assert "all_proxy=******@bare.example:3128" in files["environment.txt"]
     assert 'host = "api.example.com"' in files["config.toml"]
     assert "key = ******" in files["config.fal-grpc.toml"]
     assert "grpcio " in files["packages.txt"]

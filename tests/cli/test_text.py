@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_cli.presentation.folding import display_width
+from fal_cli.presentation.folding import cut, display_width
 from fal_cli.presentation.printable import log_text, one_line, visible
 from fal_cli.presentation.table import Column, render
 
@@ -26,6 +26,17 @@ def test_no_rows_leave_the_head():
 def test_wide_and_combining_characters_keep_the_columns():
     text = render(IDS, [("日本", "r-1", "1"), ("e\u0301", "r-2", "2"), ("abcd", "r-3", "3")])
     assert len({display_width(line) for line in text.splitlines()}) == 1
+
+
+@given(st.text(), st.integers(0, 12))
+def test_a_cut_text_fits_in_cells(text, width):
+    shown = cut(text, width)
+    assert display_width(shown) <= width
+    assert shown == text or text.startswith(shown.removesuffix("…"))
+
+
+def test_wide_characters_are_cut_by_cells():
+    assert (cut("日本語です", 10), cut("日本語です", 9), cut("日本語です", 2)) == ("日本語です", "日本語で…", "…")
 
 
 def test_a_narrow_terminal_folds_words_and_cuts_no_id():

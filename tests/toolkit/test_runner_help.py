@@ -93,6 +93,19 @@ def test_onnx_runtime_starts_so_many_threads(tmp_path: Path) -> None:
     assert "add onnxruntime to the app's requirements" in done.stderr
 
 
+def test_a_call_may_be_repeated_without_end() -> None:
+    calls = []
+
+    @retry(max_retries=1100, base_delay=1e-9, max_delay=1e-9)
+    def fails() -> None:
+        calls.append(1)
+        raise ValueError("always")
+
+    with pytest.raises(ValueError, match="always"):
+        fails()
+    assert len(calls) == 1100
+
+
 async def test_calls_are_repeated_until_they_succeed() -> None:
     calls: list[str] = []
 

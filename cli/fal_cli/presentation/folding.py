@@ -16,6 +16,18 @@ def display_width(text: str) -> int:
     )
 
 
+def cut(text: str, width: int) -> str:
+    """Return as much of a text as fits `width` cells; a text that is cut ends with an ellipsis."""
+    if display_width(text) <= width:
+        return text
+    kept = ""
+    for char in text:
+        if display_width(kept + char) > width - 1:
+            break
+        kept += char
+    return f"{kept}…" if width > 0 else ""
+
+
 def fold_lines(text: str, width: int) -> str:
     """Return `text` with its lines broken between words, so that they fit `width` cells if each word does."""
     return "\n".join("\n".join(fold(line, width)) for line in text.split("\n"))

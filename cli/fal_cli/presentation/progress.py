@@ -9,12 +9,13 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from fal_cli.presentation.folding import cut
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.printable import log_text, one_line
 from fal_cli.presentation.style import paint, wants_colour
 
 if TYPE_CHECKING:
-    from fal_grpc.adapter.revision import BuildResult
+    from fal.api import BuildResult
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAME_SECONDS = 0.1
@@ -89,8 +90,7 @@ class LiveLine:
             took = f"({self.seconds:.1f} s)"
             room = get_terminal_size().columns - len(took) - 4
             text = f"{self._title}: {self._step}" if self._step else self._title
-            text = one_line(text)
-            shown = text if len(text) <= room else text[: max(0, room - 1)] + "…"
+            shown = cut(one_line(text), room)
             sys.stderr.write(f"{_ERASE}{frame} {shown} {paint(took, 'dim', colour=self._colour)}")
             sys.stderr.flush()
 

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 
 from pydantic import BaseModel, Field, model_validator
 
-from fal.app.context import LIFECYCLE_HEADER, current_request
+from fal.app.context import LIFECYCLE_HEADER, current_request, lifecycle_preference
 from fal.toolkit.exceptions import FileUploadFallbackException
 from fal.toolkit.file.providers.fal import FalFileRepository, FalFileRepositoryV3, InMemoryRepository
 from fal.toolkit.file.providers.gcp import GoogleStorageRepository
@@ -80,17 +80,7 @@ def get_builtin_repository(id: FileRepository | RepositoryId) -> FileRepository:
 
 def request_lifecycle_preference(request: HasHeaders) -> dict[str, str] | None:
     """Return how long files of a request are kept, as its caller asked; None if the caller did not ask."""
-    import json
-
-    given = request.headers.get(LIFECYCLE_HEADER)
-    if given is None:
-        return None
-    try:
-        found = json.loads(given)
-    except ValueError as error:
-        print(f"fal: the header {LIFECYCLE_HEADER} is no JSON: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return None
-    return found if isinstance(found, dict) else None
+    return lifecycle_preference(request.headers.get(LIFECYCLE_HEADER))
 
 
 def _preference(request: HasHeaders | None) -> dict[str, str] | None:

@@ -92,5 +92,6 @@ class _Policy:
         return False
 
     def _delay(self, failures: int) -> float:
-        seconds = self.base_delay * 2 ** (failures - 1) if self.doubles else self.base_delay
+        # From 2**1000 on, a float is too small; the delay reached its limit long before.
+        seconds = self.base_delay * 2.0 ** min(failures - 1, 1000) if self.doubles else self.base_delay
         return min(seconds, self.max_delay) * (random.uniform(0.5, 1.5) if self.jitter else 1.0)  # noqa: S311

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote
 
 from fal_cli.exit_codes import CommandError
 
@@ -29,6 +29,8 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|AUTH|DAT
 _PATTERNS = (
     (re.compile(r"\b([0-9a-f-]{16,36}):[0-9a-f]{16,}"), rf"\1:{_MASK}"),
     (re.compile(r"(://)[^/\s@]+@"), rf"\1{_MASK}@"),
+    # The same without a scheme, as a proxy may be written.
+    (re.compile(r"(?<![^\s=\"'])[^/\s@:=\"']+:[^/\s@]+@(?=[\w\[])"), f"{_MASK}@"),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), _MASK),
     (re.compile(r"((?:Key|Bearer|Basic)\s+)[^\s\"',]{6,}"), rf"\1{_MASK}"),
     (re.compile(r"(?i)((?:password|passwd|secret|token|api_?key)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]+"), rf"\1{_MASK}"),
@@ -104,14 +106,13 @@ def _without_values(toml: str) -> str:
 
 def _secrets(state_dir: Path) -> Iterator[str]:
     """Yield the secrets that this user has: none of them may be in a report."""
+    from fal.api import FalError
     from fal.config import home_dir, load
-    from fal_grpc.errors import FalError
 
     for name, value in os.environ.items():
         if _SECRET_NAME.search(name):
             yield value
-            if "://" in value:
-                yield urlsplit(value).password or ""
+        yield _password(value)
     try:
         for settings in load().profiles.values():
             yield str(settings.get("key") or "")
@@ -119,6 +120,13 @@ def _secrets(state_dir: Path) -> Iterator[str]:
         pass
     for path in (state_dir / "admin.key", state_dir / "master.key", home_dir() / "auth0_token"):
         yield from (_read(path) or "").split()
+
+
+def _password(value: str) -> str:
+    """Return the password of an address, with or without a scheme; "" if there is none, or this is no address."""
+    authority = value.rpartition("://")[2].partition("/")[0]
+    user, _, host = authority.rpartition("@")
+    return unquote(user.partition(":")[2]) if host else ""
 
 
 def _forms(values: Iterable[str]) -> set[str]:

@@ -8,18 +8,16 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from fal.extras import EXTRAS, missing
 from fal_cli.commands.doctor.check import Check, Status
 from fal_cli.version import VERSION, other_package
 
 if TYPE_CHECKING:
+    from fal.api import Target
     from fal.settings import Settings
-    from fal_grpc.target import Target
 
-# A module of each extra that nothing else installs.
-_EXTRAS = {"app": "cloudpickle", "controller": "sqlalchemy"}
 _CALL_SECONDS = 10.0
 _CLOCK_SECONDS = 5.0
 _FEW_DAYS = 14
@@ -32,12 +30,8 @@ def versions() -> dict[str, object]:
         "protobuf": _version_of("protobuf"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{f"extra {name}": has_extra(name) for name in _EXTRAS},
+        **{f"extra {name}": not missing(modules) for name, modules in EXTRAS.items()},
     }
-
-
-def has_extra(name: str) -> bool:
-    return find_spec(_EXTRAS[name]) is not None
 
 
 def _version_of(distribution: str) -> str | None:
@@ -50,7 +44,7 @@ def _version_of(distribution: str) -> str | None:
 
 
 def check_installation() -> Iterator[Check]:
-    extras = ", ".join(name for name in _EXTRAS if has_extra(name)) or "none"
+    extras = ", ".join(name for name, modules in EXTRAS.items() if not missing(modules)) or "none"
     detail = f"{VERSION}, Python {platform.python_version()}, grpcio {_version_of('grpcio')}, extras: {extras}"
     yield Check(name="fal", status=Status.OK, detail=detail)
     other = other_package()
@@ -65,10 +59,9 @@ def check_installation() -> Iterator[Check]:
 
 def find_settings() -> Mapping[str, object]:
     """Return host, key id and profile with their sources, and a problem if a setting is malformed."""
+    from fal.api import FalError, KeyCredentials, MissingCredentialsError
     from fal.config import config_path, load
     from fal.settings import find_credentials, find_profile, find_target
-    from fal_grpc.credentials import KeyCredentials
-    from fal_grpc.errors import FalError, MissingCredentialsError
 
     found: dict[str, object] = {"config file": str(config_path())}
     try:
@@ -141,8 +134,7 @@ def _check_published_settings() -> Iterator[Check]:
 
 
 def _check_controller(settings: Mapping[str, object]) -> Iterator[Check]:
-    from fal.api import SyncServerlessClient
-    from fal_grpc.errors import FalError, KeyRejectedError, PermissionDeniedError, UnauthenticatedError
+    from fal.api import FalError, KeyRejectedError, PermissionDeniedError, SyncServerlessClient, UnauthenticatedError
 
     key = Check(
         name="key", status=Status.OK, detail=f"{settings['FAL_KEY'] or 'a token'} (from {settings['FAL_KEY from']})"
@@ -209,9 +201,9 @@ def _check_proxy(target: Target) -> Iterator[Check]:
 
 def _check_answer(settings: Settings) -> Iterator[Check]:
     """Compare version and clock with what the controller's HTTP side says; a foreign one may say neither."""
+    from fal.api import FalError
     from fal.http import HttpClient
     from fal.http_messages import HttpRequest
-    from fal_grpc.errors import FalError
 
     http = HttpClient(settings.options)
     try:

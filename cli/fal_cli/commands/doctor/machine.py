@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fal.extras import CONTROLLER, missing
 from fal_cli.commands.doctor.check import Check, Status
-from fal_cli.commands.doctor.client import has_extra
 from fal_cli.controller_process import find_controller
 from fal_cli.exit_codes import CommandError
 from fal_cli.version import VERSION
@@ -33,7 +33,7 @@ def check_machine(state_dir: Path) -> Iterator[Check]:
     except CommandError as error:
         yield Check(name="controller here", status=Status.PROBLEM, detail=str(error))
         return
-    if not has_extra("controller"):
+    if missing(CONTROLLER):
         return
     if controller is None:
         yield Check(name="controller here", status=Status.NOTE, detail=f"none runs on {state_dir}")
