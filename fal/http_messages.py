@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
-from fal_grpc.channel import root_certificates, user_agent
+from fal_grpc.channel import root_certificates
+from fal_grpc.channel import user_agent as user_agent
 from fal_grpc.errors import BY_HTTP_STATUS, CallError, UnavailableError, UnknownError
 from fal_grpc.target import is_loopback
 

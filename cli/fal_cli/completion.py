@@ -45,8 +45,8 @@ def complete_words(action: argparse.Action, words: Callable[[], Iterable[str]]) 
 
 def profile_names() -> list[str]:
     """Return the profiles of the configuration file; none if it cannot be read."""
+    from fal.api import FalError
     from fal.config import load
-    from fal_grpc.errors import FalError
 
     try:
         return list(load().profiles)
@@ -76,8 +76,8 @@ def _answer_seconds() -> float:
 def _collect(kind: Kind, prefix: str, args: argparse.Namespace, found: list[str]) -> None:
     import socket
 
+    from fal.api import FalError
     from fal_cli.options import open_client
-    from fal_grpc.errors import FalError
 
     args = argparse.Namespace(**{"host": None, "team": None, **vars(args)})
     try:

@@ -55,7 +55,7 @@ def resolve(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
     Raises:
         CommandError: several ids begin with `text`; the message lists them.
     """
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
     if _FULL_ID.fullmatch(text) or not _PREFIX.fullmatch(text):
         return text
@@ -78,7 +78,7 @@ def require(client: SyncServerlessClient, kind: Kind, text: str, args: argparse.
 
     Nothing is raised if the caller may not list them.
     """
-    from fal_grpc.errors import PermissionDeniedError, UnimplementedError
+    from fal.api import PermissionDeniedError, UnimplementedError
 
     try:
         exists = any(candidate.id == text for lister in kind.listers for candidate in lister(client, args))

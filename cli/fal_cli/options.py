@@ -71,13 +71,6 @@ def add_env_option(parser: FalParser) -> None:
     complete_ids(action, ENVIRONMENTS)
 
 
-def in_environment(app: str, environment: str | None) -> str:
-    """Return an app's name with the suffix of its environment, as queues and calls name it."""
-    if environment in (None, "main") or app.endswith(f"--{environment}"):
-        return app
-    return f"{app}--{environment}"
-
-
 def add_log_options(parser: FalParser, *, since: str, until: str, lines: str) -> None:
     """Add the options of a command that shows logs.
 

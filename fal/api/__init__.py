@@ -31,17 +31,25 @@ if TYPE_CHECKING:
         UserFunctionException,
     )
     from fal.queue import QueuedRequest, QueueState, WebhookDelivery
-    from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy
+    from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.execs import ExecInfo
     from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
-    from fal_grpc.adapter.log import LogEntry, LogLevel, LogOrigin
-    from fal_grpc.adapter.revision import ApplicationInfo
-    from fal_grpc.adapter.run import ServiceURLs
+    from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
+    from fal_grpc.adapter.revision import (
+        ApplicationInfo,
+        BuildResult,
+        DeployPlan,
+        PlannedChange,
+        RegisteredRevision,
+        RegisterResult,
+    )
+    from fal_grpc.adapter.run import RunResult, ServiceURLs
     from fal_grpc.adapter.runner import ReplaceState, RunnerInfo, RunnerState, RunnerUsage
     from fal_grpc.adapter.scaling import AppExplanation, AppSimulation
     from fal_grpc.adapter.secret import ServerlessSecret
     from fal_grpc.adapter.shell import ExecResult, ShellOutput
+    from fal_grpc.adapter.values import JSON
     from fal_grpc.credentials import Credentials, KeyCredentials, NoCredentials, TokenCredentials
     from fal_grpc.errors import (
         AbortedError,
@@ -72,8 +80,12 @@ if TYPE_CHECKING:
         UnknownError,
         UnreachableError,
     )
+    from fal_grpc.exec_session import ExecSession
+    from fal_grpc.shell_session import ShellSession
+    from fal_grpc.target import Target, parse_target
 
 __all__ = [
+    "JSON",
     "AbortedError",
     "AliasInfo",
     "AlreadyExistsError",
@@ -90,6 +102,7 @@ __all__ = [
     "AsyncSecretsNamespace",
     "AsyncServerlessClient",
     "AuthMode",
+    "BuildResult",
     "CallCancelledError",
     "CallError",
     "ClientClosedError",
@@ -97,12 +110,14 @@ __all__ = [
     "Credentials",
     "DataLossError",
     "DeadlineExceededError",
+    "DeployPlan",
     "DeploymentStrategy",
     "EnvironmentInfo",
     "EnvironmentsNamespace",
     "ExecInfo",
     "ExecLinkError",
     "ExecResult",
+    "ExecSession",
     "FailedPreconditionError",
     "FalError",
     "FalMissingDependencyError",
@@ -119,6 +134,7 @@ __all__ = [
     "KeyRejectedError",
     "KeyScope",
     "KeysNamespace",
+    "Log",
     "LogEntry",
     "LogLevel",
     "LogOrigin",
@@ -127,11 +143,15 @@ __all__ = [
     "NotFoundError",
     "OutOfRangeError",
     "PermissionDeniedError",
+    "PlannedChange",
     "QueueNamespace",
     "QueueState",
     "QueuedRequest",
+    "RegisterResult",
+    "RegisteredRevision",
     "ReplaceState",
     "ResourceExhaustedError",
+    "RunResult",
     "RunnerInfo",
     "RunnerState",
     "RunnerUsage",
@@ -140,7 +160,9 @@ __all__ = [
     "ServerlessSecret",
     "ServiceURLs",
     "ShellOutput",
+    "ShellSession",
     "SyncServerlessClient",
+    "Target",
     "TokenCredentials",
     "UnauthenticatedError",
     "UnavailableError",
@@ -150,6 +172,8 @@ __all__ = [
     "UserFunctionException",
     "UserKeyInfo",
     "WebhookDelivery",
+    "name_in_environment",
+    "parse_target",
 ]
 
 _MODULES = {
@@ -176,17 +200,25 @@ _MODULES = {
         "UserFunctionException",
     ],
     "fal.queue": ["QueueState", "QueuedRequest", "WebhookDelivery"],
-    "fal_grpc.adapter.app": ["AliasInfo", "AuthMode", "DeploymentStrategy"],
+    "fal_grpc.adapter.app": ["AliasInfo", "AuthMode", "DeploymentStrategy", "name_in_environment"],
     "fal_grpc.adapter.environment": ["EnvironmentInfo"],
     "fal_grpc.adapter.execs": ["ExecInfo"],
     "fal_grpc.adapter.key": ["KeyPreset", "KeyScope", "UserKeyInfo"],
-    "fal_grpc.adapter.log": ["LogEntry", "LogLevel", "LogOrigin"],
-    "fal_grpc.adapter.revision": ["ApplicationInfo"],
-    "fal_grpc.adapter.run": ["ServiceURLs"],
+    "fal_grpc.adapter.log": ["Log", "LogEntry", "LogLevel", "LogOrigin"],
+    "fal_grpc.adapter.revision": [
+        "ApplicationInfo",
+        "BuildResult",
+        "DeployPlan",
+        "PlannedChange",
+        "RegisterResult",
+        "RegisteredRevision",
+    ],
+    "fal_grpc.adapter.run": ["RunResult", "ServiceURLs"],
     "fal_grpc.adapter.runner": ["ReplaceState", "RunnerInfo", "RunnerState", "RunnerUsage"],
     "fal_grpc.adapter.scaling": ["AppExplanation", "AppSimulation"],
     "fal_grpc.adapter.secret": ["ServerlessSecret"],
     "fal_grpc.adapter.shell": ["ExecResult", "ShellOutput"],
+    "fal_grpc.adapter.values": ["JSON"],
     "fal_grpc.credentials": ["Credentials", "KeyCredentials", "NoCredentials", "TokenCredentials"],
     "fal_grpc.errors": [
         "AbortedError",
@@ -217,6 +249,9 @@ _MODULES = {
         "UnknownError",
         "UnreachableError",
     ],
+    "fal_grpc.exec_session": ["ExecSession"],
+    "fal_grpc.shell_session": ["ShellSession"],
+    "fal_grpc.target": ["Target", "parse_target"],
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

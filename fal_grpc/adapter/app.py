@@ -220,9 +220,14 @@ def app_name(name: object, environment_name: str | None = None) -> str:
         ArgumentError: it is empty, or not text.
     """
     checked = text("app_name", name, "must be a name that is not empty; `fal apps list` lists the apps")
-    if environment(environment_name) in (None, "", "main") or checked.endswith(f"--{environment_name}"):
-        return checked
-    return f"{checked}--{environment_name}"
+    return name_in_environment(checked, environment(environment_name))
+
+
+def name_in_environment(name: str, environment_name: str | None) -> str:
+    """Return an app's name with the suffix of its environment, as queues and calls name it."""
+    if environment_name in (None, "", "main") or name.endswith(f"--{environment_name}"):
+        return name
+    return f"{name}--{environment_name}"
 
 
 def parse_auth_mode(name: AuthMode | str) -> AuthMode:

@@ -26,6 +26,11 @@ class ShellOutput:
     data: bytes
     stream: int = STDOUT
 
+    @property
+    def is_stderr(self) -> bool:
+        """Whether the command wrote it to its standard error."""
+        return self.stream == STDERR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShellExit:

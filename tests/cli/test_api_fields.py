@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal.api import name_in_environment
 from fal_cli.commands.api.app_ids import split_id
 from fal_cli.commands.api.fields import parse_fields
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.main import build_parser
-from fal_cli.options import in_environment
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -109,4 +109,4 @@ def test_flags_may_stand_anywhere(words):
     [("a", None, "a"), ("a", "main", "a"), ("a", "staging", "a--staging"), ("a--staging", "staging", "a--staging")],
 )
 def test_an_app_in_an_environment(app, environment, name):
-    assert in_environment(app, environment) == name
+    assert name_in_environment(app, environment) == name

@@ -44,6 +44,18 @@ def test_a_folder_goes_there_and_back(place: Place, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "into", "source"]  # and nothing half done
 
 
+def test_the_app_s_own_modules_and_warnings_are_not_in_the_way(place: Place, tmp_path: Path) -> None:
+    fal = place.controller.fal
+    (tmp_path / "tarfile.py").write_text("raise SystemExit('the app has a module of this name')\n")
+    fal("runners", "cp", str(tmp_path / "tarfile.py"), f"{place.runner_id}:tarfile.py")
+    try:
+        fal("runners", "cp", f"{place.runner_id}:tarfile.py", str(tmp_path / "back.py"))
+        fal("runners", "cp", str(tmp_path / "back.py"), f"{place.runner_id}:back.py")
+    finally:
+        fal("runners", "exec", place.runner_id, "--", "rm", "tarfile.py")
+    assert (tmp_path / "back.py").read_text() == (tmp_path / "tarfile.py").read_text()
+
+
 def test_what_is_not_there_is_said_and_leaves_nothing(place: Place, tmp_path: Path) -> None:
     done = place.controller.fal("runners", "cp", f"{place.runner_id}:/no/such", str(tmp_path / "x"), check=False)
     assert done.returncode == 1

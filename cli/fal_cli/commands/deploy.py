@@ -19,9 +19,8 @@ from fal_cli.presentation.printable import visible
 from fal_cli.prompts import ask, at_terminal
 
 if TYPE_CHECKING:
-    from fal.api import SyncServerlessClient
+    from fal.api import BuildResult, DeployPlan, RegisteredRevision, RegisterResult, SyncServerlessClient
     from fal.deploy import DeploymentResult
-    from fal_grpc.adapter.revision import BuildResult, DeployPlan, RegisteredRevision, RegisterResult
 
 # What terraform's and diff's callers expect of a difference.
 _CHANGES = 2
@@ -140,7 +139,9 @@ def _deploy(args: argparse.Namespace) -> int | None:
                 result_handler=show,
                 build_result_handler=show_build,
             )
-    rolling = not known.isdisjoint({result.app_name, f"{result.app_name}--{args.env}"})
+    from fal.api import name_in_environment
+
+    rolling = not known.isdisjoint({result.app_name, name_in_environment(result.app_name, args.env)})
     _show(args.output, result, "rolling_out" if rolling else "deployed")
     return None
 
@@ -194,8 +195,8 @@ def _annotations(pairs: list[str]) -> Mapping[str, str]:
 
 def _check(client: SyncServerlessClient, args: argparse.Namespace) -> None:
     """Show what the deploy would change, and ask whether to go on."""
+    from fal.api import UnimplementedError
     from fal_cli.presentation.deploy_plan import lines
-    from fal_grpc.errors import UnimplementedError
 
     try:
         print_note("\n".join(lines(_planned(client, args))))

@@ -166,7 +166,7 @@ class _Followed:
                 self._start(self._read, name)
 
     def _read(self, name: str) -> None:
-        from fal_grpc.errors import NotFoundError
+        from fal.api import NotFoundError
 
         try:
             for entry in _entries(self._client, self._args, name):

@@ -92,8 +92,8 @@ def _unset(_args: argparse.Namespace) -> None:
 
 
 def _key(_args: argparse.Namespace) -> None:
+    from fal.api import KeyCredentials
     from fal.config import edit
-    from fal_grpc.credentials import KeyCredentials
 
     profile = _chosen()
     key = (ask_secret("Key, as id:secret: ") if sys.stdin.isatty() else sys.stdin.read()).strip()
@@ -104,8 +104,8 @@ def _key(_args: argparse.Namespace) -> None:
 
 
 def _host(args: argparse.Namespace) -> None:
+    from fal.api import parse_target
     from fal.config import edit
-    from fal_grpc.target import parse_target
 
     profile = _chosen()
     parse_target(args.address, source="HOST")

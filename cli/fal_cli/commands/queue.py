@@ -6,11 +6,12 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from fal.api import name_in_environment
 from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS, resolve
 from fal_cli.ids import REQUESTS as REQUEST_IDS
-from fal_cli.options import add_client_options, add_env_option, add_output_options, in_environment, open_client
+from fal_cli.options import add_client_options, add_env_option, add_output_options, open_client
 from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_line, print_note, shown_time, write_document, write_table
@@ -20,10 +21,9 @@ from fal_cli.prompts import add_yes_option, confirm
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from fal.api import SyncServerlessClient
+    from fal.api import JSON, SyncServerlessClient
     from fal.api.queue import QueueNamespace
     from fal.queue import QueuedRequest
-    from fal_grpc.adapter.values import JSON
 
 _FLUSHED_AT_ONCE = 2000
 _STATES = ("in_queue", "in_progress", "completed")
@@ -79,7 +79,7 @@ def _limit(text: str) -> int:
 
 
 def _size(args: argparse.Namespace) -> None:
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     with open_client(args) as client:
         by_user = client.queue.size_by_user(args.app_name) if args.by_user else None
         size = client.queue.size(args.app_name) if by_user is None else sum(by_user.values())
@@ -92,9 +92,9 @@ def _size(args: argparse.Namespace) -> None:
 
 
 def _flush(args: argparse.Namespace) -> None:
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     with open_client(args) as client:
         confirm(args, lambda: _flush_question(client, args))
         count = 0
@@ -125,7 +125,7 @@ def _requests(count: int) -> str:
 
 
 def _list(args: argparse.Namespace) -> None:
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     run_list(
         args,
         lambda client: client.queue.list(args.app_name, state=args.state, dead=args.dead, limit=args.limit),
@@ -134,7 +134,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _get(args: argparse.Namespace) -> None:
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     with open_client(args) as client:
         request = client.queue.get(args.app_name, resolve(client, REQUEST_IDS, args.request_id, args))
     item = _item(request)
@@ -156,7 +156,7 @@ def _get(args: argparse.Namespace) -> None:
 def _cancel(args: argparse.Namespace) -> None:
     from fal.api import QueueState
 
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     with open_client(args) as client:
         for request_id in [resolve(client, REQUEST_IDS, text, args) for text in args.request_ids]:
             cancelled = client.queue.cancel(args.app_name, request_id)
@@ -167,7 +167,7 @@ def _cancel(args: argparse.Namespace) -> None:
 
 
 def _redrive(args: argparse.Namespace) -> None:
-    args.app_name = in_environment(args.app_name, args.env)
+    args.app_name = name_in_environment(args.app_name, args.env)
     if bool(args.request_ids) == args.all:
         raise CommandError("name the requests, or say --all", ExitCode.USAGE)
     with open_client(args) as client:

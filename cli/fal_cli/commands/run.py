@@ -16,7 +16,7 @@ from fal_cli.presentation.output import print_last_words, print_line, print_note
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fal_grpc.adapter.run import RunResult
+    from fal.api import RunResult
 
 _EPILOG = """\
 Examples:

@@ -67,8 +67,7 @@ def _describe(controller: ControllerProcess) -> dict[str, object]:
 
 def _count(controller: ControllerProcess) -> dict[str, object]:
     """Return how many apps and runners there are; that it runs is known without a key, this is not."""
-    from fal.api import SyncServerlessClient
-    from fal_grpc.errors import FalError
+    from fal.api import FalError, SyncServerlessClient
 
     try:
         with SyncServerlessClient(host=f"http://127.0.0.1:{controller.grpc_port}", api_key=controller.key()) as client:

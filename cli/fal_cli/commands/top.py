@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from fal_cli.exit_codes import ExitCode
 from fal_cli.interrupts import interrupts
 from fal_cli.options import add_client_options, add_env_option, open_client
+from fal_cli.presentation.notes import notes
 from fal_cli.presentation.output import print_line, write_table
 from fal_cli.presentation.style import wants_colour
 from fal_cli.presentation.table import Column
@@ -53,7 +52,7 @@ def _top(args: argparse.Namespace) -> int:
     from fal_cli.terminal.screen import Screen
 
     with interrupts.deferred(), open_client(args) as client:
-        top, screen = TopScreen(client._grpc_host), Screen()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        top, screen = TopScreen(str(client.settings.target)), Screen()
         # Before the terminal is taken: an error is then a line like that of any other command.
         with interrupts.interruptible():
             top.apps = client.apps.list(environment_name=args.env)
@@ -69,12 +68,15 @@ def _top(args: argparse.Namespace) -> int:
                 failed.append(error)
                 screen.wake()
 
+        def report(message: str) -> None:
+            top.message = message
+            screen.wake()
+
         watched = (
             (client.apps.watch(environment_name=args.env), "apps"),
             ((_of_environment(runners, args.env) for runners in client.runners.watch()), "runners"),
         )
-        with _messages(top, screen), ExitStack() as stack:
-            stack.enter_context(screen.entered())
+        with notes(report), screen.entered():
             for lists, name in watched:
                 threading.Thread(target=watch, args=(lists, name), name=f"fal-top-{name}", daemon=True).start()
             return _run(args, client, top, screen, failed)
@@ -103,7 +105,7 @@ def _run(
 
 
 def _stop(client: SyncServerlessClient, runner_id: str) -> str:
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
     try:
         client.runners.stop(runner_id)
@@ -133,26 +135,6 @@ def _leave_to_the_command(_number: int, _frame: FrameType | None) -> None:
 
 def _of_environment(runners: Sequence[RunnerInfo], environment: str | None) -> list[RunnerInfo]:
     return [runner for runner in runners if environment in {None, runner.environment_name}]
-
-
-@contextmanager
-def _messages(top: TopScreen, screen: Screen) -> Generator[None]:
-    """Show on the screen what the SDK reports, such as that the controller was lost."""
-
-    class Messages(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            top.message = record.getMessage()
-            screen.wake()
-
-    logger, handler = logging.getLogger("fal.api"), Messages()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def _write_once(apps: Sequence[AliasInfo], runners: Sequence[RunnerInfo]) -> None:

@@ -222,8 +222,7 @@ def _greet(controller: ControllerProcess, ending: str) -> None:
 
 def _warn_of_key(controller: ControllerProcess) -> None:
     """Say how to get a new key if the one that is handed out is not accepted, as after it was revoked, or is lost."""
-    from fal.api import SyncServerlessClient
-    from fal_grpc.errors import FalError, UnauthenticatedError
+    from fal.api import FalError, SyncServerlessClient, UnauthenticatedError
 
     try:
         host = f"http://127.0.0.1:{controller.grpc_port}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fal_grpc.adapter.revision import DeployPlan, PlannedChange
+    from fal.api import DeployPlan, PlannedChange
 
 _SHOWN_ID = 12
 

@@ -157,7 +157,7 @@ def _polled(fetch: Callable[[], Fetched], seconds: float) -> Iterator[Fetched]:
     """Yield what `fetch` returns, again and again; a controller that is away is waited for once it was there."""
     import time
 
-    from fal_grpc.errors import UnavailableError
+    from fal.api import UnavailableError
 
     yield fetch()
     while True:

@@ -19,8 +19,7 @@ from fal_cli.presentation.style import paint, wants_colour
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from fal.api import LogEntry
-    from fal_grpc.adapter.log import Log
+    from fal.api import Log, LogEntry
 
 _LEVEL_STYLES = {"TRACE": "dim", "DEBUG": "cyan", "INFO": "green", "WARNING": "yellow", "ERROR": "red"}
 _RUNNER_STYLES = ("cyan", "yellow", "green", "magenta", "blue", "red")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 
 from fal_cli.presentation.output import print_note
 
 
 class _Notes(logging.Handler):
-    """Write log records as notes to standard error."""
+    def __init__(self, show: Callable[[str], object]) -> None:
+        super().__init__()
+        self._show = show
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_note(record.getMessage())
+        self._show(record.getMessage())
 
 
 @contextmanager
-def notes_on_stderr() -> Generator[None]:
-    """Write the SDK's reports to standard error until the block ends."""
-    logger, handler = logging.getLogger("fal.api"), _Notes()
+def notes(show: Callable[[str], object]) -> Generator[None]:
+    """Show the SDK's reports until the block ends."""
+    logger, handler = logging.getLogger("fal.api"), _Notes(show)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -28,3 +30,8 @@ def notes_on_stderr() -> Generator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def notes_on_stderr() -> AbstractContextManager[None]:
+    """Write the SDK's reports to standard error until the block ends."""
+    return notes(print_note)

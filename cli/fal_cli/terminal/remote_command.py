@@ -22,12 +22,8 @@ from fal_cli.presentation.printable import visible
 from fal_cli.terminal.terminal import InputPump, has_raw_mode, raw_mode, terminal_size
 
 if TYPE_CHECKING:
-    from fal.api import SyncServerlessClient
-    from fal_grpc.adapter.shell import ShellOutput
-    from fal_grpc.exec_session import ExecSession
-    from fal_grpc.shell_session import ShellSession
+    from fal.api import ExecSession, ShellOutput, ShellSession, SyncServerlessClient
 
-_STDOUT, _STDERR = 1, 2
 _MOST_INTERRUPTS = 3
 _MOST_OUTPUTS = 4  # how many outputs are read ahead of writing
 # On Windows a signal does not wake who waits without a limit.
@@ -124,7 +120,7 @@ class Collected(NamedTuple):
 
 def collect(args: argparse.Namespace, command: Sequence[str], *, timeout: float) -> Collected:
     """Run a command without input in the runner `args.id`, and keep its output; signals and errors are as in `run`."""
-    outputs = {_STDOUT: bytearray(), _STDERR: bytearray()}
+    stdout, stderr = bytearray(), bytearray()
 
     def open_session(client: SyncServerlessClient) -> ExecSession | ShellSession:
         args.id = resolve(client, RUNNERS, args.id, args)
@@ -133,9 +129,13 @@ def collect(args: argparse.Namespace, command: Sequence[str], *, timeout: float)
         )
 
     code = _relay(
-        args, open_session, tty=False, descriptor=None, write=lambda stream, data: outputs[stream].extend(data)
+        args,
+        open_session,
+        tty=False,
+        descriptor=None,
+        write=lambda output: (stderr if output.is_stderr else stdout).extend(output.data),
     )
-    return Collected(code, bytes(outputs[_STDOUT]), bytes(outputs[_STDERR]))
+    return Collected(code, bytes(stdout), bytes(stderr))
 
 
 def _relay(
@@ -145,15 +145,15 @@ def _relay(
     tty: bool,
     descriptor: int | None,
     stay: bool = False,
-    write: Callable[[int, bytes], object] | None = None,
+    write: Callable[[ShellOutput], object] | None = None,
 ) -> int:
     """Pass input and output on until the command ends.
 
     Args:
         stay: keep the command's input open if there is no input here, since another client may send some.
-        write: takes output and the stream that it is of, instead of this process's own outputs.
+        write: takes the output, instead of this process's own outputs.
     """
-    from fal_grpc.errors import DeadlineExceededError, ExecLinkError, UnavailableError
+    from fal.api import DeadlineExceededError, ExecLinkError, UnavailableError
 
     try:
         with interrupts.deferred(), open_client(args) as client, ExitStack() as stack:
@@ -179,7 +179,7 @@ def _relay(
             write = write or _writer_of_outputs()
             with interrupts.interruptible():
                 for output in _read_in_thread(session):
-                    write(output.stream, output.data)
+                    write(output)
                 return session.wait()
     except DeadlineExceededError as error:
         raise CommandError(str(error), ExitCode.TIMED_OUT) from None
@@ -229,8 +229,7 @@ def _next(outputs: Queue[ShellOutput | BaseException | None]) -> ShellOutput | B
 @contextmanager
 def _interrupts(session: ExecSession | ShellSession) -> Generator[None]:
     """Send Ctrl-C to the command as SIGINT; the third ends the session, as does one that cannot be sent."""
-    from fal_grpc.errors import FalError
-    from fal_grpc.exec_session import ExecSession
+    from fal.api import ExecSession, FalError
 
     if not isinstance(session, ExecSession):
         yield  # this kind of session cannot send signals: Ctrl-C ends it and its command
@@ -291,9 +290,9 @@ def _notice(*, raw: bool) -> Callable[[str], None]:
     return notify
 
 
-def _writer_of_outputs() -> Callable[[int, bytes], None]:
-    out, descriptors = sys.stdout.fileno(), {_STDERR: sys.stderr.fileno()}
-    return lambda stream, data: _write(descriptors.get(stream, out), data)
+def _writer_of_outputs() -> Callable[[ShellOutput], None]:
+    out, err = sys.stdout.fileno(), sys.stderr.fileno()
+    return lambda output: _write(err if output.is_stderr else out, output.data)
 
 
 def _write(descriptor: int, data: bytes) -> None:

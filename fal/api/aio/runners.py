@@ -15,7 +15,7 @@ from fal.api.watches import WatchedRunners
 from fal_grpc.adapter.execs import ExecInfo, ExecSpec, check_on_notice, no_notice
 from fal_grpc.adapter.log import LogEntry, LogOrigin
 from fal_grpc.adapter.runner import RunnerInfo, RunnerState, check_runner_id, parse_states
-from fal_grpc.adapter.shell import STDERR, ExecResult
+from fal_grpc.adapter.shell import ExecResult
 from fal_grpc.adapter.values import count, flag, optional_text
 from fal_grpc.errors import ArgumentError, UnimplementedError, runner_not_found
 
@@ -257,7 +257,7 @@ class AsyncRunnersNamespace:
             runner_id, command, tty=tty, stdin=stdin, timeout=timeout, cwd=cwd, env=env, keep=keep
         ) as session:
             async for output in session:
-                (stderr if output.stream == STDERR else stdout).extend(output.data)
+                (stderr if output.is_stderr else stdout).extend(output.data)
             return ExecResult(exit_code=await session.wait(), stdout=bytes(stdout), stderr=bytes(stderr))
 
     async def exec_stream(

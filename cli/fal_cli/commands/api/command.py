@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from fal.api import name_in_environment
 from fal.hosts import find_hosts
 from fal_cli.commands.api.app_ids import nickname_of, split_id
 from fal_cli.commands.api.fields import parse_fields
@@ -17,13 +18,12 @@ from fal_cli.completion import complete_ids
 from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import ENVIRONMENTS
 from fal_cli.interrupts import Started, interrupts
-from fal_cli.options import add_client_options, in_environment, open_client, seconds_type
+from fal_cli.options import add_client_options, open_client, seconds_type
 from fal_cli.parser import FalParser
 from fal_cli.presentation.output import print_note, write_line
 
 if TYPE_CHECKING:
-    from fal.api import SyncServerlessClient
-    from fal_grpc.adapter.values import JSON
+    from fal.api import JSON, SyncServerlessClient
 
 _EPILOG = """\
 Arguments:
@@ -84,7 +84,7 @@ def _api(args: argparse.Namespace) -> int:
         nickname = None if "/" in args.model_id.strip("/") else nickname_of(client)
         path, app = split_id(args.model_id, nickname)
         rest = path.removeprefix(app)
-        app = in_environment(app, args.env)
+        app = name_in_environment(app, args.env)
         path = app + rest
         fields = parse_fields(args.arguments)
         if args.realtime:
@@ -110,7 +110,7 @@ def _api(args: argparse.Namespace) -> int:
 
 def _with_hint(client: SyncServerlessClient, model_id: str, error: CommandError) -> CommandError:
     """Add what was probably meant if the first word of an unknown id is one of the caller's apps."""
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
     owner, _, rest = model_id.strip("/").partition("/")
     if not (isinstance(error, HttpStatusError) and error.status == 404 and rest):

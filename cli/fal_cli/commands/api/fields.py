@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fal_cli.exit_codes import CommandError, ExitCode
 
 if TYPE_CHECKING:
-    from fal_grpc.adapter.values import JSON
+    from fal.api import JSON
 
 _FIELD = re.compile(r"(?P<name>[^=:\[\]]+)(?P<inner>(?:\[[^\[\]=]*\])*)(?P<json>:?)=(?P<value>.*)", re.DOTALL)
 _INNER = re.compile(r"\[([^\[\]]*)\]")

@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fal.http_messages import EventParser
+from fal.http_messages import EventParser, kind_of, tls_context, user_agent
 from fal_cli.exit_codes import CommandError
-from fal_grpc.channel import root_certificates, user_agent
-from fal_grpc.target import is_loopback
 
 if TYPE_CHECKING:
+    from fal.api import JSON
     from fal.settings import Settings
-    from fal_grpc.adapter.values import JSON
 
 _CONNECT_SECONDS = 30.0
 
@@ -103,8 +101,7 @@ class ApiCalls:
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS settings, with the trusted certificates."""
-        roots = root_certificates(self._options)
-        return ssl.create_default_context(cafile=None if roots is None else str(roots))
+        return tls_context(self._options)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -167,7 +164,7 @@ def detail_of(content: bytes) -> str:
 def _proxy(scheme: str, netloc: str) -> str | None:
     """Return the environment's proxy for this host; None for this machine, whose keys a proxy must not see."""
     host = urlsplit(f"//{netloc}").hostname or ""
-    if scheme != "https" or is_loopback(host) or urllib.request.proxy_bypass(host):
+    if scheme != "https" or kind_of(f"{scheme}://{netloc}")[0] or urllib.request.proxy_bypass(host):
         return None
     named = urllib.request.getproxies().get(scheme)
     return None if named is None else urlsplit(named if "://" in named else f"//{named}").netloc.rpartition("@")[2]

@@ -78,7 +78,7 @@ def _fetch(args: argparse.Namespace, client: SyncServerlessClient) -> _Details:
 
 def _if_possible(ask: Callable[[], Found]) -> Found | None:
     """Return what a controller answers; None if it lacks the question, or the key may not ask it."""
-    from fal_grpc.errors import NotFoundError, PermissionDeniedError, UnimplementedError
+    from fal.api import NotFoundError, PermissionDeniedError, UnimplementedError
 
     try:
         return ask()
@@ -88,8 +88,8 @@ def _if_possible(ask: Callable[[], Found]) -> Found | None:
 
 def _addresses(client: SyncServerlessClient, alias: str) -> dict[str, str]:
     """Return where the app is called; nothing if the controller does not say under which owner."""
+    from fal.api import FalError
     from fal.hosts import find_hosts
-    from fal_grpc.errors import FalError
 
     try:
         user = client.rest().ask("GET", "/users/current")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from fal.api import FalError, NotFoundError, name_in_environment
 from fal.deploy.deployment_aio import deploy_prepared
 from fal.deploy.errors import DeployError
 from fal.deploy.preparation import PreparedApp, prepare
@@ -22,12 +23,10 @@ from fal_cli.commands.dev.view import View
 from fal_cli.commands.dev.watching import Watcher, sources_below
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.progress import BuildProgress
-from fal_grpc.errors import FalError, NotFoundError
 
 if TYPE_CHECKING:
-    from fal.api import AsyncServerlessClient
+    from fal.api import AsyncServerlessClient, RegisterResult
     from fal.deploy import DeploymentResult
-    from fal_grpc.adapter.revision import RegisterResult
 
 T = TypeVar("T")
 SUFFIX = "-dev"
@@ -163,7 +162,7 @@ class DevSession:
     async def _claim(self, name: str) -> None:
         """Take a name, unless an app that was deployed has it."""
         apps = await self._client.apps.list(environment_name=self._environment)
-        holder = next((app for app in apps if app.alias in (name, f"{name}--{self._environment}")), None)
+        holder = next((app for app in apps if app.alias in (name, name_in_environment(name, self._environment))), None)
         if holder is not None:
             revisions = await self._client.apps.list_rev(name, environment_name=self._environment)
             current = next((found for found in revisions if found.application_id == holder.revision), None)
@@ -257,7 +256,7 @@ class DevSession:
         async with asyncio.timeout(_END_SECONDS):
             while True:
                 runners = await self._client.runners.list()
-                if not any(runner.alias in (name, f"{name}--{self._environment}") for runner in runners):
+                if not any(runner.alias in (name, name_in_environment(name, self._environment)) for runner in runners):
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
 

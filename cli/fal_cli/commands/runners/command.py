@@ -92,7 +92,7 @@ def _stop(args: argparse.Namespace) -> None:
 
 def _progress(client: SyncServerlessClient, runner_id: str) -> str:
     """Return what a stop is doing, as far as the controller says."""
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
     try:
         runner = client.runners.get(runner_id)

@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from fal.api import AsyncServerlessClient
 
 _HOST = "127.0.0.1"
-_STDERR = 2
 _LAST_BYTES = 4096
 _LOOKS = 10
 _LOOK_SECONDS = 0.2
 # Python without the app's own settings and packages starts sooner, and they cannot change how it works.
-_PYTHON = ("python", "-I", "-S", "-c")
+PYTHON = ("python", "-I", "-S", "-c")
 
 
 def forward(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
@@ -37,7 +36,7 @@ def forward(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
     Raises:
         CommandError: it ended; the message says how, or which port is in use here.
     """
-    from fal_grpc.errors import ExecLinkError, UnavailableError
+    from fal.api import ExecLinkError, UnavailableError
 
     thread = _LoopThread(args, wanted)
     try:
@@ -106,7 +105,7 @@ async def _carry_all(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
     async with AsyncServerlessClient(host=args.host, team=args.team) as client, AsyncExitStack() as stack:
         session = await client.runners.exec_stream(
             args.id,
-            [*_PYTHON, inspect.getsource(connections)],
+            [*PYTHON, inspect.getsource(connections)],
             interactive=True,
             on_notice=lambda message: print_note(f"fal: {message}"),
         )
@@ -121,7 +120,7 @@ async def _carry_all(args: argparse.Namespace, wanted: Sequence[Ports]) -> None:
         sys.stdout.flush()
         said = b""
         async for output in session:
-            if output.stream == _STDERR:
+            if output.is_stderr:
                 said = (said + output.data)[-_LAST_BYTES:]
             else:
                 forwarder.feed(output.data)
@@ -151,7 +150,7 @@ def _named(port: int) -> str:
 
 async def _why(client: AsyncServerlessClient, runner_id: str, code: int, said: bytes) -> str:
     """Return why the command in the runner, which carries the connections, has ended."""
-    from fal_grpc.errors import FalError
+    from fal.api import FalError
 
     # The controller hears of a runner's end a little later than its commands end.
     for _ in range(_LOOKS):

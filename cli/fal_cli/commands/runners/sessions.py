@@ -17,7 +17,7 @@ from fal_cli.presentation.output import print_line, print_note, shown_time
 from fal_cli.presentation.printable import one_line
 
 if TYPE_CHECKING:
-    from fal_grpc.adapter.execs import ExecInfo
+    from fal.api import ExecInfo
 
 _ATTACH = "Attach to a command on a runner; its output starts with the oldest that is kept."
 _EXECS = "List the commands on runners that run or ended within the last ten minutes."

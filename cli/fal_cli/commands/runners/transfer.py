@@ -13,6 +13,7 @@ from queue import Queue
 from threading import Thread
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
+from fal_cli.commands.runners.forwarding import PYTHON
 from fal_cli.exit_codes import CommandError
 from fal_cli.presentation.output import print_note, shown_bytes
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from fal.api import SyncServerlessClient
 
 _CHUNK = 256 * 1024
-_STDERR = 2
 
-# Each runs in the app's own Python, whatever version that is. What they print last is the digest of the whole archive.
+# Each runs in the app's own Python, whatever version that is, and prints the digest of the whole archive last.
 _SEND = """
 import hashlib, os, sys, tarfile
 class Out:
@@ -119,10 +119,10 @@ def upload(client: SyncServerlessClient, source: Path, place: Place) -> None:
         raise CommandError(f"there is no {source}")
     archive = _Archive()
     Thread(target=archive.pack, args=(source,), name="fal-cp", daemon=True).start()
-    done = client.runners.exec(place.runner_id, ["python", "-c", _TAKE, place.path], stdin=archive)
+    done = client.runners.exec(place.runner_id, [*PYTHON, _TAKE, place.path], stdin=archive)
     if done.exit_code:
         raise CommandError(_reason(done.stderr, place))
-    if done.stdout.decode().strip() != archive.digest.hexdigest():
+    if _last_line(done.stdout) != archive.digest.hexdigest():
         raise CommandError(f"what arrived at {place.path} is not what was sent: copy it again")
     print_note(f"Copied {source} to {place.runner_id}:{place.path} ({shown_bytes(archive.size)}).")
 
@@ -137,9 +137,9 @@ def download(client: SyncServerlessClient, place: Place, destination: Path) -> N
     with tempfile.TemporaryDirectory(prefix=".fal-cp-", dir=parent) as staging:
         arriving = _Arriving(Path(staging))
         stderr = bytearray()
-        with client.runners.exec_stream(place.runner_id, ["python", "-c", _SEND, place.path]) as session:
+        with client.runners.exec_stream(place.runner_id, [*PYTHON, _SEND, place.path]) as session:
             for output in session:
-                if output.stream == _STDERR:
+                if output.is_stderr:
                     stderr += output.data
                 elif not arriving.take(output.data):
                     break
@@ -147,7 +147,7 @@ def download(client: SyncServerlessClient, place: Place, destination: Path) -> N
             code = session.wait()
         if code:
             raise CommandError(_reason(bytes(stderr), place))
-        if bytes(stderr).decode(errors="replace").strip() != arriving.digest.hexdigest():
+        if _last_line(bytes(stderr)) != arriving.digest.hexdigest():
             raise CommandError(f"what arrived of {place.path} is not what was sent: copy it again")
         found = sorted(Path(staging).iterdir())
         if len(found) != 1:
@@ -239,6 +239,11 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _reason(stderr: bytes, place: Place) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    said = lines[-1] if lines else "the command in the runner failed"
+    said = _last_line(stderr) or "the command in the runner failed"
     return f"{place.runner_id}:{place.path}: {said}"
+
+
+def _last_line(output: bytes) -> str:
+    """Return the last line; Python itself may have printed others before, such as warnings."""
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
