@@ -7,6 +7,7 @@ import hmac
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from fal_server.access.open_calls import OpenCalls
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
 from fal_server.core.faults import Unauthenticated
@@ -39,6 +40,9 @@ class Authenticator:
 
     Args:
         runners: the keys of runners, which are in no store; None knows none.
+
+    Attributes:
+        open_calls: end when their key does.
     """
 
     def __init__(self, store: Store, clock: Clock, runners: RunnerKeys | None = None) -> None:
@@ -46,7 +50,7 @@ class Authenticator:
         self._clock = clock
         self._runners = runners
         self._known: dict[str, _Known] = {}
-        self._revocations = 0
+        self.open_calls = OpenCalls()
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
         """Return the caller if this key was looked up lately; None means that `authenticate` has to look."""
@@ -66,7 +70,6 @@ class Authenticator:
         principal = self.cached(key_id, secret)
         if principal is not None:
             return principal
-        before = self._revocations
         fit = key_id.isascii() and len(key_id) <= _LONGEST_ID
         key = await self._store.get_key(EVERY_ACCOUNT, key_id) if fit else None
         good = hmac.compare_digest(key.secret_hash if key else _NOBODY, hash_secret(secret))
@@ -74,16 +77,15 @@ class Authenticator:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
         if key.revoked_at is not None:
             raise Unauthenticated(f"key {key.key_id} is revoked: create another one")
+        self.open_calls.check(key.key_id)  # it may have been revoked while it was read
         principal = principal_of(key)
-        # A key that was revoked while it was read must not be remembered.
-        if before == self._revocations:
-            self._remember(key, principal)
+        self._remember(key, principal)
         return principal
 
     def forget(self, key_id: str) -> None:
-        """Refuse a key from now on, because it was revoked."""
-        self._revocations += 1
+        """Refuse a revoked key from now on, and end the calls that are under way with it."""
         self._known.pop(key_id, None)
+        self.open_calls.end(key_id)
 
     def _remember(self, key: Key, principal: Principal) -> None:
         if len(self._known) >= _MOST_CACHED:

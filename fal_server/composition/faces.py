@@ -95,6 +95,7 @@ async def open_faces(
         grpc_socket.target,
         tls=certificates.context if certificates else None,
     )
+    use_cases.access.open_calls.on_end(listener.registry.end_calls)
     try:
         await listener.start(addresses.sockets)
     except OSError as error:

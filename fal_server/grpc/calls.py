@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from fal_server.access.open_calls import OpenCalls
 from fal_server.core.faults import Fault, InvalidArgument
 from fal_server.core.identity import Principal
 from fal_server.grpc.caller import REQUEST_ID, Caller, request_id
@@ -20,8 +21,16 @@ from fal_server.grpc.status import code_of, shortened, trailers
 
 logger = logging.getLogger(__name__)
 
-ADMITTED: ContextVar[Principal] = ContextVar("admitted")
-"""The caller of the call under way; set by the interceptor, which runs in the task of the call."""
+
+class Admitted(NamedTuple):
+    """The caller of the call under way, and where it is noted that it is."""
+
+    principal: Principal
+    open_calls: OpenCalls
+
+
+ADMITTED: ContextVar[Admitted] = ContextVar("admitted")
+"""Set by the interceptor, which runs in the task of the call."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 M = TypeVar("M", bound=Message)
@@ -96,9 +105,10 @@ def refusal(name: str, reason: Exception, key_id: str) -> Method:
 
 @asynccontextmanager
 async def _call(name: str, context: Context) -> AsyncGenerator[Caller]:
-    principal = ADMITTED.get()
+    principal, open_calls = ADMITTED.get()
     async with _outcome(name, context, principal.key_id) as call_id:
-        yield Caller(principal=principal, request_id=call_id, accept=_once(context, call_id))
+        with open_calls.in_this_task(principal.key_id):
+            yield Caller(principal=principal, request_id=call_id, accept=_once(context, call_id))
 
 
 @asynccontextmanager

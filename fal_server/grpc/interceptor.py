@@ -10,7 +10,7 @@ import grpc
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import require
 from fal_server.grpc.caller import credentials
-from fal_server.grpc.calls import ADMITTED, refusal
+from fal_server.grpc.calls import ADMITTED, Admitted, refusal
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
 
@@ -42,5 +42,5 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             require(principal, permission)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             return refusal(METHODS[path].name, error, key_id)
-        ADMITTED.set(principal)
+        ADMITTED.set(Admitted(principal, self._authenticator.open_calls))
         return await continuation(handler_call_details)

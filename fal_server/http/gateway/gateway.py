@@ -85,7 +85,7 @@ class Gateway:
             if request.key is not None:
                 principal = self.access.cached(*request.key)
                 if principal is not None:
-                    caller = principal.key_id
+                    caller = exchange.key_id = principal.key_id
                     if not app.public:
                         require_app(principal, app.app_id)
             if caller is None and not app.public:
@@ -140,9 +140,9 @@ class Gateway:
             if not authenticated and request.key is not None:
                 principal = await self.access.authenticate(*request.key)
                 require_app(principal, app.app_id)
-                caller = principal.key_id
+                caller = exchange.key_id = principal.key_id
             elif not authenticated:
-                caller = await self._by_token(request, app.app_id)
+                caller = exchange.key_id = await self._by_token(request, app.app_id)
             if exchange.upgrade and await self._answers_messages(exchange, request, app):
                 exchange.driver = None
                 if not exchange.gone:
@@ -180,6 +180,7 @@ class Gateway:
             raise Unauthenticated(
                 "fal_jwt_token is not valid for this app, or has expired: get another one with POST /tokens/"
             )
+        self.access.open_calls.check(caller)  # its key may have been revoked while it was read
         return caller
 
     async def _acquire(self, app: RoutedApp, request_id: str, caller: str | None, request: AppRequest) -> Lease:

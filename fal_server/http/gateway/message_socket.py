@@ -152,6 +152,10 @@ class MessageSocket(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def end_calls(self, key_id: str) -> None:
+        if self._caller == key_id:
+            self._transport.abort()
+
     # Messages.
 
     def _take(self, frame: Frame) -> None:

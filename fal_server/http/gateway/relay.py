@@ -287,7 +287,7 @@ class Relay:
         self._context.deadlines.discard(self, self._seconds)
         fields, _ = self._fields(upstream)
         early = exchange.take_body()
-        outer = Splice(exchange.connection.registry, lambda: self._end(self._outcome))
+        outer = Splice(exchange.connection.registry, lambda: self._end(self._outcome), exchange.key_id)
         inner = Splice(None, lambda: self._end(self._outcome))
         self._upstream = upstream.listener = None
         upstream.transport.set_protocol(inner)

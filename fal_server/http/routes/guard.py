@@ -16,6 +16,8 @@ from fal_server.access.tokens import Tokens
 from fal_server.core.faults import Unauthenticated
 from fal_server.core.identity import Principal
 from fal_server.http.routes.permissions import ROUTE_PERMISSIONS, Admission
+from fal_server.http.server.asgi import EXCHANGE
+from fal_server.http.server.exchange import Exchange
 from fal_server.live.dispatch import RoutedApp
 
 OpenEndpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
@@ -40,7 +42,9 @@ class Guard:
         assert needed not in _OPEN, f"{method} {path} is open"
 
         async def admitted(request: Request) -> Response:
-            return await endpoint(request, await self._admit(request, needed))
+            caller = await self._admit(request, needed)
+            _note_caller(request, caller)
+            return await endpoint(request, caller)
 
         return Route(path, admitted, methods=[method])
 
@@ -75,6 +79,7 @@ class Guard:
             raise
         if not app.public:
             require_app(caller, app.app_id)
+        _note_caller(request, caller)
         return caller
 
     async def _principal(self, request: Request) -> Principal:
@@ -101,6 +106,12 @@ class Guard:
 
     async def _authenticated(self, key_id: str, secret: str) -> Principal:
         return self._authenticator.cached(key_id, secret) or await self._authenticator.authenticate(key_id, secret)
+
+
+def _note_caller(request: Request, caller: Principal) -> None:
+    """Let the response end with the caller's key."""
+    exchange: Exchange = request.scope["state"][EXCHANGE]
+    exchange.key_id = caller.key_id
 
 
 def _key_of(request: Request) -> tuple[str, str] | None:

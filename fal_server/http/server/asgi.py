@@ -16,6 +16,8 @@ from fal_server.http.server.messages import HOP_BY_HOP, RequestIds, origin_form
 from fal_server.http.server.rules import Limits
 
 _log = logging.getLogger(__name__)
+EXCHANGE = "exchange"
+"""The name of the exchange among the state of a request."""
 
 
 class AsgiAdapter:
@@ -109,7 +111,7 @@ class _AsgiRun:
             "raw_path": path,
             "query_string": query,
             "root_path": "",
-            "state": {"draining": self._draining},
+            "state": {"draining": self._draining, EXCHANGE: exchange},
             "headers": exchange.headers,
             "client": _host_and_port(transport.get_extra_info("peername")),
             "server": _host_and_port(transport.get_extra_info("sockname")),

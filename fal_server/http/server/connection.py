@@ -337,6 +337,10 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def end_calls(self, key_id: str) -> None:
+        if self._current is not None and self._current.key_id == key_id:
+            self.abort()
+
     def _close(self) -> None:
         """Close when everything written is sent, or when the client takes too long to read it."""
         self._closing = self._stop = True

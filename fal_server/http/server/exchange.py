@@ -77,6 +77,7 @@ class Exchange:
         driver: produces the response; the handler sets it, unless it answers before it returns.
         started, finished: how far the response is.
         gone: whether the client has left, after which sending does nothing.
+        key_id: of the key that admitted the caller, at whose end the exchange ends too; None if there is none.
     """
 
     __slots__ = (
@@ -95,6 +96,7 @@ class Exchange:
         "host",
         "http11",
         "keep_alive",
+        "key_id",
         "method",
         "started",
         "target",
@@ -127,6 +129,7 @@ class Exchange:
         self.started = False
         self.finished = False
         self.gone = False
+        self.key_id: str | None = None
         self._head = b""
         self._chunked = False
         self._bodyless = False

@@ -200,6 +200,9 @@ class _ProtocolSniffer(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def end_calls(self, key_id: str) -> None:
+        """Do nothing: no call has begun."""
+
     def _leave(self) -> None:
         self._timer.cancel()
         self._listener.registry.discard(self)

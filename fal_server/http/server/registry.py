@@ -20,6 +20,10 @@ class Member(Protocol):
         """Close now."""
         ...
 
+    def end_calls(self, key_id: str) -> None:
+        """Close now if a call is under way that was admitted by this key."""
+        ...
+
 
 class Registry:
     """Hold every open connection.
@@ -62,6 +66,11 @@ class Registry:
         self.draining = True
         for member in tuple(self._members):
             member.drain()
+
+    def end_calls(self, key_id: str) -> None:
+        """Close the connections on which a call is under way that was admitted by this key."""
+        for member in tuple(self._members):
+            member.end_calls(key_id)
 
     async def close(self, grace_seconds: float) -> None:
         """Drain all connections, and abort those that are open after the grace."""

@@ -19,6 +19,7 @@ class Splice(asyncio.Protocol):
     Args:
         registry: lists this end while it is open; None for the inner end.
         on_end: called once when this end is closed.
+        key_id: of the key that admitted the caller; None if none did, or if each call on this connection has its own.
 
     Attributes:
         early: bytes that arrived before the join.
@@ -27,10 +28,16 @@ class Splice(asyncio.Protocol):
         lost: whether this end is closed.
     """
 
-    __slots__ = ("_on_end", "_peer", "_registry", "early", "eof", "lost", "slow", "transport")
+    __slots__ = ("_key_id", "_on_end", "_peer", "_registry", "early", "eof", "lost", "slow", "transport")
 
-    def __init__(self, registry: Registry | None = None, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        on_end: Callable[[], None] | None = None,
+        key_id: str | None = None,
+    ) -> None:
         self._registry = registry
+        self._key_id = key_id
         self._on_end = on_end
         self._peer: Splice | None = None
         self.early: list[bytes] = []
@@ -104,6 +111,10 @@ class Splice(asyncio.Protocol):
         self.transport.abort()
         if self._peer is not None:
             self._peer.transport.abort()
+
+    def end_calls(self, key_id: str) -> None:
+        if self._key_id == key_id:
+            self.abort()
 
     def hang_up(self) -> None:
         """Close the other end when everything written to it is sent."""
