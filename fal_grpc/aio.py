@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -348,10 +348,18 @@ class AsyncController:
         permissions: Sequence[str] | None = None,
         scope: key.KeyScope | str | None = None,
         description: str | None = None,
+        expires_at: datetime | None = None,
     ) -> key.NewKey:
         """Create a key from exactly one of preset, permissions and scope. Its secret cannot be read again."""
-        request = key.create_request(preset=preset, permissions=permissions, scope=scope, description=description)
+        request = key.create_request(
+            preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
+        )
         return key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
+
+    async def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
+        """Create a key like another one, which expires after the overlap."""
+        request = key.rotate_request(key_id, overlap)
+        return key.new_key(await self._calls.unary(self._calls.keys.RotateUserKey, request))
 
     async def list_user_keys(self) -> list[key.UserKeyInfo]:
         """List the keys that are not revoked, without their secrets."""

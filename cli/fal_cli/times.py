@@ -33,19 +33,59 @@ def parse_time(text: str, *, now: datetime | None = None) -> datetime:
     cleaned = text.strip()
     if cleaned.lower() == "now":
         return now.astimezone(UTC)
-    if _RELATIVE.fullmatch(cleaned):
-        pieces = re.findall(_PIECE, cleaned.lower().removesuffix("ago"))
-        units = [_NAMES.get(unit) for _, unit in pieces]
-        if all(units):
-            seconds = sum(float(count) * _UNITS[unit] for (count, _), unit in zip(pieces, units, strict=True) if unit)
-            try:
-                return now.astimezone(UTC) - timedelta(seconds=seconds)
-            except OverflowError:
-                raise ValueError(f"'{text}' is too far back") from None
+    seconds = _seconds(cleaned)
+    if seconds is not None:
+        try:
+            return now.astimezone(UTC) - timedelta(seconds=seconds)
+        except OverflowError:
+            raise ValueError(f"'{text}' is too far back") from None
     try:
         return datetime.fromisoformat(cleaned).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(f"'{text}' is not a time; use {FORMS}") from None
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the duration that `text` names: `90s`, `30m`, `1h30m`, `2 days`, or 0.
+
+    Raises:
+        ValueError: the text has none of these forms, or is too long.
+    """
+    cleaned = text.strip()
+    seconds = 0.0 if cleaned == "0" else None if cleaned.lower().endswith("ago") else _seconds(cleaned)
+    if seconds is None:
+        raise ValueError(f"'{text}' is not a duration; use one like '30m', '1h30m', '7d' or 0")
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        raise ValueError(f"'{text}' is too long") from None
+
+
+def parse_expiry(text: str, *, now: datetime | None = None) -> datetime:
+    """Return a time to come, in UTC: a duration from now, or an ISO 8601 timestamp.
+
+    Raises:
+        ValueError: the text has neither form, or the time is over.
+    """
+    now = now or datetime.now(UTC)
+    try:
+        at = now + parse_duration(text) if _seconds(text.strip()) is not None else parse_time(text, now=now)
+    except (ValueError, OverflowError):
+        raise ValueError(f"'{text}' is not a time to come; use one like '30d' or '2027-01-31T09:00'") from None
+    if at <= now:
+        raise ValueError(f"'{text}' is over")
+    return at.astimezone(UTC)
+
+
+def _seconds(text: str) -> float | None:
+    """Return the length of a relative time; None if the text is none."""
+    if not _RELATIVE.fullmatch(text):
+        return None
+    pieces = re.findall(_PIECE, text.lower().removesuffix("ago"))
+    units = [_NAMES.get(unit) for _, unit in pieces]
+    if not all(units):
+        return None
+    return sum(float(count) * _UNITS[unit] for (count, _), unit in zip(pieces, units, strict=True) if unit)
 
 
 def describe_time(at: datetime, *, now: datetime | None = None) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.values import optional_text, text, texts, to_datetime
+from fal_grpc.adapter.values import duration, optional_text, text, texts, to_datetime, to_timestamp
 from fal_grpc.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -42,12 +42,18 @@ class UserKeyInfo:
     Attributes:
         scope: what it may do; None if no scope describes it.
         alias: the description that it was created with.
+        expires_at: when it expires, or did; None is never, or not told by the controller.
+        last_used_at: when it was used last, to about a minute; None is never, or not told.
+        permissions: what it may do, such as "serverless:apps:run"; "*" is everything. Empty if not told.
     """
 
     key_id: str
     created_at: datetime
     scope: KeyScope | None
     alias: str
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    permissions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ class NewKey:
     key_secret: str = field(repr=False)
 
 
+LONGEST_OVERLAP = timedelta(days=90)
 SCOPES: Mapping[int, KeyScope] = {0: KeyScope.ADMIN, 1: KeyScope.API}
 _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
 
@@ -73,6 +80,9 @@ def key_infos(message: key_pb2.ListUserKeysResponse) -> list[UserKeyInfo]:
             created_at=to_datetime(item.created_at),
             scope=SCOPES.get(item.scope),
             alias=item.alias,
+            expires_at=to_datetime(item.expires_at) if item.HasField("expires_at") else None,
+            last_used_at=to_datetime(item.last_used_at) if item.HasField("last_used_at") else None,
+            permissions=tuple(item.permissions),
         )
         for item in message.user_keys
     ]
@@ -84,6 +94,7 @@ def create_request(
     permissions: Sequence[str] | None = None,
     scope: KeyScope | str | None = None,
     description: str | None = None,
+    expires_at: datetime | None = None,
 ) -> key_pb2.CreateUserKeyRequest:
     """Return a request for a new key. A scope is sent as its preset, as the published client does.
 
@@ -92,6 +103,7 @@ def create_request(
         permissions: single permissions, such as "serverless:apps:run".
         scope: a scope, or its name in any case.
         description: a note that helps to tell keys apart.
+        expires_at: when it expires; a naive one is local time.
 
     Raises:
         ArgumentError: not exactly one of the three is given, or a name is unknown.
@@ -109,6 +121,7 @@ def create_request(
         policy_preset=None if preset is None else parse_preset(preset).value,
         policy=None if permissions is None else key_pb2.KeyPolicy(permissions=allowed),
         alias=optional_text("description", description),
+        expires_at=None if expires_at is None else to_timestamp(expires_at, argument="expires_at"),
     )
 
 
@@ -121,10 +134,24 @@ def list_request() -> key_pb2.ListUserKeysRequest:
 def revoke_request(key_id: str) -> key_pb2.RevokeUserKeyRequest:
     from fal_grpc.v1 import key_pb2
 
+    return key_pb2.RevokeUserKeyRequest(key_id=_id(key_id))
+
+
+def rotate_request(key_id: str, overlap: timedelta) -> key_pb2.RotateUserKeyRequest:
+    from google.protobuf.duration_pb2 import Duration
+
+    from fal_grpc.v1 import key_pb2
+
+    message = Duration()
+    message.FromTimedelta(duration("overlap", overlap, at_most=LONGEST_OVERLAP))
+    return key_pb2.RotateUserKeyRequest(key_id=_id(key_id), overlap=message)
+
+
+def _id(key_id: str) -> str:
     if ":" in text("key_id", key_id, "must be an id that is not empty; `fal keys list` lists the keys"):
         # Not shown: a whole key has its secret in it.
         raise ArgumentError("key_id", "give only the part before the colon; the secret is not needed")
-    return key_pb2.RevokeUserKeyRequest(key_id=key_id)
+    return key_id
 
 
 def parse_scope(scope: KeyScope | str) -> KeyScope:

@@ -49,6 +49,17 @@ def timestamp(argument: str, value: object) -> datetime:
     return value
 
 
+def duration(argument: str, value: object, *, at_most: timedelta) -> timedelta:
+    """Return a duration that is not negative.
+
+    Raises:
+        ArgumentError: it is not a timedelta, negative, or too long.
+    """
+    if not isinstance(value, timedelta) or not timedelta() <= value <= at_most:
+        raise ArgumentError(argument, f"must be a timedelta between 0 and {at_most.days} days")
+    return value
+
+
 def to_datetime(message: Timestamp) -> datetime:
     """Convert a message to an aware datetime in UTC; what is out of its range becomes the first or the last."""
     try:

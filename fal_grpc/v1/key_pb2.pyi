@@ -5,6 +5,7 @@ Keys: what a caller proves with who it is and what it may do."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -51,6 +52,7 @@ class CreateUserKeyRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     POLICY_PRESET_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     scope: Global___CreateUserKeyRequest.Scope.ValueType
     """What the key may do, in the coarse form. Older clients send nothing else."""
     alias: _builtins.str
@@ -61,6 +63,10 @@ class CreateUserKeyRequest(_message.Message):
     def policy(self) -> Global___KeyPolicy:
         """What the key may do, as a list of permissions."""
 
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the key expires; without it, never."""
+
     def __init__(
         self,
         *,
@@ -68,10 +74,11 @@ class CreateUserKeyRequest(_message.Message):
         alias: _builtins.str | None = ...,
         policy_preset: _builtins.str | None = ...,
         policy: Global___KeyPolicy | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_policy", b"_policy", "_policy_preset", b"_policy_preset", "_scope", b"_scope", "alias", b"alias", "expires_at", b"expires_at", "policy", b"policy", "policy_preset", b"policy_preset", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alias: _TypeAlias = _typing.Literal["alias"]  # noqa: Y015
     _WhichOneofArgType__alias: _TypeAlias = _typing.Literal["_alias", b"_alias"]  # noqa: Y015
@@ -141,6 +148,34 @@ class CreateUserKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateUserKeyResponse: _TypeAlias = CreateUserKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateUserKeyRequest(_message.Message):
+    """RotateUserKeyRequest names the key to replace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The public half of the key."""
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the key still works; with 0 or without it, it ends at once."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "overlap", b"overlap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateUserKeyRequest: _TypeAlias = RotateUserKeyRequest  # noqa: Y015
 
 @_typing.final
 class ListUserKeysRequest(_message.Message):
@@ -232,6 +267,9 @@ class UserKeyInfo(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The public half, which names the key."""
     scope: Global___CreateUserKeyRequest.Scope.ValueType
@@ -242,6 +280,18 @@ class UserKeyInfo(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires, or did; without it, never."""
+
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last seen, to about a minute; without it, never."""
+
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it may do."""
+
     def __init__(
         self,
         *,
@@ -249,10 +299,13 @@ class UserKeyInfo(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         scope: Global___CreateUserKeyRequest.Scope.ValueType = ...,
         alias: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        permissions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "created_at", b"created_at", "key_id", b"key_id", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "created_at", b"created_at", "expires_at", b"expires_at", "key_id", b"key_id", "last_used_at", b"last_used_at", "permissions", b"permissions", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class KeysStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.FromString,
                 _registered_method=True)
+        self.RotateUserKey = channel.unary_unary(
+                '/fal.v1.Keys/RotateUserKey',
+                request_serializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeUserKey = channel.unary_unary(
                 '/fal.v1.Keys/RevokeUserKey',
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.RevokeUserKeyRequest.SerializeToString,
@@ -60,8 +65,8 @@ class KeysServicer(object):
         """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
 
         Status codes:
-        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown; BadRequest names the field. Where several are
-        given, the policy counts before the preset, and the preset before the scope.
+        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or the key expires in the past; BadRequest
+        names the field. Where several are given, the policy counts before the preset, and the preset before the scope.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
         - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
@@ -83,8 +88,23 @@ class KeysServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateUserKey(self, request, context):
+        """RotateUserKey makes a key that may do what another one may, and lets that one expire.
+
+        Status codes:
+        - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the scope of the key does not cover managing keys, or the other key may do more than it.
+        - NOT_FOUND: there is no such key, or it is revoked or expired already.
+        - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeUserKey(self, request, context):
-        """RevokeUserKey ends a key: after the answer no call is accepted with it.
+        """RevokeUserKey ends a key: after the answer no call is accepted with it, and those under way end.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -110,6 +130,11 @@ def add_KeysServicer_to_server(servicer, server):
                     servicer.ListUserKeys,
                     request_deserializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.SerializeToString,
+            ),
+            'RotateUserKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateUserKey,
+                    request_deserializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.SerializeToString,
             ),
             'RevokeUserKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeUserKey,
@@ -172,6 +197,33 @@ class Keys(object):
             '/fal.v1.Keys/ListUserKeys',
             fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.SerializeToString,
             fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateUserKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Keys/RotateUserKey',
+            fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_key__pb2.CreateUserKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

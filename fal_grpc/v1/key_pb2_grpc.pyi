@@ -37,8 +37,8 @@ class KeysStub:
     """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
 
     Status codes:
-    - INVALID_ARGUMENT: the scope, the preset or a permission is unknown; BadRequest names the field. Where several are
-      given, the policy counts before the preset, and the preset before the scope.
+    - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or the key expires in the past; BadRequest
+      names the field. Where several are given, the policy counts before the preset, and the preset before the scope.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
     - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
@@ -52,8 +52,19 @@ class KeysStub:
     - PERMISSION_DENIED: the scope of the key does not cover managing keys.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]
+    """RotateUserKey makes a key that may do what another one may, and lets that one expire.
+
+    Status codes:
+    - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the scope of the key does not cover managing keys, or the other key may do more than it.
+    - NOT_FOUND: there is no such key, or it is revoked or expired already.
+    - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     RevokeUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]
-    """RevokeUserKey ends a key: after the answer no call is accepted with it.
+    """RevokeUserKey ends a key: after the answer no call is accepted with it, and those under way end.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -73,8 +84,8 @@ class KeysAsyncStub(KeysStub):
     """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
 
     Status codes:
-    - INVALID_ARGUMENT: the scope, the preset or a permission is unknown; BadRequest names the field. Where several are
-      given, the policy counts before the preset, and the preset before the scope.
+    - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or the key expires in the past; BadRequest
+      names the field. Where several are given, the policy counts before the preset, and the preset before the scope.
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
     - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
@@ -88,8 +99,19 @@ class KeysAsyncStub(KeysStub):
     - PERMISSION_DENIED: the scope of the key does not cover managing keys.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]  # type: ignore[assignment]
+    """RotateUserKey makes a key that may do what another one may, and lets that one expire.
+
+    Status codes:
+    - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - PERMISSION_DENIED: the scope of the key does not cover managing keys, or the other key may do more than it.
+    - NOT_FOUND: there is no such key, or it is revoked or expired already.
+    - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     RevokeUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeUserKeyRequest, _key_pb2.RevokeUserKeyResponse]  # type: ignore[assignment]
-    """RevokeUserKey ends a key: after the answer no call is accepted with it.
+    """RevokeUserKey ends a key: after the answer no call is accepted with it, and those under way end.
 
     Status codes:
     - INVALID_ARGUMENT: the id is empty; BadRequest names the field.
@@ -112,8 +134,8 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         """CreateUserKey makes a key. Its secret is in the answer and can never be read again.
 
         Status codes:
-        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown; BadRequest names the field. Where several are
-          given, the policy counts before the preset, and the preset before the scope.
+        - INVALID_ARGUMENT: the scope, the preset or a permission is unknown, or the key expires in the past; BadRequest
+          names the field. Where several are given, the policy counts before the preset, and the preset before the scope.
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing keys, or more is asked for than it has itself.
         - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
@@ -135,12 +157,29 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RotateUserKey(
+        self,
+        request: _key_pb2.RotateUserKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.CreateUserKeyResponse, _abc.Awaitable[_key_pb2.CreateUserKeyResponse]]:
+        """RotateUserKey makes a key that may do what another one may, and lets that one expire.
+
+        Status codes:
+        - INVALID_ARGUMENT: the id is empty, or the overlap is negative or too long; BadRequest names the field.
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+        - PERMISSION_DENIED: the scope of the key does not cover managing keys, or the other key may do more than it.
+        - NOT_FOUND: there is no such key, or it is revoked or expired already.
+        - RESOURCE_EXHAUSTED: there are as many keys as the controller allows; revoke one.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
     def RevokeUserKey(
         self,
         request: _key_pb2.RevokeUserKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RevokeUserKeyResponse, _abc.Awaitable[_key_pb2.RevokeUserKeyResponse]]:
-        """RevokeUserKey ends a key: after the answer no call is accepted with it.
+        """RevokeUserKey ends a key: after the answer no call is accepted with it, and those under way end.
 
         Status codes:
         - INVALID_ARGUMENT: the id is empty; BadRequest names the field.

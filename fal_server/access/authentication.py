@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from fal_server.access.open_calls import OpenCalls
 from fal_server.access.runner_keys import RunnerKeys
 from fal_server.core.accounts import Key
-from fal_server.core.faults import Unauthenticated
+from fal_server.core.faults import Unauthenticated, Unavailable
 from fal_server.core.identity import EVERY_ACCOUNT, Principal, Scope
 from fal_server.ports import Clock, Store
 
+_log = logging.getLogger(__name__)
 # How long a key is trusted after a look-up; one that another controller revoked is refused after this.
 _TRUSTED = timedelta(seconds=30)
+# A use is noted no more often than this for each key.
+_NOTED_EVERY = timedelta(minutes=1)
 _MOST_CACHED = 10_000
 _LONGEST_ID = 128
 # Compared with the secret of an unknown key, so that it takes as long as a wrong secret.
@@ -50,6 +54,7 @@ class Authenticator:
         self._clock = clock
         self._runners = runners
         self._known: dict[str, _Known] = {}
+        self._expiring: dict[str, datetime] = {}
         self.open_calls = OpenCalls()
 
     def cached(self, key_id: str, secret: str) -> Principal | None:
@@ -65,7 +70,7 @@ class Authenticator:
         """Return the caller who holds this key.
 
         Raises:
-            Unauthenticated: the key is unknown or revoked, or the secret is wrong.
+            Unauthenticated: the key is unknown, revoked or expired, or the secret is wrong.
         """
         principal = self.cached(key_id, secret)
         if principal is not None:
@@ -77,20 +82,50 @@ class Authenticator:
             raise Unauthenticated("the key is unknown or its secret is wrong: check FAL_KEY, or create a key")
         if key.revoked_at is not None:
             raise Unauthenticated(f"key {key.key_id} is revoked: create another one")
+        if key.has_expired(self._latest()):
+            raise Unauthenticated(f"key {key.key_id} has expired: create another one")
         self.open_calls.check(key.key_id)  # it may have been revoked while it was read
         principal = principal_of(key)
         self._remember(key, principal)
+        await self._note_use(key)
         return principal
 
     def forget(self, key_id: str) -> None:
-        """Refuse a revoked key from now on, and end the calls that are under way with it."""
+        """Refuse a key from now on, and end the calls that are under way with it."""
         self._known.pop(key_id, None)
+        self._expiring.pop(key_id, None)
         self.open_calls.end(key_id)
+
+    def expires(self, key_id: str, at: datetime) -> None:
+        """Refuse a key from this time on, and end the calls that are then under way with it."""
+        self._known.pop(key_id, None)
+        self._expiring[key_id] = at
+
+    def forget_expired(self) -> None:
+        """Refuse the keys that have expired, and end the calls that are under way with them."""
+        latest = self._latest()
+        for key_id in [key_id for key_id, at in self._expiring.items() if at <= latest]:
+            self.forget(key_id)
+
+    def _latest(self) -> datetime:
+        """Return the later of both clocks, so that no step of one makes a key live longer."""
+        return max(self._clock.now(), self._clock.wall())
+
+    async def _note_use(self, key: Key) -> None:
+        now = self._clock.wall()
+        if key.last_used_at is not None and now - key.last_used_at < _NOTED_EVERY:
+            return
+        try:
+            await self._store.note_key_use(key.account, key.key_id, now)
+        except Unavailable as fault:  # the call itself needs no writing
+            _log.warning("it was not noted that key %s is used: %s", key.key_id, fault.message)
 
     def _remember(self, key: Key, principal: Principal) -> None:
         if len(self._known) >= _MOST_CACHED:
             self._known.pop(next(iter(self._known)))
         self._known[key.key_id] = _Known(key.secret_hash, principal, self._clock.now() + _TRUSTED)
+        if key.expires_at is not None:
+            self._expiring[key.key_id] = key.expires_at
 
 
 def principal_of(key: Key) -> Principal:

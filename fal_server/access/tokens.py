@@ -105,7 +105,9 @@ class Tokens:
 
     async def _key_of(self, claims: dict[str, object]) -> Key | None:
         key = await self._store.get_key(EVERY_ACCOUNT, str(claims.get("sub")))
-        return key if key is not None and key.revoked_at is None else None
+        if key is None or key.revoked_at is not None:
+            return None
+        return None if key.has_expired(max(self._clock.now(), self._clock.wall())) else key
 
     def _issue(self, purpose: str, key_id: str, life: timedelta, more: dict[str, object]) -> IssuedToken:
         now = self._clock.now()

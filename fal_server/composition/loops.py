@@ -19,6 +19,7 @@ from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.loops.abandoned_requests import AbandonedRequests
 from fal_server.loops.file_expiry import FileExpiry
 from fal_server.loops.health import HealthLoop
+from fal_server.loops.key_expiry import KeyExpiry
 from fal_server.loops.queue import QueueWorker
 from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
@@ -45,6 +46,7 @@ class Loops:
     workflows: WorkflowLoop
     reaper: Reaper
     file_expiry: FileExpiry
+    key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
     resources: ResourceLoop
     certificates: Certificates | None
@@ -60,6 +62,7 @@ class Loops:
         """
         tasks.create_task(self.reaper.run(stopping))
         tasks.create_task(self.file_expiry.run(stopping))
+        tasks.create_task(self.key_expiry.run(stopping))
         tasks.create_task(self.resources.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
@@ -129,6 +132,7 @@ def build_loops(
         workflows=WorkflowLoop(use_cases.workflow_runs, results),
         reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
         file_expiry=FileExpiry(files.objects),
+        key_expiry=KeyExpiry(use_cases.access),
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),
         certificates=certificates,

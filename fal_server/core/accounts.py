@@ -23,6 +23,8 @@ class Key:
     Attributes:
         preset: the policy preset that it was made with, such as FULL; empty if its permissions were listed.
         permissions: such as `serverless:apps:run`; `*` is everything.
+        expires_at: by the wall clock; None is never.
+        last_used_at: by the wall clock, to about a minute; None is never.
     """
 
     account: AccountId
@@ -34,6 +36,12 @@ class Key:
     preset: str = ""
     permissions: tuple[str, ...] = ()
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def has_expired(self, at: datetime) -> bool:
+        """Return whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

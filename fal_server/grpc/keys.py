@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fal_grpc.v1 import key_pb2 as pb
 from fal_server.core.accounts import Key, KeyScope
+from fal_server.core.faults import InvalidArgument
 from fal_server.grpc.caller import Caller
-from fal_server.grpc.convert import named, timestamp
+from fal_server.grpc.convert import named, optional_time, timestamp
 from fal_server.services.keys import Keys, coarse_scope
 
 _SCOPES: dict[int, KeyScope] = {
@@ -31,7 +32,16 @@ class KeyHandlers:
             preset=request.policy_preset if request.HasField("policy_preset") else None,
             permissions=tuple(request.policy.permissions) if request.HasField("policy") else None,
             alias=request.alias,
+            expires_at=optional_time(request, "expires_at"),
         )
+        return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
+
+    async def rotate_user_key(self, request: pb.RotateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:
+        try:
+            overlap = request.overlap.ToTimedelta()
+        except OverflowError:
+            raise InvalidArgument("overlap", "overlap is too long") from None
+        key_id, secret = await self._keys.rotate(caller.principal, request.key_id, overlap)
         return pb.CreateUserKeyResponse(key_id=key_id, key_secret=secret)
 
     async def list_user_keys(self, request: pb.ListUserKeysRequest, caller: Caller) -> pb.ListUserKeysResponse:
@@ -49,4 +59,7 @@ def _info(key: Key) -> pb.UserKeyInfo:
         created_at=timestamp(key.created_at),
         scope=_NO_SCOPE if scope is None else _SCOPE_NUMBERS[scope],
         alias=key.alias,
+        expires_at=None if key.expires_at is None else timestamp(key.expires_at),
+        last_used_at=None if key.last_used_at is None else timestamp(key.last_used_at),
+        permissions=key.permissions,
     )

@@ -26,6 +26,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Keys.CreateUserKey": "keys:write",
     "fal.v1.Keys.ListUserKeys": "keys:read",
     "fal.v1.Keys.RevokeUserKey": "keys:write",
+    "fal.v1.Keys.RotateUserKey": "keys:write",
     "fal.v1.Logs.FollowLogs": "serverless:logs:read",
     "fal.v1.Logs.ListLogs": "serverless:logs:read",
     "fal.v1.Revisions.BuildEnvironment": "serverless:revisions:write",

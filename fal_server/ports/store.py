@@ -125,6 +125,14 @@ class Store(Protocol):
         """Mark a key as revoked; False if there is none of this id that is not revoked."""
         ...
 
+    async def expire_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
+        """Set when a key expires; False if there is none of this id that is not revoked."""
+        ...
+
+    async def note_key_use(self, account: AccountId, key_id: str, at: datetime) -> bool:
+        """Note when a key was used last; False if there is none of this id."""
+        ...
+
     async def save_secret(self, secret: SealedSecret) -> None:
         """Insert or replace a secret.
 

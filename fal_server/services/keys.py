@@ -7,6 +7,8 @@ import re
 import secrets
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from fal_server.access.authentication import Authenticator, hash_secret
 from fal_server.access.permissions import (
@@ -18,13 +20,14 @@ from fal_server.access.permissions import (
     preset_permissions,
 )
 from fal_server.core.accounts import Key, KeyScope
-from fal_server.core.faults import FailedPrecondition, NotFound, PermissionDenied, ResourceExhausted
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
 from fal_server.core.names import checked_text, identifier
 from fal_server.ports import Clock, Store
 
 MOST_KEYS = 1000
 _LONGEST_ALIAS = 256
+_LONGEST_OVERLAP = timedelta(days=90)
 _ID = re.compile(r"[0-9a-f-]{1,64}")
 
 
@@ -49,18 +52,20 @@ class Keys:
         preset: str | None = None,
         permissions: Sequence[str] | None = None,
         alias: str = "",
+        expires_at: datetime | None = None,
     ) -> tuple[str, str]:
         """Create a key with `permissions`, else those of `preset`, else those of `scope`, else all.
 
         Args:
             creator: the caller, whose permissions the key cannot exceed; None is the controller itself.
             alias: a note for people, at most 256 characters.
+            expires_at: None is never.
 
         Returns:
             (key id, secret); the secret can never be read again.
 
         Raises:
-            InvalidArgument: a preset or permission is unknown, or the note is not valid.
+            InvalidArgument: a preset or permission is unknown, the note is not valid, or the time is over.
             PermissionDenied: the creator lacks some of the permissions.
             ResourceExhausted: there are too many keys.
         """
@@ -70,16 +75,13 @@ class Keys:
             name = PRESET_OF_SCOPE[scope or KeyScope.ADMIN] if preset is None else preset.upper()
             granted = preset_permissions(name if preset is None else preset)
         checked_text(alias, "alias", _LONGEST_ALIAS)
-        beyond = excess(granted, creator.scope.permissions) if creator is not None else ()
-        if creator is not None and beyond:
-            raise PermissionDenied(
-                f"key {creator.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "
-                "ask for less, or use a key that has it"
-            )
+        if expires_at is not None and expires_at <= self._clock.wall():
+            raise InvalidArgument("expires_at", f"expires_at is {expires_at:%Y-%m-%d %H:%M:%S} UTC, which is over")
+        if creator is not None:
+            _require_to_hold(creator, granted)
         secret = secrets.token_hex(32)
-        account = LOCAL if creator is None else creator.scope.account
         key = Key(
-            account=account,
+            account=LOCAL if creator is None else creator.scope.account,
             key_id=str(uuid.uuid4()),
             secret_hash=hash_secret(secret),
             scope=KeyScope.ADMIN if EVERYTHING in granted else KeyScope.API,
@@ -87,12 +89,60 @@ class Keys:
             created_at=self._clock.now(),
             preset=name,
             permissions=granted,
+            expires_at=expires_at,
         )
         async with self._changes:
-            if len(await self._store.list_keys(account)) >= MOST_KEYS:
-                raise ResourceExhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
-            await self._store.add_key(key)
+            await self._add(key)
         return key.key_id, secret
+
+    async def rotate(self, caller: Principal, key_id: str, overlap: timedelta) -> tuple[str, str]:
+        """Create a key like another one, which expires after the overlap.
+
+        If the other one was to expire, the new one lives as long from now on as the other was made for.
+
+        Returns:
+            (key id, secret); the secret can never be read again.
+
+        Raises:
+            InvalidArgument: that is no id, or the overlap is not between 0 and 90 days.
+            NotFound: there is no such key, or it is revoked or expired already.
+            PermissionDenied: the caller lacks some of its permissions.
+            ResourceExhausted: there are too many keys.
+        """
+        identifier(key_id, "key_id")
+        if not timedelta() <= overlap <= _LONGEST_OVERLAP:
+            raise InvalidArgument("overlap", f"overlap is {overlap}: give at most {_LONGEST_OVERLAP.days} days")
+        account = caller.scope.account
+        async with self._changes:
+            now = self._clock.wall()
+            listed = await self._store.list_keys(account)
+            old = next((key for key in listed if key.key_id == key_id and not key.has_expired(now)), None)
+            if old is None:
+                raise _no_such_key(key_id)
+            _require_to_hold(caller, old.permissions)
+            secret = secrets.token_hex(32)
+            new = replace(
+                old,
+                key_id=str(uuid.uuid4()),
+                secret_hash=hash_secret(secret),
+                created_at=self._clock.now(),
+                expires_at=None if old.expires_at is None else now + (old.expires_at - old.created_at),
+                last_used_at=None,
+            )
+            await self._add(new)
+            if overlap:
+                end = now + overlap if old.expires_at is None else min(now + overlap, old.expires_at)
+                await self._store.expire_key(account, key_id, end)
+                self._access.expires(key_id, end)
+            else:
+                await self._store.revoke_key(account, key_id, self._clock.now())
+                self._access.forget(key_id)
+        return new.key_id, secret
+
+    async def _add(self, key: Key) -> None:
+        if len(await self._store.list_keys(key.account)) >= MOST_KEYS:
+            raise ResourceExhausted(f"there are {MOST_KEYS} keys already: revoke one that is not needed")
+        await self._store.add_key(key)
 
     async def list(self, scope: Scope) -> Sequence[Key]:
         """Return the keys that are not revoked, oldest first."""
@@ -104,7 +154,8 @@ class Keys:
         Raises:
             InvalidArgument: that is no id.
             NotFound: there is no such key, or it is revoked already.
-            FailedPrecondition: it is the last key with all permissions, without which nobody could create another.
+            FailedPrecondition: it is the last key with all permissions that does not expire, without which nobody could
+                create another.
         """
         await self._revoke(scope.account, key_id)
 
@@ -113,17 +164,17 @@ class Keys:
         async with self._changes:
             keys = await self._store.list_keys(account)
             if not any(key.key_id == key_id for key in keys):
-                raise NotFound(f"key {key_id}", "it never existed or is revoked; `fal keys list` shows the keys")
-            masters = [key for key in keys if EVERYTHING in key.permissions]
+                raise _no_such_key(key_id)
+            masters = [key for key in keys if EVERYTHING in key.permissions and key.expires_at is None]
             if [key.key_id for key in masters] == [key_id]:
                 raise FailedPrecondition(
-                    f"key {key_id} is the last ADMIN key, without which no other could be made: "
+                    f"key {key_id} is the last ADMIN key that does not expire, without which no other could be made: "
                     "create another ADMIN key first, and revoke this one with it"
                 )
             revoked = await self._store.revoke_key(account, key_id, self._clock.now())
             self._access.forget(key_id)
         if not revoked:
-            raise NotFound(f"key {key_id}", "it never existed or is revoked; `fal keys list` shows the keys")
+            raise _no_such_key(key_id)
 
     async def replacement_for(self, written: str | None, alias: str) -> str | None:
         """Return the administrator's key to write to its file as `id:secret`; None if the file may stay.
@@ -152,6 +203,19 @@ class Keys:
         if any(EVERYTHING in key.permissions for key in await self._store.list_keys(LOCAL)):
             return None
         return await self.create(None, preset="FULL", alias=alias)
+
+
+def _require_to_hold(caller: Principal, permissions: Sequence[str]) -> None:
+    beyond = excess(permissions, caller.scope.permissions)
+    if beyond:
+        raise PermissionDenied(
+            f"key {caller.key_id} cannot give what it lacks itself ({', '.join(beyond)}): "
+            "ask for less, or use a key that has it"
+        )
+
+
+def _no_such_key(key_id: str) -> NotFound:
+    return NotFound(f"key {key_id}", "it never existed, is revoked or has expired; `fal keys list` shows the keys")
 
 
 def coarse_scope(key: Key) -> KeyScope | None:

@@ -63,8 +63,8 @@ def runner(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> 
 class Key:
     """A key, and what can be begun with it; the stack closes that."""
 
-    def __init__(self, controller: Controller, stack: ExitStack) -> None:
-        made = json.loads(controller.fal("keys", "create", "--scope", "ADMIN", "--output", "json").stdout)
+    def __init__(self, controller: Controller, stack: ExitStack, *options: str) -> None:
+        made = json.loads(controller.fal("keys", "create", "--scope", "ADMIN", "--output", "json", *options).stdout)
         self.controller = controller
         self.stack = stack
         self.id = made["key_id"]
@@ -178,3 +178,28 @@ def test_a_command_that_revokes_its_own_key_is_answered(controller: Controller, 
         check=False,
     )
     assert (done.returncode, f"Revoked key {key.id}." in done.stderr) == (0, True), done.stderr
+
+
+def test_what_is_under_way_ends_when_its_key_expires(controller: Controller, runner: str, stack: ExitStack) -> None:
+    key = Key(controller, stack, "--expires", "20s")
+    logs = key.command("runners", "logs", runner, "--follow")
+    events = key.stream("POST", "/local/endless/stream")
+    with pytest.raises((ConnectionError, http.client.IncompleteRead)):
+        events.read()
+    _, printed = logs.communicate(timeout=120)
+    assert f"key {key.id} is revoked or has expired" in printed
+    assert controller.call("/local/endless/stream", {}, key=key.text).status == 401
+
+
+def test_a_rotated_key_is_replaced(controller: Controller, stack: ExitStack) -> None:
+    old = Key(controller, stack, "--desc", "the shop")
+    done = controller.fal("keys", "rotate", old.id, "--overlap", "1h")
+    assert f"Created a key that may do what {old.id} may, which works for another 1 h." in done.stderr
+    new = done.stdout.strip().removeprefix("FAL_KEY='").removesuffix("'")
+    listed = json.loads(controller.fal("keys", "list", "--json").stdout)["keys"]
+    found = {key["key_id"]: key for key in listed}
+    assert found[new.partition(":")[0]]["description"] == "the shop"
+    assert found[old.id]["expires_at"] is not None
+    assert found[new.partition(":")[0]]["expires_at"] is None
+    for key in (old.text, new):
+        assert controller.call("/users/current", key=key).status == 200

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from fal_server.access.open_calls import OpenCalls
 from fal_server.access.permissions import CALL_APPS, EVERYTHING
 from fal_server.core.faults import DeadlineExceeded, Unauthenticated
 from fal_server.core.identity import LOCAL, AppId, Principal, Scope
@@ -159,6 +160,7 @@ class Keys:
     def __init__(self) -> None:
         self.warm: set[str] = set()
         self.asked: list[str] = []
+        self.open_calls = OpenCalls()
 
     async def authenticate(self, key_id: str, secret: str) -> Principal:
         self.asked.append(key_id)

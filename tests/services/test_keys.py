@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fal_server.access.authentication import Authenticator
 from fal_server.access.permissions import CALL_APPS
 from fal_server.core.accounts import KeyScope
-from fal_server.core.faults import FailedPrecondition, Fault, NotFound, PermissionDenied, ResourceExhausted
+from fal_server.core.faults import (
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+)
 from fal_server.core.identity import LOCAL
 from fal_server.services.keys import Keys, coarse_scope
 from fal_server.store import AesVault, SqlStore, open_store
@@ -27,6 +35,20 @@ class Clock:
 
     def wall(self) -> datetime:
         return self.now()
+
+
+class MovingClock:
+    """A clock that the test moves; `step` is what its wall clock was set by."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+        self.step = timedelta()
+
+    def now(self) -> datetime:
+        return self.at
+
+    def wall(self) -> datetime:
+        return self.at + self.step
 
 
 @pytest.fixture
@@ -144,3 +166,100 @@ async def test_the_number_of_keys_is_limited(keys: Keys, monkeypatch: pytest.Mon
     answers = await asyncio.gather(*(keys.create(None) for _ in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers].count(ResourceExhausted) == 2
     assert all(isinstance(answer, tuple | Fault) for answer in answers)
+
+
+async def test_a_key_expires_with_its_open_calls(store: SqlStore) -> None:
+    clock = MovingClock()
+    access = Authenticator(store, clock)
+    keys = Keys(store, clock, access)
+    key_id, secret = await keys.create(None, expires_at=NOON + timedelta(hours=1))
+    assert (await access.authenticate(key_id, secret)).key_id == key_id
+    ended: list[str] = []
+    access.open_calls.on_end(ended.append)
+    access.forget_expired()
+    assert ended == []
+    clock.at += timedelta(hours=1)
+    access.forget_expired()
+    assert ended == [key_id]
+    with pytest.raises(Unauthenticated, match="has expired"):
+        await access.authenticate(key_id, secret)
+
+
+async def test_a_wall_clock_that_is_set_back_makes_no_key_live_longer(store: SqlStore) -> None:
+    clock = MovingClock()
+    access = Authenticator(store, clock)
+    key_id, secret = await Keys(store, clock, access).create(None, expires_at=NOON + timedelta(hours=1))
+    clock.at += timedelta(hours=2)
+    clock.step = -timedelta(hours=2)
+    with pytest.raises(Unauthenticated, match="has expired"):
+        await access.authenticate(key_id, secret)
+
+
+async def test_no_key_is_created_that_has_expired(keys: Keys) -> None:
+    with pytest.raises(InvalidArgument, match="which is over"):
+        await keys.create(None, expires_at=NOON)
+
+
+async def test_a_use_is_noted_at_most_once_a_minute(store: SqlStore) -> None:
+    clock = MovingClock()
+    key_id, secret = await Keys(store, clock, Authenticator(store, clock)).create(None)
+    noted = []
+    for seconds in (0, 40, 40):
+        clock.at += timedelta(seconds=seconds)
+        await Authenticator(store, clock).authenticate(key_id, secret)  # one without a cache
+        [key] = await store.list_keys(LOCAL)
+        noted.append(key.last_used_at)
+    assert noted == [NOON, NOON, NOON + timedelta(seconds=80)]
+
+
+async def test_a_rotated_key_works_until_the_overlap_ends(store: SqlStore) -> None:
+    clock = MovingClock()
+    access = Authenticator(store, clock)
+    keys = Keys(store, clock, access)
+    old, old_secret = await keys.create(None, alias="shop", expires_at=NOON + timedelta(days=10))
+    caller = await access.authenticate(old, old_secret)
+    clock.at += timedelta(days=2)
+    new, new_secret = await keys.rotate(caller, old, timedelta(hours=1))
+    listed = {key.key_id: key for key in await store.list_keys(LOCAL)}
+    assert (listed[new].alias, listed[new].permissions) == ("shop", listed[old].permissions)
+    assert listed[new].expires_at == NOON + timedelta(days=12)
+    assert listed[old].expires_at == NOON + timedelta(days=2, hours=1)
+    assert (await access.authenticate(old, old_secret)).key_id == old
+    clock.at += timedelta(hours=1)
+    access.forget_expired()
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(old, old_secret)
+    assert (await access.authenticate(new, new_secret)).key_id == new
+    with pytest.raises(NotFound):
+        await keys.rotate(caller, old, timedelta())
+
+
+async def test_a_rotation_never_lengthens_a_key_and_gives_nothing_that_the_caller_lacks(
+    keys: Keys, access: Authenticator, store: SqlStore
+) -> None:
+    soon = NOON + timedelta(minutes=5)
+    admin, _ = await keys.create(None, expires_at=soon)
+    caller = await access.authenticate(*await keys.create(None, permissions=["keys:write"]))
+    with pytest.raises(PermissionDenied, match="cannot give what it lacks"):
+        await keys.rotate(caller, admin, timedelta(days=1))
+    holder = await access.authenticate(*await keys.create(None))
+    await keys.rotate(holder, admin, timedelta(days=1))
+    assert {key.key_id: key.expires_at for key in await store.list_keys(LOCAL)}[admin] == soon
+    for overlap in (-timedelta(seconds=1), timedelta(days=91)):
+        with pytest.raises(InvalidArgument, match="overlap"):
+            await keys.rotate(holder, admin, overlap)
+
+
+async def test_a_rotation_without_overlap_ends_the_old_key_at_once(keys: Keys, access: Authenticator) -> None:
+    old, secret = await keys.create(None)
+    caller = await access.authenticate(old, secret)
+    await keys.rotate(caller, old, timedelta())
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(old, secret)
+
+
+async def test_an_admin_key_that_expires_does_not_count_as_the_last(keys: Keys) -> None:
+    lasting, _ = await keys.create(None)
+    await keys.create(None, expires_at=NOON + timedelta(days=1))
+    with pytest.raises(FailedPrecondition, match="does not expire"):
+        await keys.revoke(SCOPE, lasting)

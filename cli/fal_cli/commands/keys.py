@@ -1,9 +1,10 @@
-"""`fal keys`: creates, lists and revokes keys."""
+"""`fal keys`: creates, lists, rotates and revokes keys."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fal_cli.completion import complete_ids
@@ -15,10 +16,12 @@ from fal_cli.parser import FalParser, add_command, add_commands
 from fal_cli.presentation.listing import Field, Listing, add_list_options, run_list, write_items
 from fal_cli.presentation.output import print_note, shown_time, write_document
 from fal_cli.prompts import add_yes_option, confirm
+from fal_cli.times import describe_duration, describe_time, parse_duration, parse_expiry
 
 if TYPE_CHECKING:
     from fal.api import UserKeyInfo
 
+_LONGEST_OVERLAP = 90  # days
 _PRESETS = {
     "FULL": "everything",
     "API": "call apps and upload files",
@@ -42,12 +45,32 @@ KEYS: Listing[UserKeyInfo] = Listing(
         ),
         Field(title="Scope", text=lambda key: key.scope.value if key.scope else "-"),
         Field(title="Description", text=lambda key: key.alias, folds=True),
+        Field(
+            title="Expires At",
+            text=lambda key: shown_time(key.expires_at),
+            sort_key=lambda key: None if key.expires_at is None else key.expires_at.timestamp(),
+            folds=True,
+            wide=True,
+            extra=True,
+        ),
+        Field(
+            title="Last Used At",
+            text=lambda key: shown_time(key.last_used_at),
+            sort_key=lambda key: None if key.last_used_at is None else key.last_used_at.timestamp(),
+            folds=True,
+            wide=True,
+            extra=True,
+        ),
+        Field(title="Permissions", text=lambda key: ", ".join(key.permissions), folds=True, wide=True, extra=True),
     ),
     document=lambda key: {
         "key_id": key.key_id,
         "created_at": str(key.created_at),
         "scope": key.scope.value if key.scope else None,
         "description": key.alias,
+        "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
+        "last_used_at": None if key.last_used_at is None else key.last_used_at.isoformat(),
+        "permissions": list(key.permissions),
     },
     item_name=lambda key: key.key_id,
 )
@@ -70,10 +93,31 @@ def add_arguments(parser: FalParser) -> None:
         "--scope", choices=("ADMIN", "API"), type=str.upper, help="ADMIN may manage, API may call apps only."
     )
     create.add_argument("--desc", "--alias", metavar="DESC", help="A description of the key.")
+    create.beyond(
+        create.add_argument(
+            "--expires",
+            type=_expiry,
+            metavar="WHEN",
+            help="When the key expires: a time from now, such as 30d, or an ISO timestamp; never, if not given.",
+        )
+    )
     add_output_options(create)
     list_parser = add_command(commands, "list", "List keys.", _list)
     add_client_options(list_parser)
     add_list_options(list_parser, KEYS)
+    rotate = add_command(
+        commands, "rotate", "Replace a key by one that may do the same; the old one still works for a while.", _rotate
+    )
+    add_client_options(rotate)
+    rotate.add_argument(
+        "--overlap",
+        type=_overlap,
+        default="24h",
+        metavar="DURATION",
+        help="How long the old key still works, such as 1h; with 0 it ends at once (default: %(default)s).",
+    )
+    add_output_options(rotate)
+    complete_ids(rotate.add_argument("key_id", help="Key ID."), KEY_IDS)
     revoke = add_command(commands, "revoke", "Revoke a key.", _revoke)
     add_client_options(revoke)
     add_yes_option(revoke)
@@ -88,15 +132,49 @@ def _create(args: argparse.Namespace) -> None:
         preset = _ask()
     with open_client(args) as client:
         key_id, key_secret = client.keys.create(
-            preset=preset, permissions=permissions or None, scope=scope, description=args.desc
+            preset=preset,
+            permissions=permissions or None,
+            scope=scope,
+            description=args.desc,
+            expires_at=args.expires,
         )
+    until = "" if args.expires is None else f", until {describe_time(args.expires)}"
+    note = f"Created a key for {preset or scope or ', '.join(permissions)}{until}."
+    _write_new(args, key_id, key_secret, note)
+
+
+def _rotate(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        old = resolve(client, KEY_IDS, args.key_id, args)
+        key_id, key_secret = client.keys.rotate(old, overlap=args.overlap)
+    left = args.overlap.total_seconds()
+    what = f"works for another {describe_duration(left)}" if left else "is revoked"
+    _write_new(args, key_id, key_secret, f"Created a key that may do what {old} may, which {what}.")
+
+
+def _write_new(args: argparse.Namespace, key_id: str, key_secret: str, note: str) -> None:
     if args.output != "pretty":
         write_document(args.output, {"key_id": key_id, "key_secret": key_secret})
         return
-    print_note(
-        f"Created a key for {preset or scope or ', '.join(permissions)}. Its secret is shown only now: keep it safe."
-    )
+    print_note(f"{note} Its secret is shown only now: keep it safe.")
     sys.stdout.write(f"FAL_KEY='{key_id}:{key_secret}'\n")
+
+
+def _expiry(text: str) -> datetime:
+    try:
+        return parse_expiry(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _overlap(text: str) -> timedelta:
+    try:
+        overlap = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if overlap > timedelta(days=_LONGEST_OVERLAP):
+        raise argparse.ArgumentTypeError(f"'{text}' is too long: at most {_LONGEST_OVERLAP} days")
+    return overlap
 
 
 def _split(values: list[str] | tuple[str, ...]) -> list[str]:

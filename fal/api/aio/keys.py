@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import builtins
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
@@ -31,6 +32,7 @@ class AsyncKeysNamespace:
         preset: KeyPreset | str | None = None,
         permissions: builtins.list[str] | None = None,
         description: str | None = None,
+        expires_at: datetime | None = None,
     ) -> tuple[str, str]:
         """Create a key from exactly one of scope, preset and permissions.
 
@@ -39,6 +41,7 @@ class AsyncKeysNamespace:
             preset: a `KeyPreset`, or its name.
             permissions: single permissions, such as ["serverless:apps:run"].
             description: a note that helps to tell keys apart.
+            expires_at: when it expires; a naive one is local time. None is never.
 
         Returns:
             The key's id and its secret, which cannot be read again.
@@ -48,7 +51,7 @@ class AsyncKeysNamespace:
         """
         controller = await self.client.controller()
         created = await controller.create_user_key(
-            preset=preset, permissions=permissions, scope=scope, description=description
+            preset=preset, permissions=permissions, scope=scope, description=description, expires_at=expires_at
         )
         return created.key_id, created.key_secret
 
@@ -57,7 +60,25 @@ class AsyncKeysNamespace:
         controller = await self.client.controller()
         return await controller.list_user_keys()
 
+    async def rotate(self, key_id: str, *, overlap: timedelta = timedelta(hours=24)) -> tuple[str, str]:
+        """Replace a key: create one that may do the same, and let the old one expire.
+
+        If the old key was to expire, the new one lives as long from now on as the old one was made for.
+
+        Args:
+            overlap: how long the old key still works, at most 90 days; with 0 it ends at once.
+
+        Returns:
+            The new key's id and its secret, which cannot be read again.
+
+        Raises:
+            ArgumentError: the id or the overlap is not valid. It is a ValueError.
+        """
+        controller = await self.client.controller()
+        created = await controller.rotate_user_key(key_id, overlap)
+        return created.key_id, created.key_secret
+
     async def revoke(self, key_id: str) -> None:
-        """Revoke a key: the controller accepts no more calls with it."""
+        """Revoke a key: the controller accepts no more calls with it, and ends those under way."""
         controller = await self.client.controller()
         await controller.revoke_user_key(key_id)

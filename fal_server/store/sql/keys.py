@@ -24,6 +24,8 @@ def to_row(key: Key) -> dict[str, object]:
         "preset": key.preset,
         "permissions": list(key.permissions),
         "revoked_at": key.revoked_at,
+        "expires_at": key.expires_at,
+        "last_used_at": key.last_used_at,
     }
 
 
@@ -38,6 +40,8 @@ def from_row(row: RowMapping) -> Key:
         preset=row["preset"],
         permissions=tuple(row["permissions"]),
         revoked_at=row["revoked_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
     )
 
 
@@ -69,3 +73,15 @@ async def revoke(connection: AsyncConnection, account: AccountId, key_id: str, a
     """Mark a key as revoked; False if no valid key has this id."""
     valid = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None))
     return (await connection.execute(valid.values(revoked_at=at))).rowcount > 0
+
+
+async def expire(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
+    """Set when a key expires; False if no valid key has this id."""
+    valid = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id, KEYS.c.revoked_at.is_(None))
+    return (await connection.execute(valid.values(expires_at=at))).rowcount > 0
+
+
+async def note_use(connection: AsyncConnection, account: AccountId, key_id: str, at: datetime) -> bool:
+    """Note when a key was used last; False if no key has this id."""
+    used = update(KEYS).where(owned_by(KEYS, account), KEYS.c.key_id == key_id)
+    return (await connection.execute(used.values(last_used_at=at))).rowcount > 0

@@ -113,6 +113,12 @@ class SqlStore:
     async def revoke_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
         return await self._database.write(lambda connection: keys.revoke(connection, account, key_id, at))
 
+    async def expire_key(self, account: AccountId, key_id: str, at: datetime) -> bool:
+        return await self._database.write(lambda connection: keys.expire(connection, account, key_id, at))
+
+    async def note_key_use(self, account: AccountId, key_id: str, at: datetime) -> bool:
+        return await self._database.write(lambda connection: keys.note_use(connection, account, key_id, at))
+
     async def save_secret(self, secret: SealedSecret) -> None:
         await self._database.write(lambda connection: secrets.save(connection, secret))
 

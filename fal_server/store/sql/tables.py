@@ -168,6 +168,8 @@ KEYS = Table(
     Column("preset", Text, nullable=False),
     Column("permissions", _JSON, nullable=False),
     Column("revoked_at", UtcTimestamp),
+    Column("expires_at", UtcTimestamp),
+    Column("last_used_at", UtcTimestamp),
 )
 
 SECRETS = Table(

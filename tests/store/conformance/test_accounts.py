@@ -33,6 +33,8 @@ BY_ID = {
     "content": lambda s, account, owner: s.queue.content(account, f"request-{owner}"),
     "answer": lambda s, account, owner: s.queue.answer(account, f"request-{owner}"),
     "deliveries": lambda s, account, owner: s.queue.deliveries(account, f"request-{owner}"),
+    "expire_key": lambda s, account, owner: s.expire_key(account, f"key-{owner}", some.START),
+    "note_key_use": lambda s, account, owner: s.note_key_use(account, f"key-{owner}", some.START),
     "revoke_key": lambda s, account, owner: s.revoke_key(account, f"key-{owner}", some.START),
     "delete_app": lambda s, account, owner: s.delete_app(account, f"only-{owner}"),
     "delete_revision": lambda s, account, owner: s.delete_revision(account, f"spare-{owner}"),
