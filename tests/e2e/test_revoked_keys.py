@@ -34,14 +34,14 @@ class Endless(fal.App, name="endless", keep_alive=300, max_multiplexing=20, min_
     @fal.endpoint("/stream")
     async def stream(self) -> StreamingResponse:
         async def events():
-            yield "data: begun\\n\\n"
+            yield "data: started\\n\\n"
             await asyncio.Event().wait()
         return StreamingResponse(events(), media_type="text/event-stream")
 
     @fal.endpoint("/socket", is_websocket=True)
     async def socket(self, websocket: WebSocket) -> None:
         await websocket.accept()
-        await websocket.send_text("begun")
+        await websocket.send_text("started")
         await websocket.receive_text()
 """
 
@@ -61,7 +61,7 @@ def runner(controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Key:
-    """A key, and what can be begun with it; the stack closes that."""
+    """A key, and what can be started with it; the stack closes that."""
 
     def __init__(self, controller: Controller, stack: ExitStack, *options: str) -> None:
         made = json.loads(controller.fal("keys", "create", "--scope", "ADMIN", "--output", "json", *options).stdout)
@@ -72,7 +72,7 @@ class Key:
         self.headers = {"Authorization": f"Key {self.text}", "Content-Type": "application/json"}
 
     def command(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command that prints a line when it has begun."""
+        """Start a command that prints a line when it has started."""
         environment = {**self.controller.environment, "FAL_KEY": self.text}
         pipe = subprocess.PIPE
         process = subprocess.Popen(
@@ -129,7 +129,7 @@ def test_what_is_under_way_with_a_key_ends_with_it(controller: Controller, runne
     queued = json.loads(key.send("POST", "/queue/local/endless", {}).getresponse().read())["request_id"]
     kept = other.stream("POST", "/local/endless/stream")
     commands = {
-        "exec": key.command("runners", "exec", runner, "--", "sh", "-c", "echo begun; cat"),
+        "exec": key.command("runners", "exec", runner, "--", "sh", "-c", "echo started; cat"),
         "logs": key.command("runners", "logs", runner, "--follow"),
     }
     streams = {
@@ -142,7 +142,7 @@ def test_what_is_under_way_with_a_key_ends_with_it(controller: Controller, runne
         "messages": key.socket("/"),
     }
     for name in ("by key", "by token"):
-        assert sockets[name].recv() == "begun"
+        assert sockets[name].recv() == "started"
     sockets["messages"].send("{}")
     waits = key.send("POST", "/local/endless/", {})
     until(

@@ -201,7 +201,7 @@ class _ProtocolSniffer(asyncio.Protocol):
         self._transport.abort()
 
     def end_calls(self, key_id: str) -> None:
-        """Do nothing: no call has begun."""
+        """Do nothing: no call has started."""
 
     def _leave(self) -> None:
         self._timer.cancel()
