@@ -15,7 +15,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from fal.deploy.requirements import serving_requirements
+from fal.deploy.serving import serving_requirements
 
 # libstdc++6 belongs to compiled packages, such as grpcio.
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "libstdc++6", "procps", "python3"]

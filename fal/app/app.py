@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from fal.app.clients import AppSpawnInfo
+    from fal.app.minimal import MinimalServer
     from fal.app.retries import RetryConfig
     from fal.container import ContainerImage
 
@@ -243,7 +244,7 @@ class App:
         return None
 
     @asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncGenerator[None, None]:
+    async def lifespan(self, app: FastAPI | MinimalServer) -> AsyncGenerator[None, None]:
         """Run setup(), serve, then run teardown()."""
         os.environ["FAL_RUNNER_STATE"] = "SETUP"
         await _awaited(self.setup())

@@ -17,16 +17,22 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import uvicorn
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fal.app.api import Served, build_api, print_traceback
 from fal.app.context import CDN_TOKEN_KEY, CURRENT, RequestContext, context_of
 from fal.app.metrics import Metrics, serve_metrics
+from fal.app.served import Served, print_traceback
 from fal.app.server_log import LOGGING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import Message, Receive, Scope, Send
+
+    from fal.app.minimal import MinimalServer
+
+    Api: TypeAlias = FastAPI | MinimalServer
 
 HOST_VARIABLE = "FAL_RUNNER_HOST"
 STATE_VARIABLE = "FAL_RUNNER_STATE"
@@ -37,7 +43,7 @@ _KEEP_ALIVE_SECONDS = 300
 class HasLifespan(Protocol):
     """An App: it sets up before its requests and tears down after them."""
 
-    def lifespan(self, app: FastAPI) -> AbstractAsyncContextManager[None]:
+    def lifespan(self, app: Api) -> AbstractAsyncContextManager[None]:
         """Set up, yield, tear down."""
         ...
 
@@ -76,7 +82,7 @@ async def serve(
         SystemExit: the port cannot be listened on; uvicorn has said why.
     """
     host = os.environ.get(HOST_VARIABLE) or "0.0.0.0"  # noqa: S104 - a runner is reached from outside
-    api = build_api(served)
+    api = _build_api(served)
     metrics = Metrics(version=version)
     has_sockets = any(route.is_websocket for route in served.collect_routes())
     config = uvicorn.Config(
@@ -100,6 +106,22 @@ async def serve(
                 await server.exit_handled()
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def _build_api(served: Served) -> Api:
+    """Return FastAPI's server of an app; the minimal one if this environment's FastAPI is missing or too old."""
+    try:
+        from fal.app.api import build_api
+    except Exception as error:  # noqa: BLE001 - with an old pydantic, the import of FastAPI raises anything
+        from fal.app.minimal import MinimalServer
+
+        print(  # noqa: T201
+            f"FastAPI cannot be used here ({type(error).__name__}: {error}): the minimal server serves the app, "
+            "without WebSockets, forms and /openapi.json",
+            flush=True,
+        )
+        return MinimalServer(served)
+    return build_api(served)
 
 
 async def _listen(
@@ -182,7 +204,7 @@ class _Server(uvicorn.Server):
 class _RequestMiddleware:
     """Sets the request's context, adds hints, counts, and keeps an exception to one traceback."""
 
-    def __init__(self, inner: ASGIApp, app: HasLifespan | None, metrics: Metrics) -> None:
+    def __init__(self, inner: Api, app: HasLifespan | None, metrics: Metrics) -> None:
         self._inner = inner
         self._app = app
         self._metrics = metrics
@@ -215,7 +237,7 @@ class _ObservedRequest:
         self._status = 500
         self._finished = False
 
-    async def run(self, inner: ASGIApp, receive: Receive) -> None:
+    async def run(self, inner: Api, receive: Receive) -> None:
         """Pass the request to the app and its answer back, and count it."""
         started = time.perf_counter()
         self._metrics.in_progress += 1

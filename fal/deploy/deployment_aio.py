@@ -31,6 +31,7 @@ from fal.deploy.results import (
     endpoint_urls,
     endpoints_of,
     read_result,
+    said_between,
 )
 from fal.deploy.sources import METHOD
 from fal.deploy.upload_aio import AsyncFileStore, AsyncSender
@@ -223,13 +224,14 @@ async def build(
 
     Args:
         client: the controller to send it to.
-        app: the app.
+        app: the app. If it is served, and what serves it and its requirements exclude one another, it is built again
+            with the next way to serve it.
         environment_name: the environment that it is for; None means "main".
         no_cache: build it again.
         handler: gets each message of the build, with its log lines.
 
     Returns:
-        The app, with the ways in which the controller's runners load code.
+        The app as it was built, with the ways in which the controller's runners load code.
 
     Raises:
         UploadError: a file could not be sent.
@@ -238,8 +240,29 @@ async def build(
     """
     if app.files:
         await AsyncFileStore(await client.rest()).ensure(app.files)
+    while True:
+        lines: list[str] = []
+        try:
+            return await _built(client, app, environment_name, lines, no_cache=no_cache, handler=handler)
+        except BuildFailedError:
+            if not app.other_ways or app.serving is None or not app.serving.is_blamed(lines):
+                raise
+        app = app.served_otherwise()
+        if handler is not None:
+            handler(said_between(app))
+
+
+async def _built(
+    client: AsyncClient,
+    app: PreparedApp,
+    environment_name: str | None,
+    lines: list[str],
+    *,
+    no_cache: bool,
+    handler: Callable[[BuildResult], object] | None,
+) -> PreparedApp:
+    """Build an environment once; the log's lines are added to `lines`."""
     request = build_request(app, environment_name=environment_name, no_cache=no_cache)
-    lines: list[str] = []
     controller = await client.controller()
     async with aclosing(controller.build_environment(request)) as stream:
         try:
@@ -402,6 +425,7 @@ async def _registered(
             log_url=result.service_urls.log,
             auth_mode=app.auth or "private",
             code="" if app.function is None else "modules" if app.travels_as_modules else "pickle",
+            serving=app.serving,
             sources=app.function.files if app.function is not None and app.travels_as_modules else (),
         )
     raise DeployError(

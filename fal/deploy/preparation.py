@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,9 +21,8 @@ from fal.deploy.requirements import (
     is_this_python,
     python_version,
     refuse_local_requirements,
-    serving_requirements,
-    with_requirements,
 )
+from fal.deploy.serving import WayToServe, ways_to_serve
 from fal.deploy.sources import MAX_DATA_BYTES, METHOD, Sources, collect, pack
 
 DEFAULT_PORT = 8080
@@ -73,6 +72,8 @@ class PreparedApp:
         metadata: its OpenAPI description and more.
         files: the files that go with it.
         exposed_port, metrics_port: where it listens; None if it serves nothing.
+        serving: how it is served; None for what serves nothing or itself.
+        other_ways: how else, if its environment cannot be built like that.
         methods: how the controller's runners load code, beside pickles; known after the build.
     """
 
@@ -91,12 +92,20 @@ class PreparedApp:
     files: tuple[AppFile, ...] = ()
     exposed_port: int | None = None
     metrics_port: int | None = None
+    serving: WayToServe | None = None
+    other_ways: tuple[WayToServe, ...] = field(default=(), repr=False)
     methods: tuple[str, ...] = ()
 
     @property
     def travels_as_modules(self) -> bool:
         """Whether the controller takes the app's code as modules, rather than as a pickle."""
         return METHOD in self.methods
+
+    def served_otherwise(self) -> PreparedApp:
+        """Return the app with the next way to serve it."""
+        serving, *others = self.other_ways
+        options = {**self.options, _requirements_key(self.kind): serving.requirements}
+        return replace(self, options=options, serving=serving, other_ways=tuple(others))
 
 
 def prepare(
@@ -174,6 +183,9 @@ def _with_code(
     _warn_of_near_misses(loaded)
     metadata = _metadata(loaded)
     packer = _Packer(loaded, options, kind, limit_max_requests)
+    ways = _ways(loaded, options, kind, packer.sources)
+    if ways:
+        options[_requirements_key(kind)] = ways[0].requirements
     setup = options.get("setup_function")
     serves = isinstance(loaded.target, type) or loaded.target.serves
     port = _int(options.get("exposed_port"))
@@ -195,7 +207,25 @@ def _with_code(
         files=_files(options, kind, loaded.path, loaded.path),
         exposed_port=port,
         metrics_port=DEFAULT_METRICS_PORT if metrics_port is None and port is not None else metrics_port,
+        serving=ways[0] if ways else None,
+        other_ways=ways[1:],
     )
+
+
+def _ways(loaded: LoadedApp, options: Mapping[str, object], kind: str, sources: Sources) -> tuple[WayToServe, ...]:
+    """Return the ways to serve an app; none for a function that serves nothing."""
+    target = loaded.target
+    realtime = False
+    if isinstance(target, type):
+        realtime = any(route.is_websocket for route in target(_allow_init=True).collect_routes())
+    elif not target.serves:
+        return ()
+    texts = [text.decode(errors="replace") for path, text in sources.files.items() if path.endswith(".py")]
+    return ways_to_serve(options.get(_requirements_key(kind)), realtime=realtime, sources=texts)
+
+
+def _requirements_key(kind: str) -> str:
+    return "pip" if kind == "conda" else "requirements"
 
 
 def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, object]) -> tuple[dict[str, object], str]:
@@ -208,18 +238,13 @@ def _merged(loaded: LoadedApp, reference: AppReference, forced: Mapping[str, obj
         if "health_check_config" in every:
             explicit["health_check_config"] = every["health_check_config"]
         defaults: Mapping[str, object] = every
-        realtime = any(route.is_websocket for route in target(_allow_init=True).collect_routes())
-        serves = True
     else:
-        explicit, defaults, realtime, serves = target.options, FUNCTION_DEFAULTS, False, target.serves
+        explicit, defaults = target.options, FUNCTION_DEFAULTS
         explicit = {key: value for key, value in explicit.items() if (key, value) != ("kind", "virtualenv")}
     options = {**defaults, **reference.options, **explicit, **forced}
     owner = loaded.symbol
     kind = _kind(options, owner)
     refuse_local_requirements(options.get("requirements"), owner)
-    if serves:
-        key = "pip" if kind == "conda" else "requirements"
-        options[key] = with_requirements(options.get(key), serving_requirements(realtime=realtime))
     options["python_version"] = python_version(options, code=True, owner=owner)
     return options, kind
 
@@ -278,9 +303,9 @@ class _Packer:
         self._alone = None if sends_all else loaded.root
         for module in named:
             imported(module)
-        self._sources = collect(loaded, named)
+        self.sources = collect(loaded, named)
         self._python = str(options["python_version"])
-        _warn_of_large_files(self._sources)
+        _warn_of_large_files(self.sources)
 
     def function(self, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> Code:
         from fal.app.targets import AppTarget, FunctionTarget, ServedFunction
@@ -303,7 +328,7 @@ class _Packer:
                 target,
                 self._modules,
                 refuse_modules_in=self._alone,
-                more=self._sources.modules(self._named),
+                more=self.sources.modules(self._named),
                 loggers=self._loaded.loggers,
             )
             payload = found.payload
@@ -314,7 +339,7 @@ class _Packer:
         if not here:
             payload, definition = None, _not_by_value(self._loaded.symbol, self._python)
         bundle = pack(
-            self._sources,
+            self.sources,
             symbol=self._loaded.symbol,
             kind=kind,
             file=self._loaded.path.name,
@@ -326,7 +351,7 @@ class _Packer:
             payload=payload,
             same_python=here,
         )
-        return Code(bundle=bundle, definition=definition, files=tuple(self._sources.files), paths=self._sources.paths)
+        return Code(bundle=bundle, definition=definition, files=tuple(self.sources.files), paths=self.sources.paths)
 
 
 def _not_by_value(symbol: str, python: str) -> SerializationError:

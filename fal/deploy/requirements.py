@@ -1,4 +1,4 @@
-"""The packages of an app's environment: its own, and those that serve it."""
+"""The packages of an app's environment: its own, and then others."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeAlias
 
 from fal.deploy.errors import DeployError
 
-REALTIME = ("websockets", "msgpack")
-_BOUND_TOGETHER = frozenset({"fastapi", "pydantic", "pydantic-core", "starlette"})
+Requirements: TypeAlias = "list[str] | list[list[str]]"
+BOUND_TOGETHER = frozenset({"fastapi", "pydantic", "pydantic-core", "starlette"})
+"""Packages whose versions follow from one another."""
+# What serves an app, and what that needs.
+_SERVING = BOUND_TOGETHER | {
+    "annotated-doc",
+    "annotated-types",
+    "anyio",
+    "click",
+    "h11",
+    "httptools",
+    "idna",
+    "msgpack",
+    "opentelemetry-api",
+    "sniffio",
+    "typing-extensions",
+    "typing-inspection",
+    "uvicorn",
+    "websockets",
+}
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:$|[\[<>=!~;@(\s])")
 _DIRECT = re.compile(r"^\s*(?:-e\s|--editable|\.{1,2}(?:$|[/\\\[])|/|file:)")
 
 
-def serving_requirements(*, realtime: bool) -> list[str]:
-    """Return the packages that serve an app in its runner.
-
-    FastAPI and pydantic are pinned to the versions here, since the app was described with them.
-
-    Raises:
-        DeployError: they are not installed here.
-    """
-    try:
-        pinned = [f"{name}=={version(name)}" for name in ("fastapi", "pydantic")]
-    except PackageNotFoundError as error:
-        raise DeployError(
-            f"{error.name} is not installed, which writing and deploying apps needs: pip install 'fal-grpc[app]'"
-        ) from error
-    return [*pinned, "uvicorn", "httptools", *(REALTIME if realtime else ())]
-
-
-def with_requirements(given: object, added: list[str]) -> list[str] | list[list[str]]:
+def with_requirements(given: object, added: list[str]) -> Requirements:
     """Return the app's requirements and then others; if the app's are layers, the others are the last layer.
 
     What is added yields to what the app asks for: a package that the app names is left out, and if it is one of those
@@ -42,18 +43,24 @@ def with_requirements(given: object, added: list[str]) -> list[str] | list[list[
     """
     present = given if isinstance(given, list) else []
     layered = bool(present) and all(isinstance(item, list) for item in present)
-    flat = [str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])]
-    if set(added) <= set(flat):
+    asked = flat(given)
+    if set(added) <= set(asked):
         return present
-    named = {package_name(item) for item in flat}
+    named = {package_name(item) for item in asked}
     left = [one for one in added if package_name(one) not in named]
-    if named & _BOUND_TOGETHER:
+    if named & BOUND_TOGETHER:
         left = [package_name(one) for one in left]
     if not layered:
         return [*present, *left]
     # A layer is installed without regard to those before it, so it repeats what must stay.
-    kept = [item for item in flat if package_name(item) in _BOUND_TOGETHER]
+    kept = [item for item in asked if package_name(item) in _SERVING]
     return [*present, [*kept, *left]] if left else present
+
+
+def flat(given: object) -> list[str]:
+    """Return all requirements, whether they are in layers or not."""
+    present = given if isinstance(given, list) else []
+    return [str(item) for layer in present for item in (layer if isinstance(layer, list) else [layer])]
 
 
 def package_name(requirement: str) -> str:

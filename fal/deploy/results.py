@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from fal.deploy.errors import BuildFailedError, DeployError, UserFunctionError
 from fal.deploy.preparation import PreparedApp
-from fal.deploy.requirements import serving_requirements
+from fal.deploy.serving import WayToServe
+from fal_grpc.adapter.log import Log, LogLevel, LogSource
 from fal_grpc.adapter.revision import BuildResult, RegisterRequest, RegisterResult
 from fal_grpc.adapter.run import ReturnValue, ServiceURLs
 from fal_grpc.errors import UnavailableError
@@ -21,8 +22,6 @@ _SHOWN_LINES = 20
 # Every app answers this; an endpoint that its author wrote is a POST.
 _HEALTH = ("/health", ("GET",))
 _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
-# Every environment has them.
-_ALWAYS = ("cloudpickle", "grpcio")
 _PICKLES = ("pickle", "cloudpickle")
 
 
@@ -72,6 +71,7 @@ class DeploymentResult:
         queue_url: below which requests are queued.
         code: how the code went: "modules", "pickle", or "" for an import path or an image alone.
         sources: the sources that went as modules, by their paths below the directory that they are imported from.
+        serving: how it is served; None for an import path or an image alone.
     """
 
     revision: str
@@ -83,6 +83,7 @@ class DeploymentResult:
     queue_url: str = ""
     code: str = ""
     sources: tuple[str, ...] = ()
+    serving: WayToServe | None = None
 
 
 def endpoint_paths(metadata: Mapping[str, object]) -> list[str]:
@@ -210,8 +211,19 @@ def build_failure(app: PreparedApp, lines: Sequence[str], *, shown: bool) -> Bui
         shown: whether the log was shown as it came; then it is not repeated.
     """
     said = "see its log above this" if shown else "the end of its log:\n" + "\n".join(lines[-_SHOWN_LINES:])
-    words = "\n".join(lines)
-    added = [*serving_requirements(realtime=True), *_ALWAYS]
-    ours = [pin for pin in added if re.search(rf"(?<![\w-]){re.escape(pin)}(?![\w-])", words)]
+    ours = app.serving.named_in(lines) if app.serving else []
     note = f"\nadded to your requirements by the deploy: {', '.join(ours)}" if ours else ""
     return BuildFailedError(f"the environment of {app.app_name} could not be built: {said}{note}")
+
+
+def said_between(app: PreparedApp) -> BuildResult:
+    """Return what is said between a build that failed and the next, of the app that is to be built now."""
+    serving = app.serving
+    assert serving is not None
+    line = Log(
+        timestamp=datetime.now(UTC),
+        level=LogLevel.WARNING,
+        message=f"{serving.reason}: building again with {', '.join(serving.added) or 'its requirements alone'}",
+        source=LogSource.BUILDER,
+    )
+    return BuildResult(env_id="", state=None, logs=(line,))

@@ -9,8 +9,8 @@ import pytest
 
 from fal.deploy.errors import AppFileError
 from fal.deploy.preparation import prepare
-from fal.deploy.requirements import serving_requirements
 from fal.deploy.results import build_failure
+from fal.deploy.serving import serving_requirements
 
 APP = "import fal\n\nclass Shop(fal.App):\n{body}\n    @fal.endpoint('/')\n    def run(self) -> int: return 1\n"
 

@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from fal.deploy.preparation import prepare
-from fal.deploy.requirements import serving_requirements
+from fal.deploy.serving import serving_requirements
 from fal.deploy.sources import METHOD
 from fal_runner.worker import worker
 

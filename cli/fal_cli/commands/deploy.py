@@ -21,6 +21,7 @@ from fal_cli.prompts import ask, at_terminal
 if TYPE_CHECKING:
     from fal.api import BuildResult, DeployPlan, RegisteredRevision, RegisterResult, SyncServerlessClient
     from fal.deploy import DeploymentResult
+    from fal.deploy.serving import WayToServe
 
 # What terraform's and diff's callers expect of a difference.
 _CHANGES = 2
@@ -252,6 +253,13 @@ def _sent(result: DeploymentResult) -> str:
     return f"Its code was sent as modules: {shown}{', ...' if len(result.sources) > 5 else ''}"
 
 
+def _served(serving: WayToServe) -> str:
+    """Say how an app is served that is not served as usual."""
+    if serving.minimal:
+        return f"It is served by the minimal server, without WebSockets, forms and /openapi.json: {serving.reason}"
+    return f"It is served by other versions than those here, see the build's log: {serving.reason}"
+
+
 def _show(form: str, result: DeploymentResult, status: str) -> None:
     if form != "pretty":
         write_document(form, {"revision": result.revision, "app_name": result.app_name, "status": status})
@@ -261,6 +269,8 @@ def _show(form: str, result: DeploymentResult, status: str) -> None:
     )
     if result.code:
         print_note(_sent(result))
+    if result.serving is not None and result.serving.reason:
+        print_note(_served(result.serving))
     wanted = os.environ.get("FAL_URL_OUTPUT", "all").strip().lower()
     for label, text in addresses(result, wanted):
         sys.stdout.write(visible(f"  {label:<11} {text}\n"))

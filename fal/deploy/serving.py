@@ -1,0 +1,143 @@
+"""The ways to serve an app in its environment, from the usual one to those that leave its requirements more room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from fal.deploy.errors import DeployError
+from fal.deploy.requirements import BOUND_TOGETHER, Requirements, flat, package_name, with_requirements
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
+REALTIME = ("websockets", "msgpack")
+# The app's models are checked with the pydantic that is here, so another major version comes last.
+_PYDANTIC = "pydantic>=2,<3"
+_MINIMAL = ("uvicorn",)
+# With older ones, the import of FastAPI, or of what serves apps with it, fails in Python 3.11.
+_FIRST = {"pydantic": "1.10", "fastapi": "0.52"}
+_NO_ROOM = "FastAPI and its requirements exclude one another"
+_OTHER_VERSIONS = "the FastAPI and pydantic that are installed here and its requirements exclude one another"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayToServe:
+    """One way to serve an app.
+
+    Attributes:
+        requirements: the app's, and what is added to them.
+        added: what is added.
+        minimal: whether the minimal server serves it, since there is no FastAPI.
+        reason: why it is not served as usual; "" if it is.
+    """
+
+    requirements: Requirements
+    added: tuple[str, ...]
+    minimal: bool = False
+    reason: str = ""
+
+    def is_blamed(self, lines: Sequence[str]) -> bool:
+        """Whether the log of a failed build says that something added is the trouble."""
+        words = "\n".join(lines)
+        said = words[max(0, words.lower().find("error:")) :]
+        return any(_stands_in(package_name(one), said) for one in self.added)
+
+    def named_in(self, lines: Sequence[str]) -> list[str]:
+        """Return what is added that a log names, as it was asked for."""
+        return [one for one in self.added if _stands_in(one, "\n".join(lines))]
+
+
+def ways_to_serve(given: object, *, realtime: bool, sources: Iterable[str]) -> tuple[WayToServe, ...]:
+    """Return the ways to serve an app, the best first.
+
+    Args:
+        given: the app's requirements.
+        realtime: whether it has WebSockets, which the minimal server lacks.
+        sources: the text of the app's modules: what they import must be there.
+
+    Raises:
+        DeployError: FastAPI or pydantic is not installed here.
+    """
+    texts = list(sources)
+    usual = serving_requirements(realtime=realtime)
+    server = [one for one in usual if package_name(one) not in BOUND_TOGETHER]
+    ways = [
+        _way(given, usual),
+        _way(given, ["fastapi", _PYDANTIC, *server], reason=_OTHER_VERSIONS),
+        _way(given, ["fastapi", "pydantic", *server], reason=_OTHER_VERSIONS),
+    ]
+    if not realtime and not any(_imports(text, "fastapi", "starlette") for text in texts):
+        models = [_PYDANTIC] if any(_imports(text, "pydantic", "fal.toolkit") for text in texts) else []
+        minimal = _way(given, [*_MINIMAL, *models], minimal=True, reason=_NO_ROOM)
+        too_old = _too_old(given)
+        if too_old:
+            return (replace(minimal, reason=f"it asks for {too_old}, which is too old to serve it with FastAPI"),)
+        ways.insert(2, minimal)
+    return tuple(way for number, way in enumerate(ways) if all(way.added != each.added for each in ways[:number]))
+
+
+def serving_requirements(*, realtime: bool) -> list[str]:
+    """Return the packages that serve an app in its runner, if its own requirements leave room for them.
+
+    FastAPI and pydantic are pinned to the versions here, since the app was described with them.
+
+    Raises:
+        DeployError: they are not installed here.
+    """
+    try:
+        pinned = [f"{name}=={version(name)}" for name in ("fastapi", "pydantic")]
+    except PackageNotFoundError as error:
+        raise DeployError(
+            f"{error.name} is not installed, which writing and deploying apps needs: pip install 'fal-grpc[app]'"
+        ) from error
+    return [*pinned, "uvicorn", "httptools", *(REALTIME if realtime else ())]
+
+
+def _way(given: object, added: list[str], *, minimal: bool = False, reason: str = "") -> WayToServe:
+    requirements = with_requirements(given, added)
+    asked, every = flat(given), flat(requirements)
+    return WayToServe(
+        requirements=requirements,
+        added=tuple(one for one in every[len(asked) :] if one not in asked),
+        minimal=minimal,
+        reason=reason,
+    )
+
+
+def _too_old(given: object) -> str:
+    """Return a requirement that leaves only versions that are too old; "" if there is none."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for item in flat(given):
+        first = _FIRST.get(package_name(item))
+        if first is None:
+            continue
+        try:
+            asked = Requirement(item)
+        except InvalidRequirement:
+            continue  # the build refuses it, with its own words
+        if asked.url is None and not _admits(asked.specifier, first):
+            return item
+    return ""
+
+
+def _admits(asked: SpecifierSet, first: str) -> bool:
+    """Whether a version is admitted that is `first` or later."""
+    from packaging.version import Version
+
+    named = [each.version.removesuffix(".*") for each in asked]
+    # What is admitted begins or ends at a version that is named, so one of these is in it.
+    tried = [Version(text) for text in (first, "9999", *named, *(f"{each}.0.0.1" for each in named if "+" not in each))]
+    return any(asked.contains(each, prereleases=True) for each in tried if each >= Version(first))
+
+
+def _imports(source: str, *names: str) -> bool:
+    return any(re.search(rf"^\s*(?:import|from)\s+{re.escape(name)}\b", source, re.MULTILINE) for name in names)
+
+
+def _stands_in(name: str, text: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
