@@ -25,6 +25,8 @@ class ProcessInfo:
     Attributes:
         started_ticks: its start time since boot, in clock ticks; together with the pid it names the process for good.
         state: the kernel's letter, such as R, S, Z.
+        own_ticks: what it has used of the CPU, in clock ticks.
+        waited_ticks: what its children have used that it has waited for, with theirs.
     """
 
     pid: int
@@ -32,6 +34,8 @@ class ProcessInfo:
     session: int
     state: str
     started_ticks: int
+    own_ticks: int
+    waited_ticks: int
 
     @property
     def alive(self) -> bool:
@@ -57,8 +61,21 @@ def process_info(pid: int) -> ProcessInfo | None:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
     return ProcessInfo(
-        pid=pid, state=fields[0], parent=int(fields[1]), session=int(fields[3]), started_ticks=int(fields[19])
+        pid=pid,
+        state=fields[0],
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        own_ticks=int(fields[11]) + int(fields[12]),
+        waited_ticks=int(fields[13]) + int(fields[14]),
+        started_ticks=int(fields[19]),
     )
+
+
+def own_process() -> ProcessInfo:
+    """Read what the kernel says of this process."""
+    found = process_info(os.getpid())
+    assert found is not None, "a process that runs is there"
+    return found
 
 
 def is_alive(pid: int, started_ticks: int) -> bool:
@@ -118,8 +135,7 @@ def processes_of(tag: str) -> list[ProcessInfo]:
     """
     living = [process for process in all_processes() if process.alive and process.pid != os.getpid()]
     tagged = [process for process in living if has_variable(process.pid, TAG_VARIABLE, tag)]
-    own = process_info(os.getpid())
-    sessions = {process.session for process in tagged} - {own.session if own else 0}
+    sessions = {process.session for process in tagged} - {own_process().session}
     found = {process.pid: process for process in tagged}
     found.update({process.pid: process for process in living if process.session in sessions})
     found.update({process.pid: process for process in descendants(list(found), living)})

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fal_runner.process.proc import process_info
+
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -35,23 +37,20 @@ def measure_descendants(root: int) -> TreeUsage:
     """
     pids = tuple(_descendants(root))
     # The root first: a descendant that it reaps in between is then missing for once, and never counted twice.
-    ticks = _waited_ticks(root)
+    itself = process_info(root)
+    ticks = 0 if itself is None else itself.waited_ticks
     alone = shared = 0
     for pid in pids:
+        found = process_info(pid)
         try:
-            own = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
             resident, of_files = (int(pages) for pages in (_PROC / str(pid) / "statm").read_text().split()[1:3])
         except (OSError, ValueError):
             continue  # it ended
-        ticks += sum(int(number) for number in own[11:15])  # its own time and that of its waited-for children
+        if found is not None:
+            ticks += found.own_ticks + found.waited_ticks
         alone += resident - of_files
         shared = max(shared, of_files)
     return TreeUsage(pids=pids, cpu_seconds=ticks / _TICKS, memory_bytes=(alone + shared) * _PAGE)
-
-
-def _waited_ticks(pid: int) -> int:
-    fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    return int(fields[13]) + int(fields[14])
 
 
 def _descendants(root: int) -> Iterator[int]:

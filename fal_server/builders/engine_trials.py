@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -176,7 +177,7 @@ class EngineTrials:
             return None
         self._directory.mkdir(mode=0o700, exist_ok=True)
         script = self._directory / "runsc"
-        text = _RUNSC_SCRIPT.format(runsc=runsc)
+        text = _RUNSC_SCRIPT.format(runsc=shlex.quote(str(runsc)))
         if not script.exists() or script.read_text() != text:
             draft = script.with_suffix(".draft")
             draft.write_text(text)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fal_server.composition.state import boot_id, write_private
+from fal_runner.process.proc import boot_id
+from fal_server.composition.state import write_private
 
 # A wall clock before this was never set; its first correction is taken at once.
 PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)

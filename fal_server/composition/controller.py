@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
+from fal_runner.process.proc import boot_id, own_process
 from fal_server.composition.addresses import Addresses, bind_addresses
 from fal_server.composition.admin_key import ensure_admin_key
 from fal_server.composition.clock import open_clock, save_clock
@@ -21,7 +22,7 @@ from fal_server.composition.live import LiveState, build_live
 from fal_server.composition.loops import Loops, build_loops
 from fal_server.composition.settings import Settings
 from fal_server.composition.shutdown import Shutdown
-from fal_server.composition.state import Running, StateDir, boot_id, started_ticks
+from fal_server.composition.state import Running, StateDir
 from fal_server.composition.storage import open_storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import build_use_cases
@@ -118,7 +119,7 @@ class Controller:
         certificates = parts.loops.certificates
         return Running(
             pid=os.getpid(),
-            started_ticks=started_ticks(),
+            started_ticks=own_process().started_ticks,
             boot_id=boot_id(),
             inode=self._state.root.stat().st_ino,
             host=self._settings.host,
@@ -181,6 +182,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     await live.fleet.load()
     await use_cases.queue.load()
     await use_cases.workflow_runs.load()
+    stack.push_async_callback(use_cases.workflow_runs.close)
     if settings.adopt_runners:
         loops.abandoned_requests.hold(await reattach(live.fleet, execution.engine))
     else:

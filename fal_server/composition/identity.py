@@ -10,7 +10,8 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fal_server.composition.state import StateDir, boot_id, write_private
+from fal_runner.process.proc import boot_id
+from fal_server.composition.state import StateDir, write_private
 from fal_server.core.faults import Unavailable
 
 log = logging.getLogger(__name__)

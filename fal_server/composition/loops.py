@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from fal_server.composition.execution import Execution
 from fal_server.composition.files import FileServices
@@ -17,7 +18,6 @@ from fal_server.composition.use_cases import UseCases
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.loops.abandoned_requests import AbandonedRequests
-from fal_server.loops.file_expiry import FileExpiry
 from fal_server.loops.health import HealthLoop
 from fal_server.loops.key_expiry import KeyExpiry
 from fal_server.loops.queue import QueueWorker
@@ -25,7 +25,6 @@ from fal_server.loops.reaper import Reaper
 from fal_server.loops.reconciler import Reconciler
 from fal_server.loops.resources import ResourceLoop
 from fal_server.loops.webhooks import WebhookSender
-from fal_server.loops.workflows import WorkflowLoop
 from fal_server.ports import Clock
 from fal_server.services.attempts import AttemptRunner
 from fal_server.services.launch_spec import LaunchSpecs
@@ -43,9 +42,7 @@ class Loops:
     health: HealthLoop
     queue: QueueWorker
     webhooks: WebhookSender
-    workflows: WorkflowLoop
     reaper: Reaper
-    file_expiry: FileExpiry
     key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
     resources: ResourceLoop
@@ -61,14 +58,12 @@ class Loops:
             The loops that run until they are cancelled.
         """
         tasks.create_task(self.reaper.run(stopping))
-        tasks.create_task(self.file_expiry.run(stopping))
         tasks.create_task(self.key_expiry.run(stopping))
         tasks.create_task(self.resources.run(stopping))
         if self.certificates is not None:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
-        tasks.create_task(self.workflows.run(stopping))
         endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
         return [tasks.create_task(loop) for loop in endless]
 
@@ -129,9 +124,18 @@ def build_loops(
             dead_retention=max(results, retention),
         ),
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
-        workflows=WorkflowLoop(use_cases.workflow_runs, results),
-        reaper=Reaper(store, store.logs, clock, retention, unused, settings.log_bytes),
-        file_expiry=FileExpiry(files.objects),
+        reaper=Reaper(
+            store,
+            store.logs,
+            clock,
+            retention,
+            {
+                "expired files": files.objects.forget,
+                "old runs of workflows": partial(use_cases.workflow_runs.forget, results),
+            },
+            unused,
+            settings.log_bytes,
+        ),
         key_expiry=KeyExpiry(use_cases.access),
         abandoned_requests=AbandonedRequests(live.catalog, live.fleet, live.dispatcher, execution.engine, clock),
         resources=ResourceLoop(live.fleet, execution.engine, live.resources, clock),

@@ -186,16 +186,6 @@ class StateDir:
             return None
 
 
-def started_ticks() -> int:
-    """Return this process's start time since boot in clock ticks (field 22 of /proc/self/stat)."""
-    return int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-
-
-def boot_id() -> str:
-    """Return the id of this boot: after the next one, pids and start times name other processes."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def write_private(path: Path, text: str) -> None:
     """Replace a file (mode 0600) durably.
 

@@ -35,28 +35,34 @@ class Event(StrEnum):
     GONE = "gone"  # nothing of its process group is alive
 
 
+class End(StrEnum):
+    """What ended a worker."""
+
+    ORDERED = "ordered"  # the platform, or it is not known
+    ITSELF = "itself"  # it exited before anybody told it to
+    OUT_OF_MEMORY = "out of memory"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Something observed of one runner.
 
     Attributes:
         reason: for people. A runner that was asked to stop keeps the reason for that.
-        explains: whether the reason is the cause of what the platform answered by a stop, so that it is kept instead.
         exit_code: for GONE, the worker's exit code: 128 + the signal that ended it; None if it is not known.
-        by_itself: for GONE, whether the worker ended before anybody told it to.
+        end: for GONE, what ended the worker.
     """
 
     runner_id: str
     event: Event
     reason: str = ""
-    explains: bool = False
     node: str = ""
     handle: str = ""
     host: str = ""
     port: int | None = None
     metrics_port: int | None = None
     exit_code: int | None = None
-    by_itself: bool = False
+    end: End = End.ORDERED
 
 
 def step(runner: Runner, seen: Observation, now: datetime) -> Runner:
@@ -105,10 +111,10 @@ def _reason(runner: Runner, seen: Observation, target: RunnerState) -> str:
     # A reason to wait ends with the wait. Why a runner was to stop says more than how it ended.
     if RANK[target] < RANK[S.DRAINING]:
         return seen.reason
-    if seen.by_itself and runner.kill and runner.reason and seen.reason:
+    if seen.end is not End.ORDERED and runner.kill and runner.reason and seen.reason:
         # The order to kill it came too late: what it did says more than what others saw of that.
         return f"{seen.reason}; {runner.reason}"
-    if seen.explains:
-        return seen.reason
+    if seen.end is End.OUT_OF_MEMORY:
+        return seen.reason  # which is the cause of what the platform answered by a stop
     asked_to_stop = runner.desired is not Desired.SERVE or runner.state is S.TERMINATING
     return runner.reason if asked_to_stop and runner.reason else seen.reason or runner.reason

@@ -112,12 +112,11 @@ class Backlog:
         self._live.pop(live.request.request_id, None)
         live.finished.set()
 
-    def overdue(self) -> list[LiveRequest]:
-        """Take out of line the requests whose start deadline has passed."""
-        now = self._clock.now()
-        found = [entry for line in self._lines.values() for entry in line.overdue(now)]
-        for app_id in list(self._lines):
-            self._tidy(app_id)
+    def overdue(self, app_id: AppId) -> list[LiveRequest]:
+        """Take out of an app's line the requests whose start deadline has passed."""
+        line = self._lines.get(app_id)
+        found = [] if line is None else line.overdue(self._clock.now())
+        self._tidy(app_id)
         return [self._live[entry.request_id] for entry in found]
 
     @property

@@ -85,8 +85,6 @@ class QueueWorker:
         """Take as many requests as can be attempted now."""
         if not self._taking:
             return
-        for live in self._backlog.overdue():
-            self._spawn(self._attempts.expire(live), live)
         for app_id in self._backlog.apps:
             if app_id in self._set_aside:
                 continue
@@ -99,6 +97,8 @@ class QueueWorker:
                 self._set_aside.remove(app_id)
 
     def _take_from(self, app_id: AppId) -> None:
+        for live in self._backlog.overdue(app_id):
+            self._spawn(self._attempts.expire(live), live)
         most = _most_at_once(self._catalog.get(app_id))
         while self._under_way.get(app_id, 0) < most:
             taken = self._backlog.take(app_id)

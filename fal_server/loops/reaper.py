@@ -1,10 +1,10 @@
-"""Deletes what is older than the retention: ended runners, log lines, and files that nothing needs any more."""
+"""Deletes what is too old: ended runners, log lines, what has a time of its own, and what nothing needs any more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -21,6 +21,7 @@ class Reaper:
     """Delete ended runners and log lines that are older than `retention`.
 
     Args:
+        expired: deletes what has a time of its own, by what it is, and returns how many.
         unused: deletes the code, files and environments that nothing needs any more.
         log_bytes: about how large the stored logs may be; None does not bound them.
     """
@@ -31,6 +32,7 @@ class Reaper:
         log_store: LogStore,
         clock: Clock,
         retention: timedelta,
+        expired: Mapping[str, Callable[[], Awaitable[int]]] | None = None,
         unused: Retention | None = None,
         log_bytes: int | None = None,
     ) -> None:
@@ -38,22 +40,30 @@ class Reaper:
         self._log_store = log_store
         self._clock = clock
         self._retention = retention
+        self._expired = expired or {}
         self._unused = unused
         self._log_bytes = log_bytes
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Delete every ten minutes, and bound the logs every minute, until `stopping` is set."""
-        old_rows = {"runners": self._store.forget_runners, "log lines": self._log_store.forget}
+        works: dict[str, Callable[[], Awaitable[object]]] = {
+            "old runners": partial(self._forget, self._store.forget_runners),
+            "old log lines": partial(self._forget, self._log_store.forget),
+            "what nothing needs": self._clear,
+            **{what: partial(self._forget_expired, what, forget) for what, forget in self._expired.items()},
+        }
         async with asyncio.TaskGroup() as tasks:
-            for what, forget in old_rows.items():
-                work = partial(self._forget, forget)
-                tasks.create_task(every(f"deleting old {what}", EVERY_SECONDS, work).run_until(stopping))
-            tasks.create_task(every("deleting what nothing needs", EVERY_SECONDS, self._clear).run_until(stopping))
+            for what, work in works.items():
+                tasks.create_task(every(f"deleting {what}", EVERY_SECONDS, work).run_until(stopping))
             if self._log_bytes is not None:
                 tasks.create_task(every("bounding the logs", BOUND_SECONDS, self.bound_logs).run_until(stopping))
 
     async def _forget(self, forget: Callable[[datetime], Awaitable[int]]) -> None:
         await forget(self._clock.now() - self._retention)
+
+    async def _forget_expired(self, what: str, forget: Callable[[], Awaitable[int]]) -> None:
+        if deleted := await forget():
+            log.info("deleted %s: %d", what, deleted)
 
     async def bound_logs(self) -> int:
         """Delete the oldest log lines if the logs are larger than they may be; return how many."""

@@ -34,14 +34,6 @@ class Store(Protocol):
         """
         ...
 
-    async def add_revision(self, revision: Revision) -> None:
-        """Add a revision without an app, for `fal run`.
-
-        Raises:
-            AlreadyExists: a revision has this id.
-        """
-        ...
-
     async def get_revision(self, account: Accounts, revision_id: str) -> Revision | None:
         """Return one revision, or None."""
         ...

@@ -16,8 +16,12 @@ class WorkflowStore(Protocol):
     Every method raises Unavailable if the database cannot be used.
     """
 
-    async def add(self, workflow: Workflow) -> bool:
-        """Store a new workflow; False if the account has one of this name."""
+    async def add(self, workflow: Workflow) -> None:
+        """Store a new workflow.
+
+        Raises:
+            AlreadyExists: the account has one of this name.
+        """
         ...
 
     async def replace(self, name: str, workflow: Workflow) -> bool:
@@ -32,8 +36,13 @@ class WorkflowStore(Protocol):
         """Return one workflow, or None."""
         ...
 
-    async def of_account(self, account: AccountId) -> Sequence[Workflow]:
-        """Return the workflows of an account by name."""
+    async def page(self, account: AccountId, skip: int, limit: int) -> tuple[Sequence[Workflow], int]:
+        """Return some workflows of an account by name, and how many it has.
+
+        Args:
+            skip: leave out so many of the first.
+            limit: at most so many.
+        """
         ...
 
     async def delete(self, account: AccountId, name: str) -> bool:

@@ -103,11 +103,9 @@ class Runs:
             reason="fal run",
         )
         self._catalog.add_ephemeral(app, revision)
-        runner: Runner | None = first
         current = first
         try:
-            while runner is not None:
-                current = runner
+            while True:
                 await self._fleet.add([current])
                 if current is first:
                     yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
@@ -116,11 +114,12 @@ class Runs:
                     async for batch in batches:
                         for entry in batch.entries:
                             yield entry
-                runner = await self._successor(current, revision)
-                if runner is None:
-                    yield replace(await self._end(current, revision), run_id=run_id)
-                else:
-                    await run_to_completion(self._engine.release(current.runner_id))
+                successor = await self._successor(current, revision)
+                if successor is None:
+                    break
+                await run_to_completion(self._engine.release(current.runner_id))
+                current = successor
+            yield await self._end(run_id, current, revision)
         finally:
             try:
                 await self._fleet.stop(current.runner_id, "the call that started it has ended")
@@ -141,7 +140,8 @@ class Runs:
             runner, runner_id=str(uuid.uuid4()), token=secrets.token_urlsafe(24), created_at=self._clock.now()
         )
 
-    async def _end(self, runner: Runner, revision: Revision) -> RunEnded:
+    async def _end(self, run_id: str, runner: Runner, revision: Revision) -> RunEnded:
+        """Return how a run ended, by its last runner."""
         ended = await self._fleet.find(runner.account, runner.runner_id) or runner
         result: RunResult | None = None
         reason = ended.reason
@@ -152,7 +152,7 @@ class Runs:
                 reason = ended.reason or fault.message
         if result is not None and result.raised and revision.serves_http:
             result = None  # a server that raised has failed; that is no result
-        return RunEnded(run_id=runner.runner_id, result=result, reason=reason)
+        return RunEnded(run_id=run_id, result=result, reason=reason)
 
     async def _ended(self, runner_id: str) -> None:
         """Wait until the runner has ended; a second cancellation stops the wait, not the end."""

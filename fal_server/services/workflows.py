@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fal_server.core.faults import AlreadyExists, NotFound
+from fal_server.core.faults import NotFound
 from fal_server.core.identity import Scope
 from fal_server.core.revisions import Json
 from fal_server.core.workflows import Workflow
@@ -37,13 +37,12 @@ class Workflows:
             is_public=is_public,
             created_at=self._clock.now(),
         )
-        if not await self._store.add(made):
-            raise AlreadyExists(f"workflow {name!r} exists already: choose another name, or change that one")
+        await self._store.add(made)
         return made
 
-    async def list(self, scope: Scope) -> Sequence[Workflow]:
-        """Return all workflows by name."""
-        return await self._store.of_account(scope.account)
+    async def list(self, scope: Scope, *, skip: int, limit: int) -> tuple[Sequence[Workflow], int]:
+        """Return some workflows by name, and how many there are."""
+        return await self._store.page(scope.account, skip, limit)
 
     async def get(self, scope: Scope, name: str) -> Workflow:
         """Return one workflow.
@@ -53,7 +52,7 @@ class Workflows:
         """
         found = await self._store.get(scope.account, name)
         if found is None:
-            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")
+            raise _unknown(name)
         return found
 
     async def change(
@@ -82,7 +81,7 @@ class Workflows:
             is_public=found.is_public if is_public is None else is_public,
         )
         if not await self._store.replace(name, changed):
-            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")
+            raise _unknown(name)
         return changed
 
     async def delete(self, scope: Scope, name: str) -> None:
@@ -92,4 +91,8 @@ class Workflows:
             NotFound: there is no such workflow.
         """
         if not await self._store.delete(scope.account, name):
-            raise NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")
+            raise _unknown(name)
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"workflow {name[:80]!r}", "GET /workflows/ lists those that exist")

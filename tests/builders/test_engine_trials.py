@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from pathlib import Path
 
@@ -80,8 +81,13 @@ async def test_if_nothing_works_the_engines_words_and_a_way_out_are_said(tmp_pat
 
 
 def test_runsc_does_not_see_the_option_that_it_does_not_know(tmp_path, engine):
+    """Its path has a space and a `$`, which mean nothing to the script."""
     add_runsc(tmp_path)
-    asyncio.run(trials(tmp_path, engine.variables()).find())
+    odd = tmp_path / "b $in"
+    odd.mkdir()
+    (tmp_path / "bin" / "runsc").rename(odd / "runsc")
+    variables = engine.variables()
+    asyncio.run(trials(tmp_path, variables | {"PATH": f"{variables['PATH']}{os.pathsep}{odd}"}).find())
     script = tmp_path / "containers" / "runsc"
     done = subprocess.run([script, "exec", "--tty", "--console-socket", "a b", "id"], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["exec", "--console-socket", "a b", "id"]

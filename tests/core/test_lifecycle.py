@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_server.core.failures import found_broken, own_end
-from fal_server.core.lifecycle import MOVES, Event, Observation, step
+from fal_server.core.lifecycle import MOVES, End, Event, Observation, step
 from fal_server.core.runners import RANK, Desired, RunnerState
 from tests.fakes.domain import START, at, make_runner
 
@@ -95,14 +95,15 @@ def test_why_a_runner_was_to_stop_says_more_than_how_it_ended(
     assert step(runner, seen(Event.GONE, reason=reported), START).reason == shown
 
 
-def test_a_reason_that_explains_the_stop_is_kept_instead_of_it() -> None:
+def test_that_it_ran_out_of_memory_says_more_than_its_broken_connections() -> None:
     runner = make_runner(state=RunnerState.TERMINATING, desired=Desired.GONE, reason="its connections broke")
-    assert step(runner, seen(Event.GONE, reason="out of memory", explains=True), START).reason == "out of memory"
+    ended = step(runner, seen(Event.GONE, reason="out of memory", end=End.OUT_OF_MEMORY), START)
+    assert ended.reason == "out of memory"
 
 
 def test_an_end_before_the_order_to_kill_it_is_said_first() -> None:
     runner = make_runner(state=RunnerState.IDLE, desired=Desired.GONE, kill=True, reason="it broke the connection of q")
-    crashed = step(runner, seen(Event.GONE, reason="worker exited with code 3", by_itself=True), START)
+    crashed = step(runner, seen(Event.GONE, reason="worker exited with code 3", end=End.ITSELF), START)
     assert crashed.reason == "worker exited with code 3; it broke the connection of q"
     assert own_end(crashed) == "worker exited with code 3"
     assert found_broken(crashed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fal_server.core.containers import CONTAINER
 from fal_server.core.faults import NodeTrouble, Unavailable
-from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.core.machines import Node
 from fal_server.core.resources import ResourceSample
@@ -81,9 +81,9 @@ class FakeEngine:
         self._port += 1
         self.tell(Event.READY, runner_id, host=HOST, port=self._port)
 
-    def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None, *, by_itself: bool = False) -> None:
+    def gone(self, runner_id: str, reason: str = "", exit_code: int | None = None, *, end: End = End.ORDERED) -> None:
         if self.alive.pop(runner_id, None) is not None:
-            self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code, by_itself=by_itself)
+            self.tell(Event.GONE, runner_id, reason=reason, exit_code=exit_code, end=end)
 
     def tell(self, event: Event, runner_id: str, **fields: Any) -> None:
         seen = Observation(runner_id=runner_id, event=event, **fields)
@@ -143,7 +143,7 @@ class FakeEngine:
         self.killed.append(runner.runner_id)
         self.changed.notify()
         if self.crash:
-            self.gone(runner.runner_id, self.crash, 3, by_itself=True)
+            self.gone(runner.runner_id, self.crash, 3, end=End.ITSELF)
         self._end(runner.runner_id, 137)
 
     def _end(self, runner_id: str, exit_code: int) -> None:

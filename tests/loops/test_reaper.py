@@ -40,9 +40,17 @@ async def test_old_lines_go_even_if_old_runners_cannot(platform: Platform, caplo
             return 0
 
     lines, stopping = Lines(), asyncio.Event()
-    reaper = Reaper(cast("Any", Broken()), cast("Any", lines), platform.clock, timedelta(days=7))
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        tasks.create_task(reaper.run(stopping))
+
+    async def expire() -> int:
         await lines.forgotten.wait()
         stopping.set()
+        return 3
+
+    reaper = Reaper(
+        cast("Any", Broken()), cast("Any", lines), platform.clock, timedelta(days=7), {"expired files": expire}
+    )
+    caplog.set_level("INFO")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(reaper.run(stopping))
+    assert "deleted expired files: 3" in caplog.text
     assert "deleting old runners failed" in caplog.text

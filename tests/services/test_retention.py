@@ -64,7 +64,7 @@ async def test_only_unneeded_content_is_deleted(platform: Platform, tmp_path: Pa
     revision = await platform.store.get_revision(LOCAL, new.revision_id)
     assert revision is not None
     named = replace(revision, revision_id="rev-files", files=(AppFile(hash=hashes[0], relative_path="a"),))
-    await platform.store.add_revision(named)
+    await platform.store.register(named, replace(platform.app(), name="named", revision_id="rev-files"))
     stray, late = await platform.blobs.put(b"stray"), await platform.blobs.put(b"late")
     blobs = {path.name: path for path in platform.blobs._directory.glob("*/*")}
     age(*(path for name, path in blobs.items() if name != late))

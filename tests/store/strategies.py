@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import AppFile, EnvironmentSpec, HealthCheck, HealthMethod, Payload, Revision
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.core.scaling import Scaling
+from fal_server.ports import Store
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -194,6 +196,13 @@ def revision(revision_id: str, *, app_name: str = "hello", environment: str = "m
         entrypoint="app:run",
         scaling=Scaling(),
     )
+
+
+async def add_revision(store: Store, revision: Revision) -> None:
+    """Store a revision that no app is on any more."""
+    account, name = revision.account, f"of-{revision.revision_id}"
+    await store.register(revision, replace(app(name, revision.revision_id), account=account))
+    await store.delete_app(account, name)
 
 
 def app(name: str, revision_id: str, *, environment: str = "main") -> App:

@@ -106,7 +106,7 @@ async def test_a_damaged_one_is_named_with_what_to_do(tmp_path):
 
 async def test_secrets_are_not_on_the_disk(tmp_path):
     store = await open_store(tmp_path / "store.db", VAULT)
-    await store.add_revision(some.revision("r1"))
+    await some.add_revision(store, some.revision("r1"))
     await store.save_runners([some.runner("n1")])
     await store.save_secret(replace(some.secret("A"), sealed=VAULT.seal("A", "hunter2-secret")))
     content = b"".join(file.read_bytes() for file in tmp_path.iterdir())

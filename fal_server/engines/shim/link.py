@@ -15,7 +15,7 @@ from fal_grpc.backoff import Backoff
 from fal_grpc.v1 import log_pb2, run_pb2, shim_pb2
 from fal_server.core.faults import Fault, Unavailable
 from fal_server.core.identity import AccountId
-from fal_server.core.lifecycle import Event, Observation
+from fal_server.core.lifecycle import End, Event, Observation
 from fal_server.core.logs import LogEntry
 from fal_server.engines.shim.client import ShimClient
 from fal_server.engines.shim.logs import LogAcknowledger, batched, entries_from_wire
@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0  # how long a runner's end waits until its last lines are stored
 _RETRIES = Backoff(first_seconds=0.1, longest_seconds=2.0)
-_BY_ITSELF = frozenset({shim_pb2.WorkerExited.REASON_EXITED, shim_pb2.WorkerExited.REASON_OUT_OF_MEMORY})
+_ENDS = {
+    shim_pb2.WorkerExited.REASON_EXITED: End.ITSELF,
+    shim_pb2.WorkerExited.REASON_OUT_OF_MEMORY: End.OUT_OF_MEMORY,
+}
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -177,14 +180,13 @@ class RunnerLink:
                 runner_id=self._runner_id,
                 event=event,
                 reason=reason,
-                explains=event is Event.GONE and _out_of_memory(self._exited),
                 node=self._node,
                 handle=self.process.handle,
                 host=self._host if ready else "",
                 port=(ready.port or None) if ready else None,
                 metrics_port=(ready.metrics_port or None) if ready else None,
                 exit_code=_exit_code(self._exited) if event is Event.GONE else None,
-                by_itself=event is Event.GONE and self._exited is not None and self._exited.reason in _BY_ITSELF,
+                end=_end(self._exited) if event is Event.GONE else End.ORDERED,
             )
         )
 
@@ -295,9 +297,8 @@ class RunnerLink:
         )
 
 
-def _out_of_memory(exited: shim_pb2.WorkerExited | None) -> bool:
-    """Return whether the worker ran out of memory, which its broken connections told first."""
-    return exited is not None and exited.reason == shim_pb2.WorkerExited.Reason.REASON_OUT_OF_MEMORY
+def _end(exited: shim_pb2.WorkerExited | None) -> End:
+    return End.ORDERED if exited is None else _ENDS.get(exited.reason, End.ORDERED)
 
 
 def _exit_code(exited: shim_pb2.WorkerExited | None) -> int | None:

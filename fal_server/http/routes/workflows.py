@@ -52,10 +52,9 @@ class WorkflowRoutes:
     async def _list(self, request: Request, caller: Principal) -> Response:
         page = number(request, "page", usual=1, most=1_000_000)
         size = number(request, "size", usual=50, most=_MOST_ON_A_PAGE)
-        found = await self._workflows.list(caller.scope)
-        items = [self._item(each) for each in found[(page - 1) * size : page * size]]
-        pages = -(-len(found) // size)
-        return JSONResponse({"items": items, "total": len(found), "page": page, "size": size, "pages": pages})
+        found, total = await self._workflows.list(caller.scope, skip=(page - 1) * size, limit=size)
+        items = [self._item(each) for each in found]
+        return JSONResponse({"items": items, "total": total, "page": page, "size": size, "pages": -(-total // size)})
 
     async def _publish(self, request: Request, caller: Principal) -> Response:
         body = await json_object(request)

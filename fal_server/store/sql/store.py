@@ -51,9 +51,6 @@ class SqlStore:
 
         await self._database.write(both)
 
-    async def add_revision(self, revision: Revision) -> None:
-        await self._database.write(lambda connection: revisions.add(connection, revision, self._vault))
-
     async def get_revision(self, account: Accounts, revision_id: str) -> Revision | None:
         return await self._database.read(
             lambda connection: revisions.get(connection, account, revision_id, self._vault)

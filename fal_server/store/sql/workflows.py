@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 
-from sqlalchemy import RowMapping, Select, delete, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import RowMapping, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fal_server.core.faults import AlreadyExists
 from fal_server.core.identity import AccountId
 from fal_server.core.queue import Answer
 from fal_server.core.workflows import Workflow, WorkflowRun
 from fal_server.ports import Vault
-from fal_server.store.sql.database import Database
-from fal_server.store.sql.dialect import insert_missing, upsert
+from fal_server.store.sql.database import Database, explained
+from fal_server.store.sql.dialect import upsert
 from fal_server.store.sql.tables import WORKFLOW_RUNS, WORKFLOWS, owned_by
 
 
@@ -31,27 +30,19 @@ class SqlWorkflowStore:
         self._database = database
         self._vault = vault
 
-    async def add(self, workflow: Workflow) -> bool:
-        async def work(connection: AsyncConnection) -> bool:
-            result = await connection.execute(insert_missing(connection, WORKFLOWS), _workflow_row(workflow))
-            return result.rowcount > 0
+    async def add(self, workflow: Workflow) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            with _only_one(workflow.name):
+                await connection.execute(insert(WORKFLOWS), _workflow_row(workflow))
 
-        return await self._database.write(work)
+        await self._database.write(work)
 
     async def replace(self, name: str, workflow: Workflow) -> bool:
         mine = update(WORKFLOWS).where(owned_by(WORKFLOWS, workflow.account), WORKFLOWS.c.name == name)
 
         async def work(connection: AsyncConnection) -> bool:
-            if workflow.name != name:
-                taken = select(WORKFLOWS.c.name).where(
-                    owned_by(WORKFLOWS, workflow.account), WORKFLOWS.c.name == workflow.name
-                )
-                if (await connection.execute(taken)).first() is not None:
-                    raise _taken(workflow.name)
-            try:
+            with _only_one(workflow.name):
                 return (await connection.execute(mine.values(_workflow_row(workflow)))).rowcount > 0
-            except IntegrityError:
-                raise _taken(workflow.name) from None
 
         return await self._database.write(work)
 
@@ -60,9 +51,17 @@ class SqlWorkflowStore:
         found = await self._rows(query)
         return _workflow(found[0]) if found else None
 
-    async def of_account(self, account: AccountId) -> Sequence[Workflow]:
-        query = select(WORKFLOWS).where(owned_by(WORKFLOWS, account)).order_by(WORKFLOWS.c.name)
-        return [_workflow(row) for row in await self._rows(query)]
+    async def page(self, account: AccountId, skip: int, limit: int) -> tuple[Sequence[Workflow], int]:
+        mine = owned_by(WORKFLOWS, account)
+        query = select(WORKFLOWS).where(mine).order_by(WORKFLOWS.c.name).offset(skip).limit(limit)
+        count = select(func.count()).select_from(WORKFLOWS).where(mine)
+
+        async def work(connection: AsyncConnection) -> tuple[list[RowMapping], int]:
+            total: int = (await connection.execute(count)).scalar_one()
+            return list((await connection.execute(query)).mappings()), total
+
+        rows, total = await self._database.read(work)
+        return [_workflow(row) for row in rows], total
 
     async def delete(self, account: AccountId, name: str) -> bool:
         mine = delete(WORKFLOWS).where(owned_by(WORKFLOWS, account), WORKFLOWS.c.name == name)
@@ -171,5 +170,5 @@ def _workflow(row: RowMapping) -> Workflow:
     )
 
 
-def _taken(name: str) -> AlreadyExists:
-    return AlreadyExists(f"workflow {name!r} exists already: choose another name, or change that one")
+def _only_one(name: str) -> AbstractContextManager[None]:
+    return explained(taken=f"workflow {name!r} exists already: choose another name, or change that one")

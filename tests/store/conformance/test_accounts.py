@@ -68,7 +68,7 @@ async def fill(store, account):
     for number, name in enumerate(("hello", f"only-{account}")):
         revision = replace(some.revision(f"revision-{account}-{number}", app_name=name), account=account)
         await store.register(revision, replace(some.app(name, revision.revision_id), account=account))
-    await store.add_revision(replace(some.revision(f"spare-{account}"), account=account))
+    await some.add_revision(store, replace(some.revision(f"spare-{account}"), account=account))
     runner = replace(some.runner(f"runner-{account}"), account=account)
     change = StateChange(runner_id=runner.runner_id, at=some.START, state=RunnerState.PENDING, reason="")
     await store.save_runners([runner], [change])

@@ -35,7 +35,7 @@ async def test_register_is_both_or_neither(store):
 
 async def test_revisions_come_page_by_page(store):
     for number in (3, 1, 5, 2, 4):
-        await store.add_revision(some.revision(f"r{number}"))
+        await some.add_revision(store, some.revision(f"r{number}"))
     pages, last = [], ""
     while page := await store.page_revisions(LOCAL, last, 2):
         pages.append([revision.revision_id for revision in page])
@@ -44,9 +44,9 @@ async def test_revisions_come_page_by_page(store):
 
 
 async def test_revisions_are_found_by_app_and_environment(store):
-    await store.add_revision(some.revision("r1", app_name="a", at=1))
-    await store.add_revision(some.revision("r2", app_name="b", at=3))
-    await store.add_revision(some.revision("r3", app_name="a", environment="dev", at=2))
+    await some.add_revision(store, some.revision("r1", app_name="a", at=1))
+    await some.add_revision(store, some.revision("r2", app_name="b", at=3))
+    await some.add_revision(store, some.revision("r3", app_name="a", environment="dev", at=2))
 
     async def ids(app_name, environment):
         return [r.revision_id for r in await store.list_revisions(LOCAL, app_name, environment)]

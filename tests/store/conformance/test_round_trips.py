@@ -18,7 +18,7 @@ many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 @many
 @given(revision=some.revisions)
 async def test_revision(store, revision):
-    await store.add_revision(revision)
+    await some.add_revision(store, revision)
     assert await store.get_revision(LOCAL, revision.revision_id) == revision
 
 
@@ -27,7 +27,7 @@ async def test_revision(store, revision):
 async def test_app(store, app):
     for revision_id in ("r1", "r2"):
         if await store.get_revision(LOCAL, revision_id) is None:
-            await store.add_revision(some.revision(revision_id))
+            await some.add_revision(store, some.revision(revision_id))
     await store.save_app(app)
     assert await store.get_app(LOCAL, app.name) == app
 

@@ -38,14 +38,17 @@ def run(run_id: str = "r", **changes: object) -> WorkflowRun:
 
 async def test_a_workflow(store: SqlStore) -> None:
     saved = store.workflows
-    assert await saved.add(workflow())
-    assert not await saved.add(workflow(title="another"))
+    await saved.add(workflow())
+    with pytest.raises(AlreadyExists, match="'w'"):
+        await saved.add(workflow(title="another"))
     assert await saved.get(LOCAL, "w") == workflow()
     assert await saved.get(LOCAL, "v") is None
     assert await saved.get(AccountId("other"), "w") is None
-    assert await saved.add(workflow("v"))
-    assert [each.name for each in await saved.of_account(LOCAL)] == ["v", "w"]
-    assert await saved.of_account(AccountId("other")) == []
+    await saved.add(workflow("v"))
+    assert await saved.page(LOCAL, 0, 10) == ([workflow("v"), workflow()], 2)
+    assert await saved.page(LOCAL, 1, 1) == ([workflow()], 2)
+    assert await saved.page(LOCAL, 2, 1) == ([], 2)
+    assert await saved.page(AccountId("other"), 0, 10) == ([], 0)
     assert await saved.replace("w", workflow("u", title="U", is_public=True))
     assert await saved.get(LOCAL, "u") == workflow("u", title="U", is_public=True)
     with pytest.raises(AlreadyExists, match="'v'"):
