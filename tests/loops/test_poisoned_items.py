@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
+import pytest
+
 from fal_server.core.revisions import HealthCheck
 from fal_server.loops.health import HealthLoop
 from tests.fakes.domain import app_id
@@ -50,8 +52,9 @@ async def test_a_runner_without_a_check_leaves_the_others_theirs(idle: Platform)
         await idle.until(lambda: first.port in idle.prober.asked)
 
 
-async def test_an_app_whose_line_fails_leaves_the_others_theirs(platform: Platform) -> None:
-    backlog: Any = Poisoned(platform.backlog, "take")
+@pytest.mark.parametrize("method", ["take", "overdue"])
+async def test_an_app_whose_line_fails_leaves_the_others_theirs(platform: Platform, method: str) -> None:
+    backlog: Any = Poisoned(platform.backlog, method)
     platform.backlog = backlog
     for name in ("a", "b"):
         await platform.deploy(name)
