@@ -6,7 +6,9 @@ import socket
 from dataclasses import dataclass
 
 from fal_server.composition.settings import Settings
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import Unavailable
+from fal_server.core.identity import AppId
 from fal_server.http.server.listener import bind
 from fal_server.services.views import Urls
 
@@ -20,14 +22,14 @@ class Addresses:
         port: for gRPC and HTTP.
         base: host and port by which callers reach the controller.
         tls: whether `port` speaks TLS.
-        owner: the account's name, the first part of every app's path.
+        accounts: their names are the first parts of apps' paths.
     """
 
     sockets: tuple[socket.socket, ...]
     port: int
     base: str
     tls: bool
-    owner: str
+    accounts: KnownAccounts
 
     @property
     def url(self) -> str:
@@ -39,15 +41,15 @@ class Addresses:
         """Host and path under which requests are queued."""
         return f"{self.base}/queue"
 
-    def of_app(self, app_name: str) -> Urls:
+    def of_app(self, app_id: AppId) -> Urls:
         """Return the addresses of an app."""
-        path = f"{self.base}/{self.owner}/{app_name}"
+        path = f"{self.accounts.of(app_id.account).nickname}/{app_id}"
         http = self._scheme("http")
         return Urls(
-            playground=f"{http}://{path}",
-            run=f"{http}://{path}",
-            queue=f"{http}://{self.queue}/{self.owner}/{app_name}",
-            ws=f"{self._scheme('ws')}://{path}",
+            playground=f"{http}://{self.base}/{path}",
+            run=f"{http}://{self.base}/{path}",
+            queue=f"{http}://{self.queue}/{path}",
+            ws=f"{self._scheme('ws')}://{self.base}/{path}",
             log="",
         )
 
@@ -71,7 +73,7 @@ async def bind_addresses(settings: Settings) -> Addresses:
         port=port,
         base=settings.address(port),
         tls=settings.tls is not None,
-        owner=settings.account.nickname,
+        accounts=KnownAccounts([settings.account]),
     )
 
 

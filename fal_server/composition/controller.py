@@ -141,7 +141,7 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
     certificates = Certificates(state.tls, settings.tls, clock.wall) if settings.tls else None
     trust = _trust(certificates)
     storage = await open_storage(state=state, settings=settings, stack=stack)
-    live = build_live(store=storage.store, clock=clock, accounts={settings.account.nickname: settings.account.id})
+    live = build_live(store=storage.store, clock=clock, accounts=addresses.accounts.ids_by_nickname)
     logs = Logs(storage.store.logs, storage.store, clock)
     live.fleet.subscribe(ended=logs.runner_ended)
     execution = build_execution(state=state, settings=settings, storage=storage, logs=logs, trust=trust, stack=stack)

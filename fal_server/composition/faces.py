@@ -117,13 +117,13 @@ def _routes(
 ) -> list[Route]:
     return [
         # Before the queue, which takes all other paths below /queue for apps'.
-        *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, settings.account, guard).routes,
+        *WorkflowRoutes(use_cases.workflows, use_cases.workflow_runs, addresses.accounts, guard).routes,
         *QueueRoutes(use_cases.queue, live.dispatcher, guard).routes,
-        *QueueAdminRoutes(use_cases.queue, settings.account, use_cases.webhooks.key_set, guard).routes,
+        *QueueAdminRoutes(use_cases.queue, addresses.accounts, use_cases.webhooks.key_set, guard).routes,
         *StorageRoutes(files.objects, files.tokens, guard, addresses.url).routes,
         *TokenRoutes(files.tokens, guard).routes,
         *RunnerRoutes(use_cases.runners, use_cases.logs, guard).routes,
-        *AccountRoutes(use_cases.gpus, use_cases.revisions, settings.account, guard).routes,
+        *AccountRoutes(use_cases.gpus, use_cases.revisions, addresses.accounts, guard).routes,
         *AppFileRoutes(files.app_files, guard).routes,
         *FileRoutes(files.data, guard).routes,
     ]

@@ -121,7 +121,7 @@ async def build_use_cases(
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),
         secrets=Secrets(store, storage.vault, clock),
-        webhooks=Webhooks(store.queue, webhook_client, signer, clock, settings.account.user_id),
+        webhooks=Webhooks(store.queue, webhook_client, signer, clock, addresses.accounts),
         workflows=workflows,
-        workflow_runs=WorkflowRuns(store.workflows, workflows, queue, dispatcher, settings.account.nickname, clock),
+        workflow_runs=WorkflowRuns(store.workflows, workflows, queue, dispatcher, clock),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fal_server.core.faults import NotFound
 from fal_server.core.identity import LOCAL, AccountId
 
 
@@ -80,3 +82,36 @@ class Account:
     nickname: str = "local"
     user_id: str = "local|local"
     full_name: str = "Local account"
+
+
+class KnownAccounts:
+    """The accounts that a controller serves; they do not change while it runs."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._accounts = {account.id: account for account in accounts}
+        self.ids_by_nickname: Mapping[str, AccountId] = {a.nickname: a.id for a in self._accounts.values()}
+
+    def of(self, account: AccountId) -> Account:
+        """Return the account of a caller, or of something that is stored.
+
+        Raises:
+            NotFound: it is not served any more.
+        """
+        found = self._accounts.get(account)
+        if found is None:
+            raise NotFound(f"account {account!r}", "this controller does not serve it")
+        return found
+
+    def own(self, account: AccountId, name: str) -> Account:
+        """Return the caller's account, which a path names.
+
+        Args:
+            name: a nickname, or the id of a user.
+
+        Raises:
+            NotFound: that is no name of the caller's account; others do not exist for the caller.
+        """
+        mine = self.of(account)
+        if name not in (mine.nickname, mine.user_id):
+            raise NotFound(f"account {name[:80]!r}", f"your key is of {mine.nickname}")
+        return mine

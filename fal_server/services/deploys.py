@@ -37,7 +37,7 @@ class Deploys:
     """The use cases of builds and deploys.
 
     Args:
-        urls: return the URLs of an app, given its full name.
+        urls: return the URLs of an app.
         logs: shows an attached deploy what its first runner writes, and stores what builds write; None does neither.
         files: the uploaded files of apps; None means `blobs`.
         nodes: return the machines, to say early what none of them has.
@@ -51,7 +51,7 @@ class Deploys:
         builder: Builder,
         blobs: Blobs,
         clock: Clock,
-        urls: Callable[[str], Urls],
+        urls: Callable[[AppId], Urls],
         logs: Logs | None = None,
         files: DeployedFiles | None = None,
         nodes: Callable[[], Sequence[Node]] = tuple,
@@ -246,7 +246,7 @@ class Deploys:
             await self._apps.rollout_watcher(scope, self._logs, log).wait(app_id, revision.revision_id)
             app = self._catalog.get(app_id) or app
         env_id = next((spec.env_id for spec in revision.environments), "")
-        return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(name), env_id=env_id)
+        return Deployed(app=app, revision_id=revision.revision_id, urls=self._urls(app_id), env_id=env_id)
 
     async def _register(
         self,

@@ -15,7 +15,7 @@ from fal_server.core import names
 from fal_server.core.apps import App, AuthMode
 from fal_server.core.failures import found_broken
 from fal_server.core.faults import Fault
-from fal_server.core.identity import Scope
+from fal_server.core.identity import AppId, Scope
 from fal_server.core.logs import LogEntry, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
@@ -45,7 +45,7 @@ class Runs:
         logs: Logs,
         clock: Clock,
         changed: ChangeNotifier,
-        urls: Callable[[str], Urls],
+        urls: Callable[[AppId], Urls],
     ) -> None:
         self._store = store
         self._catalog = catalog
@@ -108,7 +108,7 @@ class Runs:
             while True:
                 await self._fleet.add([current])
                 if current is first:
-                    yield RunStarted(run_id=run_id, urls=self._urls(name), env_id=env_id)
+                    yield RunStarted(run_id=run_id, urls=self._urls(app.app_id), env_id=env_id)
                 query = LogQuery(runner_id=current.runner_id)
                 async with aclosing(self._logs.follow(scope, query, None)) as batches:
                     async for batch in batches:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from fal_grpc.backoff import Backoff
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import Fault
 from fal_server.core.queue import QueuedRequest, WebhookState
 from fal_server.core.webhooks import MOST_TRIES, Delivery, SignedCall, message, payload, signature_headers
@@ -23,17 +24,17 @@ class Webhooks:
     """The use cases of webhooks.
 
     Args:
-        user_id: the account's id, which is part of the signed text.
+        accounts: an owner's user id is part of the signed text.
     """
 
     def __init__(
-        self, store: QueueStore, client: WebhookClient, signer: WebhookSigner, clock: Clock, user_id: str
+        self, store: QueueStore, client: WebhookClient, signer: WebhookSigner, clock: Clock, accounts: KnownAccounts
     ) -> None:
         self._store = store
         self._client = client
         self._signer = signer
         self._clock = clock
-        self._user_id = user_id
+        self._accounts = accounts
 
     def key_set(self) -> Mapping[str, Sequence[Mapping[str, str]]]:
         """Return the public key with which receivers check signatures."""
@@ -79,9 +80,10 @@ class Webhooks:
         if content is None or content.webhook_url is None or answer is None:
             return None, "the request is gone"
         body = payload(request, answer)
+        user_id = self._accounts.of(request.account).user_id
         timestamp = int(self._clock.wall().timestamp())  # receivers compare it with their own clocks
-        signature = self._signer.sign(message(request.request_id, self._user_id, timestamp, body))
-        headers = signature_headers(request.request_id, self._user_id, timestamp, signature)
+        signature = self._signer.sign(message(request.request_id, user_id, timestamp, body))
+        headers = signature_headers(request.request_id, user_id, timestamp, signature)
         call = SignedCall(url=content.webhook_url, headers=(("content-type", "application/json"), *headers), body=body)
         try:
             status = await self._client.post(call)

@@ -66,13 +66,12 @@ class WorkflowRuns:
     """The use cases of calls of workflows."""
 
     def __init__(
-        self, store: WorkflowStore, workflows: Workflows, queue: Queue, dispatcher: Dispatcher, owner: str, clock: Clock
+        self, store: WorkflowStore, workflows: Workflows, queue: Queue, dispatcher: Dispatcher, clock: Clock
     ) -> None:
         self._store = store
         self._workflows = workflows
         self._queue = queue
         self._dispatcher = dispatcher
-        self._owner = owner
         self._clock = clock
         self._live: dict[str, _Live] = {}
         self._tasks = TaskSet(log)
@@ -331,10 +330,7 @@ class WorkflowRuns:
         owner, name, *path = node.app.split("/", 2)
         app = self._dispatcher.find(owner, name)
         if app is None:
-            raise NotFound(
-                f"app {node.app}, which node {node.node_id!r} calls,",
-                f"this controller has apps of {self._owner} only: `fal apps list` shows which",
-            )
+            raise NotFound(f"app {node.app}, which node {node.node_id!r} calls,", "`fal apps list` shows which exist")
         return app.app_id, "/" + "".join(path)
 
 

@@ -15,7 +15,7 @@ from fal_grpc.errors import BY_HTTP_STATUS
 from fal_server.access.permissions import PERMISSIONS, PRESETS
 from fal_server.access.tokens import Tokens
 from fal_server.core import faults
-from fal_server.core.accounts import Account
+from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.identity import LOCAL
 from fal_server.grpc.methods import METHODS
 from fal_server.grpc.permissions import METHOD_PERMISSIONS
@@ -49,13 +49,13 @@ def everything(stack) -> tuple[Starlette, Uploader]:
     nothing: Any = object()
     guard = Guard(stack.access, Tokens(bytes(32), stack.store, stack.clock, lambda _: LOCAL))
     routes = [
-        *WorkflowRoutes(nothing, nothing, Account(), guard).routes,
+        *WorkflowRoutes(nothing, nothing, KnownAccounts([Account()]), guard).routes,
         *QueueRoutes(nothing, nothing, guard).routes,
-        *QueueAdminRoutes(nothing, Account(), nothing, guard).routes,
+        *QueueAdminRoutes(nothing, KnownAccounts([Account()]), nothing, guard).routes,
         *StorageRoutes(nothing, nothing, guard, "http://here").routes,
         *TokenRoutes(nothing, guard).routes,
         *RunnerRoutes(nothing, nothing, guard).routes,
-        *AccountRoutes(nothing, nothing, Account(), guard).routes,
+        *AccountRoutes(nothing, nothing, KnownAccounts([Account()]), guard).routes,
         *AppFileRoutes(nothing, guard).routes,
         *FileRoutes(nothing, guard).routes,
     ]

@@ -12,7 +12,7 @@ from typing import Any
 from fal_server.core.apps import App
 from fal_server.core.faults import FailedPrecondition, Fault, Unavailable
 from fal_server.core.history import StateChange
-from fal_server.core.identity import LOCAL, AccountId
+from fal_server.core.identity import LOCAL, AccountId, AppId
 from fal_server.core.logs import LogEntry, LogLevel, LogSource
 from fal_server.core.revisions import EnvironmentSpec, HealthCheck
 from fal_server.core.runners import Runner
@@ -286,8 +286,8 @@ def code_request(name: str = "a", **changes: Any) -> CodeRequest:
     return CodeRequest(**(wanted | changes))
 
 
-def _urls(name: str) -> Urls:
-    return Urls(playground="", run=f"http://here/{name}", queue="", ws="", log="")
+def _urls(app: AppId) -> Urls:
+    return Urls(playground="", run=f"http://here/{app}", queue="", ws="", log="")
 
 
 @asynccontextmanager

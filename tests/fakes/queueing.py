@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.faults import Unavailable
 from fal_server.core.queue import Answer, Condition, Content, Failure, QueuedRequest, State
 from fal_server.core.webhooks import SignedCall
@@ -163,7 +164,7 @@ class Queueing:
             dead_retention=timedelta(days=7),
         )
         self.signer = signer
-        self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, "local|local")
+        self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, KnownAccounts([Account()]))
         self.sender = WebhookSender(self.webhooks, self.queue.webhook_due)
 
     async def submit(self, app: str = "a", **changes: Any) -> str:

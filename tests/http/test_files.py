@@ -16,7 +16,7 @@ import pytest
 
 from fal_server.access.authentication import Authenticator
 from fal_server.access.tokens import Tokens
-from fal_server.core.accounts import Account
+from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.identity import LOCAL, Scope
 from fal_server.http.outbound.fetching import UrlFetcher, is_elsewhere
 from fal_server.http.routes.account import AccountRoutes
@@ -67,7 +67,7 @@ class Desk:
             *AppFileRoutes(AppFiles(self.app_files, drafts, self.clock), guard).routes,
             *StorageRoutes(self.objects, self.tokens, guard, "http://door.example:7400").routes,
             *TokenRoutes(self.tokens, guard).routes,
-            *AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), Account(), guard).routes,
+            *AccountRoutes(cast("Any", Gpus()), cast("Any", NoRevisions()), KnownAccounts([Account()]), guard).routes,
             *FileRoutes(Files(self.data, UrlFetcher(lambda _: True), self.clock), guard).routes,
         ]
         self.house: Server

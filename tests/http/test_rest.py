@@ -19,8 +19,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from fal_server.access.permissions import EVERYTHING
+from fal_server.core.accounts import Account, KnownAccounts
 from fal_server.core.faults import NotFound
-from fal_server.core.identity import LOCAL, Scope
+from fal_server.core.identity import LOCAL, AccountId, Principal, Scope
 from fal_server.core.logs import LogEntry, LogLevel, LogPage, LogQuery, LogSource
 from fal_server.core.runners import Runner, RunnerState
 from fal_server.http.routes.account import AccountRoutes
@@ -36,10 +38,23 @@ START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ADMIN = {"authorization": "Key admin:secret"}
 
 
-class Account:
-    nickname = "me"
-    user_id = "local|1"
-    full_name = "Me Myself"
+STRANGER = {"authorization": "Key stranger:secret"}
+OTHER = AccountId("other")
+ACCOUNTS = KnownAccounts(
+    [
+        Account(nickname="me", user_id="local|1", full_name="Me Myself"),
+        Account(id=OTHER, nickname="you", user_id="local|2", full_name="Somebody Else"),
+    ]
+)
+
+
+class TwoAccountsKeys(Keys):
+    """Keys of an account, and one of another."""
+
+    async def authenticate(self, key_id: str, secret: str) -> Principal:
+        if key_id == "stranger":
+            return Principal(key_id=key_id, scope=Scope(account=OTHER, permissions=frozenset({EVERYTHING})))
+        return await super().authenticate(key_id, secret)
 
 
 class NoTokens:
@@ -130,8 +145,8 @@ class Controller:
 @asynccontextmanager
 async def controller(lines: Sequence[LogEntry] = ()) -> AsyncGenerator[Controller, None]:
     logs, runners = Logs(lines), Runners()
-    guard = Guard(cast("Any", Keys()), cast("Any", NoTokens()))
-    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), cast("Any", Account()), guard)
+    guard = Guard(cast("Any", TwoAccountsKeys()), cast("Any", NoTokens()))
+    account = AccountRoutes(cast("Any", NoGpus()), cast("Any", Revisions()), ACCOUNTS, guard)
     routes = [*RunnerRoutes(cast("Any", runners), cast("Any", logs), guard).routes, *account.routes]
     rest = rest_app(guard=guard, owner="me", version="1.2.3", routes=routes)
     async with (
@@ -195,6 +210,8 @@ async def test_the_current_user() -> None:
             "full_name": "Me Myself", "nickname": "me", "user_id": "local|1", "is_personal": True, "is_locked": False
         }  # fmt: skip
         assert wanted.items() <= user.items()
+        stranger = (await c.client.get("/users/current", headers=STRANGER)).json()
+        assert (stranger["nickname"], stranger["user_id"]) == ("you", "local|2")
 
 
 async def test_an_apps_metadata() -> None:
@@ -206,6 +223,9 @@ async def test_an_apps_metadata() -> None:
             missing = await c.client.get(path, headers=ADMIN)
             assert (missing.status_code, "not found" in missing.json()["detail"]) == (404, True)
         assert (await c.client.get("/applications/me/one/metadata")).status_code == 401
+        assert (await c.client.get("/applications/you/one/metadata", headers=STRANGER)).status_code == 200
+        others = await c.client.get("/applications/me/one/metadata", headers=STRANGER)
+        assert others.json()["detail"].startswith("account 'me' not found: your key is of you")
 
 
 async def test_a_runner() -> None:

@@ -64,7 +64,7 @@ class Running:
     def another(self) -> WorkflowRuns:
         """Return what the next controller would have."""
         store: Any = self.store
-        return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, "me", self.q.clock)
+        return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, self.q.clock)
 
     async def start(self, nodes: Any = None, output: Any = None, **value: Any) -> WorkflowRun:
         contents = {"name": "w", "nodes": nodes or CHAIN, "output": output or {"text": "$two.text"}}

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fal_server.core.accounts import Account
-from fal_server.core.faults import NotFound
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.identity import Principal
 from fal_server.http.routes.guard import Guard
 from fal_server.services.gpus import Gpus
@@ -16,12 +15,12 @@ from fal_server.services.revisions import Revisions
 
 
 class AccountRoutes:
-    """The routes of the one account that a controller serves."""
+    """The routes of a caller's account."""
 
-    def __init__(self, gpus: Gpus, revisions: Revisions, account: Account, guard: Guard) -> None:
+    def __init__(self, gpus: Gpus, revisions: Revisions, accounts: KnownAccounts, guard: Guard) -> None:
         self._gpus = gpus
         self._revisions = revisions
-        self._account = account
+        self._accounts = accounts
         self.routes = [
             guard.route("GET", "/users/current", self._current_user),
             guard.route("GET", "/users/teams", self._teams),
@@ -30,33 +29,28 @@ class AccountRoutes:
         ]
 
     async def _current_user(self, request: Request, caller: Principal) -> Response:
-        return JSONResponse({**self._names(), "is_paying": True, "members": []})
+        return JSONResponse({**self._names(caller), "is_paying": True, "members": []})
 
     async def _teams(self, request: Request, caller: Principal) -> Response:
         """Answer with the account as a team of one, since clients look their own user up here."""
-        return JSONResponse([{**self._names(), "is_org": False}])
+        return JSONResponse([{**self._names(caller), "is_org": False}])
 
     async def _metrics(self, request: Request, caller: Principal) -> Response:
-        apps = self._gpus.gpus_by_app(caller.scope)
+        apps, owner = self._gpus.gpus_by_app(caller.scope), self._accounts.of(caller.scope.account).nickname
         return JSONResponse(
             {
                 "summary": {"total_gpu_by_type": _sum(apps.values())},
-                "apps": {
-                    f"{self._account.nickname}/{app}": {"gpu_count_by_type": dict(counts)}
-                    for app, counts in sorted(apps.items())
-                },
+                "apps": {f"{owner}/{app}": {"gpu_count_by_type": dict(counts)} for app, counts in sorted(apps.items())},
             }
         )
 
     async def _metadata(self, request: Request, caller: Principal) -> Response:
         """Answer with what came with the app's code; `openapi` is there if we or the published package serve it."""
-        owner = request.path_params["owner"]
-        if owner not in (self._account.nickname, self._account.user_id):
-            raise NotFound(f"account {owner[:80]!r}", f"this controller serves {self._account.nickname}")
+        self._accounts.own(caller.scope.account, request.path_params["owner"])
         return JSONResponse(dict(await self._revisions.metadata(caller.scope, request.path_params["app"])))
 
-    def _names(self) -> dict[str, object]:
-        account = self._account
+    def _names(self, caller: Principal) -> dict[str, object]:
+        account = self._accounts.of(caller.scope.account)
         return {
             "full_name": account.full_name,
             "nickname": account.nickname,

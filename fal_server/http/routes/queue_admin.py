@@ -9,8 +9,8 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fal_server.core.accounts import Account
-from fal_server.core.faults import InvalidArgument, NotFound
+from fal_server.core.accounts import KnownAccounts
+from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AppId, Principal
 from fal_server.core.queue import QueuedRequest, State
 from fal_server.core.webhooks import Delivery
@@ -33,9 +33,9 @@ class QueueAdminRoutes:
         key_set: returns the public keys that check the signatures of webhooks.
     """
 
-    def __init__(self, queue: Queue, account: Account, key_set: KeySet, guard: Guard) -> None:
+    def __init__(self, queue: Queue, accounts: KnownAccounts, key_set: KeySet, guard: Guard) -> None:
         self._queue = queue
-        self._account = account
+        self._accounts = accounts
         self._key_set = key_set
         base = "/applications/{nickname}/{app}/queue"
         one = base + "/requests/{request_id}"
@@ -51,12 +51,10 @@ class QueueAdminRoutes:
         ]
 
     def _of_account(self, endpoint: Endpoint) -> Endpoint:
-        """Return the endpoint for apps of this account."""
+        """Return the endpoint for apps of the caller's account."""
 
         async def answer(request: Request, caller: Principal) -> Response:
-            nickname = request.path_params["nickname"]
-            if nickname != self._account.nickname:
-                raise NotFound(f"account {nickname[:80]!r}", f"this controller serves {self._account.nickname}")
+            self._accounts.own(caller.scope.account, request.path_params["nickname"])
             return await endpoint(request, caller)
 
         return answer

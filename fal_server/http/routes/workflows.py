@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fal_server.core.accounts import Account
+from fal_server.core.accounts import KnownAccounts
 from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import Principal
 from fal_server.core.queue import State
@@ -30,12 +30,12 @@ _MOST_ON_A_PAGE = 100
 
 
 class WorkflowRoutes:
-    """The routes of the workflows of the one account that a controller serves."""
+    """The routes of the workflows of a caller's account."""
 
-    def __init__(self, workflows: Workflows, runs: WorkflowRuns, account: Account, guard: Guard) -> None:
+    def __init__(self, workflows: Workflows, runs: WorkflowRuns, accounts: KnownAccounts, guard: Guard) -> None:
         self._workflows = workflows
         self._runs = runs
-        self._account = account
+        self._accounts = accounts
         self.routes = [
             guard.route("GET", "/workflows/", self._list),
             guard.route("POST", "/workflows/", self._publish),
@@ -68,10 +68,10 @@ class WorkflowRoutes:
         return JSONResponse(self._detail(made), status_code=201)
 
     async def _get(self, request: Request, caller: Principal) -> Response:
-        return JSONResponse(self._detail(await self._workflows.get(caller.scope, self._name(request))))
+        return JSONResponse(self._detail(await self._workflows.get(caller.scope, self._name(request, caller))))
 
     async def _change(self, request: Request, caller: Principal) -> Response:
-        name, body = self._name(request), await json_object(request)
+        name, body = self._name(request, caller), await json_object(request)
         public = body.get("is_public")
         if public is not None and not isinstance(public, bool):
             raise InvalidArgument("is_public", "is_public is neither true nor false")
@@ -86,17 +86,17 @@ class WorkflowRoutes:
         return JSONResponse(self._detail(changed), status_code=201)
 
     async def _delete(self, request: Request, caller: Principal) -> Response:
-        await self._workflows.delete(caller.scope, self._name(request))
+        await self._workflows.delete(caller.scope, self._name(request, caller))
         return Response(status_code=204)
 
     async def _call(self, request: Request, caller: Principal) -> Response:
         """Run a workflow and answer when it is completed."""
-        name = self._name(request)
+        name = self._name(request, caller)
         run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
         return _answer(await self._runs.wait(run))
 
     async def _submit(self, request: Request, caller: Principal) -> Response:
-        name = self._name(request)
+        name = self._name(request, caller)
         if "fal_webhook" in request.query_params:
             raise InvalidArgument("fal_webhook", "a workflow calls no webhook: ask for its status")
         run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
@@ -117,7 +117,7 @@ class WorkflowRoutes:
 
     async def _cancel(self, request: Request, caller: Principal) -> Response:
         """Cancel, and answer as the published clients expect it."""
-        name, run_id = self._name(request), request.path_params["run_id"]
+        name, run_id = self._name(request, caller), request.path_params["run_id"]
         status, content = 202, {"status": "CANCELLATION_REQUESTED"}
         try:
             await self._runs.cancel(caller.scope, name, run_id)
@@ -128,26 +128,25 @@ class WorkflowRoutes:
         return JSONResponse(content, status_code=status)
 
     async def _run(self, request: Request, caller: Principal) -> WorkflowRun:
-        return await self._runs.get(caller.scope, self._name(request), request.path_params["run_id"])
+        return await self._runs.get(caller.scope, self._name(request, caller), request.path_params["run_id"])
 
-    def _name(self, request: Request) -> str:
+    def _name(self, request: Request, caller: Principal) -> str:
         """Return the workflow that a path names.
 
         Raises:
             NotFound: the path names another account.
         """
-        owner: str = request.path_params["owner"]
-        if owner not in (self._account.nickname, self._account.user_id):
-            raise NotFound(f"account {owner[:80]!r}", f"this controller serves {self._account.nickname}")
+        self._accounts.own(caller.scope.account, request.path_params["owner"])
         name: str = request.path_params["name"]
         return name
 
     def _item(self, workflow: Workflow) -> dict[str, object]:
+        owner = self._accounts.of(workflow.account)
         return {
             "name": workflow.name,
             "title": workflow.title,
-            "user_id": self._account.user_id,
-            "user_nickname": self._account.nickname,
+            "user_id": owner.user_id,
+            "user_nickname": owner.nickname,
             "created_at": workflow.created_at.isoformat(),
         }
 
@@ -157,7 +156,8 @@ class WorkflowRoutes:
     def _document(self, request: Request, run: WorkflowRun) -> dict[str, object]:
         """Return a run in the published form of a queued request."""
         base = queue_base(scheme_of(request), request.url.netloc)
-        url = f"{base}/workflows/{quote(self._account.nickname)}/{quote(run.workflow)}/requests/{run.run_id}"
+        owner = self._accounts.of(run.account).nickname
+        url = f"{base}/workflows/{quote(owner)}/{quote(run.workflow)}/requests/{run.run_id}"
         metrics = (
             {} if run.completed_at is None else {"inference_time": (run.completed_at - run.created_at).total_seconds()}
         )
