@@ -356,6 +356,10 @@ class AsyncController:
         )
         return key.new_key(await self._calls.unary(self._calls.keys.CreateUserKey, request))
 
+    async def get_caller(self) -> key.Caller:
+        """Ask who the caller is. Only our controller knows this call."""
+        return key.caller(await self._calls.unary(self._calls.keys.GetCaller, key.caller_request()))
+
     async def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = key.rotate_request(key_id, overlap)

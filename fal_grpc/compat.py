@@ -22,6 +22,7 @@ OURS_ALONE = frozenset(
         "/fal.v1.Execs/SignalExec",
         "/fal.v1.Execs/StartExec",
         "/fal.v1.Execs/WriteExec",
+        "/fal.v1.Keys/GetCaller",
         "/fal.v1.Keys/RotateUserKey",
         "/fal.v1.Revisions/PlanApplication",
         "/fal.v1.Runners/GetRunner",

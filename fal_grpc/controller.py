@@ -348,6 +348,10 @@ class Controller:
         )
         return key.new_key(self._calls.unary(self._calls.keys.CreateUserKey, request))
 
+    def get_caller(self) -> key.Caller:
+        """Ask who the caller is. Only our controller knows this call."""
+        return key.caller(self._calls.unary(self._calls.keys.GetCaller, key.caller_request()))
+
     def rotate_user_key(self, key_id: str, overlap: timedelta) -> key.NewKey:
         """Create a key like another one, which expires after the overlap."""
         request = key.rotate_request(key_id, overlap)

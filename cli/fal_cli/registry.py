@@ -46,6 +46,7 @@ GROUPS = {
         Command(name="environments", aliases=("envs",), help="Manage fal environments.", module="environments"),
     ),
     "Access": (
+        Command(name="auth", help="Show who you are to a controller.", module="auth"),
         Command(name="keys", aliases=("key",), help="Manage fal keys.", module="keys"),
         Command(name="profile", aliases=("profiles",), help="Manage profiles: named hosts and keys.", module="profile"),
     ),
@@ -64,7 +65,8 @@ _RUNNERS = "this is a command of runners: see `fal help runners`"
 _APPS = "this is a command of apps: see `fal help apps`"
 # What to say to words that people try and that are no commands.
 HINTS = {
-    **dict.fromkeys(("auth", "login", "logout", "whoami"), _KEYS),
+    **dict.fromkeys(("login", "logout"), _KEYS),
+    **dict.fromkeys(("whoami",), "`fal auth whoami` shows who you are"),
     **dict.fromkeys(("tail",), _LOGS),
     **dict.fromkeys(("ps", "ls", "list"), _LISTS),
     **dict.fromkeys(("exec", "shell", "ssh", "attach", "kill"), _RUNNERS),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fal_grpc.adapter.app import AliasInfo, AuthMode, DeploymentStrategy, name_in_environment
     from fal_grpc.adapter.environment import EnvironmentInfo
     from fal_grpc.adapter.execs import ExecInfo
-    from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
+    from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, UserKeyInfo
     from fal_grpc.adapter.log import Log, LogEntry, LogLevel, LogOrigin
     from fal_grpc.adapter.revision import (
         ApplicationInfo,
@@ -105,6 +105,7 @@ __all__ = [
     "BuildResult",
     "CallCancelledError",
     "CallError",
+    "Caller",
     "ClientClosedError",
     "ConfigError",
     "Credentials",
@@ -203,7 +204,7 @@ _MODULES = {
     "fal_grpc.adapter.app": ["AliasInfo", "AuthMode", "DeploymentStrategy", "name_in_environment"],
     "fal_grpc.adapter.environment": ["EnvironmentInfo"],
     "fal_grpc.adapter.execs": ["ExecInfo"],
-    "fal_grpc.adapter.key": ["KeyPreset", "KeyScope", "UserKeyInfo"],
+    "fal_grpc.adapter.key": ["Caller", "KeyPreset", "KeyScope", "UserKeyInfo"],
     "fal_grpc.adapter.log": ["Log", "LogEntry", "LogLevel", "LogOrigin"],
     "fal_grpc.adapter.revision": [
         "ApplicationInfo",

@@ -8,7 +8,7 @@ import builtins
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fal_grpc.adapter.key import KeyPreset, KeyScope, UserKeyInfo
+from fal_grpc.adapter.key import Caller, KeyPreset, KeyScope, UserKeyInfo
 
 if TYPE_CHECKING:
     from fal.api.opener import Opener
@@ -59,6 +59,15 @@ class KeysNamespace:
         """List the keys that are not revoked, without their secrets."""
         controller = self.client.controller()
         return controller.list_user_keys()
+
+    def whoami(self) -> Caller:
+        """Ask who the caller is: the key in use, its account, and what it may do.
+
+        Raises:
+            UnimplementedError: the controller does not tell; ours does.
+        """
+        controller = self.client.controller()
+        return controller.get_caller()
 
     def rotate(self, key_id: str, *, overlap: timedelta = timedelta(hours=24)) -> tuple[str, str]:
         """Replace a key: create one that may do the same, and let the old one expire.

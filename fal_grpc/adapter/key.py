@@ -64,6 +64,25 @@ class NewKey:
     key_secret: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who a controller takes the caller for.
+
+    Attributes:
+        account: the account's id.
+        alias: the description that the key was created with.
+        created_at: None for a key that the controller itself made, such as a runner's.
+        expires_at: None is never.
+    """
+
+    account: str
+    key_id: str
+    permissions: tuple[str, ...]
+    alias: str
+    created_at: datetime | None
+    expires_at: datetime | None
+
+
 LONGEST_OVERLAP = timedelta(days=90)
 SCOPES: Mapping[int, KeyScope] = {0: KeyScope.ADMIN, 1: KeyScope.API}
 _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
@@ -71,6 +90,23 @@ _PRESET_OF_SCOPE = {KeyScope.ADMIN: KeyPreset.FULL, KeyScope.API: KeyPreset.API}
 
 def new_key(message: key_pb2.CreateUserKeyResponse) -> NewKey:
     return NewKey(key_id=message.key_id, key_secret=message.key_secret)
+
+
+def caller(message: key_pb2.GetCallerResponse) -> Caller:
+    return Caller(
+        account=message.account,
+        key_id=message.key_id,
+        permissions=tuple(message.permissions),
+        alias=message.alias,
+        created_at=to_datetime(message.created_at) if message.HasField("created_at") else None,
+        expires_at=to_datetime(message.expires_at) if message.HasField("expires_at") else None,
+    )
+
+
+def caller_request() -> key_pb2.GetCallerRequest:
+    from fal_grpc.v1 import key_pb2
+
+    return key_pb2.GetCallerRequest()
 
 
 def key_infos(message: key_pb2.ListUserKeysResponse) -> list[UserKeyInfo]:

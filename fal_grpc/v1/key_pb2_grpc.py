@@ -45,6 +45,11 @@ class KeysStub(object):
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.SerializeToString,
                 response_deserializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/fal.v1.Keys/GetCaller',
+                request_serializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.RotateUserKey = channel.unary_unary(
                 '/fal.v1.Keys/RotateUserKey',
                 request_serializer=fal__grpc_dot_v1_dot_key__pb2.RotateUserKeyRequest.SerializeToString,
@@ -82,6 +87,17 @@ class KeysServicer(object):
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing keys.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCaller(self, request, context):
+        """GetCaller tells a caller who it is. It needs no permission.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -130,6 +146,11 @@ def add_KeysServicer_to_server(servicer, server):
                     servicer.ListUserKeys,
                     request_deserializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.FromString,
                     response_serializer=fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.FromString,
+                    response_serializer=fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.SerializeToString,
             ),
             'RotateUserKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateUserKey,
@@ -197,6 +218,33 @@ class Keys(object):
             '/fal.v1.Keys/ListUserKeys',
             fal__grpc_dot_v1_dot_key__pb2.ListUserKeysRequest.SerializeToString,
             fal__grpc_dot_v1_dot_key__pb2.ListUserKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fal.v1.Keys/GetCaller',
+            fal__grpc_dot_v1_dot_key__pb2.GetCallerRequest.SerializeToString,
+            fal__grpc_dot_v1_dot_key__pb2.GetCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,13 @@ class KeysStub:
     - PERMISSION_DENIED: the scope of the key does not cover managing keys.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetCallerRequest, _key_pb2.GetCallerResponse]
+    """GetCaller tells a caller who it is. It needs no permission.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
     RotateUserKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]
     """RotateUserKey makes a key that may do what another one may, and lets that one expire.
 
@@ -97,6 +104,13 @@ class KeysAsyncStub(KeysStub):
     Status codes:
     - UNAUTHENTICATED: the key is missing, unknown or revoked.
     - PERMISSION_DENIED: the scope of the key does not cover managing keys.
+    - UNAVAILABLE: the controller is starting or stopping; try again.
+    """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_key_pb2.GetCallerRequest, _key_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """GetCaller tells a caller who it is. It needs no permission.
+
+    Status codes:
+    - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
     - UNAVAILABLE: the controller is starting or stopping; try again.
     """
     RotateUserKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateUserKeyRequest, _key_pb2.CreateUserKeyResponse]  # type: ignore[assignment]
@@ -153,6 +167,19 @@ class KeysServicer(metaclass=_abc_1.ABCMeta):
         Status codes:
         - UNAUTHENTICATED: the key is missing, unknown or revoked.
         - PERMISSION_DENIED: the scope of the key does not cover managing keys.
+        - UNAVAILABLE: the controller is starting or stopping; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _key_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.GetCallerResponse, _abc.Awaitable[_key_pb2.GetCallerResponse]]:
+        """GetCaller tells a caller who it is. It needs no permission.
+
+        Status codes:
+        - UNAUTHENTICATED: the key is missing, unknown, revoked or expired.
         - UNAVAILABLE: the controller is starting or stopping; try again.
         """
 

@@ -12,7 +12,7 @@ from fal_server.access.permissions import require
 from fal_server.grpc.caller import credentials
 from fal_server.grpc.calls import ADMITTED, Admitted, refusal
 from fal_server.grpc.methods import METHODS
-from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -39,7 +39,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             key = credentials(handler_call_details.invocation_metadata or ())
             principal = await self._authenticator.authenticate(*key)
             key_id = principal.key_id
-            require(principal, permission)
+            if permission != ANY_KEY:
+                require(principal, permission)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
             return refusal(METHODS[path].name, error, key_id)
         ADMITTED.set(Admitted(principal, self._authenticator.open_calls))

@@ -24,6 +24,18 @@ class KeyHandlers:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
+    async def get_caller(self, request: pb.GetCallerRequest, caller: Caller) -> pb.GetCallerResponse:
+        principal = caller.principal
+        key = await self._keys.find(caller.scope, principal.key_id)
+        return pb.GetCallerResponse(
+            account=caller.scope.account,
+            key_id=principal.key_id,
+            permissions=sorted(caller.scope.permissions),
+            alias="" if key is None else key.alias,
+            created_at=None if key is None else timestamp(key.created_at),
+            expires_at=None if key is None or key.expires_at is None else timestamp(key.expires_at),
+        )
+
     async def create_user_key(self, request: pb.CreateUserKeyRequest, caller: Caller) -> pb.CreateUserKeyResponse:
         """Create a key. Its permissions come from the policy, else from the preset, else from the scope."""
         key_id, secret = await self._keys.create(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+ANY_KEY = ""
+"""In place of a permission: every valid key will do."""
+
 # By the method's full name in fal.v1; its second name needs the same. A method without a row stops the start.
 METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Apps.DeleteAlias": "serverless:apps:write",
@@ -24,6 +27,7 @@ METHOD_PERMISSIONS: dict[str, str] = {
     "fal.v1.Execs.StartExec": "serverless:runners:exec",
     "fal.v1.Execs.WriteExec": "serverless:runners:exec",
     "fal.v1.Keys.CreateUserKey": "keys:write",
+    "fal.v1.Keys.GetCaller": ANY_KEY,
     "fal.v1.Keys.ListUserKeys": "keys:read",
     "fal.v1.Keys.RevokeUserKey": "keys:write",
     "fal.v1.Keys.RotateUserKey": "keys:write",

@@ -148,6 +148,10 @@ class Keys:
         """Return the keys that are not revoked, oldest first."""
         return await self._store.list_keys(scope.account)
 
+    async def find(self, scope: Scope, key_id: str) -> Key | None:
+        """Return a key, also a revoked one; None for one that is not stored, such as a runner's."""
+        return await self._store.get_key(scope.account, key_id)
+
     async def revoke(self, scope: Scope, key_id: str) -> None:
         """Revoke a key; when this returns, no call is accepted with it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import select
 import subprocess
 from collections.abc import Iterator
@@ -203,3 +204,18 @@ def test_a_rotated_key_is_replaced(controller: Controller, stack: ExitStack) -> 
     assert found[new.partition(":")[0]]["expires_at"] is None
     for key in (old.text, new):
         assert controller.call("/users/current", key=key).status == 200
+
+
+def test_whoever_has_a_key_learns_who_he_is(controller: Controller) -> None:
+    made = json.loads(
+        controller.fal("keys", "create", "--preset", "API", "--desc", "the shop", "--output", "json").stdout
+    )
+    environment = {**controller.environment, "FAL_KEY": f"{made['key_id']}:{made['key_secret']}"}
+    whoami = [str(BIN / "fal"), "auth", "whoami"]
+    shown = subprocess.run(whoami, env=environment, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^account +local$", shown, re.MULTILINE)
+    assert re.search(r"^description +the shop$", shown, re.MULTILINE)
+    assert re.search(rf"^key id +{made['key_id']}$", shown, re.MULTILINE)
+    assert made["key_secret"] not in shown
+    printed = subprocess.run([*whoami, "--json"], env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed)["controller"] == controller.host

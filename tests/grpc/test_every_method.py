@@ -9,7 +9,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from fal_server.access.permissions import PERMISSIONS
 from fal_server.grpc.methods import SERVICES
-from fal_server.grpc.permissions import METHOD_PERMISSIONS
+from fal_server.grpc.permissions import ANY_KEY, METHOD_PERMISSIONS
 from tests.fakes.domain import SCOPE
 from tests.grpc.calls import answers
 
@@ -30,7 +30,8 @@ async def call(
 
 def test_every_method_needs_a_known_permission() -> None:
     assert {method.full_name for method in METHODS} == set(METHOD_PERMISSIONS)
-    assert set(METHOD_PERMISSIONS.values()) <= PERMISSIONS
+    assert set(METHOD_PERMISSIONS.values()) <= PERMISSIONS | {ANY_KEY}
+    assert [name for name, needed in METHOD_PERMISSIONS.items() if needed == ANY_KEY] == ["fal.v1.Keys.GetCaller"]
 
 
 def test_no_two_services_have_a_method_of_one_name() -> None:
@@ -61,7 +62,7 @@ async def test_who_may_call(stack, second) -> None:
     for method in METHODS:
         for metadata, expected in callers.items():
             status, _, _ = await call(stack.channel, method, metadata, second=second)
-            if expected is None:
+            if expected is None or (expected is denied and METHOD_PERMISSIONS[method.full_name] == ANY_KEY):
                 assert status not in (UNAUTHENTICATED, denied), (method.name, metadata)
             else:
                 assert status is expected, (method.name, metadata)
@@ -70,6 +71,8 @@ async def test_who_may_call(stack, second) -> None:
 async def test_one_permission_is_enough_and_needed(stack) -> None:
     for method in METHODS:
         needed = METHOD_PERMISSIONS[method.full_name]
+        if needed == ANY_KEY:
+            continue
         mine = await stack.keys.create(None, permissions=[needed])
         others = await stack.keys.create(None, permissions=sorted(PERMISSIONS - {needed}))
         allowed, _, _ = await call(stack.channel, method, (("auth-key-id", mine[0]), ("auth-key", mine[1])))

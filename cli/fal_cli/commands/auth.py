@@ -1,0 +1,54 @@
+"""`fal auth whoami`: shows who the caller is to the controller."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from fal_cli.options import add_client_options, add_output_options, open_client
+from fal_cli.parser import FalParser, add_command, add_commands
+from fal_cli.presentation.output import shown_time, write_document
+from fal_cli.presentation.printable import one_line
+
+if TYPE_CHECKING:
+    from fal.api import Caller, SyncServerlessClient
+
+
+def add_arguments(parser: FalParser) -> None:
+    """Declare `fal auth` and its sub-command."""
+    commands = add_commands(parser)
+    whoami = add_command(commands, "whoami", "Show your key, its account, what it may do, and the controller.", _whoami)
+    add_client_options(whoami)
+    add_output_options(whoami)
+
+
+def _whoami(args: argparse.Namespace) -> None:
+    with open_client(args) as client:
+        caller = client.keys.whoami()
+        facts = _facts(client, caller)
+    if args.output != "pretty":
+        write_document(args.output, facts)
+        return
+    facts |= {"permissions": ", ".join(caller.permissions), "expires_at": shown_time(caller.expires_at) or "never"}
+    if caller.created_at is not None:
+        facts["created_at"] = shown_time(caller.created_at)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value:
+            sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {one_line(str(value))}\n")
+
+
+def _facts(client: SyncServerlessClient, caller: Caller) -> dict[str, object]:
+    settings = client.settings
+    return {
+        "account": caller.account,
+        "key_id": caller.key_id,
+        "description": caller.alias,
+        "permissions": list(caller.permissions),
+        "created_at": None if caller.created_at is None else caller.created_at.isoformat(),
+        "expires_at": None if caller.expires_at is None else caller.expires_at.isoformat(),
+        "controller": settings.target.authority,
+        "profile": settings.profile,
+        "key_from": settings.sources.get("credentials"),
+    }
