@@ -130,6 +130,10 @@ class ContainerBuilder:
             await program.run("image", "rm", _tag(env_id), cwd=Path("/"), line=_drop)
         return True
 
+    async def end_dead_builds(self) -> None:
+        """Remove what controllers left that were killed during a build; working containers go before the next build."""
+        await self._remains.end_dead_builds()
+
     async def close(self) -> None:
         """Cancel the builds that are running."""
         for build in list(self._under_way.values()):
@@ -204,11 +208,10 @@ class ContainerBuilder:
             arguments += ["--build-arg", name]  # the engine takes the value from its environment
         (work / "tmp").mkdir()
         variables["TMPDIR"] = str(work / "tmp")
-        mark = self._remains.new_mark()
         files = self._remains.private_files()
         try:
             files.write("none", "")
-            arguments += ["--secret", f"id={mark},src={files.directory / 'none'}"]
+            arguments += ["--secret", f"id={files.mark},src={files.directory / 'none'}"]
             for number, (name, value) in enumerate({**configuration.secrets, **configuration.layers}.items()):
                 arguments += ["--secret", f"id={name},src={files.write(f'secret-{number}', value)}"]
             if configuration.registries:
@@ -217,7 +220,8 @@ class ContainerBuilder:
             say(f"Building the image with {engine.path.name}")
             code = await engine.run(*arguments, str(work / "context"), cwd=work, line=say, more=variables)
         except asyncio.CancelledError:
-            await asyncio.shield(self._remains.remove_containers(engine, mark))
+            files.close()  # secrets do not wait for what the engine still has to remove
+            await asyncio.shield(self._remains.remove_containers(engine, files.mark))
             raise
         finally:
             files.close()

@@ -82,7 +82,7 @@ class Controller:
             stopping = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 endless = parts.loops.start(tasks, stopping)
-                endless.append(tasks.create_task(parts.execution.log_containers()))
+                endless.append(tasks.create_task(parts.execution.prepare_containers()))
                 watch = StateWatch(self._state.trouble, parts.faces.router.suspend)
                 tasks.create_task(watch.run(stopping))
                 await stop.wait()

@@ -35,8 +35,9 @@ class Execution:
     images: ContainerBuilder
     builder: Builders
 
-    async def log_containers(self) -> None:
-        """Log how containers run here."""
+    async def prepare_containers(self) -> None:
+        """Remove what dead controllers left of their builds, and log how containers run here."""
+        await self.images.end_dead_builds()
         log.info("containers: %s", await self.images.report())
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Generator
@@ -79,7 +80,7 @@ def boxed(controllers: list[Controller], tmp_path_factory: pytest.TempPathFactor
     return "boxed"
 
 
-SECRET = "hush-hush-7f3a"
+SECRET = f"hush-hush-{secrets.token_hex(8)}"
 APP = '''
 import os
 import signal

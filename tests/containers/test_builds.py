@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import subprocess
 from pathlib import Path
@@ -25,7 +27,7 @@ from fal.container import ContainerImage
 
 class {name}(fal.App):
     app_auth = "public"
-    image = ContainerImage.from_dockerfile_str("FROM {base}\\nRUN {command}\\n", secrets={{"token": "hush-hush"}})
+    image = ContainerImage.from_dockerfile_str("FROM {base}\\nRUN {command}\\n", secrets={{"token": "{secret}"}})
 
     @fal.endpoint("/")
     def greet(self) -> str:
@@ -33,9 +35,13 @@ class {name}(fal.App):
 """
 
 
+# Other tests of this machine must not be taken for these.
+OWN = secrets.token_hex(8)
+
+
 def write(place: Path, name: str, command: str) -> Path:
     path = place / f"{name.lower()}.py"
-    path.write_text(APP.format(name=name, base=BASE_IMAGE, command=command))
+    path.write_text(APP.format(name=name, base=BASE_IMAGE, command=command, secret=f"hush-hush-{OWN}"))
     return path
 
 
@@ -48,8 +54,15 @@ def test_a_build_that_fails_is_told_once_with_its_log(controller, tmp_path, podm
     assert "buildah" not in "".join(podman.containers())
 
 
-def sleeping(seconds: str) -> bool:
-    return any(process.info["cmdline"] == ["sleep", seconds] for process in psutil.process_iter(["cmdline"]))
+def sleeping(name: str) -> bool:
+    """Whether the command of a build runs, which has OWN in its arguments."""
+    return any(
+        (process.info["cmdline"] or [])[-1:] == [f"{OWN}-{name}"] for process in psutil.process_iter(["cmdline"])
+    )
+
+
+def sleep(name: str) -> str:
+    return f"sh -c 'sleep 1357; true' {OWN}-{name}"
 
 
 def start_deploy(controller: Controller, path: Path, name: str) -> subprocess.Popen[str]:
@@ -63,20 +76,20 @@ def start_deploy(controller: Controller, path: Path, name: str) -> subprocess.Po
 
 
 def test_ctrl_c_ends_a_build_and_leaves_nothing_of_it(controller, tmp_path, podman: Podman):
-    process = start_deploy(controller, write(tmp_path, "Slow", "sleep 1357"), "Slow")
-    until(lambda: sleeping("1357"), "the build runs")
+    process = start_deploy(controller, write(tmp_path, "Slow", sleep("slow")), "Slow")
+    until(lambda: sleeping("slow"), "the build runs")
     process.send_signal(signal.SIGINT)
     assert "Interrupted" in process.communicate()[0]
     assert process.returncode == 130
-    until(lambda: not sleeping("1357"), "the build ends")
+    until(lambda: not sleeping("slow"), "the build ends")
     until(lambda: not [name for name in podman.containers() if "working" in name], "its container goes")
     assert not left_in_memory()
 
 
 def test_a_controller_that_dies_during_a_build_leaves_nothing_for_long(controllers, tmp_path, podman: Podman):
     controller = controllers[-1]
-    process = start_deploy(controller, write(tmp_path, "Cut", "sleep 1359"), "Cut")
-    until(lambda: sleeping("1359"), "the build runs")
+    process = start_deploy(controller, write(tmp_path, "Cut", sleep("cut")), "Cut")
+    until(lambda: sleeping("cut"), "the build runs")
     controller.process.kill()
     controller.process.wait()
     process.kill()
@@ -84,12 +97,12 @@ def test_a_controller_that_dies_during_a_build_leaves_nothing_for_long(controlle
     controllers.append(start(controller.state_dir, environment=podman.environment))
     assert deploy(controllers[-1], write(tmp_path, "Next", "echo next"), "Next").returncode == 0
     until(lambda: not [name for name in podman.containers() if "working" in name], "its container goes")
-    assert not sleeping("1359")
+    assert not sleeping("cut")
     assert not left_in_memory()
 
 
 def left_in_memory() -> list[Path]:
-    return [path for path in Path("/dev/shm").glob("*/*") if "hush-hush" in path.read_text(errors="replace")]
+    return [path for path in Path("/dev/shm").glob("*/*") if OWN in path.read_text(errors="replace")]
 
 
 def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path, podman: Podman):
@@ -104,11 +117,12 @@ def test_an_image_that_runs_itself_is_published_on_loopback(controller, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     answer = controller.call("/local/itself/index.html")
     assert (answer.status, answer.body) == (200, b"itself\n")
-    [runner] = [name for name in podman.containers() if name.startswith("fal-")]
-    done = controller.fal("runners", "exec", runner.removeprefix("fal-"), "--", "cat", "/web/index.html")
+    listed = json.loads(controller.fal("apps", "runners", "itself", "--json").stdout)
+    [runner] = [runner["runner_id"] for runner in listed["runners"]]
+    done = controller.fal("runners", "exec", runner, "--", "cat", "/web/index.html")
     assert done.stdout == "itself\n"
-    controller.fal("runners", "kill", runner.removeprefix("fal-"))
-    until(lambda: runner not in podman.containers(), "the container goes")
+    controller.fal("runners", "kill", runner)
+    until(lambda: f"fal-{runner}" not in podman.containers(), "the container goes")
 
 
 class NoFiles:

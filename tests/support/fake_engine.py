@@ -41,6 +41,9 @@ def main() -> int:
     match verb:
         case "image":
             return 1 if record.with_name("lost").exists() else 0
+        case "info":
+            print(os.environ.get("CONTAINERS_STORAGE", ""))
+            return 0
         case "build":
             return build(arguments, str(noted["dockerfile"]), list(secrets.values()))
         case "run":
