@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-import threading
-import zipfile
 from collections.abc import Generator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +13,9 @@ import pytest
 
 from tests.interop.conftest import SAMPLES
 from tests.interop.records import covers
+from tests.interop.wheels import served
 from tests.support.controller import Controller
 from tests.support.official import Official
-
-WHEEL = {
-    "tinyentry/__init__.py": "",
-    "tinyentry/app.py": (SAMPLES / "tiny.py").read_text(),
-    "tinyentry-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tinyentry\nVersion: 1.0\n",
-    "tinyentry-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "tinyentry-1.0.dist-info/RECORD": "",
-}
 
 
 def app(official: Official, name: str, *flags: str) -> dict[str, Any]:
@@ -96,14 +85,8 @@ def test_environments_hold_apps_of_their_own(controller: Controller, official: O
 @pytest.fixture
 def wheel(tmp_path: Path) -> Generator[str]:
     """Where a wheel with the sample app can be had: an address on the loopback interface."""
-    with zipfile.ZipFile(tmp_path / "tinyentry-1.0-py3-none-any.whl", "w") as archive:
-        for name, content in WHEEL.items():
-            archive.writestr(name, content)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/tinyentry-1.0-py3-none-any.whl"
-        server.shutdown()
+    with served(tmp_path, "tinyentry", {"app.py": (SAMPLES / "tiny.py").read_text()}) as address:
+        yield address
 
 
 def pyproject(directory: Path, wheel: str) -> None:
