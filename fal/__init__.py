@@ -54,6 +54,9 @@ _WHERE = {
     "sync_dir": "fal.sync",
 }
 
+# These are there after `import fal`, as in the published package.
+_MODULES = frozenset({"api", "app", "apps", "config", "container", "exceptions", "flags", "sdk", "sync", "toolkit"})
+
 # In a runner this package is in no folder. pathlib's import would cost more than all of this.
 if any(os.path.exists(f"{folder}/_fal_version.py") for folder in __path__):  # noqa: PTH110
     import warnings
@@ -74,11 +77,13 @@ def __getattr__(name: str) -> object:
     if name == "version_tuple":
         parts = str(__getattr__("__version__")).split(".")
         return tuple(int(part) if part.isdigit() else part for part in parts)
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"fal.{name}")
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module 'fal' has no attribute {name!r}")
-    from importlib import import_module
-
     value: object = getattr(import_module(where), "function" if name == "isolated" else name)
     globals()[name] = value
     return value

@@ -14,6 +14,10 @@ class AppNotFoundError(DeployError):
     """The file, app, function or entry of pyproject.toml does not exist."""
 
 
+class NoAppFileError(AppNotFoundError, FileNotFoundError):
+    """The app's file does not exist."""
+
+
 class AppFileError(DeployError):
     """The app's file raised an exception, or what it describes is not acceptable."""
 

@@ -21,7 +21,7 @@ from typing import NoReturn, TypeAlias
 
 from fal.app.app import App
 from fal.app.functions import Function
-from fal.deploy.errors import AppFileError, AppNotFoundError
+from fal.deploy.errors import AppFileError, AppNotFoundError, NoAppFileError
 
 NOT_SOURCES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 # How alike two names must be for one to be a misspelling of the other, 0 to 1.
@@ -67,12 +67,12 @@ def load_app(path: Path, symbol: str | None = None) -> Generator[LoadedApp, None
         symbol: the app or function in it; None takes the only app or, if there is no app, the only function.
 
     Raises:
-        AppNotFoundError: no such file, no such app, or several and none is named.
+        AppNotFoundError: no such file (NoAppFileError), no such app, or several and none is named.
         AppFileError: the file raised an exception.
     """
     path = path.absolute()
     if not path.is_file():
-        raise AppNotFoundError(f"there is no file {path}")
+        raise NoAppFileError(f"there is no file {path}")
     with _IMPORTING:
         yield from _loaded(path, symbol)
 

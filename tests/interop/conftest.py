@@ -78,3 +78,25 @@ def tiny(official: Official) -> str:
     """An app deployed by the official client, which all tests may call and none may change; its name."""
     official.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny", "--auth", "public")
     return "tiny"
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
+    """A controller that speaks TLS alone."""
+    with running(tmp_path_factory.mktemp("secure"), "--tls") as controller:
+        yield controller
+
+
+@pytest.fixture(scope="session")
+def client(secure: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
+    """The official packages, trusting its authority, with an app deployed over TLS."""
+    authority = str(secure.state_dir / "tls" / "ca.pem")
+    extra = {
+        "ISOLATE_TEST_MODE": "0",
+        "SSL_CERT_FILE": authority,
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": authority,
+    }
+    home = tmp_path_factory.mktemp("secure-home")
+    client = Official(python=python, home=home, host=f"localhost:{secure.port}", key=secure.key, extra=extra)
+    client.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny")
+    return client

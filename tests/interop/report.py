@@ -30,7 +30,8 @@ CALLS = """\
 A function of `fal.function` runs in a runner when it is called, as in the published package; `func` runs here.
 Its log lines go to standard error. Its file is imported again, by the client and by the runner: a call outside of
 `if __name__ == "__main__":` in that file is refused. An exception is raised as what it is if its class is in the
-function's file or was imported here, else as `UserFunctionError`: no code of the runner is run here.
+function's file or was imported here, else as `UserFunctionError`: no code of the runner is run here. The published
+package raises `UserFunctionException` for every exception; its text has the exception's.
 """
 
 

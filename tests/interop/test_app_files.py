@@ -8,6 +8,7 @@ built for each client.
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -173,7 +174,10 @@ def test_it_answers_as_it_was_deployed_by_either_client(controller: Controller, 
 
     if (app, client) == ("distributed", "theirs"):
         refused = call({})
-        assert (refused.status, "No module named 'torch'" in refused.body.decode()) == (503, True), refused.body
+        runner = re.search(r"runners logs ([\w-]+)", refused.body.decode())
+        assert (refused.status, runner is not None) == (503, True), refused.body
+        assert runner is not None
+        assert "No module named 'torch'" in controller.fal("runners", "logs", runner[1]).stdout
     else:
         assert ask(call) == expected
 

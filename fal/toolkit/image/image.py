@@ -75,7 +75,7 @@ def get_image_size(source: ImageSizeInput) -> ImageSize:
     """
     if isinstance(source, ImageSize):
         return source
-    preset = IMAGE_SIZE_PRESETS.get(source)
+    preset = IMAGE_SIZE_PRESETS.get(str(source))  # what is no text is no preset
     if preset is None:
         raise TypeError(f"{source!r} is no image size: give an ImageSize or one of {', '.join(IMAGE_SIZE_PRESETS)}")
     return preset.model_copy()
