@@ -15,6 +15,8 @@ from fal_server.composition.settings import Settings
 from fal_server.composition.storage import Storage
 from fal_server.composition.tls import Certificates
 from fal_server.composition.use_cases import UseCases
+from fal_server.core.queue import QueuedRequest
+from fal_server.core.workflows import WorkflowRun
 from fal_server.http.gateway.health_client import HttpHealthProber
 from fal_server.http.gateway.runner_client import HttpRunnerClient
 from fal_server.loops.abandoned_requests import AbandonedRequests
@@ -41,7 +43,8 @@ class Loops:
     reconciler: Reconciler
     health: HealthLoop
     queue: QueueWorker
-    webhooks: WebhookSender
+    webhooks: WebhookSender[QueuedRequest]
+    run_webhooks: WebhookSender[WorkflowRun]
     reaper: Reaper
     key_expiry: KeyExpiry
     abandoned_requests: AbandonedRequests
@@ -64,6 +67,7 @@ class Loops:
             tasks.create_task(self.certificates.run(stopping))
         tasks.create_task(self.queue.run(stopping))
         tasks.create_task(self.webhooks.run(stopping))
+        tasks.create_task(self.run_webhooks.run(stopping))
         endless = (self.reconciler.run(), self.reconciler.watch(), self.health.run(), self.abandoned_requests.run())
         return [tasks.create_task(loop) for loop in endless]
 
@@ -124,6 +128,7 @@ def build_loops(
             dead_retention=max(results, retention),
         ),
         webhooks=WebhookSender(use_cases.webhooks, queue.webhook_due),
+        run_webhooks=WebhookSender(use_cases.run_webhooks, use_cases.workflow_runs.webhook_due),
         reaper=Reaper(
             store,
             store.logs,

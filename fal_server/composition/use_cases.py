@@ -31,7 +31,7 @@ from fal_server.services.revisions import Revisions
 from fal_server.services.runners import Runners
 from fal_server.services.runs import Runs
 from fal_server.services.secrets import Secrets
-from fal_server.services.webhooks import Webhooks
+from fal_server.services.webhooks import RunWebhooks, SignedCalls, Webhooks
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
 
@@ -57,6 +57,7 @@ class UseCases:
     runs: Runs
     secrets: Secrets
     webhooks: Webhooks
+    run_webhooks: RunWebhooks
     workflows: Workflows
     workflow_runs: WorkflowRuns
 
@@ -101,7 +102,7 @@ async def build_use_cases(
     )
     webhook_client = HttpWebhookClient()
     stack.push_async_callback(webhook_client.close)
-    signer = await store.webhook_signer()
+    calls = SignedCalls(webhook_client, await store.webhook_signer(), clock, addresses.accounts)
     queue = Queue(store.queue, live.backlog, catalog, store.logs, clock, changed, Delays(catalog, live.fleet))
     workflows = Workflows(store.workflows, clock)
     return UseCases(
@@ -121,7 +122,8 @@ async def build_use_cases(
         runners=Runners(catalog, fleet, dispatcher, execution.engine, clock, live.resources),
         runs=Runs(store, catalog, fleet, deploys, execution.engine, logs, clock, changed, addresses.of_app),
         secrets=Secrets(store, storage.vault, clock),
-        webhooks=Webhooks(store.queue, webhook_client, signer, clock, addresses.accounts),
+        webhooks=Webhooks(store.queue, calls, clock),
+        run_webhooks=RunWebhooks(store.workflows, calls, clock),
         workflows=workflows,
         workflow_runs=WorkflowRuns(store.workflows, workflows, queue, dispatcher, clock),
     )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.json_reader import read_json
-from fal_server.core.queue import Answer, QueuedRequest
+from fal_server.core.queue import Answer
 
 MOST_TRIES = 10
 _LONGEST_URL = 4096
@@ -60,8 +60,8 @@ def checked_url(url: str) -> str:
     return url
 
 
-def payload(request: QueuedRequest, answer: Answer) -> bytes:
-    """Return the body of a webhook: the app's answer as JSON, and whether it was a success."""
+def payload(request_id: str, answer: Answer, error: str | None) -> bytes:
+    """Return the body of a webhook: the answer as JSON, and whether it was a success."""
     content = b"null"
     problem: str | None = None
     if answer.body:
@@ -73,10 +73,10 @@ def payload(request: QueuedRequest, answer: Answer) -> bytes:
             problem = "the app's answer is not JSON: read it at the response_url"
     failed = answer.status >= 400
     document: dict[str, object] = {
-        "request_id": request.request_id,
-        "gateway_request_id": request.request_id,
+        "request_id": request_id,
+        "gateway_request_id": request_id,
         "status": "ERROR" if failed else "OK",
-        "error": (request.error or f"the app answered {answer.status}") if failed else None,
+        "error": (error or f"the app answered {answer.status}") if failed else None,
     }
     if problem is not None:
         document["payload_error"] = problem

@@ -17,7 +17,7 @@ from typing import TypeGuard
 from fal_server.core.faults import InvalidArgument
 from fal_server.core.identity import AccountId
 from fal_server.core.names import checked_text
-from fal_server.core.queue import Answer, State
+from fal_server.core.queue import Answer, State, WebhookState
 from fal_server.core.revisions import Json
 
 INPUT = "input"
@@ -102,6 +102,8 @@ class WorkflowRun:
         caller: the id of the key.
         cancelled: its caller asked to cancel it.
         answer: what became of it; None until it is completed.
+        webhook_url: called when the run is completed; None calls nobody.
+        webhook_at: when to try that next; None if it is not to be tried.
     """
 
     account: AccountId
@@ -116,6 +118,10 @@ class WorkflowRun:
     answer: Answer | None = None
     error: str | None = None
     error_type: str | None = None
+    webhook_url: str | None = field(repr=False, default=None)
+    webhook: WebhookState = WebhookState.NONE
+    webhook_attempts: int = 0
+    webhook_at: datetime | None = None
 
     @property
     def state(self) -> State:

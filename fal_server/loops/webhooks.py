@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
 from fal_server.aio.rounds import Rounds
 from fal_server.aio.tasks import TaskSet
 from fal_server.core.faults import Fault
-from fal_server.core.queue import QueuedRequest
+from fal_server.core.webhooks import Delivery
 from fal_server.live.events import ChangeNotifier
-from fal_server.services.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 20
 _LOOK_SECONDS = 1.0
 
 
-class WebhookSender:
+T = TypeVar("T")
+
+
+class Deliveries(Protocol[T]):
+    """Webhooks of one kind: of queued requests, or of runs of workflows."""
+
+    async def due(self, limit: int) -> Sequence[T]: ...
+
+    async def seconds_to_next(self) -> float | None: ...
+
+    def id_of(self, item: T, /) -> str: ...
+
+    async def deliver(self, item: T, /) -> Delivery: ...
+
+
+class WebhookSender(Generic[T]):
     """Deliver due webhooks, several at once, so that a slow receiver holds up nobody else.
 
     Args:
         due: notified whenever there is one more webhook to deliver.
     """
 
-    def __init__(self, webhooks: Webhooks, due: ChangeNotifier) -> None:
+    def __init__(self, webhooks: Deliveries[T], due: ChangeNotifier) -> None:
         self._webhooks = webhooks
         self._due = due
         self._delivering: set[str] = set()
@@ -38,20 +54,22 @@ class WebhookSender:
 
     async def _deliver_due(self) -> float | None:
         """Start the deliveries that are due; return the seconds until there is more to do, or None."""
-        due = [r for r in await self._webhooks.due(2 * _AT_ONCE) if r.request_id not in self._delivering]
-        for request in due[: _AT_ONCE - len(self._delivering)]:
-            self._delivering.add(request.request_id)
-            self._tasks.spawn(self._deliver(request), name=f"webhook of request {request.request_id}")
+        found = await self._webhooks.due(2 * _AT_ONCE)
+        due = [item for item in found if self._webhooks.id_of(item) not in self._delivering]
+        for item in due[: _AT_ONCE - len(self._delivering)]:
+            self._delivering.add(self._webhooks.id_of(item))
+            self._tasks.spawn(self._deliver(item), name=f"webhook of request {self._webhooks.id_of(item)}")
         if self._delivering:
             return _LOOK_SECONDS
         return await self._webhooks.seconds_to_next()
 
-    async def _deliver(self, request: QueuedRequest) -> None:
+    async def _deliver(self, item: T) -> None:
+        request_id = self._webhooks.id_of(item)
         try:
-            delivery = await self._webhooks.deliver(request)
+            delivery = await self._webhooks.deliver(item)
             if delivery.error is not None:
-                log.info("webhook of request %s, try %d: %s", request.request_id, delivery.number, delivery.error)
+                log.info("webhook of request %s, try %d: %s", request_id, delivery.number, delivery.error)
         except Fault as fault:
-            log.warning("the webhook of request %s cannot be handled yet: %s", request.request_id, fault.message)
+            log.warning("the webhook of request %s cannot be handled yet: %s", request_id, fault.message)
         finally:
-            self._delivering.discard(request.request_id)
+            self._delivering.discard(request_id)

@@ -61,6 +61,18 @@ class WorkflowStore(Protocol):
         """Return the runs of every account that are not completed, oldest first."""
         ...
 
+    async def due_webhooks(self, now: datetime, limit: int) -> Sequence[WorkflowRun]:
+        """Return the runs of every account whose webhook is due, the most overdue first."""
+        ...
+
+    async def next_webhook_at(self) -> datetime | None:
+        """Return when the next webhook of any account is due; None if there is none."""
+        ...
+
+    async def delivered(self, run: WorkflowRun) -> None:
+        """Record the webhook's state after an attempt; nothing if the run is gone."""
+        ...
+
     async def forget_runs(self, completed_before: datetime) -> int:
         """Delete the completed runs of every account that are older than this, and return how many."""
         ...

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,10 +21,12 @@ from fal_server.aio.tasks import TaskSet, run_to_completion
 from fal_server.core.faults import CONTROLLER_FAILED, FailedPrecondition, Fault, NotFound, Unavailable
 from fal_server.core.identity import AppId, Principal, Scope
 from fal_server.core.json_reader import read_json
-from fal_server.core.queue import Answer
+from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.revisions import Json
+from fal_server.core.webhooks import checked_url
 from fal_server.core.workflows import INPUT, Graph, GraphNode, NodeKind, NoSuchValue, WorkflowRun, graph_of, hydrate
 from fal_server.live.dispatch import Dispatcher
+from fal_server.live.events import ChangeNotifier
 from fal_server.ports import Clock
 from fal_server.ports.workflows import WorkflowStore
 from fal_server.services.queue import Queue
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 # The queue keeps answers for 24 h after their requests; a longer run could not find those of its first nodes again.
 _LONGEST = timedelta(hours=23)
 _AGAIN_SECONDS = 2.0
+_SILENCE_SECONDS = 1.0
 _HEADERS = (("host", "localhost"), ("content-type", "application/json"))
 
 
@@ -52,6 +55,9 @@ class _Live:
 
     run: WorkflowRun
     requests: dict[str, AppId]  # by id; those under way
+    events: list[Mapping[str, Json]] = field(default_factory=list)
+    """What happened since this controller works on it, for whoever follows."""
+    happened: ChangeNotifier = field(default_factory=ChangeNotifier)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     finishing: bool = False
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -63,7 +69,11 @@ class _Live:
 
 
 class WorkflowRuns:
-    """The use cases of calls of workflows."""
+    """The use cases of calls of workflows.
+
+    Attributes:
+        webhook_due: notified when a webhook has to be delivered.
+    """
 
     def __init__(
         self, store: WorkflowStore, workflows: Workflows, queue: Queue, dispatcher: Dispatcher, clock: Clock
@@ -75,6 +85,7 @@ class WorkflowRuns:
         self._clock = clock
         self._live: dict[str, _Live] = {}
         self._tasks = TaskSet(log)
+        self.webhook_due = ChangeNotifier()
 
     async def load(self) -> None:
         """Go on with the runs of an earlier controller, once at the start, after the queue was loaded."""
@@ -90,12 +101,18 @@ class WorkflowRuns:
         """Leave the runs under way to the next controller."""
         await self._tasks.close()
 
-    async def start(self, caller: Principal, name: str, value: Json) -> WorkflowRun:
+    async def start(self, caller: Principal, name: str, value: Json, *, webhook_url: str | None = None) -> WorkflowRun:
         """Accept a call of a workflow; when this returns, it is stored and will be completed.
 
+        Args:
+            webhook_url: called when it is completed.
+
         Raises:
+            InvalidArgument: the webhook's URL is not valid.
             NotFound: there is no such workflow, or no such app that the caller may call; the text names the node.
         """
+        if webhook_url is not None:
+            checked_url(webhook_url)
         workflow = await self._workflows.get(caller.scope, name)
         for node in graph_of(workflow.contents).nodes.values():
             if node.kind is NodeKind.RUN and not caller.scope.reaches(self._app_of(node)[0]):
@@ -108,6 +125,8 @@ class WorkflowRuns:
             input=value,
             caller=caller.key_id,
             created_at=self._clock.now(),
+            webhook_url=webhook_url,
+            webhook=WebhookState.NONE if webhook_url is None else WebhookState.WAITING,
         )
         return await run_to_completion(self._accept(run))
 
@@ -130,6 +149,23 @@ class WorkflowRuns:
             await live.finished.wait()
         found = await self._store.get_run(run.account, run.run_id)
         return found or run
+
+    async def follow(self, run: WorkflowRun) -> AsyncGenerator[Mapping[str, Json] | None]:
+        """Yield what happens in a run that was just started, and None when nothing does for a while.
+
+        The last event has the output, or the error. A follower who leaves ends nothing.
+        """
+        live, seen_events = self._live.get(run.run_id), 0
+        while live is not None:
+            seen = live.happened.count
+            for happened in live.events[seen_events:]:
+                yield happened
+            seen_events = len(live.events)
+            if run.run_id not in self._live:
+                break
+            if await live.happened.wait(seen, _SILENCE_SECONDS) == seen:
+                yield None
+        yield _last_event(await self.wait(run))
 
     async def cancel(self, scope: Scope, name: str, run_id: str) -> None:
         """Cancel a run: nodes that wait are cancelled, and the apps of those under way are asked to stop.
@@ -187,6 +223,8 @@ class WorkflowRuns:
         try:
             async with live.saving:
                 ended = self._ended(live, work)
+                if ended.webhook is WebhookState.WAITING:
+                    ended = replace(ended, webhook=WebhookState.PENDING, webhook_at=ended.completed_at)
                 live.finishing = True
                 if ended.answer is None or ended.answer.status >= 400:
                     await self._cancel_requests(live)
@@ -196,6 +234,8 @@ class WorkflowRuns:
             log.exception("workflow run %s could not be ended; the next controller goes on with it", live.run.run_id)
         del self._live[live.run.run_id]
         live.finished.set()
+        live.happened.notify()
+        self.webhook_due.notify()
 
     async def _store_end(self, ended: WorkflowRun) -> None:
         def unforeseen() -> None:
@@ -204,6 +244,10 @@ class WorkflowRuns:
 
         what = f"the end of workflow run {ended.run_id}"
         await until_stored(what, lambda: self._store.save_run(ended), unforeseen=unforeseen)
+
+    def _tell(self, live: _Live, kind: str, node: GraphNode, **more: Json) -> None:
+        live.events.append({"type": kind, "node_id": node.node_id, "app_id": node.app, **more})
+        live.happened.notify()
 
     def _ended(self, live: _Live, work: asyncio.Task[Json]) -> WorkflowRun:
         run = replace(live.run, completed_at=self._clock.now())
@@ -271,6 +315,7 @@ class WorkflowRuns:
             found: Json = read_json(answer.body)  # type: ignore[assignment]
         except ValueError as error:
             raise _Failed(node, 502, "internal_error", f"the app's answer is not JSON: {error}") from None
+        self._tell(live, "completion", node, output=found)
         return found
 
     async def _answer(self, live: _Live, node: GraphNode, body: bytes) -> Answer:
@@ -282,6 +327,7 @@ class WorkflowRuns:
             try:
                 if not request_id:
                     request_id = await asyncio.shield(live.submitting.spawn(self._submit(live, submission)))
+                    self._tell(live, "submit", node, request_id=request_id)
                 await self._queue.finished(request_id)
                 _, answer = await self._queue.result(app_id, request_id)
             except Unavailable as fault:
@@ -342,6 +388,21 @@ def _broken(run: WorkflowRun) -> WorkflowRun:
         error=CONTROLLER_FAILED,
         error_type="internal_error",
     )
+
+
+def _last_event(run: WorkflowRun) -> Mapping[str, Json]:
+    """Return the event of a run's end."""
+    if run.answer is None:
+        return {"type": "error", "message": "the run has expired"}
+    try:
+        body: Json = read_json(run.answer.body)  # type: ignore[assignment]
+    except ValueError:
+        body = run.answer.body.decode(errors="replace")
+    if run.error is None:
+        return {"type": "output", "output": body}
+    node = run.answer.header("x-fal-workflow-node")
+    named: dict[str, Json] = {} if node is None else {"node_id": node}
+    return {"type": "error", **named, "message": run.error, "error": {"status": run.answer.status, "body": body}}
 
 
 def _output(graph: Graph, values: Mapping[str, Json]) -> Json:

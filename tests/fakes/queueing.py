@@ -19,7 +19,7 @@ from fal_server.services.attempts import AttemptRunner
 from fal_server.services.cancellations import Cancellations
 from fal_server.services.queue import Queue, QueueStatus
 from fal_server.services.submission import Submission
-from fal_server.services.webhooks import Webhooks
+from fal_server.services.webhooks import SignedCalls, Webhooks
 from fal_server.store.crypto.signing import EdSigner
 from fal_server.store.sql.queue import SqlQueueStore
 from tests.fakes.domain import app_id
@@ -164,7 +164,8 @@ class Queueing:
             dead_retention=timedelta(days=7),
         )
         self.signer = signer
-        self.webhooks = Webhooks(self.store, self.receivers, signer, self.clock, KnownAccounts([Account()]))
+        self.calls = SignedCalls(self.receivers, signer, self.clock, KnownAccounts([Account()]))
+        self.webhooks = Webhooks(self.store, self.calls, self.clock)
         self.sender = WebhookSender(self.webhooks, self.queue.webhook_due)
 
     async def submit(self, app: str = "a", **changes: Any) -> str:

@@ -220,6 +220,7 @@ FAL_CLIENT = (
     Command(name="upload, upload_file, upload_image (asyncio)", remark=f"Their addresses are fixed: {_BY_NAME}"),
     Command(name="fal.apps.ws", remark="With `FAL_WS_RUN_HOST`, which is the address of `FAL_RUN_HOST`."),
     Command(name="the metadata of an app", remark="By the published REST client."),
-    Command(name="workflows (publish, list, get, change, run, delete)", remark="Without `stream` and webhooks."),
+    Command(name="workflows (publish, list, get, change, run, stream, delete)"),
+    Command(name="workflows (webhook)"),
     Command(name="older clients (1.20, 1.50, 1.70, 1.80)", remark="`deploy`, `runners`; 1.20 by what it knows."),
 )

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.interop.conftest import SAMPLES
 from tests.interop.records import covers
-from tests.support.controller import Controller, running
 from tests.support.official import Official
 
 HEAD = """
@@ -20,28 +15,6 @@ APP = "local/tiny"
 def show(value):
     print(json.dumps(value))
 """
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Generator[Controller]:
-    """A controller that speaks TLS alone."""
-    with running(tmp_path_factory.mktemp("secure"), "--tls") as controller:
-        yield controller
-
-
-@pytest.fixture(scope="module")
-def client(secure: Controller, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Official:
-    """The official packages, trusting its authority, with an app deployed over TLS."""
-    authority = str(secure.state_dir / "tls" / "ca.pem")
-    extra = {
-        "ISOLATE_TEST_MODE": "0",
-        "SSL_CERT_FILE": authority,
-        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": authority,
-    }
-    home = tmp_path_factory.mktemp("secure-home")
-    client = Official(python=python, home=home, host=f"localhost:{secure.port}", key=secure.key, extra=extra)
-    client.fal("deploy", SAMPLES / "tiny.py", "--app-name", "tiny")
-    return client
 
 
 def said(client: Official, script: str) -> Any:
@@ -305,7 +278,7 @@ print(json.dumps([int(found.status_code), sorted(found.parsed.to_dict()["openapi
     assert (status, paths) == (200, ["/", "/deaf", "/health", "/realtime", "/slow", "/slow/cancel", "/stream"])
 
 
-@covers("workflows (publish, list, get, change, run, delete)")
+@covers("workflows (publish, list, get, change, run, stream, delete)")
 def test_workflows(client: Official) -> None:
     script = """
 from fal.api.client import SyncServerlessClient
@@ -332,8 +305,47 @@ try:
     fal_client.subscribe("workflows/local/twice", arguments={})
 except fal_client.FalClientHTTPError as error:
     failed = [error.status_code, "local_tiny_1" in str(error)]
+events = list(fal_client.stream("workflows/local/twice", arguments={"text": "c "}))
+streamed = [[event["type"], event.get("node_id")] for event in events] + [events[-1]["output"]]
 deleted = delete_workflow.sync_detailed("local", "twice", client=rest).status_code
-show([published, listed, int(changed), title, ran, subscribed, failed, int(deleted)])
+show([published, listed, int(changed), title, ran, subscribed, failed, streamed, int(deleted)])
 """
+    nodes = [[kind, f"local_tiny_{number}"] for number in (1, 2) for kind in ("submit", "completion")]
+    streamed = [*nodes, ["output", None], {"text": "c 1st1st"}]
     both = [{"text": "a 1st1st"}, {"text": "b 1st1st"}]
-    assert said(client, script) == ["local/twice", ["twice"], 201, "Two times", *both, [422, True], 204]
+    assert said(client, script) == ["local/twice", ["twice"], 201, "Two times", *both, [422, True], streamed, 204]
+
+
+@covers("workflows (webhook)")
+def test_the_end_of_a_workflow_is_told_to_a_webhook(client: Official) -> None:
+    script = """
+import queue, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from fal.workflows import create_workflow
+from pydantic import BaseModel
+
+class Text(BaseModel):
+    text: str
+
+told = queue.Queue()
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        told.put([self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+receiver = HTTPServer(("127.0.0.1", 0), Receiver)
+threading.Thread(target=receiver.serve_forever, daemon=True).start()
+workflow = create_workflow("told", Text, Text)
+workflow.set_output({"text": workflow.run(APP, {"text": workflow.input.text}).text})
+name = workflow.publish("Told", is_public=False)
+url = f"http://127.0.0.1:{receiver.server_port}/hook"
+handle = fal_client.submit(f"workflows/{name}", arguments={"text": "a "}, webhook_url=url)
+path, body = told.get(timeout=120)
+show([path, body["request_id"] == handle.request_id, body["status"], body["payload"]])
+"""
+    assert said(client, script) == ["/hook", True, "OK", {"text": "a 1st"}]

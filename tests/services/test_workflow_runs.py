@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from fal_server.core.faults import FailedPrecondition, NotFound
+from fal_server.core.faults import FailedPrecondition, InvalidArgument, NotFound
 from fal_server.core.identity import LOCAL, AppId, Principal, Restrictions, Scope
-from fal_server.core.queue import Answer, Content, QueuedRequest
+from fal_server.core.queue import Answer, Content, QueuedRequest, WebhookState
 from fal_server.core.workflows import WorkflowRun
 from fal_server.ports.workflows import WorkflowStore
+from fal_server.services.webhooks import RunWebhooks
 from fal_server.services.workflow_runs import WorkflowRuns
 from fal_server.services.workflows import Workflows
 from tests.fakes.domain import SCOPE
@@ -66,10 +67,20 @@ class Running:
         store: Any = self.store
         return WorkflowRuns(store, self.workflows, self.q.queue, self.q.platform.dispatcher, self.q.clock)
 
-    async def start(self, nodes: Any = None, output: Any = None, **value: Any) -> WorkflowRun:
+    @property
+    def webhooks(self) -> RunWebhooks:
+        return RunWebhooks(self.q.platform.store.workflows, self.q.calls, self.q.clock)
+
+    async def start(
+        self, nodes: Any = None, output: Any = None, webhook_url: str | None = None, **value: Any
+    ) -> WorkflowRun:
         contents = {"name": "w", "nodes": nodes or CHAIN, "output": output or {"text": "$two.text"}}
         await self.workflows.publish(SCOPE, "w", title="W", contents=contents, is_public=False)
-        return await self.runs.start(CALLER, "w", value or {"text": "x"})
+        return await self.runs.start(CALLER, "w", value or {"text": "x"}, webhook_url=webhook_url)
+
+    async def happened(self, run: WorkflowRun) -> list[Any]:
+        async with asyncio.timeout(HANG_SECONDS):
+            return [event async for event in self.runs.follow(run) if event is not None]
 
     async def ended(self, run: WorkflowRun, runs: WorkflowRuns | None = None) -> WorkflowRun:
         return await asyncio.wait_for((runs or self.runs).wait(run), HANG_SECONDS)
@@ -229,3 +240,67 @@ async def test_old_runs_are_forgotten(w: Running) -> None:
     assert await w.runs.forget(timedelta(hours=1)) == 1
     with pytest.raises(NotFound):
         await w.runs.get(SCOPE, "w", run.run_id)
+
+
+async def test_who_follows_a_run_hears_of_each_node_and_of_the_end(w: Running) -> None:
+    first, one, second, two, last = await w.happened(await w.start())
+    ids = [event.pop("request_id") for event in (first, second)]
+    assert len(set(ids)) == 2
+    assert first == {"type": "submit", "node_id": "one", "app_id": "me/a"}
+    assert one == {"type": "completion", "node_id": "one", "app_id": "me/a", "output": {"text": "x+"}}
+    assert (second["node_id"], two["output"]) == ("two", {"text": "x++"})
+    assert last == {"type": "output", "output": {"text": "x++"}}
+
+
+async def test_who_follows_a_run_hears_why_it_failed(w: Running) -> None:
+    w.q.client.answers = [Answer(status=422, body=b'{"detail": "no"}')]
+    *_, last = await w.happened(await w.start())
+    assert (last["type"], last["node_id"], last["error"]["status"]) == ("error", "one", 422)
+    assert "the app answered 422" in last["message"]
+    assert last["error"]["body"]["detail"] == last["message"]
+
+
+async def test_a_follower_who_leaves_ends_nothing(w: Running) -> None:
+    w.q.client.held.clear()
+    run = await w.start()
+    following = w.runs.follow(run)
+    assert await anext(following) is not None
+    await following.aclose()
+    w.q.client.held.set()
+    assert (await w.ended(run)).error is None
+
+
+async def test_the_end_of_a_run_is_told_to_its_webhook_again_and_again(w: Running) -> None:
+    w.q.receivers.answers = [503, 204]
+    run = await w.ended(await w.start(webhook_url="http://example.test/hook?token=hush"))
+    assert "hush" not in repr(run)
+    (due,) = await w.webhooks.due(10)
+    assert (await w.webhooks.deliver(due)).error == "the receiver answered 503"
+    assert await w.webhooks.due(10) == []
+    assert await w.webhooks.seconds_to_next() == 14.0
+    w.q.pass_time(14)
+    (due,) = await w.webhooks.due(10)
+    delivery = await w.webhooks.deliver(due)
+    assert (delivery.number, delivery.error) == (2, None)
+    assert await w.webhooks.seconds_to_next() is None
+    assert (await w.runs.get(SCOPE, "w", run.run_id)).webhook is WebhookState.DELIVERED
+    first, second = w.q.receivers.calls
+    assert first.url == second.url == "http://example.test/hook?token=hush"
+    told = json.loads(second.body)
+    assert (told["request_id"], told["status"], told["payload"]) == (run.run_id, "OK", {"text": "x++"})
+    assert "x-fal-webhook-signature" in dict(second.headers)
+
+
+async def test_a_webhook_is_told_of_failures_too(w: Running) -> None:
+    w.q.client.answers = [Answer(status=422, body=b'{"detail": "no"}')]
+    await w.ended(await w.start(webhook_url="http://example.test/hook"))
+    (due,) = await w.webhooks.due(10)
+    await w.webhooks.deliver(due)
+    told = json.loads(w.q.receivers.calls[0].body)
+    assert (told["status"], "node 'one'" in told["error"]) == ("ERROR", True)
+
+
+async def test_an_address_that_cannot_be_called_is_refused_before_anything_runs(w: Running) -> None:
+    with pytest.raises(InvalidArgument, match="fal_webhook"):
+        await w.start(webhook_url="ftp://example.test")
+    assert w.bodies() == []

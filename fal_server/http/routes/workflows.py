@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import cast
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from fal_server.core.identity import Principal
 from fal_server.core.queue import State
 from fal_server.core.revisions import Json
 from fal_server.core.workflows import Workflow, WorkflowRun
+from fal_server.http.routes.event_stream import COMMENT, COMMENT_SECONDS, event, event_stream
 from fal_server.http.routes.guard import Guard
 from fal_server.http.routes.hosts import queue_base
 from fal_server.http.routes.parameters import number
@@ -43,10 +46,17 @@ class WorkflowRoutes:
             guard.route("PATCH", _ONE, self._change),
             guard.route("DELETE", _ONE, self._delete),
             guard.route("POST", _ONE, self._call),
+            guard.route("POST", f"{_ONE}/stream", self._stream),
             guard.route("POST", _QUEUED, self._submit),
-            guard.route("GET", f"{_QUEUED}/requests/{{run_id}}", self._result),
-            guard.route("GET", f"{_QUEUED}/requests/{{run_id}}/status", self._status),
-            guard.route("PUT", f"{_QUEUED}/requests/{{run_id}}/cancel", self._cancel),
+            *(
+                guard.route(method, f"{_QUEUED}/requests/{{run_id}}{path}{slash}", endpoint)
+                for method, path, endpoint in (
+                    ("GET", "", self._result),
+                    ("GET", "/status", self._status),
+                    ("PUT", "/cancel", self._cancel),
+                )
+                for slash in ("", "/")  # fal_client ends these without one, the published SDK with one
+            ),
         ]
 
     async def _list(self, request: Request, caller: Principal) -> Response:
@@ -95,11 +105,29 @@ class WorkflowRoutes:
         run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
         return _answer(await self._runs.wait(run))
 
+    async def _stream(self, request: Request, caller: Principal) -> Response:
+        """Run a workflow and send what happens as it happens."""
+        run = await self._runs.start(caller, self._name(request, caller), cast("Json", await json_object(request)))
+        draining: asyncio.Event = request.scope["state"]["draining"]
+
+        async def events() -> AsyncGenerator[bytes]:
+            silent_seconds = 0.0
+            async for happened in self._runs.follow(run):
+                if happened is not None:
+                    yield event(json.dumps(happened))
+                if draining.is_set():
+                    return
+                silent_seconds = 0.0 if happened is not None else silent_seconds + 1
+                if silent_seconds >= COMMENT_SECONDS:
+                    yield COMMENT
+                    silent_seconds = 0.0
+
+        return event_stream(events(), {"x-fal-request-id": run.run_id})
+
     async def _submit(self, request: Request, caller: Principal) -> Response:
         name = self._name(request, caller)
-        if "fal_webhook" in request.query_params:
-            raise InvalidArgument("fal_webhook", "a workflow calls no webhook: ask for its status")
-        run = await self._runs.start(caller, name, cast("Json", await json_object(request)))
+        value, webhook = cast("Json", await json_object(request)), request.query_params.get("fal_webhook") or None
+        run = await self._runs.start(caller, name, value, webhook_url=webhook)
         headers = {"x-fal-request-id": run.run_id}
         return JSONResponse(self._document(request, run) | {"queue_position": 0}, headers=headers)
 

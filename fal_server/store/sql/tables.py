@@ -289,7 +289,12 @@ WORKFLOW_RUNS = Table(
     Column("sealed_answer", LargeBinary),
     Column("error", Text),
     Column("error_type", Text),
+    Column("sealed_webhook_url", LargeBinary),
+    Column("webhook", Text, nullable=False),
+    Column("webhook_attempts", Integer, nullable=False),
+    Column("webhook_at", UtcTimestamp),
     Index(None, "completed_at"),
+    Index(None, "webhook", "webhook_at"),
 )
 
 

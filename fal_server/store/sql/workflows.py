@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.identity import AccountId
-from fal_server.core.queue import Answer
+from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.workflows import Workflow, WorkflowRun
 from fal_server.ports import Vault
 from fal_server.store.sql.database import Database, explained
@@ -90,6 +90,27 @@ class SqlWorkflowStore:
         query = select(WORKFLOW_RUNS).where(rows.completed_at.is_(None)).order_by(rows.created_at, rows.run_id)
         return [self._run(row) for row in await self._rows(query)]
 
+    async def due_webhooks(self, now: datetime, limit: int) -> Sequence[WorkflowRun]:
+        rows = WORKFLOW_RUNS.c
+        pending = (rows.webhook == WebhookState.PENDING.value, rows.webhook_at <= now)
+        query = select(WORKFLOW_RUNS).where(*pending).order_by(rows.webhook_at, rows.run_id).limit(limit)
+        return [self._run(row) for row in await self._rows(query)]
+
+    async def next_webhook_at(self) -> datetime | None:
+        rows = WORKFLOW_RUNS.c
+        pending = rows.webhook == WebhookState.PENDING.value
+        query = select(WORKFLOW_RUNS).where(pending).order_by(rows.webhook_at).limit(1)
+        found = await self._rows(query)
+        return found[0]["webhook_at"] if found else None
+
+    async def delivered(self, run: WorkflowRun) -> None:
+        mine = update(WORKFLOW_RUNS).where(owned_by(WORKFLOW_RUNS, run.account), WORKFLOW_RUNS.c.run_id == run.run_id)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(mine.values(_webhook_row(run)))
+
+        await self._database.write(work)
+
     async def forget_runs(self, completed_before: datetime) -> int:
         old = delete(WORKFLOW_RUNS).where(WORKFLOW_RUNS.c.completed_at < completed_before)
 
@@ -109,6 +130,9 @@ class SqlWorkflowStore:
         if run.answer is not None:
             parts = [run.answer.status, run.answer.headers, run.answer.body.decode("latin-1")]
             answer = self._vault.seal(f"answer of workflow run {run.run_id}", json.dumps(parts))
+        url = None
+        if run.webhook_url is not None:
+            url = self._vault.seal(f"webhook of workflow run {run.run_id}", run.webhook_url)
         return {
             "account": run.account,
             "run_id": run.run_id,
@@ -122,6 +146,8 @@ class SqlWorkflowStore:
             "sealed_answer": answer,
             "error": run.error,
             "error_type": run.error_type,
+            "sealed_webhook_url": url,
+            **_webhook_row(run),
         }
 
     def _run(self, row: RowMapping) -> WorkflowRun:
@@ -132,6 +158,8 @@ class SqlWorkflowStore:
             )
             fields = tuple((name, value) for name, value in headers)
             answer = Answer(status=status, headers=fields, body=body.encode("latin-1"))
+        sealed = row["sealed_webhook_url"]
+        url = None if sealed is None else self._vault.open(f"webhook of workflow run {run_id}", sealed)
         return WorkflowRun(
             account=AccountId(row["account"]),
             run_id=run_id,
@@ -145,7 +173,15 @@ class SqlWorkflowStore:
             answer=answer,
             error=row["error"],
             error_type=row["error_type"],
+            webhook_url=url,
+            webhook=WebhookState(row["webhook"]),
+            webhook_attempts=row["webhook_attempts"],
+            webhook_at=row["webhook_at"],
         )
+
+
+def _webhook_row(run: WorkflowRun) -> dict[str, object]:
+    return {"webhook": run.webhook.value, "webhook_attempts": run.webhook_attempts, "webhook_at": run.webhook_at}
 
 
 def _workflow_row(workflow: Workflow) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Starts a runner by a call, shows and stops it."""
 
 import sys
-import time
 from functools import partial
 
 import fal
@@ -19,6 +18,4 @@ say(type(runner.runner_id).__name__, runner.alias, runner.state.name, runner.mac
 say(type(runner.uptime).__name__, runner.in_flight_requests)
 say(runner.runner_id in [each.runner_id for each in client.runners.list()])
 say(client.runners.kill(runner.runner_id))
-while runner.runner_id in [each.runner_id for each in client.apps.runners(app, state=["running", "idle"])]:
-    time.sleep(0.1)
 say(sorted(client.runners.gpus()))

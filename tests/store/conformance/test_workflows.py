@@ -10,7 +10,7 @@ import pytest
 
 from fal_server.core.faults import AlreadyExists
 from fal_server.core.identity import LOCAL, AccountId
-from fal_server.core.queue import Answer
+from fal_server.core.queue import Answer, WebhookState
 from fal_server.core.workflows import Workflow, WorkflowRun
 from fal_server.store import AesVault, SqlStore, open_store
 from tests.store import strategies as some
@@ -77,11 +77,41 @@ async def test_a_run(store: SqlStore) -> None:
     assert await saved.get_run(LOCAL, "r") is None
 
 
+async def test_webhooks_of_runs_are_due_one_after_the_other(store: SqlStore) -> None:
+    saved = store.workflows
+    url = "http://example.test/hook"
+    waiting = run("waiting", webhook_url=url, webhook=WebhookState.WAITING)
+    pending = [
+        run(f"p{n}", webhook_url=url, webhook=WebhookState.PENDING, webhook_at=some.later(n), completed_at=some.START)
+        for n in (2, 1)
+    ]
+    for each in (waiting, run("none"), *pending):
+        await saved.save_run(each)
+    assert await saved.get_run(LOCAL, "waiting") == waiting
+    assert await saved.next_webhook_at() == some.later(1)
+    assert await saved.due_webhooks(some.START, 5) == []
+    assert [each.run_id for each in await saved.due_webhooks(some.later(2), 5)] == ["p1", "p2"]
+    assert [each.run_id for each in await saved.due_webhooks(some.later(2), 1)] == ["p1"]
+    tried = replace(pending[1], webhook_attempts=1, webhook_at=some.later(9))
+    await saved.delivered(tried)
+    assert await saved.get_run(LOCAL, "p1") == tried
+    await saved.delivered(replace(pending[0], webhook=WebhookState.DELIVERED, webhook_at=None))
+    assert await saved.next_webhook_at() == some.later(9)
+    await saved.delivered(run("gone", webhook=WebhookState.FAILED))
+    assert await saved.get_run(LOCAL, "gone") is None
+
+
 async def test_what_goes_into_a_run_and_comes_out_is_sealed(
     durable: Path | str | None, contents: Callable[[], bytes]
 ) -> None:
     store = await open_store(durable, AesVault(bytes(range(32))))
-    await store.workflows.save_run(run(answer=Answer(status=200, body=b"a secret answer"), completed_at=some.START))
+    await store.workflows.save_run(
+        run(
+            answer=Answer(status=200, body=b"a secret answer"),
+            completed_at=some.START,
+            webhook_url="http://example.test/a secret path",
+        )
+    )
     await store.close()
     found = contents()
     assert b"workflow_runs" in found
