@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -10,12 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fal_runner.process.proc import boot_id
+from fal_server.aio.rounds import every
 from fal_server.composition.state import write_private
 
 # A wall clock before this was never set; its first correction is taken at once.
 PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)
 # How fast the time follows a wall clock that stepped. Durations are right within this share meanwhile.
 SLEW = 0.1
+# A restart loses what the time has followed since the last reading: at most a tenth of this.
+KEPT_EVERY_SECONDS = 30.0
+_WORTH_KEEPING_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +103,36 @@ def save_clock(path: Path, clock: SteadyClock) -> None:
     """
     reading = clock.reading()
     write_private(path, json.dumps({"boot": reading.boot, "uptime": reading.uptime, "at": reading.at}) + "\n")
+
+
+class ClockKeeper:
+    """Keeps the reading of a clock that follows a step, so that a restart does not take the time back.
+
+    Args:
+        path: of the reading, which is written now.
+
+    Raises:
+        Unavailable: the disk does not take it.
+    """
+
+    def __init__(self, path: Path, clock: SteadyClock) -> None:
+        self._path = path
+        self._clock = clock
+        self._kept = clock.reading()
+        save_clock(path, clock)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Keep it again and again until `stopping` is set."""
+        await every("keeping the clock's reading", KEPT_EVERY_SECONDS, self.keep).run_until(stopping)
+
+    async def keep(self) -> None:
+        """Write the reading if the next run would be wrong without it.
+
+        Raises:
+            Unavailable: the disk does not take it.
+        """
+        reading = self._clock.reading()
+        counted_on = self._kept.at + reading.uptime - self._kept.uptime
+        if abs(reading.at - counted_on) >= _WORTH_KEEPING_SECONDS:
+            await asyncio.to_thread(save_clock, self._path, self._clock)
+            self._kept = reading

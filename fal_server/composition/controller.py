@@ -14,7 +14,7 @@ from importlib.metadata import version
 from fal_runner.process.proc import boot_id, own_process
 from fal_server.composition.addresses import Addresses, bind_addresses
 from fal_server.composition.admin_key import ensure_admin_key
-from fal_server.composition.clock import open_clock, save_clock
+from fal_server.composition.clock import ClockKeeper, open_clock
 from fal_server.composition.execution import Execution, build_execution
 from fal_server.composition.faces import Faces, open_faces
 from fal_server.composition.files import build_files, listen_for_runners
@@ -43,6 +43,7 @@ class Parts:
     execution: Execution
     loops: Loops
     faces: Faces
+    clock_keeper: ClockKeeper
 
 
 class Controller:
@@ -85,6 +86,7 @@ class Controller:
                 endless.append(tasks.create_task(parts.execution.prepare_containers()))
                 watch = StateWatch(self._state.trouble, parts.faces.router.suspend)
                 tasks.create_task(watch.run(stopping))
+                tasks.create_task(parts.clock_keeper.run(stopping))
                 await stop.wait()
                 self._report_waiting(running, "requests in flight")
                 await self._shutdown.run(keep_runners=self._keep_runners)
@@ -134,7 +136,7 @@ class Controller:
 async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) -> Parts:
     """Build every part; when this returns, requests are answered, but no loop runs yet."""
     clock = open_clock(state.clock)
-    save_clock(state.clock, clock)
+    clock_keeper = ClockKeeper(state.clock, clock)
     addresses = await bind_addresses(settings)
     for bound in addresses.sockets:
         stack.callback(bound.close)
@@ -200,7 +202,9 @@ async def _build(*, state: StateDir, settings: Settings, stack: AsyncExitStack) 
         certificates=certificates,
         stack=stack,
     )
-    return Parts(addresses=addresses, live=live, execution=execution, loops=loops, faces=faces)
+    return Parts(
+        addresses=addresses, live=live, execution=execution, loops=loops, faces=faces, clock_keeper=clock_keeper
+    )
 
 
 def _trust(certificates: Certificates | None) -> dict[str, str]:

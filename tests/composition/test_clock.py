@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_server.composition.clock import PLAUSIBLE, SLEW, ClockReading, SteadyClock, open_clock, save_clock
+from fal_server.composition.clock import PLAUSIBLE, SLEW, ClockKeeper, ClockReading, SteadyClock, open_clock, save_clock
 
 START = PLAUSIBLE.timestamp() + 1e6
 HOUR = 3600.0
@@ -86,3 +87,19 @@ def test_a_reading_is_kept_and_a_damaged_one_ignored(tmp_path: Path) -> None:
     assert abs((open_clock(path).now() - clock.now()).total_seconds()) < 5
     path.write_text('{"boot": 1')
     assert abs(behind(open_clock(path))) < 1
+
+
+async def test_a_restart_does_not_take_back_what_the_time_has_followed(tmp_path: Path) -> None:
+    path, machine = tmp_path / "clock.json", Machine()
+    clock = machine.clock()
+    keeper = ClockKeeper(path, clock)
+    first = path.read_text()
+    machine.uptime += HOUR
+    await keeper.keep()
+    assert path.read_text() == first, "written, though the wall clock has not stepped"
+    machine.step += HOUR
+    machine.uptime += HOUR
+    before = clock.now()
+    await keeper.keep()
+    after = machine.clock(ClockReading(**json.loads(path.read_text()))).now()
+    assert abs((after - before).total_seconds()) < 0.001

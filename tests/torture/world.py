@@ -19,10 +19,10 @@ import psutil
 
 from tests.support.controller import Controller, start
 from tests.support.left_behind import groups, kill_everything
+from tests.support.moved_clock import MovedClock
 from tests.torture.history import History
 
 _DISK_MIB = 128
-_CLOCK = Path(__file__).parents[1] / "clock"
 _PIECE = bytes(1024 * 1024)
 
 
@@ -50,8 +50,7 @@ class World:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.controller: Controller | None = None
-        self._step = folder / "step"
-        self._step.write_text(" " * 31 + "0")
+        self._clock = MovedClock(folder)
         self._changing = asyncio.Lock()
 
     @property
@@ -73,22 +72,17 @@ class World:
                     self.filler.unlink(missing_ok=True)
 
     def _start(self) -> Controller:
-        moved = {"CLOCK_STEP": str(self._step), "PYTHONPATH": str(_CLOCK)}
-        return start(self.state_dir, "--port", str(self.port), environment=moved)
+        return start(self.state_dir, "--port", str(self.port), environment=self._clock.environment)
 
     async def step_clock(self, by: float, seconds: float) -> None:
         """Move the wall clock of the controller and of what it starts, for some seconds."""
         started_at = time.time()
         try:
-            self._set_step(by)
+            self._clock.step(by)
             await pause(seconds)
         finally:
-            self._set_step(0)
+            self._clock.step(0)
         self.history.note("fault", what="clock stepped", at=started_at, until=time.time(), by=by)
-
-    def _set_step(self, by: float) -> None:
-        with self._step.open("r+b", buffering=0) as file:  # never empty, since others read it
-            file.write(f"{by:<32g}".encode())
 
     async def start_copy(self) -> None:
         """Copy the state directory while it is in use, and try to start a controller on the copy."""

@@ -1,0 +1,115 @@
+"""Steps of the wall clock, by hours in both directions, end no duration early and keep none for longer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fal_server.composition.clock import SLEW
+from tests.clock.trials import ARRANGED, SETTINGS, Setting, Site
+from tests.support.controller import ROOT, start
+from tests.support.left_behind import kill_everything
+from tests.support.moved_clock import MovedClock
+
+HOUR = 3600.0
+# What a call needs; the duration may have begun before the trial could see it.
+_LATE_SECONDS = 0.5
+PAGE = ROOT / "docs" / "explanation" / "durations.md"
+
+
+@contextmanager
+def stepping(clock: MovedClock, by: float) -> Generator[None]:
+    """Step the clock again every second, so that each duration has steps within."""
+    over = threading.Event()
+
+    def work() -> None:
+        steps = 0
+        while not over.is_set():
+            steps += 1
+            clock.step(steps * by)
+            over.wait(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def sites(folder: Path, clock: MovedClock) -> Generator[Site]:
+    """Run a controller with a moved clock."""
+    folder.mkdir()
+    site = Site(folder, start(folder / "state", environment=clock.environment))
+    try:
+        yield site
+    finally:
+        site.sdk.close()
+        site.controller.process.kill()
+        site.controller.process.wait()
+        kill_everything(folder / "state")
+
+
+def lasted(folder: Path, by: float, settings: tuple[Setting, ...], *, restart: bool) -> dict[str, float]:
+    """Return how many seconds each duration lasted while the clock stepped."""
+    folder.mkdir()
+    clock = MovedClock(folder)
+    with sites(folder / "site", clock) as site, ThreadPoolExecutor(len(settings)) as pool:
+        trials = [setting.trial(site) for setting in settings]
+        assert set(pool.map(next, trials)) == {ARRANGED}
+        if restart:
+            began = dict[int, float]()
+            for starts in (True, False):  # so that those which begin at once have not passed yet
+                some = [number for number, setting in enumerate(settings) if setting.starts is starts]
+                began |= zip(some, pool.map(lambda number: next(trials[number]), some), strict=True)
+            began = [began[number] for number in range(len(settings))]
+            site.controller.process.kill()
+            site.controller.process.wait()
+            ended_at = time.monotonic()
+            within = sum(start + s.seconds > ended_at for s, start in zip(settings, began, strict=True))
+            print(f"{within} of {len(settings)} durations had not passed when the controller was killed")
+            clock.step(by)
+            port = ("--port", str(site.controller.port))
+            site.controller = start(site.controller.state_dir, *port, environment=clock.environment)
+            over = list(pool.map(next, trials))
+        else:
+            with stepping(clock, by):
+                began, over = zip(*pool.map(lambda trial: (next(trial), next(trial)), trials), strict=True)
+        for trial in trials:
+            assert next(trial, None) is None
+    return {setting.name: end - start for setting, start, end in zip(settings, began, over, strict=True)}
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["while it runs", "between two runs"])
+def test_no_step_moves_a_duration(tmp_path: Path, *, restart: bool) -> None:
+    settings = tuple(setting for setting in SETTINGS if setting.lasts or not restart)
+    started_at = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        ways = [pool.submit(lasted, tmp_path / f"{by:+g}", by, settings, restart=restart) for by in (HOUR, -HOUR)]
+        found = [way.result() for way in ways]
+    print(f"{time.monotonic() - started_at:.0f} s")
+    for setting in settings:
+        ahead, back = (times[setting.name] for times in found)
+        print(f"{setting.name:48}{setting.seconds:4g} s: {ahead:6.1f} s with steps ahead, {back:6.1f} s back")
+    least = {setting.name: setting.seconds * (1 - SLEW) - _LATE_SECONDS for setting in settings}
+    early = {name: times[name] for times in found for name in times if times[name] < least[name]}
+    assert not early, f"over too early: {early}"
+
+
+def row(setting: Setting) -> str:
+    """Return the setting's row on the page."""
+    between = "in time" if setting.lasts else "begins anew"
+    return f"| {setting.name} | {setting.seconds:g} s | in time | {between} |"
+
+
+def test_the_page_has_what_is_tried() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    assert rows[2:] == [row(setting) for setting in SETTINGS]

@@ -1,0 +1,41 @@
+"""A wall clock that a test moves, for the processes it starts; the clocks that count durations stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+_LIBRARIES = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+
+
+class MovedClock:
+    """The wall clock of every process that has its `environment`.
+
+    Args:
+        folder: gets the file that says how far it is moved.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = sorted(Path("/").glob(_LIBRARIES.removeprefix("/")))
+        assert found, f"{_LIBRARIES} is missing; on Debian: apt install faketime"
+        self._library = found[0]
+        self._file = folder / "moved_clock"
+        self.step(0)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Return what a process needs so that its wall clock follows."""
+        return {
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",  # a step is seen at once
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else waits with a limit are loops
+            "NO_FAKE_STAT": "1",
+        }
+
+    def step(self, seconds: float) -> None:
+        """Set how far the wall clock is ahead of the real one."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+.6f}\n")
+        new.replace(self._file)
