@@ -207,9 +207,13 @@ class AsyncController:
             since: also list those that ended at or after this time; a naive one is local time.
             list_pending: also list those that are not running yet.
         """
-        request = runner.list_request(since=since, list_pending=list_pending)
-        answer = await self._calls.unary(self._calls.runners.ListRunners, request)
-        return runner.runner_infos(answer)
+        pages, token = runner.RunnerPages(), None
+        while True:
+            request = runner.list_request(since=since, list_pending=list_pending, page_token=token)
+            answer = await self._calls.unary(self._calls.runners.ListRunners, request)
+            token = pages.take(answer)
+            if token is None:
+                return pages.runners()
 
     async def list_alias_runners(
         self,
@@ -220,11 +224,15 @@ class AsyncController:
         environment_name: str | None = None,
     ) -> list[runner.RunnerInfo]:
         """List the runners of one app; the arguments are those of `list_runners`."""
-        request = runner.list_alias_request(
-            alias, since=since, list_pending=list_pending, environment_name=environment_name
-        )
-        answer = await self._calls.unary(self._calls.runners.ListAliasRunners, request)
-        return runner.runner_infos(answer)
+        pages, token = runner.RunnerPages(), None
+        while True:
+            request = runner.list_alias_request(
+                alias, since=since, list_pending=list_pending, environment_name=environment_name, page_token=token
+            )
+            answer = await self._calls.unary(self._calls.runners.ListAliasRunners, request)
+            token = pages.take(answer)
+            if token is None:
+                return pages.runners()
 
     def watch_runners(
         self,

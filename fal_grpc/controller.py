@@ -203,9 +203,13 @@ class Controller:
             since: also list those that ended at or after this time; a naive one is local time.
             list_pending: also list those that are not running yet.
         """
-        request = runner.list_request(since=since, list_pending=list_pending)
-        answer = self._calls.unary(self._calls.runners.ListRunners, request)
-        return runner.runner_infos(answer)
+        pages, token = runner.RunnerPages(), None
+        while True:
+            request = runner.list_request(since=since, list_pending=list_pending, page_token=token)
+            answer = self._calls.unary(self._calls.runners.ListRunners, request)
+            token = pages.take(answer)
+            if token is None:
+                return pages.runners()
 
     def list_alias_runners(
         self,
@@ -216,11 +220,15 @@ class Controller:
         environment_name: str | None = None,
     ) -> list[runner.RunnerInfo]:
         """List the runners of one app; the arguments are those of `list_runners`."""
-        request = runner.list_alias_request(
-            alias, since=since, list_pending=list_pending, environment_name=environment_name
-        )
-        answer = self._calls.unary(self._calls.runners.ListAliasRunners, request)
-        return runner.runner_infos(answer)
+        pages, token = runner.RunnerPages(), None
+        while True:
+            request = runner.list_alias_request(
+                alias, since=since, list_pending=list_pending, environment_name=environment_name, page_token=token
+            )
+            answer = self._calls.unary(self._calls.runners.ListAliasRunners, request)
+            token = pages.take(answer)
+            if token is None:
+                return pages.runners()
 
     def watch_runners(
         self,

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -181,6 +181,7 @@ class AppsNamespace:
         sources: Sequence[LogOrigin | str] = (),
         request_id: str | None = None,
         environment_name: str | None = None,
+        on_progress: Callable[[datetime], None] | None = None,
     ) -> Generator[LogEntry, None, None]:
         """Read what all runners of an app have printed, past and present, merged by time.
 
@@ -197,6 +198,7 @@ class AppsNamespace:
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
             request_id: only lines that were written for this request.
             environment_name: the environment; None means the default one.
+            on_progress: called with the time that a search through stored lines has reached, again and again.
 
         Returns:
             The lines, oldest first; each names its runner. Close it (or break out of the loop and drop it) to stop.
@@ -217,7 +219,7 @@ class AppsNamespace:
             sources=sources,
             request_id=request_id,
         )
-        return log_reading.read(self.client, query, follow=follow)
+        return log_reading.read(self.client, query, follow=follow, on_progress=on_progress)
 
     def gpus(self, app_name: str) -> GpuUsage:
         """Count the GPUs of an app's runners, by model: {"gpus": {"H100": 2}, "total": 2}.

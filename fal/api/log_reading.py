@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fal.api.logs import HttpHistory, LogReconnectPolicy, TailFollowJoin, http_runner_id
-from fal_grpc.errors import UnavailableError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal.api.opener import Opener
     from fal_grpc.adapter.log import LogEntry, LogQuery
 
@@ -50,10 +52,18 @@ class LogLines(Generator["LogEntry", None, None]):
         self._batches.close()
 
 
-def read(client: Opener, query: LogQuery, *, follow: bool) -> LogLines:
-    """Return the lines, oldest first."""
+def read(
+    client: Opener, query: LogQuery, *, follow: bool, on_progress: Callable[[datetime], None] | None = None
+) -> LogLines:
+    """Return the lines, oldest first.
+
+    Args:
+        on_progress: called with the time that the reading of stored lines has reached, again and again.
+    """
+    if on_progress is not None and not callable(on_progress):
+        raise ArgumentError("on_progress", "must be callable")
     if not follow:
-        return LogLines(_stored(client, query))
+        return LogLines(_stored(client, query, on_progress))
     return LogLines(_followed(client, query) if query.lines is None else _tail_and_follow(client, query))
 
 
@@ -72,7 +82,7 @@ def _tail_and_follow(client: Opener, query: LogQuery) -> _Batches:
             yield [entry for entry in entries if join.is_new(entry)]
 
 
-def _stored(client: Opener, query: LogQuery) -> _Batches:
+def _stored(client: Opener, query: LogQuery, on_progress: Callable[[datetime], None] | None = None) -> _Batches:
     controller = client.controller()
     newest_first: list[LogEntry] = []
     token: str | None = None
@@ -87,6 +97,8 @@ def _stored(client: Opener, query: LogQuery) -> _Batches:
         else:
             newest_first.extend(page.entries)
         token = page.next_page_token
+        if page.reached is not None and on_progress is not None:
+            on_progress(page.reached)
         if token is None:
             yield newest_first[::-1]
             return

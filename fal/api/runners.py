@@ -146,6 +146,7 @@ class RunnersNamespace:
         oldest: bool = False,
         sources: Sequence[LogOrigin | str] = (),
         request_id: str | None = None,
+        on_progress: Callable[[datetime], None] | None = None,
     ) -> Generator[LogEntry, None, None]:
         """Read what a runner has printed, oldest line first.
 
@@ -161,6 +162,7 @@ class RunnersNamespace:
             oldest: with `lines`, the oldest ones instead; not with follow.
             sources: only lines from these: "build", "system", "stdout", "stderr"; empty means all.
             request_id: only lines that were written for this request.
+            on_progress: called with the time that a search through stored lines has reached, again and again.
 
         Returns:
             The lines. Close it (or break out of the loop and drop it) to stop following.
@@ -179,7 +181,7 @@ class RunnersNamespace:
             sources=sources,
             request_id=request_id,
         )
-        return log_reading.read(self.client, query, follow=follow)
+        return log_reading.read(self.client, query, follow=follow, on_progress=on_progress)
 
     @overload
     def exec(

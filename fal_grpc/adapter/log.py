@@ -137,10 +137,15 @@ class RunnerEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some stored lines, and the token of the next page; None on the last one."""
+    """Some stored lines, and the token of the next page; None on the last one.
+
+    Attributes:
+        reached: the time of the last line that was read for this page, found or not; None if that is not known.
+    """
 
     entries: tuple[LogEntry, ...]
     next_page_token: str | None
+    reached: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +204,11 @@ def entries(messages: Iterable[log_pb2.LogEntry]) -> tuple[LogEntry, ...]:
 
 
 def page(message: log_pb2.ListLogsResponse) -> LogPage:
-    return LogPage(entries=entries(message.entries), next_page_token=message.next_page_token or None)
+    return LogPage(
+        entries=entries(message.entries),
+        next_page_token=message.next_page_token or None,
+        reached=message.reached.ToDatetime(UTC) if message.HasField("reached") else None,
+    )
 
 
 def batch(message: log_pb2.FollowLogsResponse) -> LogBatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, cast
 
@@ -178,6 +178,8 @@ REPLACEMENTS: Mapping[int, ReplaceState] = {
 }
 
 # The setters of the slots: a frozen dataclass has no other, and they are twice as fast as object.__setattr__.
+_RUNNERS_ON_A_PAGE = 1000
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _SET = {name: RunnerInfo.__dict__[name].__set__ for name in RunnerInfo.__dataclass_fields__}
 _KEEP = _Received.__dict__["_message"].__set__
 _message_of: Callable[[RunnerInfo], runner_pb2.RunnerInfo] = _Received.__dict__["_message"].__get__
@@ -263,8 +265,28 @@ def runner_info(message: runner_pb2.RunnerInfo) -> RunnerInfo:
     return info
 
 
-def runner_infos(message: runner_pb2.ListRunnersResponse | runner_pb2.ListAliasRunnersResponse) -> list[RunnerInfo]:
-    return [runner_info(item) for item in message.runners]
+class RunnerPages:
+    """Collects the pages of a list of runners."""
+
+    def __init__(self) -> None:
+        self._found: list[RunnerInfo] = []
+        self._whole = True
+
+    def take(self, message: runner_pb2.ListRunnersResponse | runner_pb2.ListAliasRunnersResponse) -> str | None:
+        """Add a page; return the token of the next, or None."""
+        self._found += map(runner_info, message.runners)
+        self._whole = self._whole and not message.next_page_token
+        return message.next_page_token or None
+
+    def runners(self) -> list[RunnerInfo]:
+        """Return all runners, oldest first."""
+        if self._whole:  # in the controller's order, which others choose
+            return self._found
+        return sorted(self._found, key=lambda found: (found.created_at or _BEGINNING, found.runner_id))
+
+
+def _page_size(since: datetime | None) -> int | None:
+    return None if since is None else _RUNNERS_ON_A_PAGE
 
 
 def aged(info: RunnerInfo, seconds: float) -> RunnerInfo:
@@ -283,16 +305,28 @@ def got(message: runner_pb2.GetRunnerResponse) -> RunnerInfo:
     return runner_info(message.runner)
 
 
-def list_request(*, since: datetime | None = None, list_pending: bool = True) -> runner_pb2.ListRunnersRequest:
-    """Return a request for runners. `list_pending` is always sent, as the published client does."""
+def list_request(
+    *, since: datetime | None = None, list_pending: bool = True, page_token: str | None = None
+) -> runner_pb2.ListRunnersRequest:
+    """Return a request for runners. `list_pending` is always sent, as the published client does.
+
+    Those that ended may be tens of thousands, so they are asked for in pages. Other controllers ignore that.
+    """
     from fal_grpc.v1 import runner_pb2
 
     start = None if since is None else to_timestamp(since, argument="since")
-    return runner_pb2.ListRunnersRequest(list_pending=list_pending, start_time=start)
+    return runner_pb2.ListRunnersRequest(
+        list_pending=list_pending, start_time=start, page_size=_page_size(since), page_token=page_token
+    )
 
 
 def list_alias_request(
-    alias: str, *, since: datetime | None = None, list_pending: bool = True, environment_name: str | None = None
+    alias: str,
+    *,
+    since: datetime | None = None,
+    list_pending: bool = True,
+    environment_name: str | None = None,
+    page_token: str | None = None,
 ) -> runner_pb2.ListAliasRunnersRequest:
     from fal_grpc.v1 import runner_pb2
 
@@ -301,6 +335,8 @@ def list_alias_request(
         list_pending=list_pending,
         start_time=None if since is None else to_timestamp(since, argument="since"),
         environment_name=environment_name,
+        page_size=_page_size(since),
+        page_token=page_token,
     )
 
 

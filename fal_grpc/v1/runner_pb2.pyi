@@ -392,8 +392,16 @@ class ListRunnersRequest(_message.Message):
 
     LIST_PENDING_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     list_pending: _builtins.bool
     """Also those that are not up yet: pending, delayed, being set up."""
+    page_size: _builtins.int
+    """At most about this many runners in the answer, up to 1000; unset means all at once. In pages, the runners that have
+    ended come first, by the time of their end, and the last page also has all that have not ended.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the page before; unset for the first. All other fields must be as they were then."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Also those that ended at or after this time; unset means none that ended."""
@@ -403,17 +411,27 @@ class ListRunnersRequest(_message.Message):
         *,
         list_pending: _builtins.bool | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending", "_start_time", b"_start_time", "list_pending", b"list_pending", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending", "_page_size", b"_page_size", "_page_token", b"_page_token", "_start_time", b"_start_time", "list_pending", b"list_pending", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending", "_start_time", b"_start_time", "list_pending", b"list_pending", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending", "_page_size", b"_page_size", "_page_token", b"_page_token", "_start_time", b"_start_time", "list_pending", b"list_pending", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__list_pending: _TypeAlias = _typing.Literal["list_pending"]  # noqa: Y015
     _WhichOneofArgType__list_pending: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending"]  # noqa: Y015
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
     _WhichOneofReturnType__start_time: _TypeAlias = _typing.Literal["start_time"]  # noqa: Y015
     _WhichOneofArgType__start_time: _TypeAlias = _typing.Literal["_start_time", b"_start_time"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__list_pending) -> _WhichOneofReturnType__list_pending | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_time) -> _WhichOneofReturnType__start_time | None: ...
 
@@ -426,20 +444,26 @@ class ListRunnersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNNERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to ask for the next page with; unset on the last page."""
     @_builtins.property
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
-        """The runners, the oldest first."""
+        """The runners, the oldest first; in pages, see page_size."""
 
     def __init__(
         self,
         *,
         runners: _abc.Iterable[Global___RunnerInfo] | None = ...,
+        next_page_token: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["runners", b"runners"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token", "runners", b"runners"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
 
 Global___ListRunnersResponse: _TypeAlias = ListRunnersResponse  # noqa: Y015
 
@@ -453,12 +477,20 @@ class ListAliasRunnersRequest(_message.Message):
     LIST_PENDING_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     alias: _builtins.str
     """Name of the app."""
     list_pending: _builtins.bool
     """Also those that are not up yet: pending, delayed, being set up."""
     environment_name: _builtins.str
     """Environment that the app is in; unset means "main"."""
+    page_size: _builtins.int
+    """At most about this many runners in the answer, up to 1000; unset means all at once. In pages, the runners that have
+    ended come first, by the time of their end, and the last page also has all that have not ended.
+    """
+    page_token: _builtins.str
+    """The next_page_token of the page before; unset for the first. All other fields must be as they were then."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Also those that ended at or after this time; unset means none that ended."""
@@ -470,21 +502,31 @@ class ListAliasRunnersRequest(_message.Message):
         list_pending: _builtins.bool | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         environment_name: _builtins.str | None = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_list_pending", b"_list_pending", "_start_time", b"_start_time", "environment_name", b"environment_name", "list_pending", b"list_pending", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_list_pending", b"_list_pending", "_page_size", b"_page_size", "_page_token", b"_page_token", "_start_time", b"_start_time", "environment_name", b"environment_name", "list_pending", b"list_pending", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_list_pending", b"_list_pending", "_start_time", b"_start_time", "alias", b"alias", "environment_name", b"environment_name", "list_pending", b"list_pending", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name", "_list_pending", b"_list_pending", "_page_size", b"_page_size", "_page_token", b"_page_token", "_start_time", b"_start_time", "alias", b"alias", "environment_name", b"environment_name", "list_pending", b"list_pending", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__environment_name: _TypeAlias = _typing.Literal["environment_name"]  # noqa: Y015
     _WhichOneofArgType__environment_name: _TypeAlias = _typing.Literal["_environment_name", b"_environment_name"]  # noqa: Y015
     _WhichOneofReturnType__list_pending: _TypeAlias = _typing.Literal["list_pending"]  # noqa: Y015
     _WhichOneofArgType__list_pending: _TypeAlias = _typing.Literal["_list_pending", b"_list_pending"]  # noqa: Y015
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
     _WhichOneofReturnType__start_time: _TypeAlias = _typing.Literal["start_time"]  # noqa: Y015
     _WhichOneofArgType__start_time: _TypeAlias = _typing.Literal["_start_time", b"_start_time"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_name) -> _WhichOneofReturnType__environment_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__list_pending) -> _WhichOneofReturnType__list_pending | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__start_time) -> _WhichOneofReturnType__start_time | None: ...
 
@@ -497,20 +539,26 @@ class ListAliasRunnersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUNNERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """What to ask for the next page with; unset on the last page."""
     @_builtins.property
     def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunnerInfo]:
-        """The runners, the oldest first."""
+        """The runners, the oldest first; in pages, see page_size."""
 
     def __init__(
         self,
         *,
         runners: _abc.Iterable[Global___RunnerInfo] | None = ...,
+        next_page_token: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["runners", b"runners"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token", "runners", b"runners"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
 
 Global___ListAliasRunnersResponse: _TypeAlias = ListAliasRunnersResponse  # noqa: Y015
 

@@ -68,6 +68,7 @@ class LogQuery:
         after: only lines behind this `LogPage.cursor`, in the same order.
         above: only lines of a runner with a higher sequence than this.
         limit: at most so many lines, 1 to 10,000.
+        reads: read at most about so many lines for one page of a search, which may then be short, or empty.
     """
 
     runner_id: str | None = None
@@ -81,12 +82,18 @@ class LogQuery:
     after: str | None = None
     above: int = 0
     limit: int = 1000
+    reads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Some lines, the cursor to go on from, and whether there were more lines at that time."""
+    """Some lines, the cursor to go on from, and whether there were more lines at that time.
+
+    Attributes:
+        reached: the time of the last line that was read, which may be behind the last that was found.
+    """
 
     entries: tuple[LogEntry, ...]
     cursor: str
     more: bool
+    reached: datetime | None = None

@@ -17,7 +17,7 @@ from fal_server.grpc.caller import Caller
 from fal_server.grpc.convert import named, optional_time, timestamp
 from fal_server.grpc.lines import SOURCES, stored_lines
 from fal_server.grpc.streams import closing
-from fal_server.services.logs import MOST_CHARACTERS, MOST_ON_A_PAGE, Logs
+from fal_server.services.logs import MOST_CHARACTERS, MOST_ON_A_PAGE, READS_AT_ONCE, Logs
 
 _USUAL_PAGE = 1000
 _OLDEST_FIRST = "oldest first"
@@ -50,6 +50,7 @@ class LogHandlers:
             until=optional_time(request, "until"),
             newest_first=named(request.order, _ORDERS, "order") != _OLDEST_FIRST,
             after=after,
+            reads=READS_AT_ONCE,
             limit=limit if left is None else min(limit, left),
         )
         page = await self._logs.page(caller.scope, query)
@@ -59,7 +60,10 @@ class LogHandlers:
         left = None if left is None else left - len(page.entries)
         more = page.more and left != 0
         response = pb.ListLogsResponse.FromString(stored_lines(page.entries))
-        response.next_page_token = write_cursor([page.cursor, left, digest]) if more else ""
+        if more:
+            response.next_page_token = write_cursor([page.cursor, left, digest])
+            if page.reached is not None:
+                response.reached.CopyFrom(timestamp(page.reached))
         return response
 
     async def follow_logs(self, request: pb.FollowLogsRequest, caller: Caller) -> AsyncGenerator[pb.FollowLogsResponse]:

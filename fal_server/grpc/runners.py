@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import TypeAlias
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -20,6 +21,8 @@ from fal_server.live.runner_view import RunnerView
 from fal_server.services.runners import Runners
 
 _Info = pb.RunnerInfo
+_Listing: TypeAlias = "pb.ListRunnersRequest | pb.ListAliasRunnersRequest"
+_Listed: TypeAlias = "pb.ListRunnersResponse | pb.ListAliasRunnersResponse"
 # DEAD, the old name of TERMINATED, is never sent, and published clients raise on a number that they do not know.
 STATES = {
     RunnerState.FAILURE_DELAY: _Info.FAILURE_DELAY,
@@ -41,10 +44,12 @@ class RunnerHandlers:
         self._runners = runners
 
     async def list_runners(self, request: pb.ListRunnersRequest, caller: Caller) -> pb.ListRunnersResponse:
-        views = await self._runners.list(
-            caller.scope, since=optional_time(request, "start_time"), include_pending=request.list_pending
-        )
         response = pb.ListRunnersResponse()
+        since = optional_time(request, "start_time")
+        if request.HasField("page_size"):
+            views = await self._page(request, None, MAIN, response, caller)
+        else:
+            views = await self._runners.list(caller.scope, since=since, include_pending=request.list_pending)
         async for view in in_slices(views):
             response.runners.append(runner_info(view))
         return response
@@ -52,17 +57,34 @@ class RunnerHandlers:
     async def list_alias_runners(
         self, request: pb.ListAliasRunnersRequest, caller: Caller
     ) -> pb.ListAliasRunnersResponse:
-        views = await self._runners.list_for_app(
-            caller.scope,
-            request.alias,
-            request.environment_name or MAIN,
-            since=optional_time(request, "start_time"),
-            include_pending=request.list_pending,
-        )
         response = pb.ListAliasRunnersResponse()
+        since, environment = optional_time(request, "start_time"), request.environment_name or MAIN
+        if request.HasField("page_size"):
+            views = await self._page(request, request.alias, environment, response, caller)
+        else:
+            views = await self._runners.list_for_app(
+                caller.scope, request.alias, environment, since=since, include_pending=request.list_pending
+            )
         async for view in in_slices(views):
             response.runners.append(runner_info(view))
         return response
+
+    async def _page(
+        self, request: _Listing, app: str | None, environment: str, response: _Listed, caller: Caller
+    ) -> Sequence[RunnerView]:
+        """Return the runners of a page; note in the response where the next one begins."""
+        page = await self._runners.page(
+            caller.scope,
+            app,
+            environment,
+            since=optional_time(request, "start_time"),
+            include_pending=request.list_pending,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        if page.next_token:
+            response.next_page_token = page.next_token
+        return page.views
 
     async def watch_runners(
         self, request: pb.WatchRunnersRequest, caller: Caller

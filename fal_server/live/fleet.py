@@ -363,6 +363,12 @@ class Fleet:
         """Return the runners that ended at or after a time, oldest first."""
         return [r for r in await self._store.list_runners(account, since) if r.ended]
 
+    async def page_ended(
+        self, account: AccountId, since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
+    ) -> list[Runner]:
+        """Return runners that ended at or after a time, and behind an end and id, by end and id."""
+        return await self._store.page_ended_runners(account, since, app_id, after, limit)
+
     def view(self, runner: Runner, keep_alive_seconds: int | None) -> RunnerView:
         """Return a runner with its current state.
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
-from fal_server.core.identity import AccountId, Accounts
+from fal_server.core.identity import AccountId, Accounts, AppId
 from fal_server.core.logs import LogEntry, LogPage, LogQuery
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
@@ -90,6 +90,18 @@ class Store(Protocol):
         """Return the living runners, and those that ended at or after `ended_since` if given, oldest first.
 
         The token of an ended runner is empty here; `get_runner` returns it. A token that cannot be opened is empty.
+        """
+        ...
+
+    async def page_ended_runners(
+        self, account: AccountId, ended_since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
+    ) -> list[Runner]:
+        """Return runners that ended at or after a time, by end and id; their tokens are empty.
+
+        Args:
+            app_id: only those of this app; None means all.
+            after: only those behind this end and id.
+            limit: at most so many.
         """
         ...
 

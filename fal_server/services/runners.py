@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 
 from fal_server.aio.slices import in_slices
 from fal_server.core import autoscale, names
 from fal_server.core.checks import check_bounds
+from fal_server.core.cursors import read_cursor, write_cursor
 from fal_server.core.faults import InvalidArgument, NotFound
 from fal_server.core.history import start_phases
 from fal_server.core.identity import AppId, Scope
@@ -27,10 +28,20 @@ from fal_server.services.execs import WITHOUT_PROCESS, require_enterable
 
 MAX_SINCE = timedelta(days=1)
 STOPPED = "stopped by request"
+MOST_ON_A_PAGE = 1000
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # So many of those that ended last are told with how they ended; a watcher that resumes learns of the others that they
 # are gone.
 _MOST_ENDED = 500
 _ROUNDING_SECONDS = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerPage:
+    """Some runners, and what to ask for the next page with; "" on the last."""
+
+    views: Sequence[RunnerView]
+    next_token: str
 
 
 class Runners:
@@ -78,6 +89,51 @@ class Runners:
         app = await self._catalog.require_in(scope.account, name, environment, "alias")
         mine = [r for r in await self._all(scope, since) if r.app_id == app.app_id]
         return await self._views(mine, include_pending)
+
+    async def page(
+        self,
+        scope: Scope,
+        name: str | None,
+        environment: str,
+        *,
+        since: datetime | None,
+        include_pending: bool,
+        size: int,
+        token: str,
+    ) -> RunnerPage:
+        """Return a page of runners: those that ended, by their end; the last page also has all others.
+
+        A runner that ends between two pages is on the later one.
+
+        Args:
+            name: only the runners of this app; None means all.
+            since: include those that ended at or after this time, at most 24 hours ago.
+            include_pending: include those that have no process yet.
+            size: at most about so many.
+            token: of the page before; "" for the first.
+
+        Raises:
+            InvalidArgument: `since` is too long ago, `size` is not positive, or `token` is none.
+            NotFound: there is no such app.
+        """
+        if size < 1:
+            raise InvalidArgument("page_size", f"page_size is {size}: use 1 to {MOST_ON_A_PAGE}, or leave it out")
+        size = min(size, MOST_ON_A_PAGE)
+        after = _read_token(token) if token else (since or _BEGINNING, "")
+        app: AppId | None = None
+        if name is not None:
+            app = (await self._catalog.require_in(scope.account, name, environment, "alias")).app_id
+        self._check_since(since)
+        # Those that have not ended first: one that ends in between is then in both, and shown as ended.
+        others = sorted(self._fleet.of_account(scope.account), key=_age)
+        ended: list[Runner] = []
+        if since is not None:
+            ended = await self._fleet.page_ended(scope.account, since, app, after, size)
+        if len(ended) == size:
+            return RunnerPage(views=await self._views(ended, include_pending), next_token=_token_after(ended[-1]))
+        ids = {r.runner_id for r in ended}
+        mine = (r for r in others if r.runner_id not in ids and app in {None, r.app_id})
+        return RunnerPage(views=await self._views([*ended, *mine], include_pending), next_token="")
 
     async def watch(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, version: str
@@ -251,3 +307,27 @@ def _same_end(before: RunnerView, now: RunnerView) -> bool:
 
 def _age(runner: Runner) -> tuple[datetime, str]:
     return runner.created_at, runner.runner_id
+
+
+def _token_after(runner: Runner) -> str:
+    """Return the token of the page behind an ended runner."""
+    passed = (runner.ended_at or _BEGINNING) - _BEGINNING
+    return write_cursor([passed // timedelta(microseconds=1), runner.runner_id])
+
+
+def _read_token(token: str) -> tuple[datetime, str]:
+    """Return the end and id of the last runner of a page.
+
+    Raises:
+        InvalidArgument: it is no token of a page.
+    """
+    try:
+        match read_cursor(token):
+            case [int(passed), str(runner_id)] if not isinstance(passed, bool):
+                return _BEGINNING + timedelta(microseconds=passed), runner_id
+            case _:
+                raise ValueError(token)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            "page_token", "this controller did not make that page_token: start again without it"
+        ) from None

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
@@ -384,3 +385,24 @@ def test_a_read_is_fast_enough_for_thousands_of_runners(client, fake):
             slots[name].__get__(runner)
     assert runner.external_metadata == {"leases": []}
     assert slots["external_metadata"].__get__(runner) == {"leases": []}
+
+
+def test_a_list_with_ended_runners_is_read_page_by_page(client, fake):
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def made(number: int) -> runner_pb2.RunnerInfo:
+        found = runner_pb2.RunnerInfo(runner_id=f"r{number}")
+        found.created_at.FromDatetime(at + timedelta(seconds=number))
+        return found
+
+    def answer(request, _context):
+        if not request.HasField("page_size"):
+            return runner_pb2.ListRunnersResponse(runners=[made(9)])
+        pages = {"": ([2, 1], "2"), "2": ([3], "3"), "3": ([0], None)}
+        numbers, token = pages[request.page_token]
+        return runner_pb2.ListRunnersResponse(runners=map(made, numbers), next_page_token=token)
+
+    fake.answers["ListRunners"] = answer
+    listed = client.runners.list(since=at)
+    assert [runner.runner_id for runner in listed] == ["r0", "r1", "r2", "r3"]
+    assert [runner.runner_id for runner in client.runners.list()] == ["r9"]

@@ -29,6 +29,7 @@ from fal_server.services.deploy_plans import DeployPlan
 from fal_server.services.environments import Environments
 from fal_server.services.keys import Keys
 from fal_server.services.logs import Logs
+from fal_server.services.runners import RunnerPage
 from fal_server.services.secrets import Secrets
 from fal_server.services.views import (
     AppView,
@@ -265,6 +266,29 @@ class FakeRunners:
         if not found:
             raise NotFound(f"app {full!r}")
         return found
+
+    async def page(
+        self,
+        scope: Scope,
+        name: str | None,
+        environment: str,
+        *,
+        since: datetime | None,
+        include_pending: bool,
+        size: int,
+        token: str,
+    ) -> RunnerPage:
+        """Return the runner that a token names; the first one without."""
+        if name is None:
+            found = list(await self.list(scope, since=since, include_pending=include_pending))
+        else:
+            found = list(
+                await self.list_for_app(scope, name, environment, since=since, include_pending=include_pending)
+            )
+        here = int(token or 0)
+        return RunnerPage(
+            views=found[here : here + size], next_token=str(here + size) if here + size < len(found) else ""
+        )
 
     async def watch(
         self, scope: Scope, name: str, environment: str, *, since: datetime | None, version: str

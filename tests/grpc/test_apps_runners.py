@@ -207,6 +207,24 @@ async def test_a_runner_shows_what_is_true_of_it(stack) -> None:
     assert one.runner == listed.runners[1]
 
 
+async def test_runners_come_in_pages_to_who_asks_for_them(stack) -> None:
+    for number in range(3):
+        stack.runners.add(stack.runner(f"r{number}"))
+    runners = RunnersStub(stack.channel)
+    token = None
+    for expected in (["r0", "r1"], ["r2"]):
+        request = runner_pb2.ListRunnersRequest(page_size=2, page_token=token)
+        answer = await runners.ListRunners(request, metadata=stack.metadata)
+        assert [found.runner_id for found in answer.runners] == expected
+        mine = runner_pb2.ListAliasRunnersRequest(alias="hello", page_size=2, page_token=token)
+        assert (await runners.ListAliasRunners(mine, metadata=stack.metadata)).runners == answer.runners
+        token = answer.next_page_token
+    assert not answer.HasField("next_page_token")
+    whole = await runners.ListRunners(runner_pb2.ListRunnersRequest(), metadata=stack.metadata)
+    assert len(whole.runners) == 3
+    assert not whole.HasField("next_page_token")
+
+
 async def test_which_runners_are_asked_for(stack) -> None:
     stack.runners.add(stack.runner())
     runners = RunnersStub(stack.channel)

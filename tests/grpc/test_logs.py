@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
@@ -14,6 +14,7 @@ from fal_grpc.v1 import log_pb2 as pb
 from fal_grpc.v1.log_pb2_grpc import LogsStub
 from fal_server.core.logs import LogLevel, LogSource
 from fal_server.core.runners import RunnerState
+from fal_server.services.logs import READS_AT_ONCE
 
 R1 = pb.LogSelector(runner_id="runner-1")
 HELLO = pb.LogSelector(app=pb.AppLogTarget(app="hello"))
@@ -85,6 +86,22 @@ async def test_what_is_looked_for(stack) -> None:
     request.until.FromDatetime(stack.clock.now() + timedelta(milliseconds=3))
     assert await pages(stack, selector=R1, since=request.since, until=request.until) == [[2]]
     assert await pages(stack, selector=R1, until=request.since) == [[1]]
+
+
+async def test_a_long_search_comes_in_steps_that_say_how_far_it_is(stack) -> None:
+    lines = [
+        stack.line("runner-1", number, "needle" if number == 1 else "hay") for number in range(1, READS_AT_ONCE + 3)
+    ]
+    await stack.logs.ingest(lines)
+    stub = LogsStub(stack.channel)
+    selector = pb.LogSelector(runner_id="runner-1", search="needle")
+    first = await stub.ListLogs(pb.ListLogsRequest(selector=selector), metadata=stack.metadata)
+    assert (len(first.entries), first.reached.ToDatetime(UTC)) == (0, lines[2].timestamp)
+    rest = pb.ListLogsRequest(selector=selector, page_token=first.next_page_token)
+    last = await stub.ListLogs(rest, metadata=stack.metadata)
+    assert [entry.sequence for entry in last.entries] == [1]
+    assert not last.next_page_token
+    assert not last.HasField("reached")
 
 
 async def test_a_token_belongs_to_its_request(stack) -> None:

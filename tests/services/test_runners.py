@@ -13,6 +13,7 @@ from fal_server.core.lifecycle import Event, Observation
 from fal_server.core.routing import Outcome
 from fal_server.core.runners import Desired, RunnerState
 from fal_server.ports import ExecRequest
+from fal_server.services.runners import RunnerPage
 from tests.fakes.domain import SCOPE, app_id
 from tests.fakes.engine import Start
 from tests.fakes.platform import Platform
@@ -75,6 +76,38 @@ async def test_the_list_has_pending_and_ended_runners_on_request(platform: Platf
     with pytest.raises(NotFound):
         await platform.runners.list_for_app(SCOPE, "c", "", since=None, include_pending=True)
     waiting.cancel()
+
+
+async def test_pages_have_every_runner_once_also_one_that_ends_in_between(platform: Platform) -> None:
+    await platform.deploy("a", scaling={"max_concurrency": 9})
+    hour = platform.clock.now() - timedelta(hours=1)
+    born = [await platform.get("a") for _ in range(5)]
+
+    async def end(number: int) -> None:
+        platform.clock.advance(1)
+        await platform.runners.kill(SCOPE, born[number].runner_id)
+        await platform.until(lambda: platform.fleet.get(born[number].runner_id) is None)
+
+    async def page(token: str = "", since: datetime | None = hour, name: str | None = "a") -> RunnerPage:
+        return await platform.runners.page(SCOPE, name, "", since=since, include_pending=True, size=2, token=token)
+
+    for number in (3, 1, 0):
+        await end(number)
+    first = await page()
+    await end(4)
+    second = await page(first.next_token)
+    third = await page(second.next_token)
+    assert third.next_token == ""
+    listed = [[v.runner.runner_id for v in found.views] for found in (first, second, third)]
+    assert listed == [[born[n].runner_id for n in numbers] for numbers in ([3, 1], [0, 4], [2])]
+    assert [v.runner.runner_id for v in (await page(since=None, name=None)).views] == [born[2].runner_id]
+    for token in ("x", "W10", "WzFlOTk5LCJhIl0", "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMCwiYSJd"):
+        with pytest.raises(InvalidArgument, match="page_token"):
+            await page(token)
+    with pytest.raises(InvalidArgument, match="page_size is 0"):
+        await platform.runners.page(SCOPE, None, "", since=hour, include_pending=True, size=0, token="")
+    with pytest.raises(NotFound):
+        await page(name="c")
 
 
 async def test_stop_drains_then_stops_with_the_app_s_grace(platform: Platform) -> None:

@@ -18,11 +18,13 @@ from fal_cli.exit_codes import CommandError, ExitCode
 from fal_cli.ids import APPS
 from fal_cli.options import add_env_option, add_log_options, open_client
 from fal_cli.parser import FalParser
-from fal_cli.presentation.logs import check_times, line_writer, template_writer, write_entries
+from fal_cli.presentation.logs import check_times, line_writer, searched, template_writer, write_entries
 from fal_cli.presentation.notes import notes_on_stderr
 from fal_cli.presentation.output import print_note
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal.api import LogEntry, SyncServerlessClient
 
 _FOLLOWED_AT_ONCE = 64
@@ -82,7 +84,7 @@ def _logs(args: argparse.Namespace) -> None:
         names = [name for name in _names(client, args) if _matches(args, name)]
         if not names:
             raise CommandError("no application matches: `fal apps list` shows which exist")
-        found = merge(*(_entries(client, args, name) for name in names), key=lambda entry: entry.timestamp)
+        found = merge(*(_searched(client, args, name) for name in names), key=lambda entry: entry.timestamp)
         kept: Iterable[LogEntry] = (
             entry for entry in found if not (args.exclude and args.exclude.search(entry.message))
         )
@@ -103,7 +105,17 @@ def _matches(args: argparse.Namespace, name: str) -> bool:
     return not args.patterns or any(pattern.search(name) for pattern in args.patterns)
 
 
-def _entries(client: SyncServerlessClient, args: argparse.Namespace, name: str) -> Iterator[LogEntry]:
+def _searched(client: SyncServerlessClient, args: argparse.Namespace, name: str) -> Iterable[LogEntry]:
+    oldest = bool(args.lines) and args.lines[1] and not args.exclude
+    return searched(lambda on_progress: _entries(client, args, name, on_progress), subject=name, oldest=oldest)
+
+
+def _entries(
+    client: SyncServerlessClient,
+    args: argparse.Namespace,
+    name: str,
+    on_progress: Callable[[datetime], None] | None = None,
+) -> Iterator[LogEntry]:
     lines, oldest = args.lines or (None, False)
     return client.apps.logs(
         name,
@@ -117,6 +129,7 @@ def _entries(client: SyncServerlessClient, args: argparse.Namespace, name: str) 
         sources=args.source,
         request_id=args.request_id,
         environment_name=args.env,
+        on_progress=on_progress,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -57,6 +57,42 @@ def write_entries(form: str, entries: Iterable[LogEntry], *, prefixed: bool = Fa
         _write_json(map(_document, entries))
     else:
         write_list(form, "logs", map(_document, entries))
+
+
+def searched(
+    read: Callable[[Callable[[datetime], None] | None], Iterable[LogEntry]], *, subject: str, oldest: bool
+) -> Iterable[LogEntry]:
+    """Return stored lines; a live line on a terminal's standard error says how far a long search has come.
+
+    Args:
+        read: return the lines, given what to call with the time that the search has reached.
+        subject: whose lines they are.
+        oldest: whether the search begins with the oldest line.
+    """
+    return _with_progress(read, subject, "up to" if oldest else "back to") if sys.stderr.isatty() else read(None)
+
+
+def _with_progress(
+    read: Callable[[Callable[[datetime], None] | None], Iterable[LogEntry]], subject: str, way: str
+) -> Iterator[LogEntry]:
+    from fal_cli.presentation.progress import LiveLine
+
+    line: LiveLine | None = None
+
+    def reached(at: datetime) -> None:
+        nonlocal line
+        line = line or LiveLine(f"Searching the log of {subject}").start()
+        line.step(f"{way} {at.astimezone():%Y-%m-%d %H:%M:%S}")
+
+    try:
+        for entry in read(reached):
+            if line is not None:
+                line.end()
+                line = None
+            yield entry
+    finally:
+        if line is not None:
+            line.end()
 
 
 def write_followed(form: str, entries: Iterable[LogEntry], *, prefixed: bool = False) -> None:

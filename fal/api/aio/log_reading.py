@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fal.api.logs import HttpHistory, LogReconnectPolicy, TailFollowJoin, http_runner_id
-from fal_grpc.errors import UnavailableError, UnimplementedError
+from fal_grpc.errors import ArgumentError, UnavailableError, UnimplementedError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fal.api.opener import AsyncOpener
     from fal_grpc.adapter.log import LogEntry, LogQuery
 
@@ -50,10 +52,18 @@ class AsyncLogLines(AsyncGenerator["LogEntry", None]):
         await self._batches.aclose()
 
 
-def read(client: AsyncOpener, query: LogQuery, *, follow: bool) -> AsyncLogLines:
-    """Return the lines, oldest first."""
+def read(
+    client: AsyncOpener, query: LogQuery, *, follow: bool, on_progress: Callable[[datetime], None] | None = None
+) -> AsyncLogLines:
+    """Return the lines, oldest first.
+
+    Args:
+        on_progress: called with the time that the reading of stored lines has reached, again and again.
+    """
+    if on_progress is not None and not callable(on_progress):
+        raise ArgumentError("on_progress", "must be callable")
     if not follow:
-        return AsyncLogLines(_stored(client, query))
+        return AsyncLogLines(_stored(client, query, on_progress))
     return AsyncLogLines(_followed(client, query) if query.lines is None else _tail_and_follow(client, query))
 
 
@@ -73,7 +83,9 @@ async def _tail_and_follow(client: AsyncOpener, query: LogQuery) -> _Batches:
             yield [entry for entry in entries if join.is_new(entry)]
 
 
-async def _stored(client: AsyncOpener, query: LogQuery) -> _Batches:
+async def _stored(
+    client: AsyncOpener, query: LogQuery, on_progress: Callable[[datetime], None] | None = None
+) -> _Batches:
     controller = await client.controller()
     newest_first: list[LogEntry] = []
     token: str | None = None
@@ -88,6 +100,8 @@ async def _stored(client: AsyncOpener, query: LogQuery) -> _Batches:
         else:
             newest_first.extend(page.entries)
         token = page.next_page_token
+        if page.reached is not None and on_progress is not None:
+            on_progress(page.reached)
         if token is None:
             yield newest_first[::-1]
             return

@@ -19,6 +19,7 @@ from fal_server.store.sql.database import Database
 from fal_server.store.sql.dialect import contains
 from fal_server.store.sql.tables import LOG_LINES, owned_by
 
+_Place: TypeAlias = "tuple[int, str, int]"  # microseconds, runner, sequence
 _Row: TypeAlias = "tuple[str, int, int, str, str, str, str, str, str, str | None]"
 _MOST_LINES = 10_000
 _FORGET_BATCH = 5_000
@@ -86,14 +87,25 @@ class SqlLogStore:
         """Return a runner's lines by sequence, others by (timestamp, runner, sequence)."""
         limit = max(1, min(query.limit, _MOST_LINES))
 
-        async def rows(connection: AsyncConnection) -> list[LogEntry]:
-            chosen = _chosen(connection, query).where(owned_by(LOG_LINES, account)).limit(limit + 1)
-            return from_rows(cast("Iterable[_Row]", await connection.execute(chosen)))
+        async def rows(connection: AsyncConnection) -> tuple[list[LogEntry], _Place | None]:
+            end = None
+            if query.reads is not None and (query.search or query.sources):
+                end = await _place_after(connection, account, query, query.reads)
+            chosen = _chosen(connection, query).where(owned_by(LOG_LINES, account))
+            if end is not None:
+                chosen = chosen.where(_up_to(query, end))
+            read = cast("Iterable[_Row]", await connection.execute(chosen.limit(limit + 1)))
+            return from_rows(read), end
 
-        found = await self._database.read(rows)
+        found, end = await self._database.read(rows)
         entries = tuple(found[:limit])
+        if len(found) <= limit and end is not None:
+            return LogPage(
+                entries=entries, cursor=write_cursor(list(end)), more=True, reached=from_microseconds(end[0])
+            )
         cursor = cursor_after(entries[-1]) if entries else query.after or ""
-        return LogPage(entries=entries, cursor=cursor, more=len(found) > limit)
+        reached = entries[-1].timestamp if entries else None
+        return LogPage(entries=entries, cursor=cursor, more=len(found) > limit, reached=reached)
 
     async def forget(self, before: datetime) -> int:
         """Delete old lines, some thousands a transaction, so that writers get their turn."""
@@ -215,6 +227,21 @@ def position_of(cursor: str) -> tuple[int, str, int]:
     except ValueError:
         pass
     raise InvalidArgument("cursor", "the cursor was not given out by this controller: begin again without one")
+
+
+async def _place_after(connection: AsyncConnection, account: AccountId, query: LogQuery, count: int) -> _Place | None:
+    """Return the place of the line so many lines on in the query's range, whatever it says; None if there are fewer."""
+    in_range = replace(query, search=None, sources=(), request_id=None)
+    place = _chosen(connection, in_range).where(owned_by(LOG_LINES, account)).with_only_columns(*_APP_ORDER)
+    row = (await connection.execute(place.offset(count - 1).limit(1))).one_or_none()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def _up_to(query: LogQuery, end: _Place) -> ColumnElement[bool]:
+    """Return whether a line lies before a place, in the query's order, or is the one there."""
+    if query.runner_id is not None:
+        return LOG_LINES.c.sequence >= end[2] if query.newest_first else LOG_LINES.c.sequence <= end[2]
+    return tuple_(*_APP_ORDER) >= end if query.newest_first else tuple_(*_APP_ORDER) <= end
 
 
 def _chosen(connection: AsyncConnection, query: LogQuery) -> Select[tuple[object, ...]]:

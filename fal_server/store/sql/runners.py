@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fal_server.core.faults import Unavailable
 from fal_server.core.history import StateChange
-from fal_server.core.identity import Accounts
+from fal_server.core.identity import AccountId, Accounts, AppId
 from fal_server.core.runners import Desired, Runner, RunnerState
 from fal_server.ports import Vault
 from fal_server.store.sql.dialect import upsert
@@ -130,6 +130,25 @@ async def list_all(
     async for rows in (await connection.stream(query)).mappings().partitions(_SLICE):
         found += [from_row(row, vault, ended_too=False) for row in rows]
     return found
+
+
+async def page_ended(
+    connection: AsyncConnection,
+    account: AccountId,
+    ended_since: datetime,
+    app_id: AppId | None,
+    after: tuple[datetime, str],
+    limit: int,
+    vault: Vault,
+) -> list[Runner]:
+    """Return runners that ended at or after a time, behind an end and id, by end and id."""
+    ended_at, order = RUNNERS.c.ended_at, (RUNNERS.c.ended_at, RUNNERS.c.runner_id)
+    behind = or_(ended_at > after[0], and_(ended_at == after[0], RUNNERS.c.runner_id > after[1]))
+    query = select(RUNNERS).where(_ENDED, ended_at >= max(ended_since, after[0]), behind, owned_by(RUNNERS, account))
+    if app_id is not None:
+        query = query.where(RUNNERS.c.app_name == str(app_id))
+    rows = (await connection.execute(query.order_by(*order).limit(limit))).mappings()
+    return [from_row(row, vault, ended_too=False) for row in rows]
 
 
 async def forget(connection: AsyncConnection, ended_before: datetime) -> int:

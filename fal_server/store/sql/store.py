@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fal_server.core.accounts import Environment, Key, SealedSecret
 from fal_server.core.apps import App
 from fal_server.core.history import StateChange
-from fal_server.core.identity import AccountId, Accounts
+from fal_server.core.identity import AccountId, Accounts, AppId
 from fal_server.core.revisions import Revision
 from fal_server.core.runners import Runner
 from fal_server.ports import Vault
@@ -93,6 +93,13 @@ class SqlStore:
     async def list_runners(self, account: Accounts, ended_since: datetime | None) -> list[Runner]:
         return await self._database.read(
             lambda connection: runners.list_all(connection, account, ended_since, self._vault)
+        )
+
+    async def page_ended_runners(
+        self, account: AccountId, ended_since: datetime, app_id: AppId | None, after: tuple[datetime, str], limit: int
+    ) -> list[Runner]:
+        return await self._database.read(
+            lambda connection: runners.page_ended(connection, account, ended_since, app_id, after, limit, self._vault)
         )
 
     async def forget_runners(self, ended_before: datetime) -> int:

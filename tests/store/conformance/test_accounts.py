@@ -47,6 +47,7 @@ LISTS = {
     "page_revisions": lambda s, account: s.page_revisions(account, "", 100),
     "list_apps": lambda s, account: s.list_apps(account, None),
     "list_runners": lambda s, account: s.list_runners(account, some.START),
+    "page_ended_runners": lambda s, account: s.page_ended_runners(account, some.START, None, (some.START, ""), 100),
     "list_keys": lambda s, account: s.list_keys(account),
     "list_secrets": lambda s, account: s.list_secrets(account, None),
     "list_environments": lambda s, account: s.list_environments(account),
@@ -71,7 +72,8 @@ async def fill(store, account):
     await some.add_revision(store, replace(some.revision(f"spare-{account}"), account=account))
     runner = replace(some.runner(f"runner-{account}"), account=account)
     change = StateChange(runner_id=runner.runner_id, at=some.START, state=RunnerState.PENDING, reason="")
-    await store.save_runners([runner], [change])
+    ended = replace(some.runner(f"ended-{account}", ended_at=1), account=account)
+    await store.save_runners([runner, ended], [change])
     await store.add_key(replace(some.key(f"key-{account}"), account=account))
     for name in ("TOKEN", f"ONLY_{account}"):
         await store.save_secret(replace(some.secret(name), account=account))

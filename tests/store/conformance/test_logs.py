@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -158,6 +159,35 @@ async def test_pages_are_the_whole_once(store, times, limit, newest_first, by_ap
         mine = [entry for entry in lines if entry.runner_id == f"{name}-a"]
         expected = sorted(mine, key=lambda e: e.sequence, reverse=newest_first)
     assert await walk(store, limit=limit, newest_first=newest_first, **chosen) == expected
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans()), max_size=25),
+    limit=st.integers(1, 7),
+    reads=st.integers(1, 9),
+    newest_first=st.booleans(),
+    by_app=st.booleans(),
+)
+async def test_a_search_in_steps_finds_the_same(store, lines, limit, reads, newest_first, by_app):
+    name = uuid4().hex
+    await store.logs.append(
+        [
+            some.line(number, runner_id=f"{name}-{runner}", at=at, app_name=name, message="needle" if hit else "hay")
+            for number, (runner, at, hit) in enumerate(lines, 1)
+        ]
+    )
+    chosen = {"app_name": name} if by_app else {"runner_id": f"{name}-a"}
+    chosen |= {"search": "needle", "newest_first": newest_first}
+    assert await walk(store, limit=limit, reads=reads, **chosen) == await walk(store, limit=100, **chosen)
+
+
+async def test_a_step_of_a_search_reads_so_many_lines(store):
+    await store.logs.append([some.line(n, message="hay") for n in range(1, 11)])
+    first = await store.logs.page(LOCAL, LogQuery(app_name="hello", search="needle", newest_first=True, reads=4))
+    assert (first.entries, first.more, first.reached) == ((), True, some.line(7).timestamp)
+    rest = LogQuery(app_name="hello", search="needle", newest_first=True, reads=6, after=first.cursor)
+    assert (await store.logs.page(LOCAL, replace(rest, reads=7))).more is False
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

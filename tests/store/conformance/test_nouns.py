@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from fal_server.core.faults import AlreadyExists, FailedPrecondition
 from fal_server.core.history import StateChange
-from fal_server.core.identity import LOCAL
+from fal_server.core.identity import LOCAL, AppId
 from fal_server.core.runners import RunnerState
 from fal_server.store.sql.tables import RUNNERS
 from tests.store import strategies as some
@@ -122,6 +122,22 @@ async def test_many_runners_are_listed_in_order(store):
     made = [some.runner(f"r{number:04}", at=number, ended_at=number) for number in range(1100)]
     await store.save_runners(made)
     assert await store.list_runners(LOCAL, some.later(0)) == [replace(runner, token="") for runner in made]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_pages_of_ended_runners_are_the_whole_once(store, size):
+    ended = [replace(some.runner(f"r{n}", at=n, ended_at=20 - n // 3), app_name=("x", "y")[n % 2]) for n in range(12)]
+    await store.save_runners([*ended, some.runner("live", at=0)])
+    for since, app in ((0, None), (18, None), (0, "x"), (30, None)):
+        expected = [r for r in ended if r.ended_at >= some.later(since) and app in {None, r.app_name}]
+        app_id = None if app is None else AppId.parse(LOCAL, app)
+        found, after = [], (some.later(since), "")
+        while page := await store.page_ended_runners(LOCAL, some.later(since), app_id, after, size):
+            assert len(page) <= size
+            found += page
+            after = (page[-1].ended_at, page[-1].runner_id)
+        expected.sort(key=lambda r: (r.ended_at, r.runner_id))
+        assert found == [replace(r, token="") for r in expected]
 
 
 async def test_keys_are_revoked_once(store):

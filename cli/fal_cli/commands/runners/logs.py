@@ -8,7 +8,7 @@ from fal_cli.completion import complete_ids
 from fal_cli.ids import RUNNERS, resolve
 from fal_cli.options import add_log_options, open_client
 from fal_cli.parser import Commands, add_command
-from fal_cli.presentation.logs import check_times, write_entries, write_followed
+from fal_cli.presentation.logs import check_times, searched, write_entries, write_followed
 from fal_cli.presentation.output import print_note
 from fal_cli.presentation.runners import describe_end
 
@@ -47,14 +47,19 @@ def _logs(args: argparse.Namespace) -> None:
             print_note(describe_end(client.runners.get(args.id)))
             return
         lines, oldest = args.lines or (None, False)
-        found = client.runners.logs(
-            args.id,
-            since=args.since,
-            until=args.until,
-            search=args.search,
-            lines=lines,
+        found = searched(
+            lambda on_progress: client.runners.logs(
+                args.id,
+                since=args.since,
+                until=args.until,
+                search=args.search,
+                lines=lines,
+                oldest=oldest,
+                sources=args.source,
+                request_id=args.request_id,
+                on_progress=on_progress,
+            ),
+            subject=args.id,
             oldest=oldest,
-            sources=args.source,
-            request_id=args.request_id,
         )
         write_entries(args.output, found)
