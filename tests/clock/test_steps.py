@@ -18,7 +18,7 @@ from tests.support.left_behind import kill_everything
 from tests.support.moved_clock import MovedClock
 
 HOUR = 3600.0
-# What a call needs; the duration may have begun before the trial could see it.
+# What a call needs; the duration may have started before the trial could see it.
 _LATE_SECONDS = 0.5
 PAGE = ROOT / "docs" / "explanation" / "durations.md"
 
@@ -106,7 +106,7 @@ def test_no_step_moves_a_duration(tmp_path: Path, *, restart: bool) -> None:
 
 def row(setting: Setting) -> str:
     """Return the setting's row on the page."""
-    between = "in time" if setting.lasts else "begins anew"
+    between = "in time" if setting.lasts else "does not outlive it"
     return f"| {setting.name} | {setting.seconds:g} s | in time | {between} |"
 
 
