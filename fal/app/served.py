@@ -16,7 +16,9 @@ from fal.app.gpu import gpu_fault
 from fal.exceptions import AppException, FieldException, RequestCancelledException
 
 UNBILLED = {"x-fal-billable-units": "0"}
-_OUR_PACKAGES = frozenset({"fal", "fastapi", "starlette", "uvicorn", "anyio", "asyncio", "concurrent", "threading"})
+_OUR_PACKAGES = frozenset(
+    {"fal", "fastapi", "starlette", "uvicorn", "anyio", "asyncio", "concurrent", "threading", "_fal_request_output"}
+)
 
 
 class Served(Protocol):

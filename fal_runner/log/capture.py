@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import time
 
+from fal_grpc.v1 import log_pb2
 from fal_runner.log.frames import Chunk, FrameReader
 from fal_runner.log.journal import Journal, OutputLines, Source
-from fal_runner.log.lines import LevelReader, LineSplitter, OutputLine
+from fal_runner.log.lines import LevelReader, LineSplitter, OutputLine, without_level
 from fal_runner.log.redaction import Redactor
 from fal_runner.process.descriptors import read_some
 
 _READ_BYTES = 256 * 1024
+# A record's level by the letter that its frame has.
+LEVELS = {
+    "T": log_pb2.TRACE,
+    "D": log_pb2.DEBUG,
+    "I": log_pb2.INFO,
+    "W": log_pb2.WARNING,
+    "E": log_pb2.ERROR,
+}
 _MOST_OPEN = 64  # requests in the middle of a line at one time; each may hold a line of the greatest length
 
 
@@ -40,11 +49,17 @@ async def capture(
 
 
 class _Stream:
-    """The output of one request, or that of none: the line it is in, and the traceback."""
+    """The output of one request, or that of none: the line that it is in, the traceback, and the record."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self.splitter = LineSplitter(max_line_bytes)
         self.levels = LevelReader()
+        self.record = bytearray()
+        self.cut = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.splitter.holds or self.levels.in_traceback or bool(self.record)
 
 
 class OutputRecorder:
@@ -67,15 +82,16 @@ class OutputRecorder:
         """Take in output; return the lines that it completes."""
         now = time.monotonic()
         found: list[OutputLines] = []
-        for request_id, data, ends in chunks:
+        for chunk in chunks:
+            request_id = chunk.request_id
             if not request_id:
-                found += self._feed(self._common, data, now, "")
+                found += self._feed(self._common, chunk, now)
                 continue
             stream = self._open.pop(request_id, None) or _Stream(self._max_line_bytes)
-            found += self._feed(stream, data, now, request_id)
-            if ends:
+            found += self._feed(stream, chunk, now)
+            if chunk.ends:
                 found += self._flush(stream, request_id)
-            elif stream.splitter.holds or stream.levels.in_traceback:
+            elif stream.is_open:
                 self._open[request_id] = stream
             if len(self._open) > _MOST_OPEN:
                 oldest = next(iter(self._open))
@@ -90,7 +106,10 @@ class OutputRecorder:
         self._open.clear()
         return found
 
-    def _feed(self, stream: _Stream, data: bytes, now: float, request_id: str) -> list[OutputLines]:
+    def _feed(self, stream: _Stream, chunk: Chunk, now: float) -> list[OutputLines]:
+        request_id, data = chunk.request_id, chunk.data
+        if chunk.level:
+            return self._feed_record(stream, chunk)
         whole = stream.splitter.feed_plain(data)
         if whole is None:
             return self._of_lines(stream, stream.splitter.feed(data, now), request_id)
@@ -99,6 +118,19 @@ class OutputRecorder:
             return self._of_texts(stream, [self._redactor.redact(line) for line in text.split("\n")], request_id)
         return self._of_texts(stream, text.split("\n"), request_id)
 
+    def _feed_record(self, stream: _Stream, chunk: Chunk) -> list[OutputLines]:
+        room = self._max_line_bytes - len(stream.record)
+        stream.record += chunk.data[:room]
+        stream.cut += max(0, len(chunk.data) - room)
+        if chunk.goes_on:
+            return []
+        line = OutputLine(bytes(stream.record if stream.cut else stream.record.removesuffix(b"\n")), stream.cut)
+        stream.record.clear()
+        stream.cut = 0
+        text = self._text(line)
+        record = OutputLines(self._source, chunk.request_id, [without_level(text)], [LEVELS[chunk.level]])
+        return [*self._flush(stream, chunk.request_id), record]
+
     def _flush(self, stream: _Stream, request_id: str) -> list[OutputLines]:
         return self._of_lines(stream, stream.splitter.flush(), request_id)
 
@@ -106,7 +138,7 @@ class OutputRecorder:
         return self._of_texts(stream, [self._text(line) for line in lines], request_id) if lines else []
 
     def _of_texts(self, stream: _Stream, texts: list[str], request_id: str) -> list[OutputLines]:
-        return [OutputLines(self._source, request_id, texts, stream.levels.read(texts))]
+        return [OutputLines(self._source, request_id, [*map(without_level, texts)], stream.levels.read(texts))]
 
     def _text(self, line: OutputLine) -> str:
         """A line as text, without secrets, which says what is missing of it."""

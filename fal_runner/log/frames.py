@@ -1,6 +1,8 @@
-"""Reads frames within a worker's output, which say for which request it was printed.
+"""Reads frames within a worker's output, which say for which request it was printed, and what is one entry.
 
-A frame is a mark, four hex digits of length, the request's id, 0x1F, and so many bytes. The mark is random and known to
+A frame is a mark, four hex digits of length, a letter, the request's id, 0x1F, and so many bytes. The letter is "-" for
+lines. For a record it is that of its level, which is small if another frame has more of the record. The id is empty for
+a record of no request. The mark is random and known to
 the shim and its worker alone. A frame has at most PIPE_BUF bytes, which a pipe takes whole or not at all, so the output
 of child processes and raw writes falls between two frames, never into one.
 """
@@ -12,15 +14,26 @@ from typing import NamedTuple
 
 LONGEST_ID = 128
 _DIGITS = 4
+_LINES = "-"
+_LETTERS = frozenset("-TDIWEtdiwe")
 _END = b"\x1f"
 
 
 class Chunk(NamedTuple):
-    """Some output. `request_id` is empty if it is not known; `ends` says that the request prints no more."""
+    """Some output.
+
+    Attributes:
+        request_id: empty if it is not known.
+        ends: whether the request prints no more.
+        level: the first letter of a record's level; empty for lines.
+        goes_on: whether the next chunk of the request has more of the record.
+    """
 
     request_id: str
     data: bytes
     ends: bool = False
+    level: str = ""
+    goes_on: bool = False
 
 
 def new_mark() -> str:
@@ -37,7 +50,7 @@ class FrameReader:
 
     def __init__(self, mark: str) -> None:
         self._mark = mark.encode()
-        self._longest_head = len(self._mark) + _DIGITS + LONGEST_ID + len(_END)
+        self._longest_head = len(self._mark) + _DIGITS + 1 + LONGEST_ID + len(_END)
         self._held = b""
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -58,8 +71,16 @@ class FrameReader:
                 return self._hold(chunks, data, done, at)
             if at > done:
                 chunks.append(Chunk("", data[done:at]))
-            request_id = data[at + len(self._mark) + _DIGITS : head].decode("ascii", "replace")
-            chunks.append(Chunk(request_id, data[body : body + length], ends=not length))
+            letter, request_id = _words(data[at + len(self._mark) + _DIGITS : head])
+            chunks.append(
+                Chunk(
+                    request_id,
+                    data[body : body + length],
+                    ends=not length,
+                    level="" if letter == _LINES else letter.upper(),
+                    goes_on=letter.islower(),
+                )
+            )
             done = start = body + length
         return self._hold(chunks, data, done, len(data) - self._partial_mark(data, start))
 
@@ -81,8 +102,15 @@ class FrameReader:
         return len(data) - at if at >= 0 and self._mark.startswith(data[at:]) else 0
 
 
+def _words(text: bytes) -> tuple[str, str]:
+    words = text.decode("ascii", "replace")
+    return words[:1], words[1:]
+
+
 def _length(text: bytes) -> int | None:
+    if chr(text[_DIGITS]) not in _LETTERS if len(text) > _DIGITS else True:
+        return None
     try:
-        return int(text[:_DIGITS], 16) if len(text) > _DIGITS else None
+        return int(text[:_DIGITS], 16)
     except ValueError:
         return None

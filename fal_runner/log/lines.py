@@ -16,6 +16,8 @@ _BEFORE = r"[\s\d:.,Z+\-/\[|]{0,40}+"
 _WORD = re.compile(
     rf"{_BEFORE}(?:T(?=\d){_BEFORE})?(TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)(?=[\]:|\s-]|$)"
 )
+# As uvicorn writes it, wider than anybody else does.
+_PADDED = re.compile(r"(?:INFO:     |WARNING:  |ERROR:    |DEBUG:    |TRACE:    )(?=\S)")
 _JSON = re.compile(r'"(?:level|severity|levelname)"\s*:\s*"(\w{1,10})"')
 _LEVELS = {
     "TRACE": log_pb2.TRACE,
@@ -48,6 +50,12 @@ def level_of(line: str) -> log_pb2.LogLevel.ValueType:
         return log_pb2.ERROR
     found = _WORD.match(start)
     return _LEVELS[found[1]] if found else log_pb2.INFO
+
+
+def without_level(text: str) -> str:
+    """Return a line of uvicorn's without the level at its start, which its entry has."""
+    found = _PADDED.match(text)
+    return text[found.end() :] if found else text
 
 
 class LevelReader:

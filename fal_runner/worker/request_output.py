@@ -1,4 +1,6 @@
-"""Adds a request's id to what it prints, for the shim, and keeps a cancellation behind its request.
+"""Tells the shim of output what it cannot see: the request, the level, and that it is one entry of the log.
+
+Also keeps a cancellation behind its request.
 
 Part of the worker: the standard library alone, Python 3.8. It covers what goes through `sys.stdout` and `sys.stderr`
 (print, logging, warnings, tracebacks) in a request's own tasks, and in the threads that its framework starts for it, in
@@ -10,9 +12,11 @@ every app that uvicorn serves. Output of the app's own threads, child processes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import io
+import logging
 import mmap
 import os
 import re
@@ -20,8 +24,9 @@ import select
 import struct
 import sys
 import threading
+import traceback
 from contextvars import ContextVar
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Generator, List, Optional, Set, Tuple
 
 _HEADER = b"x-fal-request-id"
 _CANCELLATION = b"x-fal-cancellation"
@@ -33,6 +38,12 @@ _END = b"\x1f"
 
 COUNT_NAME = "fal-requests"
 CURRENT: ContextVar[bytes] = ContextVar("fal_request_id", default=b"")
+# Set while a record of a logger or a traceback is written, which is one entry: the first letter of its level.
+_LEVEL: ContextVar[bytes] = ContextVar("fal_log_level", default=b"")
+# What is written to each stream while a traceback is printed in pieces.
+_JOINED: ContextVar[Optional[Dict[Any, List[bytes]]]] = ContextVar("fal_joined_output", default=None)
+# In the place of the letter: of a line, and of a record's part that another one follows.
+_LINES = b"-"
 
 
 class RequestWriter(io.RawIOBase):
@@ -48,6 +59,11 @@ class RequestWriter(io.RawIOBase):
         self._fd = fd
         self._mark = mark.encode()
         self._within_line: Set[bytes] = set()
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)  # a thread that is not there may hold it
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()  # a signal's handler may print in the middle of a print
 
     def set_mark(self, mark: str) -> None:
         """Set the start of every frame."""
@@ -66,23 +82,31 @@ class RequestWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write all of it."""
         view = memoryview(data).cast("B")
+        joined = _JOINED.get()
+        if joined is not None:
+            joined.setdefault(self, []).append(bytes(view))
+            return len(view)
         request_id = CURRENT.get()
-        if not request_id:
+        ends = len(view) > 0 and view[-1] == 10
+        level = _LEVEL.get() if ends and self._mark else b""
+        if not request_id and not level:
             self._write(view)
             return len(view)
-        room = _PIPE_BUF - len(self._mark) - 4 - len(request_id) - len(_END)
-        for start in range(0, len(view), room):
-            part = view[start : start + room]
-            self._write(b"".join((self._mark, b"%04x" % len(part), request_id, _END, part)))
+        room = _PIPE_BUF - len(self._mark) - 5 - len(request_id) - len(_END)
+        with self._lock:  # the parts of one record must follow one another
+            for start in range(0, len(view), room):
+                part = view[start : start + room]
+                kind = (level if start + room >= len(view) else level.lower()) or _LINES
+                self._write(b"".join((self._mark, b"%04x" % len(part), kind, request_id, _END, part)))
         if len(view):
-            (self._within_line.discard if view[-1] == 10 else self._within_line.add)(request_id)
+            (self._within_line.discard if ends else self._within_line.add)(request_id)
         return len(view)
 
     def end(self, request_id: bytes) -> None:
         """End the request's output; what it left without a newline becomes a line."""
         if request_id in self._within_line:
             self._within_line.discard(request_id)
-            self._write(self._mark + b"0000" + request_id + _END)
+            self._write(self._mark + b"0000" + _LINES + request_id + _END)
 
     def _write(self, data: Any) -> None:
         view = memoryview(data)
@@ -91,6 +115,65 @@ class RequestWriter(io.RawIOBase):
                 view = view[os.write(self._fd, view) :]
             except BlockingIOError:  # the app or a child has made the pipe non-blocking
                 select.select([], [self._fd], [])
+
+
+@contextlib.contextmanager
+def one_entry(level: int) -> Generator[None, None, None]:
+    """Make each text that is written in the `with` block, up to its last newline, one entry of the log.
+
+    Args:
+        level: as the module logging numbers levels.
+    """
+    letter = next(letter for least, letter in _LETTERS if level >= least)
+    token = _LEVEL.set(letter)
+    try:
+        yield
+    finally:
+        _LEVEL.reset(token)
+
+
+_LETTERS = (
+    (logging.ERROR, b"E"),
+    (logging.WARNING, b"W"),
+    (logging.INFO, b"I"),
+    (logging.DEBUG, b"D"),
+    (-sys.maxsize, b"T"),
+)
+
+
+def tell_levels() -> None:
+    """Have records of loggers, and tracebacks that Python prints, each be one entry with its level."""
+    emit = logging.StreamHandler.emit
+
+    @functools.wraps(emit)
+    def emit_one(handler: Any, record: Any) -> None:
+        with one_entry(record.levelno):
+            emit(handler, record)
+
+    logging.StreamHandler.emit = emit_one  # type: ignore[assignment, method-assign, unused-ignore]
+    # print_exc and the like call the first.
+    for module, name in ((traceback, "print_exception"), (sys, "excepthook"), (threading, "excepthook")):
+        setattr(module, name, _joining(getattr(module, name)))
+
+
+def _joining(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that prints a traceback as one entry, though `plain` prints it in pieces."""
+
+    @functools.wraps(plain)
+    def print_one(*arguments: Any, **named: Any) -> Any:
+        if _LEVEL.get():
+            return plain(*arguments, **named)
+        joined: Dict[RequestWriter, List[bytes]] = {}
+        token = _JOINED.set(joined)
+        try:
+            return plain(*arguments, **named)
+        finally:
+            _JOINED.reset(token)
+            with one_entry(logging.ERROR):
+                for writer, parts in joined.items():
+                    writer.write(b"".join(parts))
+
+    return print_one
 
 
 class RequestCount:
@@ -115,7 +198,7 @@ class RequestCount:
 
 
 class RequestStreams:
-    """Standard output and error, framed once there are requests."""
+    """Standard output and error, framed where the shim must know more."""
 
     def __init__(self) -> None:
         self._plain: List[Tuple[str, Any]] = []
@@ -153,12 +236,7 @@ class RequestStreams:
         self._after_first = after_first
         for writer in self._writers:
             writer.set_mark(mark)
-
-    def uninstall(self) -> None:
-        """Restore the plain streams, since there will be no requests."""
-        for name, plain in self._plain:
-            setattr(sys, name, plain)
-        self._plain = []
+        tell_levels()
 
     def count_in(self, fd: int) -> None:
         """Count requests in the shim's memory, unless the descriptor is something else, as in a container."""
@@ -167,6 +245,10 @@ class RequestStreams:
                 self._count = RequestCount(fd)
         except (OSError, ValueError):
             self._count = None  # then the shim does not know how many there are
+
+    def one_entry(self, level: int) -> Any:
+        """Make what is written in the `with` block one entry of the log, see the function."""
+        return one_entry(level)
 
     def enter(self) -> None:
         """Count a request that starts."""

@@ -270,7 +270,7 @@ class ResultChannel:
             self.send({"listening": port})
 
 
-def run(job: Dict[str, Any], channel: ResultChannel) -> int:
+def run(job: Dict[str, Any], channel: ResultChannel, streams: Any) -> int:
     """Do the job; return the exit code."""
     method = job["method"]
     if method == SOURCE_METHOD:  # which cannot write results
@@ -286,7 +286,8 @@ def run(job: Dict[str, Any], channel: ResultChannel) -> int:
     except BaseException as error:
         head = outcome(method, error)
         sys.stdout.flush()
-        sys.stderr.write(head["traceback"])
+        with streams.one_entry(logging.ERROR):
+            sys.stderr.write(head["traceback"])
         sys.stderr.flush()
         body = dumped(method, error)
         channel.send(dict(head, length=len(body)), body)
@@ -318,15 +319,7 @@ def wait_for_job(pipe: BinaryIO, channel: ResultChannel, imports: str, streams: 
     if why:
         prewarmed.restart_cold(message, channel.fd)
     prewarmed.adopt_job(message)
-    if not message.get("port"):
-        streams.uninstall()
     return message
-
-
-def show_levels() -> None:
-    """Have records of programs that set no handler name their level, which the log would not know otherwise."""
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
 
 
 def main() -> None:
@@ -345,7 +338,6 @@ def main() -> None:
                 sys.exit("fal: the shim ended before it gave this worker its job")
             job = json.loads(text)
     sys.argv[:] = [job["name"]]
-    show_levels()
     environment = list(sys.path)
     for directory in job["paths"]:
         sys.path.insert(0, directory)
@@ -363,15 +355,15 @@ def main() -> None:
             channel.listening(port)
             remember()
 
+    streams.install()
+    streams.begin(job["mark"], remember)
     if job.get("port"):
-        streams.install()
-        streams.begin(job["mark"], remember)
         streams.count_in(job.get("requests", -1))
         after_import("uvicorn.config", streams.tag)
         after_import("fastapi.routing", streams.beginnings.watch)
         Binding(job["bind_host"], moved, listening).install()
     try:
-        code = run(job, channel)
+        code = run(job, channel, streams)
     finally:
         remember()
     sys.exit(code)

@@ -109,9 +109,63 @@ async def test_a_traceback_is_whole_and_the_last_thing_that_the_app_says(rig: An
     await rig.until(runner, Event.GONE)
     lines = rig.lines.app_lines(runner.runner_id)
     assert "working on it... " in lines
-    traceback = [line for line in lines if line != "working on it... "]
-    assert traceback[0] == "Traceback (most recent call last):"
-    assert traceback[-2:] == ["ValueError: at the bottom", "of it"]
+    (traceback,) = [line for line in lines if line != "working on it... "]
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert traceback.endswith("\nValueError: at the bottom\nof it")
+
+
+async def test_a_record_and_a_traceback_are_one_entry_with_their_level(rig: Any) -> None:
+    def app() -> None:
+        import logging
+        import sys
+        import threading
+        import traceback
+
+        def fail() -> None:
+            raise ValueError("no\nmore")
+
+        log = logging.getLogger("shop")
+        log.warning("by the last resort")
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s - %(levelname)s - %(message)s", stream=sys.stdout)
+        log.debug("small")
+        log.info("two\nlines")
+        log.critical("x" * 10_000)
+        try:
+            fail()
+        except ValueError:
+            log.exception("it failed")
+            traceback.print_exc()
+            traceback.print_exc(file=sys.stdout)
+        thread = threading.Thread(target=fail, name="own-thread")
+        thread.start()
+        thread.join()
+        print("INFO:     as uvicorn says it")
+
+    runner = await rig.start(app)
+    await rig.until(runner, Event.GONE)
+    assert_no_gap(rig, runner)
+    lines = rig.lines.of(runner.runner_id)
+
+    def of(source: LogSource) -> list[tuple[LogLevel, str, str]]:
+        parts = [(entry.level, entry.message.partition("\n")) for entry in lines if entry.source is source]
+        return [
+            (level, first, rest.rpartition("\n  ")[2].partition("\n")[2] or rest) for level, (first, _, rest) in parts
+        ]
+
+    head, end = "Traceback (most recent call last):", "ValueError: no\nmore"
+    assert of(LogSource.STDOUT) == [
+        (LogLevel.DEBUG, "shop - DEBUG - small", ""),
+        (LogLevel.INFO, "shop - INFO - two", "lines"),
+        (LogLevel.ERROR, "shop - CRITICAL - " + "x" * 10_000, ""),
+        (LogLevel.ERROR, "shop - ERROR - it failed", end),
+        (LogLevel.ERROR, head, end),
+        (LogLevel.INFO, "as uvicorn says it", ""),
+    ]
+    assert of(LogSource.STDERR) == [
+        (LogLevel.WARNING, "by the last resort", ""),
+        (LogLevel.ERROR, head, end),
+        (LogLevel.ERROR, "Exception in thread own-thread:", end),
+    ]
 
 
 async def test_a_progress_bar_is_seen_before_its_line_ends(rig: Any) -> None:

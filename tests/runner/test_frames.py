@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fal_grpc.v1 import log_pb2
 from fal_runner.log.capture import OutputRecorder
 from fal_runner.log.frames import Chunk, FrameReader, new_mark
-from fal_runner.log.redaction import Redactor
+from fal_runner.log.redaction import MASK, Redactor
 from fal_runner.worker.request_output import CURRENT, RequestWriter
 
 MARK = "\x1e0123456789abcdef:"
@@ -23,8 +23,8 @@ texts = st.lists(st.sampled_from([b"a", b"\n", b"\x1e", b"\x1e01", b"\x1f", MARK
 )
 
 
-def framed(request_id: str, data: bytes) -> bytes:
-    return b"%s%04x%s\x1f%s" % (MARK.encode(), len(data), request_id.encode(), data)
+def framed(request_id: str, data: bytes, kind: bytes = b"-") -> bytes:
+    return b"%s%04x%s%s\x1f%s" % (MARK.encode(), len(data), kind, request_id.encode(), data)
 
 
 def together(pieces: Sequence[Chunk]) -> list[tuple[str, bytes]]:
@@ -80,6 +80,26 @@ def test_requests_that_print_at_once_do_not_mix_their_lines() -> None:
 
 def test_an_unfinished_line_comes_at_the_end() -> None:
     assert lines_of(b"common" + framed("one", b"own"), MARK) == [("", "common"), ("one", "own")]
+
+
+def test_a_record_is_one_entry_whatever_is_between_its_parts() -> None:
+    stream = framed("one", b"half ") + framed("one", b"first\n", b"w") + framed("two", b"x\n") + b"plain\n"
+    stream += framed("", b"common\nrecord\n", b"E") + framed("one", b"second\n\n", b"W")
+    assert lines_of(stream, MARK) == [
+        ("two", "x"),
+        ("", "plain"),
+        ("", "common\nrecord"),
+        ("one", "half "),
+        ("one", "first\nsecond\n"),
+    ]
+
+
+def test_a_record_that_is_too_long_says_so() -> None:
+    recorder = OutputRecorder(log_pb2.LogEntry.SOURCE_STDERR, Redactor(["secret-value"]), 20)
+    stream = framed("", b"is secret-value ", b"e") + framed("", b"0123456789\n", b"E")
+    (found,) = recorder.take(FrameReader(MARK).feed(stream))
+    assert found.levels == [log_pb2.ERROR]
+    assert found.texts == [f"is {MASK} 0123 [... 7 bytes cut]"]
 
 
 def test_requests_that_never_end_a_line_do_not_pile_up() -> None:
